@@ -1,0 +1,1 @@
+"""vLLM with resumable preemption: middleware, scheduler, KV host store and control server, as plugins of stock vLLM."""

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Makes .venv with everything the tests, the benchmarks and `make serve` need. Runs once; a changed lock runs it again.
+# Needs Python 3.11 with venv (installed with apt-get where that is possible) and a source of packages that pip is configured for.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+lock=tests/requirements.lock
+stamp=.venv/.alise-installed
+want="$(cat "$lock" pyproject.toml engine_image/vllm_metadata/pyproject.toml | sha256sum | cut -d' ' -f1) $PWD"
+[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && exit 0
+
+say() { printf '\033[2m[install]\033[0m %s\n' "$*" >&2; }
+
+apt_get() {
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "Debian packages: $*"
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  else
+    say "needs the Debian packages $* (or their like), and cannot install them without root and apt-get"; exit 1
+  fi
+}
+
+python=${PYTHON:-}
+if [ -z "$python" ]; then
+  for candidate in python3.11 python3; do
+    if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then python=$candidate; break; fi
+  done
+fi
+if [ -z "$python" ]; then apt_get python3 python3-venv; python=python3; fi
+# libnuma1: vLLM's CPU kernels do not load without it. A compiler and Python's headers: torch.compile and small helpers want them.
+missing=()
+"$python" -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+ldconfig -p 2>/dev/null | grep -q libnuma.so.1 || missing+=(libnuma1)
+[ "${#missing[@]}" = 0 ] || apt_get "${missing[@]}"
+
+if [ ! -x .venv/bin/python ]; then say "virtual environment with $("$python" --version)"; "$python" -m venv .venv; fi
+started=$SECONDS
+say "Python packages from $lock (2 GB installed; about two minutes when nothing is cached)"
+install=(.venv/bin/pip install --quiet --disable-pip-version-check --no-deps)
+# The CPU build of torch is not on PyPI: it comes from a find-links folder that pip is configured with, or else from PyTorch's own index.
+if ! "${install[@]}" "$(grep '^torch==' "$lock")" 2>/dev/null; then
+  "${install[@]}" --index-url "${TORCH_CPU_INDEX:-https://download.pytorch.org/whl/cpu}" "$(grep '^torch==' "$lock")"
+fi
+"${install[@]}" -r "$lock" 2> >(grep -v 'is ignored: it is neither' >&2)
+"${install[@]}" --no-build-isolation ./engine_image/vllm_metadata -e . 2> >(grep -v 'is ignored: it is neither' >&2)
+printf '%s' "$want" > "$stamp"
+say "done in $((SECONDS - started)) s"
