@@ -45,7 +45,9 @@ def main() -> None:
         constraints.flush()
         for name, extras in LOCKS.items():
             text = resolve(extras, Path(constraints.name), os.environ.get("PIP_FIND_LINKS"))
-            (ROOT / name).write_text(f"# Extras {', '.join(extras)} of pyproject.toml; made by `make lock`, installed with --no-deps.\n{text}")
+            (ROOT / name).write_text(
+                f"# Extras {', '.join(extras)} of pyproject.toml; made by `make lock`, installed with --no-deps.\n{text}"
+            )
             print(f"{name}: {text.count('==')} packages", flush=True)
 
 

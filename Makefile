@@ -1,0 +1,63 @@
+# Every target installs what it needs, once. `make help` lists them.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+export PYTHONUNBUFFERED := 1
+# One OpenMP thread: with other load on the machine, two of them collapse on the engine's CPU kernels.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check lint types unit serve cluster-up cluster-down images proto crd lock bench clean
+
+help: ## What there is
+	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
+
+install:
+	@tests/tools/bootstrap.sh
+
+run: install ## From nothing to a streamed answer through the ingress: cluster, images, operator, two replicas
+	@$(PYTHON) -m tests.tools.run
+
+test: check ## All tests: the fast tier, the real engine, a real API server, and the whole node end to end
+	@$(PYTHON) -m tests.cluster packages
+	@$(PYTHON) -m pytest tests -m "engine or controlplane or e2e"
+
+check: install lint types unit ## Lint, types, import contracts, unit and contract tests: under a minute
+
+lint: install
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && .venv/bin/lint-imports --no-timings
+
+types: install
+	@$(PYTHON) -m mypy operator scheduler_sidecar engine_image tests
+
+unit: install
+	@$(PYTHON) -m pytest tests -q -m "not engine and not controlplane and not e2e"
+
+serve: install ## Engine and sidecar on this machine without Kubernetes; OpenAI API on localhost (PORT=8000 MODEL=...)
+	@$(PYTHON) -m tests.tools.serve
+
+cluster-up: install ## A real Kubernetes cluster on this machine (built once, then cached)
+	@$(PYTHON) -m tests.cluster up
+
+cluster-down: install ## Stops it and leaves nothing behind
+	@$(PYTHON) -m tests.cluster down
+
+images: install ## Builds the images; IMAGE_REGISTRY=host/name tags and pushes them
+	@$(PYTHON) -m tests.cluster.image_build
+
+proto: install ## Generates the contract's code from its .proto files
+	@$(PYTHON) -m tests.tools.proto
+
+crd: install ## Generates the CRD and its reference from the operator's Spec
+	@$(PYTHON) -m alise_operator.crd
+
+lock: install ## Resolves the exact locks of every role
+	@$(PYTHON) -m tests.tools.lock
+
+bench: install ## Every benchmark (DATASET= SEEDS= QUICK=1); results in bench-results/
+	@$(PYTHON) -m tests.bench
+
+bench-%: install ## One benchmark: bench-engine, bench-operator, bench-serving
+	@$(PYTHON) -m tests.bench $*
+
+clean: ## Removes what the tools left in this folder; $$ALISE_CACHE stays
+	@rm -rf bench-results dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
