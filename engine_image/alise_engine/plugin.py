@@ -1,0 +1,17 @@
+"""Entry points of the plugin; they register and start nothing.
+
+`register` runs in every vLLM process (API server, EngineCore, workers), before any configuration exists: it must stay cheap and must not
+import the engine.
+"""
+
+CONNECTOR_NAME = "AliseKVConnector"
+CONNECTOR_MODULE = "alise_engine.kv.connector"
+SCHEDULER_CLS = "alise_engine.scheduler.make_scheduler"
+
+
+def register() -> None:
+    """`vllm.general_plugins`: makes the KV connector known by name."""
+    from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
+
+    if CONNECTOR_NAME not in KVConnectorFactory._registry:
+        KVConnectorFactory.register_connector(CONNECTOR_NAME, CONNECTOR_MODULE, CONNECTOR_NAME)
