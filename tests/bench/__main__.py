@@ -1,0 +1,66 @@
+"""`python -m tests.bench [NAME…]`: run suites, print their figures, write bench-results/.
+
+The environment sets DATASET (a file or folder; ALISE_DATA otherwise; a seeded synthetic workload without either), SEEDS and QUICK=1.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import cast
+
+from tests.bench.harness import RESULTS, Row, Settings, Suite, rows_path, table, write_result
+
+SUITES = {"engine": "tests.bench.engine", "operator": "tests.bench.operator", "serving": "tests.bench.serving"}
+
+
+def settings_from(environment: dict[str, str]) -> Settings:
+    """Read DATASET, SEEDS and QUICK. Raises SystemExit when one makes no sense."""
+    named = environment.get("DATASET") or environment.get("ALISE_DATA")
+    dataset = Path(named) if named else None
+    if dataset is not None and not dataset.exists():
+        raise SystemExit(f"DATASET={named} does not exist; name a file or a folder, or leave it out for the synthetic workload")
+    seeds = environment.get("SEEDS", "3")
+    if not seeds.isdigit() or int(seeds) < 1:
+        raise SystemExit(f"SEEDS={seeds} is not a positive number")
+    return Settings(quick=environment.get("QUICK", "") not in ("", "0"), seeds=int(seeds), dataset=dataset)
+
+
+def run_suite(name: str, settings: Settings, recompute: bool) -> None:
+    """Measure (or read the rows again), then write and print the figures."""
+    suite = cast(Suite, importlib.import_module(SUITES[name]))
+    started = time.monotonic()
+    if recompute:
+        rows: list[Row] = [json.loads(line) for line in rows_path(name).read_text().splitlines()]
+    else:
+        RESULTS.mkdir(exist_ok=True)
+        rows = []
+        with rows_path(name).open("w") as out:
+            for row in suite.measure(settings):
+                out.write(json.dumps(row) + "\n")
+                out.flush()
+                rows.append(row)
+                print(f"\r\033[K[{name}] {len(rows)} rows, {time.monotonic() - started:.0f} s", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+    figures = suite.figures(rows, settings)
+    path = write_result(name, figures)
+    print(f"{table(figures)}\n{len(rows)} rows in {rows_path(name).name}, figures in {path.name}\n", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Runs the benchmarks.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(SUITES)}; all of them without one")
+    parser.add_argument("--recompute", action="store_true", help="compute the figures from the rows of the last run")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in SUITES]
+    if unknown:
+        parser.error(f"no suite {', '.join(unknown)}; there are {', '.join(SUITES)}")
+    for name in arguments.names or SUITES:
+        run_suite(name, settings_from(dict(os.environ)), arguments.recompute)
+
+
+if __name__ == "__main__":
+    main()
