@@ -1,0 +1,70 @@
+"""Talk to a cluster, whoever made it: everything goes through a kubeconfig and kubectl."""
+
+import base64
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.commands import run
+from tests.cluster.errors import ClusterError
+from tests.cluster.pki import write_kubeconfig, write_private
+from tests.cluster.programs import kubectl_path
+
+CALL_SECONDS = 60.0
+TOKEN_SECONDS = 24 * 3600
+KUBECONFIG_VARIABLE = "KUBECONFIG"
+
+
+def user_cluster() -> str | None:
+    """The value of `KUBECONFIG` when the user points at a cluster of their own (or at one that `up` made)."""
+    return os.environ.get(KUBECONFIG_VARIABLE) or None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A kubeconfig file, and what one does with it."""
+
+    kubeconfig: Path
+
+    def kubectl(self, *arguments: str, text_in: str | None = None, timeout_seconds: float = CALL_SECONDS) -> str:
+        """What kubectl printed. Raises CommandFailed with its message."""
+        argv = [kubectl_path(), "--kubeconfig", str(self.kubeconfig), *arguments]
+        return run(argv, timeout_seconds=timeout_seconds, text_in=text_in)
+
+    def get(self, path: str) -> dict[str, Any]:
+        """The JSON object at an API path like `/api/v1/namespaces`."""
+        found = json.loads(self.kubectl("get", "--raw", path))
+        if not isinstance(found, dict):
+            raise ClusterError(f"{path} is not an object: {found!r}")
+        return found
+
+    def apply(self, manifest: dict[str, Any], *, field_manager: str = "alise-tests") -> None:
+        """Server-side apply one object."""
+        self.kubectl("apply", "--server-side", "--field-manager", field_manager, "-f", "-", text_in=json.dumps(manifest))
+
+    def kubeconfig_for(self, namespace: str, service_account: str, into: Path) -> Path:
+        """Write a kubeconfig with the rights of a ServiceAccount (which must exist) and return its path.
+
+        The token comes from the TokenRequest API, is good for a day and ends with the ServiceAccount. This is how the operator runs
+        outside of a pod with exactly the rights it has inside.
+        """
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": TOKEN_SECONDS}}
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token"
+        token = json.loads(self.kubectl("create", "--raw", path, "-f", "-", text_in=json.dumps(request)))["status"]["token"]
+        cluster = self._config()["clusters"][0]["cluster"]
+        if "certificate-authority-data" not in cluster:
+            raise ClusterError(f"the cluster in {self.kubeconfig} has no certificate authority; use a kubeconfig that has one")
+        return write_kubeconfig(into, cluster["server"], base64.b64decode(cluster["certificate-authority-data"]), {"token": token})
+
+    def flattened(self, into: Path) -> "Access":
+        """The current context alone, all of it in one private file. What a user's `KUBECONFIG` means, whatever it is made of."""
+        write_private(into, json.dumps(self._config()).encode())
+        return Access(into)
+
+    def _config(self) -> dict[str, Any]:
+        # By the environment, since KUBECONFIG may be several paths, which --kubeconfig does not take.
+        argv = [kubectl_path(), "config", "view", "--raw", "--minify", "--flatten", "-o", "json"]
+        config: dict[str, Any] = json.loads(run(argv, timeout_seconds=CALL_SECONDS, env={KUBECONFIG_VARIABLE: str(self.kubeconfig)}))
+        return config

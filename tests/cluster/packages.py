@@ -1,0 +1,78 @@
+"""The Debian packages the cluster is made of, installed where they are missing.
+
+Knows package names and apt-get; what each package is for is written beside its name.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.cluster.commands import run
+from tests.cluster.errors import UnsupportedMachine
+from tests.cluster.progress import step
+
+# To compile Kubernetes: its Go, the shell tools its generators call, and the reflect2 that works with that Go.
+BUILD = ("golang-1.19-go", "golang-github-modern-go-reflect2-dev", "gcc", "libc6-dev")
+CONTROL_PLANE = ("etcd-server",)
+NODE = (
+    "containerd",
+    "runc",
+    "containernetworking-plugins",  # bridge, host-local, portmap
+    "conntrack",
+    "iptables",
+    "iproute2",
+    "ipset",
+    "ebtables",
+    "socat",  # kubectl port-forward
+    "gcc",  # the pause program
+    "libc6-dev",
+)
+
+INSTALL_SECONDS = 1200
+OWN_CLUSTER = "set KUBECONFIG to a cluster of your own, or KUBEBUILDER_ASSETS to a folder with `etcd` and `kube-apiserver`"
+
+
+def missing_packages(wanted: Sequence[str], status_file: Path = Path("/var/lib/dpkg/status")) -> tuple[str, ...]:
+    """The wanted packages that dpkg does not know as installed, in the order given."""
+    installed = _installed(status_file.read_text(encoding="utf-8", errors="replace")) if status_file.exists() else frozenset[str]()
+    return tuple(dict.fromkeys(name for name in wanted if name not in installed))
+
+
+def _installed(status: str) -> frozenset[str]:
+    names = set()
+    for paragraph in status.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and not line.startswith(" "))
+        if fields.get("Status", "").endswith(" ok installed"):
+            names.add(fields["Package"])
+    return frozenset(names)
+
+
+def is_debian_12(os_release: str) -> bool:
+    """Whether `/etc/os-release` says Debian 12: the release whose Kubernetes source and Go this tool builds."""
+    fields = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
+    return fields.get("ID", "").strip('"') == "debian" and fields.get("VERSION_ID", "").strip('"') == "12"
+
+
+def require_supported_machine() -> None:
+    """Raises UnsupportedMachine unless this is Debian 12 and we are root."""
+    release = Path("/etc/os-release")
+    if not (release.exists() and is_debian_12(release.read_text(encoding="utf-8"))):
+        raise UnsupportedMachine(f"The cluster tool builds its cluster on Debian 12 only; here, {OWN_CLUSTER}.")
+    if os.geteuid() != 0:
+        raise UnsupportedMachine(f"The cluster tool needs root (packages, containers, network); run it as root, or {OWN_CLUSTER}.")
+
+
+def install(wanted: Sequence[str]) -> None:
+    """Install what is missing of `wanted`; nothing is called when nothing is. Raises UnsupportedMachine or CommandFailed."""
+    missing = missing_packages(wanted)
+    if not missing:
+        return
+    require_supported_machine()
+    if shutil.which("apt-get") is None:
+        raise UnsupportedMachine(f"apt-get is not on PATH, so {', '.join(missing)} cannot be installed; install them, or {OWN_CLUSTER}.")
+    env = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+    apt = ("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=600")
+    with step(f"install Debian packages: {' '.join(missing)}"):
+        run([*apt, "update"], timeout_seconds=INSTALL_SECONDS, env=env)
+        run([*apt, "install", "--no-install-recommends", *missing], timeout_seconds=INSTALL_SECONDS, env=env)

@@ -1,0 +1,111 @@
+"""The control plane behaves as production's API server does, in the points that the operator relies on."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cluster import processes, state
+from tests.cluster.access import Access
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.errors import CommandFailed
+
+pytestmark = pytest.mark.controlplane
+
+CRD: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "gadgets.cluster-tool.test"},
+    "spec": {
+        "group": "cluster-tool.test",
+        "names": {"kind": "Gadget", "plural": "gadgets", "singular": "gadget"},
+        "scope": "Namespaced",
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}},
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {"type": "object", "properties": {"replicas": {"type": "integer"}, "colour": {"type": "string"}}},
+                            "status": {"type": "object", "properties": {"replicas": {"type": "integer"}}},
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+
+
+def gadget(**spec: object) -> dict[str, Any]:
+    return {"apiVersion": "cluster-tool.test/v1", "kind": "Gadget", "metadata": {"name": "one", "namespace": "default"}, "spec": spec}
+
+
+@pytest.fixture(scope="module")
+def control_plane() -> Iterator[ControlPlane]:
+    with ControlPlane() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gadgets(control_plane: ControlPlane) -> Iterator[Access]:
+    access = control_plane.access
+    access.apply(CRD)
+    access.kubectl("wait", "--for=condition=Established", "crd/gadgets.cluster-tool.test", "--timeout=30s")
+    yield access
+    access.kubectl("delete", "crd", "gadgets.cluster-tool.test", "--timeout=30s")
+
+
+def test_the_api_server_says_that_it_is_ready(control_plane: ControlPlane) -> None:
+    assert control_plane.access.kubectl("get", "--raw", "/readyz") == "ok"
+
+
+def test_an_unbound_service_account_may_not_read_pods(control_plane: ControlPlane) -> None:
+    unbound = Access(control_plane.kubeconfig_for("default", "default"))
+    with pytest.raises(CommandFailed, match=r'User "system:serviceaccount:default:default" cannot list resource "pods"'):
+        unbound.kubectl("get", "pods")
+
+
+def test_two_field_managers_own_their_fields_after_server_side_apply(gadgets: Access) -> None:
+    gadgets.apply(gadget(replicas=1), field_manager="first")
+    gadgets.apply(gadget(colour="red"), field_manager="second")
+    assert gadgets.get("/apis/cluster-tool.test/v1/namespaces/default/gadgets/one")["spec"] == {"replicas": 1, "colour": "red"}
+
+
+def test_a_custom_resource_is_scaled_through_its_scale_subresource(gadgets: Access) -> None:
+    gadgets.apply(gadget(replicas=1), field_manager="first")
+    gadgets.kubectl("scale", "gadgets.cluster-tool.test/one", "--replicas=3")
+    assert gadgets.get("/apis/cluster-tool.test/v1/namespaces/default/gadgets/one/scale")["spec"]["replicas"] == 3
+
+
+def test_a_child_is_collected_when_its_owner_is_deleted(gadgets: Access) -> None:
+    gadgets.apply({**gadget(replicas=1), "metadata": {"name": "owner", "namespace": "default"}})
+    owner = gadgets.get("/apis/cluster-tool.test/v1/namespaces/default/gadgets/owner")
+    reference = {"apiVersion": owner["apiVersion"], "kind": "Gadget", "name": "owner", "uid": owner["metadata"]["uid"]}
+    child = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "child", "namespace": "default", "ownerReferences": [reference]}}
+    gadgets.kubectl("create", "-f", "-", text_in=json.dumps(child))
+    gadgets.kubectl("delete", "gadgets.cluster-tool.test/owner")
+    # The garbage collector asks only every 30 s which kinds there are.
+    gadgets.kubectl("wait", "--for=delete", "configmap/child", "--timeout=90s", timeout_seconds=100)
+    assert gadgets.kubectl("get", "configmap", "child", "--ignore-not-found") == ""
+
+
+def test_two_control_planes_run_side_by_side(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    with ControlPlane() as second:
+        control_plane.access.kubectl("create", "namespace", "only-in-the-first")
+        assert "only-in-the-first" not in second.access.kubectl("get", "namespaces")
+
+
+def test_nothing_is_left_after_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    with ControlPlane() as running:
+        at = state.State(running.kubeconfig.parent)
+        assert {process.name for process in processes.find(at)} == {"etcd", "kube-apiserver", "kube-controller-manager"}
+    assert processes.find(at) == []
+    assert not at.folder.exists()
