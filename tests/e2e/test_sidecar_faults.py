@@ -1,0 +1,88 @@
+"""The scheduler process dies, and nobody who streams can tell."""
+
+import time
+
+from openai import OpenAI
+
+from tests.e2e.support import Resource, Stream, wait_until
+
+# Ends every scheduler process (the supervisor is PID 1 and stays) as often as it comes back, for a while.
+KILL_LOOP = """
+import os, signal, time
+ends = time.monotonic() + {seconds}
+killed = 0
+while True:
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) in (1, os.getpid()):
+            continue
+        try:
+            line = open(f"/proc/{{entry}}/cmdline", "rb").read().replace(b"\\0", b" ")
+            if b"alise" in line and b"run" in line:
+                os.kill(int(entry), signal.SIGKILL)
+                killed += 1
+        except OSError:
+            pass
+    if time.monotonic() >= ends:
+        break
+    time.sleep(0.1)
+print(killed)
+"""
+
+
+def kill_scheduler(tiny: Resource, pod: str, seconds: float = 0.0) -> int:
+    """How often it was killed."""
+    return int(tiny.run_in_scheduler(pod, KILL_LOOP.format(seconds=seconds), timeout_seconds=seconds + 60))
+
+
+def sidecar_connected(tiny: Resource, pod: str) -> bool:
+    return bool(tiny.status(pod).get("sidecar", {}).get("plan_fresh"))
+
+
+def test_killing_the_scheduler_in_mid_stream_fails_no_request(tiny: Resource, client: OpenAI) -> None:
+    pod = tiny.only_pod()
+    wait_until("a connected sidecar", lambda: sidecar_connected(tiny, pod), 60)
+    streams = [Stream(client, f"Story number {number}.", 300).start().wait_started() for number in range(2)]
+    assert kill_scheduler(tiny, pod) >= 1
+    meanwhile = [Stream(client, f"Question {number}?", 20).start() for number in range(3)]
+    for stream in (*streams, *meanwhile):
+        stream.result()
+    wait_until("the sidecar coming back", lambda: sidecar_connected(tiny, pod), 60)
+    assert tiny.ready_pods() == [pod]
+
+
+def test_a_scheduler_that_crash_loops_for_a_minute_costs_no_request(tiny: Resource, client: OpenAI) -> None:
+    import threading
+
+    pod = tiny.only_pod()
+    failed_open_before = tiny.status(pod)["admission"].get("failed_open", 0)
+    killed: list[int] = []
+    killer = threading.Thread(target=lambda: killed.append(kill_scheduler(tiny, pod, seconds=60.0)))
+    killer.start()
+    answers = 0
+    long_stream = Stream(client, "A very long story.", 1500).start().wait_started()
+    while killer.is_alive():
+        Stream(client, f"Question {answers}?", 30).start().result()
+        answers += 1
+        time.sleep(0.2)
+    long_stream.result()
+    killer.join()
+
+    assert killed[0] >= 5, f"the scheduler was killed only {killed[0]} times"
+    assert answers >= 10
+    assert tiny.status(pod)["admission"]["failed_open"] > failed_open_before, "no request was counted as failed open"
+    assert tiny.ready_pods() == [pod], "the pod left the Service"
+
+
+def test_a_sidecar_that_is_down_shows_in_the_conditions_and_goes_away(tiny: Resource, client: OpenAI) -> None:
+    import threading
+
+    pod = tiny.only_pod()
+    killer = threading.Thread(target=lambda: kill_scheduler(tiny, pod, seconds=45.0))
+    killer.start()
+    degraded = tiny.wait_condition("Degraded", "True", 60)
+    assert degraded["reason"] in ("SidecarDown", "FailingOpen")
+    assert pod in degraded["message"]
+    assert tiny.condition("Ready")["status"] == "True", "a dead sidecar must not make the service unready"
+    assert degraded["reason"] in tiny.describe()
+    killer.join()
+    tiny.wait_condition("Degraded", "False", 90)
