@@ -1,0 +1,36 @@
+"""What an AliseEngine wants to exist: `children(spec, owner, cluster) -> list[Manifest]`, pure.
+
+One builder per kind returns its object, or None when it is not wanted. Everything a builder needs arrives as an argument.
+"""
+
+from alise_operator.build.disruption_budget import disruption_budget
+from alise_operator.build.meta import Manifest, Owner
+from alise_operator.build.model_cache import model_cache
+from alise_operator.build.network_policy import network_policy
+from alise_operator.build.route import http_route, ingress
+from alise_operator.build.service import service
+from alise_operator.build.service_account import service_account
+from alise_operator.build.workload import deployment
+from alise_operator.cluster import Cluster
+from alise_operator.spec import Spec
+
+__all__ = ["Manifest", "Owner", "children"]
+
+
+def children(spec: Spec, owner: Owner, cluster: Cluster) -> list[Manifest]:
+    """The objects of a resource, in the order in which they are to be applied.
+
+    Raises InvalidSpec when the pod template patch breaks what alise needs, MissingApi when the cluster does not serve a kind that the
+    spec asks for.
+    """
+    wanted = [
+        service_account(owner),
+        model_cache(spec, owner),
+        network_policy(owner),
+        service(owner),
+        disruption_budget(spec, owner, cluster),
+        deployment(spec, owner, cluster),
+        ingress(spec, owner),
+        http_route(spec, owner, cluster),
+    ]
+    return [manifest for manifest in wanted if manifest is not None]

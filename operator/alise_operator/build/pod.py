@@ -1,0 +1,221 @@
+"""The engine pod: the engine's container, the scheduler's beside it, and the memory they share.
+
+Shutdown is designed here (DECISIONS: drain): on deletion both preStop hooks start at once. The engine's drains, so its SIGTERM comes when
+every stream has ended or `drainSeconds` are over; the scheduler's waits until the engine is gone, so that ranks hold to the end. The grace
+period covers both and vLLM's own exit.
+"""
+
+import json
+from typing import Any, Final
+
+from alise_contract.names import (
+    ENGINE_CONTAINER,
+    ENGINE_PORT,
+    RUN_AS,
+    RUN_DIR,
+    SCHEDULER_CONTAINER,
+    SCHEDULER_HTTP_PORT,
+    SOCKET_DIR,
+    SOCKET_DIR_ENV,
+)
+from alise_operator.build.meta import Manifest, Owner, labels, selector
+from alise_operator.cluster import Cluster
+from alise_operator.quantities import format_bytes, parse_quantity
+from alise_operator.rules import KV_SPACE_ENV, SOCKET_VOLUME_BYTES, cpu_kv_space_gib, needed_memory_bytes, shared_memory_bytes
+from alise_operator.spec import Engine, Resources, Spec
+
+SCRATCH: Final = "/scratch"
+CACHE: Final = "/model-cache"
+# After the drain: vLLM ends its workers, then the scheduler leaves.
+EXIT_MARGIN_SECONDS: Final = 30
+# A large model is downloaded and loaded before the first /health succeeds.
+_STARTUP_PERIOD_SECONDS: Final = 5
+STARTUP_SECONDS: Final = 3600
+_CONTAINER_SECURITY: Final[Manifest] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+_SCHEDULER_RESOURCES: Final = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"})
+
+
+def grace_seconds(spec: Spec) -> int:
+    return spec.drain_seconds + EXIT_MARGIN_SECONDS
+
+
+def pod_template(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
+    """The generated pod template, before the user's patch."""
+    engine, scheduler = _engine(spec, cluster), _scheduler(spec, cluster)
+    if cluster.native_sidecars:
+        containers = {"initContainers": [scheduler | {"restartPolicy": "Always"}], "containers": [engine]}
+    else:
+        containers = {"containers": [engine, scheduler]}
+    pod: Manifest = {
+        **containers,
+        "serviceAccountName": owner.name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": grace_seconds(spec),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": RUN_AS,
+            "runAsGroup": RUN_AS,
+            "fsGroup": RUN_AS,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": selector(owner)},
+            }
+        ],
+        "volumes": _volumes(spec, owner),
+    }
+    return {
+        "metadata": {"labels": labels(owner), "annotations": {"kubectl.kubernetes.io/default-container": ENGINE_CONTAINER}},
+        "spec": pod,
+    }
+
+
+def engine_args(spec: Spec) -> list[str]:
+    """Arguments of `alise-engine`."""
+    model, engine = spec.model, spec.engine
+    args = ["serve", model.uri, "--host", "0.0.0.0", "--port", str(ENGINE_PORT), "--served-model-name", model.served_name or model.uri]
+    args += ["--alise-host-memory", spec.kv_offload.host_memory, "--alise-kv-codec", spec.kv_offload.quantization]
+    optional = {
+        "--revision": model.revision,
+        "--tensor-parallel-size": engine.tensor_parallel_size if engine.tensor_parallel_size > 1 else None,
+        "--max-model-len": engine.max_model_len,
+        "--max-num-seqs": engine.max_num_seqs,
+        "--kv-cache-dtype": engine.kv_cache_dtype if engine.kv_cache_dtype != "auto" else None,
+    }
+    for flag, value in optional.items():
+        if value is not None:
+            args += [flag, str(value)]
+    return args + list(engine.args)
+
+
+def engine_image(engine: Engine, cluster: Cluster) -> str:
+    if engine.image is not None:
+        return engine.image
+    return cluster.images.engine_cpu if engine.device == "cpu" else cluster.images.engine_cuda
+
+
+def _engine(spec: Spec, cluster: Cluster) -> Manifest:
+    mounts = [
+        {"name": "run", "mountPath": RUN_DIR},
+        {"name": "scratch", "mountPath": SCRATCH},
+        {"name": "shm", "mountPath": "/dev/shm"},
+    ]
+    if spec.model.cache is not None:
+        mounts.append({"name": "model-cache", "mountPath": CACHE})
+    return {
+        "name": ENGINE_CONTAINER,
+        "image": engine_image(spec.engine, cluster),
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["alise-engine"],
+        "args": engine_args(spec),
+        "env": _engine_env(spec),
+        "ports": [{"name": "http", "protocol": "TCP", "containerPort": ENGINE_PORT}],
+        "resources": _engine_resources(spec),
+        "startupProbe": _health(period=_STARTUP_PERIOD_SECONDS, failures=STARTUP_SECONDS // _STARTUP_PERIOD_SECONDS),
+        "readinessProbe": _health(period=5, failures=3),
+        # A long prefill may hold up the API server; a restart loses every stream, so it is the last resort.
+        "livenessProbe": _health(period=10, failures=12),
+        "lifecycle": {"preStop": {"exec": {"command": ["alise-engine", "drain", "--timeout-seconds", str(spec.drain_seconds)]}}},
+        "securityContext": _CONTAINER_SECURITY,
+        "volumeMounts": mounts,
+    }
+
+
+def _scheduler(spec: Spec, cluster: Cluster) -> Manifest:
+    """No readiness probe: a scheduler that is down costs order, it must not take the pod out of the Service. Its PID 1 restarts it."""
+    wait_seconds = spec.drain_seconds + EXIT_MARGIN_SECONDS // 2
+    return {
+        "name": SCHEDULER_CONTAINER,
+        "image": spec.scheduling.image or cluster.images.scheduler,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["alise-scheduler"],
+        "args": ["supervise"],
+        "env": [{"name": name, "value": value} for name, value in scheduler_env(spec).items()],
+        "ports": [{"name": "metrics", "protocol": "TCP", "containerPort": SCHEDULER_HTTP_PORT}],
+        "resources": _resources(spec.scheduling.resources or _SCHEDULER_RESOURCES),
+        "lifecycle": {
+            "preStop": {"exec": {"command": ["alise-scheduler", "wait-for-engine-exit", "--timeout-seconds", str(wait_seconds)]}}
+        },
+        "securityContext": _CONTAINER_SECURITY,
+        "volumeMounts": [{"name": "run", "mountPath": RUN_DIR}],
+    }
+
+
+def scheduler_env(spec: Spec) -> dict[str, str]:
+    """Settings of the scheduler, as `alise_scheduler/config.py` reads them."""
+    scheduling = spec.scheduling
+    env = {
+        SOCKET_DIR_ENV: SOCKET_DIR,
+        "ALISE_POLICY": scheduling.policy,
+        "ALISE_AGEING": _bool(scheduling.ageing),
+        "ALISE_PREEMPTION": _bool(scheduling.preemption),
+        "ALISE_QUANTIZATION": spec.kv_offload.quantization,
+        "ALISE_MAX_PENDING": str(spec.admission.max_pending),
+        "ALISE_MAX_WAIT_SECONDS": str(spec.admission.max_wait_seconds),
+    }
+    if scheduling.classes:
+        classes = [
+            {"name": one.name, "weight": float(parse_quantity(one.weight)), "sloTtftMs": one.slo_ttft_ms} for one in scheduling.classes
+        ]
+        env["ALISE_CLASSES"] = json.dumps(classes, separators=(",", ":"))
+    return env
+
+
+def _engine_env(spec: Spec) -> list[Manifest]:
+    hub = CACHE if spec.model.cache is not None else f"{SCRATCH}/huggingface"
+    fixed = {SOCKET_DIR_ENV: SOCKET_DIR, "HOME": SCRATCH, "TMPDIR": SCRATCH, "HF_HOME": hub}
+    env: list[Manifest] = [{"name": name, "value": value} for name, value in fixed.items()]
+    token = spec.model.token_secret_ref
+    if token is not None:
+        env.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": token.name, "key": token.key}}})
+    given = {variable.name for variable in spec.engine.env}
+    defaults = {"VLLM_NO_USAGE_STATS": "1"}
+    if spec.engine.device == "cpu":
+        # Written out, because the memory limit is checked against it.
+        defaults[KV_SPACE_ENV] = str(cpu_kv_space_gib(spec.engine))
+    env += [{"name": name, "value": value} for name, value in defaults.items() if name not in given]
+    return env + [variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.engine.env]
+
+
+def _engine_resources(spec: Spec) -> Manifest:
+    """The user's, plus the devices of a CUDA engine, plus a memory request that covers what is known to be needed."""
+    given = spec.engine.resources
+    requests, limits = dict(given.requests), dict(given.limits)
+    if spec.engine.device == "cuda" and not any(name.endswith("/gpu") for name in (*requests, *limits)):
+        limits["nvidia.com/gpu"] = str(spec.engine.tensor_parallel_size)
+    if "memory" not in requests and "memory" not in limits:
+        requests["memory"] = format_bytes(needed_memory_bytes(spec))
+    return _resources(Resources(requests=requests, limits=limits))
+
+
+def _resources(resources: Resources) -> Manifest:
+    return {key: dict(value) for key, value in (("requests", resources.requests), ("limits", resources.limits)) if value}
+
+
+def _health(*, period: int, failures: int) -> Manifest:
+    probe: dict[str, Any] = {"httpGet": {"path": "/health", "port": "http", "scheme": "HTTP"}}
+    return probe | {"periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures, "successThreshold": 1}
+
+
+def _volumes(spec: Spec, owner: Owner) -> list[Manifest]:
+    volumes: list[Manifest] = [
+        {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": format_bytes(SOCKET_VOLUME_BYTES)}},
+        {"name": "scratch", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": format_bytes(shared_memory_bytes(spec.engine))}},
+    ]
+    if spec.model.cache is not None:
+        volumes.append({"name": "model-cache", "persistentVolumeClaim": {"claimName": owner.name}})
+    return volumes
+
+
+def _bool(value: bool) -> str:
+    return "true" if value else "false"

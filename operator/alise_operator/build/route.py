@@ -1,0 +1,76 @@
+"""The way in from outside the cluster: an Ingress or a Gateway API HTTPRoute, for answers that stream for minutes."""
+
+from typing import Final
+
+from alise_operator.build.meta import Manifest, Owner, metadata
+from alise_operator.build.service import SERVICE_PORT
+from alise_operator.cluster import HTTP_ROUTE, Cluster
+from alise_operator.errors import MissingApi
+from alise_operator.spec import Route, Spec
+
+API_PATH: Final = "/v1"
+# An Ingress has no field for timeouts or buffering; these are the annotations of the controllers that are most in use. Others ignore them.
+_STREAMING_ANNOTATIONS: Final = {
+    "nginx.ingress.kubernetes.io/proxy-buffering": "off",
+    "nginx.ingress.kubernetes.io/proxy-request-buffering": "off",
+    "nginx.ingress.kubernetes.io/proxy-read-timeout": "86400",
+    "nginx.ingress.kubernetes.io/proxy-send-timeout": "86400",
+    "nginx.ingress.kubernetes.io/proxy-body-size": "0",
+    "haproxy.org/timeout-server": "86400s",
+    "haproxy.org/timeout-tunnel": "86400s",
+}
+
+
+def ingress(spec: Spec, owner: Owner) -> Manifest | None:
+    route = spec.route
+    if route.type != "Ingress":
+        return None
+    backend = {"service": {"name": owner.name, "port": {"number": SERVICE_PORT}}}
+    paths = [{"path": API_PATH, "pathType": "Prefix", "backend": backend}]
+    body: Manifest = {"rules": [{"host": host, "http": {"paths": paths}} for host in route.hosts]}
+    if route.class_name is not None:
+        body["ingressClassName"] = route.class_name
+    if route.tls_secret is not None:
+        body["tls"] = [{"hosts": list(route.hosts), "secretName": route.tls_secret}]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": metadata(owner, annotations=_STREAMING_ANNOTATIONS | route.annotations),
+        "spec": body,
+    }
+
+
+def http_route(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest | None:
+    """Raises MissingApi when the cluster has no Gateway API."""
+    route = spec.route
+    if route.type != "HTTPRoute" or route.parent_ref is None:
+        return None
+    if not cluster.http_route:
+        raise MissingApi(
+            f"spec.route.type: HTTPRoute needs {HTTP_ROUTE}, which this cluster does not serve; install the Gateway API or use Ingress"
+        )
+    parent: Manifest = {"name": route.parent_ref.name, "group": "gateway.networking.k8s.io", "kind": "Gateway"}
+    if route.parent_ref.namespace is not None:
+        parent["namespace"] = route.parent_ref.namespace
+    if route.parent_ref.section_name is not None:
+        parent["sectionName"] = route.parent_ref.section_name
+    rule = {
+        "matches": [{"path": {"type": "PathPrefix", "value": API_PATH}}],
+        "backendRefs": [{"group": "", "kind": "Service", "name": owner.name, "port": SERVICE_PORT, "weight": 1}],
+        # "0s" is "no timeout": an answer streams as long as it takes.
+        "timeouts": {"request": "0s", "backendRequest": "0s"},
+    }
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": metadata(owner, annotations=dict(route.annotations)),
+        "spec": {"parentRefs": [parent], "hostnames": list(route.hosts), "rules": [rule]},
+    }
+
+
+def url(route: Route, owner: Owner) -> str:
+    """Base URL of the OpenAI API: from outside when there is a route, else the Service's."""
+    if route.type == "None" or not route.hosts:
+        return f"http://{owner.name}.{owner.namespace}.svc{API_PATH}"
+    scheme = "https" if route.tls_secret is not None else "http"
+    return f"{scheme}://{route.hosts[0]}{API_PATH}"

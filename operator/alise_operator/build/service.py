@@ -1,0 +1,21 @@
+"""The Service in front of the engines' OpenAI API."""
+
+from typing import Final
+
+from alise_operator.build.meta import Manifest, Owner, metadata, selector
+
+SERVICE_PORT: Final = 80
+
+
+def service(owner: Owner) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(owner),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": selector(owner),
+            # protocol is written out: server-side apply on old servers refuses a port without it.
+            "ports": [{"name": "http", "protocol": "TCP", "port": SERVICE_PORT, "targetPort": "http"}],
+        },
+    }

@@ -1,0 +1,39 @@
+"""What the operator knows about the cluster it works in, as a value."""
+
+from dataclasses import dataclass
+from typing import Final
+
+# Native sidecars (initContainers[].restartPolicy) are on by default since this minor version of Kubernetes 1.
+_NATIVE_SIDECARS_MINOR: Final = 29
+HTTP_ROUTE: Final = "gateway.networking.k8s.io/v1/HTTPRoute"
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Images used when the resource names none."""
+
+    engine_cuda: str = "docker.io/alise/engine-cuda:dev"
+    engine_cpu: str = "docker.io/alise/engine-cpu:dev"
+    scheduler: str = "docker.io/alise/scheduler:dev"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Kubernetes' version and the optional APIs its discovery offers, as `group/version/Kind`."""
+
+    minor: int
+    apis: frozenset[str]
+    images: Images = Images()
+    major: int = 1
+
+    @property
+    def native_sidecars(self) -> bool:
+        return (self.major, self.minor) >= (1, _NATIVE_SIDECARS_MINOR)
+
+    @property
+    def disruption_budget_version(self) -> str | None:
+        return next((version for version in ("policy/v1", "policy/v1beta1") if f"{version}/PodDisruptionBudget" in self.apis), None)
+
+    @property
+    def http_route(self) -> bool:
+        return HTTP_ROUTE in self.apis

@@ -1,0 +1,262 @@
+"""Writes the CustomResourceDefinition and its reference from the models in spec.py.
+
+`python -m alise_operator.crd [MANIFESTS_DIR]` writes `crd/aliseengines.yaml` and `crd/README.md`; a test says when they are stale.
+pydantic speaks JSON Schema 2020, Kubernetes the structural subset of OpenAPI v3: references are inlined, "or null" is dropped (an
+absent field is how Kubernetes says it), titles go, and `additionalProperties: false` goes, because the server prunes unknown fields.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from alise_contract.names import API_GROUP, API_VERSION, KIND, PLURAL
+from alise_operator.spec import NAME_MAX_LENGTH, NAME_PATTERN, Spec
+
+Schema = dict[str, Any]
+
+# name, type, path, description, priority (1: only with -o wide)
+_COLUMNS: Final = (
+    ("Model", "string", ".spec.model.uri", "What is served", 0),
+    ("Policy", "string", ".spec.scheduling.policy", "Order of requests", 0),
+    ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Whether it serves requests", 0),
+    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready or not", 0),
+    ("Replicas", "integer", ".status.replicas", "Pods that exist", 0),
+    ("URL", "string", ".status.url", "Base URL of the OpenAI API", 0),
+    ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', "The state, its cause and what to do", 1),
+    ("Age", "date", ".metadata.creationTimestamp", "Since it was created", 0),
+)
+
+
+def custom_resource_definition(*, validation_rules: bool = True) -> Schema:
+    """The CRD. Without `validation_rules` it holds no CEL: kubectl refuses a CRD with rules on servers before 1.25."""
+    schema = {
+        "type": "object",
+        "description": "A large language model served by vLLM pods that make the wait short.",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": "Version of the schema of this object."},
+            "kind": {"type": "string", "description": "The kind of this object, AliseEngine."},
+            "metadata": {
+                "type": "object",
+                "properties": {"name": {"type": "string", "maxLength": NAME_MAX_LENGTH, "pattern": NAME_PATTERN}},
+            },
+            "spec": structural(Spec.model_json_schema(by_alias=True)),
+            "status": _status_schema(),
+        },
+    }
+    if not validation_rules:
+        schema = without_rules(schema)
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{API_GROUP}", "labels": {"app.kubernetes.io/name": "alise-operator"}},
+        "spec": {
+            "group": API_GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": KIND,
+                "listKind": f"{KIND}List",
+                "plural": PLURAL,
+                "singular": KIND.lower(),
+                "shortNames": ["alise"],
+                "categories": ["all"],
+            },
+            "versions": [
+                {
+                    "name": API_VERSION,
+                    "served": True,
+                    "storage": True,
+                    "schema": {"openAPIV3Schema": schema},
+                    "subresources": {
+                        "status": {},
+                        "scale": {
+                            "specReplicasPath": ".spec.replicas",
+                            "statusReplicasPath": ".status.replicas",
+                            "labelSelectorPath": ".status.selector",
+                        },
+                    },
+                    "additionalPrinterColumns": [
+                        {"name": name, "type": kind, "jsonPath": path, "description": text, "priority": priority}
+                        for name, kind, path, text, priority in _COLUMNS
+                    ],
+                }
+            ],
+        },
+    }
+
+
+def structural(document: Schema) -> Schema:
+    """A JSON Schema document as one structural OpenAPI v3 schema without references."""
+    definitions = document.get("$defs", {})
+
+    def convert(node: Schema) -> Schema:
+        node = dict(node)
+        if "$ref" in node:
+            target = definitions[node.pop("$ref").removeprefix("#/$defs/")]
+            node = target | node
+        if "anyOf" in node and not node.get("x-kubernetes-int-or-string"):
+            # Only "X or null" is used; an absent field says null.
+            (kept,) = (choice for choice in node.pop("anyOf") if choice.get("type") != "null")
+            node = convert(kept) | node
+            if node.get("default", 0) is None:
+                del node["default"]
+        for dropped in ("title", "$defs"):
+            node.pop(dropped, None)
+        if node.get("additionalProperties") is False:
+            del node["additionalProperties"]
+        for key in ("items", "additionalProperties"):
+            if isinstance(node.get(key), dict):
+                node[key] = convert(node[key])
+        if "properties" in node:
+            node["properties"] = {name: convert(child) for name, child in node["properties"].items()}
+            if all("default" not in child for child in node["properties"].values()) and node.get("default") == {}:
+                # A default of {} only matters where fields below have defaults to be filled in.
+                del node["default"]
+        if "description" in node:
+            node["description"] = " ".join(node["description"].split())
+        if node.get("type") == "integer":
+            node.setdefault("format", "int32")
+        return node
+
+    converted = convert(document)
+    _default_objects(converted)
+    return converted
+
+
+def _default_objects(node: Schema) -> None:
+    """Gives optional objects whose fields have defaults the default {}, so that the server fills the fields in."""
+    required = set(node.get("required", ()))
+    for name, child in node.get("properties", {}).items():
+        _default_objects(child)
+        has_defaults = any("default" in grandchild for grandchild in child.get("properties", {}).values())
+        if has_defaults and name not in required and not child.get("required"):
+            child["default"] = {}
+        elif child.get("default") in ({}, []):
+            del child["default"]
+
+
+def without_rules(node: Any) -> Any:
+    """A copy without CEL rules."""
+    if isinstance(node, dict):
+        return {key: without_rules(value) for key, value in node.items() if key != "x-kubernetes-validations"}
+    if isinstance(node, list):
+        return [without_rules(item) for item in node]
+    return node
+
+
+def _status_schema() -> Schema:
+    condition = {
+        "type": "object",
+        "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+        "properties": {
+            "type": {"type": "string", "description": "Ready, Progressing or Degraded."},
+            "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds."},
+            "reason": {"type": "string", "description": "Why, in one word."},
+            "message": {"type": "string", "description": "The state, its cause and what to do."},
+            "lastTransitionTime": {"type": "string", "format": "date-time", "description": "When status last changed."},
+            "observedGeneration": {"type": "integer", "format": "int64", "description": "Generation of the resource this was found at."},
+        },
+    }
+    return {
+        "type": "object",
+        "description": "What the operator last found.",
+        "properties": {
+            "conditions": {
+                "type": "array",
+                "description": "Ready, Progressing and Degraded.",
+                "items": condition,
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+            },
+            "replicas": {"type": "integer", "format": "int32", "description": "Pods that exist."},
+            "readyReplicas": {"type": "integer", "format": "int32", "description": "Pods that serve requests."},
+            "selector": {"type": "string", "description": "Label selector of the pods, for autoscalers."},
+            "url": {"type": "string", "description": "Base URL of the OpenAI API."},
+            "observedGeneration": {"type": "integer", "format": "int64", "description": "Generation of the resource last acted on."},
+        },
+    }
+
+
+def reference(crd: Schema) -> str:
+    """The fields as a Markdown table."""
+    properties = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    lines = [
+        "# AliseEngine",
+        "",
+        f"`apiVersion: {API_GROUP}/{API_VERSION}`, `kind: {KIND}`, short name `alise`. Made by `make crd` from",
+        "`operator/alise_operator/spec.py`; `kubectl explain alise.spec` prints the same.",
+        "",
+    ]
+    for section in ("spec", "status"):
+        lines += [f"## {section}", "", "| field | type | default | allowed | meaning |", "|---|---|---|---|---|"]
+        lines += [
+            f"| `{path}` | {kind} | {default} | {allowed} | {text} |"
+            for path, kind, default, allowed, text in _rows(section, properties[section])
+        ]
+        lines.append("")
+    lines += ["## Rules that join fields", "", "Checked by the API server since Kubernetes 1.25 and always by the operator.", ""]
+    lines += [f"- `{path}`: {message}" for path, message in _rule_rows("spec", properties["spec"])]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(path: str, node: Schema) -> Iterator[tuple[str, str, str, str, str]]:
+    required = set(node.get("required", ()))
+    for name, child in node.get("properties", {}).items():
+        child_path, kind = f"{path}.{name}", _type(child)
+        default = "**required**" if name in required and path.startswith("spec") else ""
+        if "default" in child and child["default"] != {}:
+            default = f"`{json.dumps(child['default'])}`"
+        yield child_path, kind, default, _allowed(child), child.get("description", "")
+        items = child.get("items", {})
+        yield from _rows(f"{child_path}[]" if items else child_path, items or child)
+
+
+def _type(node: Schema) -> str:
+    if node.get("x-kubernetes-int-or-string"):
+        return "quantity"
+    if isinstance(node.get("additionalProperties"), dict):
+        return f"map of {_type(node['additionalProperties'])}"
+    if node.get("type") == "array":
+        return f"list of {_type(node['items'])}"
+    return str(node.get("type", "object"))
+
+
+def _allowed(node: Schema) -> str:
+    if "enum" in node:
+        return ", ".join(f"`{value}`" for value in node["enum"])
+    bounds = [f"≥ {node['minimum']}"] if "minimum" in node else []
+    return ", ".join([*bounds, *([f"≤ {node['maximum']}"] if "maximum" in node else [])])
+
+
+def _rule_rows(path: str, node: Schema) -> Iterator[tuple[str, str]]:
+    for one in node.get("x-kubernetes-validations", ()):
+        yield path, one["message"]
+    for name, child in node.get("properties", {}).items():
+        yield from _rule_rows(f"{path}.{name}", child)
+
+
+def render() -> dict[str, str]:
+    """The generated files: path below manifests/ -> text."""
+    crd = custom_resource_definition()
+    head = "# Made by `make crd` from operator/alise_operator/spec.py. Do not edit.\n"
+    return {
+        "crd/aliseengines.yaml": head + yaml.safe_dump(crd, sort_keys=False, width=140, allow_unicode=True),
+        "crd/README.md": reference(crd),
+    }
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("manifests")
+    for name, text in render().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

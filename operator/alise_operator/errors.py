@@ -1,0 +1,74 @@
+"""The errors of the operator.
+
+    OperatorError
+    ├── SpecError            the resource asks for something that cannot be done; nothing was applied
+    │   ├── InvalidSpec        a field has a value that is not allowed
+    │   ├── MissingSecret      a secret that the resource names is not there
+    │   └── MissingApi         the cluster does not serve an API that the resource needs
+    ├── ApplyError           the cluster refused a child
+    │   └── NameTaken          an object of that name exists and is not ours
+    └── ClusterError         the API server could not be asked; tried again with backoff
+        └── Gone               the object is not there (any more)
+
+Every SpecError and ApplyError carries the one-word reason that becomes the condition's reason, and its text becomes the message: it says
+what is wrong, with which value, and what to do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class OperatorError(Exception):
+    reason: ClassVar[str] = "InternalError"
+
+
+class SpecError(OperatorError):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One field that is wrong: where, what was found, and what is allowed or to be done."""
+
+    field: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.text}"
+
+
+class InvalidSpec(SpecError):
+    reason = "InvalidSpec"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(str(problem) for problem in self.problems))
+
+
+class MissingSecret(SpecError):
+    reason = "MissingSecret"
+
+
+class MissingApi(SpecError):
+    reason = "MissingApi"
+
+
+class ApplyError(OperatorError):
+    reason = "ApplyFailed"
+
+
+class NameTaken(ApplyError):
+    reason = "NameTaken"
+
+
+class ClusterError(OperatorError):
+    reason = "ClusterUnavailable"
+
+    def __init__(self, text: str, *, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Gone(ClusterError):
+    pass

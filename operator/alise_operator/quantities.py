@@ -1,0 +1,39 @@
+"""Kubernetes quantities: `512Mi`, `1.5`, `300m`."""
+
+import re
+from decimal import Decimal
+from typing import Final
+
+PATTERN: Final = r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
+_PARTS: Final = re.compile(r"^[+]?(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?$")
+_BINARY: Final = {f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)}
+_DECIMAL: Final = {letter: Decimal(1000) ** power for power, letter in zip((-3, -2, -1, 1, 2, 3, 4, 5, 6), "numkMGTPE", strict=True)}
+
+
+def parse_quantity(text: str) -> Decimal:
+    """The number a quantity stands for. Raises ValueError when it is none (or negative)."""
+    parts = _PARTS.match(text)
+    if parts is None:
+        raise ValueError(f"{text!r} is not a quantity such as 500m, 2 or 4Gi")
+    number, suffix = Decimal(parts["number"]), parts["suffix"]
+    if not suffix:
+        return number
+    if suffix in _BINARY:
+        return number * _BINARY[suffix]
+    if suffix in _DECIMAL:
+        return number * _DECIMAL[suffix]
+    return number * Decimal(10) ** int(suffix[1:])
+
+
+def quantity_bytes(text: str) -> int:
+    """A memory quantity in bytes, rounded up. Raises ValueError like `parse_quantity`."""
+    return int(parse_quantity(text).to_integral_value(rounding="ROUND_CEILING"))
+
+
+def format_bytes(count: int) -> str:
+    """The shortest exact binary quantity: 1610612736 -> 1536Mi."""
+    for suffix in ("Ti", "Gi", "Mi", "Ki"):
+        unit = int(_BINARY[suffix])
+        if count and count % unit == 0:
+            return f"{count // unit}{suffix}"
+    return str(count)

@@ -1,0 +1,268 @@
+"""The custom resource as a value: `parse()` turns a resource's `spec` into a frozen `Spec`.
+
+The CRD's schema is generated from these models (crd.py), so a description here is what `kubectl explain` prints and a bound here is
+checked by the API server as well. It is checked again in `parse`: a resource may have been stored under an older schema, or by a server
+that prunes validation rules it does not know. Rules that join several fields live in rules.py.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+from alise_operator.errors import InvalidSpec, Problem
+from alise_operator.quantities import PATTERN
+
+# A resource's name becomes the name of its Service and a label value.
+NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+NAME_MAX_LENGTH: Final = 63
+_SECRET_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+_HOST: Final = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+
+
+def _number_to_text(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Quantity = Annotated[
+    str,
+    Field(pattern=PATTERN),
+    BeforeValidator(_number_to_text),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True, "pattern": PATTERN}),
+]
+# An object that Kubernetes itself defines and checks when the child is applied.
+Opaque = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
+SecretName = Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)]
+
+
+def rule(expression: str, message: str) -> dict[str, str]:
+    """A CEL validation rule; API servers since 1.25 check it, older ones prune it."""
+    return {"rule": expression, "message": message}
+
+
+def _rules(*rules: dict[str, str]) -> dict[str, Any]:
+    return {"x-kubernetes-validations": list(rules)}
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True)
+
+
+class SecretKeyRef(_Model):
+    name: SecretName
+    """Name of a Secret in the resource's namespace."""
+    key: Annotated[str, Field(min_length=1, max_length=253)] = "token"
+    """Key in the Secret."""
+
+
+class ModelCache(_Model):
+    size: Quantity
+    """Size of the volume, for example 100Gi."""
+    storage_class: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """StorageClass of the volume; the cluster's default when left out."""
+    access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
+    """ReadWriteMany lets replicas on several nodes share the cache."""
+
+
+class Model(_Model):
+    uri: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^-\s][^\s]*$")]
+    """What to serve: a Hugging Face repository (Qwen/Qwen3-8B) or a path inside the engine's image or volumes (/models/tiny)."""
+    revision: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Branch, tag or commit of the repository."""
+    served_name: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^-\s][^\s]*$")] | None = None
+    """The name clients put in a request's `model`; the uri when left out."""
+    token_secret_ref: SecretKeyRef | None = None
+    """Secret that holds the hub's token; the engine gets it as HF_TOKEN."""
+    cache: ModelCache | None = None
+    """A volume that keeps downloaded weights over restarts. Removing it from the resource deletes the volume."""
+
+
+class Resources(_Model):
+    requests: dict[str, Quantity] = Field(default_factory=dict)
+    """What a pod is guaranteed."""
+    limits: dict[str, Quantity] = Field(default_factory=dict)
+    """What a pod may use at most."""
+
+
+class EnvVar(_Model):
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
+    """Name of the variable."""
+    value: str | None = None
+    """Its value."""
+    value_from: Opaque | None = None
+    """Where its value comes from, as in a pod."""
+
+
+class Engine(_Model):
+    model_config = ConfigDict(
+        json_schema_extra=_rules(
+            rule(
+                "self.device != 'cpu' || self.kvCacheDtype in ['auto', 'fp8', 'fp8_e4m3', 'fp8_e5m2']",
+                "kvCacheDtype on device cpu is one of auto, fp8, fp8_e4m3, fp8_e5m2",
+            )
+        )
+    )
+    device: Literal["cuda", "cpu"] = "cuda"
+    """What the model runs on."""
+    image: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Image of the engine; the operator's image for the device when left out."""
+    args: list[Annotated[str, Field(max_length=4096)]] = Field(default_factory=list, max_length=128)
+    """Further flags of `vllm serve`."""
+    env: list[EnvVar] = Field(
+        default_factory=list, max_length=128, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+    )
+    """Further environment of the engine's container."""
+    resources: Resources = Field(default_factory=Resources)
+    """Compute resources of the engine's container. A memory limit must cover the host KV store and the in-memory volumes."""
+    tensor_parallel_size: Annotated[int, Field(ge=1, le=64)] = 1
+    """Devices of one replica."""
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
+    """Longest prompt plus answer in tokens; the model's own when left out."""
+    max_num_seqs: Annotated[int, Field(ge=1)] | None = None
+    """Requests that run at the same time in one replica."""
+    kv_cache_dtype: Annotated[str, Field(min_length=1, max_length=64)] = "auto"
+    """Type of the KV cache on the device. On cpu: auto, fp8, fp8_e4m3 or fp8_e5m2."""
+
+
+class RequestClass(_Model):
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    """What clients send in the header x-llm-d-inference-objective."""
+    weight: Quantity = "1"
+    """How much sooner it runs: 2 as if its jobs were half as long, 250m as if four times. From 62.5m (1/16) to 16."""
+    slo_ttft_ms: Annotated[int, Field(ge=0)] = 0
+    """Time to first token that the class asks for, in milliseconds. 0: none."""
+
+
+class Scheduling(_Model):
+    policy: Literal["alise", "gittins", "sjf", "fcfs"] = "alise"
+    """Who runs first: alise (least remaining time in levels, with ageing), gittins (Gittins index), sjf (shortest predicted), fcfs."""
+    ageing: bool = True
+    """Waiting requests are promoted; without it long ones may starve."""
+    preemption: bool = True
+    """Better-ranked requests preempt running ones (policies alise and gittins)."""
+    classes: list[RequestClass] = Field(
+        default_factory=list, max_length=32, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+    )
+    """Classes of requests that run sooner or later than others."""
+    image: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Image of the scheduler sidecar; the operator's when left out."""
+    resources: Resources | None = None
+    """Compute resources of the scheduler sidecar."""
+
+
+class KvOffload(_Model):
+    host_memory: Quantity = "1Gi"
+    """Host memory of one pod for KV caches of preempted requests, over all its devices. 0: they are recomputed."""
+    quantization: Literal["auto", "int8", "none"] = "auto"
+    """How KV caches are kept on the host: none (exact), int8 (about half the size), auto (int8 under pressure)."""
+
+
+class Admission(_Model):
+    max_pending: Annotated[int, Field(ge=0)] = 1000
+    """Requests of one replica that may wait for their first token; further ones get 429 with Retry-After. 0: no limit."""
+    max_wait_seconds: Annotated[int, Field(ge=0)] = 0
+    """Requests whose predicted wait is longer get 429 with Retry-After. 0: no limit."""
+
+
+class ParentRef(_Model):
+    name: Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)]
+    """Name of the Gateway."""
+    namespace: Annotated[str, Field(pattern=_SECRET_NAME, max_length=63)] | None = None
+    """Namespace of the Gateway; the resource's own when left out."""
+    section_name: Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)] | None = None
+    """One listener of the Gateway; all when left out."""
+
+
+class Route(_Model):
+    model_config = ConfigDict(
+        json_schema_extra=_rules(
+            rule(
+                "self.type == 'None' || (has(self.hosts) && size(self.hosts) > 0)",
+                "hosts names at least one host when type is Ingress or HTTPRoute",
+            ),
+            rule("self.type == 'Ingress' || !has(self.className)", "className belongs to type Ingress"),
+            rule("self.type == 'Ingress' || !has(self.tlsSecret)", "tlsSecret belongs to type Ingress; a Gateway has its own"),
+            rule("self.type == 'HTTPRoute' || !has(self.parentRef)", "parentRef belongs to type HTTPRoute"),
+            rule("self.type != 'HTTPRoute' || has(self.parentRef)", "parentRef names the Gateway when type is HTTPRoute"),
+        )
+    )
+    type: Literal["HTTPRoute", "Ingress", "None"] = "None"
+    """How clients outside the cluster come in: a Gateway API HTTPRoute, an Ingress, or not at all."""
+    hosts: list[Annotated[str, Field(pattern=_HOST, max_length=253)]] = Field(default_factory=list, max_length=16)
+    """Host names of the route."""
+    class_name: Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)] | None = None
+    """IngressClass; the cluster's default when left out. Only with type Ingress."""
+    parent_ref: ParentRef | None = None
+    """The Gateway. Only with type HTTPRoute."""
+    tls_secret: SecretName | None = None
+    """Secret with the hosts' certificate. Only with type Ingress."""
+    annotations: dict[str, str] = Field(default_factory=dict)
+    """Further annotations of the Ingress or HTTPRoute."""
+
+
+class Spec(_Model):
+    """What one AliseEngine serves and how."""
+
+    model: Model
+    """The model."""
+    replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
+    """Engine pods."""
+    engine: Engine = Field(default_factory=Engine)
+    """The vLLM engine."""
+    scheduling: Scheduling = Field(default_factory=Scheduling)
+    """Order of requests."""
+    kv_offload: KvOffload = Field(default_factory=KvOffload)
+    """Where the KV caches of preempted requests go."""
+    admission: Admission = Field(default_factory=Admission)
+    """When a request is turned away at once instead of waiting."""
+    route: Route = Field(default_factory=Route)
+    """How clients reach it from outside the cluster."""
+    drain_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
+    """How long a pod that is to stop lets open streams finish."""
+    pod_template: Opaque = Field(default_factory=dict)
+    """Patch of the pod template: objects are merged, lists of named items by name, other lists replaced, null removes."""
+    suspend: bool = False
+    """Stop all pods and keep everything else."""
+
+
+def parse(raw: object) -> Spec:
+    """The resource's `spec` as a value. Raises InvalidSpec that names every field that is wrong."""
+    try:
+        return Spec.model_validate(raw)
+    except ValidationError as error:
+        raise InvalidSpec([_problem(detail) for detail in error.errors(include_url=False)]) from error
+
+
+def _problem(detail: ErrorDetails) -> Problem:
+    """pydantic's error in the words of the resource: field path, value, what is allowed."""
+    path = "spec" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in detail["loc"])
+    value, limits = detail["input"], detail.get("ctx", {})
+    match detail["type"]:
+        case "missing":
+            text = "is required"
+        case "extra_forbidden":
+            text = "is not a field of this version; remove it or upgrade the CRD and the operator"
+        case "literal_error":
+            text = f"{value!r} is not allowed; use one of {limits['expected'].replace(' or ', ', ')}"
+        case "greater_than_equal":
+            text = f"{value!r} is below the smallest allowed value {limits['ge']}"
+        case "less_than_equal":
+            text = f"{value!r} is above the largest allowed value {limits['le']}"
+        case "string_pattern_mismatch" if limits.get("pattern") == PATTERN:
+            text = f"{value!r} is not a quantity such as 500m, 2 or 4Gi"
+        case "string_pattern_mismatch":
+            text = f"{value!r} does not match {limits['pattern']}"
+        case "string_too_short":
+            text = "must not be empty"
+        case "string_too_long" | "too_long":
+            text = f"is longer than {limits['max_length']}"
+        case _:
+            message = detail["msg"].removeprefix("Input should be ")
+            text = f"{_short(value)} is not allowed; it must be {message}"
+    return Problem(path, text)
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
