@@ -1,0 +1,227 @@
+"""The programs that build images, behind one interface: buildah with our own base, or docker, podman or buildah with public ones."""
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tests.cluster import image_base, packages
+from tests.cluster.commands import TAIL_CHARACTERS, run
+from tests.cluster.errors import CommandFailed, UnsupportedMachine
+from tests.cluster.progress import say, step
+
+CERTIFICATES = Path("/etc/ssl/certs")
+ASK_SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class BuildJob:
+    """One build: the context folder, the Dockerfile in it, the image's name, a pip.conf, and folders that pip.conf names."""
+
+    context: Path
+    dockerfile: str
+    reference: str
+    pip_conf: Path
+    folders: tuple[Path, ...]
+
+
+class Builder(Protocol):
+    """What builds, keeps and pushes images."""
+
+    @property
+    def name(self) -> str:
+        """The program."""
+
+    @property
+    def local(self) -> bool:
+        """Whether it builds on our own base and keeps images where only archives get out."""
+
+    @property
+    def mounts(self) -> bool:
+        """Whether a build can see folders of this machine."""
+
+    def ensure_base(self) -> None:
+        """Make the base image if it is to be ours and is not there."""
+
+    def has(self, reference: str) -> bool:
+        """Whether its store holds this image."""
+
+    def build(self, job: BuildJob, timeout_seconds: float) -> None:
+        """Build and name the image. Raises CommandFailed."""
+
+    def take_out(self, reference: str, archive: Path, timeout_seconds: float) -> tuple[Path | None, int]:
+        """Write the image as an archive if it is of no use in the builder's store. The archive and the size in bytes, uncompressed."""
+
+    def push(self, reference: str, target: str, timeout_seconds: float) -> None:
+        """Push it under another name. Raises CommandFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buildah:
+    """buildah as root with chroot isolation: it needs no daemon, no cgroup and no network namespace."""
+
+    root: Path
+    runroot: Path
+    work: Path
+    local: bool = True
+    name: str = "buildah"
+    mounts: bool = True
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> "Buildah":
+        """One with all it keeps below this folder."""
+        return cls(folder / "storage", folder / "run", folder)
+
+    def argv(self, command: str, *arguments: str) -> list[str]:
+        """The command line for our own storage."""
+        return ["buildah", "--root", str(self.root), "--runroot", str(self.runroot), "--storage-driver", "overlay", command, *arguments]
+
+    def ensure_base(self) -> None:
+        if not self.has(image_base.reference()):
+            image_base.build(self.argv, self.work)
+
+    def has(self, reference: str) -> bool:
+        try:
+            run(self.argv("inspect", "--type", "image", reference), timeout_seconds=ASK_SECONDS)
+        except CommandFailed:
+            return False
+        return True
+
+    def build(self, job: BuildJob, timeout_seconds: float) -> None:
+        arguments = ["--isolation", "chroot", "--network", "host", "--layers", "--tag", job.reference, "--file", job.dockerfile]
+        arguments += ["--build-arg", f"BASE={image_base.reference()}", "--secret", f"id=pip,src={job.pip_conf}"]
+        for folder in (CERTIFICATES, *job.folders):
+            if folder.is_dir():
+                arguments += ["--volume", f"{folder}:{folder}:ro"]
+        stream(self.argv("build", *arguments, "."), timeout_seconds=timeout_seconds, cwd=job.context)
+
+    def take_out(self, reference: str, archive: Path, timeout_seconds: float) -> tuple[Path | None, int]:
+        partial = archive.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        with step(f"write {archive.name}"):
+            run(
+                self.argv("push", "--disable-compression", reference, f"oci-archive:{partial}:{reference}"), timeout_seconds=timeout_seconds
+            )
+        partial.rename(archive)
+        return archive, archive.stat().st_size
+
+    def push(self, reference: str, target: str, timeout_seconds: float) -> None:
+        run(self.argv("push", reference, f"docker://{target}"), timeout_seconds=timeout_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Docker:
+    """docker, or podman with the same words; images lie in its own store, bases come from Docker Hub."""
+
+    name: str
+    local: bool = False
+
+    @property
+    def mounts(self) -> bool:
+        """podman's build takes --volume, docker's does not."""
+        return self.name == "podman"
+
+    def ensure_base(self) -> None:
+        return
+
+    def has(self, reference: str) -> bool:
+        try:
+            run([self.name, "image", "inspect", reference], timeout_seconds=ASK_SECONDS)
+        except CommandFailed:
+            return False
+        return True
+
+    def build(self, job: BuildJob, timeout_seconds: float) -> None:
+        arguments = ["--tag", reference, "--file", dockerfile, "--secret", f"id=pip,src={job.pip_conf}"]
+        for folder in job.folders if self.mounts else ():
+            arguments += ["--volume", f"{folder}:{folder}:ro"]
+        env = {"DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"}
+        stream([self.name, "build", *arguments, "."], timeout_seconds=timeout_seconds, cwd=job.context, env=env)
+
+    def take_out(self, reference: str, archive: Path, timeout_seconds: float) -> tuple[Path | None, int]:
+        del archive, timeout_seconds
+        return None, int(run([self.name, "image", "inspect", "--format", "{{.Size}}", reference], timeout_seconds=ASK_SECONDS))
+
+    def push(self, reference: str, target: str, timeout_seconds: float) -> None:
+        run([self.name, "tag", reference, target], timeout_seconds=ASK_SECONDS)
+        run([self.name, "push", target], timeout_seconds=timeout_seconds)
+
+
+def choose_builder(folder: Path) -> Builder:
+    """Our own base where the machine can make it (Debian 12, root), else docker or podman. Raises UnsupportedMachine without either."""
+    try:
+        packages.require_supported_machine()
+    except UnsupportedMachine:
+        for program in ("docker", "podman"):
+            if shutil.which(program) and _answers(program):
+                return Docker(program)
+        raise UnsupportedMachine(
+            "Images are built on Debian 12 as root, or with docker or podman; none of them is here (is docker's daemon running?)."
+        ) from None
+    return Buildah.in_folder(folder)
+
+
+def _answers(program: str) -> bool:
+    try:
+        run([program, "info"], timeout_seconds=ASK_SECONDS)
+    except CommandFailed:
+        return False
+    return True
+
+
+def progress_line(line: str) -> str | None:
+    """What a line of a builder's output tells the person who waits: the instruction that begins, or None."""
+    text = line.strip()
+    if "STEP " in text and ("RUN " in text or "COPY " in text):  # buildah, podman: [2/5] STEP 3/4: RUN …
+        return text[:120]
+    if text.startswith("#") and ("] RUN " in text or "] COPY " in text):  # docker: #9 [dependencies 2/3] RUN …
+        return text[:120]
+    return None
+
+
+def stream(argv: Sequence[str], *, timeout_seconds: float, cwd: Path, env: Mapping[str, str] | None = None) -> None:
+    """Run a build and show its instructions as they begin. Raises CommandFailed with the end of its output."""
+    began = time.monotonic()
+    process = subprocess.Popen(
+        list(argv),
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    deadline = threading.Timer(timeout_seconds, _end_group, [process])
+    deadline.start()
+    output: list[str] = []
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            output.append(line)
+            shown = progress_line(line)
+            if shown:
+                say(f"  {time.monotonic() - began:4.0f} s  {shown}")
+        status = process.wait()
+    except BaseException:
+        _end_group(process)
+        raise
+    finally:
+        deadline.cancel()
+    if status != 0:
+        tail = "".join(output)[-TAIL_CHARACTERS:].rstrip()
+        raise CommandFailed(f"`{argv[0]} build` ended with status {status} after {time.monotonic() - began:.0f} s:\n{tail}")
+
+
+def _end_group(process: "subprocess.Popen[str]") -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
