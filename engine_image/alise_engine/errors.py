@@ -3,7 +3,14 @@
 AliseEngineError
 ├── ConfigError            the engine cannot start like this; the message names the setting, its value and what to do
 │   └── UnsupportedVllm    another vLLM than the one the plugin was written against
-└── PayloadError           a utility call carried something that is not in `core_protocol`; nothing was changed
+├── PayloadError           a utility call carried something that is not in `core_protocol`; nothing was changed
+├── CoreUnavailable        EngineCore did not answer in time, refused the call, or is shutting down
+└── ControlError           a call to the control server is refused; nothing was changed
+    ├── VersionRefused     the caller speaks another contract version
+    ├── InvalidCall        a field is outside the contract
+    ├── StaleSession       not the newest session's call
+    ├── StaleSequence      an Apply that is not above the last one
+    └── WatcherTooSlow     more endings piled up than a watcher may leave unread
 """
 
 
@@ -21,3 +28,31 @@ class UnsupportedVllm(ConfigError):
 
 class PayloadError(AliseEngineError, ValueError):
     """A utility call is malformed."""
+
+
+class CoreUnavailable(AliseEngineError):
+    """A utility call got no answer."""
+
+
+class ControlError(AliseEngineError):
+    """A control call is refused."""
+
+
+class VersionRefused(ControlError):
+    """Another contract version."""
+
+
+class InvalidCall(ControlError, ValueError):
+    """A field is outside the contract."""
+
+
+class StaleSession(ControlError):
+    """A newer session is open."""
+
+
+class StaleSequence(ControlError):
+    """Applied already, or overtaken."""
+
+
+class WatcherTooSlow(ControlError):
+    """The watcher has to reconnect and start from a snapshot."""

@@ -1,0 +1,133 @@
+"""Protobuf messages to the values of `core_protocol` and back; messages stop here."""
+
+import base64
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from alise_contract.names import MAX_LEVEL, MIN_LEVEL
+from alise_contract.v1 import engine_control_pb2 as pb
+
+from .. import core_protocol as core
+from ..errors import InvalidCall
+from .mailbox import Changes
+from .progress import Opening
+
+# A message stays far under gRPC's default limit of 4 MiB even when every request carries a hint of 1 KiB.
+REQUESTS_PER_MESSAGE: Final = 1_000
+
+_PHASES: Final = {
+    core.PHASE_WAITING: pb.PHASE_WAITING,
+    core.PHASE_RUNNING: pb.PHASE_RUNNING,
+    core.PHASE_OFFLOADED: pb.PHASE_OFFLOADED,
+    core.PHASE_PREEMPTED: pb.PHASE_PREEMPTED,
+    core.PHASE_RESTORING: pb.PHASE_RESTORING,
+}
+_REASONS: Final = {
+    core.FINISH_STOP: pb.FINISH_REASON_STOP,
+    core.FINISH_LENGTH: pb.FINISH_REASON_LENGTH,
+    core.FINISH_ABORT: pb.FINISH_REASON_ABORT,
+    core.FINISH_ERROR: pb.FINISH_REASON_ERROR,
+}
+_CODECS: Final = {core.CODEC_RAW: pb.CODEC_RAW, core.CODEC_INT8: pb.CODEC_INT8, core.CODEC_AUTO: pb.CODEC_AUTO}
+_CODEC_NAMES: Final = {number: name for name, number in _CODECS.items()}
+
+
+def opening_messages(opening: Opening, boot_id: str) -> Iterator[pb.WatchResponse]:
+    """One snapshot; what does not fit into it follows as updates, which name their requests for the first time too."""
+    rows = [_request(row) for row in opening.answer.requests]
+    counters = counters_message(opening.answer.counters)
+    yield pb.WatchResponse(
+        snapshot=pb.Snapshot(
+            boot_id=boot_id,
+            session_id=opening.session_id,
+            engine=pb.EngineShape(**core.as_dict(opening.answer.shape)),
+            requests=rows[:REQUESTS_PER_MESSAGE],
+            counters=counters,
+            draining=opening.draining,
+        )
+    )
+    for start in range(REQUESTS_PER_MESSAGE, len(rows), REQUESTS_PER_MESSAGE):
+        part = rows[start : start + REQUESTS_PER_MESSAGE]
+        yield pb.WatchResponse(update=pb.Update(requests=part, counters=counters, draining=opening.draining))
+
+
+def update_messages(changes: Changes) -> Iterator[pb.WatchResponse]:
+    rows = [_request(row) for row in changes.requests]
+    finished = [_finished(row) for row in changes.finished]
+    counters = counters_message(changes.counters)
+    for start in range(0, max(len(rows), len(finished), 1), REQUESTS_PER_MESSAGE):
+        end = start + REQUESTS_PER_MESSAGE
+        yield pb.WatchResponse(
+            update=pb.Update(
+                requests=rows[start:end],
+                finished=finished[start:end],
+                steps=[pb.Step(**core.as_dict(step)) for step in changes.steps] if start == 0 else [],
+                counters=counters,
+                draining=changes.draining,
+            )
+        )
+
+
+def counters_message(counters: core.Counters) -> pb.Counters:
+    return pb.Counters(**core.as_dict(counters))
+
+
+def apply_call(request: pb.ApplyRequest) -> core.ApplyCall:
+    """Raises InvalidCall, naming the field and the value."""
+    ranks = tuple(_rank(rank) for rank in request.ranks)
+    return core.ApplyCall(ranks, _limits(request.limits) if request.HasField("limits") else None)
+
+
+def codec_name(codec: pb.Codec) -> str:
+    """Raises InvalidCall for a codec that is unspecified or unknown."""
+    if codec not in _CODEC_NAMES:
+        raise InvalidCall(f"codec {codec} is not one of {', '.join(pb.Codec.Name(number) for number in _CODEC_NAMES)}")
+    return _CODEC_NAMES[codec]
+
+
+def codec_message(name: str) -> pb.Codec:
+    return _CODECS[name]
+
+
+def _rank(rank: pb.Rank) -> core.RankRow:
+    if not rank.job_id:
+        raise InvalidCall("a rank without a job id ranks nothing")
+    if not MIN_LEVEL <= rank.level <= MAX_LEVEL:
+        raise InvalidCall(f"rank of job {rank.job_id!r}: level {rank.level} is outside [{MIN_LEVEL}, {MAX_LEVEL}]")
+    # order is a sint32: the wire cannot carry one outside [-2^31, 2^31).
+    return core.RankRow(rank.job_id, rank.level, rank.order, rank.hold, rank.ewt_ms)
+
+
+def _limits(limits: pb.Limits) -> core.LimitsRow:
+    fraction = limits.int8_host_fraction
+    if math.isnan(fraction) or not 0 <= fraction <= 1:
+        raise InvalidCall(f"limits: int8_host_fraction {fraction} is outside [0, 1]")
+    return core.LimitsRow(
+        preempt_levels=limits.preempt_levels,
+        min_quantum_steps=limits.min_quantum_steps,
+        int8_ewt_ms=limits.int8_ewt_ms,
+        int8_host_fraction=fraction,
+        host_budget_bytes=limits.host_budget_bytes,
+    )
+
+
+def _request(row: core.RequestRow) -> pb.EngineRequest:
+    values = core.as_dict(row)
+    values["phase"] = _PHASES[row.phase]
+    values["hint"] = _decoded(row.hint)
+    return pb.EngineRequest(**values)
+
+
+def _finished(row: core.FinishedRow) -> pb.Finished:
+    values = core.as_dict(row)
+    values["reason"] = _REASONS[row.reason]
+    return pb.Finished(**values)
+
+
+def _decoded(hint: str) -> bytes:
+    # Stamped by the middleware; a client of an endpoint that is not admitted may have sent anything.
+    try:
+        return base64.b64decode(hint, validate=True)
+    except ValueError:
+        return b""

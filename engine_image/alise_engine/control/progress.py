@@ -1,0 +1,180 @@
+"""Drains EngineCore's transitions: one utility call per 20 ms while jobs live, none when idle.
+
+A poll is how everything here learns: the open Watch, the metrics, the status report and drain. It runs while an HTTP request is open or
+the engine has one alive (a background response outlives its HTTP request), and a little longer, so that the last transition is not missed.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ..core_protocol import Counters, EngineShape, PollAnswer, RequestRow, SnapshotAnswer
+from ..errors import ControlError, CoreUnavailable, PayloadError, StaleSession
+from ..metrics import CoreView
+from ..open_requests import OpenRequests
+from . import core as core_calls
+from .core import Core
+from .mailbox import Changes, Mailbox
+
+logger = logging.getLogger("vllm.alise.progress")
+
+POLL_SECONDS: Final = 0.020
+# Polls after the last sign of life.
+LINGER_POLLS: Final = 10
+# After a failed call; the engine is shutting down or gone.
+RETRY_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The first message of a session."""
+
+    session_id: str
+    answer: SnapshotAnswer
+    draining: bool
+
+
+class Watcher:
+    """One open Watch: a mailbox, and how it ends."""
+
+    def __init__(self, opening: Opening) -> None:
+        self.opening = opening
+        announced = frozenset(row.request_id for row in opening.answer.requests)
+        self._mailbox = Mailbox(announced, opening.answer.counters, opening.draining)
+        self._news = asyncio.Event()
+        self._ended: ControlError | CoreUnavailable | None = None
+
+    def put(self, answer: PollAnswer) -> None:
+        try:
+            self._mailbox.put(answer)
+        except ControlError as error:
+            self.end(error)
+        if self._mailbox.changed:
+            self._news.set()
+
+    def put_draining(self, draining: bool) -> None:
+        self._mailbox.put_draining(draining)
+        if self._mailbox.changed:
+            self._news.set()
+
+    def end(self, why: ControlError | CoreUnavailable) -> None:
+        self._ended = why
+        self._news.set()
+
+    async def changes(self) -> AsyncIterator[Changes]:
+        """Merged changes as fast as they are read. Raises what `end` was called with."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if self._ended is not None:
+                raise self._ended
+            yield self._mailbox.take()
+
+
+class Progress:
+    """The only caller of `snapshot` and `poll`."""
+
+    def __init__(self, core: Core, open_requests: OpenRequests, view: CoreView) -> None:
+        self._core = core
+        self._open_requests = open_requests
+        self._view = view
+        self._live: dict[str, RequestRow] = {}
+        self._shape: EngineShape | None = None
+        self._watcher: Watcher | None = None
+        self._draining = False
+        # Calls in flight answer in order, but two of them must not be merged out of order.
+        self._turn = asyncio.Lock()
+        self._wake = asyncio.Event()
+        open_requests.on_open(self._wake.set)
+
+    @property
+    def live_count(self) -> int:
+        return len(self._live)
+
+    @property
+    def watched(self) -> bool:
+        return self._watcher is not None
+
+    async def learn(self) -> EngineShape:
+        """The engine's shape, before the first request. Raises CoreUnavailable or PayloadError."""
+        async with self._turn:
+            return (await self._snapshot()).shape
+
+    async def watch(self) -> Watcher:
+        """Opens a session and ends the one before. Raises CoreUnavailable."""
+        async with self._turn:
+            # What the older watcher has not been told must not get lost for the metrics: poll, then start the deltas afresh.
+            await self._poll()
+            answer = await self._snapshot()
+            watcher = Watcher(Opening(uuid.uuid4().hex, answer, self._draining))
+            if self._watcher is not None:
+                self._watcher.end(StaleSession("a newer session was opened"))
+            self._watcher = watcher
+        self._wake.set()
+        return watcher
+
+    def unwatch(self, watcher: Watcher) -> None:
+        if self._watcher is watcher:
+            self._watcher = None
+
+    def set_draining(self, draining: bool) -> None:
+        self._draining = draining
+        if self._watcher is not None:
+            self._watcher.put_draining(draining)
+
+    async def refresh(self) -> None:
+        """Learns the newest now. Raises CoreUnavailable."""
+        async with self._turn:
+            await self._poll()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            quiet_polls = 0
+            while quiet_polls < LINGER_POLLS:
+                try:
+                    await self.refresh()
+                except (CoreUnavailable, PayloadError) as error:
+                    self._lost(error)
+                    await asyncio.sleep(RETRY_SECONDS)
+                busy = self._open_requests.count > 0 or bool(self._live)
+                quiet_polls = 0 if busy else quiet_polls + 1
+                await asyncio.sleep(POLL_SECONDS)
+
+    def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.end(CoreUnavailable("the engine is shutting down"))
+
+    async def _snapshot(self) -> SnapshotAnswer:
+        answer = await core_calls.snapshot(self._core)
+        self._shape = answer.shape
+        self._live = {row.request_id: row for row in answer.requests}
+        self._show(answer.counters)
+        return answer
+
+    async def _poll(self) -> None:
+        answer = await core_calls.poll(self._core)
+        for row in answer.requests:
+            self._live[row.request_id] = replace(row, hint="")
+        for ending in answer.finished:
+            self._live.pop(ending.request_id, None)
+        self._show(answer.counters)
+        if self._watcher is not None:
+            self._watcher.put(answer)
+
+    def _show(self, counters: Counters) -> None:
+        self._view.counters = counters
+        self._view.host_limit_bytes = self._shape.host_limit_bytes if self._shape is not None else 0
+        self._view.requests_by_phase = Counter(row.phase for row in self._live.values())
+
+    def _lost(self, error: CoreUnavailable | PayloadError) -> None:
+        logger.warning("poll of EngineCore failed: %s", error)
+        if self._watcher is not None:
+            self._watcher.end(CoreUnavailable(str(error)))
+            self._watcher = None

@@ -1,0 +1,126 @@
+"""What the engine's API-server process counts, on vLLM's own `/metrics` (prometheus_client's default registry).
+
+Labels are bounded: outcomes, reasons, causes, codecs, phases. What EngineCore counts comes as totals with every poll and is exported as it
+came (`CoreCollector`), so a missed poll loses nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .admission import FailOpenReason, RejectReason
+from .breaker import Phase as BreakerPhase
+from .core_protocol import PHASES, Counters
+
+ADMIT_SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
+OUTCOMES: Final = ("admitted", "rejected", "failed_open")
+PASSED_THROUGH: Final = ("not_json", "too_large", "not_described", "unknown_model")
+APPLY_OUTCOMES: Final = ("applied", "stale_session", "stale_sequence", "version", "invalid", "failed")
+
+
+@dataclass(slots=True)
+class CoreView:
+    """The last that EngineCore told; the collector reads it at every scrape."""
+
+    counters: Counters = field(default_factory=Counters)
+    host_limit_bytes: int = 0
+    requests_by_phase: Mapping[str, int] = field(default_factory=dict)
+
+
+class Metrics:
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self.core = CoreView()
+        registry.register(_CoreCollector(self.core))
+        self.admissions = _labelled(
+            Counter("alise_engine_admissions", "Requests by what admission decided", ["outcome"], registry=registry), OUTCOMES
+        )
+        self.failed_open = _labelled(
+            Counter("alise_engine_failed_open", "Requests that went in at the neutral level, by reason", ["reason"], registry=registry),
+            [reason.value for reason in FailOpenReason],
+        )
+        self.refused = _labelled(
+            Counter("alise_engine_refused", "Requests answered with 429 or 503 here, by reason", ["reason"], registry=registry),
+            [reason.value for reason in RejectReason],
+        )
+        self.passed_through = _labelled(
+            Counter(
+                "alise_engine_passed_through", "Requests left as they were for vLLM to answer, by reason", ["reason"], registry=registry
+            ),
+            PASSED_THROUGH,
+        )
+        self.admit_seconds = Histogram(
+            "alise_engine_admit_seconds",
+            "Time that asking the sidecar took, failures included",
+            buckets=ADMIT_SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self.applies = _labelled(
+            Counter("alise_engine_applies", "Plans of the sidecar by outcome", ["outcome"], registry=registry), APPLY_OUTCOMES
+        )
+        self.breaker = Gauge("alise_engine_breaker_state", "1 for the state the circuit breaker is in", ["state"], registry=registry)
+        self.open_requests = Gauge("alise_engine_open_requests", "HTTP requests that are open now", registry=registry)
+        self.draining = Gauge("alise_engine_draining", "1 while the engine drains", registry=registry)
+        self.plan_fresh = Gauge("alise_engine_plan_fresh", "1 while the last plan is carried out", registry=registry)
+        self.sidecar_connected = Gauge("alise_engine_sidecar_connected", "1 while a Watch session is open", registry=registry)
+
+    def set_breaker(self, phase: BreakerPhase) -> None:
+        for each in BreakerPhase:
+            self.breaker.labels(each.value).set(each is phase)
+
+
+def _labelled(counter: Counter, values: list[str] | tuple[str, ...]) -> Counter:
+    """Every label shows from the start: a rate over a series that appears late misses its first event."""
+    for value in values:
+        counter.labels(value)
+    return counter
+
+
+class _CoreCollector(Collector):
+    def __init__(self, view: CoreView) -> None:
+        self._view = view
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._view.counters
+        yield _family(
+            "alise_engine_preemptions",
+            "Running requests put aside, by cause",
+            "cause",
+            {"rank": now.preemptions_rank, "memory": now.preemptions_memory, "hold": now.preemptions_hold},
+        )
+        for name, text, total in (
+            ("saves", "KV caches saved to the host", now.saves),
+            ("saved_bytes", "Bytes saved to the host", now.saved_bytes),
+            ("restores", "KV caches restored from the host", now.restores),
+            ("restored_tokens", "Tokens whose KV came back from the host", now.restored_tokens),
+            ("recomputes", "Preempted requests that came back by recomputing", now.recomputes),
+            ("recomputed_tokens", "Tokens recomputed after preemption", now.recomputed_tokens),
+            ("host_evictions", "Host copies dropped because the store was full", now.host_evictions),
+            ("exact_resumes", "Resumed requests whose first step scheduled exactly one token", now.exact_resumes),
+            ("steps", "Engine steps", now.steps),
+        ):
+            yield CounterMetricFamily(f"alise_engine_{name}", text, value=total)
+        yield _gauges(
+            "alise_engine_host_bytes", "Bytes in the host store", "codec", {"raw": now.host_raw_bytes, "int8": now.host_int8_bytes}
+        )
+        yield GaugeMetricFamily("alise_engine_host_limit_bytes", "Bytes the host store may hold", value=self._view.host_limit_bytes)
+        yield GaugeMetricFamily("alise_engine_free_device_blocks", "Free KV blocks on the device", value=now.free_device_blocks)
+        phases = {phase: self._view.requests_by_phase.get(phase, 0) for phase in PHASES}
+        yield _gauges("alise_engine_requests", "Engine requests by phase", "phase", phases)
+
+
+def _family(name: str, text: str, label: str, totals: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, total in totals.items():
+        family.add_metric([value], total)
+    return family
+
+
+def _gauges(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family

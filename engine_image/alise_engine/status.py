@@ -1,0 +1,115 @@
+"""The StatusReport: what a pod tells the operator over HTTP and a person through `alise-engine status`."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
+from alise_contract.names import CONTRACT_VERSION, PLAN_EXPIRES_SECONDS
+from alise_contract.v1 import engine_control_pb2 as pb
+
+from .admission import FailOpenReason
+from .breaker import Phase as BreakerPhase
+from .control.convert import counters_message
+from .core_protocol import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING, PHASE_RUNNING, PHASE_WAITING, Counters
+from .recent import RecentCount
+
+
+@dataclass(slots=True)
+class AdmissionTally:
+    """What the middleware decided since boot and over the last minute."""
+
+    admitted: int = 0
+    rejected: int = 0
+    failed_open_by_reason: dict[str, int] = field(default_factory=lambda: {reason.value: 0 for reason in FailOpenReason})
+    recent: RecentCount = field(default_factory=RecentCount)
+    recent_failed_open: RecentCount = field(default_factory=RecentCount)
+
+    @property
+    def failed_open(self) -> int:
+        return sum(self.failed_open_by_reason.values())
+
+    @property
+    def requests(self) -> int:
+        return self.admitted + self.rejected + self.failed_open
+
+
+@dataclass(slots=True)
+class SidecarTally:
+    """What the sidecar last did."""
+
+    # Monotonic; None: never.
+    last_apply_seconds: float | None = None
+    # Of the last call that a side refused for its version; 0 again once both understood each other.
+    refused_contract_version: int = 0
+    clock: Callable[[], float] = time.monotonic
+
+    def apply_age_seconds(self) -> float | None:
+        return None if self.last_apply_seconds is None else max(0.0, self.clock() - self.last_apply_seconds)
+
+    def plan_fresh(self) -> bool:
+        age = self.apply_age_seconds()
+        return age is not None and age < PLAN_EXPIRES_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything a report is made of."""
+
+    boot_id: str
+    draining: bool
+    sidecar_connected: bool
+    plan_fresh: bool
+    last_apply_age_seconds: float | None
+    breaker: BreakerPhase
+    refused_contract_version: int
+    admission: AdmissionTally
+    now_seconds: float
+    host_limit_bytes: int
+    counters: Counters
+    requests_by_phase: dict[str, int]
+    open_requests: int
+    vllm_version: str
+
+
+def report(seen: Observed) -> pb.StatusReport:
+    phases = seen.requests_by_phase
+    tally = seen.admission
+    return pb.StatusReport(
+        contract_version=CONTRACT_VERSION,
+        boot_id=seen.boot_id,
+        draining=seen.draining,
+        sidecar=pb.SidecarStatus(
+            connected=seen.sidecar_connected,
+            plan_fresh=seen.plan_fresh,
+            last_apply_age_seconds=seen.last_apply_age_seconds,
+            breaker=seen.breaker.value,
+            refused_contract_version=seen.refused_contract_version,
+        ),
+        admission=pb.AdmissionStatus(
+            requests=tally.requests,
+            admitted=tally.admitted,
+            rejected=tally.rejected,
+            failed_open=tally.failed_open,
+            failed_open_by_reason=tally.failed_open_by_reason,
+            recent_requests=tally.recent.total(seen.now_seconds),
+            recent_failed_open=tally.recent_failed_open.total(seen.now_seconds),
+        ),
+        host_memory=pb.HostMemoryStatus(
+            limit_bytes=seen.host_limit_bytes, used_bytes=seen.counters.host_raw_bytes + seen.counters.host_int8_bytes
+        ),
+        counters=counters_message(seen.counters),
+        requests_running=phases.get(PHASE_RUNNING, 0),
+        # Preempted without a host copy is waiting: it starts over.
+        requests_waiting=phases.get(PHASE_WAITING, 0) + phases.get(PHASE_PREEMPTED, 0),
+        requests_offloaded=phases.get(PHASE_OFFLOADED, 0) + phases.get(PHASE_RESTORING, 0),
+        open_requests=seen.open_requests,
+        vllm_version=seen.vllm_version,
+    )
+
+
+def as_json(message: pb.StatusReport) -> dict[str, Any]:
+    """The protobuf JSON mapping with the field names of the .proto file, zeros included (64-bit numbers are strings there)."""
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
