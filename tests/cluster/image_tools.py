@@ -138,7 +138,7 @@ class Docker:
         return True
 
     def build(self, job: BuildJob, timeout_seconds: float) -> None:
-        arguments = ["--tag", reference, "--file", dockerfile, "--secret", f"id=pip,src={job.pip_conf}"]
+        arguments = ["--tag", job.reference, "--file", job.dockerfile, "--secret", f"id=pip,src={job.pip_conf}"]
         for folder in job.folders if self.mounts else ():
             arguments += ["--volume", f"{folder}:{folder}:ro"]
         env = {"DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"}
