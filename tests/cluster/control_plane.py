@@ -3,6 +3,7 @@
 `with ControlPlane() as cp:` is what tests use: free ports, a folder of its own, gone at the end; several run side by side.
 """
 
+import contextlib
 import http.client
 import shutil
 import socket
@@ -45,16 +46,22 @@ class Started:
 
     access: Access
     authority: Authority
-    port: int
+    server: str
     start_seconds: float
 
 
 def free_port(address: str = "127.0.0.1") -> int:
     """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1, address)[0]
+
+
+def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
+    """As many different TCP ports that nobody listens on now."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((address, 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def start(at: State, programs: Programs, addresses: Addresses, running: dict[str, "subprocess.Popen[bytes]"]) -> Started:
@@ -112,29 +119,31 @@ def _start_once(at: State, programs: Programs, addresses: Addresses, running: di
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
             "--allow-privileged=true",
+            "--kubelet-preferred-address-types=InternalIP",
             f"--kubelet-client-certificate={to_kubelet.certificate}",
             f"--kubelet-client-key={to_kubelet.key}",
         ],
     )
-    server = f"https://127.0.0.1:{port}"
+    server = f"https://{addresses.bind}:{port}"
     admin = authority.client("admin", "alise-admin", "system:masters")
     access = Access(write_kubeconfig(at.kubeconfig, server, authority.pair.certificate.read_bytes(), certificate_user(admin)))
-    context = ssl.create_default_context(cafile=str(authority.pair.certificate))
-    context.load_cert_chain(admin.certificate, admin.key)
-    processes.wait_ready(at, "the API server's /readyz", lambda: answers(port, "/readyz", context), running, timeout_seconds=READY_SECONDS)
+    context = authority.trust(admin)
+    processes.wait_ready(
+        at, "the API server's /readyz", lambda: get(server, "/readyz", context) is not None, running, timeout_seconds=READY_SECONDS
+    )
     if programs.controller_manager is not None:
         _start_controller_manager(at, programs, authority, server, private, running)
         # Pods cannot be created before the controller manager has made this account.
         path = "/api/v1/namespaces/default/serviceaccounts/default"
         processes.wait_ready(
-            at, "the default service account", lambda: answers(port, path, context), running, timeout_seconds=READY_SECONDS
+            at, "the default service account", lambda: get(server, path, context) is not None, running, timeout_seconds=READY_SECONDS
         )
-    return Started(access, authority, port, time.monotonic() - began)
+    return Started(access, authority, server, time.monotonic() - began)
 
 
 def _start_etcd(at: State, programs: Programs, running: dict[str, "subprocess.Popen[bytes]"]) -> str:
     shutil.rmtree(at.folder / "etcd", ignore_errors=True)  # of an attempt with other ports
-    client, peer = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
+    client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
     running["etcd"] = processes.start(
         at,
         "etcd",
@@ -159,7 +168,8 @@ def _start_controller_manager(
     service_account_key: Path,
     running: dict[str, "subprocess.Popen[bytes]"],
 ) -> None:
-    kubeconfig = component_kubeconfig(at, authority, server, "kube-controller-manager", "system:kube-controller-manager")
+    kubeconfig = component_kubeconfig(at, authority, server, "kube-controller-manager", "system:kube-controller-manager", "system:masters")
+    serving = authority.server("controller-manager", "kube-controller-manager", ["127.0.0.1"])
     running["kube-controller-manager"] = processes.start(
         at,
         "kube-controller-manager",
@@ -168,7 +178,10 @@ def _start_controller_manager(
             f"--kubeconfig={kubeconfig}",
             f"--service-account-private-key-file={service_account_key}",
             f"--root-ca-file={authority.pair.certificate}",
-            "--use-service-account-credentials=true",
+            # One identity with all rights: a separate one per controller takes seconds to make at every start.
+            "--use-service-account-credentials=false",
+            f"--tls-cert-file={serving.certificate}",
+            f"--tls-private-key-file={serving.key}",
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
             f"--secure-port={free_port()}",
@@ -188,14 +201,15 @@ def component_kubeconfig(at: State, authority: Authority, server: str, name: str
     )
 
 
-def answers(port: int, path: str, context: ssl.SSLContext) -> bool:
-    """Whether an HTTPS GET on the loopback answers 200 within two seconds."""
-    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=2.0, context=context)
+def get(server: str, path: str, context: ssl.SSLContext) -> bytes | None:
+    """The body of an HTTPS GET that answers 200 within two seconds; None otherwise."""
+    connection = http.client.HTTPSConnection(server.removeprefix("https://"), timeout=2.0, context=context)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status == 200
+        answer = connection.getresponse()
+        return answer.read() if answer.status == 200 else None
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()
 

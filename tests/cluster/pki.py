@@ -8,6 +8,7 @@ import datetime
 import ipaddress
 import json
 import os
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,12 @@ class Authority:
     def server(self, file_name: str, common_name: str, names: Sequence[str]) -> KeyPair:
         """A serving certificate for DNS names and addresses."""
         return self._issue(file_name, common_name, None, ExtendedKeyUsageOID.SERVER_AUTH, names)
+
+    def trust(self, identity: KeyPair) -> ssl.SSLContext:
+        """TLS settings of a client that trusts this authority and shows this certificate."""
+        context = ssl.create_default_context(cafile=str(self.pair.certificate))
+        context.load_cert_chain(identity.certificate, identity.key)
+        return context
 
     def signing_keys(self, file_name: str) -> tuple[Path, Path]:
         """A bare key pair (private, public), as service-account tokens are signed with."""

@@ -1,0 +1,92 @@
+"""Take the rules of Kubernetes and CNI out of iptables again, and leave everybody else's.
+
+kubelet, kube-proxy and the CNI plugins put all their rules into chains of their own, KUBE-* and CNI-*, and reach those by jumps from
+the built-in chains. A node is started only where no such chain exists, so afterwards all of them are the node's.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.cluster.commands import run
+
+FAMILIES = ("iptables", "ip6tables")
+OWN_CHAIN = re.compile(r"(KUBE|CNI)-")
+OWN_JUMP = re.compile(r"(?:^|\s)(?:-j|-g)\s+(?:KUBE|CNI)-")
+SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table of an `iptables-save`: chains in order, and rules as the arguments that would append them."""
+
+    name: str
+    chains: tuple[str, ...]
+    rules: tuple[str, ...]
+
+
+def parse(saved: str) -> list[Table]:
+    """The tables in the output of `iptables-save`."""
+    tables: list[Table] = []
+    name, chains, rules = "", list[str](), list[str]()
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            name, chains, rules = line[1:].strip(), [], []
+        elif line.startswith(":"):
+            chains.append(line[1:].split()[0])
+        elif line.startswith("-A "):
+            rules.append(line)
+        elif line == "COMMIT":
+            tables.append(Table(name, tuple(chains), tuple(rules)))
+    return tables
+
+
+def own_chains(table: Table) -> list[str]:
+    """The chains of Kubernetes and CNI in a table."""
+    return [chain for chain in table.chains if OWN_CHAIN.match(chain)]
+
+
+def removal(saved: str) -> str:
+    """Input for `iptables-restore --noflush` that removes our chains and the jumps to them; empty when there are none."""
+    return "".join(_removal(table) for table in parse(saved))
+
+
+def _removal(table: Table) -> str:
+    chains = own_chains(table)
+    if not chains:
+        return ""
+    foreign = [rule for rule in table.rules if not OWN_CHAIN.match(rule.split()[1])]
+    lines = [f"-D {rule[3:]}" for rule in foreign if OWN_JUMP.search(rule)]
+    lines += [f"-F {chain}" for chain in chains] + [f"-X {chain}" for chain in chains]
+    return "\n".join([f"*{table.name}", *lines, "COMMIT"]) + "\n"
+
+
+def tables_in_use() -> dict[str, list[str]]:
+    """The tables that exist now, by family. iptables makes a table at its first use."""
+    return {family: [table.name for table in parse(_save(family))] for family in _families()}
+
+
+def chains_in_use() -> list[str]:
+    """All chains of Kubernetes and CNI on the machine."""
+    return [f"{family} {table.name} {chain}" for family in _families() for table in parse(_save(family)) for chain in own_chains(table)]
+
+
+def remove_own(tables_before: dict[str, list[str]]) -> None:
+    """Remove our chains and rules, and the tables that were not there before if nobody has put a rule into them since."""
+    for family in _families():
+        script = removal(_save(family))
+        if script:
+            run([f"{family}-restore", "--noflush", "--wait", "10"], timeout_seconds=SECONDS, text_in=script)
+        for table in parse(_save(family)):
+            if table.name not in tables_before.get(family, []) and not table.rules:
+                # Deletes the empty built-in chains as well, and the table with them (nft variant; a no-op in the legacy one).
+                run([family, "--wait", "10", "-t", table.name, "-X"], timeout_seconds=SECONDS)
+
+
+def _families() -> Iterator[str]:
+    return (family for family in FAMILIES if shutil.which(f"{family}-save"))
+
+
+def _save(family: str) -> str:
+    return run([f"{family}-save"], timeout_seconds=SECONDS)
