@@ -1,4 +1,4 @@
-"""ASGI middleware in vLLM's API server: asks the sidecar about a request, stamps it, lets it through. Pure ASGI, so that streams stay streams.
+"""ASGI middleware in vLLM's API server: asks the sidecar about a request and stamps it. Pure ASGI, so that streams stay streams.
 
 What it must never do is stand in the way: a body it does not understand goes on byte for byte and vLLM's own 4xx answers it; a sidecar that
 is dead, slow or of another version costs order, never a request. It sits inside API-key authentication (the endpoint plugin adds it

@@ -4,6 +4,11 @@
 import the engine.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .endpoint import Endpoint as EndpointPlugin
+
 CONNECTOR_NAME = "AliseKVConnector"
 CONNECTOR_MODULE = "alise_engine.kv.connector"
 SCHEDULER_CLS = "alise_engine.scheduler.make_scheduler"
@@ -15,3 +20,10 @@ def register() -> None:
 
     if CONNECTOR_NAME not in KVConnectorFactory._registry:
         KVConnectorFactory.register_connector(CONNECTOR_NAME, CONNECTOR_MODULE, CONNECTOR_NAME)
+
+
+def AliseEndpoint() -> "EndpointPlugin":
+    """`vllm.endpoint_plugins`: the middleware, the status route and the control server; only the API server makes one."""
+    from .endpoint import Endpoint
+
+    return Endpoint()

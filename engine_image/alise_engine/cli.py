@@ -1,0 +1,150 @@
+"""`alise-engine serve | drain | status`. Reads the environment and the command line; decides nothing (`compose` does)."""
+
+import argparse
+import asyncio
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+from alise_contract.names import CONTRACT_VERSION, CONTROL_SOCKET, SOCKET_DIR, SOCKET_DIR_ENV
+from alise_contract.v1 import engine_control_pb2 as pb
+from alise_contract.v1 import engine_control_pb2_grpc as pb_grpc
+
+from .compose import DEFAULT_HOST_MEMORY, KV_CODECS, WATCHED, Device, Machine, Own, compose
+from .errors import ConfigError
+from .status import as_json
+
+# Past the drain's own timeout: the answer's way back.
+RPC_MARGIN_SECONDS: Final = 10.0
+STATUS_SECONDS: Final = 5.0
+EPILOG: Final = "Every other flag is vLLM's own: see `vllm serve --help=all`."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    own, rest = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
+    if own.command == "serve":
+        return _serve(own, rest)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    socket = Path(own.alise_socket_dir or os.environ.get(SOCKET_DIR_ENV) or SOCKET_DIR) / CONTROL_SOCKET
+    if own.command == "drain" and not socket.exists():
+        print(f"no engine listens on {socket}: nothing to drain")
+        return 0
+    if own.command == "drain":
+        return asyncio.run(_drain(socket, own.accept_seconds, own.timeout_seconds))
+    return asyncio.run(_status(socket))
+
+
+def _parser() -> argparse.ArgumentParser:
+    # No abbreviations: what we do not know in full is vLLM's.
+    parser = argparse.ArgumentParser(prog="alise-engine", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    socket_dir = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    socket_dir.add_argument("--alise-socket-dir", metavar="DIR", help=f"folder of the pod's sockets (${SOCKET_DIR_ENV}, else {SOCKET_DIR})")
+
+    serve = commands.add_parser("serve", parents=[socket_dir], allow_abbrev=False, help="vLLM's OpenAI server with alise", epilog=EPILOG)
+    serve.usage = "alise-engine serve MODEL [options] [any flag of vllm serve]"
+    serve.add_argument("--alise-host-memory", default=DEFAULT_HOST_MEMORY, metavar="BYTES", help="host store for KV (%(default)s; 0: none)")
+    serve.add_argument("--alise-kv-codec", default="auto", choices=KV_CODECS, help="how KV is kept on the host (%(default)s)")
+
+    drain = commands.add_parser("drain", parents=[socket_dir], help="refuse new requests and wait until the open ones have ended")
+    drain.add_argument("--timeout-seconds", type=_seconds, default=120.0, metavar="S", help="give up waiting after this long (%(default)s)")
+    drain.add_argument("--accept-seconds", type=_seconds, default=5.0, metavar="S", help="go on accepting for this long (%(default)s)")
+
+    commands.add_parser("status", parents=[socket_dir], help="what the engine tells the operator, as JSON")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds, 0 or more")
+    return seconds
+
+
+# --- serve ------------------------------------------------------------------------------------------------------------------------
+
+
+def _serve(own: argparse.Namespace, argv: list[str]) -> int:
+    device = _device()
+    model = Path(argv[0]) if argv and not argv[0].startswith("-") else None
+    machine = Machine(device, os.cpu_count() or 1, model_is_local=model is not None and model.is_dir())
+    flags = Own(own.alise_host_memory, own.alise_kv_codec, own.alise_socket_dir)
+    try:
+        # Once for the environment, which vLLM reads while its parser is built; once more with what the parser found.
+        os.environ.update(compose(argv, {}, flags, machine, os.environ).environ)
+        composed = compose(argv, given_flags(argv), flags, machine, os.environ)
+    except ConfigError as error:
+        print(f"alise-engine: {error}", file=sys.stderr)
+        return 2
+    from vllm.entrypoints.cli.main import main as vllm_main
+
+    # vLLM's own entry point, so that every sub-step of `vllm serve` happens as it does there.
+    sys.argv = ["vllm", *composed.argv]
+    vllm_main()
+    return 0
+
+
+def _device() -> Device:
+    """Which build of vLLM is installed: the CPU one says so in its version."""
+    return "cpu" if "cpu" in importlib.metadata.version("vllm") else "cuda"
+
+
+def given_flags(argv: Sequence[str]) -> Mapping[str, Any]:
+    """Of the flags that matter to `compose`, those the user gave, as vLLM's own parser understands them. Exits as vLLM does on bad ones."""
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = FlexibleArgumentParser(prog="alise-engine")
+    serve = ServeSubcommand().subparser_init(parser.add_subparsers(dest="subparser"))
+    absent = object()
+    serve.set_defaults(**dict.fromkeys(WATCHED, absent))
+    parsed = vars(parser.parse_args(["serve", *argv]))
+    return {dest: parsed[dest] for dest in WATCHED if parsed.get(dest, absent) is not absent}
+
+
+# --- drain and status -------------------------------------------------------------------------------------------------------------
+
+
+async def _drain(socket: Path, accept_seconds: float, timeout_seconds: float) -> int:
+    request = pb.DrainRequest(contract_version=CONTRACT_VERSION, accept_seconds=accept_seconds, timeout_seconds=timeout_seconds)
+    async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+        try:
+            drained = await _stub(channel).Drain(request, timeout=timeout_seconds + RPC_MARGIN_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            return _failed(socket, error)
+    if drained.finished:
+        print(f"drained after {drained.waited_seconds:.1f} s")
+        return 0
+    print(f"{drained.open_requests} requests are still open after {drained.waited_seconds:.1f} s", file=sys.stderr)
+    return 1
+
+
+async def _status(socket: Path) -> int:
+    async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+        try:
+            report = await _stub(channel).Status(pb.StatusRequest(), timeout=STATUS_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            return _failed(socket, error)
+    print(json.dumps(as_json(report), indent=2))
+    return 0
+
+
+def _stub(channel: grpc.aio.Channel) -> Any:
+    return pb_grpc.EngineControlStub(channel)  # type: ignore[no-untyped-call]
+
+
+def _failed(socket: Path, error: grpc.aio.AioRpcError) -> int:
+    print(f"alise-engine: the engine on {socket} did not answer: {error.code().name}: {error.details()}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""From `alise-engine serve`'s arguments to vLLM's arguments and environment; pure.
+
+vLLM's own parser has read the user's flags before (abbreviated, dotted, from a --config file): `Given` holds the values that matter here.
+Every flag goes on to vLLM as it was written; ours are appended, and a flag that would take their place is refused in one sentence.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from alise_contract.names import SOCKET_DIR, SOCKET_DIR_ENV
+
+from .errors import ConfigError
+from .plugin import CONNECTOR_MODULE, CONNECTOR_NAME, SCHEDULER_CLS
+
+Device = Literal["cpu", "cuda"]
+
+PLUGIN: Final = "alise"
+KV_CODECS: Final = ("auto", "int8", "none")
+DEFAULT_HOST_MEMORY: Final = "2Gi"
+CPU_BLOCK_SIZE: Final = 32
+CPU_KV_CACHE_DTYPES: Final = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
+# What SIGTERM leaves running requests when nothing drained before; a little less than Kubernetes' default grace period of 30 s.
+SHUTDOWN_TIMEOUT_SECONDS: Final = 25
+MODEL_RUNNER_ENV: Final = "VLLM_USE_V2_MODEL_RUNNER"
+_UNITS: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """`alise-engine serve`'s own flags."""
+
+    host_memory: str = DEFAULT_HOST_MEMORY
+    kv_codec: str = "auto"
+    # None: from the environment, else the pod's.
+    socket_dir: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    device: Device
+    cores: int
+    # The model is a folder here: no hub needs to be asked for it.
+    model_is_local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    # After the program's name: serve, MODEL, flags.
+    argv: tuple[str, ...]
+    # To be set; the rest of the environment stays.
+    environ: Mapping[str, str]
+
+
+# vLLM's flags (as its parser names them) that are looked at; of these only what the user gave arrives in `given`.
+_OURS: Final = {
+    "scheduler_cls": "--scheduler-cls is set by alise-engine",
+    "kv_transfer_config": "--kv-transfer-config is set by alise-engine; use --alise-host-memory and --alise-kv-codec",
+}
+
+
+def _more_than_one(value: Any) -> bool:
+    return isinstance(value, int) and value > 1
+
+
+def _anything(value: Any) -> bool:
+    return value not in (None, False)
+
+
+_UNSUPPORTED: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
+    ("data_parallel_size", _more_than_one, "data parallel sizes above 1 are not supported: run more replicas"),
+    ("data_parallel_size_local", _more_than_one, "data parallel sizes above 1 are not supported: run more replicas"),
+    ("data_parallel_rank", _anything, "data parallel engines are not supported: run more replicas"),
+    ("data_parallel_start_rank", _anything, "data parallel engines are not supported: run more replicas"),
+    ("data_parallel_hybrid_lb", _anything, "data parallel engines are not supported: run more replicas"),
+    ("data_parallel_external_lb", _anything, "data parallel engines are not supported: run more replicas"),
+    ("data_parallel_multi_port_external_lb", _anything, "data parallel engines are not supported: run more replicas"),
+    ("api_server_count", lambda count: count not in (None, 1), "exactly one API server is supported: leave the flag out"),
+    ("headless", _anything, "an engine without its API server is not supported: leave the flag out"),
+    ("grpc", _anything, "only the HTTP server is supported: leave the flag out"),
+    ("speculative_config", _anything, "speculative decoding is not supported: leave the flag out"),
+    ("spec_method", _anything, "speculative decoding is not supported: leave the flag out"),
+    ("spec_model", _anything, "speculative decoding is not supported: leave the flag out"),
+    ("spec_tokens", _anything, "speculative decoding is not supported: leave the flag out"),
+    ("scheduling_policy", lambda policy: policy == "fcfs", "requests are ordered by priority: leave the flag out"),
+)
+WATCHED: Final = frozenset(
+    {*_OURS, *(dest for dest, _, _ in _UNSUPPORTED), "kv_cache_dtype", "block_size", "shutdown_timeout", "enforce_eager"}
+)
+
+
+def compose(argv: Sequence[str], given: Mapping[str, Any], own: Own, machine: Machine, environ: Mapping[str, str]) -> Composed:
+    """`argv` begins with the model. Raises ConfigError, one sentence that names the flag and its value."""
+    for dest, sentence in _OURS.items():
+        if dest in given:
+            raise ConfigError(f"{sentence} (got {given[dest]!r})")
+    for dest, unsupported, sentence in _UNSUPPORTED:
+        if dest in given and unsupported(given[dest]):
+            raise ConfigError(f"{_flag(dest)} {given[dest]}: {sentence}")
+    dtype = given.get("kv_cache_dtype", "auto")
+    if machine.device == "cpu" and dtype not in CPU_KV_CACHE_DTYPES:
+        # vLLM's CPU kernels take others silently and answer wrongly.
+        raise ConfigError(f"--kv-cache-dtype {dtype}: a CPU has {', '.join(CPU_KV_CACHE_DTYPES)}")
+    flags = ["--scheduler-cls", SCHEDULER_CLS, "--scheduling-policy", "priority", "--kv-transfer-config", _kv_transfer_config(own)]
+    if "shutdown_timeout" not in given:
+        flags += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_SECONDS)]
+    if machine.device == "cpu" and "block_size" not in given:
+        flags += ["--block-size", str(CPU_BLOCK_SIZE)]
+    if machine.device == "cpu" and "enforce_eager" not in given:
+        # Compiling wants a C++ compiler at run time, which the image does not have.
+        flags += ["--enforce-eager"]
+    return Composed(("serve", *argv, *flags), _environ(own, machine, environ))
+
+
+def quantity_bytes(text: str) -> int:
+    """A Kubernetes quantity in bytes: 2Gi, 500M, 1073741824. Raises ConfigError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]|[KMGT]i)?", text.strip())
+    if match is None:
+        raise ConfigError(f"--alise-host-memory {text!r}: expected a quantity such as 2Gi, 500M or 0")
+    return int(float(match[1]) * _UNITS[match[2] or ""])
+
+
+def _kv_transfer_config(own: Own) -> str:
+    if own.kv_codec not in KV_CODECS:
+        raise ConfigError(f"--alise-kv-codec {own.kv_codec!r}: expected one of {', '.join(KV_CODECS)}")
+    return json.dumps(
+        {
+            "kv_connector": CONNECTOR_NAME,
+            "kv_connector_module_path": CONNECTOR_MODULE,
+            "kv_role": "kv_both",
+            "kv_connector_extra_config": {"host_bytes": quantity_bytes(own.host_memory), "codec": own.kv_codec},
+        }
+    )
+
+
+def _environ(own: Own, machine: Machine, environ: Mapping[str, str]) -> dict[str, str]:
+    if environ.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):
+        raise ConfigError("VLLM_USE_RUST_FRONTEND is set: the plugin lives in vLLM's Python API server, unset it")
+    plugins = [name for name in environ.get("VLLM_PLUGINS", "").split(",") if name]
+    ours = {
+        "VLLM_PLUGINS": ",".join(plugins if PLUGIN in plugins else [*plugins, PLUGIN]),
+        SOCKET_DIR_ENV: str(Path(own.socket_dir or environ.get(SOCKET_DIR_ENV) or SOCKET_DIR).absolute()),
+    }
+    if machine.device == "cuda":
+        if environ.get(MODEL_RUNNER_ENV, "0") != "0":
+            raise ConfigError(f"{MODEL_RUNNER_ENV}={environ[MODEL_RUNNER_ENV]}: resuming is exact with model runner V1 only, unset it")
+        return {**ours, MODEL_RUNNER_ENV: "0"}
+    defaults = {
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # A thread for the API server and one for EngineCore: with other load OpenMP's spinning threads collapse.
+        "OMP_NUM_THREADS": str(max(1, machine.cores - 2)),
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        **({"HF_HUB_OFFLINE": "1"} if machine.model_is_local else {}),
+    }
+    return {**ours, **{name: value for name, value in defaults.items() if name not in environ}}
+
+
+def _flag(dest: str) -> str:
+    return f"--{dest.replace('_', '-')}"
