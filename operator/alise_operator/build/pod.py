@@ -125,6 +125,7 @@ def _engine(spec: Spec, cluster: Cluster) -> Manifest:
         # A long prefill may hold up the API server; a restart loses every stream, so it is the last resort.
         "livenessProbe": _health(period=10, failures=12),
         "lifecycle": {"preStop": {"exec": {"command": ["alise-engine", "drain", "--timeout-seconds", str(spec.drain_seconds)]}}},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": _CONTAINER_SECURITY,
         "volumeMounts": mounts,
     }
@@ -145,6 +146,7 @@ def _scheduler(spec: Spec, cluster: Cluster) -> Manifest:
         "lifecycle": {
             "preStop": {"exec": {"command": ["alise-scheduler", "wait-for-engine-exit", "--timeout-seconds", str(wait_seconds)]}}
         },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": _CONTAINER_SECURITY,
         "volumeMounts": [{"name": "run", "mountPath": RUN_DIR}],
     }

@@ -1,0 +1,100 @@
+"""The operator's own tasks: workers that take resources from the queue, and the clock that puts all of them in every few seconds."""
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from alise_operator import metrics
+from alise_operator.errors import ApplyError, ClusterError, SpecError
+from alise_operator.reconcile import Key, Reconciler
+from alise_operator.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+WORKERS: Final = 8
+# A reconcile makes a few dozen calls with a deadline each; one that takes longer than this hangs.
+STUCK_SECONDS: Final = 300.0
+
+
+class App:
+    """Owns the queue and its workers. Use as an asynchronous context manager, inside the running loop."""
+
+    def __init__(self, reconciler: Reconciler, *, resync_seconds: float) -> None:
+        self.reconciler = reconciler
+        self.queue: WorkQueue[Key] = WorkQueue(lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call))
+        self._resync_seconds = resync_seconds
+        self._known: set[Key] = set()
+        self._started: dict[Key, float] = {}
+        self._last_resync = time.monotonic()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "App":
+        self._tasks = [asyncio.create_task(self._work(), name=f"worker-{index}") for index in range(WORKERS)]
+        self._tasks.append(asyncio.create_task(self._resync(), name="resync"))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.queue.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def seen(self, key: Key) -> None:
+        """The resource exists, or something about it changed."""
+        self._known.add(key)
+        self.queue.add(key)
+
+    def gone(self, key: Key) -> None:
+        self._known.discard(key)
+        self.queue.add(key)
+
+    def unhealthy(self) -> str | None:
+        """Why this process should be restarted; None when it works."""
+        now = time.monotonic()
+        if now - self._last_resync > 4 * self._resync_seconds + STUCK_SECONDS:
+            return f"no resync for {now - self._last_resync:.0f} s"
+        stuck = [key for key, since in self._started.items() if now - since > STUCK_SECONDS]
+        if stuck:
+            return f"reconcile of {stuck[0]} has been running for more than {STUCK_SECONDS:.0f} s"
+        dead = [task.get_name() for task in self._tasks if task.done()]
+        return f"task {dead[0]} has ended" if dead else None
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(self._resync_seconds)
+            self._last_resync = time.monotonic()
+            for key in self._known:
+                self.queue.add(key)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.take()
+            self._started[key] = time.monotonic()
+            try:
+                await self._one(key)
+            finally:
+                metrics.RECONCILE_SECONDS.observe(time.monotonic() - self._started.pop(key))
+                self.queue.done(key)
+
+    async def _one(self, key: Key) -> None:
+        try:
+            error = await self.reconciler.reconcile(key)
+        except (ClusterError, ApplyError) as caught:
+            # Asked while it was away or overtaken by another write, or not allowed to report: nothing to say on the resource.
+            metrics.RECONCILES.labels("cluster_error").inc()
+            pause_seconds = self.queue.retry(key)
+            log.warning("reconcile failed", extra={"engine": str(key), "error": str(caught), "retry_seconds": pause_seconds})
+        except Exception:
+            # A bug for one resource must not stop the others.
+            metrics.RECONCILES.labels("bug").inc()
+            pause_seconds = self.queue.retry(key)
+            log.exception("reconcile failed unexpectedly", extra={"engine": str(key), "retry_seconds": pause_seconds})
+        else:
+            if error is None:
+                metrics.RECONCILES.labels("ok").inc()
+                self.queue.succeeded(key)
+            else:
+                # Mended by the user (a secret, the spec) or by the cluster: looked at again soon, then with every resync.
+                metrics.RECONCILES.labels("spec_error" if isinstance(error, SpecError) else "apply_error").inc()
+                self.queue.retry(key)

@@ -1,0 +1,122 @@
+"""Makes the cluster hold a resource's children: server-side apply, and pruning of what is no longer wanted. Alone writes to the cluster.
+
+An object of the wanted name that is not ours is never taken over: applying by force would overwrite it, and our owner reference would
+delete it with the resource. All children are tried with a dry run before the first is written, so that one that the cluster refuses
+leaves the others as they were.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from alise_operator import metrics
+from alise_operator.build.meta import MANAGED_BY, MANAGER, Manifest, Owner, selector_text
+from alise_operator.errors import ApplyError, Gone, NameTaken
+from alise_operator.kube import Kube, Resource
+
+# Every kind that the operator has ever made: what is not wanted any more is looked for here.
+OWNED_KINDS: Final[Mapping[str, tuple[Resource, ...]]] = {
+    "ServiceAccount": (Resource("v1", "serviceaccounts"),),
+    "PersistentVolumeClaim": (Resource("v1", "persistentvolumeclaims"),),
+    "NetworkPolicy": (Resource("networking.k8s.io/v1", "networkpolicies"),),
+    "Service": (Resource("v1", "services"),),
+    "PodDisruptionBudget": (Resource("policy/v1", "poddisruptionbudgets"), Resource("policy/v1beta1", "poddisruptionbudgets")),
+    "Deployment": (Resource("apps/v1", "deployments"),),
+    "Ingress": (Resource("networking.k8s.io/v1", "ingresses"),),
+    "HTTPRoute": (Resource("gateway.networking.k8s.io/v1", "httproutes"),),
+}
+
+
+@dataclass(slots=True)
+class Applied:
+    """What was last written for one resource, to tell whether there is anything to do."""
+
+    digest: str
+    at_seconds: float
+    # Version of each child as the cluster answered; another one later means that somebody changed it.
+    versions: dict[tuple[str, str], str] = field(default_factory=dict)
+
+
+def digest(manifests: Iterable[Manifest]) -> str:
+    return hashlib.sha256(json.dumps(list(manifests), sort_keys=True).encode()).hexdigest()
+
+
+def version_of(child: Mapping[str, Manifest]) -> str:
+    """What changes when somebody edits the child: its generation, which status updates leave alone, else its resource version."""
+    meta = child.get("metadata", {})
+    generation = meta.get("generation")
+    return f"generation {generation}" if generation is not None else f"version {meta.get('resourceVersion')}"
+
+
+async def apply_children(kube: Kube, owner: Owner, manifests: list[Manifest], *, changed: bool, at_seconds: float) -> Applied:
+    """Applies the manifests and deletes the owner's other children.
+
+    `changed`: these manifests were not applied before, so that they are tried with a dry run first.
+    Raises NameTaken, ApplyError (nothing was written when it was a manifest that is new), ClusterError.
+    """
+    existing = await _owned(kube, owner)
+    wanted = {_key(manifest) for manifest in manifests}
+    for manifest in manifests:
+        if _key(manifest) not in existing:
+            await _refuse_foreign(kube, owner, manifest)
+    if changed:
+        for manifest in manifests:
+            await _apply_one(kube, manifest, dry_run=True)
+    applied = Applied(digest(manifests), at_seconds)
+    for manifest in manifests:
+        answer = await _apply_one(kube, manifest, dry_run=False)
+        metrics.APPLIED.labels(manifest["kind"]).inc()
+        applied.versions[_key(manifest)] = version_of(answer)
+    for key, (resource, uid) in existing.items():
+        if key not in wanted:
+            await kube.delete(resource, owner.namespace, key[1], uid)
+            metrics.PRUNED.labels(key[0]).inc()
+    return applied
+
+
+def _key(manifest: Manifest) -> tuple[str, str]:
+    return manifest["kind"], manifest["metadata"]["name"]
+
+
+def _resource(manifest: Manifest) -> Resource:
+    return next(resource for resource in OWNED_KINDS[manifest["kind"]] if resource.group_version == manifest["apiVersion"])
+
+
+async def _owned(kube: Kube, owner: Owner) -> dict[tuple[str, str], tuple[Resource, str]]:
+    """The owner's children in the cluster: (kind, name) -> (where, uid)."""
+    found: dict[tuple[str, str], tuple[Resource, str]] = {}
+    labels = f"{selector_text(owner.name)},{MANAGED_BY}={MANAGER}"
+    for kind, resources in OWNED_KINDS.items():
+        for resource in resources:
+            for child in await kube.list(resource, owner.namespace, labels=labels):
+                if _is_owned(child, owner):
+                    found.setdefault((kind, child["metadata"]["name"]), (resource, child["metadata"]["uid"]))
+    return found
+
+
+def _is_owned(child: Manifest, owner: Owner) -> bool:
+    return any(reference.get("uid") == owner.uid for reference in child["metadata"].get("ownerReferences", ()))
+
+
+async def _refuse_foreign(kube: Kube, owner: Owner, manifest: Manifest) -> None:
+    kind, name = _key(manifest)
+    try:
+        present = await kube.get(_resource(manifest), owner.namespace, name)
+    except Gone:
+        return
+    if not _is_owned(present, owner):
+        raise NameTaken(
+            f"{kind} {owner.namespace}/{name} exists and does not belong to this AliseEngine; delete it or rename the AliseEngine"
+        )
+
+
+async def _apply_one(kube: Kube, manifest: Manifest, *, dry_run: bool) -> Manifest:
+    try:
+        return await kube.apply(_resource(manifest), manifest, dry_run=dry_run)
+    except Gone as error:
+        # The namespace is going away, or the kind's CRD was removed since discovery.
+        raise ApplyError(f"{manifest['kind']} {manifest['metadata']['name']}: {error}") from error
+    except ApplyError as error:
+        raise ApplyError(f"the cluster refused {manifest['kind']} {manifest['metadata']['name']}: {error}") from error

@@ -1,0 +1,52 @@
+"""Events on the resource, which `kubectl describe` prints."""
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from alise_contract.names import API_GROUP, API_VERSION, KIND
+from alise_operator import metrics
+from alise_operator.build.meta import MANAGER, Manifest, Owner
+from alise_operator.kube import Kube
+from alise_operator.observe import EVENTS
+from alise_operator.status import Condition, is_warning
+
+# The API server refuses longer ones.
+_MAX_MESSAGE: Final = 1000
+
+
+def event(condition: Condition, owner: Owner, *, now: datetime, suffix: str) -> Manifest:
+    """The Event that says a condition changed. `suffix` makes its name unique."""
+    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        # A name of 253 characters at most, of which the resource's takes 63.
+        "metadata": {"name": f"{owner.name}.{suffix}", "namespace": owner.namespace},
+        "involvedObject": {
+            "apiVersion": f"{API_GROUP}/{API_VERSION}",
+            "kind": KIND,
+            "name": owner.name,
+            "namespace": owner.namespace,
+            "uid": owner.uid,
+        },
+        "type": "Warning" if is_warning(condition) else "Normal",
+        "reason": condition.reason,
+        "message": condition.message[:_MAX_MESSAGE],
+        "source": {"component": MANAGER},
+        "reportingComponent": MANAGER,
+        "reportingInstance": MANAGER,
+        "action": condition.type,
+        "firstTimestamp": stamp,
+        "lastTimestamp": stamp,
+        "count": 1,
+    }
+
+
+async def post(kube: Kube, conditions: Sequence[Condition], owner: Owner, *, now: datetime) -> None:
+    """Raises ApplyError, ClusterError."""
+    for condition in conditions:
+        manifest = event(condition, owner, now=now, suffix=uuid.uuid4().hex[:16])
+        await kube.create(EVENTS, manifest)
+        metrics.EVENTS.labels(manifest["type"]).inc()

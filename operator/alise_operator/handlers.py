@@ -1,0 +1,62 @@
+"""kopf's decorators and nothing else: what happens in the cluster becomes a key in the queue.
+
+Only `on.event` handlers are used: they leave no finalizer and no annotation on the resource, and they see everything again after a restart.
+"""
+
+from typing import Any, Final
+
+import kopf
+
+from alise_contract.names import API_GROUP, API_VERSION, ENGINE_LABEL, PLURAL
+from alise_operator.app import App
+from alise_operator.build.meta import MANAGED_BY, MANAGER
+from alise_operator.kube import in_cluster
+from alise_operator.reconcile import Key
+
+# Kinds that are watched: pods say how it goes, children are put right when somebody edits or deletes them.
+WATCHED: Final = (
+    ("", "v1", "pods"),
+    ("", "v1", "services"),
+    ("", "v1", "serviceaccounts"),
+    ("apps", "v1", "deployments"),
+    ("networking.k8s.io", "v1", "ingresses"),
+    ("networking.k8s.io", "v1", "networkpolicies"),
+    ("gateway.networking.k8s.io", "v1", "httproutes"),
+)
+
+
+def register(registry: kopf.OperatorRegistry, app: App) -> None:
+    def login(**kwargs: Any) -> Any:
+        return kopf.login_with_service_account(**kwargs) if in_cluster() else kopf.login_with_kubeconfig(**kwargs)
+
+    async def engine_seen(event: Any, namespace: str, name: str, **_: Any) -> None:
+        key = Key(namespace, name)
+        if event["type"] == "DELETED":
+            app.gone(key)
+        else:
+            app.seen(key)
+
+    async def child_seen(event: Any, namespace: str, labels: Any, **_: Any) -> None:
+        child = event["object"]
+        app.reconciler.child_changed(child["kind"], child, deleted=event["type"] == "DELETED")
+        if labels.get(ENGINE_LABEL):
+            app.queue.add(Key(namespace, labels[ENGINE_LABEL]))
+
+    kopf.on.login(registry=registry)(login)
+    kopf.on.event(API_GROUP, API_VERSION, PLURAL, registry=registry)(engine_seen)
+    for group, version, plural in WATCHED:
+        kopf.on.event(group, version, plural, id=f"child_seen_{plural}", labels={MANAGED_BY: MANAGER}, registry=registry)(child_seen)
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    """Watches that end and are opened again, no kopf events, no peering, only our own children over the wire."""
+    settings.watching.server_timeout = 240
+    settings.watching.client_timeout = 300
+    settings.watching.connect_timeout = 15
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 15
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    settings.process.ultimate_exiting_timeout = 20
+    for group, version, plural in WATCHED:
+        settings.watching.label_selectors[group, version, plural] = f"{MANAGED_BY}={MANAGER}"

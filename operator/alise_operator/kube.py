@@ -1,0 +1,181 @@
+"""The API server, spoken to in plain objects; the one place that knows the client library.
+
+Every call has a deadline. What the server refuses is an ApplyError in the server's words, what it could not do now is a ClusterError (to be
+tried again), what is not there is Gone.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from alise_operator import metrics
+from alise_operator.build.meta import MANAGER, Manifest
+from alise_operator.cluster import HTTP_ROUTE, Cluster, Images
+from alise_operator.errors import ApplyError, ClusterError, Gone
+
+REQUEST_SECONDS: Final = 15.0
+_OPTIONAL_APIS: Final = ("policy/v1", "policy/v1beta1", HTTP_ROUTE.rpartition("/")[0])
+_TOKEN_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+# Answers that mean "not now": asked again with backoff. 409 is a write that another one overtook.
+_PASSING: Final = frozenset({401, 408, 409, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A namespaced kind as the API server serves it: `Resource("apps/v1", "deployments")`."""
+
+    group_version: str
+    plural: str
+
+    def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
+        root = "/api" if "/" not in self.group_version else "/apis"
+        parts = [root, self.group_version, "namespaces", quote(namespace, safe=""), self.plural]
+        return "/".join([*parts, *(quote(part, safe="") for part in (name, subresource) if part)])
+
+
+class Kube(Protocol):
+    """What the operator asks of a cluster."""
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
+        """Raises Gone, ClusterError."""
+
+    async def list(self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "") -> list[Manifest]:
+        """Empty when the kind is not served. Raises ClusterError."""
+
+    async def apply(self, resource: Resource, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        """Server-side apply with our field manager. Raises ApplyError, ClusterError."""
+
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+        """Deletes the object with that uid; it being gone already is fine. Raises ApplyError, ClusterError."""
+
+    async def patch_status(self, resource: Resource, namespace: str, name: str, status: Manifest) -> None:
+        """Raises Gone, ApplyError, ClusterError."""
+
+    async def create(self, resource: Resource, manifest: Manifest) -> None:
+        """Raises ApplyError, ClusterError."""
+
+    async def discover(self, images: Images) -> Cluster:
+        """Raises ClusterError."""
+
+
+def in_cluster(env: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process runs in a pod with a ServiceAccount's token (and was not pointed elsewhere)."""
+    return "KUBECONFIG" not in env and "KUBERNETES_SERVICE_HOST" in env and _TOKEN_FILE.exists()
+
+
+class HttpKube:
+    """A `Kube` over HTTP. Use as an asynchronous context manager."""
+
+    def __init__(self) -> None:
+        self._api: Any = None
+
+    async def __aenter__(self) -> "HttpKube":
+        configuration = client.Configuration()
+        if in_cluster():
+            config.load_incluster_config(client_configuration=configuration)
+        else:
+            await config.load_kube_config(client_configuration=configuration)
+        self._api = client.ApiClient(configuration)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._api.close()
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
+        return await self._call("GET", resource.path(namespace, name))
+
+    async def list(self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "") -> list[Manifest]:
+        query = {key: value for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
+        try:
+            answer = await self._call("GET", resource.path(namespace), query)
+        except Gone:
+            return []
+        return [*answer["items"]]
+
+    async def apply(self, resource: Resource, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        meta = manifest["metadata"]
+        query = {"fieldManager": MANAGER, "force": "true"} | ({"dryRun": "All"} if dry_run else {})
+        path = resource.path(meta["namespace"], meta["name"])
+        return await self._call("PATCH", path, query, manifest, content_type="application/apply-patch+yaml")
+
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        try:
+            await self._call("DELETE", resource.path(namespace, name), None, options)
+        except Gone:
+            return
+
+    async def patch_status(self, resource: Resource, namespace: str, name: str, status: Manifest) -> None:
+        path = resource.path(namespace, name, "status")
+        query = {"fieldManager": MANAGER}
+        await self._call("PATCH", path, query, {"status": status}, content_type="application/merge-patch+json")
+
+    async def create(self, resource: Resource, manifest: Manifest) -> None:
+        await self._call("POST", resource.path(manifest["metadata"]["namespace"]), {"fieldManager": MANAGER}, manifest)
+
+    async def discover(self, images: Images) -> Cluster:
+        version = await self._call("GET", "/version")
+        apis: set[str] = set()
+        for group_version in _OPTIONAL_APIS:
+            try:
+                served = await self._call("GET", f"/apis/{group_version}")
+            except Gone:
+                continue
+            apis |= {f"{group_version}/{one['kind']}" for one in served["resources"] if "/" not in one["name"]}
+        # Managed clusters write "29+".
+        major, minor = (int("".join(filter(str.isdigit, version[key])) or 0) for key in ("major", "minor"))
+        return Cluster(minor, frozenset(apis), images, major)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        *,
+        content_type: str = "application/json",
+    ) -> Manifest:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        request = f"{method} {path}"
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                serialized = await self._api.param_serialize(
+                    method, path, header_params=headers, query_params=[], body=body, auth_settings=["BearerToken"]
+                )
+                url = serialized[1] + (f"?{urlencode(query)}" if query else "")
+                response = await self._api.call_api(method, url, *serialized[2:], _request_timeout=REQUEST_SECONDS)
+                content = await response.read()
+        except TimeoutError as error:
+            metrics.API_REQUESTS.labels(method, "timeout").inc()
+            raise ClusterError(f"{request}: no answer from the API server within {REQUEST_SECONDS:.0f} s") from error
+        except (aiohttp.ClientError, client.ApiException, OSError) as error:
+            metrics.API_REQUESTS.labels(method, "unreachable").inc()
+            raise ClusterError(f"{request}: the API server cannot be reached: {error}") from error
+        metrics.API_REQUESTS.labels(method, f"{response.status // 100}xx").inc()
+        return _answer(request, response.status, content)
+
+
+def _answer(request: str, status: int, content: bytes) -> Manifest:
+    """The object in an answer; raises what the answer means."""
+    try:
+        answer = json.loads(content) if content else {}
+    except ValueError:
+        answer = {"message": content[:300].decode(errors="replace")}
+    if not isinstance(answer, dict):
+        raise ClusterError(f"{request}: the API server answered {status} with something that is no object", status=status)
+    if 200 <= status < 300:
+        return answer
+    text = f"{request}: {answer.get('message') or 'no message'} ({status})"
+    if status == 404:
+        raise Gone(text, status=status)
+    if status in _PASSING or status >= 500:
+        raise ClusterError(text, status=status)
+    raise ApplyError(str(answer.get("message") or text))

@@ -1,0 +1,184 @@
+"""The loop, in numbered steps: read, parse, build, apply, observe, report.
+
+Level-triggered: a reconcile looks at the resource and the cluster as they are, never at what happened, so a missed event, a restart or two
+changes at once need no code of their own. One resource is reconciled by one worker at a time (workqueue.py).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from alise_contract.names import API_GROUP, API_VERSION, PLURAL
+from alise_operator import events, metrics
+from alise_operator.apply import Applied, apply_children, digest, version_of
+from alise_operator.build import Owner, children
+from alise_operator.cluster import Cluster, Images
+from alise_operator.errors import ApplyError, ClusterError, Gone, MissingSecret, OperatorError, SpecError
+from alise_operator.kube import Kube, Resource
+from alise_operator.observe import Poller, observe
+from alise_operator.rules import check
+from alise_operator.spec import Spec, parse
+from alise_operator.status import changes, fold
+
+log = logging.getLogger(__name__)
+
+ENGINES: Final = Resource(f"{API_GROUP}/{API_VERSION}", PLURAL)
+SECRETS: Final = Resource("v1", "secrets")
+# What the cluster serves is asked again after this: CRDs come and go.
+DISCOVERY_SECONDS: Final = 60.0
+# Children are applied again at least this often, whatever the watches said.
+REAPPLY_SECONDS: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A resource's namespace and name."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Reconciler:
+    """Brings one resource at a time to what its spec says. Remembers what it last applied; everything else it reads again."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        poller: Poller,
+        images: Images,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._kube = kube
+        self._poller = poller
+        self._images = images
+        self._now = now
+        self._monotonic = monotonic
+        self._applied: dict[str, Applied] = {}
+        self._cluster: tuple[float, Cluster] | None = None
+        self._ready: dict[Key, str] = {}
+
+    async def reconcile(self, key: Key) -> OperatorError | None:
+        """One pass; the error that was reported on the resource, if any. Raises ClusterError when the API server could not be asked."""
+        # 1. Read the resource as it is now.
+        try:
+            resource = await self._kube.get(ENGINES, key.namespace, key.name)
+        except Gone:
+            self._forget(key)
+            return None
+        meta = resource["metadata"]
+        if "deletionTimestamp" in meta:
+            # The garbage collector removes the children by their owner reference.
+            return None
+        owner = Owner(key.name, key.namespace, meta["uid"])
+        spec, error = None, None
+        try:
+            # 2. Does the spec make sense?
+            spec = parse(resource.get("spec"))
+            check(spec, key.name)
+            await self._check_secret(spec, owner)
+            # 3. What should exist? 4. Make it so. Both only when all is well: a bad spec leaves the children of the last good one alone.
+            await self._apply(spec, owner)
+        except (SpecError, ApplyError) as caught:
+            error = caught
+        # 5. What is there?
+        seen = await observe(self._kube, self._poller, owner)
+        # 6. Say so.
+        previous = resource.get("status", {})
+        status = fold(
+            spec=spec,
+            owner=owner,
+            generation=meta["generation"],
+            error=error,
+            observation=seen,
+            previous=previous,
+            now=self._now(),
+        )
+        await self._report(key, owner, previous, status)
+        return error
+
+    def child_changed(self, kind: str, child: Mapping[str, Any], *, deleted: bool) -> None:
+        """A child was seen: when somebody else edited or deleted it, it is applied again at the next reconcile."""
+        meta = child["metadata"]
+        for reference in meta.get("ownerReferences", ()):
+            applied = self._applied.get(reference.get("uid", ""))
+            known = applied.versions.get((kind, meta["name"])) if applied is not None else None
+            if known is not None and (deleted or known != version_of(child)):
+                log.info("child was changed by somebody else and is applied again", extra={"child": f"{kind}/{meta['name']}"})
+                self._applied.pop(reference["uid"], None)
+
+    async def _check_secret(self, spec: Spec, owner: Owner) -> None:
+        reference = spec.model.token_secret_ref
+        if reference is None:
+            return
+        where = f"spec.model.tokenSecretRef: Secret {owner.namespace}/{reference.name}"
+        create = f"kubectl create secret generic {reference.name} -n {owner.namespace} --from-literal={reference.key}=…"
+        try:
+            secret = await self._kube.get(SECRETS, owner.namespace, reference.name)
+        except Gone as error:
+            raise MissingSecret(f"{where} does not exist; create it: {create}") from error
+        if reference.key not in (secret.get("data") or {}):
+            keys = ", ".join(sorted(secret.get("data") or {})) or "none"
+            raise MissingSecret(f"{where} has no key {reference.key!r} (it has: {keys}); add it or name another one")
+
+    async def _apply(self, spec: Spec, owner: Owner) -> None:
+        manifests = children(spec, owner, await self._discovered())
+        wanted, now = digest(manifests), self._monotonic()
+        before = self._applied.get(owner.uid)
+        changed = before is None or before.digest != wanted
+        if before is not None and not changed and now - before.at_seconds < REAPPLY_SECONDS:
+            return
+        # Forgotten first: what fails half way is applied again in full.
+        self._applied.pop(owner.uid, None)
+        self._applied[owner.uid] = await apply_children(self._kube, owner, manifests, changed=changed, at_seconds=now)
+        if changed:
+            log.info("applied", extra={"engine": f"{owner.namespace}/{owner.name}", "children": len(manifests)})
+
+    async def _discovered(self) -> Cluster:
+        now = self._monotonic()
+        if self._cluster is None or now - self._cluster[0] > DISCOVERY_SECONDS:
+            self._cluster = (now, await self._kube.discover(self._images))
+        return self._cluster[1]
+
+    async def _report(self, key: Key, owner: Owner, previous: Mapping[str, Any], status: dict[str, Any]) -> None:
+        self._count(key, next(one["status"] for one in status["conditions"] if one["type"] == "Ready"))
+        if dict(previous) == status:
+            return
+        # An absent field is kept by a merge patch: what is to go is written as null.
+        removed = {name: None for name in previous if name not in status}
+        try:
+            await self._kube.patch_status(ENGINES, owner.namespace, owner.name, status | removed)
+        except Gone:
+            return
+        metrics.STATUS_WRITES.inc()
+        changed = changes(previous, status)
+        for condition in changed:
+            log.info(
+                condition.message,
+                extra={"engine": str(key), "condition": condition.type, "status": condition.status, "reason": condition.reason},
+            )
+        try:
+            await events.post(self._kube, changed, owner, now=self._now())
+        except (ApplyError, ClusterError) as error:
+            # The status says it all; an event that could not be posted is not worth another pass.
+            log.warning("event was not posted", extra={"engine": str(key), "error": str(error)})
+
+    def _forget(self, key: Key) -> None:
+        self._ready.pop(key, None)
+        self._publish()
+
+    def _count(self, key: Key, ready: str) -> None:
+        if self._ready.get(key) != ready:
+            self._ready[key] = ready
+            self._publish()
+
+    def _publish(self) -> None:
+        for truth in ("True", "False", "Unknown"):
+            metrics.RESOURCES.labels(truth).set(sum(value == truth for value in self._ready.values()))

@@ -1,0 +1,32 @@
+"""HTTP on port 9500: /metrics for Prometheus, /healthz for the kubelet."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from alise_operator import metrics
+from alise_operator.app import App
+
+
+@asynccontextmanager
+async def serving(app: App, host: str, port: int) -> AsyncIterator[int]:
+    """Serves while the block runs; gives the port (which differs from `port` when that is 0)."""
+
+    async def show_metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def show_health(_: web.Request) -> web.Response:
+        problem = app.unhealthy()
+        return web.Response(text=(problem or "ok") + "\n", status=503 if problem else 200)
+
+    site = web.Application()
+    site.add_routes([web.get("/metrics", show_metrics), web.get("/healthz", show_health)])
+    runner = web.AppRunner(site, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

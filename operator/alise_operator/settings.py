@@ -1,0 +1,40 @@
+"""The operator's own settings: names of environment variables, bounds, defaults. Reads nothing by itself."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from alise_contract.names import OPERATOR_HTTP_PORT
+from alise_operator.cluster import Images
+from alise_operator.errors import OperatorError
+
+
+class ConfigError(OperatorError):
+    reason = "BadSetting"
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    engine_cuda: Annotated[str, Field(alias="ALISE_IMAGE_ENGINE_CUDA", min_length=1)] = Images().engine_cuda
+    engine_cpu: Annotated[str, Field(alias="ALISE_IMAGE_ENGINE_CPU", min_length=1)] = Images().engine_cpu
+    scheduler: Annotated[str, Field(alias="ALISE_IMAGE_SCHEDULER", min_length=1)] = Images().scheduler
+    http_host: Annotated[str, Field(alias="ALISE_HTTP_HOST", min_length=1)] = "0.0.0.0"
+    # 0 picks a free one.
+    http_port: Annotated[int, Field(alias="ALISE_HTTP_PORT", ge=0, le=65535)] = OPERATOR_HTTP_PORT
+    # Every resource is looked at and its pods are polled this often.
+    resync_seconds: Annotated[float, Field(alias="ALISE_RESYNC_SECONDS", ge=0.5, le=3600)] = 15.0
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(alias="ALISE_LOG_LEVEL")] = "info"
+
+    @property
+    def images(self) -> Images:
+        return Images(engine_cuda=self.engine_cuda, engine_cpu=self.engine_cpu, scheduler=self.scheduler)
+
+
+def load(env: Mapping[str, str]) -> Settings:
+    """Raises ConfigError that names the variable, its value and what is allowed."""
+    try:
+        return Settings.model_validate({key: value for key, value in env.items() if key.startswith("ALISE_")})
+    except ValidationError as error:
+        raise ConfigError("; ".join(f"{one['loc'][0]}={one['input']!r}: {one['msg']}" for one in error.errors())) from error

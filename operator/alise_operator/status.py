@@ -1,0 +1,251 @@
+"""Spec and report -> the resource's status. Pure: the time is an argument, the previous conditions too.
+
+Three conditions, each one word and a sentence a person can act on:
+- Ready: at least one pod serves what the spec asks for.
+- Progressing: something is under way that ends by itself.
+- Degraded: something is wrong, whether or not requests are still served.
+No number that changes by the second: queue depths are metrics.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from alise_contract.names import CONTRACT_VERSION
+from alise_operator.build.meta import Owner, selector_text
+from alise_operator.build.route import url
+from alise_operator.errors import ApplyError, InvalidSpec, MissingApi, MissingSecret, NameTaken, OperatorError, SpecError
+from alise_operator.observe import Observation, Pod, PodReport, Trouble, Workload
+from alise_operator.quantities import format_bytes
+from alise_operator.spec import Spec
+
+Truth = Literal["True", "False", "Unknown"]
+
+# Requests of the last minute that went in unranked: this many and this share is no accident of one slow step.
+FAILED_OPEN_REQUESTS: Final = 3
+FAILED_OPEN_SHARE: Final = 0.05
+# The host store counts as full from here, and not any more below the second mark, so that the condition does not flap.
+HOST_FULL_SHARE: Final = 0.95
+HOST_RELIEVED_SHARE: Final = 0.85
+_MAX_MESSAGE: Final = 1500
+# The first of these that is found is Degraded's reason.
+DEGRADED_ORDER: Final = (
+    "ImagePull",
+    "PodsCrashing",
+    "Unschedulable",
+    "PodNotStarting",
+    "PodsRefused",
+    "Stalled",
+    "ContractMismatch",
+    "SidecarDown",
+    "FailingOpen",
+    "StatusUnavailable",
+    "HostMemoryFull",
+)
+# Reasons whose message is about what the user wrote.
+SPOKEN_REASONS: Final = frozenset(kind.reason for kind in (InvalidSpec, MissingSecret, MissingApi, ApplyError, NameTaken))
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    type: str
+    status: Truth
+    reason: str
+    message: str
+
+
+def fold(
+    *,
+    spec: Spec | None,
+    owner: Owner,
+    generation: int,
+    error: OperatorError | None,
+    observation: Observation,
+    previous: Mapping[str, Any],
+    now: datetime,
+) -> dict[str, Any]:
+    """The whole status. `spec` is None when it could not be parsed; `previous` is the status that the resource has now."""
+    before = {one["type"]: one for one in previous.get("conditions", ())}
+    host_was_full = before.get("Degraded", {}).get("reason") == "HostMemoryFull"
+    conditions = [
+        ready(spec, error, observation),
+        progressing(spec, error, observation),
+        degraded(error, observation, host_was_full=host_was_full),
+    ]
+    workload = observation.workload
+    status: dict[str, Any] = {
+        "observedGeneration": generation,
+        "replicas": workload.replicas if workload else 0,
+        "readyReplicas": workload.ready if workload else 0,
+        "selector": selector_text(owner.name),
+        "conditions": [_stamp(condition, before.get(condition.type), generation, now) for condition in conditions],
+    }
+    address = previous.get("url") if spec is None else url(spec.route, owner)
+    return status | ({"url": address} if address else {})
+
+
+def ready(spec: Spec | None, error: OperatorError | None, seen: Observation) -> Condition:
+    workload = seen.workload
+    if error is not None or spec is None:
+        return Condition("Ready", "False", error.reason if error else "InvalidSpec", _with_state(error, workload))
+    if spec.suspend:
+        return Condition("Ready", "False", "Suspended", "stopped by spec.suspend; set it to false to serve")
+    if spec.replicas == 0:
+        return Condition("Ready", "False", "ScaledToZero", "spec.replicas is 0; raise it to serve")
+    if workload is None:
+        return Condition("Ready", "False", "Starting", "the Deployment is being created")
+    if workload.ready > 0:
+        return Condition("Ready", "True", "Serving", _count(workload))
+    troubles = _sorted(_troubles(seen))
+    if troubles:
+        return Condition("Ready", "False", troubles[0].reason, _join([f"no pod is ready ({_count(workload)})", *_texts(troubles)]))
+    return Condition(
+        "Ready", "False", "Starting", f"{_count(workload)}; the engine loads the model, which takes from half a minute to many"
+    )
+
+
+def progressing(spec: Spec | None, error: OperatorError | None, seen: Observation) -> Condition:
+    workload = seen.workload
+    if error is not None or spec is None:
+        what = (
+            "waits for a spec that can be applied"
+            if error is None or isinstance(error, SpecError)
+            else "waits for the cluster; tried again"
+        )
+        return Condition("Progressing", "False", error.reason if error else "InvalidSpec", what)
+    leaving = sum(pod.terminating for pod in seen.pods)
+    if workload is None or not workload.observed:
+        return Condition("Progressing", "True", "Applying", "the Deployment has been applied and is being taken up")
+    if workload.stalled:
+        return Condition("Progressing", "False", "Stalled", _join(["the rollout is stuck", *_texts(_sorted(_troubles(seen)))]))
+    if workload.updated < workload.desired or workload.replicas > max(workload.updated, workload.desired):
+        return Condition("Progressing", "True", "RollingOut", "pods of the current spec replace older ones")
+    if workload.ready < workload.desired:
+        return Condition("Progressing", "True", "Starting", _count(workload))
+    if leaving:
+        return Condition("Progressing", "True", "Draining", f"{_pods(leaving)} to finish open streams before stopping")
+    return Condition("Progressing", "False", "Complete", _count(workload))
+
+
+def degraded(error: OperatorError | None, seen: Observation, *, host_was_full: bool = False) -> Condition:
+    found = _sorted([*_troubles(seen), *_stalled(seen.workload), *_reported(seen.pods, host_was_full=host_was_full)])
+    if error is not None:
+        return Condition("Degraded", "True", error.reason, _join([str(error), *_texts(found)]))
+    if found:
+        return Condition("Degraded", "True", found[0].reason, _join(_texts(found)))
+    return Condition("Degraded", "False", "AsExpected", "nothing is wrong")
+
+
+def changes(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Condition]:
+    """Conditions worth an event: another truth or reason than before, or another text of a user's mistake. One per reason, the worst.
+
+    A pod's own words may differ with every restart and are no change.
+    """
+    before = {one["type"]: one for one in previous.get("conditions", ())}
+    found: dict[str, Condition] = {}
+    for one in status["conditions"]:
+        condition = Condition(one["type"], one["status"], one["reason"], one["message"])
+        old = before.get(condition.type)
+        if old is None:
+            changed = condition.type != "Degraded" or condition.status == "True"
+        else:
+            reworded = condition.reason in SPOKEN_REASONS and old["message"] != condition.message
+            changed = (old["status"], old["reason"]) != (condition.status, condition.reason) or (reworded and is_warning(condition))
+        if changed and (condition.reason not in found or is_warning(condition)):
+            found[condition.reason] = condition
+    return list(found.values())
+
+
+def is_warning(condition: Condition) -> bool:
+    return condition.type == "Degraded" and condition.status == "True"
+
+
+def _troubles(seen: Observation) -> list[Trouble]:
+    return [*(seen.workload.troubles if seen.workload else ()), *(trouble for pod in seen.pods for trouble in pod.troubles)]
+
+
+def _stalled(workload: Workload | None) -> Iterator[Trouble]:
+    if workload is not None and workload.stalled:
+        yield Trouble("Stalled", "the rollout made no progress for over an hour; older pods keep serving where there are any")
+
+
+def _reported(pods: Sequence[Pod], *, host_was_full: bool) -> Iterator[Trouble]:
+    for pod in pods:
+        if pod.terminating:
+            continue
+        if pod.report_error is not None:
+            yield Trouble("StatusUnavailable", f"pod {pod.name}: {pod.report_error}")
+        if pod.report is not None:
+            yield from _told(pod.name, pod.report, host_was_full=host_was_full)
+
+
+def _told(name: str, report: PodReport, *, host_was_full: bool) -> Iterator[Trouble]:
+    """What a pod's own report says is wrong."""
+    mismatch = report.refused_contract_version or (report.contract_version if report.contract_version != CONTRACT_VERSION else 0)
+    if mismatch:
+        yield Trouble(
+            "ContractMismatch",
+            f"pod {name}: contract version {mismatch} meets {CONTRACT_VERSION}; use engine, scheduler and operator images of one release",
+        )
+    elif not report.sidecar_connected or not report.plan_fresh:
+        yield Trouble(
+            "SidecarDown",
+            f"pod {name}: the scheduler container {'sends no plans' if report.sidecar_connected else 'is not connected'}; requests run "
+            f"first come, first served; see kubectl logs {name} -c scheduler",
+        )
+    if _is_failing_open(report):
+        reasons = ", ".join(report.failed_open_reasons) or "unknown"
+        yield Trouble(
+            "FailingOpen", f"pod {name}: many requests of the last minute went in unranked ({reasons}); is its scheduler short of CPU?"
+        )
+    mark = HOST_RELIEVED_SHARE if host_was_full else HOST_FULL_SHARE
+    if report.host_limit_bytes and report.host_used_bytes >= mark * report.host_limit_bytes:
+        yield Trouble(
+            "HostMemoryFull",
+            f"pod {name}: its host KV store of {format_bytes(report.host_limit_bytes)} is full, preempted requests are recomputed; "
+            "raise spec.kvOffload.hostMemory or use quantization int8",
+        )
+
+
+def _is_failing_open(report: PodReport) -> bool:
+    enough = report.recent_failed_open >= FAILED_OPEN_REQUESTS
+    return enough and report.recent_failed_open >= FAILED_OPEN_SHARE * report.recent_requests
+
+
+def _with_state(error: OperatorError | None, workload: Workload | None) -> str:
+    kept = "no pods are running" if workload is None else f"pods of the last good spec are kept: {_count(workload)}"
+    return _join([str(error) if error else "the spec cannot be read", kept])
+
+
+def _count(workload: Workload) -> str:
+    return f"{workload.ready} of {_pods(workload.desired)} ready"
+
+
+def _pods(count: int) -> str:
+    return f"{count} pod" if count == 1 else f"{count} pods"
+
+
+def _sorted(troubles: Sequence[Trouble]) -> list[Trouble]:
+    return sorted(dict.fromkeys(troubles), key=lambda one: DEGRADED_ORDER.index(one.reason))
+
+
+def _texts(troubles: Sequence[Trouble]) -> list[str]:
+    return [trouble.message for trouble in troubles]
+
+
+def _join(parts: Sequence[str]) -> str:
+    text = "; ".join(parts)
+    return text if len(text) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 1] + "…"
+
+
+def _stamp(condition: Condition, old: Mapping[str, Any] | None, generation: int, now: datetime) -> dict[str, Any]:
+    since = old["lastTransitionTime"] if old is not None and old["status"] == condition.status else now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "type": condition.type,
+        "status": condition.status,
+        "reason": condition.reason,
+        "message": condition.message,
+        "lastTransitionTime": since,
+        "observedGeneration": generation,
+    }
