@@ -4,14 +4,16 @@ kubelet, kube-proxy and the CNI plugins put all their rules into chains of their
 the built-in chains. A node is started only where no such chain exists, so afterwards all of them are the node's.
 """
 
+import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.cluster.commands import run
 
-FAMILIES = ("iptables", "ip6tables")
+FAMILIES = {"iptables": "ip", "ip6tables": "ip6"}  # the command, and what nft calls its family
+BUILT_IN_CHAINS = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 OWN_CHAIN = re.compile(r"(KUBE|CNI)-")
 OWN_JUMP = re.compile(r"(?:^|\s)(?:-j|-g)\s+(?:KUBE|CNI)-")
 SECONDS = 60.0
@@ -79,9 +81,29 @@ def remove_own(tables_before: dict[str, list[str]]) -> None:
         if script:
             run([f"{family}-restore", "--noflush", "--wait", "10"], timeout_seconds=SECONDS, text_in=script)
         for table in parse(_save(family)):
-            if table.name not in tables_before.get(family, []) and not table.rules:
-                # Deletes the empty built-in chains as well, and the table with them (nft variant; a no-op in the legacy one).
-                run([family, "--wait", "10", "-t", table.name, "-X"], timeout_seconds=SECONDS)
+            if table.name not in tables_before.get(family, []):
+                _remove_table(FAMILIES[family], table.name)
+
+
+def _remove_table(family: str, table: str) -> None:
+    """Remove an nftables table that holds nothing but the empty chains that iptables makes; the legacy variant has none such."""
+    if shutil.which("nft") is None:
+        return
+    tables = json.loads(run(["nft", "--json", "list", "tables", family], timeout_seconds=SECONDS))["nftables"]
+    if not any(entry.get("table", {}).get("name") == table for entry in tables):
+        return
+    content = json.loads(run(["nft", "--json", "list", "table", family, table], timeout_seconds=SECONDS))["nftables"]
+    if is_empty(content):
+        run(["nft", "delete", "table", family, table], timeout_seconds=SECONDS)
+
+
+def is_empty(content: Sequence[Mapping[str, Mapping[str, object]]]) -> bool:
+    """Whether a table, as nft lists it, has only built-in chains that accept everything: no rule, no set, nobody's own chain."""
+    for entry in content:
+        (kind, fields), *_ = entry.items()
+        if kind not in ("metainfo", "table") and not (kind == "chain" and fields["name"] in BUILT_IN_CHAINS and fields.get("policy") == "accept"):
+            return False
+    return True
 
 
 def _families() -> Iterator[str]:

@@ -21,6 +21,7 @@ NODE = (
     "containernetworking-plugins",  # bridge, host-local, portmap
     "conntrack",
     "iptables",
+    "nftables",  # removes the empty tables that iptables leaves
     "iproute2",
     "ipset",
     "ebtables",

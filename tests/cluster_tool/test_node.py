@@ -68,7 +68,7 @@ def fetch(address: str) -> str:
 def test_the_host_reaches_both_pods_through_the_service(web: Access) -> None:
     address = web.get("/api/v1/namespaces/default/services/web")["spec"]["clusterIP"]
     web.kubectl("wait", "--for=jsonpath={.subsets[0].addresses[1].ip}", "endpoints/web", "--timeout=20s")
-    answered = set()
+    answered = set[str]()
     deadline = time.monotonic() + 20
     while answered != {"web-0", "web-1"} and time.monotonic() < deadline:
         answered.add(fetch(address))
@@ -106,5 +106,5 @@ def test_a_deployment_is_scaled_to_two_ready_pods(cluster: NodeCluster, tmp_path
     cluster.access.kubectl("scale", "deployment/many", "--replicas=2")
     cluster.access.kubectl("rollout", "status", "deployment/many", "--timeout=60s", timeout_seconds=70)
     found = json.loads(cluster.access.kubectl("get", "deployment/many", "-o", "json"))["status"]["readyReplicas"]
-    cluster.access.kubectl("delete", "deployment/many", "--cascade=foreground")
+    cluster.access.kubectl("delete", "deployment/many")
     assert found == 2
