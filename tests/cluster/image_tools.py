@@ -1,9 +1,14 @@
 """The programs that build images, behind one interface: buildah with our own base, or docker, podman or buildah with public ones."""
 
+import hashlib
+import io
+import json
 import os
 import shutil
 import signal
 import subprocess
+import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -102,13 +107,13 @@ class Buildah:
         stream(self.argv("build", *arguments, "."), timeout_seconds=timeout_seconds, cwd=job.context)
 
     def take_out(self, reference: str, archive: Path, timeout_seconds: float) -> tuple[Path | None, int]:
-        partial = archive.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        with step(f"write {archive.name}"):
-            run(
-                self.argv("push", "--disable-compression", reference, f"oci-archive:{partial}:{reference}"), timeout_seconds=timeout_seconds
-            )
-        partial.rename(archive)
+        with step(f"write {archive.name}"), tempfile.TemporaryDirectory(prefix="export-", dir=self.work) as folder:
+            # Straight to an archive buildah compresses every layer again, a minute for torch's; a folder it leaves as it is.
+            blobs = Path(folder) / "blobs"
+            run(self.argv("push", "--disable-compression", "--format", "oci", reference, f"dir:{blobs}"), timeout_seconds=timeout_seconds)
+            partial = Path(folder) / archive.name
+            pack_archive(blobs, reference, partial)
+            partial.rename(archive)
         return archive, archive.stat().st_size
 
     def push(self, reference: str, target: str, timeout_seconds: float) -> None:
@@ -151,6 +156,31 @@ class Docker:
     def push(self, reference: str, target: str, timeout_seconds: float) -> None:
         run([self.name, "tag", reference, target], timeout_seconds=ASK_SECONDS)
         run([self.name, "push", target], timeout_seconds=timeout_seconds)
+
+
+def pack_archive(folder: Path, reference: str, archive: Path) -> None:
+    """Turn the folder that `buildah push dir:` writes into an OCI archive that says the image's full name."""
+    manifest = (folder / "manifest.json").read_bytes()
+    kind = json.loads(manifest)["mediaType"]
+    digest = hashlib.sha256(manifest).hexdigest()
+    names = {"org.opencontainers.image.ref.name": reference, "io.containerd.image.name": reference}
+    entry = {"mediaType": kind, "digest": f"sha256:{digest}", "size": len(manifest), "annotations": names}
+    texts = {
+        "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
+        "index.json": json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode(),
+        f"blobs/sha256/{digest}": manifest,
+    }
+    with tarfile.open(archive, "w") as tar:
+        for name, content in texts.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        for blob in sorted(folder.iterdir()):
+            if len(blob.name) == len(digest):
+                member = tarfile.TarInfo(f"blobs/sha256/{blob.name}")
+                member.size = blob.stat().st_size
+                with blob.open("rb") as content_file:
+                    tar.addfile(member, content_file)
 
 
 def choose_builder(folder: Path) -> Builder:
