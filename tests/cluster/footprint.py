@@ -74,7 +74,7 @@ def prepare(at: State) -> Footprint:
     if chains:
         raise UnsupportedMachine(
             f"iptables holds chains of another Kubernetes or CNI ({chains[0]} and {len(chains) - 1} more): this machine may be a "
-            "node already. Set KUBECONFIG to that cluster. If they are remains of a cluster that is gone, remove them or restart the machine"
+            "node already. Set KUBECONFIG to that cluster. If they are remains of one that is gone, remove them or restart the machine"
         )
     ranges = machine.free_ranges(machine.routed_networks())
     footprint = Footprint(

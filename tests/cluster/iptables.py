@@ -101,7 +101,8 @@ def is_empty(content: Sequence[Mapping[str, Mapping[str, object]]]) -> bool:
     """Whether a table, as nft lists it, has only built-in chains that accept everything: no rule, no set, nobody's own chain."""
     for entry in content:
         (kind, fields), *_ = entry.items()
-        if kind not in ("metainfo", "table") and not (kind == "chain" and fields["name"] in BUILT_IN_CHAINS and fields.get("policy") == "accept"):
+        built_in = kind == "chain" and fields["name"] in BUILT_IN_CHAINS and fields.get("policy") == "accept"
+        if kind not in ("metainfo", "table") and not built_in:
             return False
     return True
 

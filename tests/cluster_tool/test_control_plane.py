@@ -1,15 +1,22 @@
 """The control plane behaves as production's API server does, in the points that the operator relies on."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cluster import processes, state
 from tests.cluster.access import Access
-from tests.cluster.control_plane import ControlPlane
+from tests.cluster.control_plane import ControlPlane, sweep
 from tests.cluster.errors import CommandFailed
+from tests.cluster.programs import control_plane_programs
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.controlplane
 
@@ -109,3 +116,42 @@ def test_nothing_is_left_after_the_block(monkeypatch: pytest.MonkeyPatch) -> Non
         assert {process.name for process in processes.find(at)} == {"etcd", "kube-apiserver", "kube-controller-manager"}
     assert processes.find(at) == []
     assert not at.folder.exists()
+
+
+KILLED_OWNER = """
+import os, signal
+from tests.cluster.control_plane import ControlPlane
+running = ControlPlane().__enter__()
+print(running.kubeconfig.parent, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_test_run_left_is_ended_by_the_next_start() -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"}
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_OWNER], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
+    at = state.State(Path(killed.stdout.strip()))
+    assert processes.find(at) != []
+    sweep()
+    assert processes.find(at) == []
+    assert not at.folder.exists()
+
+
+def test_the_users_own_cluster_is_used_and_left_running(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(control_plane.kubeconfig))
+    with ControlPlane() as borrowed:
+        borrowed.access.kubectl("create", "namespace", "made-through-the-borrowed-one")
+    assert "made-through-the-borrowed-one" in control_plane.access.kubectl("get", "namespaces")
+
+
+def test_programs_of_an_assets_folder_make_the_control_plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = control_plane_programs()
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+    (tmp_path / "etcd").symlink_to(ours.etcd)
+    (tmp_path / "kube-apiserver").symlink_to(ours.apiserver)
+    with ControlPlane() as running:
+        assert running.access.kubectl("get", "--raw", "/readyz") == "ok"
+        assert set(running.logs()) == {"etcd", "kube-apiserver"}

@@ -92,7 +92,7 @@ class Place:
             "processes": self.processes(),
             "mounts": [line for line in mounts if line.split()[1].startswith(paths) and self.namespace not in line],
             "links": [line.split(":")[1] for line in run(self.inside("ip", "-o", "link"), timeout_seconds=10).splitlines()],
-            "routes": run(self.inside("ip", "route", "show", "table", "all"), timeout_seconds=10),
+            "routes": run(self.inside("ip", "-4", "route", "show", "table", "all"), timeout_seconds=10),
             "rules": [run(self.inside(command), timeout_seconds=10) for command in ("iptables-save", "ip6tables-save")],
             "control groups": sorted(str(path) for top in tops for path in top.glob("alise-*") if not _in_use_by_others(path)),
             "settings": {name: _read(self.inside("cat", f"/proc/sys/{name}")) for name in SYSCTLS if name.startswith("net/")},
