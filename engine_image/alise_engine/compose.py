@@ -67,7 +67,8 @@ def _more_than_one(value: Any) -> bool:
 
 
 def _anything(value: Any) -> bool:
-    return value not in (None, False)
+    # 0 is something: a rank.
+    return value is not None and value is not False
 
 
 _UNSUPPORTED: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (

@@ -97,8 +97,13 @@ def stamped(body: Mapping[str, JSON], priority: int, job_id: str, hint: str) -> 
     return {**body, "priority": priority, "vllm_xargs": {**_foreign_xargs(body), **ours}}
 
 
-def unstamped(body: Mapping[str, JSON]) -> dict[str, JSON]:
-    """The body of a request that is not admitted (another endpoint): nobody jumps the queue or takes another job's id there either."""
+def unstamped(body: dict[str, JSON]) -> dict[str, JSON]:
+    """The body of a request that is not admitted (another endpoint): nobody jumps the queue or takes another job's id there either.
+
+    The same object when there is nothing to remove.
+    """
+    if "priority" not in body and "vllm_xargs" not in body:
+        return body
     clean = {key: value for key, value in body.items() if key not in ("priority", "vllm_xargs")}
     xargs = _foreign_xargs(body)
     return {**clean, "vllm_xargs": xargs} if xargs else clean

@@ -112,7 +112,7 @@ class AliseMiddleware:
             await self._reject(new, send)
             return
         # 4. Let it through, as it was when there was nothing to change.
-        if new == parsed:
+        if new is parsed:
             await self._app(scope, _replay(body, receive), send)
             return
         data = json.dumps(new).encode("ascii")

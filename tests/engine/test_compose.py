@@ -1,0 +1,166 @@
+"""From the user's flags to vLLM's."""
+
+import json
+from typing import Any
+
+import pytest
+
+from alise_engine.compose import Composed, Machine, Own, compose, quantity_bytes
+from alise_engine.errors import ConfigError
+
+CPU = Machine("cpu", cores=4)
+CUDA = Machine("cuda", cores=32)
+
+
+def composed(
+    *argv: str, given: dict[str, Any] | None = None, own: Own | None = None, machine: Machine = CPU, environ: dict[str, str] | None = None
+) -> Composed:
+    return compose(["tiny", *argv], given or {}, own or Own(), machine, environ or {})
+
+
+def value(result: Composed, flag: str) -> str:
+    assert result.argv.count(flag) == 1, f"{flag} in {result.argv}"
+    return result.argv[result.argv.index(flag) + 1]
+
+
+def test_the_users_flags_go_on_as_they_were_written_after_the_model() -> None:
+    result = composed("--max-model-len=2048", "--served-model-name", "x")
+    assert result.argv[:5] == ("serve", "tiny", "--max-model-len=2048", "--served-model-name", "x")
+
+
+def test_the_scheduler_and_the_connector_are_ours() -> None:
+    result = composed(own=Own(host_memory="512Mi", kv_codec="int8"))
+    assert value(result, "--scheduler-cls") == "alise_engine.scheduler.make_scheduler"
+    assert value(result, "--scheduling-policy") == "priority"
+    assert json.loads(value(result, "--kv-transfer-config")) == {
+        "kv_connector": "AliseKVConnector",
+        "kv_connector_module_path": "alise_engine.kv.connector",
+        "kv_role": "kv_both",
+        "kv_connector_extra_config": {"host_bytes": 512 * 2**20, "codec": "int8"},
+    }
+
+
+def test_on_a_cpu_defaults_are_set_where_the_user_set_none() -> None:
+    result = composed()
+    assert value(result, "--block-size") == "32"
+    assert "--enforce-eager" in result.argv
+    assert result.environ["OMP_NUM_THREADS"] == "2"
+    assert result.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+
+
+def test_what_the_user_set_stays() -> None:
+    given = {"block_size": 64, "shutdown_timeout": 5, "enforce_eager": False}
+    result = composed("--block-size=64", given=given, environ={"OMP_NUM_THREADS": "7", "VLLM_CPU_KVCACHE_SPACE": "9"})
+    assert {"--block-size", "--shutdown-timeout", "--enforce-eager"}.isdisjoint(result.argv)
+    assert {"OMP_NUM_THREADS", "VLLM_CPU_KVCACHE_SPACE"}.isdisjoint(result.environ)
+
+
+def test_on_cuda_the_first_model_runner_is_used_and_no_cpu_setting() -> None:
+    result = composed(machine=CUDA)
+    assert result.environ["VLLM_USE_V2_MODEL_RUNNER"] == "0"
+    assert not [name for name in result.environ if "CPU" in name]
+    assert "--block-size" not in result.argv
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param("", "alise", id="none"),
+        pytest.param("other", "other,alise", id="another"),
+        pytest.param("alise,other", "alise,other", id="ours already"),
+    ],
+)
+def test_our_plugin_is_allowed_beside_the_users(before: str, after: str) -> None:
+    assert composed(environ={"VLLM_PLUGINS": before}).environ["VLLM_PLUGINS"] == after
+
+
+@pytest.mark.parametrize(
+    ("own", "environ", "directory"),
+    [
+        pytest.param(Own(), {}, "/run/alise/sock", id="the pod's"),
+        pytest.param(Own(), {"ALISE_SOCKET_DIR": "/env"}, "/env", id="the environment's"),
+        pytest.param(Own(socket_dir="/flag"), {"ALISE_SOCKET_DIR": "/env"}, "/flag", id="the flag's"),
+    ],
+)
+def test_the_socket_directory(own: Own, environ: dict[str, str], directory: str) -> None:
+    assert composed(own=own, environ=environ).environ["ALISE_SOCKET_DIR"] == directory
+
+
+def test_a_local_model_asks_no_hub() -> None:
+    assert composed(machine=Machine("cpu", 4, model_is_local=True)).environ["HF_HUB_OFFLINE"] == "1"
+    assert "HF_HUB_OFFLINE" not in composed().environ
+
+
+REFUSED = [
+    pytest.param({"scheduler_cls": "x.Y"}, "--scheduler-cls is set by alise-engine", id="another scheduler"),
+    pytest.param({"kv_transfer_config": {"kv_connector": "X"}}, "use --alise-host-memory", id="another connector"),
+    pytest.param({"scheduling_policy": "fcfs"}, "--scheduling-policy fcfs", id="another policy"),
+    pytest.param({"data_parallel_size": 2}, "--data-parallel-size 2", id="data parallel"),
+    pytest.param({"data_parallel_rank": 0}, "--data-parallel-rank 0", id="a data parallel rank, 0 too"),
+    pytest.param({"api_server_count": 4}, "--api-server-count 4: exactly one", id="several API servers"),
+    pytest.param({"speculative_config": {"method": "ngram"}}, "speculative decoding is not supported", id="speculative decoding"),
+    pytest.param({"headless": True}, "--headless", id="no API server"),
+    pytest.param({"grpc": True}, "--grpc", id="the gRPC server"),
+    pytest.param({"kv_cache_dtype": "bfloat16"}, "a CPU has auto, fp8", id="a KV cache dtype that a CPU does not have"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), REFUSED)
+def test_what_does_not_work_is_refused_in_one_sentence(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        composed(given=given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("machine", "environ", "message"),
+    [
+        pytest.param(CUDA, {"VLLM_USE_V2_MODEL_RUNNER": "1"}, "VLLM_USE_V2_MODEL_RUNNER=1", id="the second model runner"),
+        pytest.param(CPU, {"VLLM_USE_RUST_FRONTEND": "1"}, "VLLM_USE_RUST_FRONTEND", id="the Rust server"),
+    ],
+)
+def test_an_environment_that_does_not_work_is_refused(machine: Machine, environ: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        composed(machine=machine, environ=environ)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param({"data_parallel_size": 1}, id="one data parallel engine"),
+        pytest.param({"api_server_count": 1}, id="one API server"),
+        pytest.param({"scheduling_policy": "priority"}, id="the policy we set"),
+        pytest.param({"kv_cache_dtype": "fp8_e5m2"}, id="a KV cache dtype that a CPU has"),
+    ],
+)
+def test_what_works_is_not_refused(given: dict[str, Any]) -> None:
+    assert composed(given=given).argv[0] == "serve"
+
+
+def test_a_gpu_may_have_other_kv_cache_dtypes() -> None:
+    assert composed(given={"kv_cache_dtype": "bfloat16"}, machine=CUDA).argv[0] == "serve"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        pytest.param("2Gi", 2 * 2**30, id="gibibytes"),
+        pytest.param("1.5Gi", 3 * 2**29, id="a fraction"),
+        pytest.param("500M", 500 * 10**6, id="megabytes"),
+        pytest.param("1024", 1024, id="bytes"),
+        pytest.param("0", 0, id="none"),
+    ],
+)
+def test_quantities_are_kubernetes(text: str, size: int) -> None:
+    assert quantity_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "lots", "-1Gi", "2GB", "2 Gi i", "1e9"])
+def test_what_is_no_quantity_is_named(text: str) -> None:
+    with pytest.raises(ConfigError, match="--alise-host-memory"):
+        quantity_bytes(text)
+
+
+def test_an_unknown_codec_is_named() -> None:
+    with pytest.raises(ConfigError, match="'zstd'"):
+        composed(own=Own(kv_codec="zstd"))

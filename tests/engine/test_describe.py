@@ -1,0 +1,238 @@
+"""What admission learns from a body and its headers."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from alise_contract.names import MAX_PROMPT_BYTES, OBJECTIVE_HEADER, SLO_TTFT_HEADER, TENANT_HEADER
+from alise_engine.describe import Description, Endpoint, describe, stamped, unstamped
+
+CHAT, COMPLETIONS, RESPONSES = Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS, Endpoint.RESPONSES
+
+
+def described(endpoint: Endpoint, body: dict[str, Any], headers: dict[str, str] | None = None) -> Description:
+    description = describe(endpoint, body, headers or {})
+    assert description is not None
+    return description
+
+
+def chat(*messages: tuple[str, Any], **more: Any) -> dict[str, Any]:
+    return {"model": "tiny", "messages": [{"role": role, "content": content} for role, content in messages], **more}
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:..."}}
+
+NEWEST_TEXT = [
+    pytest.param(CHAT, chat(("user", "hi")), "hi", 1, 2, id="a single chat message"),
+    pytest.param(CHAT, chat(("system", "be brief"), ("user", "hi")), "hi", 2, 10, id="a system message counts as turn and characters"),
+    pytest.param(CHAT, chat(("user", "a"), ("assistant", "bb"), ("user", "ccc")), "ccc", 3, 6, id="the newest user message"),
+    pytest.param(CHAT, chat(("user", "a"), ("tool", "42")), "a", 2, 3, id="a tool's answer is not the user's text"),
+    pytest.param(CHAT, chat(("assistant", "a"), ("tool", "42")), "42", 2, 3, id="without a user the last message"),
+    pytest.param(CHAT, chat(("user", [{"type": "text", "text": "see"}, PICTURE])), "see", 1, 3, id="the text parts of a picture"),
+    pytest.param(CHAT, chat(("assistant", None), ("user", "hi")), "hi", 2, 2, id="a message without content"),
+    pytest.param(COMPLETIONS, {"prompt": "once"}, "once", 1, 4, id="a completion's prompt"),
+    pytest.param(COMPLETIONS, {"prompt": ["a", "bb"]}, "a\nbb", 1, 3, id="several prompts"),
+    pytest.param(COMPLETIONS, {"prompt": [1, 2, 3]}, "", 1, 12, id="token ids have no text but a size"),
+    pytest.param(RESPONSES, {"input": "hi"}, "hi", 1, 2, id="a response's input"),
+    pytest.param(RESPONSES, {"input": "hi", "instructions": "be brief"}, "hi", 2, 10, id="a response's instructions"),
+    pytest.param(
+        RESPONSES,
+        {"input": [{"role": "user", "content": [{"type": "input_text", "text": "hi"}]}]},
+        "hi",
+        1,
+        2,
+        id="a response's input items",
+    ),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "body", "prompt", "turns", "chars"), NEWEST_TEXT)
+def test_the_newest_user_text_is_the_prompt(endpoint: Endpoint, body: dict[str, Any], prompt: str, turns: int, chars: int) -> None:
+    description = described(endpoint, body)
+    assert (description.prompt, description.turns, description.prompt_chars) == (prompt, turns, chars)
+
+
+NOT_OURS = [
+    pytest.param(CHAT, [], id="not an object"),
+    pytest.param(CHAT, {"model": "tiny"}, id="chat without messages"),
+    pytest.param(CHAT, {"messages": []}, id="no message"),
+    pytest.param(CHAT, {"messages": "hi"}, id="messages that are a string"),
+    pytest.param(CHAT, {"messages": ["hi"]}, id="a message that is a string"),
+    pytest.param(CHAT, {**chat(("user", "hi")), "model": 7}, id="a model that is a number"),
+    pytest.param(CHAT, {**chat(("user", "hi")), "vllm_xargs": []}, id="extra arguments that are a list"),
+    pytest.param(COMPLETIONS, {"prompt": None}, id="a completion without prompt"),
+    pytest.param(COMPLETIONS, {"prompt": ["a", 1]}, id="a mixed list of prompts"),
+    pytest.param(RESPONSES, {"input": 7}, id="an input that is a number"),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "body"), NOT_OURS)
+def test_a_body_that_vllm_would_refuse_is_not_described(endpoint: Endpoint, body: Any) -> None:
+    assert describe(endpoint, body, {}) is None
+
+
+LIMITS = [
+    pytest.param(CHAT, {"max_tokens": 7}, 7, id="max_tokens"),
+    pytest.param(CHAT, {"max_tokens": 7, "max_completion_tokens": 5}, 5, id="max_completion_tokens wins"),
+    pytest.param(CHAT, {}, 0, id="none in chat"),
+    pytest.param(CHAT, {"max_tokens": -3}, 0, id="a negative one is none"),
+    pytest.param(CHAT, {"max_tokens": True}, 0, id="a boolean is none"),
+    pytest.param(CHAT, {"max_tokens": 10**12}, 2**32 - 1, id="an enormous one is clamped"),
+    pytest.param(COMPLETIONS, {}, 16, id="a completion's default"),
+    pytest.param(COMPLETIONS, {"max_tokens": None}, 0, id="a completion without limit"),
+    pytest.param(RESPONSES, {"max_output_tokens": 9}, 9, id="max_output_tokens"),
+]
+BODIES = {CHAT: chat(("user", "hi")), COMPLETIONS: {"prompt": "hi"}, RESPONSES: {"input": "hi"}}
+
+
+@pytest.mark.parametrize(("endpoint", "more", "max_tokens"), LIMITS)
+def test_the_clients_limit_on_output_tokens(endpoint: Endpoint, more: dict[str, Any], max_tokens: int) -> None:
+    assert described(endpoint, {**BODIES[endpoint], **more}).max_tokens == max_tokens
+
+
+@pytest.mark.parametrize(
+    ("body", "n"),
+    [
+        pytest.param({"prompt": "a"}, 1, id="one"),
+        pytest.param({"prompt": "a", "n": 3}, 3, id="samples"),
+        pytest.param({"prompt": ["a", "b"], "n": 3}, 6, id="samples of several prompts"),
+        pytest.param({"prompt": "a", "n": "many"}, 1, id="nonsense"),
+    ],
+)
+def test_engine_requests_that_a_job_becomes(body: dict[str, Any], n: int) -> None:
+    assert described(COMPLETIONS, body).n == n
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "more", "structured"),
+    [
+        pytest.param(CHAT, {}, False, id="plain"),
+        pytest.param(CHAT, {"response_format": {"type": "text"}}, False, id="text format"),
+        pytest.param(CHAT, {"response_format": {"type": "json_object"}}, True, id="JSON"),
+        pytest.param(CHAT, {"tools": [{"type": "function"}]}, True, id="tools"),
+        pytest.param(CHAT, {"tools": [{"type": "function"}], "tool_choice": "none"}, False, id="tools that may not be called"),
+        pytest.param(COMPLETIONS, {"structured_outputs": {"regex": "a+"}}, True, id="a regular expression"),
+        pytest.param(RESPONSES, {"text": {"format": {"type": "json_schema"}}}, True, id="a response's schema"),
+    ],
+)
+def test_structured_output_is_seen(endpoint: Endpoint, more: dict[str, Any], structured: bool) -> None:
+    assert described(endpoint, {**BODIES[endpoint], **more}).structured is structured
+
+
+def test_the_fairness_header_names_the_tenant() -> None:
+    headers = {TENANT_HEADER: "team-a", "authorization": "Bearer secret"}
+    assert described(CHAT, BODIES[CHAT], headers).tenant == "team-a"
+
+
+def test_without_it_a_hash_of_the_api_key_does_and_never_the_key() -> None:
+    one, other = (described(CHAT, BODIES[CHAT], {"authorization": f"Bearer {key}"}).tenant for key in ("secret", "other"))
+    assert one != other
+    assert one.startswith("key-")
+    assert "secret" not in one
+
+
+@pytest.mark.parametrize("header", [pytest.param("Basic abc", id="another scheme"), pytest.param("Bearer ", id="an empty key")])
+def test_nobody_is_named_without_a_key(header: str) -> None:
+    assert described(CHAT, BODIES[CHAT], {"authorization": header}).tenant == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "slo_ttft_ms"),
+    [
+        pytest.param("250", 250, id="milliseconds"),
+        pytest.param("soon", 0, id="a word"),
+        pytest.param("-5", 0, id="negative"),
+        pytest.param("9" * 10, 2**32 - 1, id="enormous"),
+        pytest.param("9" * 5000, 0, id="endless"),
+    ],
+)
+def test_the_slo_header(value: str, slo_ttft_ms: int) -> None:
+    assert described(CHAT, BODIES[CHAT], {SLO_TTFT_HEADER: value, OBJECTIVE_HEADER: "batch"}).slo_ttft_ms == slo_ttft_ms
+
+
+def test_the_objective_header_is_the_class() -> None:
+    assert described(CHAT, BODIES[CHAT], {OBJECTIVE_HEADER: "batch"}).objective == "batch"
+
+
+def test_a_first_turn_has_no_conversation() -> None:
+    assert described(CHAT, chat(("system", "be brief"), ("user", "hi"))).conversation == ""
+
+
+def test_the_same_history_gives_the_same_conversation_whatever_is_asked_next() -> None:
+    history = (("user", "a"), ("assistant", "b"))
+    one, other = (described(CHAT, chat(*history, ("user", text))).conversation for text in ("c", "d"))
+    assert one == other != ""
+
+
+def test_a_previous_response_names_the_conversation() -> None:
+    first, second = (described(RESPONSES, {"input": "hi", **more}) for more in ({}, {"previous_response_id": "resp_1"}))
+    assert first.conversation == ""
+    assert (second.conversation != "", second.turns) == (True, 2)
+
+
+# A shared machine may be slow; that is no finding.
+RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@RELAXED
+@given(st.text(alphabet=st.characters(), max_size=MAX_PROMPT_BYTES + 50))
+def test_the_prompt_is_a_valid_utf8_prefix_of_at_most_16_kib(text: str) -> None:
+    prompt = described(COMPLETIONS, {"prompt": text}).prompt
+    assert len(prompt.encode("utf-8")) <= MAX_PROMPT_BYTES
+    assert text.encode("utf-8", "replace").decode("utf-8").startswith(prompt)
+
+
+def test_a_lone_surrogate_does_not_reach_protobuf() -> None:
+    body = json.loads('{"model": "\\ud800", "prompt": "\\ud800"}')
+    description = described(COMPLETIONS, body)
+    assert (description.model, description.prompt) == ("?", "?")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "type", "text"]), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = [
+    "model",
+    "messages",
+    "prompt",
+    "input",
+    "max_tokens",
+    "n",
+    "stream",
+    "tools",
+    "text",
+    "vllm_xargs",
+    "response_format",
+    "instructions",
+]
+
+
+@RELAXED
+@given(st.sampled_from(Endpoint), st.dictionaries(st.sampled_from(KEYS), json_values))
+def test_no_json_breaks_it(endpoint: Endpoint, body: dict[str, Any]) -> None:
+    description = describe(endpoint, body, {})
+    assert description is None or description.n >= 1
+
+
+def test_stamping_replaces_what_the_client_sent_under_our_keys_and_keeps_the_rest() -> None:
+    body = {"prompt": "a", "priority": -5, "vllm_xargs": {"alise_job": "mine", "alise_hint": "x", "other": 1}}
+    assert stamped(body, 7, "job", "aGk=") == {
+        "prompt": "a",
+        "priority": 7,
+        "vllm_xargs": {"other": 1, "alise_job": "job", "alise_hint": "aGk="},
+    }
+
+
+def test_without_a_hint_a_clients_own_hint_is_gone_too() -> None:
+    assert stamped({"vllm_xargs": {"alise_hint": "x"}}, 0, "job", "")["vllm_xargs"] == {"alise_job": "job"}
+
+
+def test_other_endpoints_lose_priority_and_job_and_nothing_else() -> None:
+    body = {"prompt": "a", "priority": -5, "vllm_xargs": {"alise_job": "mine"}}
+    assert unstamped(body) == {"prompt": "a"}
+    assert unstamped({"vllm_xargs": {"other": 1}}) == {"vllm_xargs": {"other": 1}}
