@@ -1,0 +1,342 @@
+"""vLLM's private names, all of them, for the one version that this was written against.
+
+Everything else in this package uses what vLLM documents as an extension point. `check` runs at start and says in one sentence what is in
+the way; `REQUIRED` is what the upstream-compatibility test walks, so that it fails first when upstream moves.
+"""
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import torch
+
+from .core_protocol import FINISH_ABORT, FINISH_ERROR, FINISH_LENGTH, FINISH_STOP
+from .errors import ConfigError, UnsupportedVllm
+from .kv.int8 import KeyLayout, LayerShape
+
+VLLM_VERSION: Final = "0.32.0"
+
+Request = Any
+Scheduler = Any
+VllmConfig = Any
+
+# "module:Class.name" -> parameters that we pass or receive by name.
+REQUIRED: Final[dict[str, tuple[str, ...]]] = {
+    "vllm.v1.core.sched.scheduler:Scheduler.__init__": ("vllm_config", "kv_cache_config"),
+    "vllm.v1.core.sched.scheduler:Scheduler.schedule": ("throttle_prefills",),
+    "vllm.v1.core.sched.scheduler:Scheduler.update_from_output": ("scheduler_output", "model_runner_output"),
+    "vllm.v1.core.sched.scheduler:Scheduler.add_request": ("request",),
+    "vllm.v1.core.sched.scheduler:Scheduler.reset_prefix_cache": ("reset_running_requests", "reset_connector"),
+    "vllm.v1.core.sched.scheduler:Scheduler._preempt_request": ("request", "timestamp", "drop_stale_output"),
+    "vllm.v1.core.sched.scheduler:Scheduler._free_request": ("request", "delay_free_blocks"),
+    "vllm.v1.core.sched.async_scheduler:AsyncScheduler._update_after_schedule": ("scheduler_output",),
+    "vllm.v1.core.kv_cache_manager:KVCacheManager.get_blocks": ("request_id",),
+    "vllm.v1.core.kv_cache_manager:KVCacheManager.get_block_ids": ("request_id",),
+    "vllm.v1.core.kv_cache_manager:KVCacheManager.get_computed_blocks": ("request",),
+    "vllm.v1.core.block_pool:BlockPool.get_num_free_blocks": (),
+    "vllm.v1.request:Request.__lt__": ("other",),
+    "vllm.v1.request:Request.update_block_hashes": (),
+    "vllm.distributed.kv_transfer.kv_connector.v1.base:KVConnectorBase_V1.handle_preemptions": ("kv_connector_metadata",),
+    "vllm.distributed.kv_transfer.kv_connector.v1.base:KVConnectorBase_V1.start_load_kv": ("forward_context",),
+    "vllm.distributed.kv_transfer.kv_connector.v1.base:KVConnectorBase_V1.register_kv_caches": ("kv_caches",),
+    "vllm.distributed.kv_transfer.kv_connector.v1.base:KVConnectorBase_V1.get_num_new_matched_tokens": ("request", "num_computed_tokens"),
+    "vllm.distributed.kv_transfer.kv_connector.v1.base:KVConnectorBase_V1.update_state_after_alloc": (
+        "request",
+        "blocks",
+        "num_external_tokens",
+    ),
+    "vllm.distributed.kv_transfer.kv_connector.v1.base:KVConnectorBase_V1.build_connector_meta": ("scheduler_output",),
+    "vllm.distributed.kv_transfer.kv_connector.v1.base:KVConnectorBase_V1.get_block_ids_with_load_errors": (),
+    "vllm.distributed.kv_transfer.kv_connector.v1.base:KVConnectorBase_V1.reset_cache": (),
+    "vllm.distributed.kv_transfer.kv_connector.v1.base:KVConnectorBase_V1.requires_kv_delivery": (),
+    "vllm.distributed.kv_transfer.kv_connector.v1.base:SupportsHMA.request_finished_all_groups": ("request", "block_ids"),
+    "vllm.distributed.kv_transfer.kv_connector.factory:KVConnectorFactory.register_connector": ("name", "module_path", "class_name"),
+    "vllm.distributed.kv_transfer.kv_connector.factory:KVConnectorFactory._registry": (),
+    "vllm.v1.core.sched.request_queue:RequestQueue.prepend_requests": ("requests",),
+    "vllm.v1.engine.core:EngineCore._handle_client_request": (),
+}
+# Attributes that exist on instances only; looked for in the source of the class.
+REQUIRED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
+    "vllm.v1.core.sched.scheduler:Scheduler": (
+        "policy",
+        "waiting",
+        "kv_holding_waiting",
+        "running",
+        "requests",
+        "connector",
+        "current_step",
+        "max_num_active_reqs",
+        "num_waiting_for_streaming_input",
+        "prev_step_scheduled_req_ids",
+        "deferred_frees",
+        "recompute_kv_load_failures",
+        "requires_kv_delivery",
+        "kv_cache_manager",
+        "kv_cache_config",
+        "hash_block_size",
+        "finished_req_ids",
+    ),
+    "vllm.v1.request:Request": (
+        "priority",
+        "arrival_time",
+        "status",
+        "num_computed_tokens",
+        "num_stale_output_tokens",
+        "num_preemptions",
+        "num_in_flight_tokens",
+        "max_tokens",
+        "block_hashes",
+        "_block_hasher",
+        "resumable",
+        "skip_reading_prefix_cache",
+        "sampling_params",
+    ),
+    "vllm.v1.core.kv_cache_manager:KVCacheManager": ("block_pool", "watermark_blocks"),
+}
+
+
+def missing() -> list[str]:
+    """What this vLLM lacks of `REQUIRED` and `REQUIRED_ATTRIBUTES`, one phrase each."""
+    lacking = []
+    for path, parameters in REQUIRED.items():
+        found = _resolve(path)
+        if found is None:
+            lacking.append(f"{path} does not exist")
+        elif parameters and not set(parameters) <= set(inspect.signature(found).parameters):
+            lacking.append(f"{path} does not take {', '.join(parameters)}")
+    for path, names in REQUIRED_ATTRIBUTES.items():
+        owner = _resolve(path)
+        source = "" if owner is None else inspect.getsource(owner)
+        lacking += [f"{path} does not set {name}" for name in names if f"self.{name}" not in source]
+    return lacking
+
+
+def _resolve(path: str) -> Any:
+    module_name, _, names = path.partition(":")
+    found: Any = importlib.import_module(module_name)
+    for name in names.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+# --- what we refuse -----------------------------------------------------------------------------------------------------------------
+def check_version(version: str) -> None:
+    """Raises UnsupportedVllm unless this is the version that the plugin was written against (a local part as in +cpu is ignored)."""
+    if version.partition("+")[0] != VLLM_VERSION:
+        raise UnsupportedVllm(f"vLLM is {version}, and alise_engine needs {VLLM_VERSION}: install vllm=={VLLM_VERSION}")
+
+
+def check_config(config: VllmConfig) -> None:
+    """Raises ConfigError with the first setting that alise cannot work with, its value and what to do."""
+    parallel = config.parallel_config
+    sizes = {
+        "data-parallel-size": parallel.data_parallel_size,
+        "pipeline-parallel-size": parallel.pipeline_parallel_size,
+        "decode-context-parallel-size": parallel.decode_context_parallel_size,
+        "prefill-context-parallel-size": parallel.prefill_context_parallel_size,
+    }
+    for name, size in sizes.items():
+        if size > 1:
+            raise ConfigError(f"--{name} is {size}, and alise works with 1: run more replicas instead")
+    if config.speculative_config is not None:
+        raise ConfigError("speculative decoding is on, and alise cannot preempt with it: remove --speculative-config")
+    cache_dtype = str(config.cache_config.cache_dtype)
+    allowed = cache_dtypes(config)
+    if allowed and cache_dtype not in allowed:
+        raise ConfigError(f"--kv-cache-dtype is {cache_dtype}, which this device does not have: use one of {', '.join(allowed)}")
+    if config.kv_transfer_config is not None and config.use_v2_model_runner:
+        raise ConfigError("the KV connector of alise works with model runner V1: set VLLM_USE_V2_MODEL_RUNNER=0")
+
+
+def check_kv_cache(kv_cache_config: Any) -> None:
+    """Raises ConfigError unless the KV cache is one group of full attention, all of whose layers have the same shape."""
+    from vllm.v1.kv_cache_interface import FullAttentionSpec
+
+    groups = kv_cache_config.kv_cache_groups
+    if len(groups) != 1:
+        raise ConfigError(f"this model has {len(groups)} KV cache groups (hybrid attention), and alise works with one")
+    spec = groups[0].kv_cache_spec
+    if not isinstance(spec, FullAttentionSpec) or spec.sliding_window is not None or spec.attention_chunk_size is not None:
+        raise ConfigError(f"this model's KV cache is {type(spec).__name__} with a window, and alise works with full attention")
+
+
+def cache_dtypes(config: VllmConfig) -> tuple[str, ...]:
+    """KV cache dtypes that the device has; empty when vLLM's own check is to be believed."""
+    if not _is_cpu():
+        return ()
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    return (*CPUAttentionBackend.supported_kv_cache_dtypes, str(config.model_config.dtype).removeprefix("torch."))
+
+
+def _is_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
+# --- the KV cache's shape -----------------------------------------------------------------------------------------------------------
+def layer_shape(config: VllmConfig, kv_cache_config: Any) -> LayerShape:
+    """One layer's blocks on one worker. `keys` is None where the place of a channel is unknown, which leaves the raw codec only."""
+    spec = kv_cache_config.kv_cache_groups[0].kv_cache_spec
+    # One-byte dtypes have few operators; their bytes are moved as bytes.
+    dtype = spec.dtype if spec.dtype.itemsize > 1 else torch.uint8
+    return LayerShape(int(spec.num_kv_heads), int(spec.block_size), int(spec.head_size), dtype, _key_layout(config, spec))
+
+
+def _key_layout(config: VllmConfig, spec: Any) -> KeyLayout | None:
+    from vllm.v1.kv_cache_interface import MLAAttentionSpec
+
+    if isinstance(spec, MLAAttentionSpec) or spec.dtype.itemsize < 2 or spec.head_size_v not in (None, spec.head_size):
+        return None
+    if not _is_cpu():
+        return KeyLayout.PER_TOKEN
+    from vllm.v1.attention.backends.cpu_attn import _get_attn_isa
+
+    isa = _get_attn_isa(config.model_config.dtype, spec.block_size, spec.head_size, str(config.cache_config.cache_dtype))
+    return KeyLayout.TRANSPOSED if isa == "vec" else None
+
+
+def layer_count(kv_cache_config: Any) -> int:
+    return len(kv_cache_config.kv_cache_groups[0].layer_names)
+
+
+def raw_layer_block_bytes(kv_cache_config: Any) -> int:
+    """Bytes of one block of one layer on one worker."""
+    return int(kv_cache_config.kv_cache_groups[0].kv_cache_spec.unpadded_page_size_bytes)
+
+
+# --- requests -----------------------------------------------------------------------------------------------------------------------
+def extra_arg(request: Request, key: str) -> str:
+    """What was stamped into `vllm_xargs`; empty when nothing was."""
+    extra = request.sampling_params.extra_args if request.sampling_params is not None else None
+    value = (extra or {}).get(key, "")
+    return value if isinstance(value, str) else str(value)
+
+
+def may_be_saved(request: Request) -> bool:
+    """Whether the KV of a request may outlive its blocks.
+
+    Not so for pooling, for streaming sessions (their tokens are rewritten) and for prompt log-probabilities (vLLM recomputes those).
+    """
+    return request.sampling_params is not None and not request.resumable and not request.skip_reading_prefix_cache
+
+
+def is_running(request: Request) -> bool:
+    from vllm.v1.request import RequestStatus
+
+    return bool(request.status == RequestStatus.RUNNING)
+
+
+def can_be_admitted(request: Request) -> bool:
+    """Whether the base class would admit this waiting request now, slots and blocks granted."""
+    from vllm.v1.request import RequestStatus
+
+    return request.status in (RequestStatus.WAITING, RequestStatus.PREEMPTED) and not request.num_stale_output_tokens
+
+
+def finish_reason(request: Request) -> str:
+    from vllm.v1.request import RequestStatus
+
+    return {
+        RequestStatus.FINISHED_STOPPED: FINISH_STOP,
+        RequestStatus.FINISHED_ABORTED: FINISH_ABORT,
+        RequestStatus.FINISHED_ERROR: FINISH_ERROR,
+    }.get(request.status, FINISH_LENGTH)
+
+
+def make_private(request: Request, first_token: int, hash_block_size: int) -> None:
+    """No other request finds this one's blocks from that token on in the prefix cache.
+
+    Block hashes are chained, so those from there on are salted with the request's id, and so is every one that is still to be made.
+    """
+    hasher = request._block_hasher
+    if hasher is None:
+        return
+    first = first_token // hash_block_size
+    if not isinstance(hasher, _PrivateHasher):
+        hasher = request._block_hasher = _PrivateHasher(hasher, request.request_id.encode(), len(request.block_hashes))
+    # What lies behind `first_private` is salted already.
+    for index in range(first, hasher.first_private):
+        request.block_hashes[index] = hasher.salted(request.block_hashes[index])
+    hasher.first_private = min(first, hasher.first_private)
+
+
+class _PrivateHasher:
+    """Wraps the block hasher of one request; its hashes from `first_private` on are nobody else's."""
+
+    def __init__(self, hasher: Any, salt: bytes, first_private: int) -> None:
+        self.first_private = first_private
+        self._hasher, self._salt = hasher, salt
+
+    def __call__(self, request: Request) -> list[bytes]:
+        return [self.salted(block_hash) for block_hash in self._hasher(request)]
+
+    def salted(self, block_hash: bytes) -> bytes:
+        return hashlib.sha256(self._salt + block_hash).digest()
+
+
+# --- the scheduler ------------------------------------------------------------------------------------------------------------------
+def block_ids(scheduler: Scheduler, request_id: str) -> list[int]:
+    return list(scheduler.kv_cache_manager.get_block_ids(request_id)[0])
+
+
+def own_blocks(scheduler: Scheduler, request_id: str) -> int:
+    """Blocks that become free when this request is preempted."""
+    return sum(1 for block in scheduler.kv_cache_manager.get_blocks(request_id).blocks[0] if block.ref_cnt == 1)
+
+
+def free_blocks(scheduler: Scheduler) -> int:
+    """Free device blocks, those included that the base class frees when the step in flight is over."""
+    deferred = sum(len(blocks) for _, blocks in scheduler.deferred_frees)
+    return int(scheduler.kv_cache_manager.block_pool.get_num_free_blocks()) + deferred
+
+
+def needed_blocks(scheduler: Scheduler, request: Request) -> int:
+    """Free blocks that admitting this request takes: all its tokens, less what running requests share with it, and the watermark."""
+    manager = scheduler.kv_cache_manager
+    shared = sum(1 for block in manager.get_computed_blocks(request)[0].blocks[0] if block.ref_cnt > 0) if manager.enable_caching else 0
+    tokens = min(request.num_tokens, scheduler.max_model_len)
+    return int(-(-tokens // scheduler.block_size) - shared + manager.watermark_blocks)
+
+
+def free_slots(scheduler: Scheduler) -> int:
+    return int(scheduler.max_num_active_reqs) - len(scheduler.running) - int(scheduler.num_waiting_for_streaming_input)
+
+
+def admits(scheduler: Scheduler) -> bool:
+    """False while the engine is paused."""
+    from vllm.v1.core.sched.interface import PauseState
+
+    return bool(scheduler.pause_state == PauseState.UNPAUSED)
+
+
+def use_priorities(scheduler: Scheduler, waiting: Any) -> None:
+    """The base class picks victims by `Request.priority` and admits in the order of our queue."""
+    from vllm.v1.core.sched.request_queue import PriorityRequestQueue, SchedulingPolicy
+
+    scheduler.policy = SchedulingPolicy.PRIORITY
+    scheduler.waiting = waiting
+    scheduler.kv_holding_waiting = PriorityRequestQueue()
+    # A copy that cannot be read is recomputed, whatever the connector's configuration says.
+    scheduler.recompute_kv_load_failures = True
+
+
+def forget_last_step(scheduler: Scheduler, request_id: str) -> None:
+    """A preempted request's next step must carry all of its tokens to the worker (model runner V1)."""
+    scheduler.prev_step_scheduled_req_ids.discard(request_id)
+
+
+@contextmanager
+def reordered_heaps(scheduler: Scheduler) -> Iterator[None]:
+    """Priorities may be rewritten inside; every queue is put in order again afterwards."""
+    yield
+    blocked = list(scheduler.kv_holding_waiting)
+    scheduler.kv_holding_waiting.remove_requests(blocked)
+    for request in blocked:
+        scheduler.kv_holding_waiting.add_request(request)
+    scheduler.waiting.rebuild()
+    scheduler.running.sort()

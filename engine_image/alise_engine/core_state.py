@@ -1,0 +1,135 @@
+"""What the engine does with the plan: pure functions over frozen data.
+
+The scheduler mixin shows them the queues as they are between two steps and carries out what they answer. Lower priority runs first;
+priority is `level * 2^32 + order` as in `alise_contract.names`, and ties go to the earlier arrival.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from alise_contract.names import NEUTRAL_LEVEL, PLAN_EXPIRES_SECONDS, pack_priority, unpack_priority
+
+from .core_protocol import CODEC_AUTO, CODEC_INT8, CODEC_RAW, LimitsRow, RankRow
+
+NEUTRAL_PRIORITY: Final = pack_priority(NEUTRAL_LEVEL, 0)
+
+
+class Cause(Enum):
+    """Why a running request was preempted."""
+
+    RANK = "rank"
+    HOLD = "hold"
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The sidecar's last word, as the engine remembers it. Clock readings are the engine's monotonic clock."""
+
+    ranks: Mapping[str, RankRow]
+    limits: LimitsRow
+    # None: nothing was ever applied.
+    applied_seconds: float | None = None
+
+
+EMPTY_PLAN: Final = Plan({}, LimitsRow())
+
+
+def is_fresh(plan: Plan, now_seconds: float) -> bool:
+    """Whether the plan is young enough to be carried out."""
+    return plan.applied_seconds is not None and now_seconds - plan.applied_seconds < PLAN_EXPIRES_SECONDS
+
+
+def apply(plan: Plan, ranks: Sequence[RankRow], limits: LimitsRow | None, known_jobs: frozenset[str], now_seconds: float) -> Plan:
+    """The plan with what changed put in; ranks of jobs that the engine does not have are left out."""
+    # Holds of a plan that had expired were lifted then; they do not come back unless they are sent again.
+    before = plan.ranks if is_fresh(plan, now_seconds) else lift_holds(plan).ranks
+    changed = {rank.job_id: rank for rank in ranks if rank.job_id in known_jobs}
+    if limits is not None and limits.host_budget_bytes == 0:
+        limits = replace(limits, host_budget_bytes=plan.limits.host_budget_bytes)
+    return Plan({**before, **changed}, limits or plan.limits, now_seconds)
+
+
+def lift_holds(plan: Plan) -> Plan:
+    return replace(plan, ranks={job_id: replace(rank, hold=False) for job_id, rank in plan.ranks.items()})
+
+
+def forget(plan: Plan, job_id: str) -> Plan:
+    """The plan without a job that has left the engine."""
+    if job_id not in plan.ranks:
+        return plan
+    return replace(plan, ranks={known: rank for known, rank in plan.ranks.items() if known != job_id})
+
+
+def priority_of(rank: RankRow | None, stamped_priority: int, fresh: bool) -> int:
+    """What to sort a request by: its job's rank, what it was stamped with at admission, or, without a fresh plan, its arrival alone."""
+    if not fresh:
+        return NEUTRAL_PRIORITY
+    return stamped_priority if rank is None else pack_priority(rank.level, rank.order)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    request_id: str
+    priority: int
+    arrival_seconds: float
+    # Device blocks that only this request uses.
+    own_blocks: int
+    # Since it was (re)admitted.
+    steps: int
+
+    def worst_first(self) -> tuple[int, float]:
+        return (-self.priority, -self.arrival_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    request_id: str
+    priority: int
+    arrival_seconds: float
+    # Device blocks it takes from the free ones to be admitted.
+    needs_blocks: int
+
+
+def choose_preemptions(
+    running: Sequence[Running], waiting: Sequence[Waiting], free_slots: int, free_blocks: int, limits: LimitsRow
+) -> tuple[str, ...]:
+    """Whom to preempt, by rank, so that better waiting requests can run: request ids, worst first.
+
+    `waiting` is in the order in which the scheduler would admit it, which stops at the first that does not fit; so does this. Nobody is
+    preempted for a request that would not fit even so.
+    """
+    if limits.preempt_levels == 0:
+        return ()
+    victims = sorted((r for r in running if r.steps >= limits.min_quantum_steps), key=Running.worst_first)
+    chosen: list[str] = []
+    for candidate in waiting:
+        # 1. The worst victims go until it fits.
+        taken = 0
+        while free_slots < 1 or free_blocks < candidate.needs_blocks:
+            if taken == len(victims) or not outranks(candidate.priority, victims[taken].priority, limits):
+                return tuple(chosen)
+            free_slots += 1
+            free_blocks += victims[taken].own_blocks
+            taken += 1
+        # 2. It fits: they do go, and it takes its place.
+        chosen += [victim.request_id for victim in victims[:taken]]
+        victims = victims[taken:]
+        free_slots -= 1
+        free_blocks -= candidate.needs_blocks
+    return tuple(chosen)
+
+
+def outranks(priority: int, other: int, limits: LimitsRow) -> bool:
+    """Whether the first is enough levels better to take the other's place."""
+    return unpack_priority(other)[0] - unpack_priority(priority)[0] >= limits.preempt_levels
+
+
+def choose_codec(codec: str, ewt_ms: int, host_used_bytes: int, host_budget_bytes: int, limits: LimitsRow) -> str:
+    """The codec of the next save: as set, or with `auto` raw while the wait is short and the store is roomy."""
+    if codec != CODEC_AUTO:
+        return codec
+    roomy = host_used_bytes < limits.int8_host_fraction * host_budget_bytes
+    return CODEC_RAW if ewt_ms < limits.int8_ewt_ms and roomy else CODEC_INT8

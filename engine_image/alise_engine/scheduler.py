@@ -1,0 +1,372 @@
+"""vLLM's scheduler with the plan carried out: before each step worse requests make room, then the base class schedules as ever.
+
+A mixin over `Scheduler` and `AsyncScheduler`; `--scheduler-cls alise_engine.scheduler.make_scheduler` picks by `async_scheduling`.
+Decisions are in `core_state` and `kv.ledger`; this file shows them the queues, does what they say, and reports to the `Tracker`.
+EngineCore is single-threaded: utility calls land in `__call__` between two steps, so nothing here is locked.
+
+One step:
+    1. Is the plan still fresh?  Its expiry lifts holds and makes everybody equal, in order of arrival.
+    2. Held requests that run are preempted.
+    3. Requests that run and are enough levels worse than waiting ones are preempted.
+    4. The base class admits, restores through the connector, preempts for memory, and schedules.
+    5. Who was admitted?  How was it brought back?
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from vllm.logger import init_logger
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.version import __version__ as vllm_version
+
+from alise_contract.names import HINT_XARG, JOB_XARG
+
+from . import compat, core_state
+from .core_protocol import (
+    CODEC_AUTO,
+    CODEC_INT8,
+    CODEC_RAW,
+    PHASE_OFFLOADED,
+    PHASE_PREEMPTED,
+    PHASE_RUNNING,
+    ApplyAnswer,
+    ApplyCall,
+    Counters,
+    EngineShape,
+    PollCall,
+    SetCodecAnswer,
+    SetCodecCall,
+    SnapshotCall,
+    StepRow,
+    call_from_wire,
+)
+from .core_state import Cause
+from .errors import ConfigError, PayloadError
+from .kv.connector import AliseKVConnector
+from .kv.ledger import Holder
+from .ranked_queue import RankedQueue
+from .tracker import HostCopy, Tracker
+
+logger = init_logger("vllm.alise.scheduler")
+
+# While everything is held there is nothing to do but to wait for a call or for the plan to expire; vLLM's loop does not block then.
+HELD_IDLE_SECONDS: Final = 0.005
+# Waiting requests looked at per step when somebody may have to make room.
+CANDIDATES: Final = 8
+# What `--additional-config '{"alise": {"codec": …}}'` may say.
+CODEC_SETTINGS: Final = {"auto": CODEC_AUTO, "int8": CODEC_INT8, "none": CODEC_RAW}
+
+Request = Any
+
+
+# To the type checker the base is vLLM's (which it does not read); at run time the scheduler comes in behind the mixin.
+if TYPE_CHECKING:
+    Base = Any
+else:
+    Base = object
+
+
+class AliseMixin(Base):
+    """Needs a vLLM scheduler behind it in the MRO."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        compat.check_version(vllm_version)
+        compat.check_config(kwargs["vllm_config"])
+        super().__init__(*args, **kwargs)
+        compat.check_kv_cache(self.kv_cache_config)
+        if self.connector is not None and not isinstance(self.connector, AliseKVConnector):
+            raise ConfigError(f"the KV connector is {type(self.connector).__name__}: use AliseKVConnector, or none")
+        self.clock: Callable[[], float] = time.monotonic
+        self.sleep: Callable[[float], None] = time.sleep
+        self.plan = core_state.EMPTY_PLAN
+        self.codec = self._initial_codec()
+        self.tracker = Tracker()
+        self.tally: Counter[str] = Counter()
+        self._fresh = False
+        self._queues_stale = False
+        self._discards_kv = False
+        self._cause = Cause.MEMORY
+        # (start, prefill tokens, decoding requests, context tokens) of steps whose output is still to come, oldest first.
+        self._steps_in_flight: deque[tuple[float, int, int, int]] = deque()
+        self._last_step_end = 0.0
+        self._ranked = RankedQueue(self._is_held)
+        compat.use_priorities(self, self._ranked)
+
+    # --- one step -------------------------------------------------------------------------------------------------------------------
+    def schedule(self, *args: Any, **kwargs: Any) -> Any:
+        now = self.clock()
+        self._refresh(now)
+        if compat.admits(self):
+            self._preempt_held()
+            self._preempt_by_rank()
+        output = super().schedule(*args, **kwargs)
+        self._note_admissions(output, now)
+        self._note_step(output, now)
+        if not output.num_scheduled_tokens and self._all_is_held():
+            self.sleep(HELD_IDLE_SECONDS)
+        return output
+
+    def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
+        outputs = super().update_from_output(scheduler_output, model_runner_output)
+        now = self.clock()
+        self.tracker.see_tokens(scheduler_output.num_scheduled_tokens, now)
+        start, prefill_tokens, decode_requests, context_tokens = self._steps_in_flight.popleft()
+        if scheduler_output.num_scheduled_tokens:
+            # A step that was scheduled while another ran started when that one ended.
+            duration = now - max(start, self._last_step_end)
+            self.tracker.step(StepRow(max(0, round(duration * 1e6)), prefill_tokens, decode_requests, context_tokens))
+            self.tally["steps"] += 1
+        self._last_step_end = now
+        return outputs
+
+    def _refresh(self, now: float) -> None:
+        fresh = core_state.is_fresh(self.plan, now)
+        if fresh != self._fresh:
+            self._fresh, self._queues_stale = fresh, True
+            if not fresh:
+                self.plan = core_state.lift_holds(self.plan)
+                logger.info("alise: the plan has expired; requests run in order of arrival")
+        if self._queues_stale:
+            self._queues_stale = False
+            with compat.reordered_heaps(self):
+                for tracked in self.tracker.requests.values():
+                    tracked.request.priority = self._priority(tracked.job_id, tracked.stamped_priority)
+
+    def _preempt_held(self) -> None:
+        for request in [request for request in self.running if self._is_held(request)]:
+            self._evict(request, Cause.HOLD)
+
+    def _preempt_by_rank(self) -> None:
+        if not self._fresh or not self._ranked or not self.running or self.plan.limits.preempt_levels == 0:
+            return
+        waiting = [request for request in self._ranked.best(CANDIDATES) if compat.can_be_admitted(request)]
+        # Cheap, and true in most steps: the worst that runs is not bad enough for the best that waits.
+        worst = max(request.priority for request in self.running)
+        if not waiting or not core_state.outranks(waiting[0].priority, worst, self.plan.limits):
+            return
+        chosen = core_state.choose_preemptions(
+            [self._running_view(request) for request in self.running],
+            [core_state.Waiting(r.request_id, r.priority, r.arrival_time, compat.needed_blocks(self, r)) for r in waiting],
+            compat.free_slots(self),
+            compat.free_blocks(self),
+            self.plan.limits,
+        )
+        for request_id in chosen:
+            self._evict(self.requests[request_id], Cause.RANK)
+
+    def _running_view(self, request: Request) -> core_state.Running:
+        steps = self.current_step - self.tracker.requests[request.request_id].admitted_step
+        own_blocks = compat.own_blocks(self, request.request_id)
+        return core_state.Running(request.request_id, request.priority, request.arrival_time, own_blocks, steps)
+
+    def _evict(self, request: Request, cause: Cause) -> None:
+        self.running.remove(request)
+        self._cause = cause
+        try:
+            self._preempt_request(request, time.monotonic(), drop_stale_output=self.requires_kv_delivery)
+        finally:
+            self._cause = Cause.MEMORY
+
+    def _note_admissions(self, output: Any, now: float) -> None:
+        for request in self.running:
+            tracked = self.tracker.requests[request.request_id]
+            if tracked.phase == PHASE_RUNNING:
+                continue
+            tracked.admitted_step = self.current_step
+            if request.num_preemptions:
+                self._count_resume(tracked, output.num_scheduled_tokens[request.request_id])
+            self.tracker.enter(request.request_id, PHASE_RUNNING, now)
+
+    def _count_resume(self, tracked: Any, scheduled_tokens: int) -> None:
+        request = tracked.request
+        restored = self.connector.take_loaded(request.request_id) if self.connector is not None else 0
+        lost = min(tracked.preempted_tokens, request.num_tokens - 1) - (request.num_computed_tokens - scheduled_tokens)
+        self.tally["restores"] += restored > 0
+        self.tally["restored_tokens"] += restored
+        self.tally["recomputes"] += lost > 0
+        self.tally["recomputed_tokens"] += max(0, lost)
+        self.tally["exact_resumes"] += scheduled_tokens == 1
+
+    def _note_step(self, output: Any, now: float) -> None:
+        prefill_tokens = decode_requests = context_tokens = 0
+        for request_id, tokens in output.num_scheduled_tokens.items():
+            computed = self.requests[request_id].num_computed_tokens
+            context_tokens += computed
+            if tokens > 1 or computed < self.requests[request_id].num_prompt_tokens:
+                prefill_tokens += tokens
+            else:
+                decode_requests += 1
+        self._steps_in_flight.append((now, prefill_tokens, decode_requests, context_tokens))
+
+    def _all_is_held(self) -> bool:
+        nothing_else = not self.running and not self._ranked and not self.kv_holding_waiting
+        return nothing_else and self._ranked.held_count() > 0 and len(self._steps_in_flight) == 1
+
+    # --- the life of a request ------------------------------------------------------------------------------------------------------
+    def add_request(self, request: Request) -> None:
+        if request.request_id not in self.tracker.requests:
+            job_id = compat.extra_arg(request, JOB_XARG)
+            tracked = self.tracker.add(request, job_id, compat.extra_arg(request, HINT_XARG), self.clock())
+            request.priority = self._priority(job_id, tracked.stamped_priority)
+        super().add_request(request)
+
+    def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kwargs: Any) -> None:
+        tracked = self.tracker.requests[request.request_id]
+        tracked.preempted_tokens = request.num_computed_tokens
+        if self.connector is not None and compat.may_be_saved(request) and not self._discards_kv:
+            self._save(request)
+        super()._preempt_request(request, timestamp, *args, **kwargs)
+        compat.forget_last_step(self, request.request_id)
+        copied = self._host_copy(request.request_id).tokens > 0
+        self.tracker.enter(request.request_id, PHASE_OFFLOADED if copied else PHASE_PREEMPTED, self.clock())
+        self.tally[f"preemptions_{self._cause.value}"] += 1
+
+    def _save(self, request: Request) -> None:
+        """Hands the blocks to the connector; to be called while they are still the request's own."""
+        connector, ledger = self.connector, self.connector.ledger
+        budget = self._host_budget()
+        wanted = core_state.choose_codec(self.codec, self._ewt_ms(request.request_id), ledger.used_bytes(), budget, self.plan.limits)
+        codec = wanted if wanted in connector.codecs() else CODEC_RAW
+        saver = replace(self._holder(request.request_id), on_device=False)
+        plan = ledger.plan_save(saver, request.num_computed_tokens, codec, self._holders(), budget)
+        connector.save(plan, compat.block_ids(self, request.request_id))
+        self._note_lost_copies(plan.evict)
+        self.tally["saves"] += plan.blocks > 0
+        self.tally["saved_bytes"] += plan.blocks * ledger.block_bytes[codec]
+
+    def _note_lost_copies(self, request_ids: tuple[str, ...]) -> None:
+        self.tally["host_evictions"] += len(request_ids)
+        for request_id in request_ids:
+            if self.tracker.requests[request_id].phase == PHASE_OFFLOADED:
+                self.tracker.enter(request_id, PHASE_PREEMPTED, self.clock())
+
+    def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        ended_job = self.tracker.finish(request.request_id, compat.finish_reason(request), self.clock())
+        if ended_job is not None:
+            self.plan = core_state.forget(self.plan, ended_job)
+        return super()._free_request(request, *args, **kwargs)
+
+    def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
+        if reset_running_requests:
+            # The weights have changed: what was computed with the old ones is worth nothing, on the host as on the device.
+            self._discards_kv = True
+            if self.connector is not None:
+                self.connector.reset_cache()
+        try:
+            return bool(super().reset_prefix_cache(reset_running_requests, reset_connector))
+        finally:
+            self._discards_kv = False
+
+    # --- ranks ----------------------------------------------------------------------------------------------------------------------
+    def _priority(self, job_id: str, stamped_priority: int) -> int:
+        return core_state.priority_of(self.plan.ranks.get(job_id), stamped_priority, self._fresh)
+
+    def _is_held(self, request: Request) -> bool:
+        if not self._fresh:
+            return False
+        rank = self.plan.ranks.get(self.tracker.requests[request.request_id].job_id)
+        return rank is not None and rank.hold
+
+    def _ewt_ms(self, request_id: str) -> int:
+        rank = self.plan.ranks.get(self.tracker.requests[request_id].job_id)
+        return rank.ewt_ms if rank is not None and self._fresh else 0
+
+    # --- the host store -------------------------------------------------------------------------------------------------------------
+    def _holder(self, request_id: str) -> Holder:
+        request = self.requests[request_id]
+        return Holder(request_id, compat.is_running(request), self._ewt_ms(request_id), request.arrival_time)
+
+    def _holders(self) -> list[Holder]:
+        return [self._holder(request_id) for request_id in self.connector.ledger.request_ids()]
+
+    def _host_budget(self) -> int:
+        asked = self.plan.limits.host_budget_bytes
+        return min(asked, self.connector.host_bytes) if asked else int(self.connector.host_bytes)
+
+    def _host_copy(self, request_id: str) -> HostCopy:
+        if self.connector is None:
+            return HostCopy()
+        copy = self.connector.copy(request_id)
+        return HostCopy(copy.tokens, self.connector.ledger.bytes_of(copy))
+
+    def _initial_codec(self) -> str:
+        additional = self.vllm_config.additional_config
+        settings = additional.get("alise", {}) if isinstance(additional, dict) else {}
+        name = settings.get("codec", "auto")
+        if name not in CODEC_SETTINGS:
+            raise ConfigError(f"additional-config alise.codec is {name!r}: use one of {', '.join(CODEC_SETTINGS)}")
+        self._check_codec(CODEC_SETTINGS[name], ConfigError)
+        return CODEC_SETTINGS[name]
+
+    def _check_codec(self, codec: str, error: type[ConfigError] | type[PayloadError]) -> None:
+        if codec == CODEC_INT8 and self.connector is not None and CODEC_INT8 not in self.connector.codecs():
+            raise error("codec int8 is not possible with this KV cache layout and dtype: use auto or none, which store it as it is")
+
+    # --- utility calls --------------------------------------------------------------------------------------------------------------
+    def __call__(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Carries out one call of `core_protocol`. Raises PayloadError, and then nothing has changed."""
+        call, now = call_from_wire(payload), self.clock()
+        match call:
+            case SnapshotCall():
+                return self.tracker.snapshot(self._shape(), self._counters(), self._host_copy, now).to_wire()
+            case PollCall():
+                return self.tracker.poll(self._counters(), self._host_copy, now).to_wire()
+            case ApplyCall():
+                return self._apply(call, now).to_wire()
+            case SetCodecCall():
+                self._check_codec(call.codec, PayloadError)
+                previous, self.codec = self.codec, call.codec
+                return SetCodecAnswer(previous).to_wire()
+
+    def _apply(self, call: ApplyCall, now: float) -> ApplyAnswer:
+        known = frozenset(self.tracker.jobs)
+        self.plan = core_state.apply(self.plan, call.ranks, call.limits, known, now)
+        self._queues_stale |= bool(call.ranks)
+        if self.connector is not None and call.limits is not None:
+            lost = self.connector.ledger.plan_shrink(self._holders(), self._host_budget())
+            for request_id in lost:
+                self.connector.drop(request_id)
+            self._note_lost_copies(lost)
+        return ApplyAnswer(tuple(rank.job_id for rank in call.ranks if rank.job_id not in known))
+
+    def _shape(self) -> EngineShape:
+        config, connector = self.vllm_config, self.connector
+        workers = int(config.parallel_config.tensor_parallel_size)
+        block_bytes = compat.layer_count(self.kv_cache_config) * compat.raw_layer_block_bytes(self.kv_cache_config) * workers
+        return EngineShape(
+            max_num_seqs=int(self.max_num_active_reqs),
+            max_num_batched_tokens=int(config.scheduler_config.max_num_batched_tokens),
+            max_model_len=int(self.max_model_len),
+            block_size=int(self.block_size),
+            num_device_blocks=int(self.kv_cache_config.num_blocks),
+            block_bytes=block_bytes,
+            host_limit_bytes=0 if connector is None else connector.host_bytes,
+            model=str(config.model_config.served_model_name or config.model_config.model),
+        )
+
+    def _counters(self) -> Counters:
+        ledger = None if self.connector is None else self.connector.ledger
+        sizes = {
+            codec: 0 if ledger is None or codec not in ledger.block_bytes else ledger.used_bytes(codec) for codec in (CODEC_RAW, CODEC_INT8)
+        }
+        return Counters(
+            **self.tally, host_raw_bytes=sizes[CODEC_RAW], host_int8_bytes=sizes[CODEC_INT8], free_device_blocks=compat.free_blocks(self)
+        )
+
+
+class AliseScheduler(AliseMixin, Scheduler):
+    """The synchronous one, which vLLM uses on CPU."""
+
+
+class AliseAsyncScheduler(AliseMixin, AsyncScheduler):
+    """Schedules a step while the one before it runs."""
+
+
+def make_scheduler(*, vllm_config: Any, **kwargs: Any) -> Any:
+    """`--scheduler-cls`: vLLM only needs a callable. Raises ConfigError, whose message says what to change."""
+    kind = AliseAsyncScheduler if vllm_config.scheduler_config.async_scheduling else AliseScheduler
+    return kind(vllm_config=vllm_config, **kwargs)

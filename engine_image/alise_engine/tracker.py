@@ -1,0 +1,166 @@
+"""What the control server may ask about requests: rows, deltas, endings, steps, counters. No vLLM, no clock, no decisions.
+
+The scheduler mixin reports; `poll` says what changed since it was last asked. Every buffer is bounded: when nobody polls, the oldest
+endings and steps are forgotten, and the rows of live requests are made when they are asked for.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from .core_protocol import (
+    MAX_STEPS_PER_POLL,
+    PHASE_RUNNING,
+    PHASE_WAITING,
+    Counters,
+    EngineShape,
+    FinishedRow,
+    PollAnswer,
+    RequestRow,
+    SnapshotAnswer,
+    StepRow,
+)
+
+# About a minute of short answers at 70 per second.
+FINISHED_KEPT: Final = 4096
+
+Request = Any
+
+
+@dataclass(frozen=True, slots=True)
+class HostCopy:
+    """What the host store has of a request."""
+
+    tokens: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class Tracked:
+    """A live request and what vLLM does not remember about it. Clock readings are the engine's monotonic clock."""
+
+    request: Request
+    job_id: str
+    hint: str
+    stamped_priority: int
+    arrived_seconds: float
+    phase: str = PHASE_WAITING
+    phase_seconds: float = 0.0
+    # The scheduler's step at its last admission.
+    admitted_step: int = 0
+    # Tokens whose KV was on the device when it was last preempted.
+    preempted_tokens: int = 0
+    ttft_seconds: float | None = None
+    # What the last poll said of it; None: not named yet.
+    reported: RequestRow | None = None
+
+
+class Tracker:
+    def __init__(self) -> None:
+        self.requests: dict[str, Tracked] = {}
+        self.jobs: dict[str, set[str]] = {}
+        self._finished: deque[FinishedRow] = deque(maxlen=FINISHED_KEPT)
+        self._steps: deque[StepRow] = deque(maxlen=MAX_STEPS_PER_POLL)
+        self._without_token: set[str] = set()
+
+    # --- what happened --------------------------------------------------------------------------------------------------------------
+    def add(self, request: Request, job_id: str, hint: str, now_seconds: float) -> Tracked:
+        tracked = Tracked(request, job_id, hint, request.priority, now_seconds, phase_seconds=now_seconds)
+        self.requests[request.request_id] = tracked
+        self._without_token.add(request.request_id)
+        if job_id:
+            self.jobs.setdefault(job_id, set()).add(request.request_id)
+        return tracked
+
+    def enter(self, request_id: str, phase: str, now_seconds: float) -> None:
+        tracked = self.requests[request_id]
+        tracked.phase, tracked.phase_seconds = phase, now_seconds
+
+    def see_tokens(self, request_ids: Iterable[str], now_seconds: float) -> None:
+        """After a step: which of its requests have their first token."""
+        for request_id in self._without_token.intersection(request_ids):
+            tracked = self.requests[request_id]
+            if tracked.request.num_output_tokens:
+                tracked.ttft_seconds = now_seconds - tracked.arrived_seconds
+                self._without_token.discard(request_id)
+
+    def step(self, row: StepRow) -> None:
+        self._steps.append(row)
+
+    def finish(self, request_id: str, reason: str, now_seconds: float) -> str | None:
+        """Forgets a request. Returns its job's id when that was the job's last one."""
+        self.see_tokens((request_id,), now_seconds)
+        tracked = self.requests.pop(request_id)
+        self._without_token.discard(request_id)
+        request = tracked.request
+        self._finished.append(
+            FinishedRow(
+                request_id=request_id,
+                job_id=tracked.job_id,
+                reason=reason,
+                prompt_tokens=request.num_prompt_tokens,
+                generated_tokens=request.num_output_tokens,
+                preemptions=request.num_preemptions,
+                age_ms=_ms(now_seconds - tracked.arrived_seconds),
+                ttft_ms=0 if tracked.ttft_seconds is None else max(1, _ms(tracked.ttft_seconds)),
+            )
+        )
+        siblings = self.jobs.get(tracked.job_id, set())
+        siblings.discard(request_id)
+        if tracked.job_id and not siblings:
+            del self.jobs[tracked.job_id]
+            return tracked.job_id
+        return None
+
+    # --- what is told ---------------------------------------------------------------------------------------------------------------
+    def snapshot(self, shape: EngineShape, counters: Counters, host: Callable[[str], HostCopy], now_seconds: float) -> SnapshotAnswer:
+        """Everything, and the start of the next deltas."""
+        self._finished.clear()
+        self._steps.clear()
+        rows = tuple(self._row(tracked, host, now_seconds) for tracked in self.requests.values())
+        for tracked, row in zip(self.requests.values(), rows, strict=True):
+            tracked.reported = row
+        return SnapshotAnswer(shape, rows, counters)
+
+    def poll(self, counters: Counters, host: Callable[[str], HostCopy], now_seconds: float) -> PollAnswer:
+        """What changed since the last poll or snapshot; ages alone are no change."""
+        rows = []
+        for tracked in self.requests.values():
+            row, before = self._row(tracked, host, now_seconds), tracked.reported
+            if before is None:
+                rows.append(row)
+            elif replace(row, age_ms=before.age_ms, phase_ms=before.phase_ms, hint=before.hint) != before:
+                rows.append(replace(row, hint=""))
+            else:
+                continue
+            tracked.reported = row
+        answer = PollAnswer(tuple(rows), tuple(self._finished), tuple(self._steps), counters)
+        self._finished.clear()
+        self._steps.clear()
+        return answer
+
+    @staticmethod
+    def _row(tracked: Tracked, host: Callable[[str], HostCopy], now_seconds: float) -> RequestRow:
+        request = tracked.request
+        copy = host(request.request_id)
+        return RequestRow(
+            request_id=request.request_id,
+            job_id=tracked.job_id,
+            phase=tracked.phase,
+            prompt_tokens=request.num_prompt_tokens,
+            generated_tokens=request.num_output_tokens,
+            device_tokens=request.num_computed_tokens if tracked.phase == PHASE_RUNNING else 0,
+            host_tokens=copy.tokens,
+            host_bytes=copy.bytes,
+            max_tokens=request.max_tokens,
+            preemptions=request.num_preemptions,
+            priority=request.priority,
+            age_ms=_ms(now_seconds - tracked.arrived_seconds),
+            phase_ms=_ms(now_seconds - tracked.phase_seconds),
+            hint=tracked.hint,
+        )
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))

@@ -1,0 +1,184 @@
+"""An engine that a test steps by hand."""
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alise_contract.names import HINT_XARG, JOB_XARG
+from alise_engine.core_protocol import (
+    ApplyAnswer,
+    ApplyCall,
+    Counters,
+    LimitsRow,
+    PollAnswer,
+    PollCall,
+    RankRow,
+    SetCodecCall,
+    SnapshotAnswer,
+    SnapshotCall,
+)
+
+BLOCK_SIZE = 32
+HOST_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    prefix_caching: bool = False
+    asynchronous: bool = False
+    max_num_seqs: int = 2
+    blocks: int = 65
+    max_model_len: int = 1024
+    codec: str = "none"
+
+
+@dataclass
+class Answer:
+    """What one request has said so far."""
+
+    tokens: list[int] = field(default_factory=list)
+    finished: bool = False
+
+
+class Clock:
+    """The engine's monotonic clock, moved by the test."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Engine:
+    """One vLLM engine in this process, with alise in it."""
+
+    def __init__(self, model: Path, options: EngineOptions) -> None:
+        from vllm import LLM
+        from vllm.config import KVTransferConfig
+
+        self.options = options
+        self.llm: Any = LLM(
+            model=str(model),
+            dtype="float32",
+            block_size=BLOCK_SIZE,
+            enforce_eager=True,
+            max_model_len=options.max_model_len,
+            max_num_seqs=options.max_num_seqs,
+            num_gpu_blocks_override=options.blocks,
+            enable_prefix_caching=options.prefix_caching,
+            async_scheduling=options.asynchronous,
+            scheduler_cls="alise_engine.scheduler.make_scheduler",
+            additional_config={"alise": {"codec": options.codec}},
+            kv_transfer_config=KVTransferConfig(
+                kv_connector="AliseKVConnector",
+                kv_connector_module_path="alise_engine.kv.connector",
+                kv_role="kv_both",
+                kv_connector_extra_config={"host_bytes": HOST_BYTES},
+            ),
+        )
+        self.core: Any = self.llm.llm_engine.engine_core.engine_core
+        self.scheduler: Any = self.core.scheduler
+        self.clock = Clock()
+        self.naps: list[float] = []
+        self.scheduler.clock = self.clock
+        self.scheduler.sleep = self.naps.append
+        self.answers: dict[str, Answer] = {}
+        self._count = 0
+
+    # --- requests -------------------------------------------------------------------------------------------------------------------
+    def ask(self, prompt: list[int], tokens: int, job: str = "", hint: str = "", priority: int = 0, **sampling: Any) -> str:
+        """Adds a greedy request for exactly `tokens` tokens and returns the id that the test knows it by."""
+        from vllm import SamplingParams
+
+        self._count += 1
+        name = f"r{self._count}"
+        extra = {JOB_XARG: job, HINT_XARG: hint} if job else {}
+        parameters = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, extra_args=extra, **sampling)
+        self.answers[name] = Answer()
+        self.llm.llm_engine.add_request(name, {"prompt_token_ids": prompt}, parameters, priority=priority)
+        return name
+
+    def abort(self, name: str) -> None:
+        self.llm.llm_engine.abort_request([name])
+
+    def step(self, count: int = 1) -> None:
+        for _ in range(count):
+            for output in self.llm.llm_engine.step():
+                answer = self.answers[output.request_id]
+                answer.tokens = list(output.outputs[0].token_ids)
+                answer.finished = output.finished
+
+    def run_until(self, done: Callable[[], bool], max_steps: int = 3000) -> None:
+        """Steps until it is so; fails after `max_steps`."""
+        for _ in range(max_steps):
+            if done():
+                return
+            self.step()
+        raise AssertionError(f"not so after {max_steps} steps")
+
+    def finish(self, *names: str) -> None:
+        self.run_until(lambda: all(self.answers[name].finished for name in names))
+
+    def tokens(self, name: str) -> list[int]:
+        return self.answers[name].tokens
+
+    def grown(self, name: str, tokens: int) -> Callable[[], bool]:
+        return lambda: len(self.answers[name].tokens) >= tokens
+
+    # --- the plan -------------------------------------------------------------------------------------------------------------------
+    def apply(self, *ranks: RankRow, limits: LimitsRow | None = None) -> ApplyAnswer:
+        return ApplyAnswer.from_wire(self.scheduler(ApplyCall(ranks, limits).to_wire()))
+
+    def hold(self, *jobs: str) -> None:
+        self.apply(*(RankRow(job, 0, 0, True, 0) for job in jobs))
+
+    def lift(self, *jobs: str) -> None:
+        self.apply(*(RankRow(job, 0, 0, False, 0) for job in jobs))
+
+    def set_codec(self, codec: str) -> None:
+        self.scheduler(SetCodecCall(codec).to_wire())
+
+    def snapshot(self) -> SnapshotAnswer:
+        return SnapshotAnswer.from_wire(self.scheduler(SnapshotCall().to_wire()))
+
+    def poll(self) -> PollAnswer:
+        return PollAnswer.from_wire(self.scheduler(PollCall().to_wire()))
+
+    def counters(self) -> Counters:
+        return self.poll().counters
+
+    # --- what a test wants to know --------------------------------------------------------------------------------------------------
+    def running_jobs(self) -> list[str]:
+        return [self.scheduler.tracker.requests[request.request_id].job_id for request in self.scheduler.running]
+
+    @property
+    def pool(self) -> Any:
+        """The worker's host store."""
+        from vllm.distributed.kv_transfer import get_kv_transfer_group
+
+        return get_kv_transfer_group().pool
+
+    def fresh(self) -> "Engine":
+        """As after the start: nothing in flight, no plan, counters at zero, codec as configured."""
+        from alise_engine import core_state
+
+        for name, answer in self.answers.items():
+            if not answer.finished:
+                self.abort(name)
+        self.step(4)
+        self.llm.reset_prefix_cache()
+        self.answers.clear()
+        self.naps.clear()
+        self.scheduler.plan = core_state.EMPTY_PLAN
+        self.scheduler.tally.clear()
+        self.set_codec({"none": "raw"}.get(self.options.codec, self.options.codec))
+        self.poll()
+        return self
+
+    def close(self) -> None:
+        self.core.shutdown()
+        self.llm = self.core = self.scheduler = None
+        gc.collect()
