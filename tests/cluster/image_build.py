@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,9 +27,10 @@ from tests.cluster.image_tools import Buildah, Builder, BuildJob, choose_builder
 from tests.cluster.progress import say, step
 
 ROOT = Path(__file__).resolve().parents[2]
+PROJECT_FILE = "pyproject.toml"
 CONTRACT = "engine_image/alise_contract"
 # What every image is made of, beside its own room.
-SHARED = ("pyproject.toml", "LICENSE", ".dockerignore", "tests/requirements.lock", CONTRACT)
+SHARED = (PROJECT_FILE, "LICENSE", ".dockerignore", CONTRACT)
 BUILD_SECONDS = 1800
 EXPORT_SECONDS = 600
 PUSH_SECONDS = 1800
@@ -87,8 +89,16 @@ def content_key(root: Path, image: Image, base: str) -> str:
             raise ClusterError(f"image {image.name} is made from {name}, which is missing below {root}")
         for file in sorted(_files(path)):
             digest.update(f"{file.relative_to(root)} {file.stat().st_mode & 0o111:o}\n".encode())
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
+            content = packaging_part(file.read_bytes()) if name == PROJECT_FILE else file.read_bytes()
+            digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()[:16]
+
+
+def packaging_part(project_file: bytes) -> bytes:
+    """What of a pyproject.toml can change a wheel; a new linter setting builds no image again."""
+    found = tomllib.loads(project_file.decode())
+    parts = {"build": found.get("build-system"), "project": found.get("project"), "hatch": found.get("tool", {}).get("hatch")}
+    return json.dumps(parts, sort_keys=True).encode()
 
 
 def _files(path: Path) -> Iterable[Path]:
@@ -118,6 +128,9 @@ def build(names: Sequence[str] = ()) -> list[Built]:
     chosen = select(names)
     images_dir().mkdir(parents=True, exist_ok=True)
     with locked(images_dir() / "lock"):
+        for pattern in ("export-*", "base-*"):  # what a build that was killed left
+            for left in images_dir().glob(pattern):
+                shutil.rmtree(left)
         builder = choose_builder(images_dir())
         base = image_base.reference() if builder.local else "public"
         keys = {image.name: content_key(ROOT, image, base) for image in chosen}
