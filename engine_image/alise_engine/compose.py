@@ -89,7 +89,15 @@ _UNSUPPORTED: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("scheduling_policy", lambda policy: policy == "fcfs", "requests are ordered by priority: leave the flag out"),
 )
 WATCHED: Final = frozenset(
-    {*_OURS, *(dest for dest, _, _ in _UNSUPPORTED), "kv_cache_dtype", "block_size", "shutdown_timeout", "enforce_eager"}
+    {
+        *_OURS,
+        *(dest for dest, _, _ in _UNSUPPORTED),
+        "kv_cache_dtype",
+        "block_size",
+        "shutdown_timeout",
+        "enforce_eager",
+        "additional_config",
+    }
 )
 
 
@@ -106,6 +114,7 @@ def compose(argv: Sequence[str], given: Mapping[str, Any], own: Own, machine: Ma
         # vLLM's CPU kernels take others silently and answer wrongly.
         raise ConfigError(f"--kv-cache-dtype {dtype}: a CPU has {', '.join(CPU_KV_CACHE_DTYPES)}")
     flags = ["--scheduler-cls", SCHEDULER_CLS, "--scheduling-policy", "priority", "--kv-transfer-config", _kv_transfer_config(own)]
+    flags += ["--additional-config", _additional_config(own, given)]
     if "shutdown_timeout" not in given:
         flags += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_SECONDS)]
     if machine.device == "cpu" and "block_size" not in given:
@@ -124,15 +133,23 @@ def quantity_bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2] or ""])
 
 
-def _kv_transfer_config(own: Own) -> str:
+def _additional_config(own: Own, given: Mapping[str, Any]) -> str:
+    """The user's own, with ours beside it: the flag that comes last wins."""
     if own.kv_codec not in KV_CODECS:
         raise ConfigError(f"--alise-kv-codec {own.kv_codec!r}: expected one of {', '.join(KV_CODECS)}")
+    users = given.get("additional_config") or {}
+    if not isinstance(users, dict) or PLUGIN in users:
+        raise ConfigError(f"--additional-config {users!r}: `{PLUGIN}` is set by alise-engine; use --alise-kv-codec")
+    return json.dumps({**users, PLUGIN: {"codec": own.kv_codec}})
+
+
+def _kv_transfer_config(own: Own) -> str:
     return json.dumps(
         {
             "kv_connector": CONNECTOR_NAME,
             "kv_connector_module_path": CONNECTOR_MODULE,
             "kv_role": "kv_both",
-            "kv_connector_extra_config": {"host_bytes": quantity_bytes(own.host_memory), "codec": own.kv_codec},
+            "kv_connector_extra_config": {"host_bytes": quantity_bytes(own.host_memory)},
         }
     )
 

@@ -36,8 +36,14 @@ def test_the_scheduler_and_the_connector_are_ours() -> None:
         "kv_connector": "AliseKVConnector",
         "kv_connector_module_path": "alise_engine.kv.connector",
         "kv_role": "kv_both",
-        "kv_connector_extra_config": {"host_bytes": 512 * 2**20, "codec": "int8"},
+        "kv_connector_extra_config": {"host_bytes": 512 * 2**20},
     }
+    assert json.loads(value(result, "--additional-config")) == {"alise": {"codec": "int8"}}
+
+
+def test_the_users_additional_config_stays_beside_ours() -> None:
+    result = composed(given={"additional_config": {"other": 1}})
+    assert json.loads(value(result, "--additional-config")) == {"other": 1, "alise": {"codec": "auto"}}
 
 
 def test_on_a_cpu_defaults_are_set_where_the_user_set_none() -> None:
@@ -94,6 +100,7 @@ def test_a_local_model_asks_no_hub() -> None:
 REFUSED = [
     pytest.param({"scheduler_cls": "x.Y"}, "--scheduler-cls is set by alise-engine", id="another scheduler"),
     pytest.param({"kv_transfer_config": {"kv_connector": "X"}}, "use --alise-host-memory", id="another connector"),
+    pytest.param({"additional_config": {"alise": {}}}, "use --alise-kv-codec", id="our part of the additional config"),
     pytest.param({"scheduling_policy": "fcfs"}, "--scheduling-policy fcfs", id="another policy"),
     pytest.param({"data_parallel_size": 2}, "--data-parallel-size 2", id="data parallel"),
     pytest.param({"data_parallel_rank": 0}, "--data-parallel-rank 0", id="a data parallel rank, 0 too"),
