@@ -60,6 +60,8 @@ class Engine:
         from vllm.config import KVTransferConfig
 
         self.options = options
+        if options.asynchronous:
+            _allow_async_scheduling_on_cpu()
         self.llm: Any = LLM(
             model=str(model),
             dtype="float32",
@@ -69,7 +71,6 @@ class Engine:
             max_num_seqs=options.max_num_seqs,
             num_gpu_blocks_override=options.blocks,
             enable_prefix_caching=options.prefix_caching,
-            async_scheduling=options.asynchronous,
             scheduler_cls="alise_engine.scheduler.make_scheduler",
             additional_config={"alise": {"codec": options.codec}},
             kv_transfer_config=KVTransferConfig(
@@ -182,3 +183,17 @@ class Engine:
         self.core.shutdown()
         self.llm = self.core = self.scheduler = None
         gc.collect()
+
+
+def _allow_async_scheduling_on_cpu() -> None:
+    """vLLM turns asynchronous scheduling off on CPU; GPUs have it by default, and its scheduler is what we want to see."""
+    from vllm.platforms.cpu import CpuPlatform
+
+    original = CpuPlatform.check_and_update_config.__func__
+
+    def check_and_update_config(cls: Any, vllm_config: Any) -> None:
+        original(cls, vllm_config)
+        vllm_config.scheduler_config.async_scheduling = True
+        CpuPlatform.check_and_update_config = classmethod(original)
+
+    CpuPlatform.check_and_update_config = classmethod(check_and_update_config)

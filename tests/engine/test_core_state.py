@@ -1,0 +1,167 @@
+"""What the engine does with the plan, without an engine."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alise_contract.names import PLAN_EXPIRES_SECONDS, pack_priority, unpack_priority
+from alise_engine import core_state
+from alise_engine.core_protocol import CODEC_AUTO, CODEC_INT8, CODEC_RAW, LimitsRow, RankRow
+from alise_engine.core_state import EMPTY_PLAN, Running, Waiting, choose_codec, choose_preemptions
+
+LIMITS = LimitsRow(preempt_levels=1, min_quantum_steps=4)
+
+
+def running(name: str, level: int = 0, arrival: float = 0.0, blocks: int = 4, steps: int = 100) -> Running:
+    return Running(name, pack_priority(level, 0), arrival, blocks, steps)
+
+
+def waiting(name: str, level: int = 0, blocks: int = 4) -> Waiting:
+    return Waiting(name, pack_priority(level, 0), 0.0, blocks)
+
+
+@pytest.mark.parametrize(
+    ("runs", "waits", "slots", "blocks", "limits", "expected"),
+    [
+        pytest.param([running("a", 5)], [waiting("b", 0)], 0, 99, LIMITS, ("a",), id="a better one takes the slot of a worse one"),
+        pytest.param([running("a", 5)], [waiting("b", 0)], 1, 99, LIMITS, (), id="nobody goes while a slot and its blocks are free"),
+        pytest.param([running("a", 5)], [waiting("b", 0)], 1, 2, LIMITS, ("a",), id="blocks that are missing are taken from a worse one"),
+        pytest.param([running("a", 0)], [waiting("b", 0)], 0, 99, LIMITS, (), id="equals do not preempt each other"),
+        pytest.param([running("a", 0)], [waiting("b", 5)], 0, 99, LIMITS, (), id="a worse one waits"),
+        pytest.param([running("a", 1)], [waiting("b", 0)], 0, 99, LimitsRow(2, 4), (), id="one level is not enough when two are asked for"),
+        pytest.param(
+            [running("a", 2)], [waiting("b", 0)], 0, 99, LimitsRow(2, 4), ("a",), id="two levels are enough when two are asked for"
+        ),
+        pytest.param([running("a", 99)], [waiting("b", 0)], 0, 99, LimitsRow(0, 4), (), id="zero levels switch preemption by rank off"),
+        pytest.param([running("a", 5, steps=3)], [waiting("b", 0)], 0, 99, LIMITS, (), id="who was just admitted keeps its quantum"),
+        pytest.param(
+            [running("a", 5), running("b", 9)], [waiting("c", 0)], 0, 99, LIMITS, ("b",), id="the worst goes, not the first that is worse"
+        ),
+        pytest.param(
+            [running("a", 5, arrival=1), running("b", 5, arrival=2)],
+            [waiting("c", 0)],
+            0,
+            99,
+            LIMITS,
+            ("b",),
+            id="of equals the later arrival goes",
+        ),
+        pytest.param(
+            [running("a", 5), running("b", 6)], [waiting("c", 0, 8)], 0, 0, LIMITS, ("b", "a"), id="as many go as its blocks take"
+        ),
+        pytest.param([running("a", 5)], [waiting("b", 0, 50)], 0, 0, LIMITS, (), id="nobody goes for one that would not fit even so"),
+        pytest.param(
+            [running("a", 5), running("b", 6)],
+            [waiting("c", 0), waiting("d", 0)],
+            0,
+            0,
+            LIMITS,
+            ("b", "a"),
+            id="each candidate is served in turn",
+        ),
+        pytest.param(
+            [running("a", 5)], [waiting("b", 0, 50), waiting("c", 0)], 0, 0, LIMITS, (), id="nobody is served past one that does not fit"
+        ),
+    ],
+)
+def test_preemptions_by_rank(
+    runs: list[Running], waits: list[Waiting], slots: int, blocks: int, limits: LimitsRow, expected: tuple[str, ...]
+) -> None:
+    assert choose_preemptions(runs, waits, slots, blocks, limits) == expected
+
+
+levels = st.integers(-3, 3)
+some_running = st.lists(st.tuples(levels, st.integers(1, 9), st.integers(0, 9)), max_size=8)
+some_waiting = st.lists(st.tuples(levels, st.integers(1, 20)), max_size=6)
+
+
+@given(some_running, some_waiting, st.integers(0, 2), st.integers(0, 20), st.integers(1, 3), st.integers(0, 6))
+def test_every_preemption_lets_a_better_request_run(
+    runs: list[tuple[int, int, int]], waits: list[tuple[int, int]], slots: int, blocks: int, preempt_levels: int, quantum: int
+) -> None:
+    victims = [running(f"v{i}", level, float(i), own, steps) for i, (level, own, steps) in enumerate(runs)]
+    candidates = [waiting(f"c{i}", level, needs) for i, (level, needs) in enumerate(sorted(waits))]
+    limits = LimitsRow(preempt_levels, quantum)
+    chosen = choose_preemptions(victims, candidates, slots, blocks, limits)
+    by_name = {victim.request_id: victim for victim in victims}
+    assert len(set(chosen)) == len(chosen)
+    for name in chosen:
+        victim = by_name[name]
+        assert victim.steps >= quantum
+        assert unpack_priority(victim.priority)[0] - unpack_priority(candidates[0].priority)[0] >= preempt_levels
+    if chosen:
+        # With the victims gone the first candidate fits.
+        assert slots + len(chosen) >= 1
+        assert blocks + sum(by_name[name].own_blocks for name in chosen) >= candidates[0].needs_blocks
+    assert choose_preemptions(victims, candidates, slots, blocks, limits) == chosen
+
+
+def rank(job: str, level: int = 0, hold: bool = False) -> RankRow:
+    return RankRow(job, level, 0, hold, 0)
+
+
+def test_a_plan_expires_by_the_engines_own_clock() -> None:
+    plan = core_state.apply(EMPTY_PLAN, (), None, frozenset(), 10.0)
+    assert core_state.is_fresh(plan, 10.0 + PLAN_EXPIRES_SECONDS - 0.001)
+    assert not core_state.is_fresh(plan, 10.0 + PLAN_EXPIRES_SECONDS)
+
+
+def test_no_plan_is_not_fresh() -> None:
+    assert not core_state.is_fresh(EMPTY_PLAN, 0.0)
+
+
+def test_ranks_that_were_not_sent_again_stay() -> None:
+    known = frozenset({"a", "b"})
+    plan = core_state.apply(EMPTY_PLAN, (rank("a", 3), rank("b", 4)), None, known, 0.0)
+    plan = core_state.apply(plan, (rank("b", 5),), None, known, 1.0)
+    assert (plan.ranks["a"].level, plan.ranks["b"].level) == (3, 5)
+
+
+def test_ranks_of_unknown_jobs_are_not_kept() -> None:
+    assert core_state.apply(EMPTY_PLAN, (rank("ghost"),), None, frozenset({"a"}), 0.0).ranks == {}
+
+
+def test_a_hold_that_expired_does_not_come_back_with_the_next_plan() -> None:
+    known = frozenset({"a"})
+    plan = core_state.apply(EMPTY_PLAN, (rank("a", hold=True),), None, known, 0.0)
+    plan = core_state.apply(plan, (), None, known, PLAN_EXPIRES_SECONDS + 1)
+    assert not plan.ranks["a"].hold
+
+
+def test_a_budget_of_zero_means_unchanged() -> None:
+    plan = core_state.apply(EMPTY_PLAN, (), LimitsRow(host_budget_bytes=7), frozenset(), 0.0)
+    plan = core_state.apply(plan, (), LimitsRow(preempt_levels=3), frozenset(), 0.0)
+    assert (plan.limits.preempt_levels, plan.limits.host_budget_bytes) == (3, 7)
+
+
+def test_a_job_that_left_is_forgotten() -> None:
+    plan = core_state.apply(EMPTY_PLAN, (rank("a"),), None, frozenset({"a"}), 0.0)
+    assert core_state.forget(plan, "a").ranks == {}
+
+
+@pytest.mark.parametrize(
+    ("known", "fresh", "priority"),
+    [
+        pytest.param(rank("a", -3), True, pack_priority(-3, 0), id="its rank, while the plan is fresh"),
+        pytest.param(None, True, 42, id="what it was stamped with, before it is ranked"),
+        pytest.param(rank("a", -3), False, 0, id="neutral, when the plan has expired"),
+        pytest.param(None, False, 0, id="neutral without any plan, whatever it was stamped with"),
+    ],
+)
+def test_a_request_is_sorted_by(known: RankRow | None, fresh: bool, priority: int) -> None:
+    assert core_state.priority_of(known, stamped_priority=42, fresh=fresh) == priority
+
+
+@pytest.mark.parametrize(
+    ("codec", "ewt_ms", "used", "expected"),
+    [
+        pytest.param(CODEC_RAW, 10**6, 100, CODEC_RAW, id="raw when raw was asked for"),
+        pytest.param(CODEC_INT8, 0, 0, CODEC_INT8, id="int8 when int8 was asked for"),
+        pytest.param(CODEC_AUTO, 999, 49, CODEC_RAW, id="auto is raw for a short wait in a roomy store"),
+        pytest.param(CODEC_AUTO, 1000, 0, CODEC_INT8, id="auto is int8 for a long wait"),
+        pytest.param(CODEC_AUTO, 0, 50, CODEC_INT8, id="auto is int8 in a store that fills up"),
+    ],
+)
+def test_the_codec_of_the_next_save(codec: str, ewt_ms: int, used: int, expected: str) -> None:
+    limits = LimitsRow(int8_ewt_ms=1000, int8_host_fraction=0.5)
+    assert choose_codec(codec, ewt_ms, used, 100, limits) == expected

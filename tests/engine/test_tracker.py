@@ -1,0 +1,100 @@
+"""What the control server is told."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from alise_engine.core_protocol import MAX_STEPS_PER_POLL, Counters, EngineShape, StepRow
+from alise_engine.tracker import FINISHED_KEPT, HostCopy, Tracker
+
+SHAPE = EngineShape(2, 2048, 1024, 32, 65, 131072, 0, "tiny")
+
+
+def request(name: str = "r1") -> Any:
+    return SimpleNamespace(
+        request_id=name, priority=7, num_prompt_tokens=5, num_output_tokens=0, num_computed_tokens=0, max_tokens=9, num_preemptions=0
+    )
+
+
+def nothing_saved(request_id: str) -> HostCopy:
+    return HostCopy()
+
+
+def poll(tracker: Tracker, now: float = 0.0) -> Any:
+    return tracker.poll(Counters(), nothing_saved, now)
+
+
+def test_a_new_request_is_told_once_with_its_hint() -> None:
+    tracker = Tracker()
+    tracker.add(request(), "job", "aGludA==", 0.0)
+    assert [(row.job_id, row.hint) for row in poll(tracker).requests] == [("job", "aGludA==")]
+    assert poll(tracker, 1.0).requests == ()
+
+
+def test_a_change_is_told_without_the_hint() -> None:
+    tracker = Tracker()
+    tracked = tracker.add(request(), "job", "aGludA==", 0.0)
+    poll(tracker)
+    tracked.request.num_output_tokens = 3
+    assert [(row.generated_tokens, row.hint) for row in poll(tracker).requests] == [(3, "")]
+
+
+def test_age_alone_is_no_change_and_is_right_when_it_is_told() -> None:
+    tracker = Tracker()
+    tracker.add(request(), "job", "", 10.0)
+    poll(tracker, 10.0)
+    assert poll(tracker, 11.0).requests == ()
+    tracker.enter("r1", "running", 11.5)
+    (row,) = poll(tracker, 12.0).requests
+    assert (row.age_ms, row.phase_ms) == (2000, 500)
+
+
+def test_a_snapshot_tells_everything_again_and_starts_the_deltas_afresh() -> None:
+    tracker = Tracker()
+    tracker.add(request("r1"), "job", "aGludA==", 0.0)
+    tracker.add(request("r2"), "", "", 0.0)
+    poll(tracker)
+    tracker.finish("r2", "stop", 0.0)
+    snapshot = tracker.snapshot(SHAPE, Counters(), nothing_saved, 0.0)
+    assert [(row.request_id, row.hint) for row in snapshot.requests] == [("r1", "aGludA==")]
+    after = poll(tracker)
+    assert (after.requests, after.finished) == ((), ())
+
+
+def test_an_ending_is_told_once_with_its_first_token_time() -> None:
+    tracker = Tracker()
+    tracked = tracker.add(request(), "job", "", 1.0)
+    tracked.request.num_output_tokens = 1
+    tracker.see_tokens({"r1"}, 1.25)
+    tracked.request.num_output_tokens = 4
+    tracker.finish("r1", "length", 3.0)
+    (row,) = poll(tracker, 3.0).finished
+    assert (row.reason, row.generated_tokens, row.ttft_ms, row.age_ms) == ("length", 4, 250, 2000)
+    assert poll(tracker).finished == ()
+
+
+def test_an_ending_without_a_token_has_no_first_token_time() -> None:
+    tracker = Tracker()
+    tracker.add(request(), "job", "", 1.0)
+    tracker.finish("r1", "abort", 3.0)
+    assert poll(tracker).finished[0].ttft_ms == 0
+
+
+def test_a_job_ends_with_its_last_request() -> None:
+    tracker = Tracker()
+    tracker.add(request("r1"), "job", "", 0.0)
+    tracker.add(request("r2"), "job", "", 0.0)
+    assert tracker.finish("r1", "stop", 0.0) is None
+    assert tracker.finish("r2", "stop", 0.0) == "job"
+    assert tracker.jobs == {}
+
+
+def test_buffers_stay_bounded_when_nobody_polls() -> None:
+    tracker = Tracker()
+    for index in range(FINISHED_KEPT + 10):
+        tracker.add(request(f"r{index}"), f"j{index}", "", 0.0)
+        tracker.finish(f"r{index}", "stop", 0.0)
+        tracker.step(StepRow(index, 0, 1, 1))
+    answer = poll(tracker)
+    assert (len(answer.finished), len(answer.steps)) == (FINISHED_KEPT, MAX_STEPS_PER_POLL)
+    assert answer.steps[-1].duration_us == FINISHED_KEPT + 9
+    assert tracker.requests == {}
