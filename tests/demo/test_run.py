@@ -1,0 +1,118 @@
+"""What `make run` says, from numbers alone."""
+
+import json
+
+import pytest
+
+from tests.cluster.errors import ClusterError
+from tests.tools import run_cluster, run_forward, run_report
+from tests.tools.run_report import NOTHING, Answer, PodNumbers
+
+STATUS = {
+    "admission": {"requests": "12", "failed_open": "1"},
+    "counters": {"preemptions_rank": "3", "preemptions_memory": "1", "restores": "4", "steps": "900"},
+}
+METRICS = """# HELP alise_scheduler_answer_tokens_total Output tokens of answers that ended
+# TYPE alise_scheduler_answer_tokens_total counter
+alise_scheduler_answer_tokens_total{kind="predicted"} 300.0
+alise_scheduler_answer_tokens_total{kind="real"} 250.0
+# HELP alise_scheduler_requests_ended_total Engine requests that ended
+# TYPE alise_scheduler_requests_ended_total counter
+alise_scheduler_requests_ended_total{reason="stop"} 4.0
+alise_scheduler_requests_ended_total{reason="length"} 6.0
+alise_scheduler_requests_ended_total{reason="abort"} 2.0
+"""
+
+
+def test_a_pods_numbers_come_from_its_status_and_its_sidecars_metrics() -> None:
+    assert run_report.pod_numbers(STATUS, METRICS) == PodNumbers(12, 1, 4, 4, 0, 10, 300.0, 250.0)
+
+
+def test_a_pod_that_did_nothing_yet_has_zeros() -> None:
+    assert run_report.pod_numbers({}, "") == NOTHING
+
+
+def test_numbers_since_an_earlier_look() -> None:
+    earlier = PodNumbers(2, 1, 0, 0, 0, 5, 100.0, 50.0)
+    assert run_report.pod_numbers(STATUS, METRICS).since(earlier) == PodNumbers(10, 0, 4, 4, 0, 5, 200.0, 200.0)
+
+
+def test_the_table_of_pods() -> None:
+    pods = {"tiny-b": NOTHING, "tiny-a": PodNumbers(12, 1, 4, 3, 1, 10, 300.0, 250.0)}
+    assert run_report.pods_table(pods) == (
+        "  pod      requests   unranked   preempted   restored   recomputed   tokens predicted   tokens real\n"
+        "  ------   --------   --------   ---------   --------   ----------   ----------------   -----------\n"
+        "  tiny-a         12          1           4          3            1                 30            25\n"
+        "  tiny-b          0          0           0          0            0                  -             -"
+    )
+
+
+def test_the_table_of_answers() -> None:
+    answers = [Answer("long", 0.1, 2.1, 201), Answer("short", 0.05, 0.05, 1), Answer("long", 0.3, 2.3, 401)]
+    assert run_report.answers_table(answers) == (
+        "  requests   n   TTFT median   TTFT worst   tokens/s each\n"
+        "  --------   -   -----------   ----------   -------------\n"
+        "  long       2        200 ms       300 ms             150\n"
+        "  short      1         50 ms        50 ms               -"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ready", "condition", "words"),
+    [
+        pytest.param(0, {}, "tiny: the operator has not seen it yet", id="before the operator spoke"),
+        pytest.param(
+            1,
+            {"reason": "Starting", "message": "one pod loads\nmore"},
+            "tiny: 1 of 2 pods ready; Starting: one pod loads",
+            id="while it starts",
+        ),
+    ],
+)
+def test_the_line_that_one_waits_with(ready: int, condition: dict[str, str], words: str) -> None:
+    assert run_cluster.progress_line(ready, 2, condition) == words
+
+
+@pytest.mark.parametrize(
+    ("registry", "image"),
+    [
+        pytest.param(None, "docker.io/alise/operator:dev", id="our cluster has them under their own names"),
+        pytest.param("ghcr.io/me", "ghcr.io/me/alise-operator:dev", id="a user's cluster pulls them from the registry"),
+    ],
+)
+def test_image_names_in_manifests(registry: str | None, image: str) -> None:
+    assert run_cluster.with_registry("image: docker.io/alise/operator:dev", ["operator"], registry) == f"image: {image}"
+
+
+def test_an_old_api_server_gets_the_crd_without_validation_rules() -> None:
+    crd = "kind: A\nspec:\n  x-kubernetes-validations: [{rule: a}]\n  list:\n  - x-kubernetes-validations: []\n    b: 1\n---\nkind: B\n"
+    documents = [json.loads(part) for part in run_cluster.without_rules(crd).split("---\n")]
+    assert documents == [{"kind": "A", "spec": {"list": [{"b": 1}]}}, {"kind": "B"}]
+
+
+@pytest.mark.parametrize(("version", "minor"), [("v1.20.2", 20), ("v1.29.1-gke.3", 29), ("1.33+", 33)])
+def test_the_api_servers_version(version: str, minor: int) -> None:
+    assert run_cluster.minor_version(version) == minor
+
+
+def test_a_version_that_is_none_is_told() -> None:
+    with pytest.raises(ClusterError, match="calls its version 'next'"):
+        run_cluster.minor_version("next")
+
+
+@pytest.mark.parametrize(
+    ("said", "port"),
+    [
+        pytest.param("Forwarding from 127.0.0.1:34567 -> 8000\nForwarding from [::1]:34567 -> 8000\n", 34567, id="kubectl forwards"),
+        pytest.param("error: unable to forward port because pod is not running\n", None, id="kubectl complains"),
+    ],
+)
+def test_the_port_that_kubectl_forwards(said: str, port: int | None) -> None:
+    assert run_forward.forwarded_port(said) == port
+
+
+def test_the_next_commands_can_be_typed_as_they_are() -> None:
+    text = run_report.next_commands("/k", "http://127.0.0.1:8080", "tiny.test", None, "make cluster-down")
+    assert "  export KUBECONFIG=/k\n" in text
+    assert "curl -N http://127.0.0.1:8080/v1/chat/completions -H 'Host: tiny.test'" in text
+    assert text.endswith("  make cluster-down")

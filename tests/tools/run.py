@@ -1,0 +1,203 @@
+"""`make run`: from nothing to a streamed answer through the ingress, from two replicas.
+
+On Debian 12 as root it brings up a real cluster, builds and imports the images; with `KUBECONFIG` set it uses that cluster. Without a
+terminal it ends after the report and leaves the cluster up; at a terminal it keeps the ingress open until Ctrl-C, which takes down what
+this run brought up. `make cluster-down` always does.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+from openai import OpenAI
+
+from alise_contract.names import SCHEDULER_HTTP_PORT
+from tests.cluster import cluster
+from tests.cluster.errors import ClusterError
+from tests.cluster.gateway.controller import Gateway
+from tests.cluster.progress import say
+from tests.cluster.state import named
+from tests.e2e.support import Resource, openai_client
+from tests.tools import run_cluster
+from tests.tools.run_cluster import NAME, NAMESPACE, Target
+from tests.tools.run_forward import forwarded
+from tests.tools.run_report import NOTHING, Answer, PodNumbers, answers_table, next_commands, pod_numbers, pods_table
+
+HOST = "tiny.alise.test"
+MODEL = "tiny"
+REPLICAS = 2
+LONG_TOKENS = 250
+SHORT_TOKENS = 8
+LONG_REQUESTS = 12
+SHORT_REQUESTS = 12
+KINDS: tuple[tuple[str, int], ...] = (("long", LONG_TOKENS), ("short", SHORT_TOKENS))
+ANSWER_SECONDS = 300.0
+ROUTED_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ingress:
+    """How clients come in: a URL for each door (one, unless pods are forwarded), and whether the test gateway holds it open."""
+
+    urls: tuple[str, ...]
+    gateway: bool
+
+
+def main() -> int:
+    """Returns the exit status."""
+    # SIGTERM cleans up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, _interrupt)
+    began = time.monotonic()
+    target: Target | None = None
+    try:
+        target = run_cluster.bring_up()
+        demonstrate(target, began)
+    except ClusterError as error:
+        say(f"\n{error}")
+        return 1
+    except KeyboardInterrupt:
+        say("\ninterrupted")
+        if target is not None and target.started_here:
+            cluster.down(named())
+        elif target is not None:
+            say("the cluster was up before and stays up; `make cluster-down` takes it down")
+        return 130
+    return 0
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def demonstrate(target: Target, began: float) -> None:
+    """Everything after the cluster is up."""
+    run_cluster.install(target)
+    run_cluster.apply_sample(target)
+    run_cluster.wait_ready(target, 1)
+    resource = Resource(target.access, NAME)
+    with ingress(target, resource) as way_in:
+        say(f"\nA chat completion, streamed through {way_in.urls[0]} (Host: {HOST}). The weights are random, so the text is noise:\n")
+        wait_routed(way_in)
+        answers = [ask(way_in.urls[0], "first", "Hello! Who are you?", 60, show=True)]
+        say(f"\n\n  first token {time.monotonic() - began - answers[0].seconds + answers[0].first_token_seconds:.0f} s after the start\n")
+    run_cluster.scale(target, REPLICAS)
+    run_cluster.wait_ready(target, REPLICAS)
+    with ingress(target, resource) as way_in:
+        before = read_pods(resource)
+        say(f"\n{LONG_REQUESTS} long and then {SHORT_REQUESTS} short answers at the same time, over {REPLICAS} pods …")
+        answers += load(way_in)
+        after = {pod: numbers.since(before.get(pod, NOTHING)) for pod, numbers in read_pods(resource).items()}
+        report(target, way_in, answers, after)
+        if sys.stdin.isatty() and way_in.gateway:
+            say(f"\nThe ingress stays open at {way_in.urls[0]}. Ctrl-C ends it and what this run brought up.")
+            threading.Event().wait()
+
+
+@contextmanager
+def ingress(target: Target, resource: Resource) -> Iterator[Ingress]:
+    """The test gateway before our cluster; before a user's cluster its own ingress (`INGRESS_URL`), or a forwarded port for each pod."""
+    with ExitStack() as stack:
+        own_url = os.environ.get("INGRESS_URL")
+        if not target.own:
+            gateway = stack.enter_context(Gateway(target.access.kubeconfig))
+            yield Ingress((gateway.url,), gateway=True)
+        elif own_url:
+            yield Ingress((own_url.rstrip("/"),), gateway=False)
+        else:
+            say("INGRESS_URL is not set (the address of your ingress controller), so each pod is reached with `kubectl port-forward`")
+            urls = [stack.enter_context(forwarded(target.access, pod)) for pod in resource.ready_pods()]
+            yield Ingress(tuple(urls), gateway=False)
+
+
+def wait_routed(way_in: Ingress) -> None:
+    """Until the ingress answers for the host. Raises ClusterError past the deadline."""
+    client = openai_client(way_in.urls[0], HOST, timeout_seconds=10)
+    ends = time.monotonic() + ROUTED_SECONDS
+    while True:
+        try:
+            client.models.list()
+            return
+        except Exception as error:
+            if time.monotonic() > ends:
+                raise ClusterError(f"{way_in.urls[0]} does not answer for {HOST} after {ROUTED_SECONDS:.0f} s: {error}") from error
+        time.sleep(0.2)
+
+
+def ask(url: str, kind: str, prompt: str, tokens: int, show: bool = False) -> Answer:
+    """Stream one answer of exactly this many tokens. Raises ClusterError when it is cut."""
+    client: OpenAI = openai_client(url, HOST, timeout_seconds=ANSWER_SECONDS)
+    began = time.monotonic()
+    first: float | None = None
+    count = 0
+    stream = client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": prompt}],
+        max_tokens=tokens,
+        stream=True,
+        stream_options={"include_usage": True},
+        extra_body={"ignore_eos": True},
+    )
+    for chunk in stream:
+        if chunk.usage is not None:
+            count = chunk.usage.completion_tokens
+        if chunk.choices and chunk.choices[0].delta.content:
+            first = first or time.monotonic() - began
+            if show:
+                print(chunk.choices[0].delta.content, end="", flush=True)
+    seconds = time.monotonic() - began
+    if first is None or count != tokens:
+        raise ClusterError(
+            f"an answer of {tokens} tokens ended after {count}; `kubectl logs -l alise.dev/engine={NAME} -c engine` may say why"
+        )
+    return Answer(kind, first, seconds, count)
+
+
+def load(way_in: Ingress) -> list[Answer]:
+    """Long answers take every slot of both pods, short ones come while they run."""
+    with ThreadPoolExecutor(LONG_REQUESTS + SHORT_REQUESTS) as pool:
+
+        def url(index: int) -> str:
+            return way_in.urls[index % len(way_in.urls)]
+
+        # A few of each first, so that the predictor has seen both kinds.
+        taught = [pool.submit(ask, url(i), f"learning, {kind}", _prompt(kind, i), tokens) for i, (kind, tokens) in enumerate(KINDS * 4)]
+        answers = [future.result() for future in taught]
+        longs = [pool.submit(ask, url(i), "long", _prompt("long", i), LONG_TOKENS) for i in range(LONG_REQUESTS)]
+        time.sleep(0.5)
+        shorts = [pool.submit(ask, url(i), "short", _prompt("short", i), SHORT_TOKENS) for i in range(SHORT_REQUESTS)]
+        return answers + [future.result() for future in (*longs, *shorts)]
+
+
+def _prompt(kind: str, index: int) -> str:
+    return f"Write a long story about river number {index}." if kind == "long" else f"Yes or no: is {index} even?"
+
+
+def read_pods(resource: Resource) -> Mapping[str, PodNumbers]:
+    """Every ready pod's numbers, through the API server."""
+    found = {}
+    for pod in resource.ready_pods():
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:{SCHEDULER_HTTP_PORT}/proxy/metrics"
+        found[pod] = pod_numbers(resource.status(pod), resource.access.kubectl("get", "--raw", path))
+    return found
+
+
+def report(target: Target, way_in: Ingress, answers: Sequence[Answer], pods: Mapping[str, PodNumbers]) -> None:
+    """Print the tables and what to type next. Raises ClusterError when a pod answered nothing."""
+    print(f"\n{answers_table(answers)}\n\n{pods_table(pods)}\n", flush=True)
+    idle = [name for name, numbers in pods.items() if numbers.requests == 0]
+    if idle or len(pods) < REPLICAS:
+        raise ClusterError(f"requests should have reached {REPLICAS} pods; without any: {', '.join(idle) or 'a pod that is gone'}")
+    gateway = "python -m tests.cluster.gateway --port 8080   # in .venv: opens the ingress again" if way_in.gateway else None
+    url = "http://127.0.0.1:8080" if way_in.gateway else way_in.urls[0]
+    print(next_commands(str(target.access.kubeconfig), url, HOST, gateway, None if target.own else "make cluster-down"), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

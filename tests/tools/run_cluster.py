@@ -1,0 +1,203 @@
+"""The parts of `make run` that touch the cluster: bring it up, fill it, install the operator, apply the sample, wait."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster import cluster, image_build, images, packages
+from tests.cluster.access import Access, user_cluster
+from tests.cluster.cluster import Tier
+from tests.cluster.errors import ClusterError, UnsupportedMachine
+from tests.cluster.progress import say, step
+from tests.cluster.state import named
+from tests.e2e.support import Resource
+
+ROOT = Path(__file__).resolve().parents[2]
+MANIFESTS = ROOT / "manifests"
+SAMPLE = MANIFESTS / "samples" / "tiny.yaml"
+NAMESPACE = "default"
+NAME = "tiny"
+READY_SECONDS = 420.0
+ROLLOUT_SECONDS = 180
+POLL_SECONDS = 0.5
+NEEDS = (
+    "`make run` needs root on Debian 12 with 2 cores and 12 GiB, or a cluster of yours (KUBECONFIG=...) with a registry that it can pull "
+    "from (IMAGE_REGISTRY=host/name); `make serve` runs without Kubernetes."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the demo runs. `started_here`: this run brought the cluster up, so an interrupt takes it down."""
+
+    access: Access
+    own: bool
+    started_here: bool
+    registry: str | None
+
+
+class ImageBuild:
+    """`make images` in a process of its own, beside the start of the cluster: both are minutes of work when nothing is cached."""
+
+    def __init__(self) -> None:
+        """Start it; its lines appear as they come."""
+        argv = [sys.executable, "-m", "tests.cluster.image_build"]
+        self._process = subprocess.Popen(
+            argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self._reader = threading.Thread(target=self._show, daemon=True)
+        self._tail: list[str] = []
+        self._reader.start()
+
+    def _show(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._tail.append(line)
+            say(f"    images: {line.rstrip()}")
+
+    def wait(self, timeout_seconds: float = 3600.0) -> None:
+        """Raises ClusterError when the build failed."""
+        status = self._process.wait(timeout_seconds)
+        self._reader.join()
+        if status != 0:
+            raise ClusterError("the images could not be built, see above")
+
+    def stop(self) -> None:
+        """End it if it still runs."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(30)
+
+
+def bring_up() -> Target:
+    """The user's own cluster, or ours with the images in it. Raises ClusterError; UnsupportedMachine says what is needed."""
+    registry = os.environ.get("IMAGE_REGISTRY") or None
+    if user_cluster() is not None:
+        access = Access(Path(user_cluster() or ""))
+        if registry:
+            image_build.push(image_build.build(), registry)
+        else:
+            say("IMAGE_REGISTRY is not set: your cluster must have alise's images already (`make images` prints how to load them)")
+        return Target(access, own=True, started_here=False, registry=registry)
+    try:
+        packages.require_supported_machine()
+    except UnsupportedMachine:
+        raise UnsupportedMachine(NEEDS) from None
+    building = ImageBuild()
+    state = named()
+    started_here = not cluster.status(state).up
+    try:
+        access = cluster.up(state, Tier.NODE)
+        building.wait()
+        archives = [Path(built.archive) for built in image_build.build() if built.archive]
+        imported = images.import_images(state, archives)
+    except BaseException:
+        building.stop()
+        if started_here:
+            cluster.down(state)
+        raise
+    target = Target(access, own=False, started_here=started_here, registry=None)
+    if imported and not started_here:
+        forget_old_pods(target)
+    return target
+
+
+def forget_old_pods(target: Target) -> None:
+    """In a cluster that was up, pods of images with the same name and other content are started again."""
+    target.access.kubectl("delete", "alise", NAME, "-n", NAMESPACE, "--ignore-not-found", "--wait=true", timeout_seconds=READY_SECONDS)
+    target.access.kubectl("-n", "alise-system", "delete", "deployment", "alise-operator", "--ignore-not-found", "--wait=true")
+
+
+def with_registry(text: str, built: Sequence[str], registry: str | None) -> str:
+    """A manifest's text with our images' names as they are in the user's registry."""
+    if registry is None:
+        return text
+    for name in built:
+        text = text.replace(f"docker.io/alise/{name}:dev", image_build.IMAGES[name].pushed(registry))
+    return text
+
+
+def without_rules(crd_text: str) -> str:
+    """The CRD without its validation rules, for API servers before 1.25, whose kubectl schema refuses them."""
+    import yaml
+
+    def strip(item: object) -> object:
+        if isinstance(item, dict):
+            return {key: strip(value) for key, value in item.items() if key != "x-kubernetes-validations"}
+        return [strip(value) for value in item] if isinstance(item, list) else item
+
+    return "---\n".join(json.dumps(strip(document)) + "\n" for document in yaml.safe_load_all(crd_text) if document)
+
+
+def minor_version(version: str) -> int:
+    """20 of "v1.20.2" or "1.29+". Raises ClusterError when the API server's version is no such text."""
+    found = re.match(r"v?1\.(\d+)", version)
+    if not found:
+        raise ClusterError(f"the API server calls its version {version!r}, which is not like v1.29.0")
+    return int(found.group(1))
+
+
+def install(target: Target) -> None:
+    """CRD, RBAC and operator, as `kubectl apply -k manifests` does, and wait until the operator runs."""
+    access = target.access
+    with step("kubectl apply -k manifests"):
+        text = with_registry(access.kubectl("kustomize", str(MANIFESTS)), list(image_build.IMAGES), target.registry)
+        if minor_version(access.get("/version")["gitVersion"]) < 25:
+            text = without_rules(text)
+        access.kubectl("apply", "-f", "-", text_in=text)
+        access.kubectl("wait", "--for=condition=Established", "crd/aliseengines.alise.dev", "--timeout=30s")
+    with step("operator is ready"):
+        wait = f"--timeout={ROLLOUT_SECONDS}s"
+        access.kubectl("-n", "alise-system", "rollout", "status", "deployment/alise-operator", wait, timeout_seconds=ROLLOUT_SECONDS + 10)
+
+
+def apply_sample(target: Target) -> None:
+    """`kubectl apply -f manifests/samples/tiny.yaml`; of one that is there already the number of replicas is put back."""
+    text = with_registry(SAMPLE.read_text(encoding="utf-8"), list(image_build.IMAGES), target.registry)
+    with step(f"kubectl apply -f {SAMPLE.relative_to(ROOT)}"):
+        target.access.kubectl("apply", "-n", NAMESPACE, "-f", "-", text_in=text)
+
+
+def scale(target: Target, replicas: int) -> None:
+    """`kubectl scale`."""
+    with step(f"kubectl scale alise/{NAME} --replicas={replicas}"):
+        target.access.kubectl("scale", "-n", NAMESPACE, f"alise/{NAME}", f"--replicas={replicas}")
+
+
+def wait_ready(target: Target, replicas: int) -> None:
+    """Wait until this many pods serve, with a line that lives. Raises ClusterError with the resource's own words at the deadline."""
+    resource = Resource(target.access, NAME)
+    began = time.monotonic()
+    shown = ""
+    while True:
+        ready = resource.ready_pods()
+        condition = resource.condition("Ready")
+        waited = time.monotonic() - began
+        line = progress_line(len(ready), replicas, condition)
+        if sys.stderr.isatty():
+            print(f"\r\033[K  {line} ({waited:.0f} s)", end="", file=sys.stderr, flush=True)
+        elif line != shown:
+            say(f"  {waited:4.0f} s  {line}")
+        shown = line
+        if condition.get("status") == "True" and len(ready) == replicas == len(resource.pods()):
+            break
+        if waited > READY_SECONDS:
+            pods = target.access.kubectl("get", "pods", "-n", NAMESPACE, "-o", "wide")
+            raise ClusterError(f"{NAME} was not ready after {READY_SECONDS:.0f} s: {line}\n{resource.describe()}\n{pods}")
+        time.sleep(POLL_SECONDS)
+    if sys.stderr.isatty():
+        say("")
+
+
+def progress_line(ready: int, wanted: int, condition: dict[str, str]) -> str:
+    """What is told while one waits."""
+    if not condition:
+        return f"{NAME}: the operator has not seen it yet"
+    return f"{NAME}: {ready} of {wanted} pods ready; {condition['reason']}: {condition['message'].splitlines()[0][:110]}"
