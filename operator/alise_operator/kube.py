@@ -7,6 +7,7 @@ tried again), what is not there is Gone.
 import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,8 +131,7 @@ class HttpKube:
             except Gone:
                 continue
             apis |= {f"{group_version}/{one['kind']}" for one in served["resources"] if "/" not in one["name"]}
-        # Managed clusters write "29+".
-        major, minor = (int("".join(filter(str.isdigit, version[key])) or 0) for key in ("major", "minor"))
+        major, minor = _parse_version(str(version.get("gitVersion", "")))
         return Cluster(minor, frozenset(apis), images, major)
 
     async def _call(
@@ -161,6 +161,14 @@ class HttpKube:
             raise ClusterError(f"{request}: the API server cannot be reached: {error}") from error
         metrics.API_REQUESTS.labels(method, f"{response.status // 100}xx").inc()
         return _answer(request, response.status, content)
+
+
+def _parse_version(git_version: str) -> tuple[int, int]:
+    """v1.29.4-gke.1 -> (1, 29). The fields `major` and `minor` are empty or "29+" in some builds."""
+    parts = re.match(r"v?(\d+)\.(\d+)", git_version)
+    if parts is None:
+        raise ClusterError(f"the API server's version {git_version!r} cannot be read")
+    return int(parts[1]), int(parts[2])
 
 
 def _answer(request: str, status: int, content: bytes) -> Manifest:

@@ -5,6 +5,7 @@ is decided in status.py.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -134,8 +135,11 @@ def view_pod(pod: Manifest) -> Pod:
 def view_report(text: str) -> PodReport:
     """Raises ValueError when the text is no StatusReport; fields of newer contracts are ignored."""
     try:
-        report = json_format.Parse(text, StatusReport(), ignore_unknown_fields=True)
-    except json_format.ParseError as error:
+        told = json.loads(text)
+        if not isinstance(told, dict):
+            raise ValueError(f"expected an object, got {type(told).__name__}")
+        report = json_format.ParseDict(told, StatusReport(), ignore_unknown_fields=True)
+    except (ValueError, json_format.ParseError) as error:
         raise ValueError(f"the pod's status cannot be read: {_words(str(error))}") from error
     return PodReport(
         contract_version=report.contract_version,

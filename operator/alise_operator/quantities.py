@@ -4,15 +4,15 @@ import re
 from decimal import Decimal
 from typing import Final
 
-PATTERN: Final = r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
-_PARTS: Final = re.compile(r"^[+]?(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?$")
+PATTERN: Final = r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?$"
+_PARTS: Final = re.compile(r"[+]?(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?")
 _BINARY: Final = {f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)}
 _DECIMAL: Final = {letter: Decimal(1000) ** power for power, letter in zip((-3, -2, -1, 1, 2, 3, 4, 5, 6), "numkMGTPE", strict=True)}
 
 
 def parse_quantity(text: str) -> Decimal:
     """The number a quantity stands for. Raises ValueError when it is none (or negative)."""
-    parts = _PARTS.match(text)
+    parts = _PARTS.fullmatch(text)
     if parts is None:
         raise ValueError(f"{text!r} is not a quantity such as 500m, 2 or 4Gi")
     number, suffix = Decimal(parts["number"]), parts["suffix"]

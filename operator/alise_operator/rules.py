@@ -62,6 +62,7 @@ _UNSUPPORTED_FLAGS: Final = {
     "data-parallel-backend": "data parallel engines are not supported; use spec.replicas",
     "data-parallel-hybrid-lb": "data parallel engines are not supported; use spec.replicas",
     "data-parallel-external-lb": "data parallel engines are not supported; use spec.replicas",
+    "data-parallel-multi-port-external-lb": "data parallel engines are not supported; use spec.replicas",
     "speculative-config": "speculative decoding is not supported",
     "spec-method": "speculative decoding is not supported",
     "spec-model": "speculative decoding is not supported",

@@ -32,6 +32,11 @@ class WorkQueue(Generic[K]):
         self._failures: dict[K, int] = {}
         self._timers: dict[K, Timer] = {}
 
+    @property
+    def waiting(self) -> int:
+        """Keys that nobody works on yet."""
+        return len(self._waiting)
+
     def add(self, key: K) -> None:
         """Asks for a reconcile of the key now."""
         if key in self._working:
@@ -39,14 +44,14 @@ class WorkQueue(Generic[K]):
         elif key not in self._waiting:
             self._waiting.add(key)
             self._ready.put_nowait(key)
-            metrics.QUEUE_LENGTH.set(self._ready.qsize())
+            metrics.QUEUE_LENGTH.set(self.waiting)
 
     async def take(self) -> K:
         """The next key; the caller must call `done` with it."""
         key = await self._ready.get()
         self._waiting.discard(key)
         self._working.add(key)
-        metrics.QUEUE_LENGTH.set(self._ready.qsize())
+        metrics.QUEUE_LENGTH.set(self.waiting)
         return key
 
     def done(self, key: K) -> None:

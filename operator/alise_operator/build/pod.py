@@ -20,7 +20,7 @@ from alise_contract.names import (
 )
 from alise_operator.build.meta import Manifest, Owner, labels, selector
 from alise_operator.cluster import Cluster
-from alise_operator.quantities import format_bytes, parse_quantity
+from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
 from alise_operator.rules import KV_SPACE_ENV, SOCKET_VOLUME_BYTES, cpu_kv_space_gib, needed_memory_bytes, shared_memory_bytes
 from alise_operator.spec import Engine, Resources, Spec
 
@@ -83,7 +83,9 @@ def engine_args(spec: Spec) -> list[str]:
     """Arguments of `alise-engine`."""
     model, engine = spec.model, spec.engine
     args = ["serve", model.uri, "--host", "0.0.0.0", "--port", str(ENGINE_PORT), "--served-model-name", model.served_name or model.uri]
-    args += ["--alise-host-memory", spec.kv_offload.host_memory, "--alise-kv-codec", spec.kv_offload.quantization]
+    # In a spelling that needs no exponents or fractions: the engine's parser takes fewer than Kubernetes'.
+    host_memory = format_bytes(quantity_bytes(spec.kv_offload.host_memory))
+    args += ["--alise-host-memory", host_memory, "--alise-kv-codec", spec.kv_offload.quantization]
     optional = {
         "--revision": model.revision,
         "--tensor-parallel-size": engine.tensor_parallel_size if engine.tensor_parallel_size > 1 else None,

@@ -1,0 +1,78 @@
+"""Specs and cluster objects for tests; what does not matter to a test has a value here."""
+
+from typing import Any
+
+from alise_operator.build import Owner
+from alise_operator.cluster import Cluster
+from alise_operator.observe import Pod, PodReport, Workload
+from alise_operator.spec import Spec, parse
+
+OWNER = Owner("tiny", "default", "uid-tiny")
+GATEWAY_API = "gateway.networking.k8s.io/v1/HTTPRoute"
+CURRENT = Cluster(34, frozenset({"policy/v1/PodDisruptionBudget", GATEWAY_API}))
+OLD = Cluster(20, frozenset({"policy/v1beta1/PodDisruptionBudget"}))
+
+
+def raw_spec(**changes: Any) -> dict[str, Any]:
+    """The `spec` of a small CPU engine as a user writes it."""
+    return {"model": {"uri": "/models/tiny"}, "engine": {"device": "cpu"}} | changes
+
+
+def make_spec(**changes: Any) -> Spec:
+    return parse(raw_spec(**changes))
+
+
+def make_workload(**changes: Any) -> Workload:
+    """A Deployment whose only pod is ready."""
+    fields: dict[str, Any] = {"observed": True, "desired": 1, "replicas": 1, "updated": 1, "ready": 1, "stalled": False}
+    return Workload(**(fields | changes))
+
+
+def make_report(**changes: Any) -> PodReport:
+    """What a pod says when all is well."""
+    fields: dict[str, Any] = {
+        "contract_version": 1,
+        "sidecar_connected": True,
+        "plan_fresh": True,
+        "refused_contract_version": 0,
+        "recent_requests": 0,
+        "recent_failed_open": 0,
+        "failed_open_reasons": (),
+        "host_limit_bytes": 1 << 30,
+        "host_used_bytes": 0,
+    }
+    return PodReport(**(fields | changes))
+
+
+def make_pod(**changes: Any) -> Pod:
+    """A ready pod with a good report."""
+    fields: dict[str, Any] = {
+        "name": "tiny-1",
+        "uid": "uid-1",
+        "address": "10.0.0.1",
+        "ready": True,
+        "terminating": False,
+        "silent": False,
+        "report": make_report(),
+    }
+    return Pod(**(fields | changes))
+
+
+def pod_object(
+    *,
+    ready: bool = False,
+    containers: list[dict[str, Any]] | None = None,
+    conditions: list[dict[str, Any]] | None = None,
+    phase: str = "Pending",
+    deleted: bool = False,
+) -> dict[str, Any]:
+    """A pod as the API server gives it."""
+    meta: dict[str, Any] = {"name": "tiny-1", "uid": "uid-1"} | ({"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {})
+    given = conditions or [{"type": "PodScheduled", "status": "True"}]
+    status = {
+        "phase": phase,
+        "podIP": "10.0.0.1",
+        "conditions": [*given, {"type": "Ready", "status": "True" if ready else "False"}],
+        "containerStatuses": containers or [],
+    }
+    return {"metadata": meta, "status": status}

@@ -1,0 +1,41 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.control_plane import ControlPlane
+from tests.operator.control_plane import Engine, OperatorProcess, install, running_operator
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    with ControlPlane() as cp:
+        install(cp)
+        yield cp
+
+
+@pytest.fixture(scope="session")
+def operator(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    with running_operator(control_plane, tmp_path_factory.mktemp("operator")) as process:
+        yield process
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own; it is deleted at the end without waiting."""
+    name = f"t-{abs(hash(request.node.nodeid)) % 10**10}"
+    control_plane.access.kubectl("create", "namespace", name)
+    yield name
+    control_plane.access.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def engine(control_plane: ControlPlane, operator: OperatorProcess, namespace: str) -> Engine:
+    """An engine that is not applied yet, with the operator running."""
+    assert operator.process.poll() is None
+    return Engine(control_plane.access, namespace)
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    return tmp_path

@@ -1,0 +1,175 @@
+"""A real API server with the real operator process against it, running with the rights of its own ServiceAccount and no others."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from alise_operator.crd import custom_resource_definition
+from tests.cluster.access import Access
+from tests.cluster.control_plane import ControlPlane
+
+REPOSITORY = Path(__file__).parents[2]
+MANIFESTS = REPOSITORY / "manifests"
+CONTAINERS = ("engine", "scheduler")
+T = TypeVar("T")
+Object = dict[str, Any]
+
+
+def eventually(what: str, probe: Callable[[], T | None], *, seconds: float = 60.0) -> T:
+    """The first true answer of the probe. Raises AssertionError that says what did not happen, and the last answer."""
+    deadline, last = time.monotonic() + seconds, None
+    while time.monotonic() < deadline:
+        last = probe()
+        if last:
+            return last
+        time.sleep(0.1)
+    raise AssertionError(f"within {seconds:.0f} s: {what}; last seen: {last!r}")
+
+
+def install(cp: ControlPlane) -> None:
+    """CRD and RBAC as a user installs them; without CEL rules, which kubectl refuses on old servers."""
+    minor = int(cp.access.get("/version")["gitVersion"].split(".")[1])
+    cp.access.apply(custom_resource_definition(validation_rules=minor >= 25))
+    cp.access.kubectl("wait", "--for=condition=Established", "crd/aliseengines.alise.dev", "--timeout=30s")
+    for name in ("namespace", "rbac"):
+        cp.access.kubectl("apply", "-f", str(MANIFESTS / "operator" / f"{name}.yaml"))
+
+
+@contextmanager
+def running_operator(cp: ControlPlane, folder: Path) -> Iterator["OperatorProcess"]:
+    """The operator, as its ServiceAccount, from here to the end of the block."""
+    log = folder / f"operator-{time.monotonic_ns()}.log"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("KUBERNETES_")}
+    env |= {
+        "KUBECONFIG": str(cp.kubeconfig_for("alise-system", "alise-operator")),
+        "ALISE_HTTP_HOST": "127.0.0.1",
+        "ALISE_HTTP_PORT": "0",
+        "ALISE_RESYNC_SECONDS": "1",
+    }
+    with log.open("wb") as out:
+        process = subprocess.Popen([sys.executable, "-m", "alise_operator"], env=env, stdout=out, stderr=out)
+        try:
+            operator = OperatorProcess(process, log)
+            eventually("the operator serves", operator.port)
+            yield operator
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(timeout=10)
+
+
+class OperatorProcess:
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    def lines(self) -> list[Object]:
+        """Its log, one JSON object per line."""
+        return [json.loads(line) for line in self._log.read_text().splitlines() if line]
+
+    def port(self) -> int | None:
+        if self.process.poll() is not None:
+            raise AssertionError(f"the operator ended with {self.process.returncode}: {self._log.read_text()[-3000:]}")
+        text = self._log.read_text()
+        started = [json.loads(line) for line in text.splitlines() if '"operator started"' in line]
+        return int(started[0]["port"]) if started else None
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port()}{path}", timeout=5) as answer:
+            return str(answer.read().decode())
+
+
+class Engine:
+    """One AliseEngine in a namespace of its own, and what the cluster holds around it."""
+
+    def __init__(self, access: Access, namespace: str, name: str = "tiny") -> None:
+        self.access, self.namespace, self.name = access, namespace, name
+
+    def kubectl(self, *arguments: str, text_in: str | None = None) -> str:
+        return self.access.kubectl("-n", self.namespace, *arguments, text_in=text_in)
+
+    def apply(self, **changes: Any) -> None:
+        """The CPU sample with some fields of its spec replaced."""
+        resource = yaml.safe_load((MANIFESTS / "samples" / "tiny.yaml").read_text())
+        resource["metadata"]["name"] = self.name
+        resource["spec"] |= changes
+        self.kubectl("apply", "-f", "-", text_in=json.dumps(resource))
+
+    def patch(self, spec: Object) -> None:
+        self.kubectl("patch", f"alise/{self.name}", "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def get(self) -> Object:
+        return self.one("aliseengines.alise.dev")
+
+    def one(self, kind: str) -> Object:
+        """The object of the kind that is named like the engine; empty when there is none."""
+        text = self.kubectl("get", kind, self.name, "-o", "json", "--ignore-not-found")
+        found: Object = json.loads(text) if text.strip() else {}
+        return found
+
+    def child(self, kind: str) -> Object:
+        return eventually(f"{kind} {self.name} exists", lambda: self.one(kind) or None)
+
+    def condition(self, kind: str) -> Object:
+        found = self.get().get("status", {}).get("conditions", ())
+        return next((one for one in found if one["type"] == kind), {})
+
+    def until(self, kind: str, status: str, reason: str) -> Object:
+        """The condition, once it has that status and reason."""
+
+        def probe() -> Object | None:
+            condition = self.condition(kind)
+            generation = self.get()["metadata"]["generation"]
+            fits = (condition.get("status"), condition.get("reason")) == (status, reason)
+            return condition if fits and condition["observedGeneration"] == generation else None
+
+        try:
+            return eventually(f"condition {kind} is {status} {reason}", probe)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; conditions: {json.dumps(self.get().get('status'))}") from None
+
+    def events(self) -> list[Object]:
+        uid = self.get()["metadata"]["uid"]
+        listed = json.loads(self.kubectl("get", "events", "--field-selector", f"involvedObject.uid={uid}", "-o", "json"))
+        return list(listed["items"])
+
+    def pods(self) -> list[Object]:
+        listed = json.loads(self.kubectl("get", "pods", "-l", f"alise.dev/engine={self.name}", "-o", "json"))
+        return list(listed["items"])
+
+    def wait_for_pods(self, count: int) -> list[Object]:
+        return eventually(f"{count} pods exist", lambda: pods if len(pods := self.pods()) == count else None)
+
+    def set_pod_status(self, pod: str, status: Object) -> None:
+        """Says of a pod what a kubelet would say."""
+        self.kubectl("patch", f"pod/{pod}", "--subresource=status", "--type=strategic", "-p", json.dumps({"status": status}))
+
+    def make_ready(self, pod: Object) -> None:
+        """The pod runs, as a kubelet would report it."""
+        name, now = pod["metadata"]["name"], "2026-01-01T00:00:00Z"
+        containers = [
+            {
+                "name": container,
+                "image": "x",
+                "imageID": "x",
+                "ready": True,
+                "started": True,
+                "restartCount": 0,
+                "state": {"running": {"startedAt": now}},
+            }
+            for container in CONTAINERS
+        ]
+        conditions = [{"type": kind, "status": "True", "lastTransitionTime": now} for kind in ("PodScheduled", "ContainersReady", "Ready")]
+        self.set_pod_status(name, {"phase": "Running", "conditions": conditions, "containerStatuses": containers})

@@ -1,0 +1,97 @@
+"""An API server in memory: keeps what is applied, hands out versions, refuses what it is told to refuse."""
+
+import copy
+from typing import Any
+
+from alise_operator.build.meta import Manifest
+from alise_operator.cluster import Cluster, Images
+from alise_operator.errors import ApplyError, ClusterError, Gone
+from alise_operator.kube import Resource
+from alise_operator.reconcile import ENGINES
+from tests.operator.builders import CURRENT
+
+Place = tuple[str, str, str]
+
+
+class FakeKube:
+    def __init__(self, cluster: Cluster = CURRENT) -> None:
+        self.cluster = cluster
+        self.objects: dict[Place, Manifest] = {}
+        # What was written, in order: (verb, plural, name).
+        self.writes: list[tuple[str, str, str]] = []
+        self.status_patches: list[Manifest] = []
+        # plural -> the server's words, for objects that it does not take.
+        self.refused: dict[str, str] = {}
+        self.away = False
+        self._version = 0
+
+    def put(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """As somebody else would write it."""
+        self._version += 1
+        stored = copy.deepcopy(manifest)
+        meta = stored["metadata"]
+        meta.setdefault("namespace", "default")
+        meta.setdefault("uid", f"uid-{self._version}")
+        meta["resourceVersion"] = str(self._version)
+        self.objects[(resource.plural, meta["namespace"], meta["name"])] = stored
+        return stored
+
+    def put_engine(self, raw: Any, *, generation: int = 1, name: str = "tiny") -> None:
+        before = self.objects.get((ENGINES.plural, "default", name), {})
+        meta = {"name": name, "uid": f"uid-{name}", "generation": generation}
+        self.put(ENGINES, {"metadata": meta, "spec": raw, "status": before.get("status", {})})
+
+    def names(self, plural: str) -> list[str]:
+        return sorted(name for kind, _, name in self.objects if kind == plural)
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
+        self._check()
+        try:
+            return copy.deepcopy(self.objects[(resource.plural, namespace, name)])
+        except KeyError:
+            raise Gone(f"{resource.plural} {namespace}/{name} not found", status=404) from None
+
+    async def list(self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "") -> list[Manifest]:
+        self._check()
+        wanted = dict(one.split("=") for one in labels.split(",") if one)
+        found = []
+        for (plural, where, _), stored in self.objects.items():
+            has = stored["metadata"].get("labels", {})
+            if (plural, where) == (resource.plural, namespace) and wanted.items() <= has.items():
+                found.append(copy.deepcopy(stored))
+        return found
+
+    async def apply(self, resource: Resource, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        self._check()
+        if resource.plural in self.refused:
+            raise ApplyError(self.refused[resource.plural])
+        if dry_run:
+            return manifest
+        name = manifest["metadata"]["name"]
+        self.writes.append(("apply", resource.plural, name))
+        before = self.objects.get((resource.plural, manifest["metadata"]["namespace"], name), {})
+        return self.put(resource, manifest | {"status": before.get("status", {})})
+
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+        self._check()
+        self.writes.append(("delete", resource.plural, name))
+        if self.objects.get((resource.plural, namespace, name), {}).get("metadata", {}).get("uid") == uid:
+            del self.objects[(resource.plural, namespace, name)]
+
+    async def patch_status(self, resource: Resource, namespace: str, name: str, status: Manifest) -> None:
+        self._check()
+        self.status_patches.append(copy.deepcopy(status))
+        kept = {key: value for key, value in status.items() if value is not None}
+        self.objects[(resource.plural, namespace, name)]["status"] = kept
+
+    async def create(self, resource: Resource, manifest: Manifest) -> None:
+        self._check()
+        self.put(resource, manifest)
+
+    async def discover(self, images: Images) -> Cluster:
+        self._check()
+        return self.cluster
+
+    def _check(self) -> None:
+        if self.away:
+            raise ClusterError("the API server cannot be reached")

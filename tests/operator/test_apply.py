@@ -1,0 +1,81 @@
+import pytest
+
+from alise_operator.apply import OWNED_KINDS, apply_children
+from alise_operator.build import children
+from alise_operator.errors import ApplyError, NameTaken
+from alise_operator.kube import Resource
+from tests.operator.builders import CURRENT, OWNER, make_spec
+from tests.operator.fake_kube import FakeKube
+
+SERVICES = OWNED_KINDS["Service"][0]
+INGRESS = {"type": "Ingress", "hosts": ["a.b"]}
+HTTP_ROUTE = {"type": "HTTPRoute", "hosts": ["a.b"], "parentRef": {"name": "g"}}
+
+
+async def put(kube: FakeKube, **changes: object) -> None:
+    await apply_children(kube, OWNER, children(make_spec(**changes), OWNER, CURRENT), changed=True, at_seconds=0.0)
+
+
+async def test_children_come_to_exist() -> None:
+    kube = FakeKube()
+    await put(kube, route=INGRESS)
+    for plural in ("serviceaccounts", "services", "deployments", "networkpolicies", "ingresses"):
+        assert kube.names(plural) == ["tiny"]
+
+
+async def test_another_route_type_prunes_the_old_route() -> None:
+    kube = FakeKube()
+    await put(kube, route=INGRESS)
+    await put(kube, route=HTTP_ROUTE)
+    assert (kube.names("ingresses"), kube.names("httproutes")) == ([], ["tiny"])
+
+
+async def test_fewer_replicas_prune_the_disruption_budget() -> None:
+    kube = FakeKube()
+    await put(kube, replicas=2)
+    assert kube.names("poddisruptionbudgets") == ["tiny"]
+    await put(kube, replicas=1)
+    assert kube.names("poddisruptionbudgets") == []
+
+
+async def test_an_object_of_the_same_labels_but_another_owner_is_left_alone() -> None:
+    kube = FakeKube()
+    labels = {"alise.dev/engine": "tiny", "app.kubernetes.io/managed-by": "alise-operator"}
+    kube.put(SERVICES, {"kind": "Service", "metadata": {"name": "other", "labels": labels, "ownerReferences": [{"uid": "uid-other"}]}})
+    await put(kube)
+    assert kube.names("services") == ["other", "tiny"]
+
+
+async def test_a_foreign_object_of_the_same_name_is_never_taken_over() -> None:
+    kube = FakeKube()
+    kube.put(SERVICES, {"kind": "Service", "metadata": {"name": "tiny"}, "spec": {"mine": True}})
+    with pytest.raises(NameTaken, match="Service default/tiny exists and does not belong to this AliseEngine"):
+        await put(kube)
+    assert kube.writes == []
+
+
+async def test_a_child_that_the_cluster_refuses_leaves_all_others_unwritten() -> None:
+    kube = FakeKube()
+    kube.refused["ingresses"] = "admission webhook denied the request"
+    with pytest.raises(ApplyError, match="the cluster refused Ingress tiny: admission webhook denied the request"):
+        await put(kube, route=INGRESS)
+    assert kube.writes == []
+
+
+async def test_applying_the_same_twice_prunes_nothing() -> None:
+    kube = FakeKube()
+    await put(kube, route=INGRESS)
+    await put(kube, route=INGRESS)
+    assert [write for write in kube.writes if write[0] == "delete"] == []
+
+
+@pytest.mark.parametrize(
+    ("resource", "path"),
+    [
+        pytest.param(Resource("v1", "pods"), "/api/v1/namespaces/a/pods/b", id="the core group"),
+        pytest.param(Resource("apps/v1", "deployments"), "/apis/apps/v1/namespaces/a/deployments/b", id="a named group"),
+    ],
+)
+def test_a_resource_knows_its_path(resource: Resource, path: str) -> None:
+    assert resource.path("a", "b") == path
+    assert resource.path("a", "b", "status") == path + "/status"

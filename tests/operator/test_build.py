@@ -1,0 +1,357 @@
+import argparse
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from alise_engine.cli import _parser as engine_parser
+from alise_operator.build import children
+from alise_operator.build.pod import EXIT_MARGIN_SECONDS, engine_args, scheduler_env
+from alise_operator.build.route import url
+from alise_operator.cluster import Cluster
+from alise_operator.errors import InvalidSpec, MissingApi
+from alise_scheduler import config as scheduler_config
+from alise_scheduler.__main__ import parser as scheduler_parser
+from tests.operator.builders import CURRENT, OLD, OWNER, make_spec
+
+INGRESS = {"type": "Ingress", "hosts": ["llm.example.com"], "className": "nginx"}
+HTTP_ROUTE = {
+    "type": "HTTPRoute",
+    "hosts": ["llm.example.com"],
+    "parentRef": {"name": "public", "namespace": "edge", "sectionName": "https"},
+}
+# Specs that between them reach every field.
+SPECS: dict[str, dict[str, Any]] = {
+    "the least": {},
+    "several replicas behind an Ingress": {"replicas": 3, "route": INGRESS | {"tlsSecret": "cert"}},
+    "an HTTPRoute": {"route": HTTP_ROUTE},
+    "a cached model with a token": {
+        "model": {
+            "uri": "org/model",
+            "revision": "main",
+            "tokenSecretRef": {"name": "hub"},
+            "cache": {"size": "10Gi", "storageClass": "fast", "accessMode": "ReadWriteMany"},
+        }
+    },
+    "two GPUs": {"engine": {"device": "cuda", "tensorParallelSize": 2, "maxModelLen": 4096, "maxNumSeqs": 8, "kvCacheDtype": "fp8"}},
+    "classes and limits": {
+        "scheduling": {"policy": "gittins", "ageing": False, "classes": [{"name": "batch", "weight": "250m", "sloTtftMs": 500}]},
+        "admission": {"maxPending": 5, "maxWaitSeconds": 7},
+    },
+    "suspended": {"suspend": True, "replicas": 2},
+    "a patched pod": {"podTemplate": {"spec": {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}]}}},
+}
+
+
+def build(cluster: Cluster = CURRENT, **changes: Any) -> dict[str, dict[str, Any]]:
+    """Children by kind."""
+    return {child["kind"]: child for child in children(make_spec(**changes), OWNER, cluster)}
+
+
+def pod(cluster: Cluster = CURRENT, **changes: Any) -> dict[str, Any]:
+    found: dict[str, Any] = build(cluster, **changes)["Deployment"]["spec"]["template"]["spec"]
+    return found
+
+
+def container(name: str, cluster: Cluster = CURRENT, **changes: Any) -> dict[str, Any]:
+    spec = pod(cluster, **changes)
+    return next(one for one in [*spec.get("initContainers", []), *spec["containers"]] if one["name"] == name)
+
+
+def environment(name: str, **changes: Any) -> dict[str, Any]:
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container(name, **changes)["env"]}
+
+
+BUILT_ON = [
+    pytest.param(changes, cluster, id=f"{name} on {version}")
+    for name, changes in SPECS.items()
+    for version, cluster in (("a current cluster", CURRENT), ("1.20", OLD))
+    if cluster.http_route or changes.get("route") != HTTP_ROUTE
+]
+# Kinds without a current schema in kubernetes-validate.
+UNCHECKED = {"HTTPRoute", "policy/v1beta1"}
+
+
+@pytest.mark.parametrize(("changes", "cluster"), BUILT_ON)
+def test_children_are_valid_for_a_current_cluster(changes: dict[str, Any], cluster: Cluster) -> None:
+    checked = [child for child in children(make_spec(**changes), OWNER, cluster) if not UNCHECKED & {child["kind"], child["apiVersion"]}]
+    for child in checked:
+        kubernetes_validate.validate(child, "1.37", strict=True)
+    assert {"Deployment", "Service"} <= {child["kind"] for child in checked}
+
+
+@pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes in SPECS.items()])
+def test_children_are_a_pure_function_of_spec_owner_and_cluster(changes: dict[str, Any]) -> None:
+    assert children(make_spec(**changes), OWNER, CURRENT) == children(make_spec(**changes), OWNER, CURRENT)
+
+
+@pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes in SPECS.items()])
+def test_every_child_is_owned_labelled_and_named_like_its_engine(changes: dict[str, Any]) -> None:
+    for child in children(make_spec(**changes), OWNER, CURRENT):
+        meta = child["metadata"]
+        (reference,) = meta["ownerReferences"]
+        assert (meta["name"], meta["namespace"]) == ("tiny", "default")
+        assert (reference["uid"], reference["controller"], reference["blockOwnerDeletion"]) == ("uid-tiny", True, True)
+        assert meta["labels"]["app.kubernetes.io/managed-by"] == "alise-operator"
+        assert meta["labels"]["alise.dev/engine"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("changes", "cluster", "kinds"),
+    [
+        pytest.param({}, CURRENT, set(), id="the least"),
+        pytest.param({"route": INGRESS}, CURRENT, {"Ingress"}, id="an Ingress"),
+        pytest.param({"route": HTTP_ROUTE}, CURRENT, {"HTTPRoute"}, id="an HTTPRoute"),
+        pytest.param({"replicas": 2}, CURRENT, {"PodDisruptionBudget"}, id="a budget for several replicas"),
+        pytest.param({"replicas": 2}, Cluster(34, frozenset()), set(), id="no budget where the cluster has none"),
+        pytest.param({"replicas": 2, "suspend": True}, CURRENT, set(), id="no budget while suspended"),
+        pytest.param({"model": {"uri": "a/b", "cache": {"size": "1Gi"}}}, CURRENT, {"PersistentVolumeClaim"}, id="a model cache"),
+    ],
+)
+def test_only_wanted_kinds_are_built(changes: dict[str, Any], cluster: Cluster, kinds: set[str]) -> None:
+    assert set(build(cluster, **changes)) == {"ServiceAccount", "Service", "Deployment", "NetworkPolicy"} | kinds
+
+
+@pytest.mark.parametrize(("cluster", "version"), [(CURRENT, "policy/v1"), (OLD, "policy/v1beta1")])
+def test_the_disruption_budget_is_of_a_version_that_the_cluster_has(cluster: Cluster, version: str) -> None:
+    assert build(cluster, replicas=2)["PodDisruptionBudget"]["apiVersion"] == version
+
+
+def test_an_http_route_without_the_gateway_api_says_what_to_install() -> None:
+    with pytest.raises(MissingApi, match="install the Gateway API or use Ingress"):
+        build(OLD, route=HTTP_ROUTE)
+
+
+def test_the_sidecar_is_native_where_the_cluster_has_it() -> None:
+    native, plain = pod(CURRENT), pod(OLD)
+    assert [(one["name"], one["restartPolicy"]) for one in native["initContainers"]] == [("scheduler", "Always")]
+    assert [one["name"] for one in native["containers"]] == ["engine"]
+    assert "initContainers" not in plain
+    assert [one["name"] for one in plain["containers"]] == ["engine", "scheduler"]
+
+
+def test_the_sidecar_cannot_make_the_pod_unready() -> None:
+    assert not {"readinessProbe", "livenessProbe", "startupProbe"} & set(container("scheduler"))
+
+
+def test_the_engine_is_probed_over_http() -> None:
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container("engine")[probe]["httpGet"] == {"path": "/health", "port": "http", "scheme": "HTTP"}
+
+
+def test_containers_run_restricted() -> None:
+    spec = pod()
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False
+    for name in ("engine", "scheduler"):
+        security = container(name)["securityContext"]
+        assert (security["allowPrivilegeEscalation"], security["readOnlyRootFilesystem"]) == (False, True)
+        assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_both_containers_share_the_socket_volume_in_memory() -> None:
+    volumes = {one["name"]: one for one in pod()["volumes"]}
+    for name in ("engine", "scheduler"):
+        mounts = {one["mountPath"]: one["name"] for one in container(name)["volumeMounts"]}
+        assert mounts["/run/alise"] == "run"
+    assert volumes["run"]["emptyDir"]["medium"] == "Memory"
+    assert volumes["shm"]["emptyDir"]["medium"] == "Memory"
+
+
+@pytest.mark.parametrize("drain_seconds", [0, 1, 120, 86_400])
+def test_the_grace_period_covers_the_drain_of_both_containers(drain_seconds: int) -> None:
+    grace = pod(drainSeconds=drain_seconds)["terminationGracePeriodSeconds"]
+    engine = container("engine", drainSeconds=drain_seconds)["lifecycle"]["preStop"]["exec"]["command"]
+    scheduler = container("scheduler", drainSeconds=drain_seconds)["lifecycle"]["preStop"]["exec"]["command"]
+    assert engine == ["alise-engine", "drain", "--timeout-seconds", str(drain_seconds)]
+    assert scheduler[:3] == ["alise-scheduler", "wait-for-engine-exit", "--timeout-seconds"]
+    assert drain_seconds + EXIT_MARGIN_SECONDS <= grace
+    assert drain_seconds < int(scheduler[3]) < grace
+
+
+def test_a_rollout_starts_the_new_pod_before_it_stops_the_old_one() -> None:
+    assert build()["Deployment"]["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+
+
+def test_a_suspended_engine_keeps_everything_but_its_pods() -> None:
+    suspended = build(suspend=True, replicas=3, route=INGRESS)
+    assert suspended["Deployment"]["spec"]["replicas"] == 0
+    assert {"Service", "Ingress"} <= set(suspended)
+
+
+def test_the_ports_say_their_protocol() -> None:
+    ports = build()["Service"]["spec"]["ports"] + container("engine")["ports"] + container("scheduler")["ports"]
+    assert [port["protocol"] for port in ports] == ["TCP"] * 3
+
+
+def test_fields_become_flags_of_the_engine() -> None:
+    args = engine_args(
+        make_spec(
+            model={"uri": "org/model", "revision": "v2", "servedName": "m"},
+            engine={
+                "device": "cuda",
+                "tensorParallelSize": 2,
+                "maxModelLen": 4096,
+                "maxNumSeqs": 8,
+                "kvCacheDtype": "fp8",
+                "args": ["--seed", "7"],
+            },
+            kvOffload={"hostMemory": "1.5Gi", "quantization": "int8"},
+        )
+    )
+    assert args[:2] == ["serve", "org/model"]
+    assert args[-2:] == ["--seed", "7"]
+    pairs = dict(zip(args[2::2], args[3::2], strict=True))
+    assert (
+        pairs
+        | {
+            "--served-model-name": "m",
+            "--revision": "v2",
+            "--tensor-parallel-size": "2",
+            "--max-model-len": "4096",
+            "--max-num-seqs": "8",
+            "--kv-cache-dtype": "fp8",
+            "--alise-host-memory": "1536Mi",
+            "--alise-kv-codec": "int8",
+        }
+        == pairs
+    )
+
+
+@pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes in SPECS.items()])
+def test_the_engine_knows_the_flags_that_it_is_given(changes: dict[str, Any]) -> None:
+    parser: argparse.ArgumentParser = engine_parser()
+    own, rest = parser.parse_known_args(container("engine", **changes)["args"])
+    assert own.command == "serve"
+    assert not [flag for flag in rest if flag.startswith("--alise")]
+    drain, rest = parser.parse_known_args(container("engine", **changes)["lifecycle"]["preStop"]["exec"]["command"][1:])
+    assert (drain.command, rest) == ("drain", [])
+
+
+@pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes in SPECS.items()])
+def test_the_scheduler_understands_its_settings(changes: dict[str, Any]) -> None:
+    spec = make_spec(**changes)
+    settings = scheduler_config.load(scheduler_env(spec), {})
+    assert (settings.policy, settings.ageing, settings.max_pending) == (
+        spec.scheduling.policy,
+        spec.scheduling.ageing,
+        spec.admission.max_pending,
+    )
+    assert [one.name for one in settings.classes] == [one.name for one in spec.scheduling.classes]
+    waiting = scheduler_parser().parse_args(container("scheduler", **changes)["lifecycle"]["preStop"]["exec"]["command"][1:])
+    assert waiting.command == "wait-for-engine-exit"
+
+
+def test_a_class_of_requests_reaches_the_scheduler_with_its_weight() -> None:
+    (batch,) = scheduler_config.load(scheduler_env(make_spec(**SPECS["classes and limits"])), {}).classes
+    assert (batch.name, batch.weight, batch.slo_ttft_ms) == ("batch", 0.25, 500)
+
+
+def test_the_token_comes_from_the_secret_and_never_as_text() -> None:
+    env = environment("engine", model={"uri": "a/b", "tokenSecretRef": {"name": "hub", "key": "hf"}})
+    assert env["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "hf"}}
+
+
+def test_the_model_cache_holds_the_hubs_files() -> None:
+    cached: dict[str, Any] = {"model": {"uri": "a/b", "cache": {"size": "1Gi"}}}
+    mounts = {one["name"]: one["mountPath"] for one in container("engine", **cached)["volumeMounts"]}
+    assert environment("engine", **cached)["HF_HOME"] == mounts["model-cache"]
+
+
+def test_a_variable_of_the_user_wins_over_a_default() -> None:
+    env = container("engine", engine={"device": "cpu", "env": [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "3"}]})["env"]
+    assert [one["value"] for one in env if one["name"] == "VLLM_CPU_KVCACHE_SPACE"] == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "limits"),
+    [
+        pytest.param({"device": "cuda", "tensorParallelSize": 4}, {"nvidia.com/gpu": "4"}, id="one GPU per tensor-parallel worker"),
+        pytest.param({"device": "cuda", "resources": {"limits": {"amd.com/gpu": 1}}}, {"amd.com/gpu": "1"}, id="the user's own devices"),
+        pytest.param({"device": "cpu"}, None, id="none on a CPU"),
+    ],
+)
+def test_devices_are_asked_for(engine: dict[str, Any], limits: dict[str, str] | None) -> None:
+    assert container("engine", engine=engine)["resources"].get("limits") == limits
+
+
+def test_without_memory_given_the_request_covers_what_is_known_to_be_needed() -> None:
+    assert container("engine", kvOffload={"hostMemory": "2Gi"})["resources"]["requests"]["memory"] == "4368Mi"
+
+
+def test_images_come_from_the_spec_then_from_the_operator() -> None:
+    assert container("engine")["image"] == CURRENT.images.engine_cpu
+    assert container("engine", engine={"device": "cuda"})["image"] == CURRENT.images.engine_cuda
+    assert container("engine", engine={"image": "x/y:1"})["image"] == "x/y:1"
+    assert container("scheduler", scheduling={"image": "x/z:1"})["image"] == "x/z:1"
+
+
+def test_an_ingress_neither_buffers_nor_times_out() -> None:
+    ingress = build(route=INGRESS | {"annotations": {"mine": "1"}})["Ingress"]
+    annotations = ingress["metadata"]["annotations"]
+    assert annotations["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
+    assert int(annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]) >= 3600
+    assert annotations["mine"] == "1"
+    (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
+    assert (path["path"], path["pathType"], path["backend"]["service"]) == ("/v1", "Prefix", {"name": "tiny", "port": {"number": 80}})
+
+
+def test_an_http_route_has_no_timeout_and_names_its_listener() -> None:
+    route = build(route=HTTP_ROUTE)["HTTPRoute"]["spec"]
+    assert route["rules"][0]["timeouts"] == {"request": "0s", "backendRequest": "0s"}
+    (parent,) = route["parentRefs"]
+    assert (parent["name"], parent["namespace"], parent["sectionName"]) == ("public", "edge", "https")
+
+
+@pytest.mark.parametrize(
+    ("route", "address"),
+    [
+        pytest.param({}, "http://tiny.default.svc/v1", id="inside the cluster"),
+        pytest.param(INGRESS, "http://llm.example.com/v1", id="an Ingress"),
+        pytest.param(INGRESS | {"tlsSecret": "cert"}, "https://llm.example.com/v1", id="an Ingress with TLS"),
+    ],
+)
+def test_the_url_is_where_clients_find_the_api(route: dict[str, Any], address: str) -> None:
+    assert url(make_spec(route=route).route, OWNER) == address
+
+
+def test_a_patch_merges_into_the_pod_and_its_containers_by_name() -> None:
+    patch = {
+        "metadata": {"annotations": {"team": "ml"}},
+        "spec": {
+            "priorityClassName": "high",
+            "topologySpreadConstraints": None,
+            "containers": [{"name": "engine", "imagePullPolicy": "Always"}, {"name": "extra", "image": "x"}],
+        },
+    }
+    template = build(podTemplate=patch)["Deployment"]["spec"]["template"]
+    assert template["metadata"]["annotations"]["team"] == "ml"
+    assert template["metadata"]["labels"]["alise.dev/engine"] == "tiny"
+    assert template["spec"]["priorityClassName"] == "high"
+    assert "topologySpreadConstraints" not in template["spec"]
+    engine, extra = template["spec"]["containers"]
+    assert (engine["imagePullPolicy"], engine["command"]) == ("Always", ["alise-engine"])
+    assert extra["name"] == "extra"
+
+
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        pytest.param(
+            {"metadata": {"labels": {"alise.dev/engine": "other"}}}, "must leave alise.dev/engine=tiny", id="another selector label"
+        ),
+        pytest.param({"metadata": None}, "must leave alise.dev/engine=tiny", id="no labels"),
+        pytest.param({"spec": {"containers": None}}, "must keep the container 'engine'", id="no containers"),
+        pytest.param({"spec": {"initContainers": None}}, "must keep the container 'scheduler'", id="no sidecar"),
+        pytest.param(
+            {"spec": {"containers": [{"name": "engine", "volumeMounts": []}]}},
+            "must keep the mount /run/alise of container 'engine'",
+            id="no sockets",
+        ),
+        pytest.param({"spec": "x"}, "spec.podTemplate.spec: must be an object", id="text for the pod"),
+    ],
+)
+def test_a_patch_that_breaks_the_pod_is_refused(patch: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidSpec, match=said):
+        build(podTemplate=patch)

@@ -1,0 +1,108 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import kubernetes_validate
+import pytest
+import yaml
+
+from alise_operator.crd import custom_resource_definition, render, without_rules
+from alise_operator.spec import Spec
+from tests.operator.builders import raw_spec
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+# What a structural schema must not hold (apiextensions.k8s.io/v1).
+FORBIDDEN = {"$ref", "$defs", "definitions", "title", "const", "examples", "discriminator", "exclusiveMinimum", "patternProperties"}
+
+
+def version() -> dict[str, Any]:
+    found: dict[str, Any] = custom_resource_definition()["spec"]["versions"][0]
+    return found
+
+
+def schema() -> dict[str, Any]:
+    found: dict[str, Any] = version()["schema"]["openAPIV3Schema"]
+    return found
+
+
+def nodes(node: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every schema below, with its path."""
+    yield path, node
+    for name, child in node.get("properties", {}).items():
+        yield from nodes(child, f"{path}.{name}")
+    for key in ("items", "additionalProperties"):
+        if isinstance(node.get(key), dict):
+            yield from nodes(node[key], f"{path}[]")
+
+
+@pytest.mark.parametrize(("name", "text"), render().items())
+def test_the_generated_file_is_fresh(name: str, text: str) -> None:
+    assert (MANIFESTS / name).read_text() == text, "run `make crd`"
+
+
+def test_the_crd_is_valid_for_a_current_cluster() -> None:
+    assert kubernetes_validate.validate(custom_resource_definition(), "1.37", strict=True)
+
+
+def test_the_schema_is_structural() -> None:
+    for path, node in nodes(schema()):
+        assert not FORBIDDEN & set(node), path
+        assert "type" in node or node.get("x-kubernetes-int-or-string"), path
+        assert node.get("additionalProperties") is not False, path
+        assert not ("properties" in node and "additionalProperties" in node), path
+
+
+def test_every_field_is_described_for_kubectl_explain() -> None:
+    undescribed = [
+        path
+        for path, node in nodes(schema())
+        if path.startswith((".spec", ".status")) and "[]" not in path[-2:] and "description" not in node
+    ]
+    assert undescribed == []
+
+
+def test_the_scale_subresource_points_at_fields_that_exist() -> None:
+    scale = version()["subresources"]["scale"]
+    paths = {path for path, _ in nodes(schema())}
+    assert set(scale.values()) <= paths
+    assert "status" in version()["subresources"]
+
+
+def test_columns_show_model_policy_ready_reason_replicas_url_and_age() -> None:
+    narrow = [column["name"] for column in version()["additionalPrinterColumns"] if not column["priority"]]
+    assert narrow == ["Model", "Policy", "Ready", "Reason", "Replicas", "URL", "Age"]
+
+
+def test_rules_can_be_stripped_for_servers_that_do_not_know_them() -> None:
+    assert "x-kubernetes-validations" in str(custom_resource_definition())
+    assert custom_resource_definition(validation_rules=False) == without_rules(custom_resource_definition())
+    assert "x-kubernetes-validations" not in str(custom_resource_definition(validation_rules=False))
+
+
+def test_defaults_of_the_schema_are_the_defaults_of_the_operator() -> None:
+    spec_schema = schema()["properties"]["spec"]
+    defaults = {
+        path: node["default"] for path, node in nodes(spec_schema) if "default" in node and node["default"] != {} and "[]" not in path
+    }
+    spec = Spec.model_validate(raw_spec(model={"uri": "x", "tokenSecretRef": {"name": "x"}, "cache": {"size": "1Gi"}}, engine={}))
+    dumped = spec.model_dump(by_alias=True)
+    for path, default in defaults.items():
+        value: Any = dumped
+        for step in path.strip(".").split("."):
+            value = value[step]
+        assert value == default, path
+
+
+@pytest.mark.parametrize(
+    "changes", [{"replicas": -1}, {"scheduling": {"policy": "lifo"}}, {"drainSeconds": "x"}, {"route": {"hosts": ["A B"]}}]
+)
+def test_the_api_server_refuses_what_the_schema_can_say(changes: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"spec": raw_spec(**changes)}, schema())
+
+
+@pytest.mark.parametrize("path", sorted((MANIFESTS / "samples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_samples_fit_the_schema(path: Path) -> None:
+    jsonschema.validate(yaml.safe_load(path.read_text()), schema())
+    assert path.suffix == ".yaml"

@@ -1,0 +1,249 @@
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from google.protobuf import json_format
+
+from alise_contract.names import STATUS_PATH
+from alise_contract.v1.engine_control_pb2 import StatusReport
+from alise_operator.apply import OWNED_KINDS
+from alise_operator.observe import EVENTS, PODS, Poller, Trouble, observe, view_pod, view_report, view_workload
+from tests.operator.builders import OWNER, make_pod, pod_object
+from tests.operator.fake_kube import FakeKube
+
+OOM = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+DIED = {"terminated": {"exitCode": 2, "reason": "Error", "message": "alise-engine: --kv-cache-dtype int4: a CPU has auto\n"}}
+BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}}
+
+
+def container(state: dict[str, Any], *, last: dict[str, Any] | None = None, name: str = "engine", restarts: int = 0) -> dict[str, Any]:
+    return {"name": name, "image": "reg/engine:1", "ready": False, "restartCount": restarts, "state": state, "lastState": last or {}}
+
+
+@pytest.mark.parametrize(
+    ("pod", "reason", "words"),
+    [
+        pytest.param(
+            pod_object(containers=[container({"waiting": {"reason": "ErrImagePull", "message": "not found"}})]),
+            "ImagePull",
+            "container engine of pod tiny-1: image 'reg/engine:1': ErrImagePull: not found",
+            id="an image that is not there",
+        ),
+        pytest.param(
+            pod_object(containers=[container({"waiting": {"reason": "ImagePullBackOff"}}, name="scheduler")]),
+            "ImagePull",
+            "container scheduler of pod tiny-1",
+            id="the sidecar's image",
+        ),
+        pytest.param(
+            pod_object(containers=[container(BACK_OFF, last=DIED, restarts=3)]),
+            "PodsCrashing",
+            "ended with exit code 2 (Error): alise-engine: --kv-cache-dtype int4: a CPU has auto",
+            id="a crash loop, in the words of the process",
+        ),
+        pytest.param(
+            pod_object(containers=[container({"running": {}}, last=OOM, restarts=1)]),
+            "PodsCrashing",
+            "OOMKilled); raise spec.engine.resources.limits.memory",
+            id="killed for its memory and started again",
+        ),
+        pytest.param(
+            pod_object(containers=[container({"running": {}}, last=OOM, restarts=1, name="scheduler")]),
+            "PodsCrashing",
+            "raise spec.scheduling.resources.limits.memory",
+            id="the sidecar killed for its memory",
+        ),
+        pytest.param(
+            pod_object(
+                conditions=[
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes: no nvidia.com/gpu"}
+                ]
+            ),
+            "Unschedulable",
+            "pod tiny-1 cannot be scheduled: 0/3 nodes: no nvidia.com/gpu",
+            id="no node fits",
+        ),
+        pytest.param(
+            pod_object(containers=[container({"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}})]),
+            "PodNotStarting",
+            'CreateContainerConfigError: secret "hub" not found',
+            id="a container that cannot be made",
+        ),
+        pytest.param(
+            pod_object(phase="Failed") | {"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"}},
+            "PodsCrashing",
+            "pod tiny-1 failed: Evicted The node was low on memory",
+            id="an evicted pod",
+        ),
+    ],
+)
+def test_a_pod_in_trouble_says_why_in_its_own_words(pod: dict[str, Any], reason: str, words: str) -> None:
+    (trouble,) = view_pod(pod).troubles
+    assert trouble.reason == reason
+    assert words in trouble.message
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        pytest.param(pod_object(ready=True, containers=[container({"running": {}}, last=OOM, restarts=1)]), id="recovered from a crash"),
+        pytest.param(pod_object(containers=[container({"waiting": {"reason": "ContainerCreating"}})]), id="being created"),
+        pytest.param(pod_object(containers=[container({"waiting": {"reason": "PodInitializing"}})]), id="waiting for the sidecar"),
+        pytest.param(pod_object(containers=[container({"running": {}})]), id="loading its model"),
+        pytest.param(pod_object(deleted=True, containers=[container(DIED)]), id="on its way out"),
+        pytest.param({"metadata": {"name": "tiny-1", "uid": "u"}}, id="without any status"),
+    ],
+)
+def test_a_pod_that_is_well_or_starting_is_no_trouble(pod: dict[str, Any]) -> None:
+    assert view_pod(pod).troubles == ()
+
+
+def test_long_words_keep_their_end() -> None:
+    died = {"terminated": {"exitCode": 1, "message": "x " * 500 + "ValueError: no such model"}}
+    (trouble,) = view_pod(pod_object(containers=[container(BACK_OFF, last=died, restarts=1)])).troubles
+    assert trouble.message.endswith("ValueError: no such model")
+    assert len(trouble.message) < 500
+
+
+def deployment(**status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "tiny", "generation": 2}, "spec": {"replicas": 3}, "status": status}
+
+
+def test_a_deployment_is_read() -> None:
+    workload = view_workload(deployment(observedGeneration=2, replicas=4, updatedReplicas=2, readyReplicas=1))
+    assert (workload.observed, workload.desired, workload.replicas, workload.updated, workload.ready) == (True, 3, 4, 2, 1)
+
+
+def test_a_deployment_whose_spec_was_not_seen_yet_is_not_observed() -> None:
+    assert not view_workload(deployment(observedGeneration=1)).observed
+    assert not view_workload(deployment()).observed
+
+
+def test_a_stuck_rollout_and_refused_pods_are_seen() -> None:
+    conditions = [
+        {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"},
+        {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: compute"},
+    ]
+    workload = view_workload(deployment(conditions=conditions))
+    assert workload.stalled
+    assert workload.troubles == (Trouble("PodsRefused", "exceeded quota: compute"),)
+
+
+def report_text(**changes: Any) -> str:
+    report = StatusReport(contract_version=1, **changes)
+    return json_format.MessageToJson(report, preserving_proto_field_name=True)
+
+
+def test_a_report_is_read() -> None:
+    text = report_text(
+        sidecar={"connected": True, "plan_fresh": True},
+        admission={"recent_requests": 9, "recent_failed_open": 4, "failed_open_by_reason": {"deadline": 4, "error": 0}},
+        host_memory={"limit_bytes": 2**40, "used_bytes": 7},
+    )
+    report = view_report(text)
+    assert (report.sidecar_connected, report.plan_fresh, report.recent_failed_open) == (True, True, 4)
+    assert report.failed_open_reasons == ("deadline",)
+    assert (report.host_limit_bytes, report.host_used_bytes) == (2**40, 7)
+
+
+def test_fields_of_a_newer_contract_are_ignored() -> None:
+    assert view_report('{"contract_version": 2, "colour": "blue"}').contract_version == 2
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[1]", "7", "nonsense", '{"contract_version": "many"}'])
+def test_what_is_no_report_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="cannot be read"):
+        view_report(text)
+
+
+@asynccontextmanager
+async def pod_answering(answer: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[int]:
+    """A pod's HTTP server; gives its port."""
+    app = web.Application()
+    app.add_routes([web.get(STATUS_PATH, answer)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_ready_pod_is_asked_once_while_its_answer_is_fresh() -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(text=report_text(sidecar={"connected": True}))
+
+    async with pod_answering(answer) as port, Poller(port) as poller:
+        pod = make_pod(address="127.0.0.1", report=None)
+        (first,), (second,) = await poller.poll([pod]), await poller.poll([pod])
+    assert first.report is not None
+    assert first.report.sidecar_connected
+    assert first == second
+    assert asked == [STATUS_PATH]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"ready": False}, {"terminating": True}, {"address": ""}], ids=["not ready", "on its way out", "without an address"]
+)
+async def test_other_pods_are_not_asked(changes: dict[str, Any]) -> None:
+    async with Poller(1) as poller:
+        (pod,) = await poller.poll([make_pod(**({"address": "127.0.0.1", "report": None} | changes))])
+    assert (pod.report, pod.report_error) == (None, None)
+
+
+async def test_a_pod_that_does_not_listen_is_named_unreachable() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        raise AssertionError("nobody listens any more")
+
+    async with pod_answering(answer) as port:
+        pass
+    async with Poller(port) as poller:
+        (pod,) = await poller.poll([make_pod(address="127.0.0.1", report=None)])
+    assert pod.report is None
+    assert "no answer from /alise/v1/status within 2 s" in (pod.report_error or "")
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "said"),
+    [(404, "not found", "answered 404; is it an alise engine image?"), (200, "<html>", "cannot be read")],
+    ids=["another server", "no JSON"],
+)
+async def test_a_pod_that_answers_something_else_says_so(status: int, text: str, said: str) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status, text=text)
+
+    async with pod_answering(answer) as port, Poller(port) as poller:
+        (pod,) = await poller.poll([make_pod(address="127.0.0.1", report=None)])
+    assert said in (pod.report_error or "")
+
+
+async def test_a_pod_that_no_container_speaks_for_is_explained_by_its_events() -> None:
+    kube = FakeKube()
+    kube.put(PODS, pod_object() | {"metadata": {"name": "tiny-1", "uid": "uid-1", "labels": {"alise.dev/engine": "tiny"}}})
+    for name, reason, at in (
+        ("a", "FailedMount", "2026-01-01T00:00:02Z"),
+        ("b", "FailedMount", "2026-01-01T00:00:01Z"),
+        ("c", "Unhealthy", "2027"),
+    ):
+        kube.put(EVENTS, {"metadata": {"name": name}, "reason": reason, "message": f"words of {name}", "lastTimestamp": at})
+    async with Poller(1) as poller:
+        seen = await observe(kube, poller, OWNER)
+    assert seen.workload is None
+    assert seen.pods[0].troubles == (Trouble("PodNotStarting", "pod tiny-1: FailedMount: words of a"),)
+
+
+async def test_deployment_and_pods_are_observed_together() -> None:
+    kube = FakeKube()
+    kube.put(OWNED_KINDS["Deployment"][0], deployment(readyReplicas=1))
+    kube.put(PODS, pod_object() | {"metadata": {"name": "other", "uid": "u", "labels": {"alise.dev/engine": "other"}}})
+    async with Poller(1) as poller:
+        seen = await observe(kube, poller, OWNER)
+    assert seen.workload is not None
+    assert seen.workload.ready == 1
+    assert seen.pods == ()

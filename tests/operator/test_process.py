@@ -1,0 +1,132 @@
+"""The rim: settings, logs, the HTTP endpoints, the clock and the workers."""
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import Callable
+
+import aiohttp
+import kopf
+import pytest
+
+from alise_operator import handlers, logs
+from alise_operator.app import App
+from alise_operator.build.meta import MANAGED_BY
+from alise_operator.cluster import Images
+from alise_operator.observe import Poller
+from alise_operator.reconcile import Key, Reconciler
+from alise_operator.server import serving
+from alise_operator.settings import ConfigError, load
+from tests.operator.builders import raw_spec
+from tests.operator.fake_kube import FakeKube
+
+
+def make_app(kube: FakeKube, poller: Poller, *, resync_seconds: float = 3600.0) -> App:
+    return App(Reconciler(kube, poller, Images()), resync_seconds=resync_seconds)
+
+
+async def until(probe: Callable[[], object]) -> None:
+    """Gives other tasks their turn until the probe is true."""
+    async with asyncio.timeout(10):
+        while True:
+            if probe():
+                return
+            await asyncio.sleep(0)
+
+
+def test_settings_come_from_the_environment() -> None:
+    settings = load({"ALISE_IMAGE_SCHEDULER": "reg/s:1", "ALISE_HTTP_PORT": "0", "ALISE_RESYNC_SECONDS": "2.5", "PATH": "/bin"})
+    assert (settings.images.scheduler, settings.http_port, settings.resync_seconds) == ("reg/s:1", 0, 2.5)
+    assert settings.images.engine_cpu == Images().engine_cpu
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        pytest.param({"ALISE_HTTP_PORT": "many"}, "ALISE_HTTP_PORT='many'", id="a port that is no number"),
+        pytest.param({"ALISE_RESYNC_SECONDS": "0"}, "ALISE_RESYNC_SECONDS='0'", id="no pause between resyncs"),
+        pytest.param({"ALISE_LOG_LEVEL": "loud"}, "ALISE_LOG_LEVEL='loud'", id="an unknown log level"),
+    ],
+)
+def test_a_bad_setting_is_named_with_its_value(env: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(env)
+
+
+def test_a_log_line_is_one_json_object_with_its_fields() -> None:
+    stream, logger = io.StringIO(), logging.Logger("test")
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.JsonFormatter())
+    logger.addHandler(handler)
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        logger.exception("it %s", "failed", extra={"engine": "default/tiny"})
+    (line,) = stream.getvalue().splitlines()
+    parsed = json.loads(line)
+    assert (parsed["level"], parsed["message"], parsed["engine"]) == ("error", "it failed", "default/tiny")
+    assert "ValueError: two\nlines" in parsed["exception"]
+
+
+async def test_metrics_and_health_are_served() -> None:
+    kube = FakeKube()
+    async with Poller() as poller, make_app(kube, poller) as app, serving(app, "127.0.0.1", 0) as port, aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = await answer.text()
+        async with session.get(f"http://127.0.0.1:{port}/healthz") as answer:
+            health = answer.status
+    assert "alise_operator_queue_length" in text
+    assert health == 200
+
+
+async def test_a_dead_worker_makes_the_process_unhealthy() -> None:
+    async with Poller() as poller, make_app(FakeKube(), poller) as app:
+        assert app.unhealthy() is None
+        task = app._tasks[0]
+        task.cancel()
+        await until(task.done)
+        assert app.unhealthy() == "task worker-0 has ended"
+
+
+async def test_a_seen_resource_is_reconciled() -> None:
+    kube = FakeKube()
+    kube.put_engine(raw_spec())
+    async with Poller() as poller, make_app(kube, poller) as app:
+        app.seen(Key("default", "tiny"))
+        await until(lambda: kube.status_patches)
+    assert kube.names("deployments") == ["tiny"]
+
+
+async def test_every_known_resource_is_looked_at_again_and_again() -> None:
+    kube = FakeKube()
+    kube.put_engine(raw_spec())
+    async with Poller() as poller, make_app(kube, poller, resync_seconds=0.001) as app:
+        app.seen(Key("default", "tiny"))
+        await until(lambda: kube.status_patches)
+        kube.put_engine(raw_spec(replicas=2), generation=2)
+        await until(lambda: kube.objects[("deployments", "default", "tiny")]["spec"]["replicas"] == 2)
+    assert kube.names("poddisruptionbudgets") == ["tiny"]
+
+
+async def test_a_bug_in_one_reconcile_stops_neither_the_worker_nor_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    kube = FakeKube()
+    kube.put_engine(raw_spec())
+    kube.put_engine(raw_spec(), name="broken")
+    # Not what an API server stores: a bug as good as any.
+    del kube.objects[("aliseengines", "default", "broken")]["metadata"]["generation"]
+    async with Poller() as poller, make_app(kube, poller) as app:
+        app.seen(Key("default", "broken"))
+        app.seen(Key("default", "tiny"))
+        await until(lambda: kube.status_patches and "reconcile failed unexpectedly" in caplog.text)
+        assert app.unhealthy() is None
+
+
+def test_only_our_own_children_come_over_the_wire() -> None:
+    settings = kopf.OperatorSettings()
+    handlers.configure(settings)
+    for group, version, plural in handlers.WATCHED:
+        assert settings.watching.label_selectors[group, version, plural] == f"{MANAGED_BY}=alise-operator"
+    assert not settings.posting.enabled
+    assert settings.watching.server_timeout
+    assert settings.networking.request_timeout

@@ -1,0 +1,38 @@
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        pytest.param("0", Decimal(0), id="zero"),
+        pytest.param("1.5", Decimal("1.5"), id="a fraction"),
+        pytest.param(".5", Decimal("0.5"), id="a fraction without a leading zero"),
+        pytest.param("300m", Decimal("0.3"), id="milli"),
+        pytest.param("2k", Decimal(2000), id="decimal kilo"),
+        pytest.param("4Gi", Decimal(4 * 2**30), id="binary giga"),
+        pytest.param("1e3", Decimal(1000), id="an exponent"),
+    ],
+)
+def test_a_quantity_is_read_as_kubernetes_reads_it(text: str, number: Decimal) -> None:
+    assert parse_quantity(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "4 Gi", "4GB", "-1", "Gi", "1e", "1e9999", "٣", "4Gi\n", "0x10"])
+def test_what_is_no_quantity_is_refused_with_its_text(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a quantity"):
+        parse_quantity(text)
+
+
+@given(st.integers(min_value=0, max_value=2**60))
+def test_formatting_bytes_loses_nothing(count: int) -> None:
+    assert quantity_bytes(format_bytes(count)) == count
+
+
+def test_half_a_byte_counts_as_one() -> None:
+    assert quantity_bytes("500m") == 1

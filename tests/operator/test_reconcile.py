@@ -1,0 +1,235 @@
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from alise_operator.apply import OWNED_KINDS
+from alise_operator.cluster import Cluster, Images
+from alise_operator.errors import ClusterError
+from alise_operator.observe import Poller
+from alise_operator.reconcile import DISCOVERY_SECONDS, ENGINES, REAPPLY_SECONDS, SECRETS, Key, Reconciler
+from tests.operator.builders import GATEWAY_API, raw_spec
+from tests.operator.fake_kube import FakeKube
+
+KEY = Key("default", "tiny")
+DEPLOYMENTS, SERVICES = OWNED_KINDS["Deployment"][0], OWNED_KINDS["Service"][0]
+HTTP_ROUTE = {"type": "HTTPRoute", "hosts": ["a.b"], "parentRef": {"name": "g"}}
+
+
+@dataclass
+class World:
+    """A cluster in memory, a clock that the test moves, and the reconciler between them."""
+
+    kube: FakeKube = field(default_factory=FakeKube)
+    seconds: float = 0.0
+    reconciler: Reconciler = field(init=False)
+    poller: Poller = field(default_factory=Poller)
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """As a new operator process, which remembers nothing."""
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        self.reconciler = Reconciler(
+            self.kube, self.poller, Images(), now=lambda: start + timedelta(seconds=self.seconds), monotonic=lambda: self.seconds
+        )
+
+    async def reconcile(self) -> dict[str, dict[str, Any]]:
+        """One pass; the conditions by type."""
+        await self.reconciler.reconcile(KEY)
+        return {one["type"]: one for one in self.status()["conditions"]}
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.kube.objects[(ENGINES.plural, "default", "tiny")]["status"]
+        return found
+
+    def set_ready(self, replicas: int) -> None:
+        """The Deployment's controller reports."""
+        deployment = self.kube.objects[("deployments", "default", "tiny")]
+        deployment["status"] = {"replicas": replicas, "updatedReplicas": replicas, "readyReplicas": replicas, "observedGeneration": 0}
+
+    def events(self) -> list[tuple[str, str]]:
+        return [(one["type"], one["reason"]) for (plural, _, _), one in self.kube.objects.items() if plural == "events"]
+
+    def deployment(self) -> dict[str, Any]:
+        return self.kube.objects[("deployments", "default", "tiny")]
+
+
+@pytest_asyncio.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    async with made.poller:
+        made.kube.put_engine(raw_spec())
+        yield made
+
+
+async def test_a_new_engine_gets_its_children_and_a_status(world: World) -> None:
+    conditions = await world.reconcile()
+    assert world.kube.names("deployments") == world.kube.names("services") == ["tiny"]
+    assert conditions["Ready"]["reason"] == "Starting"
+    world.set_ready(1)
+    assert (await world.reconcile())["Ready"]["status"] == "True"
+
+
+async def test_a_settled_engine_causes_no_writes(world: World) -> None:
+    await world.reconcile()
+    await world.reconcile()
+    writes, patches = list(world.kube.writes), list(world.kube.status_patches)
+    for _ in range(5):
+        world.seconds += 15
+        await world.reconcile()
+    assert world.kube.writes == writes
+    assert world.kube.status_patches == patches
+
+
+async def test_children_are_applied_again_after_a_while_whatever_the_watches_said(world: World) -> None:
+    await world.reconcile()
+    del world.kube.objects[("services", "default", "tiny")]
+    world.seconds = REAPPLY_SECONDS + 1
+    await world.reconcile()
+    assert world.kube.names("services") == ["tiny"]
+
+
+async def test_a_deleted_child_that_was_seen_comes_back_at_once(world: World) -> None:
+    await world.reconcile()
+    service = world.kube.objects.pop(("services", "default", "tiny"))
+    world.reconciler.child_changed("Service", service, deleted=True)
+    await world.reconcile()
+    assert world.kube.names("services") == ["tiny"]
+
+
+async def test_an_edited_child_is_put_right(world: World) -> None:
+    await world.reconcile()
+    deployment = world.deployment()
+    edited = world.kube.put(DEPLOYMENTS, deployment | {"spec": {"replicas": 99}})
+    world.reconciler.child_changed("Deployment", edited, deleted=False)
+    await world.reconcile()
+    assert world.deployment()["spec"]["replicas"] == 1
+
+
+async def test_a_childs_own_status_is_no_edit(world: World) -> None:
+    await world.reconcile()
+    writes = list(world.kube.writes)
+    world.reconciler.child_changed("Deployment", world.deployment(), deleted=False)
+    await world.reconcile()
+    assert world.kube.writes == writes
+
+
+async def test_a_bad_patch_changes_no_child_and_is_said_once(world: World) -> None:
+    await world.reconcile()
+    world.set_ready(1)
+    await world.reconcile()
+    before = world.deployment()
+    world.kube.put_engine(raw_spec(replicas=5, engine={"device": "cpu", "kvCacheDtype": "int4"}), generation=2)
+    for _ in range(3):
+        conditions = await world.reconcile()
+    assert world.deployment() == before
+    assert (conditions["Ready"]["status"], conditions["Ready"]["reason"]) == ("False", "InvalidSpec")
+    assert "spec.engine.kvCacheDtype: 'int4'" in conditions["Ready"]["message"]
+    assert conditions["Ready"]["observedGeneration"] == 2
+    assert conditions["Degraded"]["reason"] == "InvalidSpec"
+    assert world.events().count(("Warning", "InvalidSpec")) == 1
+
+
+async def test_a_mended_spec_recovers(world: World) -> None:
+    world.kube.put_engine(raw_spec(replicas=-1))
+    assert (await world.reconcile())["Ready"]["reason"] == "InvalidSpec"
+    world.kube.put_engine(raw_spec(replicas=3), generation=2)
+    conditions = await world.reconcile()
+    assert conditions["Ready"]["reason"] == "Starting"
+    assert conditions["Degraded"]["status"] == "False"
+    assert world.deployment()["spec"]["replicas"] == 3
+
+
+@pytest.mark.parametrize(
+    ("secret", "said"),
+    [
+        pytest.param(None, "Secret default/hub does not exist; create it: kubectl create secret generic hub -n default", id="no secret"),
+        pytest.param({"other": "eA=="}, "has no key 'token' (it has: other)", id="a secret without the key"),
+    ],
+)
+async def test_a_missing_secret_stops_everything_until_it_is_there(world: World, secret: dict[str, str] | None, said: str) -> None:
+    world.kube.put_engine(raw_spec(model={"uri": "a/b", "tokenSecretRef": {"name": "hub"}}))
+    if secret is not None:
+        world.kube.put(SECRETS, {"metadata": {"name": "hub"}, "data": secret})
+    conditions = await world.reconcile()
+    assert conditions["Ready"]["reason"] == conditions["Degraded"]["reason"] == "MissingSecret"
+    assert said in conditions["Ready"]["message"]
+    assert world.kube.writes == []
+    world.kube.put(SECRETS, {"metadata": {"name": "hub"}, "data": {"token": "eA=="}})
+    assert (await world.reconcile())["Ready"]["reason"] == "Starting"
+    assert world.kube.names("deployments") == ["tiny"]
+
+
+async def test_the_gateway_api_is_found_when_it_is_installed_later(world: World) -> None:
+    world.kube.cluster = Cluster(34, frozenset())
+    world.kube.put_engine(raw_spec(route=HTTP_ROUTE))
+    assert (await world.reconcile())["Ready"]["reason"] == "MissingApi"
+    world.kube.cluster = Cluster(34, frozenset({GATEWAY_API}))
+    world.seconds += DISCOVERY_SECONDS + 1
+    assert (await world.reconcile())["Ready"]["reason"] == "Starting"
+    assert world.kube.names("httproutes") == ["tiny"]
+
+
+async def test_a_child_that_is_refused_is_said_in_the_servers_words_and_tried_again(world: World) -> None:
+    world.kube.refused["deployments"] = "exceeded quota"
+    conditions = await world.reconcile()
+    assert (conditions["Ready"]["reason"], conditions["Degraded"]["reason"]) == ("ApplyFailed", "ApplyFailed")
+    assert "the cluster refused Deployment tiny: exceeded quota" in conditions["Degraded"]["message"]
+    world.kube.refused.clear()
+    assert (await world.reconcile())["Ready"]["reason"] == "Starting"
+
+
+async def test_a_taken_name_is_said_and_the_foreign_object_kept(world: World) -> None:
+    world.kube.put(SERVICES, {"kind": "Service", "metadata": {"name": "tiny"}, "spec": {"mine": True}})
+    assert (await world.reconcile())["Ready"]["reason"] == "NameTaken"
+    assert world.kube.objects[("services", "default", "tiny")]["spec"] == {"mine": True}
+
+
+async def test_without_the_api_server_the_pass_fails_and_says_nothing(world: World) -> None:
+    world.kube.away = True
+    with pytest.raises(ClusterError):
+        await world.reconciler.reconcile(KEY)
+    assert world.kube.status_patches == []
+
+
+async def test_an_engine_that_is_being_deleted_is_left_to_the_garbage_collector(world: World) -> None:
+    world.kube.objects[(ENGINES.plural, "default", "tiny")]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert await world.reconciler.reconcile(KEY) is None
+    assert world.kube.writes == []
+
+
+async def test_an_engine_that_is_gone_is_no_error(world: World) -> None:
+    del world.kube.objects[(ENGINES.plural, "default", "tiny")]
+    assert await world.reconciler.reconcile(KEY) is None
+
+
+async def test_a_new_operator_takes_up_what_changed_while_there_was_none(world: World) -> None:
+    await world.reconcile()
+    world.kube.put_engine(raw_spec(replicas=4), generation=2)
+    world.restart()
+    await world.reconcile()
+    assert world.deployment()["spec"]["replicas"] == 4
+
+
+async def test_a_new_operator_prunes_what_the_last_one_made(world: World) -> None:
+    world.kube.put_engine(raw_spec(route={"type": "Ingress", "hosts": ["a.b"]}))
+    await world.reconcile()
+    assert world.status()["url"] == "http://a.b/v1"
+    world.kube.put_engine(raw_spec(), generation=2)
+    world.restart()
+    await world.reconcile()
+    assert world.kube.names("ingresses") == []
+    assert world.status()["url"] == "http://tiny.default.svc/v1"
+
+
+async def test_the_resource_itself_is_never_written_but_for_its_status(world: World) -> None:
+    await world.reconcile()
+    engine = world.kube.objects[(ENGINES.plural, "default", "tiny")]
+    assert engine["spec"] == raw_spec()
+    assert set(engine["metadata"]) == {"name", "namespace", "uid", "generation", "resourceVersion"}
+    assert (ENGINES.plural, "tiny") not in [(plural, name) for _, plural, name in world.kube.writes]

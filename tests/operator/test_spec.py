@@ -1,0 +1,209 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from alise_operator.errors import InvalidSpec
+from alise_operator.rules import check
+from alise_operator.spec import parse
+from tests.operator.builders import make_spec, raw_spec
+
+SAMPLES = sorted((Path(__file__).parents[2] / "manifests" / "samples").glob("*.yaml"))
+
+
+def complaint(raw: dict[str, Any], name: str = "tiny") -> str:
+    """What the operator says of a bad spec."""
+    with pytest.raises(InvalidSpec) as caught:
+        check(parse(raw), name)
+    return str(caught.value)
+
+
+def engine(**changes: Any) -> dict[str, Any]:
+    return raw_spec(engine={"device": "cpu"} | changes)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        pytest.param({}, ["spec.model: is required"], id="no model"),
+        pytest.param(raw_spec(model={"uri": ""}), ["spec.model.uri: must not be empty"], id="an empty uri"),
+        pytest.param(raw_spec(model={"uri": "--help"}), ["spec.model.uri: '--help' does not match"], id="a uri that reads as a flag"),
+        pytest.param(
+            raw_spec(scheduling={"policy": "lifo"}),
+            ["spec.scheduling.policy: 'lifo' is not allowed; use one of 'alise', 'gittins', 'sjf', 'fcfs'"],
+            id="an unknown policy",
+        ),
+        pytest.param(raw_spec(replicas=-1), ["spec.replicas: -1 is below the smallest allowed value 0"], id="negative replicas"),
+        pytest.param(raw_spec(replicas=10**6), ["spec.replicas: 1000000 is above the largest allowed value 10000"], id="too many replicas"),
+        pytest.param(raw_spec(replicas="two"), ["spec.replicas: 'two' is not allowed; it must be a valid integer"], id="text for replicas"),
+        pytest.param(
+            raw_spec(kvOffload={"hostMemory": "2 GB"}), ["spec.kvOffload.hostMemory: '2 GB' is not a quantity"], id="a bad quantity"
+        ),
+        pytest.param(raw_spec(kvOffload={"hostMemory": "-1Gi"}), ["'-1Gi' is not a quantity"], id="a negative quantity"),
+        pytest.param(raw_spec(colour="blue"), ["spec.colour: is not a field of this version"], id="an unknown field"),
+        pytest.param(
+            raw_spec(route={"type": "Both"}),
+            ["spec.route.type: 'Both' is not allowed", "'HTTPRoute', 'Ingress', 'None'"],
+            id="an unknown route type",
+        ),
+        pytest.param(
+            engine(kvCacheDtype="int4"),
+            ["spec.engine.kvCacheDtype: 'int4' is not available on device cpu; use one of auto, fp8, fp8_e4m3, fp8_e5m2"],
+            id="a KV cache dtype the CPU lacks",
+        ),
+        pytest.param(
+            engine(args=["--kv-cache-dtype=int8"]),
+            ["spec.engine.args[0]: 'int8' is not available on device cpu"],
+            id="a KV cache dtype the CPU lacks, as a flag",
+        ),
+        pytest.param(
+            engine(args=["--kv_cache_dtype", "fp8_inc"]),
+            ["'fp8_inc' is not available on device cpu"],
+            id="the same flag spelled with underscores",
+        ),
+        pytest.param(
+            raw_spec(route={"type": "Ingress", "hosts": ["a.b"], "className": "x", "parentRef": {"name": "g"}}),
+            ["spec.route: className (Ingress) and parentRef (HTTPRoute) are both given"],
+            id="both route types",
+        ),
+        pytest.param(
+            raw_spec(route={"type": "Ingress"}), ["spec.route.hosts: is empty; type Ingress needs at least one host"], id="no hosts"
+        ),
+        pytest.param(
+            raw_spec(route={"type": "HTTPRoute", "hosts": ["a.b"]}),
+            ["spec.route.parentRef: is required"],
+            id="an HTTPRoute without a Gateway",
+        ),
+        pytest.param(
+            raw_spec(route={"type": "HTTPRoute", "hosts": ["a.b"], "parentRef": {"name": "g"}, "tlsSecret": "s"}),
+            ["spec.route.tlsSecret: 's' belongs to type Ingress"],
+            id="a TLS secret with an HTTPRoute",
+        ),
+        pytest.param(
+            raw_spec(route={"className": "x"}), ["spec.route.className: 'x' belongs to type Ingress"], id="a class without an Ingress"
+        ),
+        pytest.param(
+            raw_spec(route={"type": "Ingress", "hosts": ["a.b"], "parentRef": {"name": "g"}}),
+            ["spec.route.parentRef: 'g' belongs to type HTTPRoute"],
+            id="a Gateway with an Ingress",
+        ),
+        pytest.param(raw_spec(route={"type": "Ingress", "hosts": ["A_b"]}), ["spec.route.hosts[0]: 'A_b' does not match"], id="a bad host"),
+        pytest.param(engine(args=["--data-parallel-size", "2"]), ["--data-parallel-size 2: data parallel"], id="data parallel engines"),
+        pytest.param(
+            engine(args=["-dp", "2"]), ["data parallel engines are not supported; use spec.replicas"], id="data parallel engines, short"
+        ),
+        pytest.param(
+            engine(args=["--speculative-config.method=ngram"]), ["speculative decoding is not supported"], id="speculative decoding, dotted"
+        ),
+        pytest.param(engine(args=["--api-server-count", "4"]), ["only one API server per pod"], id="several API servers"),
+        pytest.param(
+            engine(args=["--port", "9"]), ["spec.engine.args[0]: --port cannot be set: the pod listens on 8000"], id="another port"
+        ),
+        pytest.param(
+            engine(args=["--enforce-eager", "--served-model-name", "x"]),
+            ["spec.engine.args[1]: --served-model-name is set by the operator; use spec.model.servedName"],
+            id="a flag that has a field",
+        ),
+        pytest.param(
+            engine(maxModelLen=2048, args=["--max-model-len", "4096"]),
+            ["--max-model-len is given here and as spec.engine.maxModelLen; keep one"],
+            id="a field and its flag",
+        ),
+        pytest.param(
+            engine(env=[{"name": "HOME", "value": "/"}]), ["spec.engine.env[0]: HOME is set by the operator"], id="reserved environment"
+        ),
+        pytest.param(engine(env=[{"name": "A"}]), ["A needs exactly one of value and valueFrom"], id="environment without a value"),
+        pytest.param(engine(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]), ["A is given twice"], id="environment twice"),
+        pytest.param(
+            engine(env=[{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "1.5"}]),
+            ["'1.5' is not a whole number of GiB"],
+            id="half a GiB of KV cache",
+        ),
+        pytest.param(
+            raw_spec(
+                model={"uri": "a/b", "tokenSecretRef": {"name": "hub"}},
+                engine={"device": "cpu", "env": [{"name": "HF_TOKEN", "value": "x"}]},
+            ),
+            ["HF_TOKEN is given here and by spec.model.tokenSecretRef"],
+            id="two tokens",
+        ),
+        pytest.param(
+            engine(resources={"limits": {"memory": "2Gi"}}),
+            [
+                "spec.engine.resources.limits.memory: '2Gi' is below 3344Mi",
+                "1Gi (spec.kvOffload.hostMemory)",
+                "1Gi (the KV cache",
+                "raise the limit",
+            ],
+            id="a memory limit below the sum",
+        ),
+        pytest.param(
+            engine(resources={"requests": {"cpu": "2"}, "limits": {"cpu": "500m"}}),
+            ["spec.engine.resources.requests.cpu: '2' is above the limit '500m'"],
+            id="a request above its limit",
+        ),
+        pytest.param(
+            raw_spec(scheduling={"classes": [{"name": "batch", "weight": 40}]}),
+            ["spec.scheduling.classes[0].weight: '40' is not between 0.0625 and 16"],
+            id="a class that weighs too much",
+        ),
+        pytest.param(
+            raw_spec(scheduling={"classes": [{"name": "a"}, {"name": "a"}]}),
+            ["spec.scheduling.classes[1].name: 'a' is given twice"],
+            id="a class twice",
+        ),
+        pytest.param(raw_spec(drainSeconds=-5), ["spec.drainSeconds: -5 is below"], id="a negative drain"),
+        pytest.param(raw_spec(podTemplate="x"), ["spec.podTemplate: 'x' is not allowed"], id="text for the pod template"),
+    ],
+)
+def test_a_bad_spec_is_refused_with_field_value_and_what_is_allowed(raw: dict[str, Any], said: list[str]) -> None:
+    message = complaint(raw)
+    for part in said:
+        assert part in message
+
+
+def test_all_wrong_fields_are_named_at_once() -> None:
+    message = complaint(raw_spec(replicas=-1, drainSeconds=-1, suspend="perhaps"))
+    assert [field for field in ("spec.replicas", "spec.drainSeconds", "spec.suspend") if field in message] == [
+        "spec.replicas",
+        "spec.drainSeconds",
+        "spec.suspend",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.b", "1st", "x" * 64])
+def test_a_name_that_cannot_name_a_service_is_refused(name: str) -> None:
+    assert "metadata.name" in complaint(raw_spec(), name)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(raw_spec(), id="the least that is needed"),
+        pytest.param(engine(kvCacheDtype="fp8_e5m2"), id="a KV cache dtype the CPU has"),
+        pytest.param(raw_spec(engine={"device": "cuda", "kvCacheDtype": "nvfp4"}), id="a KV cache dtype of a GPU"),
+        pytest.param(engine(args=["--data-parallel-size", "1"]), id="a data parallel size of one"),
+        pytest.param(engine(args=["--max-model-len", "2048"]), id="a flag whose field is left out"),
+        pytest.param(engine(resources={"limits": {"memory": "3344Mi"}}), id="a memory limit of exactly the sum"),
+        pytest.param(engine(resources={"limits": {"cpu": 2}}), id="a quantity written as a number"),
+        pytest.param(raw_spec(replicas=0), id="no replicas"),
+    ],
+)
+def test_a_good_spec_passes(raw: dict[str, Any]) -> None:
+    spec = parse(raw)
+    check(spec, "tiny")
+    assert spec.model.uri == "/models/tiny"
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_the_samples_pass_every_rule(path: Path) -> None:
+    resource = yaml.safe_load(path.read_text())
+    check(parse(resource["spec"]), resource["metadata"]["name"])
+    assert resource["kind"] == "AliseEngine"
+
+
+def test_more_host_memory_needs_a_larger_limit() -> None:
+    limits = {"device": "cpu", "resources": {"limits": {"memory": "4Gi"}}}
+    check(make_spec(engine=limits, kvOffload={"hostMemory": "1Gi"}), "tiny")
+    assert "lower spec.kvOffload.hostMemory" in complaint(raw_spec(engine=limits, kvOffload={"hostMemory": "2Gi"}))

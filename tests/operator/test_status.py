@@ -1,0 +1,273 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from alise_operator.errors import ApplyError, InvalidSpec, MissingApi, MissingSecret, NameTaken, OperatorError, Problem
+from alise_operator.observe import NOTHING, Observation, Pod, Trouble
+from alise_operator.status import DEGRADED_ORDER, Condition, changes, degraded, fold, is_warning, progressing, ready
+from tests.operator.builders import OWNER, make_pod, make_report, make_spec, make_workload
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+LATER = datetime(2026, 1, 1, 13, tzinfo=UTC)
+BAD = InvalidSpec([Problem("spec.replicas", "-1 is below the smallest allowed value 0")])
+GOOD = Observation(make_workload(), (make_pod(),))
+MIB = 1 << 20
+
+
+def seen(*pods: Pod, **workload: Any) -> Observation:
+    return Observation(make_workload(**workload), pods or (make_pod(),))
+
+
+def reported(**changes: Any) -> Observation:
+    """One ready pod that says this of itself."""
+    return seen(make_pod(report=make_report(**changes)))
+
+
+def troubled(reason: str) -> Observation:
+    return seen(make_pod(ready=False, report=None, troubles=(Trouble(reason, f"words of {reason}"),)), ready=0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "observation", "status", "reason"),
+    [
+        pytest.param({}, None, GOOD, "True", "Serving", id="all pods ready"),
+        pytest.param({"replicas": 2}, None, seen(desired=2, ready=1), "True", "Serving", id="one of two ready still serves"),
+        pytest.param({}, None, seen(ready=0), "False", "Starting", id="no pod ready yet"),
+        pytest.param({}, None, NOTHING, "False", "Starting", id="no Deployment yet"),
+        pytest.param({}, None, troubled("ImagePull"), "False", "ImagePull", id="no image"),
+        pytest.param({}, None, troubled("PodsCrashing"), "False", "PodsCrashing", id="crashing"),
+        pytest.param({}, None, troubled("Unschedulable"), "False", "Unschedulable", id="no node"),
+        pytest.param({"suspend": True}, None, seen(ready=1), "False", "Suspended", id="suspended"),
+        pytest.param({"replicas": 0}, None, seen(desired=0, ready=0), "False", "ScaledToZero", id="scaled to zero"),
+        pytest.param({}, BAD, GOOD, "False", "InvalidSpec", id="a bad spec, whatever runs"),
+        pytest.param({}, MissingSecret("x"), GOOD, "False", "MissingSecret", id="a missing secret"),
+        pytest.param({}, MissingApi("x"), NOTHING, "False", "MissingApi", id="a missing API"),
+        pytest.param({}, ApplyError("x"), GOOD, "False", "ApplyFailed", id="a child that was refused"),
+        pytest.param({}, NameTaken("x"), NOTHING, "False", "NameTaken", id="a name that is taken"),
+    ],
+)
+def test_ready(spec: dict[str, Any], error: OperatorError | None, observation: Observation, status: str, reason: str) -> None:
+    condition = ready(make_spec(**spec), error, observation)
+    assert (condition.status, condition.reason) == (status, reason)
+    assert condition.message
+
+
+def test_a_bad_spec_says_what_is_wrong_and_what_still_runs() -> None:
+    message = ready(None, BAD, seen(desired=2, ready=2)).message
+    assert message == "spec.replicas: -1 is below the smallest allowed value 0; pods of the last good spec are kept: 2 of 2 pods ready"
+
+
+def test_a_bad_first_spec_says_that_nothing_runs() -> None:
+    assert ready(None, BAD, NOTHING).message.endswith("no pods are running")
+
+
+@pytest.mark.parametrize(
+    ("error", "observation", "status", "reason"),
+    [
+        pytest.param(None, GOOD, "False", "Complete", id="all done"),
+        pytest.param(None, NOTHING, "True", "Applying", id="no Deployment yet"),
+        pytest.param(None, seen(observed=False), "True", "Applying", id="a spec that was not taken up yet"),
+        pytest.param(None, seen(desired=2, updated=1, replicas=2, ready=2), "True", "RollingOut", id="old pods among new ones"),
+        pytest.param(None, seen(desired=1, updated=1, replicas=2, ready=2), "True", "RollingOut", id="old pods still there"),
+        pytest.param(None, seen(ready=0), "True", "Starting", id="a pod that loads its model"),
+        pytest.param(
+            None, seen(make_pod(), make_pod(name="tiny-2", terminating=True)), "True", "Draining", id="a pod that finishes its streams"
+        ),
+        pytest.param(None, seen(stalled=True, ready=0), "False", "Stalled", id="a stuck rollout"),
+        pytest.param(BAD, GOOD, "False", "InvalidSpec", id="a bad spec"),
+        pytest.param(ApplyError("x"), GOOD, "False", "ApplyFailed", id="a child that was refused"),
+    ],
+)
+def test_progressing(error: OperatorError | None, observation: Observation, status: str, reason: str) -> None:
+    condition = progressing(make_spec(), error, observation)
+    assert (condition.status, condition.reason) == (status, reason)
+    assert condition.message
+
+
+@pytest.mark.parametrize(
+    ("error", "bad", "good", "reason", "words"),
+    [
+        pytest.param(BAD, GOOD, GOOD, "InvalidSpec", "spec.replicas: -1", id="a bad spec"),
+        pytest.param(MissingSecret("create it"), GOOD, GOOD, "MissingSecret", "create it", id="a missing secret"),
+        pytest.param(None, troubled("ImagePull"), GOOD, "ImagePull", "words of ImagePull", id="an image"),
+        pytest.param(None, troubled("PodsCrashing"), GOOD, "PodsCrashing", "words of PodsCrashing", id="crashes"),
+        pytest.param(None, troubled("Unschedulable"), GOOD, "Unschedulable", "words of Unschedulable", id="no node"),
+        pytest.param(None, troubled("PodNotStarting"), GOOD, "PodNotStarting", "words of PodNotStarting", id="a pod that does not start"),
+        pytest.param(None, seen(troubles=(Trouble("PodsRefused", "quota"),)), GOOD, "PodsRefused", "quota", id="a quota"),
+        pytest.param(None, seen(stalled=True), GOOD, "Stalled", "no progress", id="a stuck rollout"),
+        pytest.param(
+            None, reported(sidecar_connected=False), reported(), "SidecarDown", "is not connected", id="the sidecar is not connected"
+        ),
+        pytest.param(None, reported(plan_fresh=False), reported(), "SidecarDown", "sends no plans", id="the sidecar hangs"),
+        pytest.param(
+            None,
+            reported(refused_contract_version=7),
+            reported(),
+            "ContractMismatch",
+            "contract version 7 meets 1",
+            id="a sidecar of another release",
+        ),
+        pytest.param(
+            None,
+            reported(contract_version=2),
+            reported(contract_version=1),
+            "ContractMismatch",
+            "images of one release",
+            id="an engine of another release",
+        ),
+        pytest.param(
+            None,
+            reported(recent_requests=60, recent_failed_open=3, failed_open_reasons=("deadline",)),
+            reported(recent_requests=61, recent_failed_open=3),
+            "FailingOpen",
+            "(deadline)",
+            id="a share of requests unranked",
+        ),
+        pytest.param(
+            None,
+            reported(recent_requests=3, recent_failed_open=3),
+            reported(recent_requests=2, recent_failed_open=2),
+            "FailingOpen",
+            "unranked",
+            id="three requests unranked, but not two",
+        ),
+        pytest.param(
+            None,
+            reported(host_limit_bytes=100 * MIB, host_used_bytes=95 * MIB),
+            reported(host_limit_bytes=100 * MIB, host_used_bytes=94 * MIB),
+            "HostMemoryFull",
+            "100Mi is full",
+            id="a full host store",
+        ),
+        pytest.param(
+            None,
+            seen(make_pod(report=None, report_error="no answer")),
+            seen(make_pod(report=None)),
+            "StatusUnavailable",
+            "pod tiny-1: no answer",
+            id="a pod that does not answer",
+        ),
+    ],
+)
+def test_degraded_and_its_opposite(error: OperatorError | None, bad: Observation, good: Observation, reason: str, words: str) -> None:
+    wrong, right = degraded(error, bad), degraded(None, good)
+    assert (wrong.status, wrong.reason) == ("True", reason)
+    assert words in wrong.message
+    assert (right.status, right.reason) == ("False", "AsExpected")
+
+
+def test_without_a_host_store_it_is_never_full() -> None:
+    assert degraded(None, reported(host_limit_bytes=0, host_used_bytes=0)).status == "False"
+
+
+def test_a_full_host_store_stays_full_until_there_is_room_again() -> None:
+    at_90, at_84 = (reported(host_limit_bytes=100, host_used_bytes=used) for used in (90, 84))
+    assert degraded(None, at_90, host_was_full=True).reason == "HostMemoryFull"
+    assert degraded(None, at_90, host_was_full=False).status == "False"
+    assert degraded(None, at_84, host_was_full=True).status == "False"
+
+
+def test_the_gravest_trouble_gives_the_reason_and_all_are_told() -> None:
+    condition = degraded(
+        None,
+        seen(make_pod(report=make_report(plan_fresh=False)), make_pod(ready=False, report=None, troubles=(Trouble("ImagePull", "p"),))),
+    )
+    assert condition.reason == "ImagePull"
+    assert "sends no plans" in condition.message
+
+
+def test_a_pod_on_its_way_out_degrades_nothing() -> None:
+    assert degraded(None, seen(make_pod(terminating=True, report=make_report(sidecar_connected=False)))).status == "False"
+
+
+@pytest.mark.parametrize("reason", DEGRADED_ORDER)
+def test_every_reason_is_one_word(reason: str) -> None:
+    assert reason.isalpha()
+    assert reason[0].isupper()
+
+
+def test_messages_stay_short_enough_for_the_api_server() -> None:
+    many = tuple(make_pod(name=f"tiny-{n}", troubles=(Trouble("PodsCrashing", "w" * 300),)) for n in range(50))
+    assert len(degraded(None, seen(*many)).message) <= 1500
+
+
+def status_of(observation: Observation, previous: dict[str, Any], *, now: datetime = NOON, **given: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {"spec": make_spec(), "owner": OWNER, "generation": 3, "error": None}
+    return fold(**(fields | given), observation=observation, previous=previous, now=now)
+
+
+def condition_of(status: dict[str, Any], kind: str) -> dict[str, Any]:
+    return next(one for one in status["conditions"] if one["type"] == kind)
+
+
+def test_the_status_holds_what_scale_and_columns_read() -> None:
+    status = status_of(seen(desired=2, replicas=2, ready=1), {})
+    assert (status["replicas"], status["readyReplicas"], status["selector"]) == (2, 1, "alise.dev/engine=tiny")
+    assert (status["observedGeneration"], status["url"]) == (3, "http://tiny.default.svc/v1")
+    assert {one["observedGeneration"] for one in status["conditions"]} == {3}
+
+
+def test_nothing_changes_when_nothing_happened() -> None:
+    first = status_of(GOOD, {}, now=NOON)
+    assert status_of(GOOD, first, now=LATER) == first
+
+
+def test_a_transition_is_dated_when_the_truth_changes_and_not_when_only_its_reason_does() -> None:
+    first = status_of(troubled("ImagePull"), {}, now=NOON)
+    other_reason = status_of(troubled("Unschedulable"), first, now=LATER)
+    recovered = status_of(GOOD, first, now=LATER)
+    assert condition_of(other_reason, "Degraded")["lastTransitionTime"] == "2026-01-01T12:00:00Z"
+    assert condition_of(other_reason, "Degraded")["reason"] == "Unschedulable"
+    assert condition_of(recovered, "Degraded")["lastTransitionTime"] == "2026-01-01T13:00:00Z"
+
+
+def test_the_url_is_kept_while_the_spec_cannot_be_read() -> None:
+    first = status_of(GOOD, {})
+    assert status_of(GOOD, first, spec=None, error=BAD)["url"] == first["url"]
+
+
+def test_fast_numbers_never_reach_the_status() -> None:
+    quiet = status_of(reported(recent_requests=1, host_used_bytes=5), {})
+    busy = status_of(reported(recent_requests=900, host_used_bytes=77 * MIB), {})
+    assert quiet == busy
+
+
+def test_a_new_engine_is_announced_once_per_reason() -> None:
+    announced = changes({}, status_of(seen(ready=0), {}))
+    assert [one.reason for one in announced] == ["Starting"]
+
+
+def test_an_unchanged_status_is_not_announced() -> None:
+    status = status_of(GOOD, {})
+    assert changes(status, status_of(GOOD, status, now=LATER)) == []
+
+
+def test_a_bad_spec_is_announced_as_one_warning_and_again_when_it_is_bad_in_another_way() -> None:
+    good = status_of(GOOD, {})
+    bad = status_of(GOOD, good, error=BAD, spec=None)
+    worse = status_of(GOOD, bad, error=InvalidSpec([Problem("spec.drainSeconds", "x")]), spec=None)
+    (first,) = changes(good, bad)
+    (second,) = changes(bad, worse)
+    assert (first.reason, is_warning(first), "spec.replicas" in first.message) == ("InvalidSpec", True, True)
+    assert "spec.drainSeconds" in second.message
+    assert changes(bad, status_of(GOOD, bad, error=BAD, spec=None)) == []
+
+
+def test_a_pods_changing_words_are_no_news() -> None:
+    def crash(words: str) -> Observation:
+        return seen(make_pod(ready=False, report=None, troubles=(Trouble("PodsCrashing", words),)), ready=0)
+
+    first = status_of(crash("12:00 boom"), {})
+    assert changes(first, status_of(crash("12:01 boom"), first)) == []
+
+
+def test_recovery_is_announced() -> None:
+    bad = status_of(GOOD, {}, error=BAD, spec=None)
+    assert {one.reason for one in changes(bad, status_of(GOOD, bad))} == {"Serving", "Complete", "AsExpected"}
+
+
+def test_only_degraded_is_a_warning() -> None:
+    assert is_warning(Condition("Degraded", "True", "SidecarDown", ""))
+    assert not is_warning(Condition("Degraded", "False", "AsExpected", ""))
+    assert not is_warning(Condition("Ready", "False", "Starting", ""))
