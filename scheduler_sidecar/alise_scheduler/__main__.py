@@ -1,0 +1,66 @@
+"""`alise-scheduler run | supervise | wait-for-engine-exit`. The only place that reads the environment."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from alise_contract.names import CONTROL_SOCKET
+
+from . import logs
+from .config import Settings, env_name, flag_name, load
+from .errors import ConfigError
+from .exit_wait import wait_for_engine_exit
+from .run import run
+from .supervisor import HEARTBEAT_FD_ENV, RESTARTS_ENV, Heart, Supervisor, scheduler_command
+
+_USAGE_ERROR = 2
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line: every setting is a flag of `run` and `supervise`."""
+    root = argparse.ArgumentParser(prog="alise-scheduler", description="Predicts, admits and ranks the requests of one engine.")
+    commands = root.add_subparsers(dest="command", required=True)
+    for name, text in (("run", "The scheduler process."), ("supervise", "PID 1: runs it and outlives it.")):
+        command = commands.add_parser(name, help=text, description=text)
+        for field, info in Settings.model_fields.items():
+            command.add_argument(
+                flag_name(field), dest=field, metavar="VALUE", help=f"{info.description} [{env_name(field)}]".replace("%", "%%")
+            )
+    wait = commands.add_parser("wait-for-engine-exit", help="preStop: returns when the engine's control socket is dead.")
+    wait.add_argument("--timeout-seconds", type=float, default=600.0, help="Return after this long in any case (default 600).")
+    wait.add_argument(flag_name("socket_dir"), dest="socket_dir", help=f"Folder of control.sock [{env_name('socket_dir')}]")
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0, or 2 when a setting cannot be used."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = vars(parser().parse_args(given))
+    command = options.pop("command")
+    timeout_seconds = options.pop("timeout_seconds", None)
+    try:
+        settings = load(os.environ, options)
+    except ConfigError as error:
+        print(f"alise-scheduler: {error}", file=sys.stderr)
+        return _USAGE_ERROR
+    logs.set_up(settings.log_level)
+    match command:
+        case "run":
+            heartbeat = os.environ.get(HEARTBEAT_FD_ENV)
+            restarts = os.environ.get(RESTARTS_ENV, "0")
+            asyncio.run(run(settings, int(restarts) if restarts.isdigit() else 0, Heart(int(heartbeat) if heartbeat else None)))
+            return 0
+        case "supervise":
+            env = {key: value for key, value in os.environ.items() if key not in (HEARTBEAT_FD_ENV, RESTARTS_ENV)}
+            supervisor = Supervisor(scheduler_command(given[1:]), env, settings.hang_seconds, settings.restart_max_seconds)
+            return supervisor.run()
+        case _:
+            gone = wait_for_engine_exit(os.path.join(settings.socket_dir, CONTROL_SOCKET), timeout_seconds)
+            print("the engine is gone" if gone else f"the engine still answers after {timeout_seconds} s", file=sys.stderr)
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""The jobs that are alive, as admitted by us and as reported by the engine. Mutable, owned by the dispatcher; time is an argument.
+
+The engine is the source of truth: a snapshot replaces what was believed, a phase moves on reports alone. Known outcomes of odd input:
+    a job id admitted twice         the same job again, place and age kept; its prediction is the newer one
+    an event for an unknown job     the job is made from its hint, or as an average one
+    a request without a job id      counted under `request:<id>`, never ranked
+    an end of an unknown request    ignored here (the caller may still learn from it)
+    a phase change no request makes that request stays as it was, and the caller is told to ask for a snapshot
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ..errors import IllegalMoveError
+from .job import Job
+from .lengths import Lengths
+from .reports import EngineRequest, EngineSnapshot, EngineUpdate, Finished, Phase
+
+_AROUND: Final = "request:"
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What is believed of a job before the engine says more."""
+
+    lengths: Lengths
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A request that ended; `job` is as it was before, None when it was unknown. `last`: the job ended with it."""
+
+    finished: Finished
+    job: Job | None
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    ended: tuple[Ended, ...] = ()
+    # Messages of moves that were refused.
+    refused: tuple[str, ...] = ()
+
+
+def job_key(job_id: str, request_id: str) -> str:
+    """The name a request's job has here."""
+    return job_id or _AROUND + request_id
+
+
+Describe = Callable[[EngineRequest], Prior]
+
+
+class JobBook:
+    """Live jobs by id, in arrival order."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self._next_order = 0
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def admit(self, job_id: str, prior: Prior, max_tokens: int, samples: int, prompt_tokens: int, at: float) -> Job:
+        """The admitted job; the one already there, with the new prediction, when the id is known."""
+        known = self.jobs.get(job_id)
+        if known is not None:
+            job = replace(known, lengths=prior.lengths, weight=prior.weight)
+        else:
+            job = Job(
+                id=job_id,
+                order=self._arrival(),
+                lengths=prior.lengths,
+                weight=prior.weight,
+                max_tokens=max_tokens,
+                samples=max(1, samples),
+                prompt_tokens=max(1, prompt_tokens),
+                arrived_at=at,
+                phase_at=at,
+            )
+        self.jobs[job_id] = job
+        return job
+
+    def replace_all(self, snapshot: EngineSnapshot, at: float, describe: Describe) -> tuple[str, ...]:
+        """Takes the snapshot's word for every job that was in the engine; returns the ids that are no more.
+
+        Jobs that are admitted and not in the snapshot stay: they may be on their way.
+        """
+        reported = {job_key(r.job_id, r.request_id) for r in snapshot.requests}
+        gone = tuple(key for key, job in self.jobs.items() if key not in reported and job.phase is not Phase.ADMITTED)
+        for key in gone:
+            del self.jobs[key]
+        for key in reported & self.jobs.keys():
+            # Their requests are replaced, not moved: a snapshot may come after a gap, and from a fresh engine.
+            self.jobs[key] = replace(self.jobs[key], requests={})
+        for request in sorted(snapshot.requests, key=lambda r: (-r.age_seconds, r.request_id)):
+            self._report(request, at, describe)
+        return gone
+
+    def update(self, update: EngineUpdate, at: float, describe: Describe) -> Changes:
+        """Reports first, then ends, because one update may hold both for a request."""
+        ended_ids = {f.request_id for f in update.finished}
+        refused: list[str] = []
+        for request in update.requests:
+            key = job_key(request.job_id, request.request_id)
+            if request.request_id in ended_ids and key not in self.jobs:
+                continue
+            try:
+                self._report(request, at, describe)
+            except IllegalMoveError as error:
+                refused.append(str(error))
+        return Changes(tuple(self._end(f, at) for f in update.finished), tuple(refused))
+
+    def expire(self, at: float, after_seconds: float) -> tuple[str, ...]:
+        """Forgets the admitted jobs that did not reach the engine in time; returns their ids."""
+        late = tuple(key for key, job in self.jobs.items() if job.phase is Phase.ADMITTED and at - job.arrived_at >= after_seconds)
+        for key in late:
+            del self.jobs[key]
+        return late
+
+    def in_order(self) -> tuple[Job, ...]:
+        """All jobs."""
+        return tuple(self.jobs.values())
+
+    def counts(self) -> dict[Phase, int]:
+        """Jobs by phase, every phase named."""
+        counts = dict.fromkeys(Phase, 0)
+        for job in self.jobs.values():
+            counts[job.phase] += 1
+        return counts
+
+    def first_admitted_at(self) -> float | None:
+        """When the oldest job that has not reached the engine was admitted."""
+        return min((job.arrived_at for job in self.jobs.values() if job.phase is Phase.ADMITTED), default=None)
+
+    def _report(self, request: EngineRequest, at: float, describe: Describe) -> None:
+        key = job_key(request.job_id, request.request_id)
+        job = self.jobs.get(key) or self._discovered(key, request, at, describe)
+        self.jobs[key] = job.with_request(request, at)
+
+    def _discovered(self, key: str, request: EngineRequest, at: float, describe: Describe) -> Job:
+        """A job that this process did not admit: failed open, came around the middleware, or was admitted before a restart.
+
+        How long it ran is not known; all of its age but the current phase counts as waiting, which errs towards serving it.
+        """
+        prior = describe(request)
+        age = max(request.age_seconds, request.phase_seconds, 0.0)
+        before = age - request.phase_seconds if request.phase is Phase.RUNNING else 0.0
+        return Job(
+            id=key,
+            order=self._arrival(),
+            lengths=prior.lengths,
+            weight=prior.weight,
+            max_tokens=request.max_tokens,
+            prompt_tokens=max(1, request.prompt_tokens),
+            rankable=bool(request.job_id),
+            phase=Phase.ADMITTED,
+            arrived_at=at - age,
+            waited_seconds=max(0.0, before),
+            phase_at=at - max(0.0, request.phase_seconds) if request.phase is Phase.RUNNING else at - age,
+        )
+
+    def _end(self, finished: Finished, at: float) -> Ended:
+        key = job_key(finished.job_id, finished.request_id)
+        job = self.jobs.get(key)
+        if job is None:
+            return Ended(finished, None, False)
+        rest = job.without_request(finished.request_id, at)
+        if rest is None:
+            del self.jobs[key]
+        else:
+            self.jobs[key] = rest
+        return Ended(finished, job, rest is None)
+
+    def _arrival(self) -> int:
+        self._next_order += 1
+        return self._next_order

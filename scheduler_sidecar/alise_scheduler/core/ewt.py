@@ -1,0 +1,42 @@
+"""Expected waiting time: how long until each job gets its turn.
+
+EWT = remaining seconds of the jobs ranked ahead, divided by the effective parallelism, and never more than the time until ageing has
+promoted the job past everything that may still arrive. The first `slots` in rank order wait for nobody.
+"""
+
+import numpy as np
+
+from .job import Ints, Snapshot
+from .lengths import Floats
+from .rank import BASE_SPAN, LEVELS_PER_DOUBLING, Policy, promote_seconds
+from .reports import EngineShape
+
+
+def effective_slots(engine: EngineShape, tokens: Floats) -> float:
+    """How many sequences run at once: `max_num_seqs`, or fewer when their KV does not fit the device. At least 1."""
+    if not len(tokens) or engine.num_device_blocks <= 0:
+        return float(max(1, engine.max_num_seqs))
+    blocks = float(np.ceil(np.maximum(tokens, 1.0) / max(1, engine.block_size)).mean())
+    return float(max(1.0, min(engine.max_num_seqs, engine.num_device_blocks / blocks)))
+
+
+def ranked(levels: Ints, order: Ints) -> Ints:
+    """Rows in rank order: level, then order."""
+    result: Ints = np.lexsort((order, levels))
+    return result
+
+
+def expected_waits(
+    rows: Ints, levels: Ints, snapshot: Snapshot, remaining_seconds: Floats, slots: float, policy: Policy, backlog: float
+) -> Floats:
+    """Seconds until each job's turn. Shape [J], in the snapshot's order of rows."""
+    work = (remaining_seconds * snapshot.samples)[rows]
+    ahead = np.concatenate([[0.0], np.cumsum(work)[:-1]]) if len(work) else work
+    waits = np.empty(len(snapshot))
+    before = np.concatenate([[0.0], np.cumsum(snapshot.samples[rows])[:-1]]) if len(work) else work
+    waits[rows] = np.where(before + 1 <= slots, 0.0, ahead / slots)
+    if policy.ageing is None:
+        return waits
+    to_promotion = np.maximum(levels + BASE_SPAN, 0) * promote_seconds(policy.ageing, backlog) / LEVELS_PER_DOUBLING
+    # Those promoted that far are served in order: ahead of them is only work of better rank.
+    return np.where(to_promotion > 0, np.minimum(waits, to_promotion), waits)

@@ -1,0 +1,134 @@
+"""How long work takes on this engine: T_pre and T_dec, fitted online from the engine's own steps.
+
+One step takes `step + prefill·(prefill tokens) + decode·(decoding requests) + context·(KV tokens attended to)` seconds. From it follow
+the published forms: `T_pre(s) = s·T0` and `T_dec(s, n) = n·(α·s + β)`, with α = context and β = step + decode·batch + context·(the
+batch's other context). The fit is recursive least squares with forgetting, pulled to cold-start defaults until there is evidence, robust
+to single slow steps (Huber weights), and its coefficients are never negative.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+
+from .lengths import Floats
+from .reports import Step
+
+# Features are scaled to about 1 so that one ridge strength fits all: one step, 1000 prefill tokens, 10 requests, 10 000 context tokens.
+_SCALE: Final = np.array([1.0, 1e3, 1e1, 1e4])
+_RIDGE: Final = 0.5
+_FORGET: Final = 0.998
+_MAX_STEP_SECONDS: Final = 60.0
+_SWEEPS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Seconds per step, per prefill token, per decoding request and per context token; defaults are for a cold start."""
+
+    step_seconds: float = 0.010
+    prefill_seconds: float = 0.00005
+    decode_seconds: float = 0.0002
+    context_seconds: float = 0.0000001
+
+    def step(self, prefill_tokens: float, decode_requests: float, context_tokens: float) -> float:
+        """Predicted seconds of one step."""
+        return (
+            self.step_seconds
+            + self.prefill_seconds * prefill_tokens
+            + self.decode_seconds * decode_requests
+            + self.context_seconds * context_tokens
+        )
+
+
+def _matrix() -> Floats:
+    return np.zeros((4, 4))
+
+
+def _vector() -> Floats:
+    return np.zeros(4)
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """The fit so far. A value: `observe()` returns the next one."""
+
+    coefficients: Coefficients = field(default_factory=Coefficients)
+    # Smoothed relative error |predicted - seen| / seen of the steps, before each was learned.
+    error: float = 0.0
+    samples: int = 0
+    # Smoothed size of a step that decodes: how many requests beside it, how much context.
+    batch: float = 1.0
+    batch_context: float = 0.0
+    normal: Floats = field(default_factory=_matrix)
+    moment: Floats = field(default_factory=_vector)
+    scale_seconds: float = 0.0
+
+    def decode_step_seconds(self) -> float:
+        """β: seconds of a typical decoding step, which is what one more token costs a running job."""
+        return self.coefficients.step(0, self.batch, self.batch_context)
+
+    def seconds_left(self, prefill_tokens: Floats, tokens_left: Floats, context_tokens: Floats) -> Floats:
+        """Seconds each job still needs on the engine: what must be prefilled, then one step a token. Shape [J], positive."""
+        c = self.coefficients
+        own = c.context_seconds * (context_tokens + tokens_left / 2)
+        return np.maximum(c.prefill_seconds * prefill_tokens + tokens_left * (self.decode_step_seconds() + own), 1e-6)
+
+
+def _usable(step: Step) -> bool:
+    return 0 < step.duration_seconds <= _MAX_STEP_SECONDS and step.prefill_tokens + step.decode_requests > 0
+
+
+def observe(model: CostModel, steps: Sequence[Step]) -> CostModel:
+    """The model after these steps; steps that cannot be (no work, no time, over a minute) teach nothing."""
+    usable = [step for step in steps if _usable(step)]
+    if not usable:
+        return model
+    normal, moment = model.normal.copy(), model.moment.copy()
+    error, scale, batch, context = model.error, model.scale_seconds, model.batch, model.batch_context
+    for seen, step in enumerate(usable, start=model.samples):
+        predicted = model.coefficients.step(step.prefill_tokens, step.decode_requests, step.context_tokens)
+        residual = abs(step.duration_seconds - predicted)
+        rate = max(0.02, 1 / (seen + 1))
+        error += rate * (min(residual / step.duration_seconds, 10.0) - error)
+        # A step far off is down-weighted once the usual error is known, so one stall does not bend the fit.
+        weight = 1.0 if seen < 32 or residual <= 3 * scale else 3 * scale / residual
+        scale += rate * (min(residual, 3 * scale if seen >= 32 else residual) - scale)
+        scale = max(scale, 0.05 * step.duration_seconds)
+        x = np.array([1.0, step.prefill_tokens, step.decode_requests, step.context_tokens]) / _SCALE
+        normal = _FORGET * normal + weight * np.outer(x, x)
+        moment = _FORGET * moment + weight * step.duration_seconds * x
+        if step.decode_requests:
+            batch += rate * (step.decode_requests - batch)
+            context += rate * (step.context_tokens - context)
+    return replace(
+        model,
+        coefficients=_solve(normal, moment),
+        error=error,
+        samples=model.samples + len(usable),
+        batch=batch,
+        batch_context=context,
+        normal=normal,
+        moment=moment,
+        scale_seconds=scale,
+    )
+
+
+def _solve(normal: Floats, moment: Floats) -> Coefficients:
+    """Non-negative ridge solution around the cold-start defaults, by coordinate descent (four unknowns)."""
+    default = Coefficients()
+    start = np.array([default.step_seconds, default.prefill_seconds, default.decode_seconds, default.context_seconds]) * _SCALE
+    a = normal + _RIDGE * np.eye(4)
+    b = moment + _RIDGE * start
+    free = np.linalg.solve(a, b)
+    theta = np.maximum(free, 0.0)
+    if (free < 0).any():
+        for _ in range(_SWEEPS):
+            for i in range(4):
+                theta[i] = max(0.0, float(b[i] - a[i] @ theta + a[i, i] * theta[i]) / float(a[i, i]))
+    values = theta / _SCALE
+    if not all(math.isfinite(float(value)) for value in values):
+        return default
+    return Coefficients(*(float(value) for value in values))

@@ -1,0 +1,161 @@
+"""A job (one HTTP request, 1..n engine requests), the table of its phases, and the columns that `decide()` works on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import IllegalMoveError
+from .exec_time import CostModel
+from .lengths import QUANTILES, Floats, Lengths
+from .plan import Rank
+from .reports import EngineRequest, EngineShape, Phase
+
+Ints = NDArray[np.int64]
+
+# Which phase may be reported after which, for one engine request. Reports are merged for slow watchers, so anything that may happen over
+# several steps may be seen at once; what can never happen is to become WAITING ("never run") or ADMITTED ("never seen") again.
+_RAN: Final = frozenset({Phase.RUNNING, Phase.OFFLOADED, Phase.PREEMPTED, Phase.RESTORING})
+MOVES: Final[Mapping[Phase, frozenset[Phase]]] = {
+    Phase.ADMITTED: frozenset({Phase.WAITING}) | _RAN,
+    Phase.WAITING: frozenset({Phase.WAITING}) | _RAN,
+    Phase.RUNNING: _RAN,
+    Phase.OFFLOADED: _RAN,
+    Phase.PREEMPTED: _RAN,
+    Phase.RESTORING: _RAN,
+}
+
+
+def move(before: Phase, after: Phase, request_id: str) -> Phase:
+    """The phase after a report. Raises IllegalMoveError when the table has no such move."""
+    if after not in MOVES[before]:
+        raise IllegalMoveError(f"request {request_id} was reported {after.name} after {before.name}, which no request can be")
+    return after
+
+
+# The phase of a job of several requests is the most advanced one of them.
+_PRECEDENCE: Final = (Phase.RUNNING, Phase.RESTORING, Phase.OFFLOADED, Phase.PREEMPTED, Phase.WAITING)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job as the sidecar knows it. Clock readings are the dispatcher's; they never leave the process."""
+
+    id: str
+    # Arrival order; the tie-breaker within a level.
+    order: int
+    lengths: Lengths
+    weight: float = 1.0
+    max_tokens: int = 0
+    samples: int = 1
+    # An estimate until the engine has tokenized the prompt.
+    prompt_tokens: int = 1
+    # False: it came around the middleware without a job id, so no Apply can name it. It counts, but is not ranked.
+    rankable: bool = True
+    phase: Phase = Phase.ADMITTED
+    requests: Mapping[str, EngineRequest] = field(default_factory=dict)
+    arrived_at: float = 0.0
+    # Time not running before `phase_at`, and since when the phase is what it is.
+    waited_seconds: float = 0.0
+    phase_at: float = 0.0
+
+    def waiting_seconds(self, at: float) -> float:
+        """Time spent not running so far: what ageing counts. Never decreases."""
+        return self.waited_seconds + (0.0 if self.phase is Phase.RUNNING else max(0.0, at - self.phase_at))
+
+    def with_request(self, request: EngineRequest, at: float) -> "Job":
+        """The job after a report about one of its requests. Raises IllegalMoveError."""
+        known = self.requests.get(request.request_id)
+        move(known.phase if known else Phase.ADMITTED, request.phase, request.request_id)
+        return self._folded({**self.requests, request.request_id: request}, at, request.phase_seconds)
+
+    def without_request(self, request_id: str, at: float) -> "Job | None":
+        """The job after one of its requests ended; None when that was the last."""
+        rest = {key: value for key, value in self.requests.items() if key != request_id}
+        return self._folded(rest, at, 0.0) if rest else None
+
+    def _folded(self, requests: Mapping[str, EngineRequest], at: float, phase_seconds: float) -> "Job":
+        phases = {request.phase for request in requests.values()}
+        phase = next(phase for phase in _PRECEDENCE if phase in phases)
+        prompt = max(request.prompt_tokens for request in requests.values()) or self.prompt_tokens
+        limit = max(request.max_tokens for request in requests.values()) or self.max_tokens
+        if phase is self.phase:
+            return replace(self, requests=requests, prompt_tokens=prompt, max_tokens=limit)
+        since = min(at, max(self.phase_at, at - max(0.0, phase_seconds)))
+        waited = self.waiting_seconds(since)
+        return replace(self, requests=requests, prompt_tokens=prompt, max_tokens=limit, phase=phase, waited_seconds=waited, phase_at=since)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All jobs at one moment, as columns of J rows in arrival order. The whole input of `decide()` besides the policy."""
+
+    at: float
+    jobs: tuple[str, ...]
+    rankable: NDArray[np.bool_]
+    phase: Ints
+    order: Ints
+    weight: Floats
+    # [J, QUANTILES] tokens.
+    lengths: Floats
+    # Client's cap on output tokens or the context's; inf where there is none.
+    limit_tokens: Floats
+    samples: Floats
+    prompt_tokens: Floats
+    generated_tokens: Floats
+    device_tokens: Floats
+    host_tokens: Floats
+    host_bytes: Floats
+    waiting_seconds: Floats
+    engine: EngineShape
+    cost: CostModel
+    # Seconds of the typical job: level 0 is there.
+    neutral_seconds: float
+    # What the engine was told last, by job id.
+    sent: Mapping[str, Rank] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+
+def columns(
+    jobs: tuple[Job, ...], at: float, engine: EngineShape, cost: CostModel, neutral_seconds: float, sent: Mapping[str, Rank]
+) -> Snapshot:
+    """Jobs as columns. Tokens of a job are those of its requests: the longest for lengths, the sum for places."""
+
+    def column(values: list[float]) -> Floats:
+        return np.array(values, dtype=np.float64)
+
+    def whole(values: list[int]) -> Ints:
+        return np.array(values, dtype=np.int64)
+
+    requests = [tuple(job.requests.values()) for job in jobs]
+    limits = [_limit(job, engine) for job in jobs]
+    return Snapshot(
+        at=at,
+        jobs=tuple(job.id for job in jobs),
+        rankable=np.array([job.rankable for job in jobs], dtype=np.bool_),
+        phase=whole([job.phase for job in jobs]),
+        order=whole([job.order for job in jobs]),
+        weight=column([job.weight for job in jobs]),
+        lengths=np.array([job.lengths.tokens for job in jobs], dtype=np.float64).reshape(len(jobs), QUANTILES),
+        limit_tokens=column(limits),
+        samples=column([len(job.requests) or job.samples for job in jobs]),
+        prompt_tokens=column([job.prompt_tokens for job in jobs]),
+        generated_tokens=column([max((r.generated_tokens for r in rows), default=0) for rows in requests]),
+        device_tokens=column([sum(r.device_tokens for r in rows) for rows in requests]),
+        host_tokens=column([sum(r.host_tokens for r in rows) for rows in requests]),
+        host_bytes=column([sum(r.host_bytes for r in rows) for rows in requests]),
+        waiting_seconds=column([job.waiting_seconds(at) for job in jobs]),
+        engine=engine,
+        cost=cost,
+        neutral_seconds=neutral_seconds,
+        sent=sent,
+    )
+
+
+def _limit(job: Job, engine: EngineShape) -> float:
+    room = max(1, engine.max_model_len - job.prompt_tokens)
+    return float(min(job.max_tokens, room) if job.max_tokens else room)

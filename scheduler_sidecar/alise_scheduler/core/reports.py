@@ -1,0 +1,116 @@
+"""What the engine reports, as frozen data: the contract's messages after `engine/convert.py`, durations in seconds."""
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+
+
+class Phase(IntEnum):
+    """Where a job is in its life; all but ADMITTED are the engine's word."""
+
+    # Let in by us, not seen in the engine yet (tokenization, or the client went away).
+    ADMITTED = 0
+    WAITING = 1
+    RUNNING = 2
+    OFFLOADED = 3
+    PREEMPTED = 4
+    RESTORING = 5
+
+
+class FinishReason(Enum):
+    STOP = "stop"
+    LENGTH = "length"
+    ABORT = "abort"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineShape:
+    max_num_seqs: int = 1
+    max_num_batched_tokens: int = 2048
+    max_model_len: int = 2048
+    block_size: int = 32
+    num_device_blocks: int = 1024
+    block_bytes: int = 0
+    host_limit_bytes: int = 0
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One engine request; a job has 1..n of them."""
+
+    request_id: str
+    job_id: str
+    phase: Phase
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    device_tokens: int = 0
+    host_tokens: int = 0
+    host_bytes: int = 0
+    max_tokens: int = 0
+    preemptions: int = 0
+    priority: int = 0
+    age_seconds: float = 0.0
+    phase_seconds: float = 0.0
+    hint: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    request_id: str
+    job_id: str
+    reason: FinishReason
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    preemptions: int = 0
+    age_seconds: float = 0.0
+    ttft_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One engine step."""
+
+    duration_seconds: float
+    prefill_tokens: int
+    decode_requests: int
+    context_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The part of the engine's counters that decisions look at."""
+
+    free_device_blocks: int = 0
+    host_bytes: int = 0
+    preemptions: int = 0
+    exact_resumes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSnapshot:
+    boot_id: str
+    session_id: str
+    shape: EngineShape
+    requests: tuple[EngineRequest, ...] = ()
+    counters: Counters = field(default_factory=Counters)
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUpdate:
+    requests: tuple[EngineRequest, ...] = ()
+    finished: tuple[Finished, ...] = ()
+    steps: tuple[Step, ...] = ()
+    counters: Counters | None = None
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLost:
+    """The session ended; the engine itself may live on."""
+
+    detail: str
+
+
+EngineEvent = EngineSnapshot | EngineUpdate | EngineLost

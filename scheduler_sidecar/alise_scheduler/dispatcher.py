@@ -1,0 +1,247 @@
+"""The single writer: one task owns all state, everybody else posts into its inbox.
+
+Hand-off contract. `admit()` posts a question and awaits its answer; the engine's events and the ends of Apply calls are posted the same
+way. The task takes in all that is there, then plans when it is due: at most one Apply is in flight, plans are PLAN_SECONDS apart (events
+in between are taken together) and a plan, be it empty, goes out every REFRESH_SECONDS while connected, because the engine forgets a plan
+after 2 s. An exception in here ends the process on purpose: the supervisor starts a new one, and that rebuilds itself from the engine.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from .core.admit import Rejected
+from .core.plan import Plan
+from .core.reports import EngineEvent, EngineLost, EngineSnapshot, EngineUpdate
+from .engine.seam import Engine
+from .errors import EngineError, InboxFullError, SessionLostError
+from .state import Admitted, Ask, State
+
+log = logging.getLogger(__name__)
+
+PLAN_SECONDS: Final = 0.020
+# Deciding takes at most a tenth of the time, however many jobs there are.
+PLAN_SHARE: Final = 10
+REFRESH_SECONDS: Final = 0.7
+RETRY_SECONDS: Final = 0.25
+FAILURES_BEFORE_RECONNECT: Final = 3
+MAX_INBOX: Final = 4096
+
+
+class Timer(Protocol):
+    def cancel(self) -> None:
+        """Not to be called any more."""
+
+
+class Clock(Protocol):
+    """Monotonic time and timers."""
+
+    def now(self) -> float:
+        """Seconds since some fixed moment."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Calls back once, in the event loop."""
+
+
+class LoopClock:
+    """The running event loop's clock."""
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        return asyncio.get_running_loop().call_later(seconds, callback)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    ask: Ask
+    answer: "asyncio.Future[Admitted | Rejected]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    session_id: str
+    plan: Plan
+    unknown: tuple[str, ...]
+    error: EngineError | None
+
+
+class Dispatcher:
+    """Owns `state`. `run()` is the task; the rest may be called from other tasks of the same loop."""
+
+    def __init__(self, state: State, engine: Engine, clock: Clock, on_turn: Callable[[], None] = lambda: None) -> None:
+        self._state = state
+        self._engine = engine
+        self._clock = clock
+        self._on_turn = on_turn
+        self._inbox: deque[_Asked | _Applied | EngineEvent] = deque()
+        self._wake = asyncio.Event()
+        self._timer: Timer | None = None
+        self._at = 0.0
+        self._dirty = False
+        self._apply: asyncio.Task[None] | None = None
+        self._sequence = 0
+        self._failures = 0
+        self._next_plan_at = 0.0
+        self._refresh_at = 0.0
+        self.turned_at = 0.0
+
+    async def admit(self, ask: Ask) -> Admitted | Rejected:
+        """The answer to an admission request. Raises InboxFullError when the dispatcher cannot keep up."""
+        if len(self._inbox) >= MAX_INBOX:
+            raise InboxFullError(f"{len(self._inbox)} events wait for the dispatcher and the limit is {MAX_INBOX}; ask again later")
+        answer: asyncio.Future[Admitted | Rejected] = asyncio.get_running_loop().create_future()
+        self._post(_Asked(ask, answer))
+        return await answer
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        pump = asyncio.create_task(self._pump(), name="engine events")
+        try:
+            while not pump.done():
+                self._turn()
+                await self._wake.wait()
+                self._wake.clear()
+            pump.result()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            for task in (pump, self._apply):
+                if task is not None:
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+            while self._inbox:
+                item = self._inbox.popleft()
+                if isinstance(item, _Asked):
+                    item.answer.cancel()
+
+    def status(self) -> dict[str, Any]:
+        """For people: what /statusz shows."""
+        state = self._state
+        return {
+            "connected": state.session is not None,
+            "boot_id": state.session.boot_id if state.session else None,
+            "session_id": state.session.session_id if state.session else None,
+            "policy": state.policy.name,
+            "model": state.shape.model,
+            "draining": state.load.draining,
+            "jobs": {phase.name.lower(): count for phase, count in state.book.counts().items()},
+            "pending": state.load.pending,
+            "slots": state.load.slots,
+            "backlog_seconds": round(state.load.backlog_seconds(), 3),
+            "neutral_seconds": round(state.neutral_seconds, 4),
+            "plans_sent": self._sequence,
+            "apply_failures_in_a_row": self._failures,
+            "seconds_since_turn": round(self._clock.now() - self.turned_at, 3),
+        }
+
+    # --- the task ---------------------------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """Takes in all that is there and plans when it is due."""
+        # A clock that goes backwards stands still here.
+        self._at = max(self._at, self._clock.now())
+        self.turned_at = self._at
+        self._on_turn()
+        while self._inbox:
+            self._take(self._inbox.popleft())
+        self._state.expire(self._at)
+        if self._apply is None and self._at >= self._due_at():
+            self._plan()
+        self._set_timer()
+
+    def _take(self, item: "_Asked | _Applied | EngineEvent") -> None:
+        match item:
+            case _Asked():
+                # A caller that gave up has failed open: its request may come, at the neutral level.
+                if not item.answer.done():
+                    item.answer.set_result(self._state.admit(item.ask, self._at))
+                    self._dirty = True
+            case EngineSnapshot():
+                self._state.snapshot(item, self._at)
+                self._sequence = self._failures = 0
+                self._dirty, self._next_plan_at = True, self._at
+            case EngineUpdate():
+                refused = self._state.update(item, self._at)
+                self._dirty = True
+                if refused:
+                    log.warning("impossible report, asking for a snapshot", extra={"refused": refused[:5]})
+                    self._engine.reconnect()
+            case EngineLost():
+                self._state.lost(item)
+            case _Applied():
+                self._applied(item)
+
+    def _due_at(self) -> float:
+        return min(self._next_plan_at, self._refresh_at) if self._dirty else max(self._refresh_at, self._next_plan_at)
+
+    def _plan(self) -> None:
+        began = self._clock.now()
+        decision = self._state.decide(self._at)
+        self._next_plan_at = self._at + max(PLAN_SECONDS, PLAN_SHARE * (self._clock.now() - began))
+        self._dirty = False
+        session = self._state.session
+        if session is None:
+            self._refresh_at = self._at + REFRESH_SECONDS
+            return
+        plan = decision.plan
+        if plan.ranks or plan.limits is not None or self._at >= self._refresh_at:
+            self._refresh_at = self._at + REFRESH_SECONDS
+            self._sequence += 1
+            self._state.metrics.plan_ranks.observe(len(plan.ranks))
+            self._apply = asyncio.create_task(self._send(session.session_id, self._sequence, plan), name="apply")
+
+    async def _send(self, session_id: str, sequence: int, plan: Plan) -> None:
+        try:
+            unknown = await self._engine.apply(session_id, sequence, plan)
+        except EngineError as error:
+            self._post(_Applied(session_id, plan, (), error))
+        else:
+            self._post(_Applied(session_id, plan, unknown, None))
+
+    def _applied(self, item: _Applied) -> None:
+        self._apply = None
+        session = self._state.session
+        current = session is not None and session.session_id == item.session_id
+        if item.error is None:
+            self._failures = 0
+            self._state.applied(item.session_id, item.plan, item.unknown)
+            return
+        reason = "session" if isinstance(item.error, SessionLostError) else "unavailable"
+        self._state.metrics.apply_failures.labels(reason).inc()
+        log.warning("plan not applied", extra={"detail": str(item.error), "current_session": current})
+        if not current:
+            return
+        self._failures += 1
+        # Ranks are absolute: what may or may not have arrived is simply sent again.
+        self._dirty, self._next_plan_at = True, self._at + RETRY_SECONDS
+        self._refresh_at = self._next_plan_at
+        if isinstance(item.error, SessionLostError) or self._failures >= FAILURES_BEFORE_RECONNECT:
+            self._failures = 0
+            self._engine.reconnect()
+
+    # --- around it --------------------------------------------------------------------------------------------------------------------
+
+    async def _pump(self) -> None:
+        try:
+            async for event in self._engine.events():
+                self._post(event)
+        finally:
+            self._wake.set()
+
+    def _post(self, item: "_Asked | _Applied | EngineEvent") -> None:
+        self._inbox.append(item)
+        self._wake.set()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        # While an Apply is in flight its end wakes the task; the timer then only keeps the heartbeat.
+        delay = REFRESH_SECONDS if self._apply is not None else min(max(self._due_at() - self._at, 0.001), REFRESH_SECONDS)
+        self._timer = self._clock.call_later(delay, self._wake.set)

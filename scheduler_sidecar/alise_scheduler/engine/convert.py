@@ -1,0 +1,132 @@
+"""Protobuf messages of `EngineControl` to frozen data and back. Messages stop here; numbers out of range are mended here."""
+
+from typing import Final
+
+from alise_contract.names import CONTRACT_VERSION
+from alise_contract.v1 import engine_control_pb2 as pb
+
+from ..core import reports
+from ..core.plan import Limits, Plan
+
+_PHASES: Final = {
+    pb.PHASE_WAITING: reports.Phase.WAITING,
+    pb.PHASE_RUNNING: reports.Phase.RUNNING,
+    pb.PHASE_OFFLOADED: reports.Phase.OFFLOADED,
+    pb.PHASE_PREEMPTED: reports.Phase.PREEMPTED,
+    pb.PHASE_RESTORING: reports.Phase.RESTORING,
+}
+_REASONS: Final = {
+    pb.FINISH_REASON_STOP: reports.FinishReason.STOP,
+    pb.FINISH_REASON_LENGTH: reports.FinishReason.LENGTH,
+    pb.FINISH_REASON_ABORT: reports.FinishReason.ABORT,
+    pb.FINISH_REASON_ERROR: reports.FinishReason.ERROR,
+}
+
+
+def from_response(message: pb.WatchResponse) -> reports.EngineSnapshot | reports.EngineUpdate | None:
+    """The event in a Watch message; None when it holds one that this version does not know."""
+    match message.WhichOneof("event"):
+        case "snapshot":
+            return from_snapshot(message.snapshot)
+        case "update":
+            return from_update(message.update)
+        case _:
+            return None
+
+
+def from_snapshot(message: pb.Snapshot) -> reports.EngineSnapshot:
+    shape = message.engine
+    return reports.EngineSnapshot(
+        boot_id=message.boot_id,
+        session_id=message.session_id,
+        shape=reports.EngineShape(
+            max_num_seqs=max(1, shape.max_num_seqs),
+            max_num_batched_tokens=shape.max_num_batched_tokens,
+            max_model_len=max(1, shape.max_model_len),
+            block_size=max(1, shape.block_size),
+            num_device_blocks=shape.num_device_blocks,
+            block_bytes=shape.block_bytes,
+            host_limit_bytes=shape.host_limit_bytes,
+            model=shape.model,
+        ),
+        requests=tuple(from_request(request) for request in message.requests),
+        counters=from_counters(message.counters),
+        draining=message.draining,
+    )
+
+
+def from_update(message: pb.Update) -> reports.EngineUpdate:
+    return reports.EngineUpdate(
+        requests=tuple(from_request(request) for request in message.requests),
+        finished=tuple(from_finished(item) for item in message.finished),
+        steps=tuple(
+            reports.Step(step.duration_us / 1e6, step.prefill_tokens, step.decode_requests, step.context_tokens) for step in message.steps
+        ),
+        counters=from_counters(message.counters) if message.HasField("counters") else None,
+        draining=message.draining,
+    )
+
+
+def from_request(message: pb.EngineRequest) -> reports.EngineRequest:
+    """An unspecified phase reads as WAITING: the engine knows the request, and nothing says that it ran."""
+    return reports.EngineRequest(
+        request_id=message.request_id,
+        job_id=message.job_id,
+        phase=_PHASES.get(message.phase, reports.Phase.WAITING),
+        prompt_tokens=message.prompt_tokens,
+        generated_tokens=message.generated_tokens,
+        device_tokens=message.device_tokens,
+        host_tokens=message.host_tokens,
+        host_bytes=message.host_bytes,
+        max_tokens=message.max_tokens,
+        preemptions=message.preemptions,
+        priority=message.priority,
+        age_seconds=message.age_ms / 1000,
+        phase_seconds=message.phase_ms / 1000,
+        hint=message.hint,
+    )
+
+
+def from_finished(message: pb.Finished) -> reports.Finished:
+    """An unspecified reason reads as ERROR, from which nothing is learned."""
+    return reports.Finished(
+        request_id=message.request_id,
+        job_id=message.job_id,
+        reason=_REASONS.get(message.reason, reports.FinishReason.ERROR),
+        prompt_tokens=message.prompt_tokens,
+        generated_tokens=message.generated_tokens,
+        preemptions=message.preemptions,
+        age_seconds=message.age_ms / 1000,
+        ttft_seconds=message.ttft_ms / 1000,
+    )
+
+
+def from_counters(message: pb.Counters) -> reports.Counters:
+    return reports.Counters(
+        free_device_blocks=message.free_device_blocks,
+        host_bytes=message.host_raw_bytes + message.host_int8_bytes,
+        preemptions=message.preemptions_rank + message.preemptions_memory + message.preemptions_hold,
+        exact_resumes=message.exact_resumes,
+    )
+
+
+def to_apply(session_id: str, sequence: int, plan: Plan) -> pb.ApplyRequest:
+    return pb.ApplyRequest(
+        contract_version=CONTRACT_VERSION,
+        session_id=session_id,
+        sequence=sequence,
+        ranks=[
+            pb.Rank(job_id=job, level=rank.level, order=rank.order, hold=rank.hold, ewt_ms=rank.ewt_ms) for job, rank in plan.ranks.items()
+        ],
+        limits=to_limits(plan.limits) if plan.limits is not None else None,
+    )
+
+
+def to_limits(limits: Limits) -> pb.Limits:
+    return pb.Limits(
+        preempt_levels=limits.preempt_levels,
+        min_quantum_steps=limits.min_quantum_steps,
+        int8_ewt_ms=limits.int8_ewt_ms,
+        int8_host_fraction=limits.int8_host_fraction,
+        host_budget_bytes=limits.host_budget_bytes,
+    )

@@ -1,0 +1,37 @@
+"""Structured logs: one JSON object per line on stderr, `event` first, the rest as fields.
+
+Use `log.info("job admitted", extra={"job": job_id, "level": 3})`: everything in `extra` becomes a field. Prompts are never logged.
+"""
+
+import json
+import logging
+import sys
+import time
+from typing import Any, Final
+
+_PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            "logger": record.name,
+        }
+        fields.update({key: value for key, value in vars(record).items() if key not in _PLAIN})
+        if record.exc_info:
+            fields["error"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str)
+
+
+def set_up(level: str) -> None:
+    """Sends all logs from `level` up to stderr as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())

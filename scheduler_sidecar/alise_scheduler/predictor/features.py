@@ -1,0 +1,117 @@
+"""What an admission request says about the length of its answer, as small numbers; the text itself is looked at and let go.
+
+Hashes are keyed with a salt of this process, so that what is kept cannot be searched for known prompts.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass, fields
+from typing import Final
+
+# Looked for in the ends of the text; the middle of a long one is material, not instruction.
+_EDGE_CHARS: Final = 800
+CHARS_PER_TOKEN: Final = 4
+
+# First match wins; the index + 1 is the class, 0 is none.
+_KEYWORDS: Final = (
+    ("yes_no", r"\b(yes or no|true or false|multiple choice|which option|answer with)\b"),
+    ("translate", r"\btranslat|\bin (french|german|spanish|english|chinese|japanese|russian)\b"),
+    ("classify", r"\b(classify|categori[sz]e|label|sentiment|extract|identify)\b"),
+    ("code", r"```|\b(code|function|script|python|javascript|java|c\+\+|sql|html|regex|bug|program|implement)\b"),
+    ("rewrite", r"\b(rewrite|rephrase|paraphrase|correct|proofread|edit|fix)\b"),
+    ("summarize", r"\b(summari[sz]e|summary|tl;?dr|condense|key points)\b"),
+    ("list", r"\b(list|enumerate|bullet|top \d+|\d+ (ideas|ways|examples|tips|names|steps|reasons))\b"),
+    ("story", r"\b(story|essay|poem|article|blog|letter|email|speech|script|novel|chapter|report)\b"),
+    ("explain", r"\b(explain|describe|why|how (do|does|can|to)|discuss|compare|what is the difference)\b"),
+    ("math", r"\b(calculate|solve|compute|equation|integral|derivative|sum of|how many|how much)\b"),
+    ("question", r"\b(who|what|when|where|which)\b"),
+)
+_KEYWORD_RE: Final = tuple(re.compile(pattern, re.IGNORECASE) for _, pattern in _KEYWORDS)
+KEYWORD_CLASSES: Final = ("other", *(name for name, _ in _KEYWORDS))
+
+_SHORT_RE: Final = re.compile(
+    r"\b(one (word|line|sentence)|single (word|sentence)|brief|briefly|short|concise|concisely|in a few words|only the (answer|result))\b",
+    re.IGNORECASE,
+)
+_LONG_RE: Final = re.compile(
+    r"\b(detailed|in detail|long|comprehensive|thorough|in-depth|step by step|complete|full|at least \d{3,} words)\b", re.IGNORECASE
+)
+_WORDS_RE: Final = re.compile(r"\b(\d{2,5})[- ](words?|tokens?)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Bucket numbers (0..255) and hashes; 0 means unknown or none. The default is a request nothing is known of."""
+
+    endpoint: int = 0
+    structured: int = 0
+    turns: int = 0
+    prompt: int = 0
+    keyword: int = 0
+    asked: int = 0
+    cap: int = 0
+    # 64-bit hashes of the newest text, of the conversation before it, of the tenant.
+    text: int = 0
+    conversation: int = 0
+    tenant: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when a number does not fit."""
+        for item in fields(self):
+            value, top = getattr(self, item.name), 2**64 if item.name in ("text", "conversation", "tenant") else 256
+            if not 0 <= value < top:
+                raise ValueError(f"features.{item.name} must be in [0, {top}), got {value}")
+
+
+UNKNOWN: Final = Features()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An admission request, as far as length is concerned."""
+
+    endpoint: int = 0
+    prompt: str = ""
+    prompt_chars: int = 0
+    turns: int = 1
+    max_tokens: int = 0
+    structured: bool = False
+    tenant: str = ""
+    conversation: str = ""
+
+
+def extract(question: Question, salt: bytes) -> Features:
+    """Features of a question. Pure; about 0.1 ms at 16 KiB."""
+    text = question.prompt
+    edges = text if len(text) <= 2 * _EDGE_CHARS else text[:_EDGE_CHARS] + " " + text[-_EDGE_CHARS:]
+    return Features(
+        endpoint=min(question.endpoint, 255) if question.endpoint > 0 else 0,
+        structured=int(question.structured),
+        turns=min(max(question.turns, 1), 4),
+        prompt=_log2(max(question.prompt_chars, len(text))),
+        keyword=next((i for i, pattern in enumerate(_KEYWORD_RE, start=1) if pattern.search(edges)), 0),
+        asked=_asked(edges),
+        cap=_log2(question.max_tokens),
+        text=_hash(text, salt),
+        conversation=_hash(question.conversation, salt),
+        tenant=_hash(question.tenant, salt),
+    )
+
+
+def _log2(value: int) -> int:
+    return min(max(value, 0).bit_length(), 40)
+
+
+def _asked(edges: str) -> int:
+    """1 short, 2 long, 3.. a number of words was named (by its power of two), 0 nothing."""
+    words = _WORDS_RE.search(edges)
+    if words is not None:
+        return 3 + _log2(int(words[1]))
+    return 1 if _SHORT_RE.search(edges) else 2 if _LONG_RE.search(edges) else 0
+
+
+def _hash(text: str, salt: bytes) -> int:
+    """64 bits, never 0 for a text; 0 for none."""
+    if not text:
+        return 0
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8, key=salt).digest(), "little") or 1

@@ -1,0 +1,17 @@
+"""What an end teaches: a stop the length; a length cap or an abort that it was at least that long; an error nothing."""
+
+from ..core.reports import Finished, FinishReason
+from .model import Observation
+
+
+def observation(finished: Finished) -> Observation | None:
+    """The observation in an end, or None: nothing can be learned from it."""
+    if finished.generated_tokens <= 0:
+        return None
+    match finished.reason:
+        case FinishReason.STOP:
+            return Observation(finished.generated_tokens, True)
+        case FinishReason.LENGTH | FinishReason.ABORT:
+            return Observation(finished.generated_tokens, False)
+        case FinishReason.ERROR:
+            return None

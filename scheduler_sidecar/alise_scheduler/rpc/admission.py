@@ -1,0 +1,168 @@
+"""`Admission` on the pod's socket, with gRPC health and reflection. Translates messages and errors; decides nothing."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
+from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]
+from grpc_reflection.v1alpha import reflection
+
+from alise_contract.names import CONTRACT_VERSION, MAX_PROMPT_BYTES
+from alise_contract.v1 import admission_pb2 as pb
+from alise_contract.v1.admission_pb2_grpc import AdmissionServicer, add_AdmissionServicer_to_server
+
+from ..core.admit import Reason, Rejected
+from ..errors import ContractError, InboxFullError, InvalidRequestError
+from ..metrics import Metrics
+from ..predictor.features import Question
+from ..state import Admitted, Ask
+
+log = logging.getLogger(__name__)
+
+MAX_BATCH: Final = 1024
+_MAX_JOB_ID_CHARS: Final = 256
+_MAX_SAMPLES: Final = 1024
+_REASONS: Final = {
+    Reason.OVERLOADED: pb.Rejected.REASON_OVERLOADED,
+    Reason.WAIT_TOO_LONG: pb.Rejected.REASON_WAIT_TOO_LONG,
+    Reason.DRAINING: pb.Rejected.REASON_DRAINING,
+}
+_CODES: Final[Mapping[type[Exception], grpc.StatusCode]] = {
+    ContractError: grpc.StatusCode.FAILED_PRECONDITION,
+    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    InboxFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["Admission"].full_name
+
+Admit = Callable[[Ask], Awaitable[Admitted | Rejected]]
+
+
+def to_ask(message: pb.AdmitRequest) -> Ask:
+    """The question in a message. Raises ContractError or InvalidRequestError."""
+    if message.contract_version != CONTRACT_VERSION:
+        raise ContractError(f"contract version {message.contract_version} is not spoken here; this sidecar speaks {CONTRACT_VERSION}")
+    if not 0 < len(message.job_id) <= _MAX_JOB_ID_CHARS:
+        raise InvalidRequestError(f"job_id must have 1..{_MAX_JOB_ID_CHARS} characters, got {len(message.job_id)}")
+    return Ask(
+        job_id=message.job_id,
+        question=Question(
+            endpoint=message.endpoint,
+            prompt=message.prompt[:MAX_PROMPT_BYTES],
+            prompt_chars=message.prompt_chars,
+            turns=message.turns,
+            max_tokens=message.max_tokens,
+            structured=message.structured,
+            tenant=message.tenant,
+            conversation=message.conversation,
+        ),
+        samples=min(max(message.n, 1), _MAX_SAMPLES),
+        objective=message.objective,
+        slo_ttft_ms=message.slo_ttft_ms,
+    )
+
+
+def to_response(answer: Admitted | Rejected) -> pb.AdmitResponse:
+    """The answer as a message."""
+    if isinstance(answer, Admitted):
+        return pb.AdmitResponse(admitted=pb.Admitted(priority=answer.priority, hint=answer.hint))
+    return pb.AdmitResponse(
+        rejected=pb.Rejected(reason=_REASONS[answer.reason], message=answer.message, retry_after_seconds=answer.retry_after_seconds)
+    )
+
+
+class AdmissionService(AdmissionServicer):
+    """Answers Admit and AdmitBatch out of the dispatcher."""
+
+    def __init__(self, admit: Admit, metrics: Metrics) -> None:
+        self._admit = admit
+        self._metrics = metrics
+
+    async def Admit(self, request: pb.AdmitRequest, context: "grpc.aio.ServicerContext[Any, Any]") -> pb.AdmitResponse:
+        began = time.perf_counter()
+        try:
+            return await self._answer(request)
+        except (ContractError, InvalidRequestError, InboxFullError) as error:
+            await self._abort(context, error)
+        finally:
+            self._metrics.admit_seconds.observe(time.perf_counter() - began)
+
+    async def AdmitBatch(self, request: pb.AdmitBatchRequest, context: "grpc.aio.ServicerContext[Any, Any]") -> pb.AdmitBatchResponse:
+        """All or nothing where the batch itself is wrong; else one answer each."""
+        began = time.perf_counter()
+        try:
+            if len(request.requests) > MAX_BATCH:
+                self._metrics.admits.labels("invalid").inc()
+                raise InvalidRequestError(f"a batch may hold {MAX_BATCH} requests, got {len(request.requests)}")
+            return pb.AdmitBatchResponse(responses=await asyncio.gather(*(self._answer(item) for item in request.requests)))
+        except (ContractError, InvalidRequestError, InboxFullError) as error:
+            await self._abort(context, error)
+        finally:
+            self._metrics.admit_seconds.observe(time.perf_counter() - began)
+
+    async def _answer(self, request: pb.AdmitRequest) -> pb.AdmitResponse:
+        outcome = "invalid"
+        try:
+            ask = to_ask(request)
+            answer = await self._admit(ask)
+            outcome = "admitted" if isinstance(answer, Admitted) else answer.reason.value
+        except ContractError:
+            outcome = "version"
+            raise
+        except InboxFullError:
+            outcome = "inbox_full"
+            raise
+        finally:
+            self._metrics.admits.labels(outcome).inc()
+        if isinstance(answer, Admitted):
+            log.debug("job admitted", extra={"job": ask.job_id, "level": answer.level, "predicted_tokens": round(answer.predicted_tokens)})
+        else:
+            log.info(
+                "job rejected", extra={"job": ask.job_id, "reason": answer.reason.value, "retry_after_seconds": answer.retry_after_seconds}
+            )
+        return to_response(answer)
+
+    async def _abort(self, context: "grpc.aio.ServicerContext[Any, Any]", error: Exception) -> NoReturn:
+        await context.abort(_CODES[type(error)], str(error))
+
+
+def _make_room(path: str) -> None:
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    if os.path.lexists(path):
+        os.unlink(path)
+
+
+class AdmissionServer:
+    """The gRPC server on a unix socket: Admission, health, reflection."""
+
+    def __init__(self, service: AdmissionService, socket_path: str) -> None:
+        self._path = socket_path
+        self._server = grpc.aio.server(options=(("grpc.max_receive_message_length", 64 << 20),))
+        self._health = health.HealthServicer()
+        add_AdmissionServicer_to_server(service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names: Sequence[str] = (SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self) -> None:
+        """Makes the 0700 folder if nobody has, replaces a socket that a dead process left, listens."""
+        _make_room(self._path)
+        mask = os.umask(0o177)
+        try:
+            self._server.add_insecure_port(f"unix:{self._path}")
+            await self._server.start()
+        finally:
+            os.umask(mask)
+        for name in ("", SERVICE):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        log.info("admission listens", extra={"socket": self._path})
+
+    async def stop(self, grace_seconds: float = 1.0) -> None:
+        """Ends calls within the grace."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)

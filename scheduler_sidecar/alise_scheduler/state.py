@@ -1,0 +1,278 @@
+"""All scheduling state and what each event does to it. Synchronous, time is an argument; `dispatcher.py` is its only caller.
+
+Everything here but what the predictor and the cost model have learned can be rebuilt from Watch's snapshot. These two outlive an engine
+restart on purpose: they are about the model and the machine, not about a process.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from alise_contract.names import ADMITTED_EXPIRES_SECONDS, MAX_HINT_BYTES, MIN_LEVEL, pack_priority
+
+from .core import exec_time
+from .core.admit import AdmitLimits, Load, Rejected, admit
+from .core.book import Ended, JobBook, Prior
+from .core.decide import Decision, decide
+from .core.exec_time import CostModel
+from .core.job import Job, Snapshot, columns
+from .core.lengths import PRIOR, remaining_mean
+from .core.plan import Limits, Plan, Rank
+from .core.rank import Policy, View, levels, neutral_after, order_of, prefill_tokens
+from .core.reports import Counters, EngineLost, EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, FinishReason
+from .metrics import COST_TERMS, Metrics
+from .predictor.features import CHARS_PER_TOKEN, UNKNOWN, Question, extract
+from .predictor.hint import Hint, decode, encode
+from .predictor.learn import observation
+from .predictor.model import Predictor, log_error
+
+log = logging.getLogger(__name__)
+
+_ERROR_RATE: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRule:
+    """What a request class means."""
+
+    weight: float = 1.0
+    slo_ttft_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One admission request."""
+
+    job_id: str
+    question: Question
+    samples: int = 1
+    objective: str = ""
+    slo_ttft_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    priority: int
+    hint: bytes
+    level: int
+    predicted_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open Watch session."""
+
+    boot_id: str
+    session_id: str
+
+
+class State:
+    """The single writer's state."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        limits: AdmitLimits,
+        classes: Mapping[str, ClassRule],
+        predictor: Predictor,
+        metrics: Metrics,
+        salt: bytes,
+    ) -> None:
+        self.policy = policy
+        self.admit_limits = limits
+        self.classes = classes
+        self.predictor = predictor
+        self.metrics = metrics
+        self.session: Session | None = None
+        self.shape = EngineShape()
+        self.counters = Counters()
+        self.cost = CostModel()
+        self.book = JobBook()
+        self.load = Load()
+        # The typical job in decoding steps: seconds follow the cost model while that finds its way.
+        self._neutral_steps = PRIOR.mean
+        self._salt = salt
+        self._boot_id = ""
+        # What is known of live jobs beyond what core needs.
+        self._details: dict[str, Hint] = {}
+        self._sent: dict[str, Rank] = {}
+        self._sent_limits: Limits | None = None
+        self._log_error = 0.0
+        self._observed = 0
+
+    @property
+    def neutral_seconds(self) -> float:
+        """Work of the typical job: level 0 is there."""
+        return self._neutral_steps * self.cost.decode_step_seconds()
+
+    # --- admission --------------------------------------------------------------------------------------------------------------------
+
+    def admit(self, ask: Ask, at: float) -> Admitted | Rejected:
+        """Lets a request in with a priority and a hint, or says why not."""
+        rule = self.classes.get(ask.objective, ClassRule())
+        features = extract(ask.question, self._salt)
+        lengths = self.predictor.predict(features, ask.question.max_tokens)
+        prompt_tokens = max(1, ask.question.prompt_chars // CHARS_PER_TOKEN)
+        known = ask.job_id in self.book.jobs
+        probe = Job(
+            id=ask.job_id, order=0, lengths=lengths, weight=rule.weight, max_tokens=ask.question.max_tokens,
+            samples=max(1, ask.samples), prompt_tokens=prompt_tokens, arrived_at=at, phase_at=at,
+        )  # fmt: skip
+        level, work_seconds = self._level_of(probe, at)
+        if not known:
+            rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits)
+            if rejected is not None:
+                return rejected
+        job = self.book.admit(ask.job_id, Prior(lengths, rule.weight), ask.question.max_tokens, ask.samples, prompt_tokens, at)
+        hint = Hint(lengths, rule.weight, features, ask.objective, ask.question.tenant)
+        self._details[job.id] = hint
+        if not known:
+            self._count(level, work_seconds)
+            self._neutral_steps = neutral_after(self._neutral_steps, work_seconds / probe.samples / self.cost.decode_step_seconds())
+        data = encode(hint)
+        assert len(data) <= MAX_HINT_BYTES
+        return Admitted(pack_priority(level, order_of(job.order)), data, level, lengths.median)
+
+    def _level_of(self, job: Job, at: float) -> tuple[int, float]:
+        """(level, seconds of work) of a job that has not started, by the same rule as all others."""
+        snapshot = self._columns((job,), at)
+        left = remaining_mean(snapshot.lengths, snapshot.generated_tokens, snapshot.limit_tokens)
+        seconds = self.cost.seconds_left(prefill_tokens(snapshot), left, snapshot.prompt_tokens)
+        level = int(levels(View(snapshot, seconds), self.policy, self.load.backlog_seconds())[0])
+        return level, float(seconds[0]) * job.samples
+
+    def _count(self, level: int, work_seconds: float) -> None:
+        """Adds an admitted job to the load that the next Admit sees; the next decision counts afresh."""
+        work = np.zeros(256) if self.load.work_seconds is None else self.load.work_seconds.copy()
+        work[level - MIN_LEVEL] += work_seconds
+        self.load = replace(self.load, pending=self.load.pending + 1, live=self.load.live + 1, work_seconds=work)
+
+    # --- the engine's reports ---------------------------------------------------------------------------------------------------------
+
+    def snapshot(self, event: EngineSnapshot, at: float) -> None:
+        """A session opened: believe it."""
+        if event.boot_id != self._boot_id:
+            self.metrics.engine_boots.inc()
+            if self._boot_id:
+                # What was on its way to the old process died with it.
+                self._forget(self.book.expire(at, 0.0))
+        self._boot_id = event.boot_id
+        self.session = Session(event.boot_id, event.session_id)
+        self.shape, self.counters = event.shape, event.counters
+        self._sent, self._sent_limits = {}, None
+        self._forget(self.book.replace_all(event, at, self._describe))
+        self.load = replace(self.load, draining=event.draining)
+        self.metrics.connected.set(1)
+        self.metrics.draining.set(event.draining)
+        log.info(
+            "engine session opened",
+            extra={"boot_id": event.boot_id, "session_id": event.session_id, "jobs": len(self.book), "model": event.shape.model},
+        )
+
+    def update(self, event: EngineUpdate, at: float) -> tuple[str, ...]:
+        """Takes in an update; returns the reports that were refused. The caller then asks for a snapshot."""
+        if self.session is None:
+            return ()
+        changes = self.book.update(event, at, self._describe)
+        for ended in changes.ended:
+            self._learn(ended)
+        self.cost = exec_time.observe(self.cost, event.steps)
+        self.counters = event.counters or self.counters
+        self.load = replace(self.load, draining=event.draining)
+        self.metrics.draining.set(event.draining)
+        self.metrics.refused_reports.inc(len(changes.refused))
+        return changes.refused
+
+    def lost(self, event: EngineLost) -> None:
+        """The session is over; jobs are kept, for it may only have been the stream."""
+        self.session = None
+        self.metrics.connected.set(0)
+        log.warning("engine session lost", extra={"detail": event.detail, "jobs": len(self.book)})
+
+    def expire(self, at: float) -> None:
+        """Forgets admitted jobs that never came."""
+        late = self.book.expire(at, ADMITTED_EXPIRES_SECONDS)
+        self.metrics.expired.inc(len(late))
+        self._forget(late)
+
+    # --- plans ------------------------------------------------------------------------------------------------------------------------
+
+    def decide(self, at: float) -> Decision:
+        """The decision for now. What it wants is not taken as sent before `applied()`."""
+        began = time.perf_counter()
+        decision = decide(self._columns(self.book.in_order(), at), self.policy, self._sent_limits, self.load.draining)
+        self.load = decision.load
+        self.metrics.plan_seconds.observe(time.perf_counter() - began)
+        self._measure(decision)
+        return decision
+
+    def applied(self, session_id: str, plan: Plan, unknown: tuple[str, ...]) -> None:
+        """The engine took this plan; jobs it did not know are sent again once it reports them."""
+        if self.session is None or self.session.session_id != session_id:
+            return
+        self.metrics.applies.inc()
+        self.metrics.apply_unknown.inc(len(unknown))
+        self._sent.update({job: rank for job, rank in plan.ranks.items() if job in self.book.jobs})
+        for job in unknown:
+            self._sent.pop(job, None)
+        if plan.limits is not None:
+            self._sent_limits = plan.limits
+
+    # --- inside -----------------------------------------------------------------------------------------------------------------------
+
+    def _columns(self, jobs: tuple[Job, ...], at: float) -> Snapshot:
+        return columns(jobs, at, self.shape, self.cost, self.neutral_seconds, self._sent)
+
+    def _describe(self, request: EngineRequest) -> Prior:
+        """What a request that this process did not admit says of itself: its hint, else it is average."""
+        hint = decode(request.hint)
+        if hint is None:
+            return Prior(self.predictor.predict(UNKNOWN, request.max_tokens))
+        if request.job_id:
+            self._details[request.job_id] = hint
+        return Prior(hint.lengths, hint.weight)
+
+    def _learn(self, ended: Ended) -> None:
+        finished, hint = ended.finished, self._details.get(ended.finished.job_id)
+        self.metrics.ended.labels(finished.reason.value).inc()
+        if finished.ttft_seconds > 0:
+            self.metrics.ttft_seconds.observe(finished.ttft_seconds)
+        seen = observation(finished)
+        if seen is not None:
+            self.predictor.learn(hint.features if hint else UNKNOWN, seen)
+        if ended.job is not None and finished.reason is FinishReason.STOP and finished.generated_tokens:
+            predicted = ended.job.lengths
+            self._observed += 1
+            self._log_error += max(_ERROR_RATE, 1 / self._observed) * (log_error(predicted, finished.generated_tokens) - self._log_error)
+            self.metrics.length_log_error.set(self._log_error)
+            self.metrics.length_ratio.observe(predicted.median / finished.generated_tokens)
+            self.metrics.tokens.labels("predicted").inc(predicted.mean)
+            self.metrics.tokens.labels("real").inc(finished.generated_tokens)
+        if ended.last:
+            self._forget((finished.job_id,))
+
+    def _forget(self, jobs: tuple[str, ...]) -> None:
+        for job in jobs:
+            self._details.pop(job, None)
+            self._sent.pop(job, None)
+
+    def _measure(self, decision: Decision) -> None:
+        m, waits = self.metrics, decision.waits_seconds
+        for phase, count in self.book.counts().items():
+            m.jobs.labels(phase.name.lower()).set(count)
+        m.ewt_seconds.labels("mean").set(float(waits.mean()) if len(waits) else 0.0)
+        m.ewt_seconds.labels("max").set(float(waits.max()) if len(waits) else 0.0)
+        m.backlog_seconds.set(decision.load.backlog_seconds())
+        m.host_bytes.labels("planned").set(decision.placement.host_bytes)
+        m.host_bytes.labels("used").set(self.counters.host_bytes)
+        m.host_bytes.labels("budget").set(decision.placement.host_budget_bytes)
+        m.neutral_seconds.set(self.neutral_seconds)
+        c = self.cost.coefficients
+        for term, value in zip(COST_TERMS, (c.step_seconds, c.prefill_seconds, c.decode_seconds, c.context_seconds), strict=True):
+            m.cost_seconds.labels(term).set(value)
+        m.cost_error.set(self.cost.error)
+        m.cost_samples.set(self.cost.samples)
