@@ -5,8 +5,12 @@ import json
 import pytest
 from openai import OpenAI
 
+from alise_contract.names import ENGINE_LABEL
 from tests.cluster.access import Access
-from tests.e2e.support import NAMESPACE, Resource, Stream, wait_until
+from tests.e2e.conftest import manifest
+from tests.e2e.support import Resource, Stream, wait_until
+
+pytestmark = pytest.mark.e2e
 
 
 def test_kubectl_get_tells_the_state_at_a_glance(tiny: Resource) -> None:
@@ -55,10 +59,7 @@ def test_an_invalid_change_is_refused_and_the_pods_stay(
 
 
 def test_a_model_that_cannot_be_loaded_is_explained(access: Access, tiny: Resource) -> None:
-    broken = {**tiny.read(), "metadata": {"name": "broken", "namespace": NAMESPACE}}
-    broken.pop("status")
-    broken["spec"] = {**broken["spec"], "model": {"uri": "/models/absent"}, "route": {"type": "None"}}
-    access.apply(broken)
+    access.apply(manifest("broken", model={"uri": "/models/absent"}, route={"type": "None"}))
     resource = Resource(access, "broken")
     try:
         degraded = resource.wait_condition("Degraded", "True", 180)
@@ -67,19 +68,21 @@ def test_a_model_that_cannot_be_loaded_is_explained(access: Access, tiny: Resour
         assert resource.condition("Ready")["status"] == "False"
     finally:
         resource.kubectl("delete", "alise", "broken", "--wait=true")
-    leftovers = "deployments,services,ingresses,poddisruptionbudgets,pods"
-    wait_until(
-        "the children of the broken one gone",
-        lambda: not resource.kubectl("get", leftovers, "-l", "alise.dev/engine=broken", "-o", "name").split(),
-        180,
-    )
+    wait_until("the children of the broken one gone", lambda: not children(resource), 180)
 
 
-def test_deleting_it_leaves_nothing(access: Access, tiny_manifest: dict[str, object], tiny: Resource) -> None:
-    tiny.kubectl("delete", "alise", "tiny", "--wait=true")
-    kinds = "deployments,replicasets,services,ingresses,poddisruptionbudgets,serviceaccounts,secrets,configmaps,networkpolicies,pods"
-    wait_until(
-        "every child gone",
-        lambda: not tiny.kubectl("get", kinds, "-l", "alise.dev/engine=tiny", "-o", "name").split(),
-        180,
+def test_deleting_a_serving_resource_leaves_nothing(access: Access, tiny: Resource) -> None:
+    access.apply(manifest("gone"))
+    gone = Resource(access, "gone")
+    gone.wait_condition("Ready", "True", 300)
+    gone.kubectl("delete", "alise", "gone", "--wait=true")
+    wait_until("every child gone", lambda: not children(gone), 180)
+
+
+def children(resource: Resource) -> list[str]:
+    """What still carries the resource's label, of every kind the operator could have made and what these make."""
+    kinds = (
+        "deployments,replicasets,services,endpoints,ingresses,poddisruptionbudgets,serviceaccounts,secrets,configmaps,"
+        "networkpolicies,persistentvolumeclaims,pods"
     )
+    return resource.kubectl("get", kinds, "-l", f"{ENGINE_LABEL}={resource.name}", "-o", "name").split()

@@ -3,9 +3,12 @@
 import threading
 import time
 
+import pytest
 from openai import OpenAI
 
 from tests.e2e.support import Resource, Stream, wait_until
+
+pytestmark = pytest.mark.e2e
 
 
 def answering_pods(tiny: Resource, client: OpenAI, requests: int = 8) -> set[str]:

@@ -1,10 +1,14 @@
 """The scheduler process dies, and nobody who streams can tell."""
 
+import threading
 import time
 
+import pytest
 from openai import OpenAI
 
 from tests.e2e.support import Resource, Stream, wait_until
+
+pytestmark = pytest.mark.e2e
 
 # Ends every scheduler process (the supervisor is PID 1 and stays) as often as it comes back, for a while.
 KILL_LOOP = """
@@ -51,8 +55,6 @@ def test_killing_the_scheduler_in_mid_stream_fails_no_request(tiny: Resource, cl
 
 
 def test_a_scheduler_that_crash_loops_for_a_minute_costs_no_request(tiny: Resource, client: OpenAI) -> None:
-    import threading
-
     pod = tiny.only_pod()
     failed_open_before = tiny.status(pod)["admission"].get("failed_open", 0)
     killed: list[int] = []
@@ -74,8 +76,6 @@ def test_a_scheduler_that_crash_loops_for_a_minute_costs_no_request(tiny: Resour
 
 
 def test_a_sidecar_that_is_down_shows_in_the_conditions_and_goes_away(tiny: Resource, client: OpenAI) -> None:
-    import threading
-
     pod = tiny.only_pod()
     killer = threading.Thread(target=lambda: kill_scheduler(tiny, pod, seconds=45.0))
     killer.start()

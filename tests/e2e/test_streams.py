@@ -2,9 +2,13 @@
 
 import time
 
+import openai
+import pytest
 from openai import OpenAI
 
 from tests.e2e.support import Resource, Stream, chat, wait_until
+
+pytestmark = pytest.mark.e2e
 
 LONG_TOKENS = 400
 
@@ -52,9 +56,6 @@ def test_a_long_answer_gives_way_to_a_short_one_and_resumes_exactly(tiny: Resour
 
 
 def test_the_engines_own_client_errors_pass_through(tiny: Resource, client: OpenAI) -> None:
-    import openai
-    import pytest
-
     with pytest.raises(openai.NotFoundError, match="other-model"):
         client.chat.completions.create(model="other-model", messages=[{"role": "user", "content": "Hi"}])
     with pytest.raises(openai.BadRequestError, match="maximum context length"):
