@@ -1,4 +1,7 @@
-"""`alise-scheduler run | supervise | wait-for-engine-exit`. The only place that reads the environment."""
+"""`alise-scheduler run | supervise | wait-for-engine-exit`. The only place that reads the environment.
+
+What a sub-command needs is imported by it: the supervisor stays small, it is there for as long as the pod.
+"""
 
 import argparse
 import asyncio
@@ -11,8 +14,6 @@ from alise_contract.names import CONTROL_SOCKET
 from . import logs
 from .config import Settings, env_name, flag_name, load
 from .errors import ConfigError
-from .exit_wait import wait_for_engine_exit
-from .run import run
 from .supervisor import HEARTBEAT_FD_ENV, RESTARTS_ENV, Heart, Supervisor, scheduler_command
 
 _USAGE_ERROR = 2
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.set_up(settings.log_level)
     match command:
         case "run":
+            from .run import run
+
             heartbeat = os.environ.get(HEARTBEAT_FD_ENV)
             restarts = os.environ.get(RESTARTS_ENV, "0")
             asyncio.run(run(settings, int(restarts) if restarts.isdigit() else 0, Heart(int(heartbeat) if heartbeat else None)))
@@ -57,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             supervisor = Supervisor(scheduler_command(given[1:]), env, settings.hang_seconds, settings.restart_max_seconds)
             return supervisor.run()
         case _:
+            from .exit_wait import wait_for_engine_exit
+
             gone = wait_for_engine_exit(os.path.join(settings.socket_dir, CONTROL_SOCKET), timeout_seconds)
             print("the engine is gone" if gone else f"the engine still answers after {timeout_seconds} s", file=sys.stderr)
             return 0

@@ -1,6 +1,6 @@
 """Structured logs: one JSON object per line on stderr, `event` first, the rest as fields.
 
-Use `log.info("job admitted", extra={"job": job_id, "level": 3})`: everything in `extra` becomes a field. Prompts are never logged.
+Use `log.info("job admitted", extra={"job": job_id, "pending": 3})`: everything in `extra` becomes a field. Prompts are never logged.
 """
 
 import json
@@ -22,7 +22,7 @@ class JsonFormatter(logging.Formatter):
             "event": record.getMessage(),
             "logger": record.name,
         }
-        fields.update({key: value for key, value in vars(record).items() if key not in _PLAIN})
+        fields.update({key: value for key, value in vars(record).items() if key not in _PLAIN and key not in fields})
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
         return json.dumps(fields, default=str)
@@ -35,3 +35,5 @@ def set_up(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # gRPC's own chatter says nothing about jobs.
+    logging.getLogger("grpc").setLevel(logging.WARNING)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+
 from alise_contract.v1 import engine_control_pb2 as pb
 from alise_contract.v1.engine_control_pb2_grpc import EngineControlServicer, add_EngineControlServicer_to_server
 

@@ -120,7 +120,8 @@ class AdmissionService(AdmissionServicer):
         finally:
             self._metrics.admits.labels(outcome).inc()
         if isinstance(answer, Admitted):
-            log.debug("job admitted", extra={"job": ask.job_id, "level": answer.level, "predicted_tokens": round(answer.predicted_tokens)})
+            fields = {"job": ask.job_id, "job_level": answer.level, "predicted_tokens": round(answer.predicted_tokens)}
+            log.debug("job admitted", extra=fields)
         else:
             log.info(
                 "job rejected", extra={"job": ask.job_id, "reason": answer.reason.value, "retry_after_seconds": answer.retry_after_seconds}
