@@ -159,7 +159,8 @@ class AliseMixin(Base):
             self._evict(self.requests[request_id], Cause.RANK)
 
     def _running_view(self, request: Request) -> core_state.Running:
-        steps = self.current_step - self.tracker.requests[request.request_id].admitted_step
+        # The base class counts the step that it is about to make when it makes it.
+        steps = self.current_step - self.tracker.requests[request.request_id].admitted_step + 1
         own_blocks = compat.own_blocks(self, request.request_id)
         return core_state.Running(request.request_id, request.priority, request.arrival_time, own_blocks, steps)
 

@@ -40,6 +40,8 @@ class Answer:
 
     tokens: list[int] = field(default_factory=list)
     finished: bool = False
+    # Tokens of the prompt that the prefix cache had.
+    cached_tokens: int = 0
 
 
 class Clock:
@@ -111,6 +113,7 @@ class Engine:
                 answer = self.answers[output.request_id]
                 answer.tokens = list(output.outputs[0].token_ids)
                 answer.finished = output.finished
+                answer.cached_tokens = output.num_cached_tokens or 0
 
     def run_until(self, done: Callable[[], bool], max_steps: int = 3000) -> None:
         """Steps until it is so; fails after `max_steps`."""

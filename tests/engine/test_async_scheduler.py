@@ -1,0 +1,122 @@
+"""A real engine that schedules a step while the one before runs, as GPUs do by default: tokens are in flight at a preemption."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from alise_engine import tiny_model
+from alise_engine.core_protocol import LimitsRow, RankRow
+from alise_engine.scheduler import AliseAsyncScheduler
+from tests.engine.harness import Engine, EngineOptions
+
+pytestmark = pytest.mark.engine
+
+STORY = [256, *b"tell me a long story about the sea and the ships on it"]
+POEM = [256, *b"a poem about rain, please, and make it a short one"]
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = Engine(tiny_model.write_model(tmp_path_factory.mktemp("tiny")), EngineOptions(asynchronous=True))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def engine(started: Engine) -> Engine:
+    return started.fresh()
+
+
+@pytest.fixture(scope="module")
+def alone(started: Engine) -> dict[str, list[int]]:
+    """Answers that nobody disturbed."""
+    engine = started.fresh()
+    answers = {}
+    for job, prompt in (("story", STORY), ("poem", POEM)):
+        name = engine.ask(prompt, 150)
+        engine.finish(name)
+        answers[job] = list(engine.tokens(name))
+    return answers
+
+
+def test_it_is_the_asynchronous_scheduler(started: Engine) -> None:
+    assert isinstance(started.scheduler, AliseAsyncScheduler)
+    assert started.core.batch_queue_size == 2
+
+
+def test_no_token_in_flight_is_lost_or_made_twice(engine: Engine, alone: dict[str, list[int]]) -> None:
+    name = engine.ask(STORY, 150, job="story")
+    for tokens in (1, 10, 33, 75, 77, 120):
+        engine.run_until(engine.grown(name, tokens))
+        engine.hold("story")
+        engine.step(4)
+        engine.lift("story")
+    engine.finish(name)
+    counters = engine.counters()
+    assert engine.tokens(name) == alone["story"]
+    assert (counters.preemptions_hold, counters.exact_resumes, counters.recomputes) == (6, 6, 0)
+
+
+def test_two_answers_that_take_turns_are_both_exact(engine: Engine, alone: dict[str, list[int]]) -> None:
+    names = {"story": engine.ask(STORY, 150, job="story"), "poem": engine.ask(POEM, 150, job="poem")}
+    for turn in range(14):
+        engine.step(7)
+        engine.apply(RankRow("story", 0, 0, turn % 2 == 0, 0), RankRow("poem", 0, 0, turn % 2 == 1, 0))
+    engine.lift("story", "poem")
+    engine.finish(*names.values())
+    assert {job: engine.tokens(name) for job, name in names.items()} == alone
+    assert engine.counters().recomputes == 0
+
+
+def test_a_better_request_takes_a_slot_and_gives_it_back(engine: Engine, alone: dict[str, list[int]]) -> None:
+    names = {"story": engine.ask(STORY, 150, job="story"), "poem": engine.ask(POEM, 150, job="poem")}
+    engine.run_until(engine.grown(names["poem"], 20))
+    quick = engine.ask([256, *b"hi"], 5, job="quick")
+    ranks = [RankRow("story", 5, 0, False, 0), RankRow("poem", 5, 1, False, 0), RankRow("quick", 0, 0, False, 0)]
+    engine.apply(*ranks, limits=LimitsRow(1, 2))
+    engine.finish(quick, *names.values())
+    counters = engine.counters()
+    assert (counters.preemptions_rank, counters.exact_resumes, counters.recomputes) == (1, 1, 0)
+    assert {job: engine.tokens(name) for job, name in names.items()} == alone
+
+
+def test_memory_pressure_with_tokens_in_flight_stays_exact(engine: Engine) -> None:
+    prompts = [[256, *b"x" * 960], [256, *b"y" * 960]]
+    expected = []
+    for prompt in prompts:
+        name = engine.ask(prompt, 60)
+        engine.finish(name)
+        expected.append(list(engine.tokens(name)))
+    pool = engine.scheduler.kv_cache_manager.block_pool
+    taken = pool.get_new_blocks(1)
+    names = [engine.ask(prompt, 60, job=f"j{index}") for index, prompt in enumerate(prompts)]
+    engine.finish(*names)
+    pool.free_blocks(taken)
+    counters = engine.counters()
+    assert counters.preemptions_memory >= 1
+    assert counters.recomputes == 0
+    assert [engine.tokens(name) for name in names] == expected
+
+
+def test_an_abort_while_offloaded_leaves_nothing_behind(engine: Engine) -> None:
+    free = engine.counters().free_device_blocks
+    name = engine.ask(STORY, 150, job="story")
+    engine.run_until(engine.grown(name, 60))
+    engine.hold("story")
+    engine.step(4)
+    assert engine.pool.used_bytes > 0
+    engine.abort(name)
+    engine.step(4)
+    assert (engine.pool.used_bytes, engine.counters().free_device_blocks) == (0, free)
+    assert not engine.scheduler.has_requests()
+
+
+def test_an_abort_right_after_a_preemption_leaves_nothing_behind(engine: Engine) -> None:
+    free = engine.counters().free_device_blocks
+    name = engine.ask(STORY, 150, job="story")
+    engine.run_until(engine.grown(name, 60))
+    engine.hold("story")
+    engine.step()
+    engine.abort(name)
+    engine.step(5)
+    assert (engine.pool.used_bytes, engine.counters().free_device_blocks) == (0, free)

@@ -1,0 +1,385 @@
+"""A real engine, fp32, no prefix cache: what is preempted comes back exactly, and costs one token."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from alise_contract.names import PLAN_EXPIRES_SECONDS, pack_priority
+from alise_engine import tiny_model
+from alise_engine.core_protocol import (
+    PHASE_OFFLOADED,
+    PHASE_PREEMPTED,
+    PHASE_RUNNING,
+    PHASE_WAITING,
+    ApplyCall,
+    LimitsRow,
+    RankRow,
+)
+from alise_engine.errors import PayloadError
+from tests.engine.harness import BLOCK_SIZE, HOST_BYTES, Engine, EngineOptions
+
+pytestmark = pytest.mark.engine
+
+STORY = [256, *b"tell me a long story about the sea and the ships on it"]
+POEM = [256, *b"a poem about rain, please, and make it a short one"]
+SHORT = [256, *b"hi"]
+LIMITS = LimitsRow(preempt_levels=1, min_quantum_steps=2)
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = Engine(tiny_model.write_model(tmp_path_factory.mktemp("tiny")), EngineOptions())
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def engine(started: Engine) -> Engine:
+    return started.fresh()
+
+
+@pytest.fixture(scope="module")
+def story(started: Engine) -> list[int]:
+    """The answer of a request that nobody disturbs."""
+    return undisturbed(started.fresh(), STORY, 200)
+
+
+def undisturbed(engine: Engine, prompt: list[int], tokens: int) -> list[int]:
+    name = engine.ask(prompt, tokens)
+    engine.finish(name)
+    return list(engine.tokens(name))
+
+
+def preempt_at(engine: Engine, name: str, job: str, *counts: int) -> None:
+    """Holds the job each time its answer has so many tokens, and lets it go on."""
+    for count in counts:
+        engine.run_until(engine.grown(name, count))
+        engine.hold(job)
+        engine.step(2)
+        engine.lift(job)
+    engine.finish(name)
+
+
+def rank(job: str, level: int, order: int = 0, ewt_ms: int = 0) -> RankRow:
+    return RankRow(job, level, order, False, ewt_ms)
+
+
+def test_an_answer_that_was_preempted_three_times_is_token_for_token_the_undisturbed_one(engine: Engine, story: list[int]) -> None:
+    name = engine.ask(STORY, 200, job="story")
+    preempt_at(engine, name, "story", 10, 75, 140)
+    counters = engine.counters()
+    assert engine.tokens(name) == story
+    assert (counters.preemptions_hold, counters.saves, counters.restores, counters.exact_resumes) == (3, 3, 3, 3)
+    assert counters.recomputes == 0
+
+
+def test_saves_write_only_blocks_that_are_not_complete_on_the_host(engine: Engine) -> None:
+    name = engine.ask(STORY, 200, job="story")
+    preempt_at(engine, name, "story", 10, 75, 140)
+    block_bytes = engine.snapshot().shape.block_bytes
+    # Tokens on the device at each preemption: prompt and answer less the token that was to be computed next.
+    held = [len(STORY) + generated - 1 for generated in (10, 75, 140)]
+    first = [0, held[0] // BLOCK_SIZE, held[1] // BLOCK_SIZE]
+    written = sum(-(-tokens // BLOCK_SIZE) - start for tokens, start in zip(held, first, strict=True))
+    assert engine.counters().saved_bytes == written * block_bytes
+
+
+def test_one_corrupted_byte_in_the_host_store_changes_the_answer(engine: Engine, story: list[int]) -> None:
+    name = engine.ask(STORY, 200, job="story")
+    engine.run_until(engine.grown(name, 75))
+    engine.hold("story")
+    engine.step()
+    (request_id,) = engine.pool.request_ids()
+    (chunk,) = engine.pool.read(request_id, 0, 99)
+    # The exponent byte of one number of a key in the first layer.
+    with torch.inference_mode():
+        chunk.rows[0, 1, 3] ^= 0x7F
+    engine.lift("story")
+    engine.finish(name)
+    assert engine.counters().restores == 1
+    assert engine.tokens(name)[:75] == story[:75]
+    assert engine.tokens(name) != story
+
+
+def test_two_answers_that_take_turns_are_both_exact(engine: Engine, story: list[int]) -> None:
+    poem = undisturbed(engine, POEM, 120)
+    names = [engine.ask(STORY, 200, job="story"), engine.ask(POEM, 120, job="poem")]
+    for step in range(12):
+        engine.step(9)
+        waiting, going = ("story", "poem") if step % 2 else ("poem", "story")
+        engine.apply(RankRow(waiting, 0, 0, True, 0), RankRow(going, 0, 0, False, 0))
+    engine.lift("story", "poem")
+    engine.finish(*names)
+    assert engine.tokens(names[0]) == story
+    assert engine.tokens(names[1]) == poem
+    counters = engine.counters()
+    assert counters.preemptions_hold >= 6
+    assert (counters.exact_resumes, counters.recomputes) == (counters.preemptions_hold, 0)
+
+
+def test_a_prompt_that_was_preempted_while_it_was_read_goes_on_where_it_was(engine: Engine) -> None:
+    prompt = [256, *b"a long prompt " * 40]
+    expected = undisturbed(engine, prompt, 20)
+    other = engine.ask(STORY, 100, job="story")
+    engine.run_until(engine.grown(other, 3))
+    engine.scheduler.scheduler_config.long_prefill_token_threshold = 100
+    try:
+        name = engine.ask(prompt, 20, job="long")
+        engine.step(2)
+        engine.hold("long")
+        engine.step()
+        (row,) = [row for row in engine.snapshot().requests if row.job_id == "long"]
+        engine.lift("long")
+        engine.finish(name)
+    finally:
+        engine.scheduler.scheduler_config.long_prefill_token_threshold = 0
+    assert (row.phase, row.host_tokens, row.generated_tokens) == (PHASE_OFFLOADED, 200, 0)
+    assert engine.tokens(name) == expected
+    assert engine.counters().recomputes == 0
+
+
+def test_a_better_request_takes_a_slot_from_a_worse_one_and_gives_it_back(engine: Engine, story: list[int]) -> None:
+    slow = [engine.ask(STORY, 200, job="slow1"), engine.ask(POEM, 150, job="slow2")]
+    engine.run_until(engine.grown(slow[1], 20))
+    quick = engine.ask(SHORT, 5, job="quick")
+    engine.apply(rank("slow1", 5, 0), rank("slow2", 5, 1), rank("quick", 0), limits=LIMITS)
+    engine.step()
+    assert sorted(engine.running_jobs()) == ["quick", "slow1"]
+    engine.finish(quick)
+    engine.step()
+    assert sorted(engine.running_jobs()) == ["slow1", "slow2"]
+    engine.finish(*slow)
+    counters = engine.counters()
+    assert (counters.preemptions_rank, counters.exact_resumes, counters.recomputes) == (1, 1, 0)
+    assert engine.tokens(slow[0]) == story
+
+
+def test_a_better_request_takes_blocks_from_a_worse_one(engine: Engine) -> None:
+    # 64 blocks: the first takes 29 of them for its prompt, the second 31, and a third of 10 does not fit.
+    names = [engine.ask([256, *b"x" * 900], 40, job="big1"), engine.ask([256, *b"y" * 960], 40, job="big2")]
+    engine.scheduler.max_num_active_reqs = 3
+    try:
+        engine.run_until(engine.grown(names[1], 2))
+        engine.step(3)
+        quick = engine.ask([256, *b"z" * 300], 3, job="quick")
+        engine.apply(rank("big1", 4), rank("big2", 6), rank("quick", 0), limits=LIMITS)
+        engine.step()
+        assert sorted(engine.running_jobs()) == ["big1", "quick"]
+        engine.finish(quick, *names)
+    finally:
+        engine.scheduler.max_num_active_reqs = 2
+    counters = engine.counters()
+    assert (counters.preemptions_rank, counters.recomputes) == (1, 0)
+
+
+def test_who_was_just_admitted_keeps_its_quantum(engine: Engine) -> None:
+    slow = [engine.ask(STORY, 50, job="slow1"), engine.ask(POEM, 50, job="slow2")]
+    engine.step()
+    engine.ask(SHORT, 5, job="quick")
+    engine.apply(rank("slow1", 5), rank("slow2", 5), rank("quick", 0), limits=replace(LIMITS, min_quantum_steps=4))
+    engine.step(3)
+    assert "quick" not in engine.running_jobs()
+    engine.step()
+    assert "quick" in engine.running_jobs()
+    engine.finish(*slow)
+
+
+def test_the_best_stamped_request_is_admitted_first_while_a_plan_is_fresh(engine: Engine) -> None:
+    engine.apply()
+    slow = [engine.ask(STORY, 30, job="a"), engine.ask(POEM, 30, job="b")]
+    engine.step()
+    engine.ask(SHORT, 5, job="late", priority=pack_priority(1, 0))
+    better = engine.ask(SHORT, 5, job="early", priority=pack_priority(-1, 0))
+    engine.apply(limits=LimitsRow(preempt_levels=0))
+    engine.run_until(lambda: engine.answers[slow[0]].finished)
+    engine.step()
+    assert "early" in engine.running_jobs()
+    engine.finish(better)
+
+
+def test_memory_runs_out_and_the_worst_ranked_makes_room(engine: Engine) -> None:
+    names = [engine.ask([256, *b"x" * 980], 40, job="good"), engine.ask([256, *b"y" * 980], 40, job="bad")]
+    engine.apply(rank("good", 0), rank("bad", 3), limits=LIMITS)
+    # 63 blocks are left: one too few for two answers of 32 blocks.
+    pool = engine.scheduler.kv_cache_manager.block_pool
+    taken = pool.get_new_blocks(1)
+    engine.finish(*names)
+    pool.free_blocks(taken)
+    counters = engine.counters()
+    assert counters.preemptions_memory == 1
+    assert (counters.restores, counters.recomputes) == (1, 0)
+
+
+def test_holds_are_lifted_and_rank_no_longer_preempts_when_the_plan_expires(engine: Engine) -> None:
+    first, second = engine.ask(STORY, 60, job="first"), engine.ask(POEM, 60, job="second")
+    engine.step(5)
+    engine.apply(RankRow("first", 9, 0, True, 0), rank("second", 9), limits=LIMITS)
+    engine.step()
+    assert engine.running_jobs() == ["second"]
+    engine.ask(SHORT, 5, job="urgent", priority=pack_priority(-9, 0))
+    engine.clock.seconds += PLAN_EXPIRES_SECONDS
+    engine.step()
+    # First come, first served: the one that was held is back although a better one waits.
+    assert sorted(engine.running_jobs()) == ["first", "second"]
+    engine.step(10)
+    assert sorted(engine.running_jobs()) == ["first", "second"]
+    engine.finish(first, second)
+    assert engine.counters().preemptions_rank == 0
+
+
+def test_the_engine_naps_while_everything_is_held_and_goes_on_when_it_is_lifted(engine: Engine, story: list[int]) -> None:
+    name = engine.ask(STORY, 200, job="story")
+    engine.run_until(engine.grown(name, 10))
+    engine.hold("story")
+    engine.step(5)
+    assert len(engine.naps) == 5
+    assert engine.core.scheduler.has_unfinished_requests()
+    engine.clock.seconds += PLAN_EXPIRES_SECONDS
+    engine.finish(name)
+    assert len(engine.naps) == 5
+    assert engine.tokens(name) == story
+
+
+def test_a_cap_below_the_copy_costs_a_recompute_and_the_answer_is_the_same(engine: Engine, story: list[int]) -> None:
+    block_bytes = engine.snapshot().shape.block_bytes
+    name = engine.ask(STORY, 200, job="story")
+    engine.apply(limits=replace(LIMITS, host_budget_bytes=3 * block_bytes))
+    preempt_at(engine, name, "story", 140)
+    counters = engine.counters()
+    held = len(STORY) + 140 - 1
+    assert engine.tokens(name) == story
+    assert (counters.restored_tokens, counters.recomputed_tokens) == (3 * BLOCK_SIZE, held - 3 * BLOCK_SIZE)
+    assert (counters.recomputes, counters.exact_resumes) == (1, 0)
+
+
+def test_the_copy_with_the_longest_wait_is_dropped_for_a_better_one(engine: Engine, story: list[int]) -> None:
+    block_bytes = engine.snapshot().shape.block_bytes
+    poem = undisturbed(engine, POEM, 120)
+    names = [engine.ask(POEM, 120, job="patient"), engine.ask(STORY, 200, job="next")]
+    engine.run_until(engine.grown(names[1], 60))
+    engine.apply(RankRow("patient", 0, 0, True, 9000), limits=replace(LIMITS, host_budget_bytes=4 * block_bytes))
+    engine.step()
+    engine.apply(RankRow("next", 0, 0, True, 100))
+    engine.step()
+    phases = {row.job_id: (row.phase, row.host_bytes) for row in engine.snapshot().requests}
+    assert phases == {"patient": (PHASE_PREEMPTED, 0), "next": (PHASE_OFFLOADED, 4 * block_bytes)}
+    assert engine.pool.used_bytes == 4 * block_bytes
+    engine.lift("patient", "next")
+    engine.finish(*names)
+    assert engine.counters().host_evictions == 1
+    assert [engine.tokens(name) for name in names] == [poem, story]
+
+
+def test_a_budget_that_is_lowered_is_kept_from_the_next_step_on(engine: Engine, story: list[int]) -> None:
+    name = engine.ask(STORY, 200, job="story")
+    engine.run_until(engine.grown(name, 60))
+    engine.hold("story")
+    engine.step()
+    assert engine.pool.used_bytes > 0
+    engine.apply(limits=replace(LIMITS, host_budget_bytes=1))
+    engine.step()
+    assert engine.pool.used_bytes == 0
+    engine.lift("story")
+    engine.finish(name)
+    assert engine.tokens(name) == story
+
+
+def test_an_abort_while_offloaded_leaves_nothing_behind(engine: Engine) -> None:
+    free = engine.counters().free_device_blocks
+    name = engine.ask(STORY, 200, job="story")
+    engine.run_until(engine.grown(name, 60))
+    engine.hold("story")
+    engine.step()
+    assert engine.pool.used_bytes > 0
+    engine.abort(name)
+    engine.step(2)
+    counters = engine.counters()
+    assert (engine.pool.used_bytes, counters.host_raw_bytes, counters.free_device_blocks) == (0, 0, free)
+    assert engine.scheduler.plan.ranks == {}
+    assert engine.snapshot().requests == ()
+    assert not engine.scheduler.has_requests()
+
+
+def test_a_finished_answer_leaves_nothing_behind(engine: Engine) -> None:
+    name = engine.ask(STORY, 80, job="story")
+    preempt_at(engine, name, "story", 40)
+    engine.step(2)
+    assert engine.pool.used_bytes == 0
+    assert not engine.scheduler.has_requests()
+
+
+def test_a_job_of_two_requests_is_ranked_as_one(engine: Engine) -> None:
+    names = [engine.ask(STORY, 40, job="pair"), engine.ask(POEM, 40, job="pair")]
+    engine.step(3)
+    engine.hold("pair")
+    engine.step()
+    assert engine.running_jobs() == []
+    engine.lift("pair")
+    engine.finish(*names)
+
+
+def test_a_rank_for_a_job_that_is_not_there_is_named_and_the_rest_applied(engine: Engine) -> None:
+    engine.ask(STORY, 40, job="story")
+    assert engine.apply(rank("ghost", 1), rank("story", 3)).unknown == ("ghost",)
+    engine.step()
+    (row,) = engine.snapshot().requests
+    assert row.priority == pack_priority(3, 0)
+
+
+def test_a_malformed_apply_changes_nothing(engine: Engine) -> None:
+    engine.ask(STORY, 40, job="story")
+    before = engine.scheduler.plan
+    payload: Any = ApplyCall((rank("story", 3),)).to_wire()
+    payload["ranks"].append(["story", 200, 0, False, 0])
+    with pytest.raises(PayloadError, match="level 200"):
+        engine.scheduler(payload)
+    assert engine.scheduler.plan == before
+
+
+def test_rows_follow_a_request_through_its_life(engine: Engine) -> None:
+    name = engine.ask(STORY, 80, job="story", hint="aGludA==")
+    (row,) = engine.poll().requests
+    assert (row.phase, row.prompt_tokens, row.max_tokens, row.hint) == (PHASE_WAITING, len(STORY), 80, "aGludA==")
+    engine.run_until(engine.grown(name, 10))
+    (row,) = engine.poll().requests
+    assert (row.phase, row.generated_tokens, row.device_tokens, row.hint) == (PHASE_RUNNING, 10, len(STORY) + 9, "")
+    engine.hold("story")
+    engine.step()
+    (row,) = engine.poll().requests
+    assert (row.phase, row.device_tokens, row.host_tokens, row.preemptions) == (PHASE_OFFLOADED, 0, len(STORY) + 9, 1)
+    engine.lift("story")
+    engine.finish(name)
+    answer = engine.poll()
+    assert answer.requests == ()
+    assert [(row.reason, row.generated_tokens, row.preemptions) for row in answer.finished] == [("length", 80, 1)]
+    assert answer.steps[-1].decode_requests == 1
+
+
+def test_the_shape_is_what_the_engine_was_started_with(engine: Engine) -> None:
+    shape = engine.snapshot().shape
+    layer_block = 2 * tiny_model.KV_HEADS * tiny_model.HEAD_DIM * BLOCK_SIZE * 4
+    assert shape.block_bytes == tiny_model.LAYERS * layer_block
+    assert (shape.max_num_seqs, shape.block_size, shape.num_device_blocks, shape.host_limit_bytes) == (2, BLOCK_SIZE, 65, HOST_BYTES)
+
+
+def test_new_weights_make_every_copy_worthless(engine: Engine) -> None:
+    name = engine.ask(STORY, 80, job="story")
+    engine.run_until(engine.grown(name, 20))
+    engine.llm.llm_engine.reset_prefix_cache(reset_running_requests=True)
+    engine.finish(name)
+    counters = engine.counters()
+    assert (counters.saves, counters.restores, counters.recomputes) == (0, 0, 1)
+
+
+def test_a_copy_that_cannot_be_read_is_recomputed(engine: Engine, story: list[int]) -> None:
+    name = engine.ask(STORY, 200, job="story")
+    engine.run_until(engine.grown(name, 60))
+    engine.hold("story")
+    engine.step()
+    engine.pool.clear()
+    engine.lift("story")
+    engine.finish(name)
+    assert engine.tokens(name) == story
