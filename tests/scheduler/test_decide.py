@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alise_scheduler.core.admit import AdmitLimits, Load, Reason, admit, retry_after, work_by_level
+from alise_scheduler.core.decide import decide
+from alise_scheduler.core.job import Job
+from alise_scheduler.core.memory import MemoryLimits, host_budget
+from alise_scheduler.core.plan import Limits, Rank, coarse_ms, diff
+from alise_scheduler.core.rank import AgeingRule, Policy, PreemptionRule
+from alise_scheduler.core.reports import EngineShape, Phase
+from tests.scheduler.builders import SHAPE, make_job, make_snapshot
+
+LIMITS = Limits(4, 16, 2000, 0.5, 100)
+
+
+def test_an_empty_snapshot_gives_an_empty_plan_and_the_limits() -> None:
+    decision = decide(make_snapshot([]), Policy())
+    assert decision.wanted == {}
+    assert decision.load.pending == 0
+    assert decision.limits.preempt_levels == 4
+
+
+def test_jobs_that_are_not_in_the_engine_are_counted_and_not_ranked() -> None:
+    decision = decide(make_snapshot([make_job("coming", phase=Phase.ADMITTED), make_job("here")]), Policy())
+    assert set(decision.wanted) == {"here"}
+    assert decision.load.pending == 2
+
+
+def test_a_request_around_the_middleware_is_counted_and_not_ranked() -> None:
+    decision = decide(make_snapshot([make_job("request:x", rankable=False)]), Policy())
+    assert decision.wanted == {}
+    assert decision.load.live == 1
+
+
+def test_only_what_changed_is_sent() -> None:
+    made = [make_job("a"), make_job("b", 500)]
+    wanted = decide(make_snapshot(made), Policy()).wanted
+    again = decide(make_snapshot(made, sent={"a": wanted["a"], "b": Rank(99, 0)}), Policy())
+    assert set(again.plan.ranks) == {"b"}
+
+
+def test_limits_are_sent_once() -> None:
+    assert diff({}, LIMITS, {}, None).limits == LIMITS
+    assert diff({}, LIMITS, {}, LIMITS).limits is None
+
+
+def test_a_policy_that_does_not_preempt_says_so_in_the_limits() -> None:
+    assert decide(make_snapshot([]), Policy(preemption=PreemptionRule(0, 16))).limits.preempt_levels == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        pytest.param(0.0, 0, id="now"),
+        pytest.param(0.063, 0, id="below one unit"),
+        pytest.param(0.070, 64, id="just above one unit"),
+        pytest.param(0.100, 96, id="one and a half units"),
+        pytest.param(1.0, 768, id="a second"),
+        pytest.param(float("inf"), coarse_ms(1e7), id="for ever is the longest"),
+        pytest.param(float("nan"), 0, id="no number is now"),
+        pytest.param(-1.0, 0, id="negative is now"),
+    ],
+)
+def test_waits_are_made_coarse(seconds: float, expected: int) -> None:
+    assert coarse_ms(seconds) == expected
+
+
+def test_those_who_run_wait_for_nobody_and_the_next_waits_for_them() -> None:
+    made = [make_job("a", 100, Phase.RUNNING), make_job("b", 100, Phase.RUNNING), make_job("c", 100), make_job("d", 100)]
+    waits = decide(make_snapshot(made), Policy(ageing=None)).waits_seconds
+    assert waits[0] == waits[1] == 0
+    assert 0 < waits[2] < waits[3]
+
+
+def test_nobody_is_expected_to_wait_longer_than_until_promotion() -> None:
+    made = [make_job(f"j{number}", 3000) for number in range(100)]
+    aged = decide(make_snapshot(made), Policy(ageing=AgeingRule(1.0, 1.0))).waits_seconds
+    # Base level at most 40, so 80 levels to the top at four a second.
+    assert aged.max() <= 20.0
+    assert decide(make_snapshot(made), Policy(ageing=None)).waits_seconds.max() > 20.0
+
+
+def test_fewer_run_at_once_when_their_kv_does_not_fit() -> None:
+    tight = EngineShape(max_num_seqs=64, max_model_len=4096, num_device_blocks=8, block_size=32)
+    made = [make_job(f"j{number}", 1000, Phase.RUNNING, generated=500) for number in range(4)]
+    assert decide(make_snapshot(made, tight), Policy()).load.slots == 1.0
+
+
+def test_the_best_ranked_stay_on_the_device_and_the_rest_goes_to_the_host() -> None:
+    made = [make_job(f"j{tokens}", tokens, Phase.RUNNING, generated=50) for tokens in (3000, 1500, 600, 200)]
+    placement = decide(make_snapshot(made), Policy()).placement
+    assert placement.on_device.tolist() == [False, False, True, True]
+    assert placement.on_host.tolist() == [True, True, False, False]
+
+
+@given(st.lists(st.integers(0, 4000), max_size=20), st.integers(0, 1 << 24), st.sampled_from(["auto", "int8", "none"]))
+def test_the_host_budget_is_never_exceeded(generated: list[int], budget: int, quantization: str) -> None:
+    made = [make_job(f"j{number}", 5000, Phase.RUNNING, generated=tokens) for number, tokens in enumerate(generated)]
+    policy = Policy(memory=MemoryLimits(quantization, budget))
+    placement = decide(make_snapshot(made), policy).placement
+    assert placement.host_bytes <= placement.host_budget_bytes <= SHAPE.host_limit_bytes
+    assert not (placement.on_host & placement.on_device).any()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "engine", "expected"),
+    [
+        pytest.param(0, 100, 100, id="unset is all the engine has"),
+        pytest.param(50, 100, 50, id="less is less"),
+        pytest.param(500, 100, 100, id="never more than the engine has"),
+        pytest.param(50, 0, 0, id="an engine without a store has none"),
+    ],
+)
+def test_host_budget(wanted: int, engine: int, expected: int) -> None:
+    assert host_budget(MemoryLimits(host_bytes=wanted), engine) == expected
+
+
+@pytest.mark.parametrize(
+    ("quantization", "ewt_ms", "fraction"),
+    [
+        pytest.param("auto", 2000, 0.5, id="auto goes by wait and pressure"),
+        pytest.param("int8", 0, 0.0, id="int8 is from no wait on"),
+        pytest.param("none", 2**40, 1.0, id="none is never"),
+    ],
+)
+def test_the_codec_rule_is_told_as_thresholds(quantization: str, ewt_ms: int, fraction: float) -> None:
+    limits = decide(make_snapshot([]), Policy(memory=MemoryLimits(quantization))).limits
+    assert (limits.int8_ewt_ms, limits.int8_host_fraction) == (ewt_ms, fraction)
+
+
+def busy(pending: int = 10, seconds_each: float = 4.0, draining: bool = False) -> Load:
+    work = work_by_level(np.zeros(pending, dtype=np.int64), np.full(pending, seconds_each))
+    return Load(pending, pending, work, 2.0, draining)
+
+
+@pytest.mark.parametrize(
+    ("load", "limits", "slo_ms", "reason"),
+    [
+        pytest.param(busy(), AdmitLimits(), 0, None, id="without limits everything comes in"),
+        pytest.param(busy(), AdmitLimits(11), 0, None, id="below the pending limit"),
+        pytest.param(busy(), AdmitLimits(10), 0, Reason.OVERLOADED, id="at the pending limit"),
+        pytest.param(busy(), AdmitLimits(0, 30.0), 0, None, id="a wait below the limit"),
+        pytest.param(busy(), AdmitLimits(0, 10.0), 0, Reason.WAIT_TOO_LONG, id="a wait over the limit"),
+        pytest.param(busy(), AdmitLimits(), 500, Reason.WAIT_TOO_LONG, id="a wait over the request's own objective"),
+        pytest.param(busy(draining=True), AdmitLimits(), 0, Reason.DRAINING, id="a draining pod takes nothing"),
+        pytest.param(Load(draining=False), AdmitLimits(1, 0.001), 1, None, id="an idle engine takes the first one"),
+    ],
+)
+def test_admission(load: Load, limits: AdmitLimits, slo_ms: int, reason: Reason | None) -> None:
+    answer = admit(0, slo_ms, load, limits)
+    assert (answer.reason if answer else None) == reason
+
+
+def test_a_better_level_waits_for_less() -> None:
+    assert busy().wait_seconds(-1) == 0.0
+    assert busy().wait_seconds(0) == 20.0
+
+
+def test_the_time_to_try_again_is_the_predicted_wait_over_the_limit() -> None:
+    answer = admit(0, 0, busy(), AdmitLimits(0, 12.0))
+    assert answer is not None
+    assert answer.retry_after_seconds == 8
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        pytest.param(0.0, 1, id="at least a second"),
+        pytest.param(1e9, 600, id="at most ten minutes"),
+        pytest.param(float("nan"), 1, id="no number is a second"),
+    ],
+)
+def test_retry_after(seconds: float, expected: int) -> None:
+    assert retry_after(seconds) == expected
+
+
+def test_a_thousand_jobs_are_decided_in_full() -> None:
+    made: list[Job] = [make_job(f"j{number}", 10 + number % 700, waited=number / 50) for number in range(1000)]
+    decision = decide(make_snapshot(made), Policy())
+    assert len(decision.wanted) == 1000
+    assert np.isfinite(decision.waits_seconds).all()

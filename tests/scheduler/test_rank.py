@@ -1,0 +1,175 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alise_contract.names import MAX_LEVEL, MIN_LEVEL
+from alise_scheduler.core.decide import decide
+from alise_scheduler.core.job import Job
+from alise_scheduler.core.lengths import sane
+from alise_scheduler.core.plan import Rank
+from alise_scheduler.core.rank import (
+    BASE_SPAN,
+    BOUND_LEVELS,
+    POLICIES,
+    AgeingRule,
+    Policy,
+    View,
+    gittins_seconds,
+    level_of,
+    neutral_after,
+    order_of,
+    promote_seconds,
+    starvation_bound_seconds,
+)
+from alise_scheduler.core.reports import Phase
+from tests.scheduler.builders import make_job, make_snapshot
+
+AGEING = AgeingRule(10.0, 60.0)
+
+
+def ranks(jobs: list[Job], policy: Policy | None = None, neutral: float = 1.0) -> dict[str, Rank]:
+    return dict(decide(make_snapshot(jobs, neutral=neutral), policy or Policy()).wanted)
+
+
+def first(jobs: list[Job], policy: Policy | None = None) -> str:
+    wanted = ranks(jobs, policy)
+    return min(wanted, key=lambda job: (wanted[job].level, wanted[job].order))
+
+
+def test_the_shortest_remaining_goes_first() -> None:
+    assert first([make_job("long", 1000), make_job("short", 10)]) == "short"
+
+
+def test_a_long_job_that_is_nearly_done_goes_before_a_short_one() -> None:
+    assert first([make_job("short", 200), make_job("nearly", 1000, Phase.RUNNING, generated=990)]) == "nearly"
+
+
+def test_blind_to_progress_sjf_keeps_the_short_one_first() -> None:
+    jobs = [make_job("short", 200), make_job("nearly", 1000, Phase.RUNNING, generated=990)]
+    assert first(jobs, Policy(name="sjf")) == "short"
+
+
+def test_fcfs_is_the_order_of_arrival_at_the_neutral_level() -> None:
+    wanted = ranks([make_job("first", 1000), make_job("second", 1, waited=500.0)], Policy(name="fcfs"))
+    assert wanted["first"] == Rank(0, 1)
+    assert wanted["second"] == Rank(0, 2)
+
+
+def test_gittins_prefers_a_gamble_with_an_early_end_to_a_sure_middle() -> None:
+    gamble = make_job("gamble", lengths=sane([5] * 5 + [2000] * 5))
+    sure = make_job("sure", lengths=sane([300] * 10))
+    assert first([sure, gamble], Policy(name="gittins")) == "gamble"
+    assert first([sure, gamble], Policy(name="alise")) == "sure"
+
+
+def test_gittins_of_a_known_length_is_that_length() -> None:
+    snapshot = make_snapshot([make_job("a", 100)])
+    known = gittins_seconds(View(snapshot, np.zeros(1)))[0]
+    assert known == pytest.approx(snapshot.cost.seconds_left(np.array([10.0]), np.array([100.0]), np.array([10.0]))[0], rel=0.06)
+
+
+def test_the_typical_job_is_at_the_neutral_level() -> None:
+    assert level_of(2.5, 1.0, neutral_seconds=2.5) == 0
+
+
+def test_four_levels_are_a_factor_of_two() -> None:
+    assert level_of(5.0, 1.0, 2.5) == 4
+    assert level_of(1.25, 1.0, 2.5) == -4
+
+
+def test_a_weight_of_two_is_worth_half_the_work() -> None:
+    assert level_of(5.0, 2.0, 2.5) == 0
+
+
+@pytest.mark.parametrize("seconds", [pytest.param(0.0, id="no work"), pytest.param(1e30, id="absurd work")])
+def test_levels_stay_inside_the_base_span(seconds: float) -> None:
+    assert abs(level_of(seconds, 1.0, 1.0)) == BASE_SPAN
+
+
+def test_a_long_wait_promotes_a_long_job_past_a_fresh_short_one() -> None:
+    waited = starvation_bound_seconds(AGEING)
+    assert first([make_job("short", 1), make_job("long", 4000, waited=waited)]) == "long"
+
+
+def test_ageing_slows_down_with_the_backlog_between_its_bounds() -> None:
+    assert [promote_seconds(AGEING, backlog) for backlog in (0.0, 30.0, 1e9)] == [10.0, 30.0, 60.0]
+
+
+def test_the_typical_job_moves_slowly_and_never_to_nonsense() -> None:
+    assert neutral_after(100.0, 10_000.0) == pytest.approx(100 * 100**0.02)
+    assert neutral_after(100.0, math.nan) == 100.0
+    assert neutral_after(100.0, -1.0) == 100.0
+
+
+def test_the_order_wraps_inside_its_range() -> None:
+    assert order_of(2**31 + 5) == 5
+
+
+jobs = st.builds(
+    make_job,
+    tokens=st.one_of(st.integers(1, 5000), st.just(10**9)),
+    phase=st.sampled_from(Phase),
+    generated=st.integers(0, 6000),
+    waited=st.floats(0, 5000),
+    weight=st.sampled_from([1 / 16, 0.5, 1.0, 4.0, 16.0]),
+    samples=st.integers(1, 4),
+    max_tokens=st.sampled_from([0, 1, 100, 10**9]),
+)
+many = st.lists(jobs, max_size=12).map(lambda made: [with_id(job, f"j{number}") for number, job in enumerate(made)])
+policies = st.builds(Policy, name=st.sampled_from(sorted(POLICIES)), ageing=st.sampled_from([None, AGEING]))
+
+
+def with_id(job: Job, name: str) -> Job:
+    generated = max((request.generated_tokens for request in job.requests.values()), default=0)
+    return replace(
+        make_job(name, 1, job.phase, generated),
+        lengths=job.lengths,
+        waited_seconds=job.waited_seconds,
+        weight=job.weight,
+        max_tokens=job.max_tokens,
+        samples=job.samples,
+    )
+
+
+@given(many, policies)
+def test_the_same_snapshot_gives_the_same_decision(made: list[Job], policy: Policy) -> None:
+    one, two = (decide(make_snapshot(made), policy) for _ in range(2))
+    assert one.wanted == two.wanted
+    assert one.plan == two.plan
+    assert one.limits == two.limits
+
+
+@given(many, policies)
+def test_ranks_are_always_in_the_contracts_range(made: list[Job], policy: Policy) -> None:
+    for rank in ranks(made, policy).values():
+        assert MIN_LEVEL <= rank.level <= MAX_LEVEL
+        assert 0 <= rank.order < 2**31
+        assert rank.ewt_ms >= 0
+
+
+@given(st.floats(1, 1e6), st.floats(0, 1e4), st.floats(0, 1e4), st.sampled_from(["alise", "gittins", "sjf", "fcfs"]))
+def test_a_longer_wait_never_ranks_worse(tokens: float, waited: float, more: float, name: str) -> None:
+    policy = Policy(name=name)
+    wanted = ranks([make_job("less", tokens, waited=waited), make_job("more", tokens, waited=waited + more)], policy)
+    assert wanted["more"].level <= wanted["less"].level
+
+
+@settings(max_examples=200)
+@given(
+    st.floats(1, 1e6), st.floats(1, 1e6), st.floats(0, 1e5), st.floats(0.001, 1000), st.integers(0, 40),
+    st.sampled_from(["alise", "gittins", "sjf", "fcfs"]),
+)  # fmt: skip
+def test_nobody_starves(old: float, young: float, waited: float, neutral: float, others: int, name: str) -> None:
+    """A job that waited the bound longer is not behind a later one, whatever the lengths and the load."""
+    made = [make_job("old", old, waited=waited + starvation_bound_seconds(AGEING)), make_job("young", young, waited=waited)]
+    made += [make_job(f"other{number}", 3000) for number in range(others)]
+    wanted = ranks(made, Policy(name=name, ageing=AGEING), neutral)
+    assert (wanted["old"].level, wanted["old"].order) < (wanted["young"].level, wanted["young"].order)
+
+
+def test_the_bound_is_what_the_docstring_says() -> None:
+    assert starvation_bound_seconds(AGEING) == BOUND_LEVELS / 4 * 60.0
