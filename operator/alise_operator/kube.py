@@ -184,6 +184,8 @@ def _answer(request: str, status: int, content: bytes) -> Manifest:
     text = f"{request}: {answer.get('message') or 'no message'} ({status})"
     if status == 404:
         raise Gone(text, status=status)
-    if status in _PASSING or status >= 500:
+    causes = [cause.get("reason") for cause in (answer.get("details") or {}).get("causes") or ()]
+    # A namespace that goes away takes the resource with it: nothing to report on it.
+    if status in _PASSING or status >= 500 or "NamespaceTerminating" in causes:
         raise ClusterError(text, status=status)
     raise ApplyError(str(answer.get("message") or text))

@@ -263,7 +263,8 @@ def _troubles(name: str, status: Mapping[str, Any], conditions: Mapping[str, Map
         else:
             ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
             if ended and not container.get("ready") and (ended.get("exitCode") or container.get("restartCount")):
-                yield Trouble("PodsCrashing", f"{where} {_ending(container['name'], ended)}")
+                logs = f"see kubectl logs {name} -c {container['name']} --previous"
+                yield Trouble("PodsCrashing", f"{where} {_ending(container['name'], ended)}; {logs}")
 
 
 def _ending(container: str, ended: Mapping[str, Any]) -> str:

@@ -115,7 +115,7 @@ class Engine:
 
     def one(self, kind: str) -> Object:
         """The object of the kind that is named like the engine; empty when there is none."""
-        text = self.kubectl("get", kind, self.name, "-o", "json", "--ignore-not-found")
+        text = self.kubectl("get", kind, self.name, "-o", "json", "--ignore-not-found", "--show-managed-fields")
         found: Object = json.loads(text) if text.strip() else {}
         return found
 

@@ -103,7 +103,7 @@ def test_a_pod_that_is_well_or_starting_is_no_trouble(pod: dict[str, Any]) -> No
 def test_long_words_keep_their_end() -> None:
     died = {"terminated": {"exitCode": 1, "message": "x " * 500 + "ValueError: no such model"}}
     (trouble,) = view_pod(pod_object(containers=[container(BACK_OFF, last=died, restarts=1)])).troubles
-    assert trouble.message.endswith("ValueError: no such model")
+    assert "ValueError: no such model; see kubectl logs tiny-1 -c engine --previous" in trouble.message
     assert len(trouble.message) < 500
 
 

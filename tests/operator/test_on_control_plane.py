@@ -1,0 +1,241 @@
+"""The real operator process against a real API server, with its real rights and nothing more."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.control_plane import ControlPlane
+from tests.operator.control_plane import Engine, OperatorProcess, eventually, running_operator
+
+pytestmark = pytest.mark.controlplane
+
+CHILDREN = ("serviceaccount", "service", "deployment", "networkpolicy", "ingresses.networking.k8s.io")
+BAD_DTYPE = {"engine": {"kvCacheDtype": "int4"}}
+
+
+def test_applying_the_sample_brings_its_children(engine: Engine) -> None:
+    engine.apply()
+    for kind in CHILDREN:
+        child = engine.child(kind)
+        assert child["metadata"]["ownerReferences"][0]["uid"] == engine.get()["metadata"]["uid"]
+        assert {entry["manager"] for entry in child["metadata"]["managedFields"]} >= {"alise-operator"}
+    assert len(engine.wait_for_pods(1)) == 1
+
+
+def test_the_resource_carries_no_finalizer_and_no_annotation_of_the_operator(engine: Engine) -> None:
+    engine.apply()
+    engine.until("Ready", "False", "Starting")
+    meta = engine.get()["metadata"]
+    assert "finalizers" not in meta
+    assert set(meta.get("annotations", {})) <= {"kubectl.kubernetes.io/last-applied-configuration"}
+    spec_writers = {entry["manager"] for entry in meta["managedFields"] if "f:spec" in entry["fieldsV1"]}
+    assert "alise-operator" not in spec_writers
+
+
+def test_a_ready_pod_makes_the_engine_ready_and_its_end_unready(engine: Engine) -> None:
+    engine.apply()
+    (pod,) = engine.wait_for_pods(1)
+    engine.until("Ready", "False", "Starting")
+    engine.make_ready(pod)
+    engine.until("Ready", "True", "Serving")
+    engine.until("Progressing", "False", "Complete")
+    engine.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
+    engine.until("Ready", "False", "Starting")
+
+
+def test_a_stranger_reads_the_state_in_kubectl_get_and_describe(engine: Engine) -> None:
+    engine.apply()
+    engine.until("Ready", "False", "Starting")
+    header, row = engine.kubectl("get", "alise").splitlines()[:2]
+    assert header.split() == ["NAME", "MODEL", "POLICY", "READY", "REASON", "REPLICAS", "URL", "AGE"]
+    assert row.split()[:7] == ["tiny", "/models/tiny", "alise", "False", "Starting", "1", "http://tiny.alise.test/v1"]
+    engine.patch(BAD_DTYPE)
+    said = engine.until("Ready", "False", "InvalidSpec")["message"]
+    described = engine.kubectl("describe", "alise", "tiny")
+    assert "InvalidSpec" in described
+    assert said in " ".join(described.split())
+
+
+def test_an_invalid_patch_keeps_the_children_and_is_announced_once(engine: Engine) -> None:
+    engine.apply()
+    before = engine.child("deployment")
+    engine.until("Ready", "False", "Starting")
+    engine.patch(BAD_DTYPE | {"replicas": 7})
+    condition = engine.until("Ready", "False", "InvalidSpec")
+    assert "spec.engine.kvCacheDtype: 'int4' is not available on device cpu; use one of auto, fp8" in condition["message"]
+    engine.until("Degraded", "True", "InvalidSpec")
+    assert engine.child("deployment")["spec"] == before["spec"]
+    warnings = [one for one in engine.events() if (one["type"], one["reason"]) == ("Warning", "InvalidSpec")]
+    assert [one["count"] for one in warnings] == [1]
+    engine.patch({"engine": {"kvCacheDtype": "fp8"}, "replicas": 2})
+    engine.until("Degraded", "False", "AsExpected")
+    eventually("the mended spec is applied", lambda: engine.one("deployment")["spec"]["replicas"] == 2)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        pytest.param({"replicas": -1}, "spec.replicas", id="negative replicas"),
+        pytest.param({"scheduling": {"policy": "lifo"}}, "spec.scheduling.policy", id="an unknown policy"),
+        pytest.param({"kvOffload": {"hostMemory": "2 GB"}}, "spec.kvOffload.hostMemory", id="a bad quantity"),
+    ],
+)
+def test_the_api_server_refuses_what_the_schema_forbids(engine: Engine, spec: dict[str, object], said: str) -> None:
+    engine.apply()
+    with pytest.raises(Exception, match=said):
+        engine.patch(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        pytest.param({"route": {"hosts": []}}, "spec.route.hosts: is empty; type Ingress needs", id="no hosts"),
+        pytest.param(
+            {"route": {"parentRef": {"name": "g"}}}, "className (Ingress) and parentRef (HTTPRoute) are both given", id="both route types"
+        ),
+        pytest.param(
+            {"kvOffload": {"hostMemory": "3Gi"}},
+            "spec.engine.resources.limits.memory: '4Gi' is below 5392Mi = 1Gi (the engine itself)",
+            id="memory sum",
+        ),
+        pytest.param({"engine": {"args": ["--data-parallel-size=2"]}}, "data parallel engines are not supported", id="data parallel"),
+        pytest.param(
+            {"podTemplate": {"spec": {"volumes": [{"name": "A B"}]}}}, "the cluster refused Deployment tiny", id="a refused pod template"
+        ),
+    ],
+)
+def test_what_the_schema_lets_through_is_said_in_the_condition_and_not_applied(engine: Engine, spec: dict[str, object], said: str) -> None:
+    engine.apply()
+    before = engine.child("deployment")
+    engine.until("Ready", "False", "Starting")
+    engine.patch(spec)
+    condition = eventually("the condition says so", lambda: found if said in (found := engine.condition("Ready"))["message"] else None)
+    assert condition["status"] == "False"
+    assert engine.child("deployment")["spec"] == before["spec"]
+
+
+def test_kubectl_scale_scales_the_deployment_and_the_operator_leaves_replicas_alone(engine: Engine) -> None:
+    engine.apply()
+    engine.wait_for_pods(1)
+    engine.kubectl("scale", "alise/tiny", "--replicas=2")
+    engine.wait_for_pods(2)
+    assert engine.get()["spec"]["replicas"] == 2
+    engine.child("poddisruptionbudget")
+    scale = engine.access.get(f"/apis/alise.dev/v1alpha1/namespaces/{engine.namespace}/aliseengines/tiny/scale")
+    assert scale["status"]["selector"] == "alise.dev/engine=tiny"
+    engine.kubectl("scale", "alise/tiny", "--replicas=1")
+    engine.wait_for_pods(1)
+    eventually("the budget is pruned", lambda: not engine.one("poddisruptionbudget"))
+
+
+def test_another_route_type_prunes_the_ingress(engine: Engine) -> None:
+    engine.apply()
+    engine.child("ingresses.networking.k8s.io")
+    engine.apply(route={"type": "None"})
+    eventually("the Ingress is pruned", lambda: not engine.one("ingresses.networking.k8s.io"))
+    eventually("the URL is the Service's", lambda: engine.get()["status"]["url"] == f"http://tiny.{engine.namespace}.svc/v1")
+
+
+def test_a_route_that_the_cluster_cannot_serve_names_what_to_install(engine: Engine) -> None:
+    engine.apply(route={"type": "HTTPRoute", "hosts": ["a.b"], "parentRef": {"name": "g"}})
+    condition = engine.until("Ready", "False", "MissingApi")
+    assert "install the Gateway API or use Ingress" in condition["message"]
+    assert engine.one("deployment") == {}
+
+
+def test_a_missing_secret_is_named_and_its_creation_is_enough(engine: Engine) -> None:
+    engine.apply(model={"uri": "org/model", "tokenSecretRef": {"name": "hub"}})
+    condition = engine.until("Ready", "False", "MissingSecret")
+    assert f"kubectl create secret generic hub -n {engine.namespace}" in condition["message"]
+    assert engine.one("deployment") == {}
+    engine.kubectl("create", "secret", "generic", "hub", "--from-literal=token=x")
+    engine.child("deployment")
+    engine.until("Degraded", "False", "AsExpected")
+
+
+def test_deleting_the_engine_leaves_nothing(engine: Engine) -> None:
+    engine.apply(replicas=2)
+    engine.wait_for_pods(2)
+    engine.child("poddisruptionbudget")
+    engine.kubectl("delete", "alise", "tiny", "--wait=true", "--timeout=30s")
+    kinds = ",".join([*CHILDREN, "replicaset", "pod", "poddisruptionbudget"])
+    eventually("nothing is left", lambda: not engine.kubectl("get", kinds, "-l", "alise.dev/engine=tiny", "-o", "name").strip())
+
+
+def test_a_deleted_and_an_edited_child_are_put_right(engine: Engine) -> None:
+    engine.apply()
+    uid = engine.child("service")["metadata"]["uid"]
+    engine.kubectl("delete", "service", "tiny")
+    eventually("the Service is back", lambda: engine.one("service").get("metadata", {}).get("uid") not in (None, uid))
+    engine.kubectl("patch", "deployment", "tiny", "--type=merge", "-p", json.dumps({"spec": {"replicas": 3}}))
+    eventually("the Deployment is put right", lambda: engine.one("deployment")["spec"]["replicas"] == 1)
+
+
+def test_a_foreign_service_of_the_same_name_is_not_taken_over(engine: Engine) -> None:
+    engine.kubectl("create", "service", "clusterip", "tiny", "--tcp=1234")
+    engine.apply()
+    engine.until("Ready", "False", "NameTaken")
+    service = engine.one("service")
+    assert service["spec"]["ports"][0]["port"] == 1234
+    assert "ownerReferences" not in service["metadata"]
+    assert engine.one("deployment") == {}
+
+
+def test_pods_say_in_the_condition_why_they_do_not_run(engine: Engine) -> None:
+    engine.apply()
+    (pod,) = engine.wait_for_pods(1)
+    waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "nowhere/engine:1"'}
+    status = {
+        "name": "engine",
+        "image": "nowhere/engine:1",
+        "imageID": "",
+        "ready": False,
+        "restartCount": 0,
+        "state": {"waiting": waiting},
+    }
+    engine.set_pod_status(pod["metadata"]["name"], {"containerStatuses": [status]})
+    condition = engine.until("Degraded", "True", "ImagePull")
+    assert 'Back-off pulling image "nowhere/engine:1"' in condition["message"]
+    assert engine.until("Ready", "False", "ImagePull")
+
+
+def test_a_settled_engine_is_not_written_to_again(engine: Engine, operator: OperatorProcess) -> None:
+    engine.apply()
+    (pod,) = engine.wait_for_pods(1)
+    engine.make_ready(pod)
+    engine.until("Ready", "True", "Serving")
+    # Its pod has no address, so nothing else can change from here on; the operator looks again every second.
+    engine.until("Progressing", "False", "Complete")
+    before = engine.get()["metadata"]["resourceVersion"], engine.child("deployment")["metadata"]["resourceVersion"]
+    seen = reconciles(operator)
+    eventually("three more looks", lambda: reconciles(operator) >= seen + 3)
+    assert (engine.get()["metadata"]["resourceVersion"], engine.child("deployment")["metadata"]["resourceVersion"]) == before
+
+
+def reconciles(operator: OperatorProcess) -> float:
+    return sum(
+        float(line.split()[-1]) for line in operator.get("/metrics").splitlines() if line.startswith("alise_operator_reconciles_total")
+    )
+
+
+def test_health_is_served_and_no_reconcile_met_a_bug(engine: Engine, operator: OperatorProcess) -> None:
+    engine.apply()
+    engine.child("deployment")
+    assert operator.get("/healthz") == "ok\n"
+    assert 'outcome="bug"' not in operator.get("/metrics")
+    forbidden = [text for line in operator.lines() if "forbidden" in (text := json.dumps(line)) and "being terminated" not in text]
+    assert forbidden == [], "its own rights are not enough"
+
+
+def test_a_new_operator_takes_up_what_changed_while_none_was_running(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
+    engine = Engine(control_plane.access, namespace)
+    with running_operator(control_plane, tmp_path):
+        engine.apply(replicas=2)
+        engine.child("poddisruptionbudget")
+        engine.child("ingresses.networking.k8s.io")
+    engine.apply(replicas=1, route={"type": "None"})
+    with running_operator(control_plane, tmp_path):
+        eventually("the Deployment is changed", lambda: engine.one("deployment")["spec"]["replicas"] == 1)
+        eventually("the Ingress is pruned", lambda: not engine.one("ingresses.networking.k8s.io"))
+        eventually("the budget is pruned", lambda: not engine.one("poddisruptionbudget"))
