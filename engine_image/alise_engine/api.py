@@ -5,7 +5,6 @@ there is one, stopped with the application.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 import uuid
@@ -74,15 +73,16 @@ class EngineApi:
         servicer = ControlServicer(core, progress, drain, self._sidecar, self._metrics, self.report, self._boot_id)
         server = ControlServer(servicer, self._settings.socket_dir / CONTROL_SOCKET)
         await server.start()
-        self._connected = _Connected(progress, drain, server, asyncio.create_task(progress.run(), name="alise-poll"), serves)
+        poll = asyncio.create_task(progress.run(), name="alise-poll")
+        poll.add_done_callback(_tell_death)
+        self._connected = _Connected(progress, drain, server, poll, serves)
         logger.info("engine boot=%s model=%s host_limit_bytes=%d", self._boot_id, shape.model, shape.host_limit_bytes)
 
     async def stop(self) -> None:
         connected, self._connected = self._connected, None
         if connected is not None:
             connected.poll.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await connected.poll
+            await asyncio.gather(connected.poll, return_exceptions=True)
             connected.progress.close()
             await connected.server.stop()
         await self._admission.close()
@@ -157,6 +157,11 @@ class EngineApi:
                 vllm_version=self._settings.vllm_version,
             )
         )
+
+
+def _tell_death(poll: asyncio.Task[None]) -> None:
+    if not poll.cancelled() and (error := poll.exception()) is not None:
+        logger.error("the poll of EngineCore died: no metrics, no Watch; restart the engine", exc_info=error)
 
 
 async def _live(progress: Progress) -> int:

@@ -31,7 +31,7 @@ logger = logging.getLogger("vllm.alise.endpoint")
 ADMIT_DEADLINE_ENV: Final = "ALISE_ADMIT_DEADLINE_MS"
 
 
-class Endpoint:
+class ServerPlugin:
     """As `vllm.plugins.endpoint_plugins.interface.EndpointPlugin` wants it."""
 
     name = "alise"

@@ -7,7 +7,7 @@ import the engine.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .endpoint import Endpoint as EndpointPlugin
+    from .endpoint import ServerPlugin
 
 CONNECTOR_NAME = "AliseKVConnector"
 CONNECTOR_MODULE = "alise_engine.kv.connector"
@@ -22,8 +22,8 @@ def register() -> None:
         KVConnectorFactory.register_connector(CONNECTOR_NAME, CONNECTOR_MODULE, CONNECTOR_NAME)
 
 
-def AliseEndpoint() -> "EndpointPlugin":
+def AliseEndpoint() -> "ServerPlugin":
     """`vllm.endpoint_plugins`: the middleware, the status route and the control server; only the API server makes one."""
-    from .endpoint import Endpoint
+    from .endpoint import ServerPlugin
 
-    return Endpoint()
+    return ServerPlugin()

@@ -19,6 +19,8 @@ from starlette.routing import Route
 
 from alise_contract.names import CONTRACT_VERSION, MAX_HINT_BYTES, pack_priority
 from alise_contract.v1 import admission_pb2
+from alise_contract.v1 import engine_control_pb2 as pb
+from alise_contract.v1 import engine_control_pb2_grpc as pb_grpc
 from alise_engine.api import ApiSettings, EngineApi
 from alise_engine.breaker import FAILURES_TO_OPEN
 from alise_engine.metrics import Metrics
@@ -346,6 +348,41 @@ async def test_open_requests_are_counted_until_their_stream_ends(server: Server,
     exchange.disconnect()
     await task
     assert (during, server.metric("open_requests")) == (1, 0)
+
+
+# --- draining ---------------------------------------------------------------------------------------------------------------------
+
+
+async def drain(directory: Path, accept_seconds: float) -> None:
+    request = pb.DrainRequest(contract_version=CONTRACT_VERSION, accept_seconds=accept_seconds, timeout_seconds=10)
+    async with grpc.aio.insecure_channel(f"unix:{directory / 'control.sock'}") as channel:
+        stub: Any = pb_grpc.EngineControlStub(channel)
+        await stub.Drain(request, timeout=10)
+
+
+async def test_while_it_still_accepts_a_connection_is_not_kept(server: Server, sidecar: FakeAdmission, tmp_path: Path) -> None:
+    before = await server.post(chat())
+    draining = asyncio.create_task(drain(tmp_path, accept_seconds=0.5))
+    await eventually(lambda: server.api.draining, "the drain began")
+    during = await server.post(chat())
+    await draining
+    assert (before.status, "connection" in before.response_headers) == (200, False)
+    assert (during.status, during.response_headers["connection"]) == (200, "close")
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages"])
+async def test_then_it_refuses_and_says_when_to_try_again(server: Server, sidecar: FakeAdmission, tmp_path: Path, path: str) -> None:
+    await drain(tmp_path, accept_seconds=0)
+    exchange = await server.post(chat(), path)
+    assert (exchange.status, exchange.response_headers["retry-after"], exchange.response_headers["connection"]) == (503, "1", "close")
+    assert (server.bodies, sidecar.requests) == ([], [])
+    assert server.metric("refused_total", reason="draining") == 1
+
+
+async def test_what_does_not_generate_is_still_answered(server: Server, tmp_path: Path) -> None:
+    await drain(tmp_path, accept_seconds=0)
+    assert (await server.post(b"", "/health", method="GET")).status != 503
+    assert server.bodies == [b""]
 
 
 # --- the tally --------------------------------------------------------------------------------------------------------------------

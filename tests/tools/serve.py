@@ -97,7 +97,7 @@ def _serve(wanted: Wanted, log_dir: Path) -> int:
     # Otherwise two servers on one machine would fight for the pod's port; the log names the one it got.
     environ.setdefault("ALISE_HTTP_PORT", "0")
     flags = ["--port", str(wanted.port), "--served-model-name", wanted.served_name, *wanted.args]
-    with _sigterm_interrupts(), contextlib.ExitStack() as stack:
+    with _signals_interrupt(), contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         scheduler = stack.enter_context(_running([_command("alise-scheduler"), "supervise"], environ, log_dir / "scheduler.log"))
         engine = stack.enter_context(_running([_command("alise-engine"), "serve", wanted.model, *flags], environ, log_dir / "engine.log"))
@@ -147,15 +147,17 @@ def _end(child: "subprocess.Popen[bytes]", name: str) -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def _signals_interrupt() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    # SIGINT as well: a shell starts what it puts in the background with that ignored.
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _wait_until_ready(wanted: Wanted, engine: "subprocess.Popen[bytes]", log: Path) -> None:

@@ -1,0 +1,254 @@
+"""The API half on a real engine: `alise-engine serve` on the tiny model, the `openai` client, a sidecar of the test's own."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from alise_contract.names import CONTRACT_VERSION, pack_priority
+from alise_contract.v1 import admission_pb2
+from alise_contract.v1 import engine_control_pb2 as pb
+from alise_engine import tiny_model
+from tests.engine.api_fakes import FakeAdmission, admission_server, admit, eventually, reject
+from tests.engine.served import API_KEY, MAX_MODEL_LEN, Observer, ServedEngine, serving
+
+pytestmark = pytest.mark.engine
+
+MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]
+ENDLESS: dict[str, Any] = {"ignore_eos": True}
+SLOTS = 2
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedEngine]:
+    model = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_model.write_model(model)
+    flags = ["--served-model-name", "tiny", "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs", str(SLOTS), "--dtype", "float32"]
+    with serving(model, *flags, "--api-key", API_KEY, "--alise-host-memory", "256Mi", "--alise-kv-codec", "none") as engine:
+        yield engine
+
+
+@pytest.fixture
+async def sidecar(engine: ServedEngine) -> AsyncIterator[FakeAdmission]:
+    async with admission_server(engine.admission_socket) as sidecar:
+        # The breaker may be open after tests without a sidecar; one answered request closes it.
+        async with engine.openai() as client:
+            async with asyncio.timeout(20):
+                while not sidecar.requests:
+                    await client.completions.create(model="tiny", prompt="a", max_tokens=1)
+                    await asyncio.sleep(0.1)
+        sidecar.requests.clear()
+        yield sidecar
+
+
+@pytest.fixture
+async def observer(engine: ServedEngine) -> AsyncIterator[Observer]:
+    async with engine.channel() as channel:
+        observer = Observer(channel)
+        following = asyncio.create_task(observer.follow())
+        await eventually(lambda: bool(observer.session_id), "the snapshot")
+        yield observer
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+
+
+@pytest.fixture
+async def client(engine: ServedEngine) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with engine.openai() as client:
+        yield client
+
+
+async def stream(client: openai.AsyncOpenAI, max_tokens: int = MAX_MODEL_LEN - 100, **extra: Any) -> Any:
+    return await client.chat.completions.create(
+        model="tiny", messages=MESSAGES, max_tokens=max_tokens, stream=True, extra_body={**ENDLESS, **extra}
+    )
+
+
+# --- without a sidecar ------------------------------------------------------------------------------------------------------------
+
+
+async def test_without_a_sidecar_an_answer_streams_and_the_failing_open_is_counted(
+    engine: ServedEngine, client: openai.AsyncOpenAI
+) -> None:
+    before = (await engine.status())["admission"]
+    chunks = [chunk async for chunk in await stream(client, max_tokens=12)]
+    after = (await engine.status())["admission"]
+    assert len(chunks) >= 12
+    assert int(after["failed_open"]) == int(before["failed_open"]) + 1
+    assert await engine.metric('alise_engine_admissions_total{outcome="failed_open"}') == int(after["failed_open"])
+
+
+async def test_the_status_route_needs_no_api_key_and_knows_the_engine(engine: ServedEngine) -> None:
+    report = await engine.status()
+    assert report["contract_version"] == CONTRACT_VERSION
+    assert report["host_memory"]["limit_bytes"] == str(256 * 2**20)
+    assert report["vllm_version"].startswith("0.32.0")
+
+
+async def test_the_engines_metrics_are_on_vllms_own_route(engine: ServedEngine, client: openai.AsyncOpenAI) -> None:
+    await client.completions.create(model="tiny", prompt="a", max_tokens=3)
+    assert await engine.metric("alise_engine_steps_total") > 0
+    assert await engine.metric("alise_engine_host_limit_bytes") == 256 * 2**20
+    async with engine.http() as http:
+        assert "vllm:num_requests_running" in (await http.get("/metrics")).text
+
+
+async def test_the_status_command_prints_the_report(engine: ServedEngine) -> None:
+    done = await asyncio.to_thread(engine.command, "status")
+    assert json.loads(done.stdout)["boot_id"] == (await engine.status())["boot_id"]
+
+
+async def test_a_second_engine_is_not_needed_to_see_that_a_flag_conflicts(engine: ServedEngine) -> None:
+    done = await asyncio.to_thread(engine.command, "serve", "tiny", "--scheduler_cls", "x.Y")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2,
+        "alise-engine: --scheduler-cls is set by alise-engine (got 'x.Y')",
+    )
+
+
+PASSED_THROUGH = [
+    pytest.param(b'{"model": ', 400, "json_invalid", id="malformed JSON"),
+    pytest.param({"model": "gpt-9", "messages": MESSAGES}, 404, "The model `gpt-9` does not exist", id="an unknown model"),
+    pytest.param({"model": "tiny", "messages": "hello"}, 400, "valid list", id="messages of the wrong type"),
+    pytest.param(
+        {"model": "tiny", "messages": [{"role": "user", "content": "x" * 5_000}]}, 400, "maximum context length", id="a prompt too long"
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "message"), PASSED_THROUGH)
+async def test_vllms_own_4xx_passes_through(engine: ServedEngine, body: Any, status: int, message: str) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with engine.http() as http:
+        response = await http.post("/v1/chat/completions", content=content, headers={"content-type": "application/json"})
+    assert response.status_code == status
+    assert message in response.json()["error"]["message"]
+
+
+# --- with one ---------------------------------------------------------------------------------------------------------------------
+
+
+async def test_without_the_api_key_nobody_reaches_the_sidecar(engine: ServedEngine, sidecar: FakeAdmission) -> None:
+    async with engine.http(api_key="wrong") as http:
+        response = await http.post("/v1/chat/completions", json={"model": "tiny", "messages": MESSAGES})
+    assert (response.status_code, sidecar.requests) == (401, [])
+
+
+ENDPOINTS = [
+    pytest.param("/v1/chat/completions", {"messages": MESSAGES, "max_tokens": 8}, id="chat completions"),
+    pytest.param("/v1/completions", {"prompt": "hello", "max_tokens": 8}, id="completions"),
+    pytest.param("/v1/responses", {"input": "hello", "max_output_tokens": 8}, id="responses"),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), ENDPOINTS)
+async def test_the_stamped_priority_and_hint_are_the_engine_requests(
+    engine: ServedEngine, sidecar: FakeAdmission, observer: Observer, path: str, body: dict[str, Any]
+) -> None:
+    sidecar.answer = admit(pack_priority(-7, 42), b"hint")
+    # Without a fresh plan everybody is equal.
+    await observer.apply()
+    async with engine.http() as http:
+        response = await http.post(path, json={"model": "tiny", "priority": -99, **body}, headers={"X-Vllm-Priority": "-99"})
+    assert response.status_code == 200, response.text
+    job = sidecar.requests[0].job_id
+    await eventually(lambda: job in observer.finished, "the job's ending")
+    row = observer.rows[job][0]
+    assert (row.priority, row.hint) == (pack_priority(-7, 42), b"hint")
+    assert observer.finished[job].generated_tokens == 8
+
+
+async def test_a_watch_shows_a_requests_phases_and_its_end(client: openai.AsyncOpenAI, sidecar: FakeAdmission, observer: Observer) -> None:
+    # Both slots are taken, so that the third has to wait.
+    holding = [await stream(client) for _ in range(SLOTS)]
+    for each in holding:
+        await anext(each)
+    third = asyncio.create_task(stream(client, max_tokens=5))
+    await eventually(lambda: len(sidecar.requests) == SLOTS + 1, "the third was admitted")
+    job = sidecar.requests[-1].job_id
+    await eventually(lambda: observer.phases(job) == [pb.PHASE_WAITING], "the third waits")
+    for each in holding:
+        await each.close()
+    async for _ in await third:
+        pass
+    await eventually(lambda: job in observer.finished, "the third ended")
+    assert observer.finished[job].reason == pb.FINISH_REASON_LENGTH
+    assert observer.finished[job].ttft_ms > 0
+    assert [observer.finished[request.job_id].reason for request in sidecar.requests[:SLOTS]] == [pb.FINISH_REASON_ABORT] * SLOTS
+
+
+async def test_cancelling_a_stream_ends_it_in_the_engine_within_a_second(
+    client: openai.AsyncOpenAI, sidecar: FakeAdmission, observer: Observer
+) -> None:
+    answer = await stream(client)
+    await anext(answer)
+    job = sidecar.requests[0].job_id
+    await answer.close()
+    await eventually(lambda: job in observer.finished, "the request ended in the engine", within_seconds=1.0)
+    assert observer.finished[job].reason == pb.FINISH_REASON_ABORT
+
+
+async def test_a_plan_of_the_sidecar_is_carried_out(
+    engine: ServedEngine, client: openai.AsyncOpenAI, sidecar: FakeAdmission, observer: Observer
+) -> None:
+    """Held, its KV goes to the host; when the hold is lifted it goes on and ends whole."""
+    answer = await stream(client, max_tokens=300)
+    await anext(answer)
+    job = sidecar.requests[0].job_id
+    await observer.apply(pb.Rank(job_id=job, hold=True))
+    await eventually(lambda: observer.phases(job)[-1:] == [pb.PHASE_OFFLOADED], "its KV went to the host", within_seconds=1.5)
+    fresh = (await engine.status())["sidecar"]["plan_fresh"]
+    await observer.apply(pb.Rank(job_id=job))
+    chunks = [chunk async for chunk in answer]
+    assert fresh is True
+    assert chunks[-1].choices[0].finish_reason == "length"
+    await eventually(lambda: job in observer.finished, "the job's ending")
+    assert (observer.finished[job].generated_tokens, observer.finished[job].preemptions) == (300, 1)
+    assert await engine.metric('alise_engine_preemptions_total{cause="hold"}') == 1
+    assert await engine.metric("alise_engine_exact_resumes_total") == 1
+
+
+async def test_a_rejection_reaches_the_client_as_openais_error(client: openai.AsyncOpenAI, sidecar: FakeAdmission) -> None:
+    sidecar.answer = reject(admission_pb2.Rejected.REASON_WAIT_TOO_LONG, "the wait would be 90 s", retry_after_seconds=9)
+    with pytest.raises(openai.RateLimitError, match="the wait would be 90 s") as caught:
+        await client.chat.completions.create(model="tiny", messages=MESSAGES)
+    assert caught.value.response.headers["retry-after"] == "9"
+
+
+# --- the end of the engine: last, in this order -----------------------------------------------------------------------------------
+
+
+async def test_a_drain_cuts_no_stream_and_refuses_new_work(engine: ServedEngine, client: openai.AsyncOpenAI, observer: Observer) -> None:
+    answer = await stream(client, max_tokens=1500)
+    received = [await anext(answer)]
+    drain = asyncio.create_task(asyncio.to_thread(engine.command, "drain", "--accept-seconds", "0", "--timeout-seconds", "50"))
+    await eventually(lambda: observer.draining, "new work is refused", within_seconds=20)
+    async with engine.http() as http:
+        refused = await http.post("/v1/chat/completions", json={"model": "tiny", "messages": MESSAGES})
+    during = (drain.done(), (await engine.status())["draining"])
+    received += [chunk async for chunk in answer]
+    done = await drain
+    assert (refused.status_code, refused.headers["retry-after"], refused.headers["connection"]) == (503, "1", "close")
+    assert during == (False, True)
+    assert received[-1].choices[0].finish_reason == "length"
+    assert (done.returncode, done.stdout[:7]) == (0, "drained")
+
+
+def test_the_control_socket_vanishes_when_the_engine_has_ended(engine: ServedEngine) -> None:
+    engine.process.terminate()
+    engine.process.wait(60)
+    assert not (engine.socket_dir / "control.sock").exists()
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{engine.url}/health", timeout=2)
+
+
+def test_a_drain_without_an_engine_has_nothing_to_do(engine: ServedEngine, tmp_path: Path) -> None:
+    done = engine.command("drain", "--alise-socket-dir", str(tmp_path))
+    assert (done.returncode, "nothing to drain" in done.stdout) == (0, True)
