@@ -138,7 +138,7 @@ class Admission:
         # Made at the first request, inside the running loop that gRPC binds to.
         if self._stub is None:
             self._channel = grpc.aio.insecure_channel(f"unix:{self._socket}", options=_CHANNEL_OPTIONS)
-            self._stub = admission_pb2_grpc.AdmissionStub(self._channel)  # type: ignore[no-untyped-call]
+            self._stub = admission_pb2_grpc.AdmissionStub(self._channel)
         return self._stub
 
 

@@ -138,7 +138,7 @@ async def _status(socket: Path) -> int:
 
 
 def _stub(channel: grpc.aio.Channel) -> Any:
-    return pb_grpc.EngineControlStub(channel)  # type: ignore[no-untyped-call]
+    return pb_grpc.EngineControlStub(channel)
 
 
 def _failed(socket: Path, error: grpc.aio.AioRpcError) -> int:

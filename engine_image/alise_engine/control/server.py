@@ -171,7 +171,7 @@ class ControlServer:
         """Raises ConfigError when the socket cannot be made."""
         prepare_socket(self._socket)
         server = grpc.aio.server()
-        pb_grpc.add_EngineControlServicer_to_server(self._servicer, server)  # type: ignore[no-untyped-call]
+        pb_grpc.add_EngineControlServicer_to_server(self._servicer, server)
         checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(checks, server)
         for name in ("", SERVICE):
