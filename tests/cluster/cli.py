@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     chosen = parser().parse_args(arguments)
     # So that a start that is ended from outside cleans up after itself, as with Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _frame: sys.exit(128 + received))
     try:
         return _run(chosen)
     except ClusterError as error:
@@ -48,10 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    own = user_cluster()
-    if own is not None and chosen.command in ("up", "down", "status", "images", "kubeconfig"):
+    at, own = state.named(chosen.name), user_cluster()
+    if own is not None and not cluster.is_ours(at, own) and chosen.command in ("up", "down", "status", "images", "kubeconfig"):
         return _with_own_cluster(own, chosen.command)
-    at = state.named(chosen.name)
     match chosen.command:
         case "up":
             cluster.up(at, Tier.CONTROL_PLANE if chosen.control_plane_only else Tier.NODE)

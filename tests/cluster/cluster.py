@@ -113,6 +113,7 @@ def _start(at: State, programs: Programs, binaries: build.Binaries | None, runni
 
 def down(at: State) -> None:
     """Take the cluster down: no process, mount, link, rule, control group or file of it is left, after any crash. The caches stay."""
+    control_plane.sweep()
     with locked(at.lock):
         if not at.folder.exists():
             say(f"cluster {at.folder.name} is not there")
@@ -141,6 +142,11 @@ def _keep_logs(at: State) -> None:
         say(f"logs of the failed start are in {kept}")
 
 
+def is_ours(at: State, kubeconfig: str) -> bool:
+    """Whether the user's `KUBECONFIG` is the file that `up` told them to use: then the cluster is this tool's after all."""
+    return Path(kubeconfig).expanduser().absolute() == at.kubeconfig
+
+
 class NodeCluster:
     """The whole node for the length of a `with` block, with images in it.
 
@@ -152,7 +158,8 @@ class NodeCluster:
         self._archives = archives
         self._state = named(name) if name is not None else named()
         self._started_here = False
-        self._own = user_cluster()
+        own = user_cluster()
+        self._own = own if own is not None and not is_ours(self._state, own) else None
         self._access: Access | None = None
 
     def __enter__(self) -> Self:

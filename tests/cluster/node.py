@@ -208,7 +208,9 @@ def kubelet_config(authority: Path, certificate: Path, key: Path, port: int, cgr
         # Images cannot be pulled again, so none is ever collected; the disk is the machine's and is shared with others.
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
-        # Status within a second of a probe's answer.
+        # The defaults (5 calls a second) keep a handful of pods waiting for their secrets and for their deletion.
+        "kubeAPIQPS": 100,
+        "kubeAPIBurst": 200,
         "syncFrequency": "10s",
         "nodeStatusUpdateFrequency": "5s",
     }

@@ -11,6 +11,8 @@ from tests.cluster.cli import main
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALISE_CACHE", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
+    # main() takes signals over for its process, which is the test run's here.
+    monkeypatch.setattr("tests.cluster.cli.signal.signal", lambda *_: None)
 
 
 def test_status_without_a_cluster_says_down_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,3 +54,11 @@ def test_the_users_own_kubeconfig_is_printed(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "mine"))
     assert main(["kubeconfig"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'mine'}\n"
+
+
+def test_a_kubeconfig_of_this_tools_own_cluster_does_not_keep_it_from_being_taken_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "clusters" / "local" / "admin.kubeconfig"))
+    assert main(["down"]) == 0
+    assert "cluster local is not there" in capsys.readouterr().err
