@@ -75,12 +75,16 @@ def in_cluster(env: Mapping[str, str] = os.environ) -> bool:
 class HttpKube:
     """A `Kube` over HTTP. Use as an asynchronous context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, kubeconfig: Path | None = None) -> None:
+        """Without a file: the pod's own account, else what KUBECONFIG says."""
+        self._kubeconfig = kubeconfig
         self._api: Any = None
 
     async def __aenter__(self) -> "HttpKube":
         configuration = client.Configuration()
-        if in_cluster():
+        if self._kubeconfig is not None:
+            await config.load_kube_config(config_file=str(self._kubeconfig), client_configuration=configuration)
+        elif in_cluster():
             config.load_incluster_config(client_configuration=configuration)
         else:
             await config.load_kube_config(client_configuration=configuration)

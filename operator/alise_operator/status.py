@@ -16,7 +16,7 @@ from alise_contract.names import CONTRACT_VERSION
 from alise_operator.build.meta import Owner, selector_text
 from alise_operator.build.route import url
 from alise_operator.errors import ApplyError, InvalidSpec, MissingApi, MissingSecret, NameTaken, OperatorError, SpecError
-from alise_operator.observe import Observation, Pod, PodReport, Trouble, Workload
+from alise_operator.observation import Observation, Pod, PodReport, Trouble, Workload
 from alise_operator.quantities import format_bytes
 from alise_operator.spec import Spec
 
@@ -25,6 +25,8 @@ Truth = Literal["True", "False", "Unknown"]
 # Requests of the last minute that went in unranked: this many and this share is no accident of one slow step.
 FAILED_OPEN_REQUESTS: Final = 3
 FAILED_OPEN_SHARE: Final = 0.05
+# A scheduler that is down at two polls in a row is down; at one it may be starting, or have been restarted by its supervisor.
+SIDECAR_DOWN_POLLS: Final = 2
 # The host store counts as full from here, and not any more below the second mark, so that the condition does not flap.
 HOST_FULL_SHARE: Final = 0.95
 HOST_RELIEVED_SHARE: Final = 0.85
@@ -177,10 +179,10 @@ def _reported(pods: Sequence[Pod], *, host_was_full: bool) -> Iterator[Trouble]:
         if pod.report_error is not None:
             yield Trouble("StatusUnavailable", f"pod {pod.name}: {pod.report_error}")
         if pod.report is not None:
-            yield from _told(pod.name, pod.report, host_was_full=host_was_full)
+            yield from _told(pod.name, pod.report, unranked_polls=pod.unranked_polls, host_was_full=host_was_full)
 
 
-def _told(name: str, report: PodReport, *, host_was_full: bool) -> Iterator[Trouble]:
+def _told(name: str, report: PodReport, *, unranked_polls: int, host_was_full: bool) -> Iterator[Trouble]:
     """What a pod's own report says is wrong."""
     mismatch = report.refused_contract_version or (report.contract_version if report.contract_version != CONTRACT_VERSION else 0)
     if mismatch:
@@ -188,7 +190,7 @@ def _told(name: str, report: PodReport, *, host_was_full: bool) -> Iterator[Trou
             "ContractMismatch",
             f"pod {name}: contract version {mismatch} meets {CONTRACT_VERSION}; use engine, scheduler and operator images of one release",
         )
-    elif not report.sidecar_connected or not report.plan_fresh:
+    elif not report.is_ranked and unranked_polls >= SIDECAR_DOWN_POLLS:
         yield Trouble(
             "SidecarDown",
             f"pod {name}: the scheduler container {'sends no plans' if report.sidecar_connected else 'is not connected'}; requests run "

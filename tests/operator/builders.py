@@ -4,7 +4,7 @@ from typing import Any
 
 from alise_operator.build import Owner
 from alise_operator.cluster import Cluster
-from alise_operator.observe import Pod, PodReport, Workload
+from alise_operator.observation import Pod, PodReport, Workload
 from alise_operator.spec import Spec, parse
 
 OWNER = Owner("tiny", "default", "uid-tiny")

@@ -8,8 +8,10 @@ from google.protobuf import json_format
 
 from alise_contract.names import STATUS_PATH
 from alise_contract.v1.engine_control_pb2 import StatusReport
+from alise_operator import observe as observing
 from alise_operator.apply import OWNED_KINDS
-from alise_operator.observe import EVENTS, PODS, Poller, Trouble, observe, view_pod, view_report, view_workload
+from alise_operator.observation import Trouble, view_pod, view_report, view_workload
+from alise_operator.observe import EVENTS, PODS, Poller, observe
 from tests.operator.builders import OWNER, make_pod, pod_object
 from tests.operator.fake_kube import FakeKube
 
@@ -186,6 +188,21 @@ async def test_a_ready_pod_is_asked_once_while_its_answer_is_fresh() -> None:
     assert first.report.sidecar_connected
     assert first == second
     assert asked == [STATUS_PATH]
+
+
+async def test_polls_without_a_plan_are_counted_until_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = iter([False, False, True])
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=report_text(sidecar={"connected": True, "plan_fresh": next(fresh)}))
+
+    monkeypatch.setattr(observing, "POLL_FRESH_SECONDS", -1.0)
+    counted = []
+    async with pod_answering(answer) as port, Poller(port) as poller:
+        for _ in range(3):
+            (pod,) = await poller.poll([make_pod(address="127.0.0.1", report=None)])
+            counted.append(pod.unranked_polls)
+    assert counted == [1, 2, 0]
 
 
 @pytest.mark.parametrize(

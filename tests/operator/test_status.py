@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from alise_operator.errors import ApplyError, InvalidSpec, MissingApi, MissingSecret, NameTaken, OperatorError, Problem
-from alise_operator.observe import NOTHING, Observation, Pod, Trouble
+from alise_operator.observation import NOTHING, Observation, Pod, Trouble
 from alise_operator.status import DEGRADED_ORDER, Condition, changes, degraded, fold, is_warning, progressing, ready
 from tests.operator.builders import OWNER, make_pod, make_report, make_spec, make_workload
 
@@ -19,9 +19,9 @@ def seen(*pods: Pod, **workload: Any) -> Observation:
     return Observation(make_workload(**workload), pods or (make_pod(),))
 
 
-def reported(**changes: Any) -> Observation:
-    """One ready pod that says this of itself."""
-    return seen(make_pod(report=make_report(**changes)))
+def reported(*, polls: int = 2, **changes: Any) -> Observation:
+    """One ready pod that says this of itself, at as many polls in a row."""
+    return seen(make_pod(report=make_report(**changes), unranked_polls=polls))
 
 
 def troubled(reason: str) -> Observation:
@@ -97,7 +97,12 @@ def test_progressing(error: OperatorError | None, observation: Observation, stat
         pytest.param(None, seen(troubles=(Trouble("PodsRefused", "quota"),)), GOOD, "PodsRefused", "quota", id="a quota"),
         pytest.param(None, seen(stalled=True), GOOD, "Stalled", "no progress", id="a stuck rollout"),
         pytest.param(
-            None, reported(sidecar_connected=False), reported(), "SidecarDown", "is not connected", id="the sidecar is not connected"
+            None,
+            reported(sidecar_connected=False),
+            reported(polls=1, sidecar_connected=False),
+            "SidecarDown",
+            "is not connected",
+            id="the sidecar is not connected",
         ),
         pytest.param(None, reported(plan_fresh=False), reported(), "SidecarDown", "sends no plans", id="the sidecar hangs"),
         pytest.param(
@@ -171,7 +176,10 @@ def test_a_full_host_store_stays_full_until_there_is_room_again() -> None:
 def test_the_gravest_trouble_gives_the_reason_and_all_are_told() -> None:
     condition = degraded(
         None,
-        seen(make_pod(report=make_report(plan_fresh=False)), make_pod(ready=False, report=None, troubles=(Trouble("ImagePull", "p"),))),
+        seen(
+            make_pod(report=make_report(plan_fresh=False), unranked_polls=2),
+            make_pod(ready=False, report=None, troubles=(Trouble("ImagePull", "p"),)),
+        ),
     )
     assert condition.reason == "ImagePull"
     assert "sends no plans" in condition.message

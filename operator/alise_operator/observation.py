@@ -1,0 +1,183 @@
+"""The cluster's report on one resource as values, and how API objects and a pod's own words become them. Pure.
+
+What a report means for the resource is decided in status.py; observe.py fetches it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.protobuf import json_format
+
+from alise_contract.names import ENGINE_CONTAINER
+from alise_contract.v1.engine_control_pb2 import StatusReport
+from alise_operator.build.meta import Manifest
+
+_IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
+_CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"})
+_MAX_WORDS: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that keeps a pod or the Deployment from working: a reason of one word and the cluster's own words."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodReport:
+    """What a pod says of itself (the contract's StatusReport, as far as conditions need it)."""
+
+    contract_version: int
+    sidecar_connected: bool
+    plan_fresh: bool
+    refused_contract_version: int
+    recent_requests: int
+    recent_failed_open: int
+    failed_open_reasons: tuple[str, ...]
+    host_limit_bytes: int
+    host_used_bytes: int
+
+    @property
+    def is_ranked(self) -> bool:
+        """The scheduler is connected and its plan is carried out."""
+        return self.sidecar_connected and self.plan_fresh
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    name: str
+    uid: str
+    address: str
+    ready: bool
+    terminating: bool
+    # Scheduled, not ready, and no container says why.
+    silent: bool
+    troubles: tuple[Trouble, ...] = ()
+    report: PodReport | None = None
+    # Why there is no report although the pod is ready.
+    report_error: str | None = None
+    # Polls in a row that found requests unranked.
+    unranked_polls: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The Deployment as its controller sees it."""
+
+    # The controller has seen the newest spec.
+    observed: bool
+    desired: int
+    replicas: int
+    updated: int
+    ready: int
+    # The rollout made no progress for longer than a pod may take to start.
+    stalled: bool
+    troubles: tuple[Trouble, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    workload: Workload | None
+    pods: tuple[Pod, ...] = ()
+
+
+NOTHING: Final = Observation(None)
+
+
+def view_workload(deployment: Manifest) -> Workload:
+    status = deployment.get("status", {})
+    conditions = {one["type"]: one for one in status.get("conditions", ())}
+    progressing, failure = conditions.get("Progressing", {}), conditions.get("ReplicaFailure", {})
+    troubles = (Trouble("PodsRefused", words(failure.get("message", ""))),) if failure.get("status") == "True" else ()
+    return Workload(
+        observed=status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0),
+        desired=deployment["spec"].get("replicas", 1),
+        replicas=status.get("replicas", 0),
+        updated=status.get("updatedReplicas", 0),
+        ready=status.get("readyReplicas", 0),
+        stalled=progressing.get("status") == "False" and progressing.get("reason") == "ProgressDeadlineExceeded",
+        troubles=troubles,
+    )
+
+
+def view_pod(pod: Manifest) -> Pod:
+    meta, status = pod["metadata"], pod.get("status", {})
+    conditions = {one["type"]: one for one in status.get("conditions", ())}
+    ready = conditions.get("Ready", {}).get("status") == "True"
+    terminating = "deletionTimestamp" in meta
+    troubles = () if ready or terminating else tuple(_troubles(meta["name"], status, conditions))
+    started = any(one.get("started") or "running" in one.get("state", {}) for one in _containers(status))
+    return Pod(
+        name=meta["name"],
+        uid=meta["uid"],
+        address=status.get("podIP", ""),
+        ready=ready,
+        terminating=terminating,
+        silent=not (ready or terminating or troubles or started) and conditions.get("PodScheduled", {}).get("status") == "True",
+        troubles=troubles,
+    )
+
+
+def view_report(text: str) -> PodReport:
+    """Raises ValueError when the text is no StatusReport; fields of newer contracts are ignored."""
+    try:
+        told = json.loads(text)
+        if not isinstance(told, dict):
+            raise ValueError(f"expected an object, got {type(told).__name__}")
+        report = json_format.ParseDict(told, StatusReport(), ignore_unknown_fields=True)
+    except (ValueError, json_format.ParseError) as error:
+        raise ValueError(f"the pod's status cannot be read: {words(str(error))}") from error
+    return PodReport(
+        contract_version=report.contract_version,
+        sidecar_connected=report.sidecar.connected,
+        plan_fresh=report.sidecar.plan_fresh,
+        refused_contract_version=report.sidecar.refused_contract_version,
+        recent_requests=report.admission.recent_requests,
+        recent_failed_open=report.admission.recent_failed_open,
+        failed_open_reasons=tuple(sorted(reason for reason, count in report.admission.failed_open_by_reason.items() if count)),
+        host_limit_bytes=report.host_memory.limit_bytes,
+        host_used_bytes=report.host_memory.used_bytes,
+    )
+
+
+def _containers(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+
+
+def _troubles(name: str, status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> Iterator[Trouble]:
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        yield Trouble("Unschedulable", f"pod {name} cannot be scheduled: {words(scheduled.get('message', ''))}")
+    if status.get("phase") == "Failed":
+        yield Trouble("PodsCrashing", f"pod {name} failed: {words(status.get('reason', ''))} {words(status.get('message', ''))}".rstrip())
+    for container in _containers(status):
+        where = f"container {container['name']} of pod {name}"
+        waiting = container.get("state", {}).get("waiting", {})
+        reason, message = waiting.get("reason", ""), words(waiting.get("message", ""))
+        if reason in _IMAGE_REASONS:
+            yield Trouble("ImagePull", f"{where}: image {container.get('image', '')!r}: {reason}: {message}")
+        elif reason in _CONFIG_REASONS:
+            yield Trouble("PodNotStarting", f"{where}: {reason}: {message}")
+        else:
+            ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
+            if ended and not container.get("ready") and (ended.get("exitCode") or container.get("restartCount")):
+                logs = f"see kubectl logs {name} -c {container['name']} --previous"
+                yield Trouble("PodsCrashing", f"{where} {_ending(container['name'], ended)}; {logs}")
+
+
+def _ending(container: str, ended: Mapping[str, Any]) -> str:
+    if ended.get("reason") == "OOMKilled":
+        field = "spec.engine.resources" if container == ENGINE_CONTAINER else "spec.scheduling.resources"
+        return f"was killed for using more memory than its limit (OOMKilled); raise {field}.limits.memory"
+    said = words(ended.get("message", ""))
+    return f"ended with exit code {ended.get('exitCode')} ({ended.get('reason', 'Error')})" + (f": {said}" if said else "")
+
+
+def words(text: str) -> str:
+    """The cluster's words on one line; the end of a long text, which is where a log says what happened."""
+    joined = " ".join(text.split())
+    return joined if len(joined) <= _MAX_WORDS else "…" + joined[1 - _MAX_WORDS :]
