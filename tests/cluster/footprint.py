@@ -60,6 +60,11 @@ def _file(at: State) -> Path:
     return at.folder / "footprint.json"
 
 
+def cgroup_name(at: State) -> str:
+    """The control group of this cluster's pods: known without any record."""
+    return f"alise-{hashlib.sha256(str(at.folder).encode()).hexdigest()[:8]}"
+
+
 def load(at: State) -> Footprint | None:
     """The record of a node that was started and not yet cleaned up."""
     try:
@@ -80,7 +85,7 @@ def prepare(at: State) -> Footprint:
     footprint = Footprint(
         pods=str(ranges.pods),
         services=str(ranges.services),
-        cgroup=f"alise-{hashlib.sha256(str(at.folder).encode()).hexdigest()[:8]}",
+        cgroup=cgroup_name(at),
         sysctls={name: value for name in SYSCTLS if (value := _read_sysctl(name)) is not None},
         tables_before=iptables.tables_in_use(),
         created_folders=[path for path in BUILT_IN_PATHS if not Path(path).exists()],

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import processes, state
+from tests.cluster import cluster, processes, state
 from tests.cluster.access import Access
+from tests.cluster.cluster import Tier
 from tests.cluster.control_plane import ControlPlane, sweep
-from tests.cluster.errors import CommandFailed
+from tests.cluster.errors import CommandFailed, NotReady
 from tests.cluster.programs import control_plane_programs
 
 ROOT = Path(__file__).parents[2]
@@ -155,3 +156,39 @@ def test_programs_of_an_assets_folder_make_the_control_plane(tmp_path: Path, mon
     with ControlPlane() as running:
         assert running.access.kubectl("get", "--raw", "/readyz") == "ok"
         assert set(running.logs()) == {"etcd", "kube-apiserver"}
+
+
+def test_a_start_that_fails_says_why_and_leaves_only_its_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    (assets / "etcd").symlink_to(control_plane_programs().etcd)
+    (assets / "kube-apiserver").write_text("#!/bin/sh\necho this server does not start\nexit 7\n")
+    (assets / "kube-apiserver").chmod(0o755)
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(assets))
+    monkeypatch.setenv("ALISE_CACHE", str(tmp_path / "cache"))
+    at = state.named()
+    with pytest.raises(NotReady, match=r"kube-apiserver ended with status 7 before .*\nthis server does not start"):
+        cluster.up(at, Tier.CONTROL_PLANE)
+    assert processes.find(at) == []
+    assert not at.folder.exists()
+    assert "does not start" in (at.folder.parent / "local-failed-logs" / "kube-apiserver.log").read_text()
+
+
+def test_a_named_control_plane_goes_up_stays_up_and_goes_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = control_plane_programs()
+    for program in (ours.etcd, ours.apiserver, ours.controller_manager):
+        assert program is not None
+        (tmp_path / program.name).symlink_to(program)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+    monkeypatch.setenv("ALISE_CACHE", str(tmp_path / "cache"))
+    at = state.named("second")
+    cluster.up(at, Tier.CONTROL_PLANE)
+    first = processes.find(at)
+    cluster.up(at, Tier.CONTROL_PLANE)
+    after_second_up = processes.find(at)
+    was_up = cluster.status(at).up
+    cluster.down(at)
+    assert was_up
+    assert after_second_up == first
+    assert not cluster.status(at).running

@@ -17,8 +17,9 @@ import pytest
 
 from tests.cluster import build, cgroups
 from tests.cluster.commands import run
-from tests.cluster.footprint import BUILT_IN_PATHS, SYSCTLS
+from tests.cluster.footprint import BUILT_IN_PATHS, SYSCTLS, cgroup_name
 from tests.cluster.node import PAUSE_IMAGE
+from tests.cluster.state import State
 
 pytestmark = pytest.mark.e2e
 
@@ -94,19 +95,11 @@ class Place:
             "links": [line.split(":")[1] for line in run(self.inside("ip", "-o", "link"), timeout_seconds=10).splitlines()],
             "routes": run(self.inside("ip", "-4", "route", "show", "table", "all"), timeout_seconds=10),
             "rules": [run(self.inside(command), timeout_seconds=10) for command in ("iptables-save", "ip6tables-save")],
-            "control groups": sorted(str(path) for top in tops for path in top.glob("alise-*") if not _in_use_by_others(path)),
+            "control groups": [str(top) for top in tops if (top / cgroup_name(State(self.state))).exists()],
             "settings": {name: _read(self.inside("cat", f"/proc/sys/{name}")) for name in SYSCTLS if name.startswith("net/")},
             "built-in paths": {path: Path(path).exists() for path in BUILT_IN_PATHS},
             "clusters": sorted(path.name for path in (self.cache / "clusters").glob("*") if path.is_dir()),
         }
-
-
-def _in_use_by_others(group: Path) -> bool:
-    """Another cluster on this machine; a test's own is empty by the time it is looked at, or the test fails for its processes."""
-    return group.name in {path.name for path in OTHER_GROUPS}
-
-
-OTHER_GROUPS = [path for top in cgroups.hierarchies(Path("/proc/self/mounts").read_text(encoding="utf-8")) for path in top.glob("alise-*")]
 
 
 def _read(argv: list[str]) -> str:
