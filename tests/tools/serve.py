@@ -47,8 +47,8 @@ class ServeError(Exception):
 def main() -> int:
     cache = Path(os.environ.get("ALISE_CACHE") or Path.home() / ".cache" / "alise")
     try:
-        wanted = _wanted(os.environ, cache)
-        _refuse_busy_port(wanted.port)
+        wanted = wanted_from(os.environ, cache)
+        refuse_busy_port(wanted.port)
         _ensure_tiny(wanted, cache)
         return _serve(wanted, cache / "serve")
     except ServeError as error:
@@ -59,7 +59,7 @@ def main() -> int:
         return 0
 
 
-def _wanted(environ: Mapping[str, str], cache: Path) -> Wanted:
+def wanted_from(environ: Mapping[str, str], cache: Path) -> Wanted:
     port = environ.get("PORT") or "8000"
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise ServeError(f"PORT is {port!r}: expected a port number")
@@ -73,7 +73,7 @@ def _tiny(cache: Path) -> Path:
     return cache / "models" / "tiny"
 
 
-def _refuse_busy_port(port: int) -> None:
+def refuse_busy_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
