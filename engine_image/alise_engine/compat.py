@@ -1,7 +1,8 @@
 """vLLM's private names, all of them, for the one version that this was written against.
 
-Everything else in this package uses what vLLM documents as an extension point. `check` runs at start and says in one sentence what is in
-the way; `REQUIRED` is what the upstream-compatibility test walks, so that it fails first when upstream moves.
+Everything else in this package uses what vLLM documents as an extension point, and overrides of the scheduler's and the connector's
+methods, which are listed here too. The `check_` functions run at start and say in one sentence what is in the way; `REQUIRED` is what the
+upstream-compatibility test walks, so that it fails first when upstream moves.
 """
 
 import hashlib
@@ -56,7 +57,7 @@ REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "vllm.distributed.kv_transfer.kv_connector.factory:KVConnectorFactory.register_connector": ("name", "module_path", "class_name"),
     "vllm.distributed.kv_transfer.kv_connector.factory:KVConnectorFactory._registry": (),
     "vllm.v1.core.sched.request_queue:RequestQueue.prepend_requests": ("requests",),
-    "vllm.v1.engine.core:EngineCore._handle_client_request": (),
+    "vllm.v1.engine.core:EngineCoreProc._handle_client_request": (),
 }
 # Attributes that exist on instances only; looked for in the source of the class.
 REQUIRED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {

@@ -78,12 +78,12 @@ class AliseMixin(Base):
         compat.check_config(kwargs["vllm_config"])
         super().__init__(*args, **kwargs)
         compat.check_kv_cache(self.kv_cache_config)
-        if self.connector is not None and not isinstance(self.connector, AliseKVConnector):
-            raise ConfigError(f"the KV connector is {type(self.connector).__name__}: use AliseKVConnector, or none")
+        check_connector(self.connector)
         self.clock: Callable[[], float] = time.monotonic
         self.sleep: Callable[[float], None] = time.sleep
         self.plan = core_state.EMPTY_PLAN
-        self.codec = self._initial_codec()
+        self.codec = configured_codec(self.vllm_config.additional_config)
+        self._check_codec(self.codec, ConfigError)
         self.tracker = Tracker()
         self.tally: Counter[str] = Counter()
         self._fresh = False
@@ -294,15 +294,6 @@ class AliseMixin(Base):
         copy = self.connector.copy(request_id)
         return HostCopy(copy.tokens, self.connector.ledger.bytes_of(copy))
 
-    def _initial_codec(self) -> str:
-        additional = self.vllm_config.additional_config
-        settings = additional.get("alise", {}) if isinstance(additional, dict) else {}
-        name = settings.get("codec", "auto")
-        if name not in CODEC_SETTINGS:
-            raise ConfigError(f"additional-config alise.codec is {name!r}: use one of {', '.join(CODEC_SETTINGS)}")
-        self._check_codec(CODEC_SETTINGS[name], ConfigError)
-        return CODEC_SETTINGS[name]
-
     def _check_codec(self, codec: str, error: type[ConfigError] | type[PayloadError]) -> None:
         if codec == CODEC_INT8 and self.connector is not None and CODEC_INT8 not in self.connector.codecs():
             raise error("codec int8 is not possible with this KV cache layout and dtype: use auto or none, which store it as it is")
@@ -357,6 +348,21 @@ class AliseMixin(Base):
         return Counters(
             **self.tally, host_raw_bytes=sizes[CODEC_RAW], host_int8_bytes=sizes[CODEC_INT8], free_device_blocks=compat.free_blocks(self)
         )
+
+
+def configured_codec(additional_config: Any) -> str:
+    """The codec that `--additional-config` asks for, "auto" when it says nothing. Raises ConfigError."""
+    settings = additional_config.get("alise", {}) if isinstance(additional_config, dict) else {}
+    name = settings.get("codec", "auto")
+    if name not in CODEC_SETTINGS:
+        raise ConfigError(f"additional-config alise.codec is {name!r}: use one of {', '.join(CODEC_SETTINGS)}")
+    return CODEC_SETTINGS[name]
+
+
+def check_connector(connector: Any) -> None:
+    """Raises ConfigError when there is a KV connector that is not ours."""
+    if connector is not None and not isinstance(connector, AliseKVConnector):
+        raise ConfigError(f"the KV connector is {type(connector).__name__}: use AliseKVConnector, or none")
 
 
 class AliseScheduler(AliseMixin, Scheduler):

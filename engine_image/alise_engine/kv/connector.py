@@ -76,7 +76,7 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
         super().__init__(vllm_config, role, kv_cache_config)
         compat.check_config(vllm_config)
         compat.check_kv_cache(kv_cache_config)
-        self.host_bytes = _host_bytes(self._kv_transfer_config.kv_connector_extra_config or {})
+        self.host_bytes = host_bytes_of(self._kv_transfer_config.kv_connector_extra_config or {})
         self.shape = compat.layer_shape(vllm_config, kv_cache_config)
         self.workers = int(vllm_config.parallel_config.tensor_parallel_size)
         layers = compat.layer_count(kv_cache_config)
@@ -257,7 +257,8 @@ class WorkerSide:
         return LayerShape(shape.heads, shape.block_size // self._ratio, shape.head_dim, shape.dtype, shape.keys)
 
 
-def _host_bytes(extra: dict[str, Any]) -> int:
+def host_bytes_of(extra: dict[str, Any]) -> int:
+    """The size of the store from `kv_connector_extra_config`. Raises ConfigError."""
     host_bytes = extra.get("host_bytes", 0)
     if not isinstance(host_bytes, int) or isinstance(host_bytes, bool) or host_bytes < 0:
         raise ConfigError(f"kv_connector_extra_config.host_bytes is {host_bytes!r}: give the bytes of the host store, 0 or more")

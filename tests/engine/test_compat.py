@@ -1,0 +1,180 @@
+"""What we rely on in vLLM, and what we refuse. Fails first when upstream moves. Importing vLLM takes seconds, hence the marker and the late imports."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from alise_engine import compat
+from alise_engine.errors import ConfigError, UnsupportedVllm
+from alise_engine.kv.int8 import KeyLayout, LayerShape, split
+
+pytestmark = pytest.mark.engine
+
+
+def test_this_vllm_has_every_name_that_we_use() -> None:
+    assert compat.missing() == []
+
+
+def test_this_vllm_is_the_one_we_were_written_against() -> None:
+    from vllm.version import __version__
+
+    compat.check_version(__version__)
+
+
+@pytest.mark.parametrize("version", ["0.31.0", "0.32.1", "0.32.0rc1", "dev"])
+def test_another_vllm_is_refused_with_what_to_install(version: str) -> None:
+    with pytest.raises(UnsupportedVllm, match=f"vLLM is {version}.*install vllm==0.32.0"):
+        compat.check_version(version)
+
+
+def test_a_missing_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(compat.REQUIRED, "vllm.v1.request:Request.no_such_method", ())
+    monkeypatch.setitem(compat.REQUIRED, "vllm.v1.request:Request.append_output_token_ids", ("no_such_parameter",))
+    monkeypatch.setitem(compat.REQUIRED_ATTRIBUTES, "vllm.v1.core.block_pool:BlockPool", ("no_such_attribute",))
+    assert compat.missing() == [
+        "vllm.v1.request:Request.no_such_method does not exist",
+        "vllm.v1.request:Request.append_output_token_ids does not take no_such_parameter",
+        "vllm.v1.core.block_pool:BlockPool does not set no_such_attribute",
+    ]
+
+
+def config(**changes: Any) -> Any:
+    """A vLLM configuration that alise accepts, but for what is changed."""
+    sizes = dict.fromkeys(("data", "pipeline", "decode_context", "prefill_context"), 1)
+    parallel = SimpleNamespace(**{f"{name}_parallel_size": changes.pop(name, size) for name, size in sizes.items()})
+    defaults = {
+        "parallel_config": parallel,
+        "speculative_config": None,
+        "cache_config": SimpleNamespace(cache_dtype="auto"),
+        "model_config": SimpleNamespace(dtype=torch.float32),
+        "kv_transfer_config": SimpleNamespace(),
+        "use_v2_model_runner": False,
+    }
+    return SimpleNamespace(**(defaults | changes))
+
+
+def test_a_plain_configuration_is_accepted() -> None:
+    compat.check_config(config())
+
+
+@pytest.mark.parametrize("dtype", ["auto", "fp8", "fp8_e4m3", "fp8_e5m2", "float32"])
+def test_kv_cache_dtypes_that_the_cpu_has_are_accepted(dtype: str) -> None:
+    compat.check_config(config(cache_config=SimpleNamespace(cache_dtype=dtype)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        pytest.param({"data": 2}, "--data-parallel-size is 2", id="data parallelism"),
+        pytest.param({"pipeline": 4}, "--pipeline-parallel-size is 4", id="pipeline parallelism"),
+        pytest.param({"decode_context": 2}, "--decode-context-parallel-size is 2", id="context parallelism in decode"),
+        pytest.param({"prefill_context": 2}, "--prefill-context-parallel-size is 2", id="context parallelism in prefill"),
+        pytest.param({"speculative_config": SimpleNamespace()}, "remove --speculative-config", id="speculative decoding"),
+        pytest.param(
+            {"cache_config": SimpleNamespace(cache_dtype="int8_per_token_head")},
+            "--kv-cache-dtype is int8_per_token_head.*use one of auto, fp8, fp8_e4m3, fp8_e5m2",
+            id="a KV cache dtype that the CPU takes in silence and answers wrongly",
+        ),
+        pytest.param({"use_v2_model_runner": True}, "set VLLM_USE_V2_MODEL_RUNNER=0", id="the model runner that was never tried"),
+    ],
+)
+def test_what_alise_cannot_work_with_is_refused_with_what_to_do(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        compat.check_config(config(**changes))
+
+
+def full_attention(**changes: Any) -> Any:
+    from vllm.v1.kv_cache_interface import FullAttentionSpec
+
+    return FullAttentionSpec(block_size=32, num_kv_heads=4, head_size=64, dtype=torch.bfloat16, **changes)
+
+
+def kv_cache(*specs: Any) -> Any:
+    return SimpleNamespace(kv_cache_groups=[SimpleNamespace(kv_cache_spec=spec, layer_names=["a", "b"]) for spec in specs])
+
+
+def test_one_group_of_full_attention_is_accepted() -> None:
+    compat.check_kv_cache(kv_cache(full_attention()))
+
+
+@pytest.mark.parametrize(
+    ("specs", "complaint"),
+    [
+        pytest.param(2, "2 KV cache groups", id="hybrid attention"),
+        pytest.param({"sliding_window": 128}, "FullAttentionSpec with a window", id="a sliding window"),
+        pytest.param({"attention_chunk_size": 128}, "FullAttentionSpec with a window", id="chunked attention"),
+    ],
+)
+def test_other_attention_is_refused(specs: Any, complaint: str) -> None:
+    groups = [full_attention()] * specs if isinstance(specs, int) else [full_attention(**specs)]
+    with pytest.raises(ConfigError, match=complaint):
+        compat.check_kv_cache(kv_cache(*groups))
+
+
+def test_the_kernels_lay_keys_out_as_the_int8_codec_reads_them() -> None:
+    from vllm import _custom_ops as ops
+    from vllm.platforms import current_platform
+
+    current_platform.import_kernels()
+    heads, block_size, channels, tokens = 2, 32, 64, 5
+    cache = torch.zeros(3, heads, block_size, 2 * channels)
+    key, value = torch.randn(tokens, heads, channels), torch.randn(tokens, heads, channels)
+    key_cache, value_cache = cache.view(3, heads, 2 * block_size, channels).chunk(2, dim=2)
+    slots = torch.arange(block_size, block_size + tokens)
+    ops.cpu_attn_reshape_and_cache(key, value, key_cache, value_cache, slots, "vec", k_scale=1.0, v_scale=1.0, kv_cache_dtype="auto")
+    keys, values = split(cache, LayerShape(heads, block_size, channels, torch.float32, KeyLayout.TRANSPOSED))
+    assert torch.equal(keys[1, :, :tokens], key.transpose(0, 1))
+    assert torch.equal(values[1, :, :tokens], value.transpose(0, 1))
+
+
+class Queued:
+    """A waiting request as the queue sees it."""
+
+    def __init__(self, name: str, priority: int) -> None:
+        self.request_id, self.priority = name, priority
+
+    def __lt__(self, other: "Queued") -> bool:
+        return self.priority < other.priority
+
+
+class TestRankedQueue:
+    def make(self, held: set[str]) -> tuple[Any, dict[str, Queued]]:
+        from alise_engine.ranked_queue import RankedQueue
+
+        queue = RankedQueue(lambda request: request.request_id in held)
+        requests = {name: Queued(name, priority) for name, priority in (("a", 3), ("b", 1), ("c", 2))}
+        for request in requests.values():
+            queue.add_request(request)
+        return queue, requests
+
+    def test_the_best_is_at_the_head(self) -> None:
+        queue, _ = self.make(set())
+        assert [queue.pop_request().request_id for _ in range(3)] == ["b", "c", "a"]
+
+    def test_the_held_are_counted_and_never_at_the_head(self) -> None:
+        queue, _ = self.make({"b"})
+        assert (len(queue), queue.peek_request().request_id, [r.request_id for r in queue.best(9)]) == (3, "c", ["c", "a"])
+
+    def test_a_queue_of_held_requests_looks_empty_to_who_admits(self) -> None:
+        queue, _ = self.make({"a", "b", "c"})
+        assert (bool(queue), len(queue)) == (False, 3)
+        with pytest.raises(IndexError):
+            queue.pop_request()
+
+    def test_a_rebuild_follows_new_priorities_and_holds(self) -> None:
+        held = {"b"}
+        queue, requests = self.make(held)
+        held.symmetric_difference_update({"b", "c"})
+        requests["a"].priority = 0
+        queue.rebuild()
+        assert [r.request_id for r in queue] == ["a", "b", "c"]
+        assert queue.held_count() == 1
+
+    def test_held_and_other_requests_can_be_removed(self) -> None:
+        queue, requests = self.make({"b"})
+        queue.remove_requests([requests["b"], requests["c"]])
+        assert [r.request_id for r in queue] == ["a"]
+        queue.remove_request(requests["a"])
+        assert len(queue) == 0
