@@ -1,4 +1,4 @@
-"""What we rely on in vLLM, and what we refuse. Fails first when upstream moves. Importing vLLM takes seconds, hence the marker and the late imports."""
+"""What we rely on in vLLM, and what we refuse. Fails first when upstream moves. Importing vLLM takes seconds: marked, imported late."""
 
 from types import SimpleNamespace
 from typing import Any
