@@ -5,6 +5,7 @@ delete it with the resource. All children are tried with a dry run before the fi
 leaves the others as they were.
 """
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -58,12 +59,9 @@ async def apply_children(kube: Kube, owner: Owner, manifests: list[Manifest], *,
     """
     existing = await _owned(kube, owner)
     wanted = {_key(manifest) for manifest in manifests}
-    for manifest in manifests:
-        if _key(manifest) not in existing:
-            await _refuse_foreign(kube, owner, manifest)
+    await asyncio.gather(*(_refuse_foreign(kube, owner, manifest) for manifest in manifests if _key(manifest) not in existing))
     if changed:
-        for manifest in manifests:
-            await _apply_one(kube, manifest, dry_run=True)
+        await asyncio.gather(*(_apply_one(kube, manifest, dry_run=True) for manifest in manifests))
     applied = Applied(digest(manifests), at_seconds)
     for manifest in manifests:
         answer = await _apply_one(kube, manifest, dry_run=False)
@@ -88,11 +86,12 @@ async def _owned(kube: Kube, owner: Owner) -> dict[tuple[str, str], tuple[Resour
     """The owner's children in the cluster: (kind, name) -> (where, uid)."""
     found: dict[tuple[str, str], tuple[Resource, str]] = {}
     labels = f"{selector_text(owner.name)},{MANAGED_BY}={MANAGER}"
-    for kind, resources in OWNED_KINDS.items():
-        for resource in resources:
-            for child in await kube.list(resource, owner.namespace, labels=labels):
-                if _is_owned(child, owner):
-                    found.setdefault((kind, child["metadata"]["name"]), (resource, child["metadata"]["uid"]))
+    places = [(kind, resource) for kind, resources in OWNED_KINDS.items() for resource in resources]
+    listed = await asyncio.gather(*(kube.list(resource, owner.namespace, labels=labels) for _, resource in places))
+    for (kind, resource), present in zip(places, listed, strict=True):
+        for child in present:
+            if _is_owned(child, owner):
+                found.setdefault((kind, child["metadata"]["name"]), (resource, child["metadata"]["uid"]))
     return found
 
 
