@@ -5,6 +5,7 @@ Mounts are not among it: containerd and kubelet live in a mount namespace of the
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -108,11 +109,30 @@ def undo(footprint: Footprint) -> None:
     for name, value in footprint.sysctls.items():
         if _read_sysctl(name) != value:
             _write_sysctl(name, value)
+    mounted = _mounted_anywhere()
     for path in reversed(footprint.created_folders):
+        if path in mounted:  # another node's by now; removing the folder would take the mount from it
+            continue
         try:
             Path(path).rmdir()
         except OSError:  # gone already, or in use by somebody else by now
             continue
+
+
+def _mounted_anywhere() -> set[str]:
+    """Mount points in every mount namespace on the machine."""
+    seen, found = set[str](), set[str]()
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            namespace = os.readlink(process / "ns" / "mnt")
+            if namespace not in seen:
+                found.update(line.split()[4] for line in (process / "mountinfo").read_text(encoding="utf-8").splitlines())
+                seen.add(namespace)
+        except OSError:  # it ended meanwhile
+            continue
+    return found
 
 
 def _remove_links(pods: machine.Network) -> None:
