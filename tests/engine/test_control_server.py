@@ -5,104 +5,26 @@ import base64
 import os
 import stat
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from prometheus_client import CollectorRegistry
 
 from alise_contract.names import CONTRACT_VERSION
 from alise_contract.v1 import engine_control_pb2 as pb
-from alise_contract.v1 import engine_control_pb2_grpc as pb_grpc
 from alise_engine import core_protocol as core
-from alise_engine.api import ApiSettings, EngineApi
 from alise_engine.control.server import MAX_SOCKET_PATH_BYTES, SERVICE, prepare_socket
 from alise_engine.errors import ConfigError
-from alise_engine.metrics import Metrics
 from tests.engine.api_fakes import SHAPE, FakeCore, eventually, make_finished, make_row
-
-TIMEOUT_SECONDS = 10.0
-
-
-class Engine:
-    """The API half of an engine, and a client of its control server."""
-
-    def __init__(self, api: EngineApi, core: FakeCore, channel: grpc.aio.Channel, registry: CollectorRegistry) -> None:
-        self.api = api
-        self.core = core
-        self.channel = channel
-        self.stub: Any = pb_grpc.EngineControlStub(channel)
-        self.registry = registry
-
-    def watch(self, contract_version: int = CONTRACT_VERSION) -> "Watching":
-        return Watching(self.stub.Watch(pb.WatchRequest(contract_version=contract_version, client="test"), timeout=TIMEOUT_SECONDS))
-
-    async def apply(self, session_id: str, sequence: int, *ranks: pb.Rank, **more: Any) -> pb.ApplyResponse:
-        more.setdefault("contract_version", CONTRACT_VERSION)
-        request = pb.ApplyRequest(session_id=session_id, sequence=sequence, ranks=ranks, **more)
-        response: pb.ApplyResponse = await self.stub.Apply(request, timeout=TIMEOUT_SECONDS)
-        return response
-
-    async def drain(self, accept_seconds: float = 0.0, timeout_seconds: float = 5.0) -> pb.DrainResponse:
-        request = pb.DrainRequest(contract_version=CONTRACT_VERSION, accept_seconds=accept_seconds, timeout_seconds=timeout_seconds)
-        response: pb.DrainResponse = await self.stub.Drain(request, timeout=TIMEOUT_SECONDS)
-        return response
-
-    def metric(self, name: str, **labels: str) -> float:
-        value = self.registry.get_sample_value(f"alise_engine_{name}", labels)
-        assert value is not None, f"no metric {name} {labels}"
-        return value
-
-
-class Watching:
-    def __init__(self, call: Any) -> None:
-        self.call = call
-
-    async def snapshot(self) -> pb.Snapshot:
-        message = await self.call.read()
-        assert message.WhichOneof("event") == "snapshot"
-        return pb.Snapshot.FromString(message.snapshot.SerializeToString())
-
-    async def update(self) -> pb.Update:
-        message = await self.call.read()
-        assert message.WhichOneof("event") == "update"
-        return pb.Update.FromString(message.update.SerializeToString())
-
-    async def status(self) -> grpc.StatusCode:
-        """How the stream ends."""
-        try:
-            while await self.call.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]
-                pass
-        except grpc.aio.AioRpcError as error:
-            return error.code()
-        return grpc.StatusCode.OK
-
-
-@asynccontextmanager
-async def running(directory: Path, fake: FakeCore | None = None) -> AsyncIterator[Engine]:
-    fake, registry = fake or FakeCore(), CollectorRegistry()
-    api = EngineApi(ApiSettings(directory, 0.05, "0.32.0"), Metrics(registry))
-    await api.connect(fake, lambda _: True)
-    async with grpc.aio.insecure_channel(f"unix:{directory / 'control.sock'}") as channel:
-        try:
-            yield Engine(api, fake, channel, registry)
-        finally:
-            await api.stop()
+from tests.engine.control_client import TIMEOUT_SECONDS, Engine, refused, running
 
 
 @pytest.fixture
 async def engine(tmp_path: Path) -> AsyncIterator[Engine]:
     async with running(tmp_path) as engine:
         yield engine
-
-
-async def refused(call: Any) -> grpc.StatusCode:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value.code()
 
 
 # --- the socket -------------------------------------------------------------------------------------------------------------------
@@ -368,78 +290,6 @@ async def test_the_codec_changes_and_the_previous_one_is_told(engine: Engine) ->
 async def test_a_codec_that_is_none_is_refused(engine: Engine, codec: Any) -> None:
     request = pb.SetCodecRequest(contract_version=CONTRACT_VERSION, codec=codec)
     assert await refused(engine.stub.SetCodec(request, timeout=TIMEOUT_SECONDS)) == grpc.StatusCode.INVALID_ARGUMENT
-
-
-# --- Drain ------------------------------------------------------------------------------------------------------------------------
-
-
-async def test_an_idle_engine_drains_at_once(engine: Engine) -> None:
-    response = await engine.drain()
-    assert (response.finished, response.open_requests) == (True, 0)
-    assert engine.api.refusing is True
-    assert engine.api.report().draining is True
-    assert engine.metric("draining") == 1
-
-
-async def test_it_accepts_for_a_while_and_then_refuses(engine: Engine) -> None:
-    task = asyncio.create_task(engine.drain(accept_seconds=0.3))
-    await eventually(lambda: engine.api.draining, "the drain began")
-    while_accepting = engine.api.refusing
-    await task
-    assert (while_accepting, engine.api.refusing) == (False, True)
-
-
-async def test_it_waits_for_the_open_requests(engine: Engine) -> None:
-    with engine.api.open():
-        task = asyncio.create_task(engine.drain())
-        await eventually(lambda: engine.api.refusing, "new requests are refused")
-        while_open = task.done()
-    assert while_open is False
-    assert (await task).finished is True
-
-
-async def test_it_waits_for_a_background_response_that_outlives_its_http_request(engine: Engine) -> None:
-    engine.core.put(make_row("background", phase=core.PHASE_OFFLOADED))
-    task = asyncio.create_task(engine.drain())
-    await eventually(lambda: engine.core.count("poll") > 2, "the engine was asked what it still has")
-    while_alive = task.done()
-    engine.core.end(make_finished("background"))
-    assert while_alive is False
-    assert (await task).finished is True
-
-
-async def test_it_says_what_is_left_when_its_time_is_over(engine: Engine) -> None:
-    with engine.api.open():
-        response = await engine.drain(timeout_seconds=0.1)
-    assert (response.finished, response.open_requests) == (False, 1)
-
-
-async def test_an_engine_that_is_gone_does_not_hold_the_drain(engine: Engine) -> None:
-    engine.core.down = True
-    assert (await engine.drain()).finished is True
-
-
-async def test_the_watcher_is_told_when_new_work_is_refused(engine: Engine) -> None:
-    watching = engine.watch()
-    await watching.snapshot()
-    await engine.drain()
-    assert (await watching.update()).draining is True
-    assert (await engine.watch().snapshot()).draining is True
-
-
-async def test_a_caller_that_gives_up_does_not_undo_the_drain(engine: Engine) -> None:
-    with engine.api.open():
-        request = pb.DrainRequest(contract_version=CONTRACT_VERSION, accept_seconds=0.1, timeout_seconds=5)
-        call = engine.stub.Drain(request, timeout=TIMEOUT_SECONDS)
-        await eventually(lambda: engine.api.draining, "the drain began")
-        call.cancel()
-        await eventually(lambda: engine.api.refusing, "new requests are refused all the same")
-
-
-@pytest.mark.parametrize("seconds", [pytest.param(-1.0, id="negative"), pytest.param(float("nan"), id="no number")])
-async def test_times_that_are_none_are_refused(engine: Engine, seconds: float) -> None:
-    assert await refused(engine.drain(accept_seconds=seconds)) == grpc.StatusCode.INVALID_ARGUMENT
-    assert engine.api.draining is False
 
 
 # --- what it shows ----------------------------------------------------------------------------------------------------------------
