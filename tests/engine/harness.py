@@ -1,7 +1,9 @@
 """An engine that a test steps by hand."""
 
 import gc
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ class EngineOptions:
     blocks: int = 65
     max_model_len: int = 1024
     codec: str = "none"
+    # vLLM as it is, for comparison.
+    stock: bool = False
 
 
 @dataclass
@@ -64,24 +68,28 @@ class Engine:
         self.options = options
         if options.asynchronous:
             _allow_async_scheduling_on_cpu()
-        self.llm: Any = LLM(
-            model=str(model),
-            dtype="float32",
-            block_size=BLOCK_SIZE,
-            enforce_eager=True,
-            max_model_len=options.max_model_len,
-            max_num_seqs=options.max_num_seqs,
-            num_gpu_blocks_override=options.blocks,
-            enable_prefix_caching=options.prefix_caching,
-            scheduler_cls="alise_engine.scheduler.make_scheduler",
-            additional_config={"alise": {"codec": options.codec}},
-            kv_transfer_config=KVTransferConfig(
+        ours: dict[str, Any] = {
+            "scheduler_cls": "alise_engine.scheduler.make_scheduler",
+            "additional_config": {"alise": {"codec": options.codec}},
+            "kv_transfer_config": KVTransferConfig(
                 kv_connector="AliseKVConnector",
                 kv_connector_module_path="alise_engine.kv.connector",
                 kv_role="kv_both",
                 kv_connector_extra_config={"host_bytes": HOST_BYTES},
             ),
-        )
+        }
+        with _in_this_process():
+            self.llm: Any = LLM(
+                model=str(model),
+                dtype="float32",
+                block_size=BLOCK_SIZE,
+                enforce_eager=True,
+                max_model_len=options.max_model_len,
+                max_num_seqs=options.max_num_seqs,
+                num_gpu_blocks_override=options.blocks,
+                enable_prefix_caching=options.prefix_caching,
+                **({} if options.stock else ours),
+            )
         self.core: Any = self.llm.llm_engine.engine_core.engine_core
         self.scheduler: Any = self.core.scheduler
         self.clock = Clock()
@@ -186,6 +194,21 @@ class Engine:
         self.core.shutdown()
         self.llm = self.core = self.scheduler = None
         gc.collect()
+
+
+@contextmanager
+def _in_this_process() -> Iterator[None]:
+    """EngineCore and the worker where the test can reach them; only for engines that are made inside."""
+    name = "VLLM_ENABLE_V1_MULTIPROCESSING"
+    before = os.environ.get(name)
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _allow_async_scheduling_on_cpu() -> None:
