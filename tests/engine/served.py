@@ -1,5 +1,6 @@
 """A real `alise-engine serve` on the tiny model, as a child process, and what the tests do to it."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,23 @@ class Observer:
         request = pb.ApplyRequest(contract_version=CONTRACT_VERSION, session_id=self.session_id, sequence=self._sequence, ranks=ranks)
         response: pb.ApplyResponse = await self.stub.Apply(request, timeout=HTTP_SECONDS)
         return response
+
+    @contextlib.asynccontextmanager
+    async def planning(self, *ranks: pb.Rank) -> AsyncIterator[None]:
+        """The plan holds, and stays fresh, inside."""
+        await self.apply(*ranks)
+
+        async def refresh() -> None:
+            while True:
+                await asyncio.sleep(0.3)
+                await self.apply(*ranks)
+
+        refreshing = asyncio.create_task(refresh())
+        try:
+            yield
+        finally:
+            refreshing.cancel()
+            await asyncio.gather(refreshing, return_exceptions=True)
 
     def _remember(self, rows: Any) -> None:
         for row in rows:

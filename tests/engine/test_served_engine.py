@@ -154,8 +154,7 @@ async def test_the_stamped_priority_and_hint_are_the_engine_requests(
 ) -> None:
     sidecar.answer = admit(pack_priority(-7, 42), b"hint")
     # Without a fresh plan everybody is equal.
-    await observer.apply()
-    async with engine.http() as http:
+    async with observer.planning(), engine.http() as http:
         response = await http.post(path, json={"model": "tiny", "priority": -99, **body}, headers={"X-Vllm-Priority": "-99"})
     assert response.status_code == 200, response.text
     job = sidecar.requests[0].job_id
@@ -202,11 +201,11 @@ async def test_a_plan_of_the_sidecar_is_carried_out(
     answer = await stream(client, max_tokens=300)
     await anext(answer)
     job = sidecar.requests[0].job_id
-    await observer.apply(pb.Rank(job_id=job, hold=True))
-    await eventually(lambda: observer.phases(job)[-1:] == [pb.PHASE_OFFLOADED], "its KV went to the host", within_seconds=1.5)
-    fresh = (await engine.status())["sidecar"]["plan_fresh"]
-    await observer.apply(pb.Rank(job_id=job))
-    chunks = [chunk async for chunk in answer]
+    async with observer.planning(pb.Rank(job_id=job, hold=True)):
+        await eventually(lambda: observer.phases(job)[-1:] == [pb.PHASE_OFFLOADED], "its KV went to the host")
+        fresh = (await engine.status())["sidecar"]["plan_fresh"]
+    async with observer.planning(pb.Rank(job_id=job)):
+        chunks = [chunk async for chunk in answer]
     assert fresh is True
     assert chunks[-1].choices[0].finish_reason == "length"
     await eventually(lambda: job in observer.finished, "the job's ending")
