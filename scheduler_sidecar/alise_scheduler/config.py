@@ -49,7 +49,7 @@ class RequestClass(BaseModel):
 class Settings(BaseModel):
     """All settings of `alise-scheduler`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     socket_dir: str = Field(SOCKET_DIR, min_length=1, description="Folder of admission.sock and control.sock.")
     policy: Literal["alise", "gittins", "sjf", "fcfs"] = Field("alise", description="Who goes first.")

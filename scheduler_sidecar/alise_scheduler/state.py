@@ -100,6 +100,8 @@ class State:
         # What is known of live jobs beyond what core needs.
         self._details: dict[str, Hint] = {}
         self._sent: dict[str, Rank] = {}
+        # Jobs that the engine said it does not have, before it reported them again: they have ended, or are not there yet.
+        self._missing: set[str] = set()
         self._sent_limits: Limits | None = None
         self._log_error = 0.0
         self._observed = 0
@@ -163,7 +165,7 @@ class State:
         self._boot_id = event.boot_id
         self.session = Session(event.boot_id, event.session_id)
         self.shape, self.counters = event.shape, event.counters
-        self._sent, self._sent_limits = {}, None
+        self._sent, self._sent_limits, self._missing = {}, None, set()
         self._forget(self.book.replace_all(event, at, self._describe))
         self.load = replace(self.load, draining=event.draining)
         self.metrics.connected.set(1)
@@ -178,6 +180,9 @@ class State:
         if self.session is None:
             return ()
         changes = self.book.update(event, at, self._describe)
+        for job in self._missing.intersection(request.job_id for request in event.requests):
+            self._missing.discard(job)
+            self._sent.pop(job, None)
         for ended in changes.ended:
             self._learn(ended)
         self.cost = exec_time.observe(self.cost, event.steps)
@@ -205,6 +210,9 @@ class State:
         """The decision for now. What it wants is not taken as sent before `applied()`."""
         began = time.perf_counter()
         decision = decide(self._columns(self.book.in_order(), at), self.policy, self._sent_limits, self.load.draining)
+        if self._missing:
+            ranks = {job: rank for job, rank in decision.plan.ranks.items() if job not in self._missing}
+            decision = replace(decision, plan=replace(decision.plan, ranks=ranks))
         self.load = decision.load
         self.metrics.plan_seconds.observe(time.perf_counter() - began)
         self._measure(decision)
@@ -217,8 +225,7 @@ class State:
         self.metrics.applies.inc()
         self.metrics.apply_unknown.inc(len(unknown))
         self._sent.update({job: rank for job, rank in plan.ranks.items() if job in self.book.jobs})
-        for job in unknown:
-            self._sent.pop(job, None)
+        self._missing.update(job for job in unknown if job in self.book.jobs)
         if plan.limits is not None:
             self._sent_limits = plan.limits
 
@@ -259,6 +266,7 @@ class State:
         for job in jobs:
             self._details.pop(job, None)
             self._sent.pop(job, None)
+            self._missing.discard(job)
 
     def _measure(self, decision: Decision) -> None:
         m, waits = self.metrics, decision.waits_seconds

@@ -20,8 +20,8 @@ class FakeEngine:
         self.requests: dict[str, EngineRequest] = {}
         # (session id, sequence, plan) of each Apply that was answered.
         self.applied: list[tuple[str, int, Plan]] = []
-        # The next Apply raises this, once.
-        self.fail_next: EngineError | None = None
+        # What the next Applies raise, one each.
+        self.failures: list[EngineError] = []
         # While set, Apply waits for it.
         self.apply_gate: asyncio.Event | None = None
         self.reconnects = 0
@@ -83,9 +83,8 @@ class FakeEngine:
     async def apply(self, session_id: str, sequence: int, plan: Plan) -> tuple[str, ...]:
         if self.apply_gate is not None:
             await self.apply_gate.wait()
-        if self.fail_next is not None:
-            error, self.fail_next = self.fail_next, None
-            raise error
+        if self.failures:
+            raise self.failures.pop(0)
         self.applied.append((session_id, sequence, plan))
         jobs = {request.job_id for request in self.requests.values()}
         return tuple(job for job in plan.ranks if job not in jobs)

@@ -114,6 +114,9 @@ class AdmissionService(AdmissionServicer):
         except ContractError:
             outcome = "version"
             raise
+        except asyncio.CancelledError:
+            outcome = "gave_up"
+            raise
         except InboxFullError:
             outcome = "inbox_full"
             raise

@@ -1,0 +1,279 @@
+"""The real client, server and dispatcher over unix sockets, against a small real EngineControl server."""
+
+import asyncio
+import contextlib
+import stat
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from alise_contract.names import CONTRACT_VERSION, MAX_HINT_BYTES, unpack_priority
+from alise_contract.v1 import admission_pb2 as pb
+from alise_contract.v1 import engine_control_pb2 as engine_pb
+from alise_contract.v1.admission_pb2_grpc import AdmissionStub
+from alise_scheduler.core.admit import AdmitLimits
+from alise_scheduler.core.reports import FinishReason, Phase
+from alise_scheduler.dispatcher import Dispatcher, LoopClock
+from alise_scheduler.engine import convert
+from alise_scheduler.engine.client import EngineClient, backoff_seconds
+from alise_scheduler.exit_wait import wait_for_engine_exit
+from alise_scheduler.rpc.admission import MAX_BATCH, SERVICE, AdmissionServer, AdmissionService
+from alise_scheduler.rpc.http import HttpServer, make_app
+from alise_scheduler.state import State
+from tests.scheduler.builders import make_state
+from tests.scheduler.engine_server import EngineServer
+
+PATIENCE_SECONDS = 20.0
+
+
+async def until(what: Any) -> None:
+    """Waits until something holds; fails when it does not for a long time."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not what():  # noqa: ASYNC110 what is waited for is another process' or task's state
+            await asyncio.sleep(0.01)
+
+
+@dataclass
+class Pod:
+    state: State
+    dispatcher: Dispatcher
+    engine: EngineServer
+    channel: grpc.aio.Channel
+    folder: Path
+    http_port: int
+
+    async def admit(self, job_id: str = "a", **fields: Any) -> pb.AdmitResponse:
+        request = pb.AdmitRequest(**({"contract_version": CONTRACT_VERSION, "job_id": job_id, "endpoint": 1, "prompt": "hi"} | fields))
+        answer: pb.AdmitResponse = await AdmissionStub(self.channel).Admit(request, timeout=PATIENCE_SECONDS)
+        return answer
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.state.metrics.registry.get_sample_value(name, labels) or 0.0
+
+    async def get(self, path: str) -> tuple[int, str]:
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.http_port}{path}") as answer:
+            return answer.status, await answer.text()
+
+
+@contextlib.asynccontextmanager
+async def started(folder: Path, limits: AdmitLimits | None = None) -> AsyncIterator[Pod]:
+    folder.mkdir(exist_ok=True)  # noqa: ASYNC240
+    engine = await EngineServer(str(folder / "control.sock")).start()
+    state = make_state(limits=limits)
+    client = EngineClient(str(folder / "control.sock"), state.metrics.reconnects.inc)
+    dispatcher = Dispatcher(state, client, LoopClock())
+    server = AdmissionServer(AdmissionService(dispatcher.admit, state.metrics), str(folder / "admission.sock"))
+    http = HttpServer(make_app(state.metrics.registry, dispatcher.status), "127.0.0.1", 0)
+    task = asyncio.create_task(dispatcher.run())
+    await server.start()
+    port = await http.start()
+    channel = grpc.aio.insecure_channel(f"unix:{folder}/admission.sock")
+    try:
+        pod = Pod(state, dispatcher, engine, channel, folder, port)
+        await until(lambda: state.session is not None)
+        yield pod
+    finally:
+        await channel.close(None)
+        await server.stop(0)
+        await http.stop()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await client.close()
+        await engine.stop()
+
+
+@pytest.fixture
+async def pod(tmp_path: Path) -> AsyncIterator[Pod]:
+    async with started(tmp_path / "sock") as made:
+        yield made
+
+
+async def test_a_request_is_admitted_ranked_and_its_end_learned(pod: Pod) -> None:
+    answer = await pod.admit("a", max_tokens=5)
+    assert unpack_priority(answer.admitted.priority)[0] < 0
+    assert 0 < len(answer.admitted.hint) <= MAX_HINT_BYTES
+    pod.engine.report(request_id="r", job_id="a", phase=engine_pb.PHASE_RUNNING, prompt_tokens=3, hint=answer.admitted.hint)
+    await until(lambda: "a" in pod.engine.ranks)
+    pod.engine.finish("r", 4)
+    await until(lambda: pod.metric("alise_scheduler_requests_ended_total", reason="stop") == 1)
+    assert len(pod.state.book) == 0
+
+
+async def test_limits_arrive_with_the_first_plan(pod: Pod) -> None:
+    await until(lambda: pod.engine.limits is not None)
+    assert pod.engine.limits is not None
+    assert pod.engine.limits.preempt_levels == 4
+    assert pod.engine.limits.host_budget_bytes == 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "outcome"),
+    [
+        pytest.param({"contract_version": 999}, grpc.StatusCode.FAILED_PRECONDITION, "version", id="another contract version"),
+        pytest.param({"contract_version": 0}, grpc.StatusCode.FAILED_PRECONDITION, "version", id="no contract version"),
+        pytest.param({"job_id": ""}, grpc.StatusCode.INVALID_ARGUMENT, "invalid", id="an empty job id"),
+        pytest.param({"job_id": "x" * 1000}, grpc.StatusCode.INVALID_ARGUMENT, "invalid", id="an endless job id"),
+    ],
+)
+async def test_bad_requests_have_their_code(pod: Pod, fields: dict[str, Any], code: grpc.StatusCode, outcome: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await pod.admit(**fields)
+    assert caught.value.code() is code
+    assert pod.metric("alise_scheduler_admits_total", outcome=outcome) == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"max_tokens": 2**32 - 1, "n": 2**32 - 1, "prompt_chars": 2**64 - 1, "turns": 2**32 - 1}, id="the largest numbers"),
+        pytest.param({"prompt": "ü" * 16384, "endpoint": 99, "objective": "nobody knows", "slo_ttft_ms": 1}, id="odd text and classes"),
+        pytest.param({"prompt": "", "n": 0}, id="nothing at all"),
+    ],
+)
+async def test_odd_numbers_are_answered(pod: Pod, fields: dict[str, Any]) -> None:
+    answer = await pod.admit(**fields)
+    assert answer.WhichOneof("decision") == "admitted"
+
+
+async def test_a_batch_is_answered_in_order(pod: Pod) -> None:
+    requests = [pb.AdmitRequest(contract_version=CONTRACT_VERSION, job_id=f"j{n}", max_tokens=n) for n in (1, 2000)]
+    answer = await AdmissionStub(pod.channel).AdmitBatch(pb.AdmitBatchRequest(requests=requests), timeout=PATIENCE_SECONDS)
+    short, long = (unpack_priority(item.admitted.priority) for item in answer.responses)
+    assert short < long
+    assert (short[1], long[1]) == (1, 2)
+
+
+async def test_a_batch_over_the_limit_is_refused(pod: Pod) -> None:
+    requests = [pb.AdmitRequest(contract_version=CONTRACT_VERSION, job_id=f"j{n}") for n in range(MAX_BATCH + 1)]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await AdmissionStub(pod.channel).AdmitBatch(pb.AdmitBatchRequest(requests=requests), timeout=PATIENCE_SECONDS)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_over_the_pending_limit_the_answer_is_rejected(tmp_path: Path) -> None:
+    async with started(tmp_path / "sock", AdmitLimits(max_pending=1)) as pod:
+        await pod.admit("a")
+        answer = await pod.admit("b")
+    assert answer.rejected.reason == pb.Rejected.REASON_OVERLOADED
+    assert answer.rejected.retry_after_seconds >= 1
+    assert "limit is 1" in answer.rejected.message
+
+
+async def test_the_engine_may_restart(pod: Pod) -> None:
+    await pod.engine.stop()
+    await until(lambda: pod.state.session is None)
+    assert (await pod.admit("meanwhile")).HasField("admitted")
+    pod.engine = await EngineServer(str(pod.folder / "control.sock"), boot_id="boot-2").start()
+    await until(lambda: pod.state.session is not None and pod.state.session.boot_id == "boot-2")
+    assert pod.metric("alise_scheduler_watch_reconnects_total") >= 1
+    assert len(pod.state.book) == 0
+
+
+async def test_a_refused_session_is_opened_again(pod: Pod) -> None:
+    pod.engine.refuse = grpc.StatusCode.FAILED_PRECONDITION
+    await until(lambda: pod.engine.sessions >= 2)
+    pod.engine.refuse = None
+    before = pod.engine.applies
+    await until(lambda: pod.engine.applies > before)
+    assert pod.metric("alise_scheduler_apply_failures_total", reason="session") >= 1
+
+
+async def test_health_and_reflection_are_served(pod: Pod) -> None:
+    answer = await health_pb2_grpc.HealthStub(pod.channel).Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=PATIENCE_SECONDS)
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    call = reflection_pb2_grpc.ServerReflectionStub(pod.channel).ServerReflectionInfo(
+        iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=PATIENCE_SECONDS
+    )
+    names = {item.name async for message in call for item in message.list_services_response.service}
+    assert {SERVICE, "grpc.health.v1.Health"} <= names
+
+
+async def test_the_socket_is_ours_alone_and_replaces_a_stale_one(tmp_path: Path) -> None:
+    (tmp_path / "sock").mkdir()
+    (tmp_path / "sock" / "admission.sock").write_text("left by a dead process")
+    async with started(tmp_path / "sock") as pod:
+        mode = (pod.folder / "admission.sock").stat().st_mode
+    assert stat.S_ISSOCK(mode)
+    assert stat.S_IMODE(mode) == 0o600
+
+
+async def test_http_serves_metrics_health_and_status(pod: Pod) -> None:
+    await pod.admit("a")
+    code, text = await pod.get("/metrics")
+    assert code == 200
+    assert 'alise_scheduler_admits_total{outcome="admitted"} 1.0' in text
+    assert (await pod.get("/healthz"))[0] == 200
+    code, text = await pod.get("/statusz")
+    assert code == 200
+    assert '"connected": true' in text
+
+
+async def test_a_dispatcher_that_does_not_turn_is_unhealthy(pod: Pod) -> None:
+    pod.dispatcher.turned_at = -1e9
+    pod.dispatcher._set_timer = lambda: None  # type: ignore[method-assign]
+    status = pod.dispatcher.status()
+    app = make_app(pod.state.metrics.registry, lambda: status)
+    server = HttpServer(app, "127.0.0.1", 0)
+    pod.http_port = await server.start()
+    code, text = await pod.get("/healthz")
+    await server.stop()
+    assert code == 503
+    assert "not turned" in text
+
+
+async def test_exit_wait_returns_when_the_engine_is_gone(tmp_path: Path) -> None:
+    path = str(tmp_path / "control.sock")
+    engine = await EngineServer(path).start()
+    done = threading.Event()
+    result: list[bool] = []
+
+    def wait() -> None:
+        result.append(wait_for_engine_exit(path, 60.0, poll_seconds=0.05))
+        done.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    await asyncio.sleep(0.5)
+    assert not done.is_set()
+    await engine.stop()
+    await until(done.is_set)
+    thread.join()
+    assert result == [True]
+
+
+async def test_exit_wait_gives_up_after_its_timeout(tmp_path: Path) -> None:
+    path = str(tmp_path / "control.sock")
+    engine = await EngineServer(path).start()
+    assert await asyncio.to_thread(wait_for_engine_exit, path, 0.3, 0.05) is False
+    await engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("failures", "expected"),
+    [
+        pytest.param(1, 0.05, id="the first try comes soon"),
+        pytest.param(4, 0.5, id="then it gets longer"),
+        pytest.param(1000, 2.0, id="never over two seconds"),
+    ],
+)
+def test_backoff(failures: int, expected: float) -> None:
+    assert backoff_seconds(failures) == expected
+
+
+def test_unknown_enum_values_are_read_as_the_harmless_ones() -> None:
+    assert convert.from_request(engine_pb.EngineRequest(request_id="r", phase=99)).phase is Phase.WAITING  # type: ignore[arg-type]
+    assert convert.from_finished(engine_pb.Finished(request_id="r", reason=99)).reason is FinishReason.ERROR  # type: ignore[arg-type]
+
+
+def test_durations_become_seconds() -> None:
+    request = convert.from_request(engine_pb.EngineRequest(age_ms=1500, phase_ms=250))
+    assert (request.age_seconds, request.phase_seconds) == (1.5, 0.25)
