@@ -1,10 +1,7 @@
 """What `make run` says, from numbers alone."""
 
-import json
-
 import pytest
 
-from tests.cluster.errors import ClusterError
 from tests.tools import run_cluster, run_forward, run_report
 from tests.tools.run_report import NOTHING, Answer, PodNumbers
 
@@ -82,22 +79,6 @@ def test_the_line_that_one_waits_with(ready: int, condition: dict[str, str], wor
 )
 def test_image_names_in_manifests(registry: str | None, image: str) -> None:
     assert run_cluster.with_registry("image: docker.io/alise/operator:dev", ["operator"], registry) == f"image: {image}"
-
-
-def test_an_old_api_server_gets_the_crd_without_validation_rules() -> None:
-    crd = "kind: A\nspec:\n  x-kubernetes-validations: [{rule: a}]\n  list:\n  - x-kubernetes-validations: []\n    b: 1\n---\nkind: B\n"
-    documents = [json.loads(part) for part in run_cluster.without_rules(crd).split("---\n")]
-    assert documents == [{"kind": "A", "spec": {"list": [{"b": 1}]}}, {"kind": "B"}]
-
-
-@pytest.mark.parametrize(("version", "minor"), [("v1.20.2", 20), ("v1.29.1-gke.3", 29), ("1.33+", 33)])
-def test_the_api_servers_version(version: str, minor: int) -> None:
-    assert run_cluster.minor_version(version) == minor
-
-
-def test_a_version_that_is_none_is_told() -> None:
-    with pytest.raises(ClusterError, match="calls its version 'next'"):
-        run_cluster.minor_version("next")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ terminal it ends after the report and leaves the cluster up; at a terminal it ke
 this run brought up. `make cluster-down` always does.
 """
 
+import argparse
 import os
 import signal
 import sys
@@ -23,7 +24,7 @@ from tests.cluster import cluster
 from tests.cluster.errors import ClusterError
 from tests.cluster.gateway.controller import Gateway
 from tests.cluster.progress import say
-from tests.cluster.state import named
+from tests.cluster.state import DEFAULT_NAME, named
 from tests.e2e.support import Resource, openai_client
 from tests.tools import run_cluster
 from tests.tools.run_cluster import NAME, NAMESPACE, Target
@@ -50,14 +51,17 @@ class Ingress:
     gateway: bool
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.run", description="From nothing to a streamed answer from two replicas.")
+    parser.add_argument("--name", default=DEFAULT_NAME, help="which cluster of `python -m tests.cluster` (default: %(default)s)")
+    name = parser.parse_args(argv).name
     # SIGTERM cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     began = time.monotonic()
     target: Target | None = None
     try:
-        target = run_cluster.bring_up()
+        target = run_cluster.bring_up(name)
         demonstrate(target, began)
     except ClusterError as error:
         say(f"\n{error}")
@@ -65,7 +69,7 @@ def main() -> int:
     except KeyboardInterrupt:
         say("\ninterrupted")
         if target is not None and target.started_here:
-            cluster.down(named())
+            cluster.down(named(name))
         elif target is not None:
             say("the cluster was up before and stays up; `make cluster-down` takes it down")
         return 130

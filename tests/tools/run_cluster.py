@@ -1,8 +1,6 @@
 """The parts of `make run` that touch the cluster: bring it up, fill it, install the operator, apply the sample, wait."""
 
-import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -25,6 +23,7 @@ SAMPLE = MANIFESTS / "samples" / "tiny.yaml"
 NAMESPACE = "default"
 NAME = "tiny"
 READY_SECONDS = 420.0
+OPERATOR_SECONDS = 60.0
 ROLLOUT_SECONDS = 180
 POLL_SECONDS = 0.5
 NEEDS = (
@@ -76,8 +75,8 @@ class ImageBuild:
             self._process.wait(30)
 
 
-def bring_up() -> Target:
-    """The user's own cluster, or ours with the images in it. Raises ClusterError; UnsupportedMachine says what is needed."""
+def bring_up(name: str) -> Target:
+    """The user's own cluster, or ours of this name with the images in it. Raises ClusterError; UnsupportedMachine says what is needed."""
     registry = os.environ.get("IMAGE_REGISTRY") or None
     if user_cluster() is not None:
         access = Access(Path(user_cluster() or ""))
@@ -91,7 +90,7 @@ def bring_up() -> Target:
     except UnsupportedMachine:
         raise UnsupportedMachine(NEEDS) from None
     building = ImageBuild()
-    state = named()
+    state = named(name)
     started_here = not cluster.status(state).up
     try:
         access = cluster.up(state, Tier.NODE)
@@ -111,8 +110,12 @@ def bring_up() -> Target:
 
 def forget_old_pods(target: Target) -> None:
     """In a cluster that was up, pods of images with the same name and other content are started again."""
-    target.access.kubectl("delete", "alise", NAME, "-n", NAMESPACE, "--ignore-not-found", "--wait=true", timeout_seconds=READY_SECONDS)
-    target.access.kubectl("-n", "alise-system", "delete", "deployment", "alise-operator", "--ignore-not-found", "--wait=true")
+    if not target.access.kubectl("get", "crd", "aliseengines.alise.dev", "--ignore-not-found", "-o", "name"):
+        return
+    with step("remove the sample and the operator of older images"):
+        gone = ("--ignore-not-found", "--wait=true", "--cascade=foreground")
+        target.access.kubectl("delete", "alise", NAME, "-n", NAMESPACE, *gone, timeout_seconds=READY_SECONDS)
+        target.access.kubectl("delete", "deployment", "alise-operator", "-n", "alise-system", *gone)
 
 
 def with_registry(text: str, built: Sequence[str], registry: str | None) -> str:
@@ -124,34 +127,13 @@ def with_registry(text: str, built: Sequence[str], registry: str | None) -> str:
     return text
 
 
-def without_rules(crd_text: str) -> str:
-    """The CRD without its validation rules, for API servers before 1.25, whose kubectl schema refuses them."""
-    import yaml
-
-    def strip(item: object) -> object:
-        if isinstance(item, dict):
-            return {key: strip(value) for key, value in item.items() if key != "x-kubernetes-validations"}
-        return [strip(value) for value in item] if isinstance(item, list) else item
-
-    return "---\n".join(json.dumps(strip(document)) + "\n" for document in yaml.safe_load_all(crd_text) if document)
-
-
-def minor_version(version: str) -> int:
-    """20 of "v1.20.2" or "1.29+". Raises ClusterError when the API server's version is no such text."""
-    found = re.match(r"v?1\.(\d+)", version)
-    if not found:
-        raise ClusterError(f"the API server calls its version {version!r}, which is not like v1.29.0")
-    return int(found.group(1))
-
-
 def install(target: Target) -> None:
     """CRD, RBAC and operator, as `kubectl apply -k manifests` does, and wait until the operator runs."""
     access = target.access
     with step("kubectl apply -k manifests"):
         text = with_registry(access.kubectl("kustomize", str(MANIFESTS)), list(image_build.IMAGES), target.registry)
-        if minor_version(access.get("/version")["gitVersion"]) < 25:
-            text = without_rules(text)
-        access.kubectl("apply", "-f", "-", text_in=text)
+        # Servers before 1.25 do not know the CRD's validation rules: kubectl would refuse them, the server drops them.
+        access.kubectl("apply", "--validate=false", "-f", "-", text_in=text)
         access.kubectl("wait", "--for=condition=Established", "crd/aliseengines.alise.dev", "--timeout=30s")
     with step("operator is ready"):
         wait = f"--timeout={ROLLOUT_SECONDS}s"
@@ -188,6 +170,9 @@ def wait_ready(target: Target, replicas: int) -> None:
         shown = line
         if condition.get("status") == "True" and len(ready) == replicas == len(resource.pods()):
             break
+        if not condition and waited > OPERATOR_SECONDS:
+            logs = target.access.kubectl("-n", "alise-system", "logs", "deployment/alise-operator", "--tail=15")
+            raise ClusterError(f"the operator has said nothing of {NAME} for {OPERATOR_SECONDS:.0f} s. Its last words:\n{logs}")
         if waited > READY_SECONDS:
             pods = target.access.kubectl("get", "pods", "-n", NAMESPACE, "-o", "wide")
             raise ClusterError(f"{NAME} was not ready after {READY_SECONDS:.0f} s: {line}\n{resource.describe()}\n{pods}")
