@@ -51,7 +51,8 @@ class Pod:
     http_port: int
 
     async def admit(self, job_id: str = "a", **fields: Any) -> pb.AdmitResponse:
-        request = pb.AdmitRequest(**({"contract_version": CONTRACT_VERSION, "job_id": job_id, "endpoint": 1, "prompt": "hi"} | fields))
+        values: dict[str, Any] = {"contract_version": CONTRACT_VERSION, "job_id": job_id, "endpoint": 1, "prompt": "hi"}
+        request = pb.AdmitRequest(**(values | fields))
         answer: pb.AdmitResponse = await AdmissionStub(self.channel).Admit(request, timeout=PATIENCE_SECONDS)
         return answer
 

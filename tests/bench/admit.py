@@ -1,0 +1,114 @@
+"""How long an Admit takes: a real sidecar process, a real unix socket, an engine that runs, and callers that do not wait for one another.
+
+Two loads: one request at a time, and open-loop bursts of ten every 100 ms, beside 1,000 live jobs whose progress is reported all the time.
+"""
+
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+from alise_contract.names import CONTRACT_VERSION
+from alise_contract.v1 import admission_pb2 as pb
+from alise_contract.v1 import engine_control_pb2 as engine_pb
+from alise_contract.v1.admission_pb2_grpc import AdmissionStub
+from tests.bench.harness import Figure, Row, Settings, percentile
+from tests.scheduler.engine_server import EngineServer
+
+LIVE_JOBS: Final = 1000
+BURST: Final = 10
+_START_SECONDS: Final = 30.0
+_GOAL_MS: Final = 5.0
+
+
+def measure(settings: Settings) -> Iterator[Row]:
+    """One row per call: load, seed, milliseconds."""
+    calls = 100 if settings.quick else 1000
+    for seed in range(settings.seeds):
+        for load, live in (("idle", 0), ("busy", LIVE_JOBS)):
+            yield from ({"load": load, "seed": seed, "ms": ms} for ms in asyncio.run(_latencies(live, calls)))
+
+
+def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
+    """Percentiles per load."""
+    made = []
+    for load in ("idle", "busy"):
+        values = [float(row["ms"]) for row in rows if row["load"] == load]
+        made.append(Figure(f"admit_{load}_p50_ms", percentile(values, 0.50), "ms", "lower"))
+        made.append(Figure(f"admit_{load}_p99_ms", percentile(values, 0.99), "ms", "lower", _GOAL_MS))
+    return made
+
+
+def run(quick: bool, seeds: int) -> dict[str, Any]:
+    """Figures and rows in one dict."""
+    settings = Settings(quick=quick, seeds=seeds, dataset=None)
+    rows = list(measure(settings))
+    return {
+        "figures": {f.name: {"value": f.value, "unit": f.unit, "better": f.better, "goal": f.goal} for f in figures(rows, settings)},
+        "rows": rows,
+    }
+
+
+async def _latencies(live: int, calls: int) -> list[float]:
+    with tempfile.TemporaryDirectory() as folder:
+        engine = await EngineServer(os.path.join(folder, "control.sock"), max_num_seqs=32).start()
+        for number in range(live):
+            phase = engine_pb.PHASE_RUNNING if number < 32 else engine_pb.PHASE_WAITING
+            engine.requests[f"r{number}"] = engine_pb.EngineRequest(
+                request_id=f"r{number}", job_id=f"live{number}", phase=phase, prompt_tokens=100, age_ms=number
+            )
+        env = {**os.environ, "ALISE_SOCKET_DIR": folder, "ALISE_HTTP_PORT": "0", "ALISE_HTTP_HOST": "127.0.0.1", "ALISE_MAX_PENDING": "0"}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "alise_scheduler", "run", env=env, stderr=asyncio.subprocess.DEVNULL
+        )
+        progress = asyncio.create_task(_progress(engine, min(live, 32)))
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                while engine.applies == 0:  # noqa: ASYNC110 the process is another one
+                    await asyncio.sleep(0.05)
+            async with grpc.aio.insecure_channel(f"unix:{Path(folder) / 'admission.sock'}") as channel:
+                stub = AdmissionStub(channel)
+                await _call(stub, -1)
+                if not live:
+                    return [await _call(stub, number) for number in range(calls)]
+                values: list[float] = []
+                for start in range(0, calls, BURST):
+                    burst, _ = await asyncio.gather(
+                        asyncio.gather(*(_call(stub, number) for number in range(start, start + BURST))), asyncio.sleep(0.1)
+                    )
+                    values += burst
+                return values
+        finally:
+            progress.cancel()
+            process.terminate()
+            await process.wait()
+            await engine.stop()
+
+
+async def _call(stub: AdmissionStub, number: int) -> float:
+    request = pb.AdmitRequest(
+        contract_version=CONTRACT_VERSION, job_id=f"new{number}", endpoint=pb.ENDPOINT_CHAT_COMPLETIONS,
+        prompt=f"Explain in detail why question {number} is hard. " * 20, prompt_chars=1000, turns=2, tenant="t",
+    )  # fmt: skip
+    began = time.perf_counter()
+    await stub.Admit(request, timeout=5.0)
+    return (time.perf_counter() - began) * 1000
+
+
+async def _progress(engine: EngineServer, running: int) -> None:
+    """What an engine that decodes reports: the running requests' tokens every 20 ms."""
+    generated = 0
+    while True:
+        await asyncio.sleep(0.02)
+        generated += 1
+        for number in range(running):
+            engine.report(
+                request_id=f"r{number}", job_id=f"live{number}", phase=engine_pb.PHASE_RUNNING, prompt_tokens=100,
+                generated_tokens=generated, device_tokens=100 + generated,
+            )  # fmt: skip
