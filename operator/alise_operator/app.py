@@ -24,7 +24,6 @@ class App:
         self.reconciler = reconciler
         self.queue: WorkQueue[Key] = WorkQueue(lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call))
         self._resync_seconds = resync_seconds
-        self._known: set[Key] = set()
         self._started: dict[Key, float] = {}
         self._last_resync = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
@@ -40,15 +39,6 @@ class App:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def seen(self, key: Key) -> None:
-        """The resource exists, or something about it changed."""
-        self._known.add(key)
-        self.queue.add(key)
-
-    def gone(self, key: Key) -> None:
-        self._known.discard(key)
-        self.queue.add(key)
-
     def unhealthy(self) -> str | None:
         """Why this process should be restarted; None when it works."""
         now = time.monotonic()
@@ -61,11 +51,15 @@ class App:
         return f"task {dead[0]} has ended" if dead else None
 
     async def _resync(self) -> None:
+        """Puts every resource into the queue, found by asking the cluster: watches only make the operator quicker."""
         while True:
-            await asyncio.sleep(self._resync_seconds)
+            try:
+                for key in await self.reconciler.all_keys():
+                    self.queue.add(key)
+            except (ClusterError, ApplyError) as error:
+                log.warning("resources could not be listed", extra={"error": str(error)})
             self._last_resync = time.monotonic()
-            for key in self._known:
-                self.queue.add(key)
+            await asyncio.sleep(self._resync_seconds)
 
     async def _work(self) -> None:
         while True:

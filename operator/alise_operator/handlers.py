@@ -1,8 +1,9 @@
 """kopf's decorators and nothing else: what happens in the cluster becomes a key in the queue.
 
-Only `on.event` handlers are used: they leave no finalizer and no annotation on the resource, and they see everything again after a restart.
+Only `on.event` handlers are used: they leave no finalizer and no annotation on the resource, and everything is seen again after a restart.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import kopf
@@ -25,16 +26,21 @@ WATCHED: Final = (
 )
 
 
+class Backoffs:
+    """Pauses between attempts to reach the API server, without end: kopf gives a watch up for good after a finite list."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (1, 2, 3, 5)
+        while True:
+            yield 10
+
+
 def register(registry: kopf.OperatorRegistry, app: App) -> None:
     def login(**kwargs: Any) -> Any:
         return kopf.login_with_service_account(**kwargs) if in_cluster() else kopf.login_with_kubeconfig(**kwargs)
 
-    async def engine_seen(event: Any, namespace: str, name: str, **_: Any) -> None:
-        key = Key(namespace, name)
-        if event["type"] == "DELETED":
-            app.gone(key)
-        else:
-            app.seen(key)
+    async def engine_seen(namespace: str, name: str, **_: Any) -> None:
+        app.queue.add(Key(namespace, name))
 
     async def child_seen(event: Any, namespace: str, labels: Any, **_: Any) -> None:
         child = event["object"]
@@ -55,6 +61,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.connect_timeout = 15
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 15
+    settings.networking.error_backoffs = Backoffs()
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.process.ultimate_exiting_timeout = 20

@@ -37,8 +37,10 @@ class Resource:
     plural: str
 
     def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
+        """The path of one object, of a namespace's objects, or with an empty namespace of all objects."""
         root = "/api" if "/" not in self.group_version else "/apis"
-        parts = [root, self.group_version, "namespaces", quote(namespace, safe=""), self.plural]
+        scope = ["namespaces", quote(namespace, safe="")] if namespace else []
+        parts = [root, self.group_version, *scope, self.plural]
         return "/".join([*parts, *(quote(part, safe="") for part in (name, subresource) if part)])
 
 
@@ -49,7 +51,7 @@ class Kube(Protocol):
         """Raises Gone, ClusterError."""
 
     async def list(self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "") -> list[Manifest]:
-        """Empty when the kind is not served. Raises ClusterError."""
+        """Of one namespace, or of all with an empty one; empty when the kind is not served. Raises ClusterError."""
 
     async def apply(self, resource: Resource, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         """Server-side apply with our field manager. Raises ApplyError, ClusterError."""

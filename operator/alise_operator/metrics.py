@@ -8,7 +8,7 @@ REGISTRY: Final = CollectorRegistry()
 
 RECONCILES: Final = Counter(
     "alise_operator_reconciles_total",
-    "Reconciles by outcome: ok, spec_error, apply_error, cluster_error, gone, bug.",
+    "Reconciles by outcome: ok, spec_error, apply_error, cluster_error, bug.",
     ["outcome"],
     registry=REGISTRY,
 )

@@ -65,6 +65,15 @@ class Reconciler:
         self._cluster: tuple[float, Cluster] | None = None
         self._ready: dict[Key, str] = {}
 
+    async def all_keys(self) -> list[Key]:
+        """Every resource in the cluster; what is remembered of others is forgotten. Raises ClusterError, ApplyError (not allowed)."""
+        metas = [one["metadata"] for one in await self._kube.list(ENGINES, "")]
+        keys, uids = [Key(meta["namespace"], meta["name"]) for meta in metas], {meta["uid"] for meta in metas}
+        self._applied = {uid: applied for uid, applied in self._applied.items() if uid in uids}
+        for key in self._ready.keys() - set(keys):
+            self._forget(key)
+        return keys
+
     async def reconcile(self, key: Key) -> OperatorError | None:
         """One pass; the error that was reported on the resource, if any. Raises ClusterError when the API server could not be asked."""
         # 1. Read the resource as it is now.

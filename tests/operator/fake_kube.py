@@ -23,6 +23,8 @@ class FakeKube:
         # plural -> the server's words, for objects that it does not take.
         self.refused: dict[str, str] = {}
         self.away = False
+        # How often somebody asked while it was away.
+        self.refusals = 0
         self._version = 0
 
     def put(self, resource: Resource, manifest: Manifest) -> Manifest:
@@ -57,7 +59,7 @@ class FakeKube:
         found = []
         for (plural, where, _), stored in self.objects.items():
             has = stored["metadata"].get("labels", {})
-            if (plural, where) == (resource.plural, namespace) and wanted.items() <= has.items():
+            if plural == resource.plural and namespace in ("", where) and wanted.items() <= has.items():
                 found.append(copy.deepcopy(stored))
         return found
 
@@ -94,4 +96,5 @@ class FakeKube:
 
     def _check(self) -> None:
         if self.away:
+            self.refusals += 1
             raise ClusterError("the API server cannot be reached")

@@ -93,20 +93,30 @@ async def test_a_seen_resource_is_reconciled() -> None:
     kube = FakeKube()
     kube.put_engine(raw_spec())
     async with Poller() as poller, make_app(kube, poller) as app:
-        app.seen(Key("default", "tiny"))
+        app.queue.add(Key("default", "tiny"))
         await until(lambda: kube.status_patches)
     assert kube.names("deployments") == ["tiny"]
 
 
-async def test_every_known_resource_is_looked_at_again_and_again() -> None:
+async def test_every_resource_is_looked_at_again_and_again_without_any_watch() -> None:
     kube = FakeKube()
     kube.put_engine(raw_spec())
-    async with Poller() as poller, make_app(kube, poller, resync_seconds=0.001) as app:
-        app.seen(Key("default", "tiny"))
+    async with Poller() as poller, make_app(kube, poller, resync_seconds=0.001):
         await until(lambda: kube.status_patches)
         kube.put_engine(raw_spec(replicas=2), generation=2)
         await until(lambda: kube.objects[("deployments", "default", "tiny")]["spec"]["replicas"] == 2)
     assert kube.names("poddisruptionbudgets") == ["tiny"]
+
+
+async def test_the_clock_goes_on_while_the_api_server_is_away() -> None:
+    kube = FakeKube()
+    kube.away = True
+    async with Poller() as poller, make_app(kube, poller, resync_seconds=0.001) as app:
+        kube.put_engine(raw_spec())
+        await until(lambda: kube.refusals >= 3)
+        kube.away = False
+        await until(lambda: kube.names("deployments"))
+        assert app.unhealthy() is None
 
 
 async def test_a_bug_in_one_reconcile_stops_neither_the_worker_nor_the_others(caplog: pytest.LogCaptureFixture) -> None:
@@ -116,8 +126,8 @@ async def test_a_bug_in_one_reconcile_stops_neither_the_worker_nor_the_others(ca
     # Not what an API server stores: a bug as good as any.
     del kube.objects[("aliseengines", "default", "broken")]["metadata"]["generation"]
     async with Poller() as poller, make_app(kube, poller) as app:
-        app.seen(Key("default", "broken"))
-        app.seen(Key("default", "tiny"))
+        app.queue.add(Key("default", "broken"))
+        app.queue.add(Key("default", "tiny"))
         await until(lambda: kube.status_patches and "reconcile failed unexpectedly" in caplog.text)
         assert app.unhealthy() is None
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from alise_operator import metrics
 from alise_operator.apply import OWNED_KINDS
 from alise_operator.cluster import Cluster, Images
 from alise_operator.errors import ClusterError
@@ -206,6 +207,15 @@ async def test_an_engine_that_is_being_deleted_is_left_to_the_garbage_collector(
 async def test_an_engine_that_is_gone_is_no_error(world: World) -> None:
     del world.kube.objects[(ENGINES.plural, "default", "tiny")]
     assert await world.reconciler.reconcile(KEY) is None
+
+
+async def test_resources_are_counted_by_readiness_and_forgotten_with_them(world: World) -> None:
+    await world.reconcile()
+    assert metrics.REGISTRY.get_sample_value("alise_operator_resources", {"ready": "False"}) == 1
+    assert await world.reconciler.all_keys() == [KEY]
+    del world.kube.objects[(ENGINES.plural, "default", "tiny")]
+    assert await world.reconciler.all_keys() == []
+    assert metrics.REGISTRY.get_sample_value("alise_operator_resources", {"ready": "False"}) == 0
 
 
 async def test_a_new_operator_takes_up_what_changed_while_there_was_none(world: World) -> None:
