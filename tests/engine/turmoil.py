@@ -48,7 +48,9 @@ def _stir(engine: Engine, chance: random.Random, turns: int, block_bytes: int) -
             RankRow(f"job{job}", chance.randint(-3, 3), chance.randint(0, 9), chance.random() < 0.3, chance.randint(0, 5000))
             for job in chance.sample(range(JOBS), 3)
         ]
-        budget = chance.choice([1, 4, 12, 10_000]) * block_bytes
+        if turn % 15 == 0:
+            # A budget that falls drops whole copies, so it is left alone for a while.
+            budget = chance.choice([4, 12, 40, 10_000]) * block_bytes
         engine.apply(*ranks, limits=LimitsRow(chance.randint(0, 2), chance.randint(0, 4), 10**6, 1.0, budget))
         engine.step(chance.randint(1, 5))
         counters = engine.counters()
