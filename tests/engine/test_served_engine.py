@@ -23,6 +23,8 @@ pytestmark = pytest.mark.engine
 MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]
 ENDLESS: dict[str, Any] = {"ignore_eos": True}
 SLOTS = 2
+# Tokens; a request that comes and goes between two polls is told by its ending alone.
+LONG_ENOUGH = 100
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +144,9 @@ async def test_without_the_api_key_nobody_reaches_the_sidecar(engine: ServedEngi
 
 
 ENDPOINTS = [
-    pytest.param("/v1/chat/completions", {"messages": MESSAGES, "max_tokens": 8}, id="chat completions"),
-    pytest.param("/v1/completions", {"prompt": "hello", "max_tokens": 8}, id="completions"),
-    pytest.param("/v1/responses", {"input": "hello", "max_output_tokens": 8}, id="responses"),
+    pytest.param("/v1/chat/completions", {"messages": MESSAGES, "max_tokens": LONG_ENOUGH, **ENDLESS}, id="chat completions"),
+    pytest.param("/v1/completions", {"prompt": "hello", "max_tokens": LONG_ENOUGH, **ENDLESS}, id="completions"),
+    pytest.param("/v1/responses", {"input": "hello", "max_output_tokens": LONG_ENOUGH, **ENDLESS}, id="responses"),
 ]
 
 
@@ -161,7 +163,7 @@ async def test_the_stamped_priority_and_hint_are_the_engine_requests(
     await eventually(lambda: job in observer.finished, "the job's ending")
     row = observer.rows[job][0]
     assert (row.priority, row.hint) == (pack_priority(-7, 42), b"hint")
-    assert observer.finished[job].generated_tokens == 8
+    assert observer.finished[job].generated_tokens == LONG_ENOUGH
 
 
 async def test_a_watch_shows_a_requests_phases_and_its_end(client: openai.AsyncOpenAI, sidecar: FakeAdmission, observer: Observer) -> None:
@@ -177,7 +179,8 @@ async def test_a_watch_shows_a_requests_phases_and_its_end(client: openai.AsyncO
         await each.close()
     async for _ in await third:
         pass
-    await eventually(lambda: job in observer.finished, "the third ended")
+    jobs = {request.job_id for request in sidecar.requests}
+    await eventually(lambda: jobs <= observer.finished.keys(), "all three ended")
     assert observer.finished[job].reason == pb.FINISH_REASON_LENGTH
     assert observer.finished[job].ttft_ms > 0
     assert [observer.finished[request.job_id].reason for request in sidecar.requests[:SLOTS]] == [pb.FINISH_REASON_ABORT] * SLOTS
@@ -225,18 +228,29 @@ async def test_a_rejection_reaches_the_client_as_openais_error(client: openai.As
 
 
 async def test_a_drain_cuts_no_stream_and_refuses_new_work(engine: ServedEngine, client: openai.AsyncOpenAI, observer: Observer) -> None:
-    answer = await stream(client, max_tokens=1500)
+    """The stream is offloaded when the drain begins, and ends whole."""
+    answer = await stream(client, max_tokens=300)
     received = [await anext(answer)]
-    drain = asyncio.create_task(asyncio.to_thread(engine.command, "drain", "--accept-seconds", "0", "--timeout-seconds", "50"))
-    await eventually(lambda: observer.draining, "new work is refused", within_seconds=20)
-    async with engine.http() as http:
-        refused = await http.post("/v1/chat/completions", json={"model": "tiny", "messages": MESSAGES})
-    during = (drain.done(), (await engine.status())["draining"])
-    received += [chunk async for chunk in answer]
-    done = await drain
+    await eventually(lambda: bool(observer.rows.keys() - observer.finished.keys()), "the stream's job")
+    [job] = observer.rows.keys() - observer.finished.keys()
+    async with observer.planning(pb.Rank(job_id=job, hold=True)):
+        await eventually(lambda: observer.phases(job)[-1:] == [pb.PHASE_OFFLOADED], "its KV went to the host")
+        request = pb.DrainRequest(contract_version=CONTRACT_VERSION, accept_seconds=0, timeout_seconds=60)
+        drain = observer.stub.Drain(request, timeout=90)
+        await eventually(lambda: observer.draining, "new work is refused")
+        async with engine.http() as http:
+            refused = await http.post("/v1/chat/completions", json={"model": "tiny", "messages": MESSAGES})
+        during = (drain.done(), (await engine.status())["draining"])
+    async with observer.planning(pb.Rank(job_id=job)):
+        received += [chunk async for chunk in answer]
     assert (refused.status_code, refused.headers["retry-after"], refused.headers["connection"]) == (503, "1", "close")
     assert during == (False, True)
     assert received[-1].choices[0].finish_reason == "length"
+    assert (await drain).finished is True
+
+
+def test_the_drain_command_returns_when_nothing_is_open(engine: ServedEngine) -> None:
+    done = engine.command("drain", "--accept-seconds", "0", "--timeout-seconds", "50")
     assert (done.returncode, done.stdout[:7]) == (0, "drained")
 
 
