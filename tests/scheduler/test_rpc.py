@@ -77,8 +77,8 @@ async def started(folder: Path, limits: AdmitLimits | None = None) -> AsyncItera
     await server.start()
     port = await http.start()
     channel = grpc.aio.insecure_channel(f"unix:{folder}/admission.sock")
+    pod = Pod(state, dispatcher, engine, channel, folder, port)
     try:
-        pod = Pod(state, dispatcher, engine, channel, folder, port)
         await until(lambda: state.session is not None)
         yield pod
     finally:
@@ -89,7 +89,7 @@ async def started(folder: Path, limits: AdmitLimits | None = None) -> AsyncItera
         with contextlib.suppress(asyncio.CancelledError):
             await task
         await client.close()
-        await engine.stop()
+        await pod.engine.stop()
 
 
 @pytest.fixture

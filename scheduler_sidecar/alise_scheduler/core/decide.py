@@ -52,12 +52,9 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
         host_budget_bytes=placement.host_budget_bytes,
     )
     known = snapshot.rankable & (snapshot.phase != Phase.ADMITTED)
+    columns = (level.tolist(), snapshot.order.tolist(), coarse_ms(waits).tolist(), known.tolist())
     wanted = {
-        job: Rank(int(lv), order_of(int(order)), False, coarse_ms(float(wait)))
-        for job, lv, order, wait, ok in zip(
-            snapshot.jobs, level.tolist(), snapshot.order.tolist(), waits.tolist(), known.tolist(), strict=True
-        )
-        if ok
+        job: Rank(lv, order_of(order), False, ewt_ms) for job, lv, order, ewt_ms, ok in zip(snapshot.jobs, *columns, strict=True) if ok
     }
     pending = int(np.isin(snapshot.phase, (Phase.ADMITTED, Phase.WAITING)).sum())
     load = Load(pending, len(snapshot), work_by_level(level, work), slots, draining)

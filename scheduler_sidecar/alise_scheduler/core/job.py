@@ -131,7 +131,7 @@ def columns(
     def whole(values: list[int]) -> Ints:
         return np.array(values, dtype=np.int64)
 
-    requests = [tuple(job.requests.values()) for job in jobs]
+    progress = np.array([_progress(job) for job in jobs], dtype=np.float64).reshape(len(jobs), 4)
     limits = [_limit(job, engine) for job in jobs]
     return Snapshot(
         at=at,
@@ -144,15 +144,29 @@ def columns(
         limit_tokens=column(limits),
         samples=column([len(job.requests) or job.samples for job in jobs]),
         prompt_tokens=column([job.prompt_tokens for job in jobs]),
-        generated_tokens=column([max((r.generated_tokens for r in rows), default=0) for rows in requests]),
-        device_tokens=column([sum(r.device_tokens for r in rows) for rows in requests]),
-        host_tokens=column([sum(r.host_tokens for r in rows) for rows in requests]),
-        host_bytes=column([sum(r.host_bytes for r in rows) for rows in requests]),
+        generated_tokens=progress[:, 0],
+        device_tokens=progress[:, 1],
+        host_tokens=progress[:, 2],
+        host_bytes=progress[:, 3],
         waiting_seconds=column([job.waiting_seconds(at) for job in jobs]),
         engine=engine,
         cost=cost,
         neutral_seconds=neutral_seconds,
         sent=sent,
+    )
+
+
+def _progress(job: Job) -> tuple[int, int, int, int]:
+    """Tokens generated, on the device, on the host, and bytes there."""
+    if len(job.requests) == 1:
+        (only,) = job.requests.values()
+        return only.generated_tokens, only.device_tokens, only.host_tokens, only.host_bytes
+    requests = job.requests.values()
+    return (
+        max((r.generated_tokens for r in requests), default=0),
+        sum(r.device_tokens for r in requests),
+        sum(r.host_tokens for r in requests),
+        sum(r.host_bytes for r in requests),
     )
 
 

@@ -2,6 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SHORTEST_MS: Final = 64
+_LONGEST_SECONDS: Final = 1e7
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +39,11 @@ class Plan:
     limits: Limits | None = None
 
 
-def coarse_ms(seconds: float) -> int:
-    """Milliseconds rounded down to one and a half binary digits (1, 1.5, 2, 3, 4, 6, ...) of 64 ms; 0 below that."""
-    ms = int(min(max(seconds, 0.0), 1e7) * 1000) if seconds == seconds else 0
-    if ms < 64:
-        return 0
-    top = 1 << (ms.bit_length() - 1)
-    return top + top // 2 if ms >= top + top // 2 else top
+def coarse_ms(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Milliseconds rounded down to one and a half binary digits (64, 96, 128, 192, ...); 0 below 64 and for what is no number."""
+    ms = np.floor(np.clip(np.nan_to_num(seconds, nan=0.0), 0.0, _LONGEST_SECONDS) * 1000)
+    top = np.ldexp(1.0, np.frexp(np.maximum(ms, 1.0))[1] - 1)
+    return np.where(ms < _SHORTEST_MS, 0.0, np.where(ms >= 1.5 * top, 1.5 * top, top)).astype(np.int64)
 
 
 def diff(wanted: Mapping[str, Rank], limits: Limits, sent: Mapping[str, Rank], sent_limits: Limits | None) -> Plan:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 # Looked for in the ends of the text; the middle of a long one is material, not instruction.
-_EDGE_CHARS: Final = 800
+_EDGE_CHARS: Final = 400
 CHARS_PER_TOKEN: Final = 4
 
-# First match wins; the index + 1 is the class, 0 is none.
+# The text is put in lower case first, which is cheaper than ignoring case. First match wins; the index + 1 is the class, 0 is none.
 _KEYWORDS: Final = (
     ("yes_no", r"\b(yes or no|true or false|multiple choice|which option|answer with)\b"),
     ("translate", r"\btranslat|\bin (french|german|spanish|english|chinese|japanese|russian)\b"),
@@ -26,17 +26,16 @@ _KEYWORDS: Final = (
     ("math", r"\b(calculate|solve|compute|equation|integral|derivative|sum of|how many|how much)\b"),
     ("question", r"\b(who|what|when|where|which)\b"),
 )
-_KEYWORD_RE: Final = tuple(re.compile(pattern, re.IGNORECASE) for _, pattern in _KEYWORDS)
+_KEYWORD_RE: Final = tuple(re.compile(pattern) for _, pattern in _KEYWORDS)
 KEYWORD_CLASSES: Final = ("other", *(name for name, _ in _KEYWORDS))
 
 _SHORT_RE: Final = re.compile(
-    r"\b(one (word|line|sentence)|single (word|sentence)|brief|briefly|short|concise|concisely|in a few words|only the (answer|result))\b",
-    re.IGNORECASE,
+    r"\b(one (word|line|sentence)|single (word|sentence)|brief|briefly|short|concise|concisely|in a few words|only the (answer|result))\b"
 )
 _LONG_RE: Final = re.compile(
-    r"\b(detailed|in detail|long|comprehensive|thorough|in-depth|step by step|complete|full|at least \d{3,} words)\b", re.IGNORECASE
+    r"\b(detailed|in detail|long|comprehensive|thorough|in-depth|step by step|complete|full|at least \d{3,} words)\b"
 )
-_WORDS_RE: Final = re.compile(r"\b(\d{2,5})[- ](words?|tokens?)\b", re.IGNORECASE)
+_WORDS_RE: Final = re.compile(r"\b(\d{2,5})[- ](words?|tokens?)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class Question:
 def extract(question: Question, salt: bytes) -> Features:
     """Features of a question. Pure; about 0.1 ms at 16 KiB."""
     text = question.prompt
-    edges = text if len(text) <= 2 * _EDGE_CHARS else text[:_EDGE_CHARS] + " " + text[-_EDGE_CHARS:]
+    edges = (text if len(text) <= 2 * _EDGE_CHARS else text[:_EDGE_CHARS] + " " + text[-_EDGE_CHARS:]).lower()
     return Features(
         endpoint=min(question.endpoint, 255) if question.endpoint > 0 else 0,
         structured=int(question.structured),
