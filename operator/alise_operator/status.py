@@ -101,7 +101,7 @@ def ready(spec: Spec | None, error: OperatorError | None, seen: Observation) -> 
         return Condition("Ready", "True", "Serving", _count(workload))
     troubles = _sorted(_troubles(seen))
     if troubles:
-        return Condition("Ready", "False", troubles[0].reason, _join([f"no pod is ready ({_count(workload)})", *_texts(troubles)]))
+        return Condition("Ready", "False", troubles[0].reason, _join([_count(workload), *_texts(troubles)]))
     return Condition(
         "Ready", "False", "Starting", f"{_count(workload)}; the engine loads the model, which takes from half a minute to many"
     )

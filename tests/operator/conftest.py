@@ -1,5 +1,4 @@
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -34,8 +33,3 @@ def engine(control_plane: ControlPlane, operator: OperatorProcess, namespace: st
     """An engine that is not applied yet, with the operator running."""
     assert operator.process.poll() is None
     return Engine(control_plane.access, namespace)
-
-
-@pytest.fixture
-def workdir(tmp_path: Path) -> Path:
-    return tmp_path
