@@ -107,8 +107,16 @@ async def _progress(engine: EngineServer, running: int) -> None:
     while True:
         await asyncio.sleep(0.02)
         generated += 1
-        for number in range(running):
-            engine.report(
-                request_id=f"r{number}", job_id=f"live{number}", phase=engine_pb.PHASE_RUNNING, prompt_tokens=100,
-                generated_tokens=generated, device_tokens=100 + generated,
-            )  # fmt: skip
+        engine.report_all(
+            [
+                engine_pb.EngineRequest(
+                    request_id=f"r{number}",
+                    job_id=f"live{number}",
+                    phase=engine_pb.PHASE_RUNNING,
+                    prompt_tokens=100,
+                    generated_tokens=generated,
+                    device_tokens=100 + generated,
+                )
+                for number in range(running)
+            ]
+        )

@@ -45,9 +45,12 @@ class EngineServer(EngineControlServicer):
         await self._server.stop(None)
 
     def report(self, **fields: Any) -> None:
-        request = pb.EngineRequest(**fields)
-        self.requests[request.request_id] = request
-        self._queue.put_nowait(pb.Update(requests=[request]))
+        self.report_all([pb.EngineRequest(**fields)])
+
+    def report_all(self, requests: list[pb.EngineRequest]) -> None:
+        """One update for all of them, as an engine sends it."""
+        self.requests.update({request.request_id: request for request in requests})
+        self._queue.put_nowait(pb.Update(requests=requests))
 
     def finish(self, request_id: str, generated_tokens: int) -> None:
         request = self.requests.pop(request_id)
