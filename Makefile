@@ -24,7 +24,7 @@ test: check ## All tests: the fast tier, the real engine, a real API server, and
 check: install lint types unit ## Lint, types, import contracts, unit and contract tests: under a minute
 
 lint: install
-	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && .venv/bin/lint-imports --no-timings
+	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && .venv/bin/lint-imports
 
 types: install
 	@$(PYTHON) -m mypy operator scheduler_sidecar engine_image tests

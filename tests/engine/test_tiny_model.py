@@ -47,3 +47,7 @@ def test_no_weight_is_infinite_and_all_shapes_are_a_llamas(model_dir: Path) -> N
     assert all(tensor.isfinite().all() for tensor in weights.values())
     assert weights["model.embed_tokens.weight"].shape == (tiny_model.VOCABULARY, tiny_model.HIDDEN)
     assert weights["model.layers.3.self_attn.k_proj.weight"].shape == (tiny_model.KV_HEADS * tiny_model.HEAD_DIM, tiny_model.HIDDEN)
+
+
+def test_the_weights_can_be_read_by_whoever_serves_them(model_dir: Path) -> None:
+    assert (model_dir / "model.safetensors").stat().st_mode & 0o444 == 0o444
