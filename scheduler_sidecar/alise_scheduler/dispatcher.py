@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 PLAN_SECONDS: Final = 0.020
 # Deciding takes at most a tenth of the time, however many jobs there are.
 PLAN_SHARE: Final = 10
+# After an admission the next plan waits this long, once: a burst is answered before it is planned for.
+ANSWER_FIRST_SECONDS: Final = 0.010
 REFRESH_SECONDS: Final = 0.7
 RETRY_SECONDS: Final = 0.25
 FAILURES_BEFORE_RECONNECT: Final = 3
@@ -84,6 +86,7 @@ class Dispatcher:
         self._timer: Timer | None = None
         self._at = 0.0
         self._dirty = False
+        self._answered_first = False
         self._apply: asyncio.Task[None] | None = None
         self._sequence = 0
         self._failures = 0
@@ -163,6 +166,9 @@ class Dispatcher:
                 if not item.answer.done():
                     item.answer.set_result(self._state.admit(item.ask, self._at))
                     self._dirty = True
+                    if not self._answered_first:
+                        self._answered_first = True
+                        self._next_plan_at = max(self._next_plan_at, self._at + ANSWER_FIRST_SECONDS)
             case EngineSnapshot():
                 self._state.snapshot(item, self._at)
                 self._sequence = self._failures = 0
@@ -185,7 +191,7 @@ class Dispatcher:
         began = self._clock.now()
         decision = self._state.decide(self._at)
         self._next_plan_at = self._at + max(PLAN_SECONDS, PLAN_SHARE * (self._clock.now() - began))
-        self._dirty = False
+        self._dirty = self._answered_first = False
         session = self._state.session
         if session is None:
             self._refresh_at = self._at + REFRESH_SECONDS
