@@ -13,11 +13,12 @@ METRICS = """# HELP alise_scheduler_answer_tokens_total Output tokens of answers
 # TYPE alise_scheduler_answer_tokens_total counter
 alise_scheduler_answer_tokens_total{kind="predicted"} 300.0
 alise_scheduler_answer_tokens_total{kind="real"} 250.0
-# HELP alise_scheduler_requests_ended_total Engine requests that ended
-# TYPE alise_scheduler_requests_ended_total counter
-alise_scheduler_requests_ended_total{reason="stop"} 4.0
-alise_scheduler_requests_ended_total{reason="length"} 6.0
-alise_scheduler_requests_ended_total{reason="abort"} 2.0
+# HELP alise_scheduler_length_ratio Predicted median length over the real one
+# TYPE alise_scheduler_length_ratio histogram
+alise_scheduler_length_ratio_bucket{le="1.0"} 4.0
+alise_scheduler_length_ratio_bucket{le="+Inf"} 10.0
+alise_scheduler_length_ratio_count 10.0
+alise_scheduler_length_ratio_sum 12.0
 """
 
 
@@ -57,7 +58,7 @@ def test_the_table_of_answers() -> None:
 @pytest.mark.parametrize(
     ("ready", "condition", "words"),
     [
-        pytest.param(0, {}, "tiny: the operator has not seen it yet", id="before the operator spoke"),
+        pytest.param(0, {}, "tiny: the operator has not acted on the change yet", id="before the operator spoke"),
         pytest.param(
             1,
             {"reason": "Starting", "message": "one pod loads\nmore"},

@@ -12,14 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
 from openai import OpenAI
 
-from alise_contract.names import SCHEDULER_HTTP_PORT
+from alise_contract.names import ENGINE_LABEL, SCHEDULER_HTTP_PORT
 from tests.cluster import cluster
 from tests.cluster.errors import ClusterError
 from tests.cluster.gateway.controller import Gateway
@@ -34,11 +34,12 @@ from tests.tools.run_report import NOTHING, Answer, PodNumbers, answers_table, n
 HOST = "tiny.alise.test"
 MODEL = "tiny"
 REPLICAS = 2
-LONG_TOKENS = 250
-SHORT_TOKENS = 8
-LONG_REQUESTS = 12
-SHORT_REQUESTS = 12
-KINDS: tuple[tuple[str, int], ...] = (("long", LONG_TOKENS), ("short", SHORT_TOKENS))
+# The tiny model ends an answer after 200 tokens on average.
+MOST_TOKENS = {"long": 1000, "short": 8}
+LONG_REQUESTS = 16
+SHORT_REQUESTS = 8
+LEARNING_PAIRS = 4
+BETWEEN_SECONDS = 0.05
 ANSWER_SECONDS = 300.0
 ROUTED_SECONDS = 30.0
 
@@ -88,8 +89,8 @@ def demonstrate(target: Target, began: float) -> None:
     resource = Resource(target.access, NAME)
     with ingress(target, resource) as way_in:
         say(f"\nA chat completion, streamed through {way_in.urls[0]} (Host: {HOST}). The weights are random, so the text is noise:\n")
-        wait_routed(way_in)
-        answers = [ask(way_in.urls[0], "first", "Hello! Who are you?", 60, show=True)]
+        client = wait_routed(way_in)
+        answers = [ask(client, "first", "Hello! Who are you?", 60, show=True)]
         say(f"\n\n  first token {time.monotonic() - began - answers[0].seconds + answers[0].first_token_seconds:.0f} s after the start\n")
     run_cluster.scale(target, REPLICAS)
     run_cluster.wait_ready(target, REPLICAS)
@@ -120,63 +121,66 @@ def ingress(target: Target, resource: Resource) -> Iterator[Ingress]:
             yield Ingress(tuple(urls), gateway=False)
 
 
-def wait_routed(way_in: Ingress) -> None:
-    """Until the ingress answers for the host. Raises ClusterError past the deadline."""
-    client = openai_client(way_in.urls[0], HOST, timeout_seconds=10)
+def wait_routed(way_in: Ingress) -> OpenAI:
+    """A client of the ingress, once it answers for the host. Raises ClusterError past the deadline."""
+    client = openai_client(way_in.urls[0], HOST, timeout_seconds=ANSWER_SECONDS)
     ends = time.monotonic() + ROUTED_SECONDS
     while True:
         try:
-            client.models.list()
-            return
+            client.models.list(timeout=10)
+            return client
         except Exception as error:
             if time.monotonic() > ends:
                 raise ClusterError(f"{way_in.urls[0]} does not answer for {HOST} after {ROUTED_SECONDS:.0f} s: {error}") from error
         time.sleep(0.2)
 
 
-def ask(url: str, kind: str, prompt: str, tokens: int, show: bool = False) -> Answer:
-    """Stream one answer of exactly this many tokens. Raises ClusterError when it is cut."""
-    client: OpenAI = openai_client(url, HOST, timeout_seconds=ANSWER_SECONDS)
+def ask(client: OpenAI, kind: str, prompt: str, most_tokens: int, show: bool = False) -> Answer:
+    """Stream one answer to its natural end or `most_tokens`. Raises ClusterError when it is cut."""
     began = time.monotonic()
     first: float | None = None
-    count = 0
+    count, finished = 0, False
     stream = client.chat.completions.create(
         model=MODEL,
         messages=[{"role": "user", "content": prompt}],
-        max_tokens=tokens,
+        max_tokens=most_tokens,
         stream=True,
         stream_options={"include_usage": True},
-        extra_body={"ignore_eos": True},
+        extra_body={"ignore_eos": show},  # what is shown should not end after a word
     )
     for chunk in stream:
         if chunk.usage is not None:
             count = chunk.usage.completion_tokens
-        if chunk.choices and chunk.choices[0].delta.content:
-            first = first or time.monotonic() - began
-            if show:
-                print(chunk.choices[0].delta.content, end="", flush=True)
+        for choice in chunk.choices:
+            finished = finished or choice.finish_reason is not None
+            if choice.delta.content:
+                first = first or time.monotonic() - began
+                if show:
+                    print(choice.delta.content, end="", flush=True)
     seconds = time.monotonic() - began
-    if first is None or count != tokens:
-        raise ClusterError(
-            f"an answer of {tokens} tokens ended after {count}; `kubectl logs -l alise.dev/engine={NAME} -c engine` may say why"
-        )
-    return Answer(kind, first, seconds, count)
+    if not finished:
+        logs = f"`kubectl logs -l {ENGINE_LABEL}={NAME} -c engine` may say why"
+        raise ClusterError(f"a stream ended after {count} tokens and {seconds:.1f} s without an end of the answer; {logs}")
+    return Answer(kind, first or seconds, seconds, count)
 
 
 def load(way_in: Ingress) -> list[Answer]:
     """Long answers take every slot of both pods, short ones come while they run."""
+    clients = [openai_client(url, HOST, timeout_seconds=ANSWER_SECONDS) for url in way_in.urls]
     with ThreadPoolExecutor(LONG_REQUESTS + SHORT_REQUESTS) as pool:
 
-        def url(index: int) -> str:
-            return way_in.urls[index % len(way_in.urls)]
+        def send(kinds: Sequence[str], label: str) -> "list[Future[Answer]]":
+            sent = []
+            for index, kind in enumerate(kinds):
+                time.sleep(BETWEEN_SECONDS)
+                arguments = (f"{label}{kind}", _prompt(kind, index), MOST_TOKENS[kind])
+                sent.append(pool.submit(ask, clients[index % len(clients)], *arguments))
+            return sent
 
         # A few of each first, so that the predictor has seen both kinds.
-        taught = [pool.submit(ask, url(i), f"learning, {kind}", _prompt(kind, i), tokens) for i, (kind, tokens) in enumerate(KINDS * 4)]
-        answers = [future.result() for future in taught]
-        longs = [pool.submit(ask, url(i), "long", _prompt("long", i), LONG_TOKENS) for i in range(LONG_REQUESTS)]
-        time.sleep(0.5)
-        shorts = [pool.submit(ask, url(i), "short", _prompt("short", i), SHORT_TOKENS) for i in range(SHORT_REQUESTS)]
-        return answers + [future.result() for future in (*longs, *shorts)]
+        learned = [future.result() for future in send(["long", "short"] * LEARNING_PAIRS, "learning: ")]
+        together = send(["long"] * LONG_REQUESTS, "") + send(["short"] * SHORT_REQUESTS, "")
+        return learned + [future.result() for future in together]
 
 
 def _prompt(kind: str, index: int) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alise_contract.names import ENGINE_CONTAINER, ENGINE_LABEL
 from tests.cluster import cluster, image_build, images, packages
 from tests.cluster.access import Access, user_cluster
 from tests.cluster.cluster import Tier
@@ -24,6 +25,7 @@ NAMESPACE = "default"
 NAME = "tiny"
 READY_SECONDS = 420.0
 OPERATOR_SECONDS = 60.0
+CRASHING_SECONDS = 60.0
 ROLLOUT_SECONDS = 180
 POLL_SECONDS = 0.5
 NEEDS = (
@@ -157,6 +159,7 @@ def wait_ready(target: Target, replicas: int) -> None:
     """Wait until this many pods serve, with a line that lives. Raises ClusterError with the resource's own words at the deadline."""
     resource = Resource(target.access, NAME)
     began = time.monotonic()
+    crashing_since = began
     shown = ""
     while True:
         ready = resource.ready_pods()
@@ -173,9 +176,12 @@ def wait_ready(target: Target, replicas: int) -> None:
         if not condition and waited > OPERATOR_SECONDS:
             logs = target.access.kubectl("-n", "alise-system", "logs", "deployment/alise-operator", "--tail=15")
             raise ClusterError(f"the operator has said nothing of {NAME} for {OPERATOR_SECONDS:.0f} s. Its last words:\n{logs}")
-        if waited > READY_SECONDS:
+        if condition.get("reason") != "PodsCrashing":
+            crashing_since = time.monotonic()
+        if waited > READY_SECONDS or time.monotonic() - crashing_since > CRASHING_SECONDS:
             pods = target.access.kubectl("get", "pods", "-n", NAMESPACE, "-o", "wide")
-            raise ClusterError(f"{NAME} was not ready after {READY_SECONDS:.0f} s: {line}\n{resource.describe()}\n{pods}")
+            logs = target.access.kubectl("logs", "-n", NAMESPACE, "-l", f"{ENGINE_LABEL}={NAME}", "-c", ENGINE_CONTAINER, "--tail=15")
+            raise ClusterError(f"{NAME} was not ready after {waited:.0f} s: {line}\n{resource.describe()}\n{pods}\n{logs}")
         time.sleep(POLL_SECONDS)
     if sys.stderr.isatty():
         say("")
@@ -184,5 +190,5 @@ def wait_ready(target: Target, replicas: int) -> None:
 def progress_line(ready: int, wanted: int, condition: dict[str, str]) -> str:
     """What is told while one waits."""
     if not condition:
-        return f"{NAME}: the operator has not seen it yet"
+        return f"{NAME}: the operator has not acted on the change yet"
     return f"{NAME}: {ready} of {wanted} pods ready; {condition['reason']}: {condition['message'].splitlines()[0][:110]}"

@@ -9,7 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.bench.harness import median
 
 ANSWER_TOKENS = "alise_scheduler_answer_tokens_total"
-ENDED = "alise_scheduler_requests_ended_total"
+# Answers that ended by themselves: one cut by its own length limit says nothing about the prediction.
+STOPPED = "alise_scheduler_length_ratio_count"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def pod_numbers(status: Mapping[str, Any], metrics: str) -> PodNumbers:
     """From the pod's StatusReport as JSON and its sidecar's metrics page. Protobuf leaves zeros out and writes large numbers as text."""
     admission, counters = status.get("admission", {}), status.get("counters", {})
     samples = {
-        (sample.name, sample.labels.get("kind") or sample.labels.get("reason", "")): sample.value
+        (sample.name, sample.labels.get("kind", "")): sample.value
         for family in text_string_to_metric_families(metrics)
         for sample in family.samples
     }
@@ -62,7 +63,7 @@ def pod_numbers(status: Mapping[str, Any], metrics: str) -> PodNumbers:
         preemptions=sum(int(counters.get(name, 0)) for name in ("preemptions_rank", "preemptions_memory", "preemptions_hold")),
         restores=int(counters.get("restores", 0)),
         recomputes=int(counters.get("recomputes", 0)),
-        answers=sum(int(samples.get((ENDED, reason), 0)) for reason in ("stop", "length")),
+        answers=int(samples.get((STOPPED, ""), 0)),
         predicted_tokens=samples.get((ANSWER_TOKENS, "predicted"), 0.0),
         real_tokens=samples.get((ANSWER_TOKENS, "real"), 0.0),
     )
