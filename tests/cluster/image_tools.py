@@ -84,10 +84,23 @@ class Buildah:
         return cls(folder / "storage", folder / "run", folder)
 
     def argv(self, command: str, *arguments: str) -> list[str]:
-        """The command line for our own storage."""
-        return ["buildah", "--root", str(self.root), "--runroot", str(self.runroot), "--storage-driver", "overlay", command, *arguments]
+        """The command line for our own storage, in a mount namespace of its own: its mounts end with it, also when it is killed."""
+        private = ["unshare", "--mount", "--propagation", "private"]
+        return [
+            *private,
+            "buildah",
+            "--root",
+            str(self.root),
+            "--runroot",
+            str(self.runroot),
+            "--storage-driver",
+            "overlay",
+            command,
+            *arguments,
+        ]
 
     def ensure_base(self) -> None:
+        run(self.argv("rm", "--all"), timeout_seconds=ASK_SECONDS)  # working containers of builds that were killed
         if not self.has(image_base.reference()):
             image_base.build(self.argv, self.work)
 
@@ -247,7 +260,7 @@ def stream(argv: Sequence[str], *, timeout_seconds: float, cwd: Path, env: Mappi
         deadline.cancel()
     if status != 0:
         tail = "".join(output)[-TAIL_CHARACTERS:].rstrip()
-        raise CommandFailed(f"`{argv[0]} build` ended with status {status} after {time.monotonic() - began:.0f} s:\n{tail}")
+        raise CommandFailed(f"the image build ended with status {status} after {time.monotonic() - began:.0f} s:\n{tail}")
 
 
 def _end_group(process: "subprocess.Popen[str]") -> None:
