@@ -121,7 +121,7 @@ class State:
         prompt_tokens = max(1, ask.question.prompt_chars // CHARS_PER_TOKEN)
         known = ask.job_id in self.book.jobs
         probe = Job(
-            id=ask.job_id, order=0, lengths=lengths, weight=rule.weight, max_tokens=ask.question.max_tokens,
+            id=ask.job_id, order=0, lengths=lengths, weight=rule.weight, tenant=ask.question.tenant, max_tokens=ask.question.max_tokens,
             samples=max(1, ask.samples), prompt_tokens=prompt_tokens, arrived_at=at, phase_at=at,
         )  # fmt: skip
         level, work_seconds = self._level_of(probe, at)
@@ -129,7 +129,8 @@ class State:
             rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits)
             if rejected is not None:
                 return rejected
-        job = self.book.admit(ask.job_id, Prior(lengths, rule.weight), ask.question.max_tokens, ask.samples, prompt_tokens, at)
+        prior = Prior(lengths, rule.weight, ask.question.tenant)
+        job = self.book.admit(ask.job_id, prior, ask.question.max_tokens, ask.samples, prompt_tokens, at)
         hint = Hint(lengths, rule.weight, features, ask.objective, ask.question.tenant)
         self._details[job.id] = hint
         if not known:
@@ -241,7 +242,7 @@ class State:
             return Prior(self.predictor.predict(UNKNOWN, request.max_tokens))
         if request.job_id:
             self._details[request.job_id] = hint
-        return Prior(hint.lengths, hint.weight)
+        return Prior(hint.lengths, hint.weight, hint.tenant)
 
     def _learn(self, ended: Ended) -> None:
         finished, hint = ended.finished, self._details.get(ended.finished.job_id)

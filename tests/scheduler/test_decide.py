@@ -7,12 +7,10 @@ from alise_scheduler.core.admit import AdmitLimits, Load, Reason, admit, retry_a
 from alise_scheduler.core.decide import decide
 from alise_scheduler.core.job import Job
 from alise_scheduler.core.memory import MemoryLimits, host_budget
-from alise_scheduler.core.plan import Limits, Rank, coarse_ms, diff
+from alise_scheduler.core.plan import Rank, coarse_ms
 from alise_scheduler.core.rank import AgeingRule, Policy, PreemptionRule
 from alise_scheduler.core.reports import EngineShape, Phase
 from tests.scheduler.builders import SHAPE, make_job, make_snapshot
-
-LIMITS = Limits(4, 16, 2000, 0.5, 100)
 
 
 def test_an_empty_snapshot_gives_an_empty_plan_and_the_limits() -> None:
@@ -42,8 +40,9 @@ def test_only_what_changed_is_sent() -> None:
 
 
 def test_limits_are_sent_once() -> None:
-    assert diff({}, LIMITS, {}, None).limits == LIMITS
-    assert diff({}, LIMITS, {}, LIMITS).limits is None
+    first = decide(make_snapshot([]), Policy())
+    assert first.plan.limits == first.limits
+    assert decide(make_snapshot([]), Policy(), first.limits).plan.limits is None
 
 
 def test_a_policy_that_does_not_preempt_says_so_in_the_limits() -> None:

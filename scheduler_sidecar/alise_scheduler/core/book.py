@@ -26,6 +26,7 @@ class Prior:
 
     lengths: Lengths
     weight: float = 1.0
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class JobBook:
                 order=self._arrival(),
                 lengths=prior.lengths,
                 weight=prior.weight,
+                tenant=prior.tenant,
                 max_tokens=max_tokens,
                 samples=max(1, samples),
                 prompt_tokens=max(1, prompt_tokens),
@@ -152,6 +154,7 @@ class JobBook:
             order=self._arrival(),
             lengths=prior.lengths,
             weight=prior.weight,
+            tenant=prior.tenant,
             max_tokens=request.max_tokens,
             prompt_tokens=max(1, request.prompt_tokens),
             rankable=bool(request.job_id),

@@ -27,16 +27,14 @@ def ranked(levels: Ints, order: Ints) -> Ints:
 
 
 def expected_waits(
-    rows: Ints, levels: Ints, snapshot: Snapshot, remaining_seconds: Floats, slots: float, policy: Policy, backlog: float
+    rows: Ints, levels: Ints, snapshot: Snapshot, work_seconds: Floats, slots: float, policy: Policy, backlog: float
 ) -> Floats:
-    """Seconds until each job's turn. Shape [J], in the snapshot's order of rows."""
-    work = (remaining_seconds * snapshot.samples)[rows]
-    ahead = np.concatenate([[0.0], np.cumsum(work)[:-1]]) if len(work) else work
+    """Seconds until each job's turn; `work_seconds` are those of all its samples. Shape [J], in the snapshot's order of rows."""
+    work, samples = work_seconds[rows], snapshot.samples[rows]
     waits = np.empty(len(snapshot))
-    before = np.concatenate([[0.0], np.cumsum(snapshot.samples[rows])[:-1]]) if len(work) else work
-    waits[rows] = np.where(before + 1 <= slots, 0.0, ahead / slots)
+    waits[rows] = np.where(np.cumsum(samples) - samples + 1 <= slots, 0.0, (np.cumsum(work) - work) / slots)
     if policy.ageing is None:
         return waits
-    to_promotion = np.maximum(levels + BASE_SPAN, 0) * promote_seconds(policy.ageing, backlog) / LEVELS_PER_DOUBLING
+    to_promotion = np.maximum(levels + BASE_SPAN, 0) * (promote_seconds(policy.ageing, backlog) / LEVELS_PER_DOUBLING)
     # Those promoted that far are served in order: ahead of them is only work of better rank.
     return np.where(to_promotion > 0, np.minimum(waits, to_promotion), waits)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import IllegalMoveError
 from .exec_time import CostModel
 from .lengths import QUANTILES, Floats, Lengths
-from .plan import Rank
+from .plan import Rank, sent_columns
 from .reports import EngineRequest, EngineShape, Phase
 
 Ints = NDArray[np.int64]
@@ -48,6 +48,8 @@ class Job:
     order: int
     lengths: Lengths
     weight: float = 1.0
+    # Who shares the slots with whom; "" is a tenant like any other.
+    tenant: str = ""
     max_tokens: int = 0
     samples: int = 1
     # An estimate until the engine has tokenized the prompt.
@@ -98,6 +100,8 @@ class Snapshot:
     phase: Ints
     order: Ints
     weight: Floats
+    # Number of the job's tenant, counted from 0 without gaps.
+    tenant: Ints
     # [J, QUANTILES] tokens.
     lengths: Floats
     # Client's cap on output tokens or the context's; inf where there is none.
@@ -113,8 +117,8 @@ class Snapshot:
     cost: CostModel
     # Seconds of the typical job: level 0 is there.
     neutral_seconds: float
-    # What the engine was told last, by job id.
-    sent: Mapping[str, Rank] = field(default_factory=dict)
+    # What the engine was told last, [3, J]; see `plan.sent_columns`.
+    sent: Ints
 
     def __len__(self) -> int:
         return len(self.jobs)
@@ -133,13 +137,16 @@ def columns(
 
     progress = np.array([_progress(job) for job in jobs], dtype=np.float64).reshape(len(jobs), 4)
     limits = [_limit(job, engine) for job in jobs]
+    names = tuple(job.id for job in jobs)
+    tenants: dict[str, int] = {}
     return Snapshot(
         at=at,
-        jobs=tuple(job.id for job in jobs),
+        jobs=names,
         rankable=np.array([job.rankable for job in jobs], dtype=np.bool_),
         phase=whole([job.phase for job in jobs]),
         order=whole([job.order for job in jobs]),
         weight=column([job.weight for job in jobs]),
+        tenant=whole([tenants.setdefault(job.tenant, len(tenants)) for job in jobs]),
         lengths=np.array([job.lengths.tokens for job in jobs], dtype=np.float64).reshape(len(jobs), QUANTILES),
         limit_tokens=column(limits),
         samples=column([len(job.requests) or job.samples for job in jobs]),
@@ -152,7 +159,7 @@ def columns(
         engine=engine,
         cost=cost,
         neutral_seconds=neutral_seconds,
-        sent=sent,
+        sent=sent_columns(names, sent),
     )
 
 

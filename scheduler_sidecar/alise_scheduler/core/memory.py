@@ -52,27 +52,26 @@ def place(rows: Ints, waits: Floats, snapshot: Snapshot, slots: float, limits: M
     Only jobs that have KV (generated or computed something) take host memory. Which of the others is dropped is the engine's ledger's
     business; it evicts the longest wait first too.
     """
-    engine, jobs = snapshot.engine, len(snapshot)
+    engine = snapshot.engine
+    on_host = np.zeros(len(snapshot), dtype=np.bool_)
+    on_device = np.zeros(len(snapshot), dtype=np.bool_)
+    budget = host_budget(limits, engine.host_limit_bytes)
+    ewt_ms, fraction = _codec_rule(limits)
     tokens = snapshot.prompt_tokens + snapshot.samples * snapshot.generated_tokens
     blocks = np.ceil(np.maximum(tokens, 1.0) / max(1, engine.block_size))
-    ahead = np.cumsum(snapshot.samples[rows]) <= slots
-    fits = np.cumsum(blocks[rows]) <= engine.num_device_blocks
-    on_device = np.zeros(jobs, dtype=np.bool_)
-    on_device[rows] = ahead & fits
-    has_kv = (snapshot.device_tokens > 0) | (snapshot.host_tokens > 0)
-    budget = host_budget(limits, engine.host_limit_bytes)
-    token_bytes = engine.block_bytes / max(1, engine.block_size)
-    raw = np.where(snapshot.host_bytes > 0, snapshot.host_bytes, tokens * token_bytes)
-    wanted = has_kv & ~on_device
-    pressed = float(raw[wanted].sum()) > budget * limits.int8_host_fraction
+    on_device[rows] = (np.cumsum(snapshot.samples[rows]) <= slots) & (np.cumsum(blocks[rows]) <= engine.num_device_blocks)
+    (wanted,) = (((snapshot.device_tokens > 0) | (snapshot.host_tokens > 0)) & ~on_device).nonzero()
+    if not len(wanted):
+        return Placement(on_device, on_host, 0, budget, ewt_ms, fraction)
+    there = snapshot.host_bytes[wanted]
+    raw = np.where(there > 0, there, tokens[wanted] * (engine.block_bytes / max(1, engine.block_size)))
+    pressed = float(raw.sum()) > budget * limits.int8_host_fraction
     share = 1.0 if limits.quantization == "none" else INT8_SHARE if pressed or limits.quantization == "int8" else 1.0
-    need = np.where(snapshot.host_bytes > 0, snapshot.host_bytes, np.ceil(raw * share))
-    on_host = np.zeros(jobs, dtype=np.bool_)
-    parked = rows[wanted[rows]]
-    parked = parked[np.argsort(waits[parked], kind="stable")]
-    on_host[parked] = np.cumsum(need[parked]) <= budget
-    ewt_ms, fraction = _codec_rule(limits)
-    return Placement(on_device, on_host, int(need[on_host].sum()), budget, ewt_ms, fraction)
+    need = np.where(there > 0, there, np.ceil(raw * share))
+    soonest = np.lexsort((wanted, waits[wanted]))
+    fits = np.cumsum(need[soonest]) <= budget
+    on_host[wanted[soonest]] = fits
+    return Placement(on_device, on_host, int(need[soonest][fits].sum()), budget, ewt_ms, fraction)
 
 
 def _codec_rule(limits: MemoryLimits) -> tuple[int, float]:

@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SHORTEST_MS: Final = 64
-_LONGEST_SECONDS: Final = 1e7
+_LONGEST_MS: Final = 1e10
+# In a column of what was sent: nothing was.
+NEVER_SENT: Final = -(1 << 40)
+
+_Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +43,42 @@ class Plan:
     limits: Limits | None = None
 
 
-def coarse_ms(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Ranks as columns of J rows; rows that no Apply can name are not `known`."""
+
+    jobs: tuple[str, ...]
+    level: _Ints
+    order: _Ints
+    ewt_ms: _Ints
+    known: NDArray[np.bool_]
+
+    def at(self, rows: NDArray[np.bool_]) -> dict[str, Rank]:
+        """The ranks of the rows that are set, by job."""
+        (chosen,) = rows.nonzero()
+        columns = (self.level[chosen].tolist(), self.order[chosen].tolist(), self.ewt_ms[chosen].tolist())
+        jobs = self.jobs
+        return {jobs[row]: Rank(level, order, False, ms) for row, level, order, ms in zip(chosen.tolist(), *columns, strict=True)}
+
+
+def coarse_ms(seconds: NDArray[np.float64]) -> _Ints:
     """Milliseconds rounded down to one and a half binary digits (64, 96, 128, 192, ...); 0 below 64 and for what is no number."""
-    ms = np.floor(np.clip(np.nan_to_num(seconds, nan=0.0), 0.0, _LONGEST_SECONDS) * 1000)
-    top = np.ldexp(1.0, np.frexp(np.maximum(ms, 1.0))[1] - 1)
-    return np.where(ms < _SHORTEST_MS, 0.0, np.where(ms >= 1.5 * top, 1.5 * top, top)).astype(np.int64)
+    with np.errstate(invalid="ignore"):
+        ms = np.minimum(np.floor(seconds * 1000.0), _LONGEST_MS)
+        ms = np.where(ms >= _SHORTEST_MS, ms, 0.0)
+    fraction, exponent = np.frexp(ms)
+    return np.ldexp(np.where(fraction >= 0.75, 0.75, np.where(fraction > 0, 0.5, 0.0)), exponent).astype(np.int64)
 
 
-def diff(wanted: Mapping[str, Rank], limits: Limits, sent: Mapping[str, Rank], sent_limits: Limits | None) -> Plan:
-    """The plan that takes the engine from what was sent to what is wanted."""
-    return Plan(
-        ranks={job: rank for job, rank in wanted.items() if sent.get(job) != rank},
-        limits=None if limits == sent_limits else limits,
-    )
+def sent_columns(jobs: tuple[str, ...], sent: Mapping[str, Rank]) -> _Ints:
+    """What the engine was told of these jobs: level, order and wait, NEVER_SENT where nothing. Shape [3, J]."""
+    never = (NEVER_SENT, NEVER_SENT, NEVER_SENT)
+    known = (sent.get(job) for job in jobs)
+    rows = [never if rank is None else (rank.level, rank.order, rank.ewt_ms) for rank in known]
+    return np.ascontiguousarray(np.array(rows, dtype=np.int64).reshape(len(jobs), 3).T)
+
+
+def diff(ranks: Ranks, limits: Limits, sent: _Ints, sent_limits: Limits | None) -> Plan:
+    """The plan that takes the engine from what was sent, [3, J], to what is wanted."""
+    changed = (ranks.level != sent[0]) | (ranks.order != sent[1]) | (ranks.ewt_ms != sent[2])
+    return Plan(ranks=ranks.at(changed & ranks.known), limits=None if limits == sent_limits else limits)

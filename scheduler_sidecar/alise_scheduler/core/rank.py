@@ -22,7 +22,7 @@ Policies, each a plain function from a View to seconds:
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -137,7 +137,10 @@ def starvation_bound_seconds(rule: AgeingRule) -> float:
     return BOUND_LEVELS / LEVELS_PER_DOUBLING * rule.max_seconds
 
 
-def order_of(arrival: int) -> int:
+_Order = TypeVar("_Order", int, Ints)
+
+
+def order_of(arrival: _Order) -> _Order:
     """The order within a level, in [0, 2^31): arrivals, counted around."""
     return arrival % _ORDER_SPAN
 

@@ -1,0 +1,64 @@
+"""Tenants share the slots: who asks for more than its share waits behind those who do not.
+
+Shares are max-min fair: the slots are dealt out evenly (by weight) until each tenant has what it asks for, and what a quiet tenant
+leaves is dealt to the others. Within a tenant the policy's order counts: its first jobs are within its share, the later ones over it,
+and every job over a share ranks behind every job within one. So a tenant pays for its own burst, and with one tenant, or slots for
+everybody, nothing changes at all. Nothing is remembered: shares are of now, and a restarted sidecar deals them out just the same.
+
+Nobody starves by this: each tenant always has a share, and its longest-waiting job comes first in its own order (core/rank.py).
+"""
+
+from typing import Final
+
+import numpy as np
+
+from alise_contract.names import MAX_LEVEL, MIN_LEVEL
+
+from .job import Ints, Snapshot
+from .lengths import Floats
+
+# Jobs over their tenant's share take the levels from here on, the others those below.
+OVER_SHARE_LEVEL: Final = 47
+_OVER_SPAN: Final = (MAX_LEVEL - OVER_SHARE_LEVEL) // 2
+
+
+def fill_level(demand: Floats, weight: Floats, slots: float) -> float:
+    """Slots per unit of weight when `slots` are dealt out max-min fairly: tenant t gets min(demand[t], level · weight[t]).
+
+    Infinite when there is enough for all. Shapes [T].
+    """
+    if float(demand.sum()) <= slots:
+        return float("inf")
+    wish = demand / weight
+    by_wish = np.argsort(wish, kind="stable")
+    satisfied = np.concatenate([[0.0], np.cumsum(demand[by_wish])[:-1]])
+    others = np.cumsum(weight[by_wish][::-1])[::-1]
+    levels = (slots - satisfied) / others
+    # The first tenant that gets less than it wishes for sets the level.
+    return float(levels[np.argmax(levels < wish[by_wish])])
+
+
+def in_shares(levels: Ints, snapshot: Snapshot, slots: float) -> Ints:
+    """Levels with the jobs over their tenant's share put behind all others. Shape [J]; the order within a tenant stays as it was."""
+    tenant, samples = snapshot.tenant, snapshot.samples
+    if not len(snapshot) or not tenant.any():
+        return levels
+    tenants = int(tenant.max()) + 1
+    demand = np.bincount(tenant, weights=samples, minlength=tenants)
+    jobs = np.bincount(tenant, minlength=tenants)
+    weight = np.bincount(tenant, weights=snapshot.weight, minlength=tenants) / jobs
+    fill = fill_level(demand, weight, slots)
+    if fill == float("inf"):
+        return levels
+    # 1. How many slots of its own tenant are asked for before each job?
+    rows = np.lexsort((snapshot.order, levels, tenant))
+    total = np.cumsum(samples[rows]) - samples[rows]
+    first = np.searchsorted(tenant[rows], np.arange(tenants))
+    before = np.empty(len(snapshot))
+    before[rows] = total - total[first][tenant[rows]]
+    # 2. Those at or past the share go behind.
+    over = before >= (fill * weight)[tenant]
+    below = np.minimum(levels, OVER_SHARE_LEVEL - 1)
+    behind = np.clip(levels, -_OVER_SPAN, _OVER_SPAN) + (OVER_SHARE_LEVEL + _OVER_SPAN)
+    result: Ints = np.where(over, behind, np.maximum(below, MIN_LEVEL))
+    return result
