@@ -4,6 +4,7 @@ Only `on.event` handlers are used: they leave no finalizer and no annotation on 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 import kopf
@@ -11,7 +12,7 @@ import kopf
 from alise_contract.names import API_GROUP, API_VERSION, ENGINE_LABEL, PLURAL
 from alise_operator.app import App
 from alise_operator.build.meta import MANAGED_BY, MANAGER
-from alise_operator.kube import in_cluster
+from alise_operator.kube import in_cluster, in_cluster_server
 from alise_operator.reconcile import Key
 
 # Kinds that are watched: pods say how it goes, children are put right when somebody edits or deletes them.
@@ -37,7 +38,10 @@ class Backoffs:
 
 def register(registry: kopf.OperatorRegistry, app: App) -> None:
     def login(**kwargs: Any) -> Any:
-        return kopf.login_with_service_account(**kwargs) if in_cluster() else kopf.login_with_kubeconfig(**kwargs)
+        if not in_cluster():
+            return kopf.login_with_kubeconfig(**kwargs)
+        found = kopf.login_with_service_account(**kwargs)
+        return found and replace(found, server=in_cluster_server())
 
     async def engine_seen(namespace: str, name: str, **_: Any) -> None:
         app.queue.add(Key(namespace, name))

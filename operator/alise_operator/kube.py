@@ -74,6 +74,15 @@ def in_cluster(env: Mapping[str, str] = os.environ) -> bool:
     return "KUBECONFIG" not in env and "KUBERNETES_SERVICE_HOST" in env and _TOKEN_FILE.exists()
 
 
+def in_cluster_server(env: Mapping[str, str] = os.environ) -> str:
+    """Where a pod reaches the API server: by the address the kubelet put into its environment, as Kubernetes' own clients do.
+
+    kopf's own login goes by the name kubernetes.default.svc, which a cluster without DNS cannot resolve, and then no watch ever opens.
+    """
+    host, port = env["KUBERNETES_SERVICE_HOST"], env.get("KUBERNETES_SERVICE_PORT", "443")
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
 class HttpKube:
     """A `Kube` over HTTP. Use as an asynchronous context manager."""
 

@@ -28,8 +28,11 @@ KUBELET_PERIODS = (
     ("pkg/kubelet/kubelet.go", "ContainerGCPeriod = time.Minute", "ContainerGCPeriod = 2 * time.Second"),
     ("pkg/kubelet/status/status_manager.go", "const syncPeriod = 10 * time.Second", "const syncPeriod = 2 * time.Second"),
 )
+# The API server says its version at /version from client-go's package, everything else from component-base's.
+VERSION_PACKAGES = ("k8s.io/kubernetes/vendor/k8s.io/component-base/version", "k8s.io/kubernetes/vendor/k8s.io/client-go/pkg/version")
 LINK_FLAGS = "-s -w" + "".join(
-    f" -X k8s.io/kubernetes/vendor/k8s.io/component-base/version.{name}={value}"
+    f" -X {package}.{name}={value}"
+    for package in VERSION_PACKAGES
     for name, value in (("gitVersion", f"v{VERSION}"), ("gitMajor", "1"), ("gitMinor", "20"), ("gitTreeState", "clean"))
 )
 # Changes when the way of building changes, so that a cache of another way is not taken for this one.

@@ -11,7 +11,7 @@ from openai import OpenAI
 from tests.cluster import cluster, image_build
 from tests.cluster.access import Access
 from tests.cluster.gateway.controller import Gateway
-from tests.cluster.state import named
+from tests.cluster.state import DEFAULT_NAME, named
 from tests.e2e.support import NAMESPACE, Resource, openai_client, wait_until
 from tests.tools import run_cluster
 
@@ -22,13 +22,13 @@ READY_SECONDS = 300.0
 @pytest.fixture(scope="session")
 def target() -> Iterator[run_cluster.Target]:
     """A cluster with the images and the operator in it: the user's own (KUBECONFIG), or ours."""
-    at = run_cluster.bring_up()
+    at = run_cluster.bring_up(DEFAULT_NAME)
     try:
         run_cluster.install(at)
         yield at
     finally:
         if at.started_here:
-            cluster.down(named())
+            cluster.down(named(DEFAULT_NAME))
 
 
 @pytest.fixture(scope="session")
