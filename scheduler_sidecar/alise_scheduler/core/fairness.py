@@ -44,9 +44,9 @@ def in_shares(levels: Ints, snapshot: Snapshot, slots: float) -> Ints:
     if not len(snapshot) or not tenant.any():
         return levels
     tenants = int(tenant.max()) + 1
-    demand = np.bincount(tenant, weights=samples, minlength=tenants)
+    demand = np.bincount(tenant, weights=samples, minlength=tenants).astype(np.float64)
     jobs = np.bincount(tenant, minlength=tenants)
-    weight = np.bincount(tenant, weights=snapshot.weight, minlength=tenants) / jobs
+    weight = np.bincount(tenant, weights=snapshot.weight, minlength=tenants).astype(np.float64) / jobs
     fill = fill_level(demand, weight, slots)
     if fill == float("inf"):
         return levels

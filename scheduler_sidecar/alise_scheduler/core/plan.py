@@ -67,7 +67,8 @@ def coarse_ms(seconds: NDArray[np.float64]) -> _Ints:
         ms = np.minimum(np.floor(seconds * 1000.0), _LONGEST_MS)
         ms = np.where(ms >= _SHORTEST_MS, ms, 0.0)
     fraction, exponent = np.frexp(ms)
-    return np.ldexp(np.where(fraction >= 0.75, 0.75, np.where(fraction > 0, 0.5, 0.0)), exponent).astype(np.int64)
+    result: _Ints = np.ldexp(np.where(fraction >= 0.75, 0.75, np.where(fraction > 0, 0.5, 0.0)), exponent).astype(np.int64)
+    return result
 
 
 def sent_columns(jobs: tuple[str, ...], sent: Mapping[str, Rank]) -> _Ints:

@@ -1,0 +1,144 @@
+"""Who decides in a simulation: the production core, or a rule to compare it with. A mind sets the level and order of requests."""
+
+import math
+from typing import Final, Protocol
+
+import numpy as np
+
+from ..core.admit import Load
+from ..core.decide import decide
+from ..core.exec_time import CostModel
+from ..core.job import Snapshot
+from ..core.lengths import QUANTILES, Floats
+from ..core.plan import NEVER_SENT, Limits
+from ..core.rank import Policy, neutral_after
+from ..core.reports import EngineShape, Phase
+from .request import Request
+
+# As in the dispatcher: plans are this far apart after an arrival, and one goes out this often in any case.
+PLAN_SECONDS: Final = 0.020
+REFRESH_SECONDS: Final = 0.7
+# Rows of the float table.
+_ORDER, _WEIGHT, _LIMIT, _PROMPT, _MARK, _DECODING, _HOST_TOKENS, _HOST_BYTES, _WAITED, _PHASE_AT, _PHASE, _TENANT, _COLUMNS = range(13)
+
+
+class Mind(Protocol):
+    """Decides for one replica."""
+
+    limits: Limits
+
+    def arrived(self, request: Request, now: float) -> None:
+        """A request is there; gives it the level and order of its admission."""
+
+    def moved(self, request: Request, step: int) -> None:
+        """It was admitted, began to decode or was preempted; `step` is the replica's step count."""
+
+    def left(self, request: Request) -> None:
+        """It ended."""
+
+    def due_at(self, has_free_slot: bool) -> float:
+        """When the next plan is due; asked only while somebody waits."""
+
+    def plan(self, now: float, step: int) -> None:
+        """Sets levels, orders and expected waits anew."""
+
+
+class CoreMind:
+    """The production `decide()` on columns kept up to date; admissions are stamped as the dispatcher does."""
+
+    def __init__(
+        self, policy: Policy, lengths: Floats, caps: Floats, tenants: Floats, weights: Floats, shape: EngineShape, cost: CostModel
+    ) -> None:
+        """`lengths` are the predictions of the whole trace, [N, QUANTILES]; `caps` the clients' limits, `tenants` and `weights` [N]."""
+        self._policy, self._shape, self._cost = policy, shape, cost
+        self._lengths, self._caps, self._tenants, self._weights = lengths, caps, tenants, weights
+        self._means = lengths.mean(axis=1)
+        self._token_seconds = cost.decode_step_seconds()
+        self._neutral_tokens = float(np.exp(np.log(np.maximum(self._means[:200], 1)).mean()))
+        self._rows: list[Request] = []
+        self._table = np.zeros((_COLUMNS, 256))
+        self._quantiles = np.ones((256, QUANTILES))
+        self._sent = np.full((3, 256), NEVER_SENT, dtype=np.int64)
+        self._dirty = False
+        self._last_plan = -math.inf
+        self.load = Load()
+        self.plans = 0
+        self.limits = decide(self._snapshot(0.0, 0), policy).limits
+
+    def arrived(self, request: Request, now: float) -> None:
+        row = len(self._rows)
+        if row == self._table.shape[1]:
+            self._table = np.concatenate([self._table, np.zeros_like(self._table)], axis=1)
+            self._quantiles = np.concatenate([self._quantiles, np.ones_like(self._quantiles)])
+            self._sent = np.concatenate([self._sent, np.full_like(self._sent, NEVER_SENT)], axis=1)
+        self._rows.append(request)
+        request.row, index = row, request.index
+        mean = float(self._means[index])
+        self._table[:, row] = (
+            request.order, self._weights[index], self._caps[index], request.prompt_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, request.arrived_at,
+            Phase.WAITING, self._tenants[index],
+        )  # fmt: skip
+        self._quantiles[row] = self._lengths[index]
+        self._neutral_tokens = neutral_after(self._neutral_tokens, mean)
+        request.level = 0.0 if self._policy.name == "fcfs" else round(4 * math.log2(max(mean, 1.0) / self._neutral_tokens))
+        self._dirty = True
+
+    def moved(self, request: Request, step: int) -> None:
+        column = self._table[:, request.row]
+        column[_MARK], column[_DECODING] = request.generated, request.decoding
+        column[_HOST_TOKENS], column[_HOST_BYTES] = request.host_tokens, request.host_bytes
+        column[_WAITED], column[_PHASE_AT], column[_PHASE] = request.waited_seconds, request.phase_at, request.phase
+
+    def left(self, request: Request) -> None:
+        hole, last = request.row, self._rows.pop()
+        if last is not request:
+            self._rows[hole], last.row = last, hole
+            end = len(self._rows)
+            self._table[:, hole] = self._table[:, end]
+            self._quantiles[hole] = self._quantiles[end]
+            self._sent[:, hole] = self._sent[:, end]
+
+    def due_at(self, has_free_slot: bool) -> float:
+        if self._dirty and not has_free_slot:
+            return self._last_plan + PLAN_SECONDS
+        return self._last_plan + REFRESH_SECONDS
+
+    def plan(self, now: float, step: int) -> None:
+        decision = decide(self._snapshot(now, step), self._policy, self.limits)
+        ranks, count = decision.ranks, len(self._rows)
+        self._sent[0, :count], self._sent[1, :count], self._sent[2, :count] = ranks.level, ranks.order, ranks.ewt_ms
+        for request, level, ewt_ms in zip(self._rows, ranks.level.tolist(), ranks.ewt_ms.tolist(), strict=True):
+            request.level, request.ewt_ms = level, ewt_ms
+        self.limits, self.load = decision.limits, decision.load
+        self._dirty, self._last_plan = False, now
+        self.plans += 1
+
+    def _snapshot(self, now: float, step: int) -> Snapshot:
+        count = len(self._rows)
+        table = self._table[:, :count]
+        decoding, prompt = table[_DECODING], table[_PROMPT]
+        generated = decoding * step + table[_MARK]
+        phase = table[_PHASE].astype(np.int64)
+        return Snapshot(
+            at=now,
+            # The replica reads the columns of ranks; no Apply has to name anybody.
+            jobs=("",) * count,
+            rankable=np.zeros(count, dtype=np.bool_),
+            phase=phase,
+            order=table[_ORDER].astype(np.int64),
+            weight=table[_WEIGHT],
+            tenant=table[_TENANT].astype(np.int64),
+            lengths=self._quantiles[:count],
+            limit_tokens=table[_LIMIT],
+            samples=np.ones(count),
+            prompt_tokens=prompt,
+            generated_tokens=generated,
+            device_tokens=decoding * (prompt + generated),
+            host_tokens=table[_HOST_TOKENS],
+            host_bytes=table[_HOST_BYTES],
+            waiting_seconds=table[_WAITED] + np.where(phase == Phase.RUNNING, 0.0, now - table[_PHASE_AT]),
+            engine=self._shape,
+            cost=self._cost,
+            neutral_seconds=self._neutral_tokens * self._token_seconds,
+            sent=self._sent[:, :count],
+        )

@@ -1,0 +1,55 @@
+"""Predictions for a trace: what the core is told of lengths. Quantiles, [N, QUANTILES]."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from ..core.job import Ints
+from ..core.lengths import MAX_TOKENS, PROBABILITIES, QUANTILES, Floats
+from ..predictor.features import Features
+from ..predictor.model import Observation, Predictor
+
+# Standard normal quantiles at PROBABILITIES.
+_NORMAL: Final = np.array([-1.6449, -1.0364, -0.6745, -0.3853, -0.1257, 0.1257, 0.3853, 0.6745, 1.0364, 1.6449])
+
+
+def oracle(output_tokens: Ints) -> Floats:
+    """The truth."""
+    return np.repeat(output_tokens.astype(np.float64)[:, None], QUANTILES, axis=1)
+
+
+def blind(output_tokens: Ints) -> Floats:
+    """The same for everybody: the distribution of all lengths."""
+    quantiles = np.quantile(output_tokens.astype(np.float64), PROBABILITIES)
+    return np.repeat(np.maximum(quantiles, 1.0)[None, :], len(output_tokens), axis=0)
+
+
+def noisy(output_tokens: Ints, sigma: float, seed: int) -> Floats:
+    """Truth times lognormal noise, and quantiles that say how wide it is: a calibrated posterior around a noisy reading.
+
+    With lengths of log-variance v and noise sigma², the posterior of the log length is normal around the shrunken reading, with variance
+    v·sigma²/(v + sigma²).
+    """
+    logs = np.log(output_tokens.astype(np.float64))
+    mean, variance = float(logs.mean()), max(float(logs.var()), 1e-9)
+    reading = logs + np.random.default_rng(seed).normal(0.0, sigma, len(logs))
+    trust = variance / (variance + sigma * sigma)
+    center = mean + trust * (reading - mean)
+    spread = sigma * np.sqrt(trust)
+    result: Floats = np.clip(np.exp(center[:, None] + spread * _NORMAL[None, :]), 1.0, MAX_TOKENS)
+    return result
+
+
+def prequential(predictor: Predictor, features: Sequence[Features], output_tokens: Ints, lag: int = 64) -> Floats:
+    """Predict, serve, learn: each answer is learned `lag` requests after it was predicted, as it is on a busy engine."""
+    result = np.empty((len(features), QUANTILES))
+    open_: deque[int] = deque()
+    for index, feature in enumerate(features):
+        result[index] = predictor.predict(feature, 0).tokens
+        open_.append(index)
+        if len(open_) > lag:
+            done = open_.popleft()
+            predictor.learn(features[done], Observation(int(output_tokens[done]), True))
+    return result

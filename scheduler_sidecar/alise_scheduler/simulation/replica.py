@@ -1,0 +1,331 @@
+"""A simulated engine: slots, KV blocks, chunked prefill, preemption by rank, a host store. Discrete events, not steps.
+
+It does what the real engine's scheduler does, at the same moments: between two steps it looks for waiting requests that outrank running ones by
+enough levels, preempts the worst, admits the best while slots and blocks last, and prefills in chunks. Steps in which requests only
+decode are all alike, so any number of them up to the next event (an arrival, an end, a plan, a quantum, a full device) is one sum:
+n steps with b requests and c tokens of context take n·(step + decode·b + context·c) + context·b·n(n-1)/2 seconds.
+
+Left out: prefix caching, several samples per request, the time a plan takes to arrive.
+"""
+
+import heapq
+import math
+from bisect import insort
+from collections import deque
+from typing import Final
+
+from ..core.plan import Limits
+from ..core.reports import Phase
+from .host import HostStore
+from .mind import Mind
+from .model import EngineModel
+from .request import Request
+
+_NEVER: Final = math.inf
+# Waiting requests looked at when somebody may have to make room; as in the engine.
+_CANDIDATES: Final = 8
+
+
+class Replica:
+    """Push arrivals in order, then `advance()`. What ends is in `ended`."""
+
+    def __init__(self, model: EngineModel, mind: Mind) -> None:
+        self.model = model
+        self.mind = mind
+        self.host = HostStore(model)
+        self.now = 0.0
+        self.step = 0
+        self.steps_run = 0
+        self.preemptions = 0
+        self.recomputed_tokens = 0
+        self.busy_seconds = 0.0
+        self.ended: list[Request] = []
+        self.inbox: deque[Request] = deque()
+        self.waiting: list[tuple[float, int, Request]] = []
+        self.running: list[Request] = []
+        self._prefilling: list[Request] = []
+        # (step at which it ends, its index, which of its runs, itself)
+        self._ends: list[tuple[int, int, int, Request]] = []
+        self._context = 0
+        # The step at which the next running request may be preempted, if one outranked it.
+        self._recheck_step = 0
+        self._extra_seconds = 0.0
+
+    @property
+    def live(self) -> int:
+        """Requests that wait or run, or are about to."""
+        return len(self.inbox) + len(self.waiting) + len(self.running)
+
+    def next_event(self) -> float:
+        """No request of this replica ends before this time."""
+        if self.running or self.waiting:
+            return self.now
+        return self.inbox[0].arrived_at if self.inbox else _NEVER
+
+    def advance(self, until: float = _NEVER) -> None:
+        """Runs every step that starts before `until`; without it, everything there is."""
+        while True:
+            self._take_arrivals()
+            if not self.running and not self.waiting:
+                if not self.inbox or self.inbox[0].arrived_at >= until:
+                    return
+                self.now = max(self.now, self.inbox[0].arrived_at)
+                continue
+            if self.now >= until:
+                return
+            limits = self._plan()
+            self._preempt_by_rank(limits)
+            self._run(until, limits)
+
+    def _take_arrivals(self) -> None:
+        inbox = self.inbox
+        while inbox and inbox[0].arrived_at <= self.now:
+            request = inbox.popleft()
+            self.mind.arrived(request, self.now)
+            insort(self.waiting, (request.level, request.order, request))
+
+    def _plan(self) -> Limits:
+        mind = self.mind
+        if self.waiting and self.now >= mind.due_at(len(self.running) < self.model.shape.max_num_seqs):
+            mind.plan(self.now, self.step)
+            self.waiting = sorted([(request.level, request.order, request) for _, _, request in self.waiting])
+        return mind.limits
+
+    # --- who runs ---------------------------------------------------------------------------------------------------------------------
+
+    def _preempt_by_rank(self, limits: Limits) -> None:
+        """As the engine: for each of the best that wait, the worst that run go until it fits; it stops at the first that does not."""
+        self._recheck_step = 0
+        if limits.preempt_levels <= 0 or not self.waiting or not self.running:
+            return
+        bar = self.waiting[0][0] + limits.preempt_levels
+        outranked = [request for request in self.running if request.level >= bar]
+        if not outranked:
+            return
+        shape, ripe = self.model.shape, self.step - limits.min_quantum_steps
+        victims = sorted((r for r in outranked if r.start_step <= ripe), key=lambda r: (-r.level, -r.order))
+        free_slots = shape.max_num_seqs - len(self.running)
+        free_blocks = shape.num_device_blocks - self._used_blocks(1)
+        chosen: list[Request] = []
+        for level, _, candidate in self.waiting[:_CANDIDATES]:
+            needs, taken = self._blocks(candidate.prompt_tokens + candidate.generated + 1), 0
+            while (
+                (free_slots < 1 or free_blocks < needs) and taken < len(victims) and victims[taken].level - level >= limits.preempt_levels
+            ):
+                free_slots += 1
+                free_blocks += self._blocks(victims[taken].prompt_tokens + victims[taken].tokens(self.step))
+                taken += 1
+            if free_slots < 1 or free_blocks < needs:
+                unripe = [r.start_step for r in outranked if r.start_step > ripe]
+                self._recheck_step = min(unripe) + limits.min_quantum_steps if unripe else 0
+                break
+            chosen += victims[:taken]
+            victims = victims[taken:]
+            free_slots -= 1
+            free_blocks -= needs
+        for victim in chosen:
+            self._preempt(victim, limits)
+
+    def _preempt(self, request: Request, limits: Limits) -> None:
+        """Parks what it has computed and puts it back in the queue."""
+        tokens = request.tokens(self.step)
+        computed = request.prompt_tokens + tokens - 1 - request.todo if request.decoding else 0
+        self.running.remove(request)
+        if request.decoding:
+            self._context -= request.prompt_tokens + tokens
+            request.generated, request.decoding = tokens, False
+        else:
+            self._prefilling.remove(request)
+        request.todo = 0
+        request.run += 1
+        request.preemptions += 1
+        self.preemptions += 1
+        request.phase, request.phase_at = Phase.PREEMPTED, self.now
+        if computed > 0 and limits.host_budget_bytes > 0:
+            self._extra_seconds += self.host.save(request, computed, limits, self._lost)
+            if request.host_tokens:
+                request.phase = Phase.OFFLOADED
+        self.mind.moved(request, self.step)
+        insort(self.waiting, (request.level, request.order, request))
+
+    def _lost(self, request: Request) -> None:
+        request.phase = Phase.PREEMPTED
+        self.mind.moved(request, self.step)
+
+    def _admit(self, budget: int) -> tuple[int, int]:
+        """Admits the best while slots, blocks and the step's token budget last. Returns the tokens it prefills and the context of them."""
+        shape, prefilled, context = self.model.shape, 0, 0
+        while self.waiting and budget > 0 and len(self.running) < shape.max_num_seqs:
+            request = self.waiting[0][2]
+            total = request.prompt_tokens + request.generated
+            if not self._fits(total + 1):
+                break
+            self.waiting.pop(0)
+            held = request.host_tokens
+            if held:
+                self._extra_seconds += self.host.restore(request)
+            # One token at least is computed: the one whose output comes next.
+            request.todo = max(1, total - held)
+            if request.preemptions:
+                self.recomputed_tokens += request.todo - 1
+            request.waited_seconds += self.now - request.phase_at
+            request.phase, request.phase_at, request.start_step = Phase.RUNNING, self.now, self.step
+            self.running.append(request)
+            self._prefilling.append(request)
+            self.mind.moved(request, self.step)
+            chunk = min(request.todo, budget)
+            request.todo -= chunk
+            budget -= chunk
+            prefilled += chunk
+            context += total - request.todo
+        return prefilled, context
+
+    # --- memory -----------------------------------------------------------------------------------------------------------------------
+
+    def _blocks(self, tokens: int) -> int:
+        return -(-tokens // self.model.shape.block_size)
+
+    def _used_blocks(self, steps: int) -> int:
+        """Device blocks after this many more decoding steps."""
+        size, step = self.model.shape.block_size, self.step
+        used = 0
+        for request in self.running:
+            more = step + steps if request.decoding else 1
+            used -= -(request.prompt_tokens + request.generated + more) // size
+        return used
+
+    def _fits(self, tokens: int) -> bool:
+        shape = self.model.shape
+        waiting_for_prefill = sum(request.prompt_tokens + request.generated for request in self._prefilling)
+        rough = (self._context + waiting_for_prefill + tokens) // shape.block_size + len(self.running) + 2
+        return rough <= shape.num_device_blocks or self._used_blocks(1) + self._blocks(tokens) <= shape.num_device_blocks
+
+    def _steps_that_fit(self, steps: int, limits: Limits) -> int:
+        """At most this many decoding steps until a block is missing; preempts the worst when not even one fits."""
+        shape = self.model.shape
+        while True:
+            decoding = len(self.running) - len(self._prefilling)
+            waiting_for_prefill = sum(request.prompt_tokens + request.generated for request in self._prefilling)
+            rough = (self._context + waiting_for_prefill + steps * decoding) // shape.block_size + len(self.running)
+            if rough <= shape.num_device_blocks or self._used_blocks(steps) <= shape.num_device_blocks:
+                return steps
+            if self._used_blocks(1) > shape.num_device_blocks and len(self.running) > 1:
+                self._preempt(max(self.running, key=lambda request: (request.level, request.order)), limits)
+                steps = 1
+                continue
+            low, high = 1, steps
+            while low < high:
+                middle = (low + high + 1) // 2
+                low, high = (middle, high) if self._used_blocks(middle) <= shape.num_device_blocks else (low, middle - 1)
+            return low
+
+    # --- steps ------------------------------------------------------------------------------------------------------------------------
+
+    def _run(self, until: float, limits: Limits) -> None:
+        """One mixed step when something prefills or may be admitted; else as many decoding steps as nothing happens in."""
+        shape = self.model.shape
+        if self._prefilling or (self.waiting and len(self.running) < shape.max_num_seqs):
+            self._steps_that_fit(1, limits)
+            decoders = len(self.running) - len(self._prefilling)
+            budget = max(1, shape.max_num_batched_tokens - decoders)
+            prefilled = context = 0
+            for request in self._prefilling:
+                if budget <= 0:
+                    break
+                chunk = min(request.todo, budget)
+                request.todo -= chunk
+                budget -= chunk
+                prefilled += chunk
+                context += request.prompt_tokens + request.generated - request.todo
+            more, more_context = self._admit(budget)
+            prefilled += more
+            if prefilled:
+                self._mixed(prefilled, context + more_context, decoders)
+                return
+        if self.running:
+            self._decode(until, limits)
+        elif self.waiting:
+            held, index = f"{shape.num_device_blocks} blocks of {shape.block_size}", self.waiting[0][2].index
+            raise ValueError(f"request {index} needs more KV than the device has, {held}; give the engine more blocks")
+
+    def _mixed(self, prefilled: int, context: int, decoders: int) -> None:
+        c = self.model.cost
+        seconds = c.step(prefilled, decoders, self._context + context) + self._extra_seconds
+        self._pass(seconds, 1, decoders)
+        done = [request for request in self._prefilling if request.todo == 0]
+        if done:
+            self._prefilling = [request for request in self._prefilling if request.todo]
+            for request in done:
+                self._first_token(request)
+        self._finish()
+
+    def _first_token(self, request: Request) -> None:
+        """The prefill is over and has given a token."""
+        request.generated += 1
+        if request.generated == 1:
+            request.first_token_at = self.now
+        if request.generated >= request.output_tokens:
+            self._end(request)
+            return
+        self._context += request.prompt_tokens + request.generated
+        end = self.step + request.output_tokens - request.generated
+        request.generated -= self.step
+        request.decoding = True
+        heapq.heappush(self._ends, (end, request.index, request.run, request))
+        self.mind.moved(request, self.step)
+
+    def _decode(self, until: float, limits: Limits) -> None:
+        ends = self._ends
+        while ends[0][2] != ends[0][3].run:
+            heapq.heappop(ends)
+        steps = ends[0][0] - self.step
+        if self._recheck_step:
+            steps = min(steps, self._recheck_step - self.step)
+        c, decoders = self.model.cost, len(self.running)
+        first = c.step(0, decoders, self._context)
+        growth = c.context_seconds * decoders
+        border = min(until, self.inbox[0].arrived_at if self.inbox else _NEVER)
+        if self.waiting:
+            border = min(border, self.mind.due_at(False))
+        if border < _NEVER and steps > 1:
+            steps = min(steps, steps_until(border - self.now - self._extra_seconds, first, growth))
+        steps = self._steps_that_fit(max(1, steps), limits)
+        if len(self.running) != decoders:
+            # Somebody had to leave; what is left runs from the next turn on.
+            return
+        self._pass(steps * first + growth * steps * (steps - 1) / 2 + self._extra_seconds, steps, decoders)
+        self._finish()
+
+    def _pass(self, seconds: float, steps: int, decoders: int) -> None:
+        self.now += seconds
+        self.busy_seconds += seconds
+        self.step += steps
+        self.steps_run += steps
+        self._context += steps * decoders
+        self._extra_seconds = 0.0
+
+    def _finish(self) -> None:
+        ends = self._ends
+        while ends and ends[0][0] <= self.step:
+            _, _, run, request = heapq.heappop(ends)
+            if run == request.run:
+                self._context -= request.prompt_tokens + request.output_tokens
+                request.generated, request.decoding = request.output_tokens, False
+                self._end(request)
+
+    def _end(self, request: Request) -> None:
+        request.ended_at = self.now
+        request.run += 1
+        self.running.remove(request)
+        self.mind.left(request)
+        self.ended.append(request)
+
+
+def steps_until(seconds: float, first: float, growth: float) -> int:
+    """Fewest steps, at least 1, whose sum n·first + growth·n(n-1)/2 reaches `seconds`."""
+    if seconds <= first:
+        return 1
+    if growth <= 0:
+        return math.ceil(seconds / first)
+    half = first - growth / 2
+    return max(1, math.ceil((math.sqrt(half * half + 2 * growth * seconds) - half) / growth))
