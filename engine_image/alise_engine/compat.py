@@ -16,7 +16,7 @@ import torch
 
 from .core_protocol import FINISH_ABORT, FINISH_ERROR, FINISH_LENGTH, FINISH_STOP
 from .errors import ConfigError, UnsupportedVllm
-from .kv.int8 import KeyLayout, LayerShape
+from .kv.int8 import KeyLayout, LayerShape, RowQuantizer
 
 VLLM_VERSION: Final = "0.32.0"
 
@@ -208,6 +208,11 @@ def layer_count(kv_cache_config: Any) -> int:
 def raw_layer_block_bytes(kv_cache_config: Any) -> int:
     """Bytes of one block of one layer on one worker."""
     return int(kv_cache_config.kv_cache_groups[0].kv_cache_spec.unpadded_page_size_bytes)
+
+
+def row_quantizer() -> RowQuantizer | None:
+    """vLLM's compiled kernel that quantizes rows, asymmetrically, with a scale each; None where this build of vLLM has none."""
+    return getattr(torch.ops._C, "dynamic_scaled_int8_quant", None)
 
 
 # --- requests -----------------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,9 @@ Device = Literal["cpu", "cuda"]
 PLUGIN: Final = "alise"
 KV_CODECS: Final = ("auto", "int8", "none")
 DEFAULT_HOST_MEMORY: Final = "2Gi"
-CPU_BLOCK_SIZE: Final = 32
+# vLLM's own default on CPUs. INT8's scales are per block: at 128 tokens it takes 51.6% of bf16's bytes, and with 128 channels as well keys
+# and values are encoded together, twice as fast.
+CPU_BLOCK_SIZE: Final = 128
 CPU_KV_CACHE_DTYPES: Final = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
 # What SIGTERM leaves running requests when nothing drained before; a little less than Kubernetes' default grace period of 30 s.
 SHUTDOWN_TIMEOUT_SECONDS: Final = 25

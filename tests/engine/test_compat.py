@@ -125,7 +125,7 @@ def test_the_kernels_lay_keys_out_as_the_int8_codec_reads_them() -> None:
     slots = torch.arange(block_size, block_size + tokens)
     ops.cpu_attn_reshape_and_cache(key, value, key_cache, value_cache, slots, "vec", k_scale=1.0, v_scale=1.0, kv_cache_dtype="auto")
     keys, values = split(cache, LayerShape(heads, block_size, channels, torch.float32, KeyLayout.TRANSPOSED))
-    assert torch.equal(keys[1, :, :tokens], key.transpose(0, 1))
+    assert torch.equal(keys[1, :, :, :tokens], key.permute(1, 2, 0))
     assert torch.equal(values[1, :, :tokens], value.transpose(0, 1))
 
 

@@ -48,7 +48,7 @@ def test_the_users_additional_config_stays_beside_ours() -> None:
 
 def test_on_a_cpu_defaults_are_set_where_the_user_set_none() -> None:
     result = composed()
-    assert value(result, "--block-size") == "32"
+    assert value(result, "--block-size") == "128"
     assert "--enforce-eager" in result.argv
     assert result.environ["OMP_NUM_THREADS"] == "2"
     assert result.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"

@@ -22,7 +22,7 @@ from vllm.logger import init_logger
 from .. import compat
 from ..errors import ConfigError
 from .host_pool import Chunk, HostPool
-from .int8 import CODECS_BY_NAME, INT8, RAW, LayerShape
+from .int8 import INT8, RAW, Codec, Int8, LayerShape
 from .ledger import Copy, HostLedger, SavePlan
 
 logger = init_logger("vllm.alise.connector")
@@ -91,7 +91,7 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
             self._meta = AliseMetadata()
             self._offered: dict[str, int] = {}
         else:
-            self._worker = WorkerSide(self.shape, raw_bytes, HostPool(self.host_bytes // self.workers))
+            self._worker = WorkerSide(self.shape, raw_bytes, HostPool(self.host_bytes // self.workers), Int8(compat.row_quantizer()))
 
     # --- scheduler: called by the mixin ---------------------------------------------------------------------------------------------
     def codecs(self) -> tuple[str, ...]:
@@ -197,9 +197,10 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
 class WorkerSide:
     """One worker's KV cache tensors and its part of the store."""
 
-    def __init__(self, shape: LayerShape, layer_block_bytes: int, pool: HostPool) -> None:
+    def __init__(self, shape: LayerShape, layer_block_bytes: int, pool: HostPool, int8: Int8 = INT8) -> None:
         self.shape = shape
         self.pool = pool
+        self._codecs: dict[str, Codec] = {codec.name: codec for codec in (RAW, int8)}
         self._layer_block_bytes = layer_block_bytes
         self._layers: list[Any] = []
         # Kernel blocks per block: a backend may cut vLLM's blocks smaller.
@@ -222,24 +223,26 @@ class WorkerSide:
         if isinstance(write, Drop):
             self.pool.drop(write.request_id)
             return
-        codec, shape = CODECS_BY_NAME[write.codec], self._kernel_shape()
-        index = self._index(write.block_ids)
-        layers = [codec.encode(layer.index_select(0, index), shape, write.valid_tokens).cpu() for layer in self._layers]
-        rows = torch.stack([layer.view(len(write.block_ids), -1) for layer in layers])
+        codec, index = self._codecs[write.codec], self._index(write.block_ids)
+        rows = torch.empty(len(self._layers), len(write.block_ids), codec.row_bytes(self.shape), dtype=torch.uint8)
+        for layer, host in zip(self._layers, rows, strict=True):
+            staged = host if layer.device.type == "cpu" else torch.empty_like(host, device=layer.device)
+            codec.encode(layer, index, self.shape, write.valid_tokens, staged)
+            if staged is not host:
+                host.copy_(staged)
         if not self.pool.put(write.request_id, Chunk(write.first_block, write.codec, rows)):
             logger.error("alise: the host store is full at %d bytes; %s will be recomputed", self.pool.used_bytes, write.request_id)
 
     def load(self, load: Load) -> None:
         """Fills the blocks; those that the store does not have are reported, and vLLM recomputes them."""
-        shape, end = self._kernel_shape(), load.first_block
+        end = load.first_block
         for chunk in self.pool.read(load.request_id, load.first_block, load.first_block + len(load.block_ids)):
             if chunk.first_block != end:
                 break
             ids = load.block_ids[chunk.first_block - load.first_block : chunk.end_block - load.first_block]
-            index, codec = self._index(ids), CODECS_BY_NAME[chunk.codec]
+            index, codec = self._index(ids), self._codecs[chunk.codec]
             for layer, rows in zip(self._layers, chunk.rows, strict=True):
-                rows = rows.to(layer.device)
-                layer.index_copy_(0, index, codec.decode(rows.reshape(len(index), -1), shape).view(-1, *layer.shape[1:]))
+                codec.decode(rows.to(layer.device), layer, index, self.shape)
             end = chunk.end_block
         self._errors.update(load.block_ids[end - load.first_block :])
 
@@ -251,10 +254,6 @@ class WorkerSide:
         ids = torch.tensor(block_ids, dtype=torch.long)
         kernel = (ids[:, None] * self._ratio + torch.arange(self._ratio)).view(-1)
         return kernel.to(self._layers[0].device)
-
-    def _kernel_shape(self) -> LayerShape:
-        shape = self.shape
-        return LayerShape(shape.heads, shape.block_size // self._ratio, shape.head_dim, shape.dtype, shape.keys)
 
 
 def host_bytes_of(extra: dict[str, Any]) -> int:
