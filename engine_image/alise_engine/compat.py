@@ -8,7 +8,7 @@ upstream-compatibility test walks, so that it fails first when upstream moves.
 import hashlib
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -37,6 +37,18 @@ REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "vllm.v1.core.kv_cache_manager:KVCacheManager.get_blocks": ("request_id",),
     "vllm.v1.core.kv_cache_manager:KVCacheManager.get_block_ids": ("request_id",),
     "vllm.v1.core.kv_cache_manager:KVCacheManager.get_computed_blocks": ("request",),
+    "vllm.v1.core.kv_cache_manager:KVCacheManager.truncate_computed_blocks": (),
+    "vllm.v1.core.kv_cache_manager:KVCacheManager.evict_blocks": ("block_ids",),
+    "vllm.v1.core.kv_cache_manager:KVCacheManager.free": ("request",),
+    "vllm.v1.core.kv_cache_manager:KVCacheManager.allocate_slots": (
+        "request",
+        "num_new_computed_tokens",
+        "new_computed_blocks",
+        "num_external_computed_tokens",
+        "delay_cache_blocks",
+        "full_sequence_must_fit",
+    ),
+    "vllm.v1.core.sched.output:SchedulerOutput.has_sync_kv_loads": (),
     "vllm.v1.core.block_pool:BlockPool.get_num_free_blocks": (),
     "vllm.v1.request:Request.__lt__": ("other",),
     "vllm.v1.request:Request.update_block_hashes": (),
@@ -73,6 +85,7 @@ REQUIRED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
         "num_waiting_for_streaming_input",
         "prev_step_scheduled_req_ids",
         "deferred_frees",
+        "defer_block_free",
         "recompute_kv_load_failures",
         "requires_kv_delivery",
         "kv_cache_manager",
@@ -88,6 +101,7 @@ REQUIRED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
         "num_stale_output_tokens",
         "num_preemptions",
         "num_in_flight_tokens",
+        "drop_stale_output",
         "max_tokens",
         "block_hashes",
         "_block_hasher",
@@ -296,17 +310,124 @@ def own_blocks(scheduler: Scheduler, request_id: str) -> int:
 
 
 def free_blocks(scheduler: Scheduler) -> int:
-    """Free device blocks, those included that the base class frees when the step in flight is over."""
+    """Free device blocks, those included that the base class frees when the step in flight is over, and those that a prefetch reserves."""
     deferred = sum(len(blocks) for _, blocks in scheduler.deferred_frees)
-    return int(scheduler.kv_cache_manager.block_pool.get_num_free_blocks()) + deferred
+    reserved = sum(own_blocks(scheduler, request_id) for request_id in prefetched(scheduler))
+    return int(scheduler.kv_cache_manager.block_pool.get_num_free_blocks()) + deferred + reserved
+
+
+def prefetched(scheduler: Scheduler) -> tuple[str, ...]:
+    """Waiting requests for whose KV blocks are reserved."""
+    return tuple(scheduler.connector.prefetched) if scheduler.connector is not None else ()
 
 
 def needed_blocks(scheduler: Scheduler, request: Request) -> int:
-    """Free blocks that admitting this request takes: all its tokens, less what running requests share with it, and the watermark."""
+    """Free blocks that admitting this request takes: all its tokens, less what others that hold blocks share with it, and the watermark.
+
+    Blocks that a prefetch has reserved for it count as needed, and as free (see `own_blocks`).
+    """
     manager = scheduler.kv_cache_manager
-    shared = sum(1 for block in manager.get_computed_blocks(request)[0].blocks[0] if block.ref_cnt > 0) if manager.enable_caching else 0
+    shared = 0
+    if manager.enable_caching:
+        held = manager.get_blocks(request.request_id).blocks[0]
+        found, own = (held, 1) if held else (manager.get_computed_blocks(request)[0].blocks[0], 0)
+        shared = sum(1 for block in found if block.ref_cnt > own)
     tokens = min(request.num_tokens, scheduler.max_model_len)
     return int(-(-tokens // scheduler.block_size) - shared + manager.watermark_blocks)
+
+
+def spare_blocks(scheduler: Scheduler) -> int:
+    """Free device blocks now, less the watermark and one for each running request, which may need it in the next step."""
+    manager = scheduler.kv_cache_manager
+    return int(manager.block_pool.get_num_free_blocks()) - int(manager.watermark_blocks) - len(scheduler.running)
+
+
+def reserve_blocks(scheduler: Scheduler, request: Request) -> int | None:
+    """Device blocks for a waiting request's KV, what the prefix cache has of it included; None when there is nothing to load or no room.
+
+    Returns the tokens that the connector is to load. From then on the request counts as computed so far, and the base class admits it with
+    these blocks, as it does a request whose asynchronous load is over. They enter the prefix cache at the admission and not before.
+    """
+    manager = scheduler.kv_cache_manager
+    blocks, local_tokens, _ = manager.get_computed_blocks(request)
+    if local_tokens % scheduler.block_size:
+        local_tokens -= local_tokens % scheduler.block_size
+        blocks = manager.truncate_computed_blocks(blocks, local_tokens)
+    load_tokens, _ = scheduler.connector.get_num_new_matched_tokens(request, local_tokens)
+    if not load_tokens:
+        return None
+    reserved = manager.allocate_slots(
+        request,
+        0,
+        num_new_computed_tokens=local_tokens,
+        new_computed_blocks=blocks,
+        num_external_computed_tokens=load_tokens,
+        delay_cache_blocks=True,
+        full_sequence_must_fit=True,
+    )
+    if reserved is None:
+        return None
+    request.num_computed_tokens = local_tokens + load_tokens
+    return int(load_tokens)
+
+
+def release_blocks(scheduler: Scheduler, request: Request) -> None:
+    """Undoes `reserve_blocks`. At once: no step in flight computes with them, and the workers do one step's loads after the other."""
+    scheduler.kv_cache_manager.free(request)
+    request.num_computed_tokens = 0
+
+
+def take_load_errors(model_runner_output: Any) -> set[int]:
+    """Device blocks that the workers could not fill. Taken out of the output, so that the base class does not recover from it too."""
+    output = model_runner_output.kv_connector_output
+    if output is None or not output.invalid_block_ids:
+        return set()
+    errors, output.invalid_block_ids = set(output.invalid_block_ids), set()
+    return errors
+
+
+def forget_cached_blocks(scheduler: Scheduler, request_id: str) -> None:
+    """No other request finds this one's blocks in the prefix cache from now on."""
+    scheduler.kv_cache_manager.evict_blocks(set(block_ids(scheduler, request_id)))
+
+
+@contextmanager
+def freeing_at_once(scheduler: Scheduler) -> Iterator[None]:
+    """Blocks that wait for the end of the step in flight become free now, and what is freed inside does not wait.
+
+    vLLM waits with it because a connector may load into a block that the step in flight still writes. Here copies have just been dropped:
+    there is nothing to load. Without it a reset of the prefix cache fails while a step is in flight.
+    """
+    while scheduler.deferred_frees:
+        _, blocks = scheduler.deferred_frees.popleft()
+        scheduler.kv_cache_manager.block_pool.free_blocks(reversed(blocks))
+    defers, scheduler.defer_block_free = scheduler.defer_block_free, False
+    try:
+        yield
+    finally:
+        scheduler.defer_block_free = defers
+
+
+def ask_when_full(scheduler: Scheduler, make_room: Callable[[Request], bool]) -> None:
+    """Whenever blocks are short for a request, `make_room` may free some, until it answers False."""
+    manager = scheduler.kv_cache_manager
+    allocate_slots = manager.allocate_slots
+
+    def allocate_or_make_room(request: Request, *args: Any, **kwargs: Any) -> Any:
+        while (blocks := allocate_slots(request, *args, **kwargs)) is None and make_room(request):
+            pass
+        return blocks
+
+    manager.allocate_slots = allocate_or_make_room
+
+
+def keep_in_rank(scheduler: Scheduler, request_ids: Iterable[str]) -> None:
+    """The base class moves a waiting request that holds blocks, and that it skipped, to a queue which is served first; these go back."""
+    ids = set(request_ids)
+    moved = [request for request in scheduler.kv_holding_waiting if request.request_id in ids]
+    scheduler.kv_holding_waiting.remove_requests(moved)
+    for request in moved:
+        scheduler.waiting.add_request(request)
 
 
 def free_slots(scheduler: Scheduler) -> int:

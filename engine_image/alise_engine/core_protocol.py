@@ -142,6 +142,8 @@ class Counters(Row):
     free_device_blocks: int = 0
     steps: int = 0
     exact_resumes: int = 0
+    prefetches: int = 0
+    prefetches_revoked: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from alise_contract.names import NEUTRAL_LEVEL, PLAN_EXPIRES_SECONDS, pack_prior
 from .core_protocol import CODEC_AUTO, CODEC_INT8, CODEC_RAW, LimitsRow, RankRow
 
 NEUTRAL_PRIORITY: Final = pack_priority(NEUTRAL_LEVEL, 0)
+# Added to the time that a transfer takes: plans are renewed every few tens of milliseconds and estimates are coarse.
+PREFETCH_MARGIN_MS: Final = 500
 
 
 class Cause(Enum):
@@ -22,6 +24,8 @@ class Cause(Enum):
     RANK = "rank"
     HOLD = "hold"
     MEMORY = "memory"
+    # Its KV turned out not to be what it should be: a copy could not be read, or the weights have changed.
+    LOST = "lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,56 @@ def choose_preemptions(
         victims = victims[taken:]
         free_slots -= 1
         free_blocks -= candidate.needs_blocks
+    return tuple(chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A waiting request as the prefetch sees it; one that never ran is in the same row of requests, with nothing to restore."""
+
+    request_id: str
+    priority: int
+    # Device blocks that it takes from the free ones to be admitted.
+    needs_blocks: int
+    # Of its copy on the host; 0: there is none.
+    host_blocks: int
+    ewt_ms: int
+    # Its blocks are reserved already, and restored or on their way.
+    prefetched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast KV comes back ahead of its turn: so many blocks a step, and how long a step takes."""
+
+    blocks_per_step: int
+    step_seconds: float
+
+    def is_near(self, parked: Parked) -> bool:
+        """Whether the turn comes before the transfer would be over, with a margin."""
+        transfer_seconds = -(-parked.host_blocks // self.blocks_per_step) * self.step_seconds
+        return parked.ewt_ms <= transfer_seconds * 1000 + PREFETCH_MARGIN_MS
+
+
+def choose_prefetches(waiting: Sequence[Parked], spare_blocks: int, pace: Pace, limits: LimitsRow) -> tuple[str, ...]:
+    """Whose KV to bring back before there is a slot for it, best first.
+
+    `waiting` is in the order of admission; `spare_blocks` are free blocks that nobody who runs is about to need. A better-ranked arrival
+    is never overtaken: the blocks of all who stand before a request are left to them, and nobody is served past one that does not
+    fit. Blocks that requests enough levels worse have reserved count as spare: they are taken back when they are needed.
+    """
+    chosen = []
+    reserved = [other for other in waiting if other.prefetched] if limits.preempt_levels else []
+    for place, candidate in enumerate(waiting):
+        if candidate.prefetched:
+            continue
+        while candidate.needs_blocks > spare_blocks and reserved and outranks(candidate.priority, reserved[-1].priority, limits):
+            spare_blocks += reserved.pop().needs_blocks
+        if candidate.needs_blocks > spare_blocks:
+            break
+        spare_blocks -= candidate.needs_blocks
+        if candidate.host_blocks and (place == 0 or pace.is_near(candidate)):
+            chosen.append(candidate.request_id)
     return tuple(chosen)
 
 

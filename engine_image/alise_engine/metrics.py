@@ -100,6 +100,8 @@ class _CoreCollector(Collector):
             ("recomputed_tokens", "Tokens recomputed after preemption", now.recomputed_tokens),
             ("host_evictions", "Host copies dropped because the store was full", now.host_evictions),
             ("exact_resumes", "Resumed requests whose first step scheduled exactly one token", now.exact_resumes),
+            ("prefetches", "Parked requests whose KV was brought back ahead of their turn", now.prefetches),
+            ("prefetches_revoked", "Prefetched requests whose blocks somebody better needed first", now.prefetches_revoked),
             ("steps", "Engine steps", now.steps),
         ):
             yield CounterMetricFamily(f"alise_engine_{name}", text, value=total)

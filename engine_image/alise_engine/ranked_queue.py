@@ -29,8 +29,17 @@ class RankedQueue(RequestQueue):
         heapq.heapify(self._heap)
 
     def best(self, count: int) -> list[Request]:
-        """The first `count` that are not held, in order."""
-        return heapq.nsmallest(count, self._heap)
+        """The first `count` that are not held, in order. Walks the heap from its top, so the queue's length does not matter."""
+        heap = self._heap
+        found: list[Request] = []
+        edge = [(heap[0], 0)] if heap else []
+        while edge and len(found) < count:
+            request, index = heapq.heappop(edge)
+            found.append(request)
+            for child in (2 * index + 1, 2 * index + 2):
+                if child < len(heap):
+                    heapq.heappush(edge, (heap[child], child))
+        return found
 
     def held_count(self) -> int:
         return len(self._held)

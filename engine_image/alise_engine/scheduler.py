@@ -10,6 +10,7 @@ One step:
     3. Requests that run and are enough levels worse than waiting ones are preempted.
     4. The base class admits, restores through the connector, preempts for memory, and schedules.
     5. Who was admitted?  How was it brought back?
+    6. Whose KV should be on its way back before its turn?
 """
 
 import time
@@ -48,6 +49,7 @@ from .core_state import Cause
 from .errors import ConfigError, PayloadError
 from .kv.connector import AliseKVConnector
 from .kv.ledger import Holder
+from .prefetch import Prefetcher
 from .ranked_queue import RankedQueue
 from .tracker import HostCopy, Tracker
 
@@ -55,7 +57,7 @@ logger = init_logger("vllm.alise.scheduler")
 
 # While everything is held there is nothing to do but to wait for a call or for the plan to expire; vLLM's loop does not block then.
 HELD_IDLE_SECONDS: Final = 0.005
-# Waiting requests looked at per step when somebody may have to make room.
+# Waiting requests looked at per step when somebody may have to make room, and when KV is brought back ahead of its turn.
 CANDIDATES: Final = 8
 # What `--additional-config '{"alise": {"codec": …}}'` may say.
 CODEC_SETTINGS: Final = {"auto": CODEC_AUTO, "int8": CODEC_INT8, "none": CODEC_RAW}
@@ -88,13 +90,15 @@ class AliseMixin(Base):
         self.tally: Counter[str] = Counter()
         self._fresh = False
         self._queues_stale = False
-        self._discards_kv = False
         self._cause = Cause.MEMORY
         # (start, prefill tokens, decoding requests, context tokens) of steps whose output is still to come, oldest first.
         self._steps_in_flight: deque[tuple[float, int, int, int]] = deque()
         self._last_step_end = 0.0
         self._ranked = RankedQueue(self._is_held)
         compat.use_priorities(self, self._ranked)
+        self._prefetcher = Prefetcher(self) if self.connector is not None else None
+        # Of late, smoothed: how long a prefetch takes is counted in steps.
+        self._step_seconds = 0.0
 
     # --- one step -------------------------------------------------------------------------------------------------------------------
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
@@ -104,13 +108,17 @@ class AliseMixin(Base):
             self._preempt_held()
             self._preempt_by_rank()
         output = super().schedule(*args, **kwargs)
+        if self.connector is not None and output.kv_connector_metadata.feeds_this_step():
+            output.has_sync_kv_loads = True
         self._note_admissions(output, now)
+        self._prefetch(now)
         self._note_step(output, now)
         if not output.num_scheduled_tokens and self._all_is_held():
             self.sleep(HELD_IDLE_SECONDS)
         return output
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
+        self._start_over_where_loads_failed(scheduler_output, model_runner_output)
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         now = self.clock()
         self.tracker.see_tokens(scheduler_output.num_scheduled_tokens, now)
@@ -120,6 +128,7 @@ class AliseMixin(Base):
             duration = now - max(start, self._last_step_end)
             self.tracker.step(StepRow(max(0, round(duration * 1e6)), prefill_tokens, decode_requests, context_tokens))
             self.tally["steps"] += 1
+            self._step_seconds += (duration - self._step_seconds) / 8
         self._last_step_end = now
         return outputs
 
@@ -136,9 +145,18 @@ class AliseMixin(Base):
                 for tracked in self.tracker.requests.values():
                     tracked.request.priority = self._priority(tracked.job_id, tracked.stamped_priority)
 
+    def _prefetch(self, now: float) -> None:
+        if self._prefetcher is None:
+            return
+        self._prefetcher.keep_in_rank()
+        if self._fresh and self._ranked and compat.admits(self):
+            self._prefetcher.start(self._ranked.best(CANDIDATES), self.plan, self._step_seconds, now)
+
     def _preempt_held(self) -> None:
         for request in [request for request in self.running if self._is_held(request)]:
             self._evict(request, Cause.HOLD)
+        if self._prefetcher is not None:
+            self._prefetcher.revoke([request.request_id for request in self._prefetcher.prefetched() if self._is_held(request)])
 
     def _preempt_by_rank(self) -> None:
         if not self._fresh or not self._ranked or not self.running or self.plan.limits.preempt_levels == 0:
@@ -168,9 +186,32 @@ class AliseMixin(Base):
         self.running.remove(request)
         self._cause = cause
         try:
-            self._preempt_request(request, time.monotonic(), drop_stale_output=self.requires_kv_delivery)
+            self._preempt_request(request, time.monotonic(), drop_stale_output=self.requires_kv_delivery or cause is Cause.LOST)
         finally:
             self._cause = Cause.MEMORY
+
+    def _start_over_where_loads_failed(self, scheduler_output: Any, model_runner_output: Any) -> None:
+        """Requests that computed with blocks which could not be loaded are preempted, and what they said since is dropped.
+
+        vLLM's own recovery goes on with a token that was never sampled when the next step is in flight already.
+        """
+        blocks = compat.take_load_errors(model_runner_output)
+        if not blocks or self._prefetcher is None:
+            return
+        loads = scheduler_output.kv_connector_metadata.loads
+        failed = {load.request_id for load in loads if blocks.intersection(load.block_ids)}
+        sharing = {r.request_id for r in self.running if blocks.intersection(compat.block_ids(self, r.request_id))}
+        logger.warning("alise: the host store could not give back KV of %d requests; it is recomputed", len(failed | sharing))
+        for request in [self.requests[request_id] for request_id in sorted(failed | sharing) if request_id in self.requests]:
+            compat.forget_cached_blocks(self, request.request_id)
+            if compat.is_running(request):
+                self._evict(request, Cause.LOST)
+            else:
+                # Preempted since: what it computed is on the host, and what it said is on its way.
+                request.drop_stale_output = True
+            self._prefetcher.revoke((request.request_id,))
+            self.connector.drop(request.request_id)
+            self.tracker.enter(request.request_id, PHASE_PREEMPTED, self.clock())
 
     def _note_admissions(self, output: Any, now: float) -> None:
         for request in self.running:
@@ -218,13 +259,14 @@ class AliseMixin(Base):
     def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kwargs: Any) -> None:
         tracked = self.tracker.requests[request.request_id]
         tracked.preempted_tokens = request.num_computed_tokens
-        if self.connector is not None and compat.may_be_saved(request) and not self._discards_kv:
+        if self.connector is not None and compat.may_be_saved(request) and self._cause is not Cause.LOST:
             self._save(request)
         super()._preempt_request(request, timestamp, *args, **kwargs)
         compat.forget_last_step(self, request.request_id)
         copied = self._host_copy(request.request_id).tokens > 0
         self.tracker.enter(request.request_id, PHASE_OFFLOADED if copied else PHASE_PREEMPTED, self.clock())
-        self.tally[f"preemptions_{self._cause.value}"] += 1
+        if self._cause is not Cause.LOST:
+            self.tally[f"preemptions_{self._cause.value}"] += 1
 
     def _save(self, request: Request) -> None:
         """Hands the blocks to the connector; to be called while they are still the request's own."""
@@ -241,6 +283,8 @@ class AliseMixin(Base):
 
     def _note_lost_copies(self, request_ids: tuple[str, ...]) -> None:
         self.tally["host_evictions"] += len(request_ids)
+        if self._prefetcher is not None:
+            self._prefetcher.revoke(request_ids)
         for request_id in request_ids:
             if self.tracker.requests[request_id].phase == PHASE_OFFLOADED:
                 self.tracker.enter(request_id, PHASE_PREEMPTED, self.clock())
@@ -252,15 +296,25 @@ class AliseMixin(Base):
         return super()._free_request(request, *args, **kwargs)
 
     def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
+        if self._prefetcher is not None:
+            self._prefetcher.revoke_all()
         if reset_running_requests:
             # The weights have changed: what was computed with the old ones is worth nothing, on the host as on the device.
-            self._discards_kv = True
-            if self.connector is not None:
-                self.connector.reset_cache()
-        try:
-            return bool(super().reset_prefix_cache(reset_running_requests, reset_connector))
-        finally:
-            self._discards_kv = False
+            self._cause = Cause.LOST
+            self._forget_copies()
+            try:
+                with compat.freeing_at_once(self):
+                    return bool(super().reset_prefix_cache(reset_running_requests, reset_connector))
+            finally:
+                self._cause = Cause.MEMORY
+        return bool(super().reset_prefix_cache(reset_running_requests, reset_connector))
+
+    def _forget_copies(self) -> None:
+        if self.connector is not None:
+            offloaded = [request_id for request_id, tracked in self.tracker.requests.items() if tracked.phase == PHASE_OFFLOADED]
+            self.connector.reset_cache()
+            for request_id in offloaded:
+                self.tracker.enter(request_id, PHASE_PREEMPTED, self.clock())
 
     # --- ranks ----------------------------------------------------------------------------------------------------------------------
     def _priority(self, job_id: str, stamped_priority: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from .core_protocol import (
     MAX_STEPS_PER_POLL,
+    PHASE_RESTORING,
     PHASE_RUNNING,
     PHASE_WAITING,
     Counters,
@@ -150,7 +151,7 @@ class Tracker:
             phase=tracked.phase,
             prompt_tokens=request.num_prompt_tokens,
             generated_tokens=request.num_output_tokens,
-            device_tokens=request.num_computed_tokens if tracked.phase == PHASE_RUNNING else 0,
+            device_tokens=request.num_computed_tokens if tracked.phase in (PHASE_RUNNING, PHASE_RESTORING) else 0,
             host_tokens=copy.tokens,
             host_bytes=copy.bytes,
             max_tokens=request.max_tokens,

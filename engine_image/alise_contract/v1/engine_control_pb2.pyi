@@ -179,7 +179,7 @@ class Update(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[EngineRequest, _Mapping]]] = ..., finished: _Optional[_Iterable[_Union[Finished, _Mapping]]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., draining: bool = ...) -> None: ...
 
 class Counters(_message.Message):
-    __slots__ = ("preemptions_rank", "preemptions_memory", "preemptions_hold", "saves", "saved_bytes", "restores", "restored_tokens", "recomputes", "recomputed_tokens", "host_evictions", "host_raw_bytes", "host_int8_bytes", "free_device_blocks", "steps", "exact_resumes")
+    __slots__ = ("preemptions_rank", "preemptions_memory", "preemptions_hold", "saves", "saved_bytes", "restores", "restored_tokens", "recomputes", "recomputed_tokens", "host_evictions", "host_raw_bytes", "host_int8_bytes", "free_device_blocks", "steps", "exact_resumes", "prefetches", "prefetches_revoked")
     PREEMPTIONS_RANK_FIELD_NUMBER: _ClassVar[int]
     PREEMPTIONS_MEMORY_FIELD_NUMBER: _ClassVar[int]
     PREEMPTIONS_HOLD_FIELD_NUMBER: _ClassVar[int]
@@ -195,6 +195,8 @@ class Counters(_message.Message):
     FREE_DEVICE_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     EXACT_RESUMES_FIELD_NUMBER: _ClassVar[int]
+    PREFETCHES_FIELD_NUMBER: _ClassVar[int]
+    PREFETCHES_REVOKED_FIELD_NUMBER: _ClassVar[int]
     preemptions_rank: int
     preemptions_memory: int
     preemptions_hold: int
@@ -210,7 +212,9 @@ class Counters(_message.Message):
     free_device_blocks: int
     steps: int
     exact_resumes: int
-    def __init__(self, preemptions_rank: _Optional[int] = ..., preemptions_memory: _Optional[int] = ..., preemptions_hold: _Optional[int] = ..., saves: _Optional[int] = ..., saved_bytes: _Optional[int] = ..., restores: _Optional[int] = ..., restored_tokens: _Optional[int] = ..., recomputes: _Optional[int] = ..., recomputed_tokens: _Optional[int] = ..., host_evictions: _Optional[int] = ..., host_raw_bytes: _Optional[int] = ..., host_int8_bytes: _Optional[int] = ..., free_device_blocks: _Optional[int] = ..., steps: _Optional[int] = ..., exact_resumes: _Optional[int] = ...) -> None: ...
+    prefetches: int
+    prefetches_revoked: int
+    def __init__(self, preemptions_rank: _Optional[int] = ..., preemptions_memory: _Optional[int] = ..., preemptions_hold: _Optional[int] = ..., saves: _Optional[int] = ..., saved_bytes: _Optional[int] = ..., restores: _Optional[int] = ..., restored_tokens: _Optional[int] = ..., recomputes: _Optional[int] = ..., recomputed_tokens: _Optional[int] = ..., host_evictions: _Optional[int] = ..., host_raw_bytes: _Optional[int] = ..., host_int8_bytes: _Optional[int] = ..., free_device_blocks: _Optional[int] = ..., steps: _Optional[int] = ..., exact_resumes: _Optional[int] = ..., prefetches: _Optional[int] = ..., prefetches_revoked: _Optional[int] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
     __slots__ = ("contract_version", "session_id", "sequence", "ranks", "limits")

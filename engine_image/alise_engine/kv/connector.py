@@ -8,12 +8,16 @@ step, what the workers are to do; the workers' half does exactly that, in order,
                                            -> Load              worker.start_load_kv(), before the forward pass
     finished     request_finished          -> Drop
 
-Loads are synchronous, in the step that needs them: a request whose copy covers all but its last token is resumed by scheduling one token.
+    prefetched   scheduler.prefetch()      -> Load(s), ahead     worker.start_load_kv(), a slice per step
+
+A load is over before the forward pass of the step that needs it: a request whose copy covers all but its last token is resumed by
+scheduling one token. What is prefetched comes in slices, in steps of other requests, after their forward pass has been launched; what is
+missing when the turn comes, is loaded then. A slice that failed is reported in the step of the admission, where vLLM looks for it.
 Saves go by block, and blocks that are complete on the host are not written again.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, KVConnectorMetadata, KVConnectorRole, SupportsHMA
@@ -26,6 +30,9 @@ from .int8 import INT8, RAW, Codec, Int8, LayerShape
 from .ledger import Copy, HostLedger, SavePlan
 
 logger = init_logger("vllm.alise.connector")
+
+# A slice of a prefetch: a step of running requests grows by no more than this copy (a few milliseconds on a CPU, one or two over PCIe).
+PREFETCH_BYTES_PER_STEP: Final = 32 << 20
 
 Request = Any
 
@@ -54,6 +61,19 @@ class Load:
     request_id: str
     block_ids: tuple[int, ...]
     first_block: int
+    # The first blocks, which slices have brought already; what failed of them is reported with this load.
+    done: int = 0
+    # A slice of a prefetch: nobody computes with it in this step.
+    ahead: bool = False
+
+
+@dataclass(slots=True)
+class Ahead:
+    """A prefetch under way: device blocks reserved for a request that still waits, and how many of them are filled."""
+
+    block_ids: tuple[int, ...]
+    first_block: int
+    done: int = 0
 
 
 @dataclass
@@ -62,6 +82,10 @@ class AliseMetadata(KVConnectorMetadata):
 
     writes: list[Drop | Save] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
+
+    def feeds_this_step(self) -> bool:
+        """Whether something must be loaded before the forward pass and not after it."""
+        return any(not load.ahead and load.done < len(load.block_ids) for load in self.loads)
 
 
 class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
@@ -86,6 +110,8 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
             row_bytes[INT8.name] = INT8.row_bytes(self.shape)
         self.block_bytes = {codec: layers * self.workers * size for codec, size in row_bytes.items()}
         self.loaded_tokens: dict[str, int] = {}
+        self.prefetched: dict[str, Ahead] = {}
+        self.prefetch_blocks_per_step = max(1, PREFETCH_BYTES_PER_STEP // self.block_bytes[RAW.name])
         if role == KVConnectorRole.SCHEDULER:
             self.ledger = HostLedger(self.host_bytes, self.shape.block_size, self.block_bytes)
             self._meta = AliseMetadata()
@@ -118,6 +144,18 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
         """Tokens that the last admission of a request takes from the host."""
         return self.loaded_tokens.pop(request_id, 0)
 
+    def prefetch(self, request_id: str, tokens: int, block_ids: list[int]) -> None:
+        """Has the workers fill the blocks offered for this request last, `tokens` of them, from the next step on."""
+        start = self._offered.pop(request_id)
+        found = self.ledger.lookup(request_id, start, start + tokens)
+        self.prefetched[request_id] = Ahead(tuple(block_ids[found.first_block : found.end_block]), found.first_block)
+        self.loaded_tokens[request_id] = tokens
+
+    def revoke(self, request_id: str) -> None:
+        """The blocks of a prefetch go to somebody else; the copy stays."""
+        del self.prefetched[request_id]
+        self.loaded_tokens.pop(request_id, None)
+
     # --- scheduler: called by vLLM --------------------------------------------------------------------------------------------------
     def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int | None, bool]:
         copy = self.ledger.copy(request.request_id)
@@ -132,6 +170,9 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
         return end - num_computed_tokens, False
 
     def update_state_after_alloc(self, request: Request, blocks: Any, num_external_tokens: int) -> None:
+        ahead = self.prefetched.pop(request.request_id, None)
+        if ahead is not None:
+            self._meta.loads.append(Load(request.request_id, ahead.block_ids, ahead.first_block, ahead.done))
         if num_external_tokens <= 0:
             return
         start = self._offered.pop(request.request_id)
@@ -141,11 +182,22 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
         self.loaded_tokens[request.request_id] = num_external_tokens
 
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
+        self._add_slices()
         meta, self._meta = self._meta, AliseMetadata()
         return meta
 
+    def _add_slices(self) -> None:
+        room = self.prefetch_blocks_per_step
+        for request_id, ahead in self.prefetched.items():
+            ids = ahead.block_ids[ahead.done : ahead.done + room]
+            if ids:
+                self._meta.loads.append(Load(request_id, ids, ahead.first_block + ahead.done, ahead=True))
+                ahead.done += len(ids)
+                room -= len(ids)
+
     def request_finished(self, request: Request, block_ids: Any) -> tuple[bool, dict[str, Any] | None]:
         self._offered.pop(request.request_id, None)
+        self.prefetched.pop(request.request_id, None)
         self.loaded_tokens.pop(request.request_id, None)
         self.drop(request.request_id)
         return False, None
@@ -206,6 +258,8 @@ class WorkerSide:
         # Kernel blocks per block: a backend may cut vLLM's blocks smaller.
         self._ratio = 1
         self._errors: set[int] = set()
+        # By request: the place of the first block that a slice of its prefetch did not find.
+        self._missing: dict[str, int] = {}
 
     def register(self, kv_caches: dict[str, Any], num_blocks: int) -> None:
         """Raises ConfigError when a layer's tensor is not of the shape that the bytes are counted by."""
@@ -222,6 +276,7 @@ class WorkerSide:
     def write(self, write: Drop | Save) -> None:
         if isinstance(write, Drop):
             self.pool.drop(write.request_id)
+            self._missing.pop(write.request_id, None)
             return
         codec, index = self._codecs[write.codec], self._index(write.block_ids)
         rows = torch.empty(len(self._layers), len(write.block_ids), codec.row_bytes(self.shape), dtype=torch.uint8)
@@ -235,8 +290,18 @@ class WorkerSide:
 
     def load(self, load: Load) -> None:
         """Fills the blocks; those that the store does not have are reported, and vLLM recomputes them."""
-        end = load.first_block
-        for chunk in self.pool.read(load.request_id, load.first_block, load.first_block + len(load.block_ids)):
+        end = self._fill(load)
+        if load.ahead:
+            if end < load.first_block + len(load.block_ids):
+                self._missing.setdefault(load.request_id, end)
+            return
+        missing = min(end, self._missing.pop(load.request_id, end))
+        self._errors.update(load.block_ids[max(0, missing - load.first_block) :])
+
+    def _fill(self, load: Load) -> int:
+        """The place behind the last block that was filled."""
+        end = load.first_block + load.done
+        for chunk in self.pool.read(load.request_id, end, load.first_block + len(load.block_ids)):
             if chunk.first_block != end:
                 break
             ids = load.block_ids[chunk.first_block - load.first_block : chunk.end_block - load.first_block]
@@ -244,7 +309,7 @@ class WorkerSide:
             for layer, rows in zip(self._layers, chunk.rows, strict=True):
                 codec.decode(rows.to(layer.device), layer, index, self.shape)
             end = chunk.end_block
-        self._errors.update(load.block_ids[end - load.first_block :])
+        return end
 
     def take_errors(self) -> set[int]:
         errors, self._errors = self._errors, set()
