@@ -41,7 +41,7 @@ def manifest(name: str, **changes: Any) -> dict[str, Any]:
     resource: dict[str, Any] = yaml.safe_load(run_cluster.SAMPLE.read_text(encoding="utf-8"))
     resource["metadata"] |= {"name": name, "namespace": NAMESPACE}
     spec = resource["spec"]
-    spec["engine"]["maxNumSeqs"] = 2
+    spec["engine"] |= {"maxNumSeqs": 2, "maxModelLen": 4096}
     spec["engine"]["args"] = [*spec["engine"]["args"], "--dtype", "float32"]
     spec["kvOffload"]["quantization"] = "none"
     spec["route"]["hosts"] = [f"{name}.alise.test"]
@@ -80,6 +80,8 @@ def client(target: run_cluster.Target, tiny: Resource) -> Iterator[OpenAI]:
 @pytest.fixture(autouse=True)
 def one_idle_replica(tiny: Resource) -> None:
     """Every test starts with one ready pod that has nothing to do, whatever the test before it left."""
+    if tiny.read()["spec"]["replicas"] != 1:
+        tiny.kubectl("scale", "alise/tiny", "--replicas=1")
     wait_until("one ready pod", lambda: len(tiny.pods()) == 1 and len(tiny.ready_pods()) == 1, 240)
     pod = tiny.only_pod()
     wait_until("an idle engine", lambda: tiny.requests_in_engine(pod) == 0, 120)
