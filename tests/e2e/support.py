@@ -121,19 +121,29 @@ def openai_client(base_url: str, host: str, timeout_seconds: float = 300.0) -> O
     return OpenAI(base_url=f"{base_url}/v1", api_key="unused", default_headers={"Host": host}, max_retries=0, timeout=timeout_seconds)
 
 
+class CutStream(Exception):
+    """An answer that ended before its last token, however politely."""
+
+
 def chat(client: OpenAI, prompt: str, max_tokens: int, model: str = MODEL) -> Iterator[str]:
-    """Stream an answer of exactly `max_tokens` tokens at temperature 0, token text by token text."""
+    """Stream an answer of exactly `max_tokens` tokens at temperature 0, token text by token text. Raises CutStream when it is shorter."""
     stream = client.chat.completions.create(
         model=model,
         messages=[{"role": "user", "content": prompt}],
         max_tokens=max_tokens,
         temperature=0.0,
         stream=True,
+        stream_options={"include_usage": True},
         extra_body={"ignore_eos": True},
     )
+    tokens = 0
     for chunk in stream:
         if chunk.choices and chunk.choices[0].delta.content:
             yield chunk.choices[0].delta.content
+        if chunk.usage is not None:
+            tokens = chunk.usage.completion_tokens
+    if tokens != max_tokens:
+        raise CutStream(f"{prompt!r} ended after {tokens} of {max_tokens} tokens")
 
 
 @dataclass

@@ -6,6 +6,7 @@ import time
 import pytest
 from openai import OpenAI
 
+from alise_contract.names import ENGINE_LABEL
 from tests.e2e.support import Resource, Stream, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -22,6 +23,45 @@ def answering_pods(tiny: Resource, client: OpenAI, requests: int = 8) -> set[str
     return {pod for pod, count in before.items() if tiny.status(pod)["admission"].get("requests", 0) > count}
 
 
+class Asker:
+    """Asks one question after another until it is stopped, and keeps what went wrong."""
+
+    def __init__(self, client: OpenAI, tokens: int) -> None:
+        self.answered = 0
+        self.failures: list[BaseException] = []
+        self._client, self._tokens = client, tokens
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def _ask(self) -> None:
+        while not self._stop.is_set():
+            try:
+                Stream(self._client, f"Are you there, {self.answered}?", self._tokens).start().result(120)
+                self.answered += 1
+            except BaseException as error:
+                self.failures.append(error)
+            time.sleep(0.1)
+
+    def __enter__(self) -> "Asker":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(150)
+
+
+def leaving_pod(tiny: Resource, before: list[str]) -> str:
+    """The first of these pods that is on its way out; it must have work, or nothing would be tried."""
+    gone = wait_until("a pod on its way out", lambda: set(before) - {pod["metadata"]["name"] for pod in tiny.pods()}, 180, 0.05).pop()
+    assert tiny.requests_in_engine(gone) > 0, "the pod that goes had no stream any more: nothing was tried"
+    return gone
+
+
+def wait_alone(tiny: Resource) -> None:
+    wait_until("one pod left", lambda: len(tiny.kubectl("get", "pods", "-l", f"{ENGINE_LABEL}=tiny", "-o", "name").split()) == 1, 240)
+
+
 def test_scaling_up_serves_from_both_and_scaling_down_cuts_no_stream(tiny: Resource, client: OpenAI) -> None:
     tiny.kubectl("scale", "alise/tiny", "--replicas=2")
     wait_until("two ready pods", lambda: len(tiny.ready_pods()) == 2, 180)
@@ -34,40 +74,26 @@ def test_scaling_up_serves_from_both_and_scaling_down_cuts_no_stream(tiny: Resou
         stream.wait_started()
     busy = [pod for pod in tiny.ready_pods() if tiny.requests_in_engine(pod)]
     assert len(busy) == 2, f"the streams are all on {busy}"
-    stop = threading.Event()
-    failures: list[BaseException] = []
-    answered = [0]
-
-    def trickle() -> None:
-        while not stop.is_set():
-            try:
-                Stream(client, "Are you there?", 5).start().result(60)
-                answered[0] += 1
-            except BaseException as error:
-                failures.append(error)
-            time.sleep(0.1)
-
-    asker = threading.Thread(target=trickle)
-    asker.start()
-    tiny.kubectl("scale", "alise/tiny", "--replicas=1")
-    leaving = wait_until("a pod on its way out", lambda: set(busy) - {pod["metadata"]["name"] for pod in tiny.pods()}, 60, 0.05).pop()
-    assert tiny.requests_in_engine(leaving) > 0, "the pod that goes had no stream any more: nothing was tried"
-    texts = [stream.result() for stream in streams]
-    wait_until("one pod left", lambda: len(tiny.kubectl("get", "pods", "-l", "alise.dev/engine=tiny", "-o", "name").split()) == 1, 180)
-    stop.set()
-    asker.join()
-    assert failures == []
-    assert answered[0] > 5
-    assert all(texts)
+    with Asker(client, tokens=5) as asker:
+        tiny.kubectl("scale", "alise/tiny", "--replicas=1")
+        leaving_pod(tiny, busy)
+        for stream in streams:
+            stream.result()
+        wait_alone(tiny)
+    assert asker.failures == []
+    assert asker.answered > 5
     tiny.wait_condition("Ready", "True", 60)
 
 
 def test_a_rollout_replaces_the_pod_without_cutting_a_stream(tiny: Resource, client: OpenAI) -> None:
-    (old,) = tiny.ready_pods()
-    stream = Stream(client, "A story for the rollout.", LONG_TOKENS).start().wait_started()
-    tiny.patch({"podTemplate": {"metadata": {"annotations": {"example.com/rolled": str(time.time())}}}})
-    tiny.wait_condition("Progressing", "True", 30)
-    assert stream.result()
-    wait_until("the new pod alone", lambda: tiny.ready_pods() not in ([], [old]) and len(tiny.pods()) == 1, 240)
+    before = tiny.ready_pods()
+    # The old pod goes when the new one is ready, half a minute later: there is always a long stream open.
+    with Asker(client, LONG_TOKENS) as asker:
+        tiny.patch({"podTemplate": {"metadata": {"annotations": {"example.com/rolled": str(time.time())}}}})
+        tiny.wait_condition("Progressing", "True", 30)
+        leaving_pod(tiny, before)
+        wait_alone(tiny)
+    assert asker.failures == []
+    assert asker.answered >= 1
+    assert tiny.ready_pods() != before
     tiny.wait_condition("Ready", "True", 60)
-    Stream(client, "And after it?", 5).start().result()
