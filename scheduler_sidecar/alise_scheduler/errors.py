@@ -4,6 +4,8 @@
     ├── ConfigError            a setting that cannot be used; the process does not start
     ├── InvalidRequestError    an Admit that says nothing usable (INVALID_ARGUMENT)
     ├── ContractError          the other side speaks another contract version (FAILED_PRECONDITION)
+    ├── EncoderError           the sentence encoder cannot be loaded; prediction goes on without it
+    ├── HistoryError           the history cannot be read or written; prediction goes on in memory
     ├── InboxFullError         more events than the dispatcher takes in; the caller rejects or fails open
     ├── IllegalMoveError       the engine reported a phase change that no life of a request contains; nothing was changed
     └── EngineError            a call to the engine that did not work
@@ -28,6 +30,14 @@ class InvalidRequestError(SchedulerError):
 
 class ContractError(SchedulerError):
     """The peer speaks another version of the contract."""
+
+
+class EncoderError(SchedulerError):
+    """No usable sentence encoder."""
+
+
+class HistoryError(SchedulerError):
+    """The store of past requests does not work."""
 
 
 class InboxFullError(SchedulerError):

@@ -14,7 +14,12 @@ from typing import cast
 
 from tests.bench.harness import RESULTS, Row, Settings, Suite, rows_path, table, write_result
 
-SUITES = {"engine": "tests.bench.engine", "operator": "tests.bench.operator", "serving": "tests.bench.serving"}
+SUITES = {
+    "engine": "tests.bench.engine",
+    "operator": "tests.bench.operator",
+    "predictor": "tests.bench.predictor",
+    "serving": "tests.bench.serving",
+}
 
 
 def settings_from(environment: dict[str, str]) -> Settings:
@@ -47,7 +52,9 @@ def run_suite(name: str, settings: Settings, recompute: bool) -> None:
         print(file=sys.stderr)
     figures = suite.figures(rows, settings)
     path = write_result(name, figures)
-    print(f"{table(figures)}\n{len(rows)} rows in {rows_path(name).name}, figures in {path.name}\n", flush=True)
+    plots = suite.plot(rows) if hasattr(suite, "plot") else []
+    written = ", ".join([path.name, *plots])
+    print(f"{table(figures)}\n{len(rows)} rows in {rows_path(name).name}, figures in {written}\n", flush=True)
 
 
 def main() -> None:

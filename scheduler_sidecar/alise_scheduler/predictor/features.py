@@ -4,9 +4,16 @@ Hashes are keyed with a salt of this process, so that what is kept cannot be sea
 """
 
 import hashlib
+import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import lexical
+from .detail import CONVERSATION, Detail, request_numbers
 
 # Looked for in the ends of the text; the middle of a long one is material, not instruction.
 _EDGE_CHARS: Final = 400
@@ -53,10 +60,12 @@ class Features:
     text: int = 0
     conversation: int = 0
     tenant: int = 0
+    # What the learned head sees; not part of a hint, so gone after a restart.
+    detail: Detail | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Raises ValueError when a number does not fit."""
-        for item in fields(self):
+        for item in fields(self)[:-1]:
             value, top = getattr(self, item.name), 2**64 if item.name in ("text", "conversation", "tenant") else 256
             if not 0 <= value < top:
                 raise ValueError(f"features.{item.name} must be in [0, {top}), got {value}")
@@ -77,6 +86,15 @@ class Question:
     structured: bool = False
     tenant: str = ""
     conversation: str = ""
+    model: str = ""
+    objective: str = ""
+    # NaN: the client did not say.
+    temperature: float = math.nan
+    # Hashes of the conversation as its next turn will name it, and as the turn before named it.
+    conversation_now: str = ""
+    conversation_previous: str = ""
+    # [EMBEDDING] of length 1; None: no encoder, or no time for it.
+    embedding: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 def extract(question: Question, salt: bytes) -> Features:
@@ -94,6 +112,23 @@ def extract(question: Question, salt: bytes) -> Features:
         text=_hash(text, salt),
         conversation=_hash(question.conversation, salt),
         tenant=_hash(question.tenant, salt),
+        detail=_detail(question, salt),
+    )
+
+
+def _detail(question: Question, salt: bytes) -> Detail:
+    request = request_numbers(
+        question.endpoint, question.structured, question.turns, question.prompt_chars, len(question.prompt), question.max_tokens,
+        question.temperature,
+    )  # fmt: skip
+    numbers = np.array([*request, *lexical.row(question.prompt), *(math.nan,) * len(CONVERSATION)], np.float32)
+    return Detail(
+        numbers,
+        question.embedding,
+        model=_hash(question.model, salt),
+        klass=_hash(question.objective, salt),
+        now=_hash(question.conversation_now, salt),
+        previous=_hash(question.conversation_previous, salt),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from ..core.lengths import PRIOR, Lengths, sane
+from ..core.lengths import PRIOR, Floats, Lengths, sane
 from .features import Features
 from .history import Bucket
 
@@ -80,6 +80,11 @@ class BucketPredictor:
                 trust = bucket.evidence / (bucket.evidence + pull)
                 log_quantiles = log_quantiles + trust * (bucket.log_quantiles() - log_quantiles)
         return sane(np.exp(log_quantiles).tolist(), max_tokens)
+
+    def same_text(self, features: Features) -> tuple[Floats | None, float]:
+        """Quantiles of ln(tokens) of answers to this very text in this very conversation, and their evidence; (None, 0) without one."""
+        bucket = self._buckets.get(("text", features.text, features.conversation)) if features.text else None
+        return (None, 0.0) if bucket is None else (bucket.log_quantiles(), bucket.evidence)
 
     def learn(self, features: Features, observation: Observation) -> None:
         for key, _ in bucket_keys(features):

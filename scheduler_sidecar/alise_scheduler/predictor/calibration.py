@@ -1,0 +1,77 @@
+"""Keeps predictions true while they are used: per model and per class of requests, how far the middle is off and how wide errors are.
+
+Every finished answer moves both a little: the middle towards where half of the answers are longer, the width to where 80% of them fall
+between the 10% and the 90% quantile. A served model that changes is followed within a few hundred answers, long before the next training.
+"""
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+COVERAGE: Final = 0.80
+MAX_GROUPS: Final = 1000
+_SLOWEST: Final = 0.02
+_HEAD_START: Final = 15.0
+_MAX_ERROR: Final = 0.6
+_MAX_WIDTH: Final = 1.5
+
+Row = NDArray[np.float32]
+Group = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _State:
+    count: int = 0
+    shift: float = 0.0
+    log_width: float = 0.0
+
+
+def interval(log_quantiles: Row) -> tuple[float, float]:
+    """The 10% and 90% quantiles: half way between the outer two points of each side."""
+    return float(log_quantiles[0] + log_quantiles[1]) / 2, float(log_quantiles[-2] + log_quantiles[-1]) / 2
+
+
+def middle(log_quantiles: Row) -> float:
+    half = len(log_quantiles) // 2
+    return float(log_quantiles[half - 1] + log_quantiles[half]) / 2
+
+
+class Calibration:
+    """The corrections of at most MAX_GROUPS groups; the least recently used are forgotten."""
+
+    def __init__(self) -> None:
+        self._groups: OrderedDict[Group, _State] = OrderedDict()
+
+    def apply(self, log_quantiles: Row, groups: tuple[Group, ...]) -> Row:
+        """Quantiles of ln(tokens) as they are to be believed; `groups` from coarse to fine add up."""
+        shift, log_width = 0.0, 0.0
+        for group in groups:
+            state = self._groups.get(group)
+            if state is not None:
+                shift, log_width = shift + state.shift, log_width + state.log_width
+        centre = middle(log_quantiles)
+        made: Row = np.maximum(centre + shift + (log_quantiles - centre) * np.float32(math.exp(log_width)), 0.0)
+        return made
+
+    def learn(self, log_quantiles: Row, groups: tuple[Group, ...], log_tokens: float, ended: bool) -> None:
+        """An answer ended, or was cut at `log_tokens`. `log_quantiles` are the head's own, before `apply`."""
+        for depth, group in enumerate(groups, start=1):
+            believed = self.apply(log_quantiles, groups[:depth])
+            low, high = interval(believed)
+            error = log_tokens - middle(believed)
+            if not ended and error <= 0.0:
+                continue
+            state = self._groups.setdefault(group, _State())
+            self._groups.move_to_end(group)
+            state.count += 1
+            rate = max(_SLOWEST, 1.0 / (state.count + _HEAD_START))
+            state.shift += rate * min(max(error, -_MAX_ERROR), _MAX_ERROR)
+            if ended or log_tokens > high:
+                outside = not low <= log_tokens <= high
+                state.log_width = min(max(state.log_width + rate * (outside - (1.0 - COVERAGE)), -_MAX_WIDTH), _MAX_WIDTH)
+        while len(self._groups) > MAX_GROUPS:
+            self._groups.popitem(last=False)

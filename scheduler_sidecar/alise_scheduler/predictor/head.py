@@ -1,0 +1,132 @@
+"""The learned head: numbers, an embedding and what the neighbours say -> quantiles of the answer's length.
+
+1. Project the embedding; scale the numbers.
+2. A kernel regression gives the smooth part of the expected rank (0..1 among all lengths).
+3. Boosted trees over everything give the rank; the lengths' own quantiles turn it into log tokens.
+4. Further trees say how far off that usually is; a table of standardized errors, by rank, makes quantiles of it.
+
+Knows nothing of training (`train.py`). A head is arrays only, so that a file of one can be read without running anything in it.
+"""
+
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.lengths import QUANTILES
+from . import neighbours, trees
+from .kernel import Kernel
+from .trees import MISSING, Forest
+
+# Bumped when the meaning of a column changes: rows and heads of another layout are not used.
+LAYOUT: Final = 1
+PROJECTED: Final = 96
+TREE_DIMENSIONS: Final = 32
+KNOTS: Final = 101
+BINS: Final = 5
+# How much the standardized numbers weigh beside an embedding of length 1.
+TEXT_SCALE: Final = 0.10
+CONVERSATION_SCALE: Final = 0.40
+_CLIP: Final = 4.0
+MIN_SPREAD: Final = 0.05
+MAX_LOG_TOKENS: Final = 13.8
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Of the numbers [F]: mean, 1/deviation times the column's weight; of embeddings: basis [D, PROJECTED]."""
+
+    mean: Rows
+    scale: Rows
+    basis: Rows
+
+    def numbers(self, numbers: Rows) -> Rows:
+        filled = np.where(np.isnan(numbers), self.mean, numbers)
+        scaled: Rows = np.clip((filled - self.mean) * self.scale, -_CLIP * TEXT_SCALE * 10, _CLIP * TEXT_SCALE * 10).astype(np.float32)
+        return scaled
+
+    def project(self, vectors: Rows) -> Rows:
+        """[N, D] -> [N, PROJECTED], of length 1 again (or 0)."""
+        made = vectors @ self.basis
+        norms = np.linalg.norm(made, axis=1, keepdims=True)
+        unit: Rows = (made / np.maximum(norms, 1e-6)).astype(np.float32)
+        return unit
+
+    def points(self, numbers: Rows, projected: Rows) -> Rows:
+        """What the kernel compares, [N, PROJECTED + F]."""
+        return np.concatenate([projected, self.numbers(numbers)], axis=1)
+
+
+def tree_rows(numbers: Rows, projected: Rows, near: Rows, smooth: Rows) -> Rows:
+    """What the trees see, without NaN."""
+    rows: Rows = np.concatenate([numbers, near, smooth[:, None], projected[:, :TREE_DIMENSIONS]], axis=1, dtype=np.float32)
+    return np.nan_to_num(rows, nan=MISSING)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A trained head. `version` counts trainings; `rows` is how many requests it learned from."""
+
+    version: int
+    rows: int
+    scaling: Scaling
+    kernel: Kernel
+    point: Forest
+    spread: Forest
+    # [KNOTS] log tokens at ranks 0..1.
+    knots: Rows
+    # [BINS - 1] ranks between the bins and [BINS, QUANTILES] standardized errors.
+    edges: Rows
+    table: Rows
+
+    def predict(self, numbers: Rows, projected: Rows, near: Rows) -> Rows:
+        """Quantiles of ln(tokens), [N, QUANTILES] ascending. numbers [N, F], projected [N, PROJECTED], near [N, 9]; NaN is unknown."""
+        smooth = self.kernel.predict(self.scaling.points(numbers, projected))
+        rows = tree_rows(numbers, projected, near, smooth)
+        rank = np.clip(self.point.predict(rows), 0.0, 1.0)
+        middle = np.interp(rank, np.linspace(0.0, 1.0, KNOTS), self.knots)
+        spread = np.maximum(self.spread.predict(rows), MIN_SPREAD)
+        errors = self.table[np.searchsorted(self.edges, rank)]
+        made: Rows = np.clip(middle[:, None] + spread[:, None] * errors, 0.0, MAX_LOG_TOKENS).astype(np.float32)
+        return made
+
+    def to_bytes(self) -> bytes:
+        held: dict[str, NDArray[Any]] = {
+            "about": np.array([LAYOUT, self.version, self.rows]),
+            "mean": self.scaling.mean, "scale": self.scaling.scale, "basis": self.scaling.basis,
+            "landmarks": self.kernel.landmarks, "weights": self.kernel.weights, "bias": np.array(self.kernel.bias),
+            "knots": self.knots, "edges": self.edges, "table": self.table,
+        }  # fmt: skip
+        out = io.BytesIO()
+        np.savez(out, **held, **self.point.arrays("point."), **self.spread.arrays("spread."))  # type: ignore[arg-type]
+        return out.getvalue()
+
+
+def from_bytes(data: bytes) -> Head:
+    """The head in these bytes. Raises ValueError when they hold none of this layout."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as held:
+            layout, version, rows = (int(value) for value in held["about"])
+            if layout != LAYOUT:
+                raise ValueError(f"a head of layout {layout}; this program reads {LAYOUT}")
+            head = Head(
+                version, rows, Scaling(held["mean"], held["scale"], held["basis"]),
+                Kernel(held["landmarks"], held["weights"], float(held["bias"])),
+                trees.from_arrays("point.", held), trees.from_arrays("spread.", held),
+                held["knots"], held["edges"], held["table"],
+            )  # fmt: skip
+    except (KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"these {len(data)} bytes hold no head: {error}") from error
+    if head.table.shape != (BINS, QUANTILES) or head.knots.shape != (KNOTS,) or len(head.scaling.mean) != len(head.scaling.scale):
+        raise ValueError(f"a head whose parts do not fit: table {head.table.shape}, knots {head.knots.shape}")
+    return head
+
+
+def tree_columns(numbers: int) -> int:
+    """How many columns the trees see."""
+    return numbers + len(neighbours.NAMES) + 1 + TREE_DIMENSIONS

@@ -1,0 +1,198 @@
+"""The predictor that learns: buckets until there is a head, then the head on features, embedding, neighbours and the conversation.
+
+Prediction and learning are the dispatcher's, synchronous and short. Training is somebody else's: `wants_training()` says when, `newest()`
+what on, `install()` puts the result to use. For a while after that the head before it predicts as well, unseen; if the new one is worse on
+what ended since, the old one comes back.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.lengths import PROBABILITIES, TAIL_FACTOR, Lengths, sane
+from . import neighbours
+from .calibration import Calibration, Group
+from .detail import Conversations, Detail, complete
+from .features import Features
+from .head import PROJECTED, Head
+from .model import BucketPredictor, Observation
+from .neighbours import INDEX_ROWS, Index, statistics
+from .recent import Recent, Sample
+from .train import MAX_ROWS, History
+
+log = logging.getLogger(__name__)
+
+# Trained at first after so many finished requests, then whenever a fifth as many again have come, within these bounds.
+FIRST_TRAINING: Final = 200
+_GROWTH: Final = 0.2
+MIN_BETWEEN: Final = 100
+MAX_BETWEEN: Final = 1500
+# A new head is on trial for so many answers and goes if its loss is so much above the one before.
+TRIAL: Final = 300
+_TRIAL_AT_LEAST: Final = 100
+_WORSE: Final = 1.05
+_SAME_TEXT_PULL: Final = 2.0
+_LOG_TAIL: Final = math.log(TAIL_FACTOR)
+_PROBABILITIES: Final = np.array(PROBABILITIES, np.float32)
+_NO_NEIGHBOURS: Final = np.full((1, len(neighbours.NAMES)), np.nan, np.float32)
+_NO_VECTOR: Final = np.zeros((1, PROJECTED), np.float32)
+
+Row = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Equipped:
+    """A head with the index that was made with its projection."""
+
+    head: Head
+    index: Index
+
+    def log_quantiles(self, row: Row, embedding: Row | None) -> Row:
+        """Quantiles of ln(tokens), [QUANTILES], uncalibrated."""
+        if embedding is None:
+            alone: Row = self.head.predict(row[None], _NO_VECTOR, _NO_NEIGHBOURS)[0]
+            return alone
+        projected = self.head.scaling.project(embedding[None])
+        near = self.index.nearest(projected[0])
+        said = _NO_NEIGHBOURS if near is None else statistics(near.similarity[None], near.log_tokens[None])
+        made: Row = self.head.predict(row[None], projected, said)[0]
+        return made
+
+    def add(self, sample: Sample) -> None:
+        if sample.embedding is not None:
+            self.index.add(self.head.scaling.project(sample.embedding[None])[0], sample.log_tokens + (0.0 if sample.ended else _LOG_TAIL))
+
+
+def equip(head: Head, history: History) -> Equipped:
+    """A head with an index of this history. Takes a moment: not for the dispatcher."""
+    index = Index(PROJECTED, INDEX_ROWS)
+    projected = head.scaling.project(history.vectors)
+    tokens = history.log_tokens + np.where(history.ended, 0.0, _LOG_TAIL)
+    for row in np.flatnonzero(history.vectors.any(axis=1)):
+        index.add(projected[row], float(tokens[row]))
+    return Equipped(head, index)
+
+
+class LearnedPredictor:
+    """A `Predictor`; `keep` is given every sample that was learned, for the history."""
+
+    def __init__(self, keep: Callable[[Sample], None] = lambda sample: None) -> None:
+        self.recent = Recent()
+        self.rollbacks = 0
+        self._keep = keep
+        self._buckets = BucketPredictor()
+        self._conversations = Conversations()
+        self._calibration = Calibration()
+        self._serving: Equipped | None = None
+        self._before: Equipped | None = None
+        self._losses = (0.0, 0.0)
+        self._on_trial = 0
+        self._trained_at = 0
+        self._train_at = FIRST_TRAINING
+
+    @property
+    def version(self) -> int:
+        """Of the head in use; 0: none yet."""
+        return self._serving.head.version if self._serving else 0
+
+    # --- Predictor --------------------------------------------------------------------------------------------------------------------
+
+    def predict(self, features: Features, max_tokens: int) -> Lengths:
+        detail = features.detail
+        if self._serving is None or detail is None:
+            return self._buckets.predict(features, max_tokens)
+        row = complete(detail, self._conversations.find(detail.previous))
+        believed = self._calibration.apply(self._serving.log_quantiles(row, detail.embedding), _groups(detail))
+        same, evidence = self._buckets.same_text(features)
+        if same is not None:
+            believed = believed + np.float32(evidence / (evidence + _SAME_TEXT_PULL)) * (same.astype(np.float32) - believed)
+        return sane(np.exp(believed).tolist(), max_tokens)
+
+    def learn(self, features: Features, observation: Observation) -> None:
+        self._buckets.learn(features, observation)
+        detail = features.detail
+        if detail is None:
+            return
+        log_tokens = math.log(max(1, observation.tokens))
+        said = self._conversations.find(detail.previous)
+        row = complete(detail, said)
+        if self._serving is not None:
+            self._judge(row, detail, log_tokens, observation.ended)
+        root = said.root if said else detail.now
+        sample = Sample(row, detail.embedding, log_tokens, observation.ended, root, detail.model, detail.now, detail.previous)
+        self.take(sample)
+        self._keep(sample)
+
+    # --- history ----------------------------------------------------------------------------------------------------------------------
+
+    def take(self, sample: Sample) -> None:
+        """A finished request, of this process or of another one."""
+        self.recent.add(sample)
+        self._conversations.add(sample.previous, sample.now, sample.log_tokens)
+        for equipped in (self._serving, self._before):
+            if equipped is not None:
+                equipped.add(sample)
+
+    # --- training ---------------------------------------------------------------------------------------------------------------------
+
+    def wants_training(self) -> bool:
+        return self.recent.added >= self._train_at
+
+    def newest(self, rows: int = MAX_ROWS) -> tuple[History, int]:
+        """What to train on, and the number of the last sample in it. The next training is put off until more has come."""
+        added = self.recent.added
+        self._trained_at = added
+        self._train_at = added + min(MAX_BETWEEN, max(MIN_BETWEEN, round(added * _GROWTH)))
+        return self.recent.newest(rows), added
+
+    def install(self, equipped: Equipped, seen: int) -> None:
+        """Uses a new head; what came after sample `seen` is added to its index."""
+        later = self.recent.newest(self.recent.added - seen)
+        projected = equipped.head.scaling.project(later.vectors)
+        tokens = later.log_tokens + np.where(later.ended, 0.0, _LOG_TAIL)
+        for row in np.flatnonzero(later.vectors.any(axis=1)):
+            equipped.index.add(projected[row], float(tokens[row]))
+        self._before, self._serving = self._serving, equipped
+        self._losses, self._on_trial = (0.0, 0.0), TRIAL if self._before is not None else 0
+
+    def _judge(self, row: Row, detail: Detail, log_tokens: float, ended: bool) -> None:
+        """Compares with what was predicted, corrects the calibration, and lets the head on trial go if it is worse than the one before."""
+        assert self._serving is not None
+        groups = _groups(detail)
+        quantiles = self._serving.log_quantiles(row, detail.embedding)
+        if self._before is not None and ended:
+            old = self._before.log_quantiles(row, detail.embedding)
+            new_loss, old_loss = (pinball(self._calibration.apply(q, groups), log_tokens) for q in (quantiles, old))
+            self._losses = (self._losses[0] + new_loss, self._losses[1] + old_loss)
+            self._on_trial -= 1
+            if TRIAL - self._on_trial >= _TRIAL_AT_LEAST and self._losses[0] > _WORSE * self._losses[1]:
+                self.rollbacks += 1
+                log.warning(
+                    "new head is worse, the one before is back",
+                    extra={"version": self._serving.head.version, "back_to": self._before.head.version, "losses": self._losses},
+                )
+                self._serving, self._before, quantiles = self._before, None, old
+            elif self._on_trial <= 0:
+                self._before = None
+        self._calibration.learn(quantiles, groups, log_tokens, ended)
+
+
+def pinball(log_quantiles: Row, log_tokens: float) -> float:
+    """Mean quantile loss in logs; twice that is about the CRPS."""
+    error = np.float32(log_tokens) - log_quantiles
+    return float(np.maximum(_PROBABILITIES * error, (_PROBABILITIES - 1.0) * error).mean())
+
+
+def _groups(detail: Detail) -> tuple[Group, ...]:
+    return ((detail.model,),) if not detail.klass else ((detail.model,), (detail.model, detail.klass))
+
+
+def replay(samples: Sequence[Sample], into: LearnedPredictor) -> None:
+    """Takes in a stored history, oldest first."""
+    for sample in samples:
+        into.take(sample)

@@ -1,0 +1,61 @@
+"""The newest finished requests in memory, as columns in a ring: what is trained on and searched."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .detail import CONVERSATION, EMBEDDING, NUMBERS
+from .train import History
+
+RECENT_ROWS: Final = 20_000
+
+Row = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A finished request. `numbers` [NUMBERS]; `embedding` [EMBEDDING] or None; `root` names its conversation; hashes as in `Detail`."""
+
+    numbers: Row
+    embedding: Row | None
+    log_tokens: float
+    ended: bool
+    root: int
+    model: int = 0
+    now: int = 0
+    previous: int = 0
+
+
+class Recent:
+    """The newest `rows` samples. `added` counts all that ever came."""
+
+    def __init__(self, rows: int = RECENT_ROWS) -> None:
+        self.added = 0
+        self._numbers = np.zeros((rows, NUMBERS), np.float32)
+        self._vectors = np.zeros((rows, EMBEDDING), np.float16)
+        self._tokens = np.zeros(rows, np.float32)
+        self._ended = np.zeros(rows, np.bool_)
+        self._roots = np.zeros(rows, np.int64)
+
+    def __len__(self) -> int:
+        return min(self.added, len(self._tokens))
+
+    def add(self, sample: Sample) -> None:
+        at = self.added % len(self._tokens)
+        self._numbers[at] = sample.numbers
+        self._vectors[at] = 0.0 if sample.embedding is None else sample.embedding
+        self._tokens[at] = sample.log_tokens
+        self._ended[at] = sample.ended
+        self._roots[at] = np.uint64(sample.root).astype(np.int64) if sample.root else self.added
+        self.added += 1
+
+    def newest(self, count: int) -> History:
+        """A copy of the newest `count` samples, or as many as there are, oldest first."""
+        count = min(count, len(self))
+        rows = np.arange(self.added - count, self.added) % len(self._tokens)
+        return History(
+            self._numbers[rows], self._vectors[rows].astype(np.float32), self._tokens[rows], self._ended[rows], self._roots[rows],
+            len(CONVERSATION),
+        )  # fmt: skip

@@ -1,0 +1,186 @@
+"""Fits a head on the history: `python -m alise_scheduler.predictor.train`, rows on standard input, the head on standard output.
+
+A process of its own, so that neither its work nor its memory is felt by those who ask for admission. The only file that loads the training
+library. Both streams are npz; errors go to standard error and the exit status is not 0.
+
+Answers that were cut are at least so long: they are given the middle of what remains possible, first by all lengths, then by what the
+kernel expects of this very request.
+"""
+
+import io
+import sys
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.lengths import PROBABILITIES, TAIL_FACTOR
+from . import kernel, trees
+from .head import BINS, CONVERSATION_SCALE, KNOTS, MIN_SPREAD, PROJECTED, TEXT_SCALE, Head, Scaling, tree_rows
+from .neighbours import leave_out
+from .trees import Forest
+
+MAX_ROWS: Final = 15_000
+MIN_ROWS: Final = 150
+_FOLDS: Final = 5
+# Fewer rows carry smaller trees.
+_MANY_ROWS: Final = 3000
+
+Rows = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Finished requests, oldest first. numbers [N, F] (NaN: unknown), the last `conversation` of them about the conversation; vectors
+    [N, D], 0 where there is none; log_tokens [N]; ended [N], False where the answer was cut; roots [N] name conversations."""
+
+    numbers: Rows
+    vectors: Rows
+    log_tokens: Rows
+    ended: Flags
+    roots: NDArray[np.int64]
+    conversation: int
+
+    def to_bytes(self) -> bytes:
+        out = io.BytesIO()
+        np.savez(
+            out, numbers=self.numbers, vectors=self.vectors.astype(np.float16), log_tokens=self.log_tokens, ended=self.ended,
+            roots=self.roots, conversation=np.array(self.conversation),
+        )  # fmt: skip
+        return out.getvalue()
+
+
+def read_history(data: bytes) -> History:
+    """What `to_bytes` gave. Raises KeyError or ValueError when it is something else."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as held:
+        return History(
+            held["numbers"], held["vectors"].astype(np.float32), held["log_tokens"], held["ended"], held["roots"], int(held["conversation"])
+        )
+
+
+def train(history: History, version: int) -> Head:
+    """A head for this history. The same history and version make the same head. Raises ValueError for fewer than MIN_ROWS rows."""
+    count = len(history.log_tokens)
+    if count < MIN_ROWS:
+        raise ValueError(f"{count} finished requests are too few to learn from; it takes {MIN_ROWS}")
+    # 1. Make the inputs comparable; fold by conversation, so that no fold sees its own.
+    scaling = _scaling(history)
+    projected = scaling.project(history.vectors)
+    folds = (history.roots.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)).astype(np.int64) % _FOLDS
+    points = scaling.points(history.numbers, projected)
+    # 2. What cut answers would have been.
+    tokens = _uncut(history.log_tokens, history.ended, points, folds, version)
+    knots = np.quantile(tokens, np.linspace(0, 1, KNOTS)).astype(np.float32)
+    ranks = _ranks(tokens)
+    # 3. The smooth part, the neighbours, the trees.
+    smooth, held_smooth = kernel.fit(points, ranks, folds, version)
+    near = leave_out(projected, _bounded(history), history.roots)
+    near[~history.vectors.any(axis=1)] = np.nan
+    rows = tree_rows(history.numbers, projected, near, held_smooth)
+    point = _boost(rows, ranks, "l2", version)
+    # 4. How far off it is where it was not fitted, and the shape of that.
+    held = np.clip(_held_out(rows, ranks, folds, version), 0.0, 1.0)
+    errors = tokens - np.interp(held, np.linspace(0, 1, KNOTS), knots)
+    spread = _boost(rows, np.abs(errors).astype(np.float32), "spread", version)
+    held_spread = np.maximum(_held_out(rows, np.abs(errors).astype(np.float32), folds, version, "spread"), MIN_SPREAD)
+    edges = np.quantile(held, np.arange(1, BINS) / BINS).astype(np.float32)
+    table = _error_table(errors / held_spread, np.searchsorted(edges, held))
+    return Head(version, count, scaling, smooth, point, spread, knots, edges, table)
+
+
+def _scaling(history: History) -> Scaling:
+    numbers = history.numbers
+    known = ~np.isnan(numbers)
+    many = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, numbers, 0.0).sum(axis=0) / many
+    deviation = np.sqrt(np.where(known, (numbers - mean) ** 2, 0.0).sum(axis=0) / many)
+    weight = np.full(numbers.shape[1], TEXT_SCALE)
+    weight[numbers.shape[1] - history.conversation :] = CONVERSATION_SCALE
+    scale = np.where(deviation > 1e-6, weight / np.maximum(deviation, 1e-6), 0.0)
+    if history.vectors.any():
+        _, directions = np.linalg.eigh(history.vectors.T @ history.vectors)
+        basis = directions[:, ::-1][:, :PROJECTED]
+    else:
+        basis = np.zeros((history.vectors.shape[1], PROJECTED))
+    return Scaling(mean.astype(np.float32), scale.astype(np.float32), np.ascontiguousarray(basis, np.float32))
+
+
+def _bounded(history: History) -> Rows:
+    """Lengths as the index of neighbours has them: a cut answer counts as half again as long."""
+    made: Rows = (history.log_tokens + np.where(history.ended, 0.0, np.log(TAIL_FACTOR))).astype(np.float32)
+    return made
+
+
+def _uncut(log_tokens: Rows, ended: Flags, points: Rows, folds: NDArray[np.int64], seed: int) -> Rows:
+    if ended.all():
+        return log_tokens
+    floor = log_tokens + np.float32(np.log(TAIL_FACTOR))
+    made = log_tokens.copy()
+    seen = np.sort(log_tokens[ended])
+    for row in np.flatnonzero(~ended):
+        longer = seen[np.searchsorted(seen, log_tokens[row], side="right") :]
+        made[row] = max(float(np.median(longer)), float(log_tokens[row])) if len(longer) else floor[row]
+    _, expected = kernel.fit(points, made, folds, seed)
+    errors = np.sort((log_tokens - expected)[ended])
+    for row in np.flatnonzero(~ended):
+        beyond = errors[np.searchsorted(errors, log_tokens[row] - expected[row], side="right") :]
+        made[row] = expected[row] + float(np.median(beyond)) if len(beyond) else floor[row]
+    return made
+
+
+def _ranks(tokens: Rows) -> Rows:
+    """Ranks in 0..1, equal lengths alike."""
+    ordered = np.sort(tokens)
+    low, high = np.searchsorted(ordered, tokens, "left"), np.searchsorted(ordered, tokens, "right")
+    made: Rows = ((low + high) / (2.0 * len(tokens))).astype(np.float32)
+    return made
+
+
+def _boost(rows: Rows, target: Rows, kind: str, seed: int) -> Forest:
+    import lightgbm
+
+    many = len(rows) >= _MANY_ROWS
+    rounds = (350 if many else 220) if kind == "l2" else 100
+    leaves = (31 if many else 7) if kind == "l2" else 7
+    settings: dict[str, Any] = {
+        "objective": "regression", "num_leaves": leaves, "learning_rate": 0.035 if kind == "l2" else 0.05,
+        "min_data_in_leaf": 30 if many else 15,
+        "feature_fraction": 0.25, "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 2.0, "verbose": -1, "num_threads": 1,
+        "seed": seed, "max_depth": 9, "deterministic": True, "force_row_wise": True, "boost_from_average": True, "use_missing": False,
+    }  # fmt: skip
+    data = lightgbm.Dataset(rows, target, params={"verbose": -1, "use_missing": False})
+    return trees.from_dump(lightgbm.train(settings, data, rounds).dump_model())
+
+
+def _held_out(rows: Rows, target: Rows, folds: NDArray[np.int64], seed: int, kind: str = "l2") -> Rows:
+    """The prediction for each row of trees that did not see its fold; two folds at a time are left out, which is enough."""
+    halves = folds % 3
+    made: Rows = np.full(len(rows), float(target.mean()), np.float32)
+    for number in np.unique(halves):
+        here = halves == number
+        if not here.all():
+            made[here] = _boost(rows[~here], target[~here], kind, seed).predict(rows[here])
+    return made
+
+
+def _error_table(errors: NDArray[Any], bins: NDArray[Any]) -> Rows:
+    """Standardized errors at PROBABILITIES per bin, [BINS, QUANTILES]; a bin of few rows leans on all."""
+    everything = np.quantile(errors, PROBABILITIES)
+    table = np.empty((BINS, len(PROBABILITIES)), np.float32)
+    for number in range(BINS):
+        own = errors[bins == number]
+        trust = len(own) / (len(own) + 30.0)
+        table[number] = trust * np.quantile(own, PROBABILITIES) + (1 - trust) * everything if len(own) else everything
+    return table
+
+
+def main() -> None:
+    history = read_history(sys.stdin.buffer.read())
+    version = int(sys.argv[1]) if len(sys.argv) > 1 else 1
+    sys.stdout.buffer.write(train(history, version).to_bytes())
+
+
+if __name__ == "__main__":
+    main()

