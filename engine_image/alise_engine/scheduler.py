@@ -298,10 +298,11 @@ class AliseMixin(Base):
     def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
         if self._prefetcher is not None:
             self._prefetcher.revoke_all()
+        if reset_running_requests or reset_connector:
+            self._forget_copies()
         if reset_running_requests:
             # The weights have changed: what was computed with the old ones is worth nothing, on the host as on the device.
             self._cause = Cause.LOST
-            self._forget_copies()
             try:
                 with compat.freeing_at_once(self):
                     return bool(super().reset_prefix_cache(reset_running_requests, reset_connector))

@@ -33,6 +33,7 @@ class EngineOptions:
     max_num_seqs: int = 2
     blocks: int = 65
     max_model_len: int = 1024
+    max_num_batched_tokens: int | None = None
     codec: str = "none"
     # vLLM as it is, for comparison.
     stock: bool = False
@@ -46,6 +47,8 @@ class Answer:
     finished: bool = False
     # Tokens of the prompt that the prefix cache had.
     cached_tokens: int = 0
+    # vLLM's own, by index: texts, log-probabilities, parallel samples.
+    completions: dict[int, Any] = field(default_factory=dict)
 
 
 class Clock:
@@ -86,6 +89,7 @@ class Engine:
                 enforce_eager=True,
                 max_model_len=options.max_model_len,
                 max_num_seqs=options.max_num_seqs,
+                max_num_batched_tokens=options.max_num_batched_tokens,
                 num_gpu_blocks_override=options.blocks,
                 enable_prefix_caching=options.prefix_caching,
                 **({} if options.stock else ours),
@@ -107,7 +111,7 @@ class Engine:
         self._count += 1
         name = f"r{self._count}"
         extra = {JOB_XARG: job, HINT_XARG: hint} if job else {}
-        parameters = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, extra_args=extra, **sampling)
+        parameters = SamplingParams(**{"temperature": 0.0, "max_tokens": tokens, "ignore_eos": True, "extra_args": extra} | sampling)
         self.answers[name] = Answer()
         self.llm.llm_engine.add_request(name, {"prompt_token_ids": prompt}, parameters, priority=priority)
         return name
@@ -121,6 +125,7 @@ class Engine:
                 answer = self.answers[output.request_id]
                 answer.tokens = list(output.outputs[0].token_ids)
                 answer.finished = output.finished
+                answer.completions.update({completion.index: completion for completion in output.outputs})
                 answer.cached_tokens = output.num_cached_tokens or 0
 
     def run_until(self, done: Callable[[], bool], max_steps: int = 3000) -> None:
@@ -189,6 +194,10 @@ class Engine:
         self.set_codec({"none": "raw"}.get(self.options.codec, self.options.codec))
         self.poll()
         return self
+
+    def forget_names(self) -> None:
+        """The next request is the first one again."""
+        self._count = 0
 
     def close(self) -> None:
         self.core.shutdown()

@@ -7,7 +7,6 @@ import pytest
 from alise_engine import tiny_model
 from alise_engine.core_protocol import LimitsRow, RankRow
 from tests.engine.harness import Engine, EngineOptions
-from tests.engine.turmoil import endure
 
 pytestmark = pytest.mark.engine
 
@@ -122,8 +121,3 @@ def test_an_abort_right_after_a_preemption_leaves_nothing_behind(engine: Engine)
     engine.abort(name)
     engine.step(5)
     assert (engine.pool.used_bytes, engine.counters().free_device_blocks) == (0, free)
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_answers_do_not_notice_turmoil(engine: Engine, seed: int) -> None:
-    endure(engine, seed)

@@ -20,7 +20,6 @@ from alise_engine.core_protocol import (
 )
 from alise_engine.errors import PayloadError
 from tests.engine.harness import BLOCK_SIZE, HOST_BYTES, Engine, EngineOptions
-from tests.engine.turmoil import endure
 
 pytestmark = pytest.mark.engine
 
@@ -384,8 +383,3 @@ def test_a_copy_that_cannot_be_read_is_recomputed(engine: Engine, story: list[in
     engine.lift("story")
     engine.finish(name)
     assert engine.tokens(name) == story
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_answers_do_not_notice_turmoil(engine: Engine, seed: int) -> None:
-    endure(engine, seed)

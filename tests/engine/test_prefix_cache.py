@@ -7,7 +7,6 @@ import pytest
 from alise_engine import tiny_model
 from alise_engine.core_protocol import CODEC_AUTO, CODEC_INT8, CODEC_RAW, LimitsRow, RankRow
 from tests.engine.harness import BLOCK_SIZE, Engine, EngineOptions
-from tests.engine.turmoil import endure
 
 pytestmark = pytest.mark.engine
 
@@ -187,8 +186,3 @@ def test_two_prompts_with_one_beginning_preempt_each_other_and_stay_exact(engine
     engine.lift("one", "two")
     engine.finish(*names)
     assert [engine.tokens(name) for name in names] == [story, story]
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_answers_do_not_notice_turmoil(engine: Engine, seed: int) -> None:
-    endure(engine, seed)
