@@ -452,6 +452,17 @@ def use_priorities(scheduler: Scheduler, waiting: Any) -> None:
     scheduler.recompute_kv_load_failures = True
 
 
+def admitted_in(output: Any) -> list[str]:
+    """Requests that got their slot in this step, for the first time or again."""
+    return [*(new.req_id for new in output.scheduled_new_reqs), *output.scheduled_cached_reqs.resumed_req_ids]
+
+
+def context_tokens(output: Any) -> int:
+    """Tokens that the requests of this step will have computed when it is over."""
+    before = sum(new.num_computed_tokens for new in output.scheduled_new_reqs) + sum(output.scheduled_cached_reqs.num_computed_tokens)
+    return int(before + output.total_num_scheduled_tokens)
+
+
 def forget_last_step(scheduler: Scheduler, request_id: str) -> None:
     """A preempted request's next step must carry all of its tokens to the worker (model runner V1)."""
     scheduler.prev_step_scheduled_req_ids.discard(request_id)

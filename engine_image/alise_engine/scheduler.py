@@ -17,6 +17,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from vllm.logger import init_logger
@@ -64,6 +65,8 @@ CODEC_SETTINGS: Final = {"auto": CODEC_AUTO, "int8": CODEC_INT8, "none": CODEC_R
 
 Request = Any
 
+_PRIORITY: Final = attrgetter("priority")
+
 
 # To the type checker the base is vLLM's (which it does not read); at run time the scheduler comes in behind the mixin.
 if TYPE_CHECKING:
@@ -90,6 +93,8 @@ class AliseMixin(Base):
         self.tally: Counter[str] = Counter()
         self._fresh = False
         self._queues_stale = False
+        # Somebody who runs may be held: the plan has changed, or a held request was admitted.
+        self._holds_stale = False
         self._cause = Cause.MEMORY
         # (start, prefill tokens, decoding requests, context tokens) of steps whose output is still to come, oldest first.
         self._steps_in_flight: deque[tuple[float, int, int, int]] = deque()
@@ -121,7 +126,7 @@ class AliseMixin(Base):
         self._start_over_where_loads_failed(scheduler_output, model_runner_output)
         outputs = super().update_from_output(scheduler_output, model_runner_output)
         now = self.clock()
-        self.tracker.see_tokens(scheduler_output.num_scheduled_tokens, now)
+        self.tracker.see_tokens(scheduler_output.num_scheduled_tokens.keys(), now)
         start, prefill_tokens, decode_requests, context_tokens = self._steps_in_flight.popleft()
         if scheduler_output.num_scheduled_tokens:
             # A step that was scheduled while another ran started when that one ended.
@@ -140,7 +145,7 @@ class AliseMixin(Base):
                 self.plan = core_state.lift_holds(self.plan)
                 logger.info("alise: the plan has expired; requests run in order of arrival")
         if self._queues_stale:
-            self._queues_stale = False
+            self._queues_stale, self._holds_stale = False, True
             with compat.reordered_heaps(self):
                 for tracked in self.tracker.requests.values():
                     tracked.request.priority = self._priority(tracked.job_id, tracked.stamped_priority)
@@ -149,21 +154,25 @@ class AliseMixin(Base):
         if self._prefetcher is None:
             return
         self._prefetcher.keep_in_rank()
-        if self._fresh and self._ranked and compat.admits(self):
+        if self._fresh and self._ranked and self.connector.ledger.used_bytes() and compat.admits(self):
             self._prefetcher.start(self._ranked.best(CANDIDATES), self.plan, self._step_seconds, now)
 
     def _preempt_held(self) -> None:
-        for request in [request for request in self.running if self._is_held(request)]:
-            self._evict(request, Cause.HOLD)
+        if self._holds_stale:
+            self._holds_stale = False
+            for request in [request for request in self.running if self._is_held(request)]:
+                self._evict(request, Cause.HOLD)
         if self._prefetcher is not None:
             self._prefetcher.revoke([request.request_id for request in self._prefetcher.prefetched() if self._is_held(request)])
 
     def _preempt_by_rank(self) -> None:
         if not self._fresh or not self._ranked or not self.running or self.plan.limits.preempt_levels == 0:
             return
-        waiting = [request for request in self._ranked.best(CANDIDATES) if compat.can_be_admitted(request)]
         # Cheap, and true in most steps: the worst that runs is not bad enough for the best that waits.
-        worst = max(request.priority for request in self.running)
+        worst = max(map(_PRIORITY, self.running))
+        if not core_state.outranks(self._ranked.peek_request().priority, worst, self.plan.limits):
+            return
+        waiting = [request for request in self._ranked.best(CANDIDATES) if compat.can_be_admitted(request)]
         if not waiting or not core_state.outranks(waiting[0].priority, worst, self.plan.limits):
             return
         chosen = core_state.choose_preemptions(
@@ -214,10 +223,12 @@ class AliseMixin(Base):
             self.tracker.enter(request.request_id, PHASE_PREEMPTED, self.clock())
 
     def _note_admissions(self, output: Any, now: float) -> None:
-        for request in self.running:
-            tracked = self.tracker.requests[request.request_id]
+        for request_id in compat.admitted_in(output):
+            request, tracked = self.requests[request_id], self.tracker.requests[request_id]
             if tracked.phase == PHASE_RUNNING:
                 continue
+            # It may have waited for something else when its job was held.
+            self._holds_stale |= self._is_held(request)
             tracked.admitted_step = self.current_step
             if request.num_preemptions:
                 self._count_resume(tracked, output.num_scheduled_tokens[request.request_id])
@@ -234,14 +245,19 @@ class AliseMixin(Base):
         self.tally["exact_resumes"] += scheduled_tokens == 1
 
     def _note_step(self, output: Any, now: float) -> None:
-        prefill_tokens = decode_requests = context_tokens = 0
-        for request_id, tokens in output.num_scheduled_tokens.items():
-            computed = self.requests[request_id].num_computed_tokens
-            context_tokens += computed
-            if tokens > 1 or computed < self.requests[request_id].num_prompt_tokens:
+        scheduled = output.num_scheduled_tokens
+        context_tokens = compat.context_tokens(output)
+        # Whose prompt is being computed: who gets several tokens, or one and has said nothing yet.
+        prefilling = self.tracker.without_token(scheduled.keys())
+        if output.total_num_scheduled_tokens > len(scheduled):
+            prefilling |= {request_id for request_id, tokens in scheduled.items() if tokens > 1}
+        prefill_tokens = decode_requests = 0
+        for request_id in prefilling:
+            request, tokens = self.requests[request_id], scheduled[request_id]
+            if tokens > 1 or request.num_computed_tokens < request.num_prompt_tokens:
                 prefill_tokens += tokens
-            else:
-                decode_requests += 1
+                decode_requests -= 1
+        decode_requests += len(scheduled)
         self._steps_in_flight.append((now, prefill_tokens, decode_requests, context_tokens))
 
     def _all_is_held(self) -> bool:

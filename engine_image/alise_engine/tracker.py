@@ -5,8 +5,8 @@ endings and steps are forgotten, and the rows of live requests are made when the
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Set
+from dataclasses import dataclass
 from typing import Any, Final
 
 from .core_protocol import (
@@ -27,6 +27,7 @@ from .core_protocol import (
 FINISHED_KEPT: Final = 4096
 
 Request = Any
+_Columns = tuple[str, int, int, int, int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,8 @@ class Tracked:
     # Tokens whose KV was on the device when it was last preempted.
     preempted_tokens: int = 0
     ttft_seconds: float | None = None
-    # What the last poll said of it; None: not named yet.
-    reported: RequestRow | None = None
+    # What the last poll said of it, as `_columns` gives it; None: not named yet.
+    reported: _Columns | None = None
 
 
 class Tracker:
@@ -78,20 +79,24 @@ class Tracker:
         tracked = self.requests[request_id]
         tracked.phase, tracked.phase_seconds = phase, now_seconds
 
-    def see_tokens(self, request_ids: Iterable[str], now_seconds: float) -> None:
+    def see_tokens(self, request_ids: Set[str], now_seconds: float) -> None:
         """After a step: which of its requests have their first token."""
-        for request_id in self._without_token.intersection(request_ids):
+        for request_id in self.without_token(request_ids):
             tracked = self.requests[request_id]
             if tracked.request.num_output_tokens:
                 tracked.ttft_seconds = now_seconds - tracked.arrived_seconds
                 self._without_token.discard(request_id)
+
+    def without_token(self, request_ids: Set[str]) -> Set[str]:
+        """Which of these have not said anything yet, as far as the last `see_tokens` knows. Takes as long as the smaller set is large."""
+        return request_ids & self._without_token
 
     def step(self, row: StepRow) -> None:
         self._steps.append(row)
 
     def finish(self, request_id: str, reason: str, now_seconds: float) -> str | None:
         """Forgets a request. Returns its job's id when that was the job's last one."""
-        self.see_tokens((request_id,), now_seconds)
+        self.see_tokens({request_id}, now_seconds)
         tracked = self.requests.pop(request_id)
         self._without_token.discard(request_id)
         request = tracked.request
@@ -119,48 +124,46 @@ class Tracker:
         """Everything, and the start of the next deltas."""
         self._finished.clear()
         self._steps.clear()
-        rows = tuple(self._row(tracked, host, now_seconds) for tracked in self.requests.values())
-        for tracked, row in zip(self.requests.values(), rows, strict=True):
-            tracked.reported = row
-        return SnapshotAnswer(shape, rows, counters)
+        rows = []
+        for tracked in self.requests.values():
+            tracked.reported = _columns(tracked, host(tracked.request.request_id))
+            rows.append(_row(tracked, tracked.reported, tracked.hint, now_seconds))
+        return SnapshotAnswer(shape, tuple(rows), counters)
 
     def poll(self, counters: Counters, host: Callable[[str], HostCopy], now_seconds: float) -> PollAnswer:
         """What changed since the last poll or snapshot; ages alone are no change."""
         rows = []
         for tracked in self.requests.values():
-            row, before = self._row(tracked, host, now_seconds), tracked.reported
-            if before is None:
-                rows.append(row)
-            elif replace(row, age_ms=before.age_ms, phase_ms=before.phase_ms, hint=before.hint) != before:
-                rows.append(replace(row, hint=""))
-            else:
-                continue
-            tracked.reported = row
+            columns, before = _columns(tracked, host(tracked.request.request_id)), tracked.reported
+            # A row is made only for what changed: a thousand requests are polled every 20 ms.
+            if columns != before:
+                rows.append(_row(tracked, columns, tracked.hint if before is None else "", now_seconds))
+                tracked.reported = columns
         answer = PollAnswer(tuple(rows), tuple(self._finished), tuple(self._steps), counters)
         self._finished.clear()
         self._steps.clear()
         return answer
 
-    @staticmethod
-    def _row(tracked: Tracked, host: Callable[[str], HostCopy], now_seconds: float) -> RequestRow:
-        request = tracked.request
-        copy = host(request.request_id)
-        return RequestRow(
-            request_id=request.request_id,
-            job_id=tracked.job_id,
-            phase=tracked.phase,
-            prompt_tokens=request.num_prompt_tokens,
-            generated_tokens=request.num_output_tokens,
-            device_tokens=request.num_computed_tokens if tracked.phase in (PHASE_RUNNING, PHASE_RESTORING) else 0,
-            host_tokens=copy.tokens,
-            host_bytes=copy.bytes,
-            max_tokens=request.max_tokens,
-            preemptions=request.num_preemptions,
-            priority=request.priority,
-            age_ms=_ms(now_seconds - tracked.arrived_seconds),
-            phase_ms=_ms(now_seconds - tracked.phase_seconds),
-            hint=tracked.hint,
-        )
+
+def _columns(tracked: Tracked, copy: HostCopy) -> _Columns:
+    """A row's columns from `phase` to `priority`: those whose change is worth telling."""
+    request, phase = tracked.request, tracked.phase
+    return (
+        phase,
+        request.num_prompt_tokens,
+        request.num_output_tokens,
+        request.num_computed_tokens if phase in (PHASE_RUNNING, PHASE_RESTORING) else 0,
+        copy.tokens,
+        copy.bytes,
+        request.max_tokens,
+        request.num_preemptions,
+        request.priority,
+    )
+
+
+def _row(tracked: Tracked, columns: _Columns, hint: str, now_seconds: float) -> RequestRow:
+    age, in_phase = _ms(now_seconds - tracked.arrived_seconds), _ms(now_seconds - tracked.phase_seconds)
+    return RequestRow(tracked.request.request_id, tracked.job_id, *columns, age, in_phase, hint)
 
 
 def _ms(seconds: float) -> int:

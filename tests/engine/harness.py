@@ -35,6 +35,8 @@ class EngineOptions:
     max_model_len: int = 1024
     max_num_batched_tokens: int | None = None
     codec: str = "none"
+    block_size: int = BLOCK_SIZE
+    dtype: str = "float32"
     # vLLM as it is, for comparison.
     stock: bool = False
 
@@ -84,8 +86,8 @@ class Engine:
         with _in_this_process():
             self.llm: Any = LLM(
                 model=str(model),
-                dtype="float32",
-                block_size=BLOCK_SIZE,
+                dtype=options.dtype,
+                block_size=options.block_size,
                 enforce_eager=True,
                 max_model_len=options.max_model_len,
                 max_num_seqs=options.max_num_seqs,

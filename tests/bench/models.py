@@ -1,0 +1,89 @@
+"""Models of the benchmarks, made once and kept in $ALISE_CACHE/models: one that was really trained, and one of a realistic KV cache."""
+
+import os
+import shutil
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+SEED: Final = 7
+CONTEXT: Final = 768
+# What the trained model has never seen.
+HELD_OUT: Final = ("argparse.py", "datetime.py", "heapq.py", "statistics.py", "textwrap.py", "tarfile.py")
+
+
+def trained(steps: int) -> Path:
+    """A byte-level Llama of 2.6 million parameters and head_dim 128, trained for so many steps on Python's standard library."""
+    return _kept(f"trained-{CONTEXT}-{steps}", lambda out: _train(out, steps))
+
+
+def wide() -> Path:
+    """A random bf16 Llama of 25 million parameters: 8 layers, 2 KV heads of 128 channels, 8 KiB of KV per token. Its text is noise."""
+    return _kept("wide-25m", _write_wide)
+
+
+def text(held_out: bool) -> bytes:
+    """The standard library's sources, or the files of it that are left out for testing."""
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    files = sorted(path for path in folder.glob("*.py") if (path.name in HELD_OUT) == held_out)
+    return b"\n\n".join(path.read_bytes() for path in files)
+
+
+def _kept(name: str, write: Callable[[Path], None]) -> Path:
+    cache = Path(os.environ.get("ALISE_CACHE", "~/.cache/alise")).expanduser() / "models"
+    if not (cache / name).exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        # Written aside and moved, so that a run that was stopped leaves nothing half made.
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            write(Path(folder) / name)
+            shutil.move(Path(folder) / name, cache / name)
+    return cache / name
+
+
+def _config(**sizes: int) -> Any:
+    from transformers import LlamaConfig
+
+    from alise_engine import tiny_model
+
+    return LlamaConfig(
+        vocab_size=tiny_model.VOCABULARY, max_position_embeddings=8192, bos_token_id=256, eos_token_id=tiny_model.EOS_ID, **sizes
+    )
+
+
+def _train(out: Path, steps: int) -> None:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    torch.manual_seed(SEED)
+    sizes = {"num_hidden_layers": 3, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 128}
+    model: Any = LlamaForCausalLM(_config(hidden_size=256, intermediate_size=640, **sizes))
+    data = torch.frombuffer(bytearray(text(held_out=False)), dtype=torch.uint8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps, pct_start=0.1)
+    for _ in range(steps):
+        starts = torch.randint(len(data) - CONTEXT, (4,)).tolist()
+        batch = torch.stack([data[start : start + CONTEXT] for start in starts]).long()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model(input_ids=batch, labels=batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    model.save_pretrained(out)
+
+
+def _write_wide(out: Path) -> None:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    from alise_engine import tiny_model
+
+    torch.manual_seed(SEED)
+    # The tokenizer, of which only the vocabulary's size matters here; then its own configuration and weights.
+    tiny_model.write_model(out)
+    sizes = {"num_hidden_layers": 8, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 128}
+    model: Any = LlamaForCausalLM(_config(hidden_size=512, intermediate_size=1408, **sizes))
+    model.to(torch.bfloat16).save_pretrained(out)
