@@ -68,6 +68,13 @@ class Settings(BaseModel):
     host_memory: Annotated[int, BeforeValidator(quantity_bytes)] = Field(0, ge=0, description="KV bytes on the host; 0: the engine's.")
     int8_ewt_ms: int = Field(2000, ge=0, description="auto: raw below this expected wait, INT8 from it on.")
     int8_host_fraction: float = Field(0.5, ge=0, le=1, description="auto: raw below this use of the host store, INT8 from it on.")
+    predictor: Literal["learned", "buckets"] = Field(
+        "learned", description="How lengths are predicted: a model that learns, or quantiles of similar requests."
+    )
+    encoder: str = Field("", description="Folder of the sentence encoder (encoder.onnx, vocab.txt). Empty: features only.")
+    encode_ms: float = Field(15.0, gt=0, le=1000, description="An admission waits this long for its prompt's embedding.")
+    history_dir: str = Field("", description="Folder of the history of finished requests. Empty: in memory, lost with the process.")
+    history_dsn: str = Field("", repr=False, description="PostgreSQL with pgvector that replicas share. Empty: not shared.")
     http_host: str = Field("0.0.0.0", min_length=1, description="Address of /metrics, /healthz and /statusz.")
     http_port: int = Field(SCHEDULER_HTTP_PORT, ge=0, le=65535, description="Their port; 0 picks a free one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")

@@ -16,6 +16,8 @@ _WAITS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 ADMIT_OUTCOMES: Final = ("admitted", "overloaded", "wait_too_long", "draining", "invalid", "version", "inbox_full", "gave_up")
 APPLY_FAILURES: Final = ("unavailable", "session")
 ENDINGS: Final = ("stop", "length", "abort", "error")
+TRAININGS: Final = ("trained", "failed")
+ENCODINGS: Final = ("encoded", "late", "busy", "failed")
 COST_TERMS: Final = ("step", "prefill_token", "decode_request", "context_token")
 
 
@@ -62,6 +64,17 @@ class Metrics:
         self.cost_seconds = Gauge("alise_scheduler_step_model_seconds", "Fitted coefficients of a step", ["term"], registry=registry)
         self.cost_error = Gauge("alise_scheduler_step_model_error_ratio", "Smoothed relative error of predicted steps", registry=registry)
         self.cost_samples = Gauge("alise_scheduler_step_model_samples", "Steps the model learned from", registry=registry)
+        self.head_version = Gauge("alise_scheduler_head_version", "Version of the learned head in use; 0: none yet", registry=registry)
+        self.head_rows = Gauge("alise_scheduler_head_rows", "Finished requests the head in use learned from", registry=registry)
+        self.trainings = Counter("alise_scheduler_trainings_total", "Trainings of the head", ["outcome"], registry=registry)
+        self.rollbacks = Gauge("alise_scheduler_head_rollbacks", "New heads that were worse and went, since the start", registry=registry)
+        self.encoder_ready = Gauge("alise_scheduler_encoder_ready", "1: prompts are embedded; 0: features only", registry=registry)
+        self.encodings = Counter("alise_scheduler_encodings_total", "Prompts to embed by outcome", ["outcome"], registry=registry)
+        self.history_up = Gauge("alise_scheduler_history_up", "A store of the history works", ["store"], registry=registry)
+        self.history_dropped = Gauge(
+            "alise_scheduler_history_dropped", "Finished requests a store was down for too long to take", ["store"], registry=registry
+        )
+        self.history_recovered = Gauge("alise_scheduler_history_recovered", "1: a bad history file was moved aside", registry=registry)
         # Series exist from the start, so that a rate over them is never missing its first increment.
         for outcome in ADMIT_OUTCOMES:
             self.admits.labels(outcome)
@@ -71,5 +84,9 @@ class Metrics:
             self.ended.labels(ending)
         for kind in ("predicted", "real"):
             self.tokens.labels(kind)
+        for outcome in TRAININGS:
+            self.trainings.labels(outcome)
+        for outcome in ENCODINGS:
+            self.encodings.labels(outcome)
         for phase in Phase:
             self.jobs.labels(phase.name.lower())

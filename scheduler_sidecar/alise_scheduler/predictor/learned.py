@@ -7,7 +7,7 @@ what ended since, the old one comes back.
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,8 +92,12 @@ class LearnedPredictor:
         self._before: Equipped | None = None
         self._losses = (0.0, 0.0)
         self._on_trial = 0
-        self._trained_at = 0
         self._train_at = FIRST_TRAINING
+
+    @property
+    def head_rows(self) -> int:
+        """What the head in use was trained on."""
+        return self._serving.head.rows if self._serving else 0
 
     @property
     def version(self) -> int:
@@ -146,9 +150,13 @@ class LearnedPredictor:
     def newest(self, rows: int = MAX_ROWS) -> tuple[History, int]:
         """What to train on, and the number of the last sample in it. The next training is put off until more has come."""
         added = self.recent.added
-        self._trained_at = added
         self._train_at = added + min(MAX_BETWEEN, max(MIN_BETWEEN, round(added * _GROWTH)))
         return self.recent.newest(rows), added
+
+    def restore(self, equipped: Equipped) -> None:
+        """Uses a stored head, whose index holds all samples there are."""
+        self._serving = equipped
+        self._train_at = max(self._train_at, self.recent.added + MAX_BETWEEN)
 
     def install(self, equipped: Equipped, seen: int) -> None:
         """Uses a new head; what came after sample `seen` is added to its index."""
@@ -190,9 +198,3 @@ def pinball(log_quantiles: Row, log_tokens: float) -> float:
 
 def _groups(detail: Detail) -> tuple[Group, ...]:
     return ((detail.model,),) if not detail.klass else ((detail.model,), (detail.model, detail.klass))
-
-
-def replay(samples: Sequence[Sample], into: LearnedPredictor) -> None:
-    """Takes in a stored history, oldest first."""
-    for sample in samples:
-        into.take(sample)

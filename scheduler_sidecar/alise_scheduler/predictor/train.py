@@ -7,7 +7,9 @@ Answers that were cut are at least so long: they are given the middle of what re
 kernel expects of this very request.
 """
 
+import contextlib
 import io
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any, Final
@@ -176,7 +178,15 @@ def _error_table(errors: NDArray[Any], bins: NDArray[Any]) -> Rows:
     return table
 
 
+def _step_back() -> None:
+    """Lowest priority, and the first to go when memory runs out: training can be done again."""
+    os.nice(19)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")
+
+
 def main() -> None:
+    _step_back()
     history = read_history(sys.stdin.buffer.read())
     version = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     sys.stdout.buffer.write(train(history, version).to_bytes())

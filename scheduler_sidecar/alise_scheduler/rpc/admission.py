@@ -5,13 +5,16 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 import grpc
+import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import SERVICE_NAME as HEALTH_SERVICE
 from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]
 from grpc_reflection.v1alpha import reflection
+from numpy.typing import NDArray
 
 from alise_contract.names import CONTRACT_VERSION, MAX_PROMPT_BYTES
 from alise_contract.v1 import admission_pb2 as pb
@@ -41,6 +44,12 @@ _CODES: Final[Mapping[type[Exception], grpc.StatusCode]] = {
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Admission"].full_name
 
 Admit = Callable[[Ask], Awaitable[Admitted | Rejected]]
+Encode = Callable[[str], Awaitable[NDArray[np.float32] | None]]
+
+
+async def no_encoder(text: str) -> NDArray[np.float32] | None:
+    """Nothing is known of what a prompt means."""
+    return None
 
 
 def to_ask(message: pb.AdmitRequest) -> Ask:
@@ -60,6 +69,8 @@ def to_ask(message: pb.AdmitRequest) -> Ask:
             structured=message.structured,
             tenant=message.tenant,
             conversation=message.conversation,
+            model=message.model,
+            objective=message.objective,
         ),
         samples=min(max(message.n, 1), _MAX_SAMPLES),
         objective=message.objective,
@@ -79,8 +90,9 @@ def to_response(answer: Admitted | Rejected) -> pb.AdmitResponse:
 class AdmissionService(AdmissionServicer):
     """Answers Admit and AdmitBatch out of the dispatcher."""
 
-    def __init__(self, admit: Admit, metrics: Metrics) -> None:
+    def __init__(self, admit: Admit, metrics: Metrics, encode: Encode = no_encoder) -> None:
         self._admit = admit
+        self._encode = encode
         self._metrics = metrics
 
     async def Admit(self, request: pb.AdmitRequest, context: "grpc.aio.ServicerContext[Any, Any]") -> pb.AdmitResponse:
@@ -109,6 +121,9 @@ class AdmissionService(AdmissionServicer):
         outcome = "invalid"
         try:
             ask = to_ask(request)
+            embedding = await self._encode(ask.question.prompt)
+            if embedding is not None:
+                ask = replace(ask, question=replace(ask.question, embedding=embedding))
             answer = await self._admit(ask)
             outcome = "admitted" if isinstance(answer, Admitted) else answer.reason.value
         except ContractError:

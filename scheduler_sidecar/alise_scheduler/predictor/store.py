@@ -1,0 +1,258 @@
+"""Where finished requests are kept over restarts: a Protocol, and SQLite in a folder of the pod. Numbers, vectors, salted hashes; no text.
+
+SQLite writes ahead (WAL) and does not wait for the disk at every commit: killing the process loses what was not committed yet and never
+the file; a power cut may lose the last commits. A file that cannot be read is moved aside and a new one begun.
+"""
+
+import contextlib
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+
+from ..errors import HistoryError
+from .detail import EMBEDDING, NUMBERS, Row
+from .head import LAYOUT
+from .recent import Sample
+
+FILE: Final = "history.sqlite3"
+MAX_ROWS: Final = 100_000
+MAX_AGE_SECONDS: Final = 30 * 24 * 3600.0
+KEPT_HEADS: Final = 2
+SALT_BYTES: Final = 16
+_BUSY_SECONDS: Final = 2.0
+_PRUNE_EVERY: Final = 2000
+_COLUMNS: Final = "log_tokens, ended, root, model, now, previous, numbers, embedding"
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS requests (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, log_tokens REAL NOT NULL, ended INTEGER NOT NULL, root INTEGER NOT NULL,
+  model INTEGER NOT NULL, now INTEGER NOT NULL, previous INTEGER NOT NULL, numbers BLOB NOT NULL, embedding BLOB
+);
+CREATE TABLE IF NOT EXISTS heads (version INTEGER PRIMARY KEY, at REAL NOT NULL, data BLOB NOT NULL);
+"""
+
+
+class HistoryStore(Protocol):
+    """A place for finished requests. Used by one thread; every call may raise HistoryError and may be tried again then."""
+
+    @property
+    def salt(self) -> bytes:
+        """What hashes in here are keyed with."""
+
+    def load(self, rows: int) -> list[Sample]:
+        """The newest rows, oldest first."""
+
+    def append(self, samples: Sequence[Sample]) -> None:
+        """Adds rows, all or none; forgets what is too old or too many."""
+
+    def load_head(self) -> bytes | None:
+        """The newest head."""
+
+    def note(self, key: str) -> str | None:
+        """A small fact that was kept."""
+
+    def save_note(self, key: str, value: str) -> None:
+        """Keeps one."""
+
+    def save_head(self, version: int, data: bytes) -> None:
+        """Keeps a head; older ones go."""
+
+    def close(self) -> None:
+        """Gives everything back. Never raises."""
+
+
+def pack_vector(vector: Row | None) -> bytes | None:
+    """A vector of length 1 as signed bytes; its length is put right when it is read."""
+    if vector is None:
+        return None
+    top = float(np.abs(vector).max())
+    return np.round(vector * (127.0 / top)).astype(np.int8).tobytes() if top > 0 else None
+
+
+def unpack_vector(data: bytes | None) -> Row | None:
+    """The vector that was packed, within 1%; None for None. Raises HistoryError when it has another dimension."""
+    if data is None:
+        return None
+    if len(data) != EMBEDDING:
+        raise HistoryError(f"a stored embedding has {len(data)} dimensions; this encoder makes {EMBEDDING}")
+    vector = np.frombuffer(data, np.int8).astype(np.float32)
+    unit: Row = vector / max(float(np.linalg.norm(vector)), 1e-6)
+    return unit
+
+
+def pack_numbers(numbers: Row) -> bytes:
+    return numbers.astype(np.float16).tobytes()
+
+
+def unpack_numbers(data: bytes) -> Row:
+    """Raises HistoryError when there are not NUMBERS of them."""
+    if len(data) != 2 * NUMBERS:
+        raise HistoryError(f"a stored request has {len(data) // 2} numbers; {NUMBERS} are expected")
+    return np.frombuffer(data, np.float16).astype(np.float32)
+
+
+def signed(value: int) -> int:
+    """A 64-bit hash as databases have it."""
+    return value - 2**64 if value >= 2**63 else value
+
+
+def unsigned(value: int) -> int:
+    return value % 2**64
+
+
+class SqliteStore:
+    """A `HistoryStore` in `folder`."""
+
+    def __init__(self, folder: Path, max_rows: int = MAX_ROWS, max_age_seconds: float = MAX_AGE_SECONDS) -> None:
+        """Opens or makes it. Raises HistoryError when the folder cannot be written; `recovered` says whether a bad file was moved aside."""
+        self._path = folder / FILE
+        self._max_rows, self._max_age_seconds = max_rows, max_age_seconds
+        self._since_pruned = 0
+        self.recovered = False
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._connection, self._salt = _open(self._path)
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError) and not _is_broken(error):
+                    raise
+                _move_aside(self._path)
+                self.recovered = True
+                self._connection, self._salt = _open(self._path)
+        except (OSError, sqlite3.Error) as error:
+            raise HistoryError(f"the history in {folder} cannot be used: {error}; mount a writable folder there") from error
+
+    @property
+    def salt(self) -> bytes:
+        return self._salt
+
+    def load(self, rows: int) -> list[Sample]:
+        try:
+            found = self._connection.execute(f"SELECT {_COLUMNS} FROM requests ORDER BY id DESC LIMIT ?", (rows,)).fetchall()
+        except sqlite3.Error as error:
+            raise HistoryError(f"{self._path} cannot be read: {error}") from error
+        found.reverse()
+        return [
+            Sample(
+                unpack_numbers(numbers), unpack_vector(embedding), log_tokens, bool(ended), unsigned(root), unsigned(model), unsigned(now),
+                unsigned(previous),
+            )
+            for log_tokens, ended, root, model, now, previous, numbers, embedding in found
+        ]  # fmt: skip
+
+    def append(self, samples: Sequence[Sample]) -> None:
+        at = time.time()
+        values = [
+            (
+                at, s.log_tokens, s.ended, signed(s.root), signed(s.model), signed(s.now), signed(s.previous), pack_numbers(s.numbers),
+                pack_vector(s.embedding),
+            )
+            for s in samples
+        ]  # fmt: skip
+        try:
+            with self._connection:
+                self._connection.executemany(
+                    f"INSERT INTO requests (at, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    values,
+                )
+                self._since_pruned += len(values)
+                if self._since_pruned >= min(_PRUNE_EVERY, self._max_rows // 10 + 1):
+                    self._since_pruned = 0
+                    self._prune(at)
+        except sqlite3.Error as error:
+            raise HistoryError(f"{self._path} cannot be written: {error}") from error
+
+    def _prune(self, at: float) -> None:
+        self._connection.execute("DELETE FROM requests WHERE id <= (SELECT max(id) FROM requests) - ?", (self._max_rows,))
+        # Ids grow with time, so that old rows are a prefix.
+        self._connection.execute(
+            "DELETE FROM requests WHERE id < coalesce((SELECT min(id) FROM requests WHERE at >= ?), 0)", (at - self._max_age_seconds,)
+        )
+
+    def count(self) -> int:
+        """Rows in it."""
+        return int(self._connection.execute("SELECT count(*) FROM requests").fetchone()[0])
+
+    def load_head(self) -> bytes | None:
+        try:
+            row = self._connection.execute("SELECT data FROM heads ORDER BY version DESC LIMIT 1").fetchone()
+        except sqlite3.Error as error:
+            raise HistoryError(f"{self._path} cannot be read: {error}") from error
+        return bytes(row[0]) if row else None
+
+    def save_head(self, version: int, data: bytes) -> None:
+        try:
+            with self._connection:
+                self._connection.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?)", (version, time.time(), data))
+                self._connection.execute("DELETE FROM heads WHERE version <= ? OR version > ?", (version - KEPT_HEADS, version))
+        except sqlite3.Error as error:
+            raise HistoryError(f"{self._path} cannot be written: {error}") from error
+
+    def note(self, key: str) -> str | None:
+        try:
+            row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (f"note.{key}",)).fetchone()
+        except sqlite3.Error as error:
+            raise HistoryError(f"{self._path} cannot be read: {error}") from error
+        return bytes(row[0]).decode() if row else None
+
+    def save_note(self, key: str, value: str) -> None:
+        try:
+            with self._connection:
+                self._connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"note.{key}", value.encode()))
+        except sqlite3.Error as error:
+            raise HistoryError(f"{self._path} cannot be written: {error}") from error
+
+    def adopt_salt(self, salt: bytes) -> None:
+        """Hashes from now on are keyed with this one."""
+        try:
+            with self._connection:
+                self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('salt', ?)", (salt,))
+        except sqlite3.Error as error:
+            raise HistoryError(f"{self._path} cannot be written: {error}") from error
+        self._salt = salt
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+
+
+def _open(path: Path) -> tuple[sqlite3.Connection, bytes]:
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA journal_size_limit=16777216")
+        if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("the database is malformed")
+        with connection:
+            connection.executescript(_SCHEMA)
+            connection.execute("INSERT OR IGNORE INTO meta VALUES ('salt', ?)", (secrets.token_bytes(SALT_BYTES),))
+            layout = connection.execute("SELECT value FROM meta WHERE key = 'layout'").fetchone()
+            wanted = f"{LAYOUT}/{NUMBERS}/{EMBEDDING}".encode()
+            if layout is None or bytes(layout[0]) != wanted:
+                # Columns of another meaning teach nothing.
+                connection.execute("DELETE FROM requests")
+                connection.execute("DELETE FROM heads")
+                connection.execute("INSERT OR REPLACE INTO meta VALUES ('layout', ?)", (wanted,))
+        salt = bytes(connection.execute("SELECT value FROM meta WHERE key = 'salt'").fetchone()[0])
+    except BaseException:
+        connection.close()
+        raise
+    return connection, salt
+
+
+def _is_broken(error: sqlite3.Error) -> bool:
+    return "malformed" in str(error) or "not a database" in str(error)
+
+
+def _move_aside(path: Path) -> None:
+    """Keeps the newest bad file only: it is for people to look at."""
+    os.replace(path, path.with_suffix(".corrupt"))
+    for ending in ("-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
