@@ -59,7 +59,11 @@ IMAGES = {
     image.name: image
     for image in (
         Image("operator", "operator/Dockerfile", ("operator/requirements.lock", "operator/alise_operator")),
-        Image("scheduler", "scheduler_sidecar/Dockerfile", ("scheduler_sidecar/requirements.lock", "scheduler_sidecar/alise_scheduler")),
+        Image(
+            "scheduler",
+            "scheduler_sidecar/Dockerfile",
+            tuple(f"scheduler_sidecar/{name}" for name in ("requirements.lock", "encoder.lock", "export_encoder.py", "alise_scheduler")),
+        ),
         Image(
             "engine-cpu",
             "engine_image/Dockerfile",

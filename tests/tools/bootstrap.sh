@@ -27,10 +27,11 @@ if [ -z "$python" ]; then
   done
 fi
 if [ -z "$python" ]; then apt_get python3 python3-venv; python=python3; fi
-# libnuma1: vLLM's CPU kernels do not load without it. A compiler and Python's headers: torch.compile and small helpers want them.
+# libgomp1: LightGBM does not load without it. libnuma1: vLLM's CPU kernels do not load without it. A compiler and Python's headers: torch.compile and small helpers want them.
 missing=()
 "$python" -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 ldconfig -p 2>/dev/null | grep -q libnuma.so.1 || missing+=(libnuma1)
+ldconfig -p 2>/dev/null | grep -q libgomp.so.1 || missing+=(libgomp1)
 [ "${#missing[@]}" = 0 ] || apt_get "${missing[@]}"
 
 if [ ! -x .venv/bin/python ]; then say "virtual environment with $("$python" --version)"; "$python" -m venv .venv; fi

