@@ -19,6 +19,7 @@ SUITES = {
     "operator": "tests.bench.operator",
     "predictor": "tests.bench.predictor",
     "serving": "tests.bench.serving",
+    "soak": "tests.bench.soak",
 }
 
 

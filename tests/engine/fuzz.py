@@ -92,7 +92,8 @@ class Outcome:
 
 def questions(engine: Engine, seed: int, count: int) -> list[Question]:
     """So many questions with the engine's undisturbed answers, prompts of 1 to LONGEST_PROMPT tokens."""
-    chance, found = random.Random(seed), []
+    chance = random.Random(seed)
+    found: list[Question] = []
     lengths = list(LENGTHS)
     while len(found) < count:
         length = lengths[0] if lengths else round(LONGEST_PROMPT ** chance.random())

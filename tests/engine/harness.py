@@ -34,6 +34,7 @@ class EngineOptions:
     blocks: int = 65
     max_model_len: int = 1024
     max_num_batched_tokens: int | None = None
+    tensor_parallel_size: int = 1
     codec: str = "none"
     block_size: int = BLOCK_SIZE
     dtype: str = "float32"
@@ -92,6 +93,7 @@ class Engine:
                 max_model_len=options.max_model_len,
                 max_num_seqs=options.max_num_seqs,
                 max_num_batched_tokens=options.max_num_batched_tokens,
+                tensor_parallel_size=options.tensor_parallel_size,
                 num_gpu_blocks_override=options.blocks,
                 enable_prefix_caching=options.prefix_caching,
                 **({} if options.stock else ours),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from alise_contract.names import PLAN_EXPIRES_SECONDS, pack_priority, unpack_priority
 from alise_engine import core_state
 from alise_engine.core_protocol import CODEC_AUTO, CODEC_INT8, CODEC_RAW, LimitsRow, RankRow
-from alise_engine.core_state import EMPTY_PLAN, Running, Waiting, choose_codec, choose_preemptions
+from alise_engine.core_state import EMPTY_PLAN, Pace, Parked, Running, Waiting, choose_codec, choose_preemptions, choose_prefetches
 
 LIMITS = LimitsRow(preempt_levels=1, min_quantum_steps=4)
 
@@ -165,3 +165,57 @@ def test_a_request_is_sorted_by(known: RankRow | None, fresh: bool, priority: in
 def test_the_codec_of_the_next_save(codec: str, ewt_ms: int, used: int, expected: str) -> None:
     limits = LimitsRow(int8_ewt_ms=1000, int8_host_fraction=0.5)
     assert choose_codec(codec, ewt_ms, used, 100, limits) == expected
+
+
+PACE = Pace(blocks_per_step=2, step_seconds=0.05)
+
+
+def parked(name: str, level: int = 0, needs: int = 4, host: int = 4, ewt_ms: int = 0, prefetched: bool = False) -> Parked:
+    return Parked(name, pack_priority(level, 0), needs, host, ewt_ms, prefetched)
+
+
+@pytest.mark.parametrize(
+    ("waits", "spare", "limits", "expected"),
+    [
+        pytest.param([parked("a", ewt_ms=10**6)], 4, LIMITS, ("a",), id="the next one is brought back however long it waits"),
+        pytest.param([parked("a")], 3, LIMITS, (), id="nobody for whom there are too few blocks"),
+        pytest.param([parked("a"), parked("b", ewt_ms=600)], 8, LIMITS, ("a", "b"), id="a turn within the transfer and the margin"),
+        pytest.param([parked("a"), parked("b", ewt_ms=601)], 8, LIMITS, ("a",), id="not yet, when the turn is farther than that"),
+        pytest.param([parked("new", host=0), parked("b")], 7, LIMITS, (), id="the blocks of a better arrival are left to it"),
+        pytest.param([parked("new", host=0), parked("b")], 8, LIMITS, ("b",), id="past a better arrival, when there are blocks for both"),
+        pytest.param([parked("big", needs=9), parked("b")], 8, LIMITS, (), id="nobody is served past one that does not fit"),
+        pytest.param([parked("a", prefetched=True), parked("b")], 4, LIMITS, ("b",), id="whoever is prefetched already costs nothing more"),
+        pytest.param([parked("a"), parked("b", 1, prefetched=True)], 0, LIMITS, ("a",), id="what a worse one has reserved is spare"),
+        pytest.param([parked("a"), parked("b", prefetched=True)], 0, LIMITS, (), id="blocks reserved for an equal one do not"),
+        pytest.param([parked("a"), parked("b", 9, prefetched=True)], 0, LimitsRow(0, 4), (), id="nor does any while rank preempts nobody"),
+        pytest.param(
+            [parked("a"), parked("b"), parked("c", 1, prefetched=True)], 4, LIMITS, ("a", "b"), id="reserved blocks are counted once"
+        ),
+        pytest.param(
+            [parked("a"), parked("b"), parked("c", 1, prefetched=True)], 0, LIMITS, ("a",), id="reserved blocks are not counted twice"
+        ),
+    ],
+)
+def test_prefetches(waits: list[Parked], spare: int, limits: LimitsRow, expected: tuple[str, ...]) -> None:
+    assert choose_prefetches(waits, spare, PACE, limits) == expected
+
+
+some_parked = st.lists(st.tuples(levels, st.integers(1, 9), st.integers(0, 5), st.integers(0, 2000), st.booleans()), max_size=8)
+
+
+@given(some_parked, st.integers(0, 30), st.integers(0, 3))
+def test_a_prefetch_takes_nothing_that_a_better_one_needs(
+    rows: list[tuple[int, int, int, int, bool]], spare: int, preempt_levels: int
+) -> None:
+    waits = [parked(f"p{i}", *row) for i, row in enumerate(sorted(rows, key=lambda row: row[0]))]
+    limits = LimitsRow(preempt_levels, 0)
+    chosen = choose_prefetches(waits, spare, PACE, limits)
+    by_name = {row.request_id: row for row in waits}
+    assert len(set(chosen)) == len(chosen)
+    assert all(by_name[name].host_blocks and not by_name[name].prefetched for name in chosen)
+    for name in chosen:
+        # With every better one that waits for blocks counted, what it takes is spare or reserved for worse ones.
+        place = waits.index(by_name[name])
+        taken = sum(row.needs_blocks for row in waits[: place + 1] if not row.prefetched)
+        worse = sum(row.needs_blocks for row in waits if row.prefetched and row.priority > by_name[name].priority)
+        assert taken <= spare + worse

@@ -27,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model.write_model(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="module", params=OPTIONS, ids=OPTIONS)
+@pytest.fixture(scope="module", params=list(OPTIONS), ids=list(OPTIONS))
 def engine(request: pytest.FixtureRequest, model: Path) -> Iterator[Engine]:
     engine = Engine(model, OPTIONS[request.param])
     yield engine
