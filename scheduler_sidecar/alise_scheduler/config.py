@@ -52,15 +52,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     socket_dir: str = Field(SOCKET_DIR, min_length=1, description="Folder of admission.sock and control.sock.")
-    policy: Literal["alise", "gittins", "sjf", "fcfs"] = Field("alise", description="Who goes first.")
+    policy: Literal["boost", "alise", "gittins", "sjf", "fcfs"] = Field("boost", description="Who goes first.")
     ageing: bool = Field(True, description="Waiting jobs are promoted; without it long jobs may starve.")
-    ageing_seconds: float = Field(10.0, gt=0, le=3600, description="Waiting this long makes up for twice the work, at low load.")
-    ageing_max_seconds: float = Field(
-        60.0, gt=0, le=36000, description="The same at any load: ageing slows with the backlog, down to this."
+    ageing_jobs: float = Field(
+        3.0, gt=0, le=1000, description="Waiting as long as this many typical jobs take makes up for twice the work."
     )
-    preemption: bool = Field(True, description="Better-ranked jobs preempt running ones (policies alise and gittins).")
-    preempt_levels: int = Field(4, ge=1, le=128, description="Levels that a job must be better to preempt; 4 levels are a factor of 2.")
-    min_quantum_steps: int = Field(16, ge=0, le=100_000, description="Engine steps a job runs before rank may preempt it.")
+    ageing_max_seconds: float = Field(
+        60.0, gt=0, le=36000, description="Longest such wait: under backlog ageing slows with it, down to this."
+    )
+    preemption: bool = Field(True, description="Better-ranked jobs preempt running ones (policies boost, alise and gittins).")
+    preempt_levels: int = Field(6, ge=1, le=128, description="Levels that a job must be better to preempt; 4 levels are a factor of 2.")
+    min_quantum_steps: int = Field(4, ge=0, le=100_000, description="Engine steps a job runs before rank may preempt it.")
     max_pending: int = Field(1000, ge=0, description="Jobs that wait for their first token; more are rejected. 0: no limit.")
     max_wait_seconds: float = Field(0.0, ge=0, description="Predicted waits over this are rejected. 0: no limit.")
     classes: tuple[RequestClass, ...] = Field((), description='JSON list, e.g. [{"name": "batch", "weight": 0.25, "sloTtftMs": 0}].')
@@ -102,8 +104,8 @@ class Settings(BaseModel):
 
     def to_policy(self) -> Policy:
         """What `decide()` needs of the settings."""
-        ageing = AgeingRule(self.ageing_seconds, max(self.ageing_seconds, self.ageing_max_seconds)) if self.ageing else None
-        preempts = self.preemption and self.policy in ("alise", "gittins")
+        ageing = AgeingRule(jobs=self.ageing_jobs, max_seconds=self.ageing_max_seconds) if self.ageing else None
+        preempts = self.preemption and self.policy in ("boost", "alise", "gittins")
         return Policy(
             name=self.policy,
             ageing=ageing if self.policy != "fcfs" else None,

@@ -19,10 +19,11 @@ from .core.admit import AdmitLimits, Load, Rejected, admit
 from .core.book import Ended, JobBook, Prior
 from .core.decide import Decision, decide
 from .core.exec_time import CostModel
+from .core.fairness import behind
 from .core.job import Job, Snapshot, columns
-from .core.lengths import PRIOR, remaining_mean
+from .core.lengths import PRIOR
 from .core.plan import Limits, Plan, Rank
-from .core.rank import Policy, View, levels, neutral_after, order_of, prefill_tokens
+from .core.rank import Policy, levels, look, neutral_after, order_of
 from .core.reports import Counters, EngineLost, EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, FinishReason
 from .metrics import COST_TERMS, Metrics
 from .predictor.features import CHARS_PER_TOKEN, UNKNOWN, Question, extract
@@ -126,7 +127,7 @@ class State:
         )  # fmt: skip
         level, work_seconds = self._level_of(probe, at)
         if not known:
-            rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits)
+            rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits, ask.question.tenant)
             if rejected is not None:
                 return rejected
         prior = Prior(lengths, rule.weight, ask.question.tenant)
@@ -143,10 +144,11 @@ class State:
     def _level_of(self, job: Job, at: float) -> tuple[int, float]:
         """(level, seconds of work) of a job that has not started, by the same rule as all others."""
         snapshot = self._columns((job,), at)
-        left = remaining_mean(snapshot.lengths, snapshot.generated_tokens, snapshot.limit_tokens)
-        seconds = self.cost.seconds_left(prefill_tokens(snapshot), left, snapshot.prompt_tokens)
-        level = int(levels(View(snapshot, seconds), self.policy, self.load.backlog_seconds())[0])
-        return level, float(seconds[0]) * job.samples
+        view = look(snapshot)
+        level = levels(view, self.policy, self.load.backlog_seconds())
+        if job.tenant in self.load.crowding:
+            level = behind(level)
+        return int(level[0]), float(view.remaining_seconds[0]) * job.samples
 
     def _count(self, level: int, work_seconds: float) -> None:
         """Adds an admitted job to the load that the next Admit sees; the next decision counts afresh."""
@@ -210,11 +212,14 @@ class State:
     def decide(self, at: float) -> Decision:
         """The decision for now. What it wants is not taken as sent before `applied()`."""
         began = time.perf_counter()
-        decision = decide(self._columns(self.book.in_order(), at), self.policy, self._sent_limits, self.load.draining)
+        jobs = self.book.in_order()
+        decision = decide(self._columns(jobs, at), self.policy, self._sent_limits, self.load.draining)
         if self._missing:
             ranks = {job: rank for job, rank in decision.plan.ranks.items() if job not in self._missing}
             decision = replace(decision, plan=replace(decision.plan, ranks=ranks))
-        self.load = decision.load
+        over = decision.over_share
+        crowding = frozenset[str]() if over is None else frozenset(jobs[row].tenant for row in over.nonzero()[0].tolist())
+        self.load = replace(decision.load, crowding=crowding)
         self.metrics.plan_seconds.observe(time.perf_counter() - began)
         self._measure(decision)
         return decision

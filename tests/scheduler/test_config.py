@@ -5,6 +5,7 @@ import pytest
 
 from alise_scheduler.__main__ import main, parser
 from alise_scheduler.config import Settings, env_name, flag_name, load
+from alise_scheduler.core.rank import AgeingRule, Policy
 from alise_scheduler.errors import ConfigError
 from alise_scheduler.logs import JsonFormatter
 
@@ -12,7 +13,7 @@ from alise_scheduler.logs import JsonFormatter
 def test_without_settings_the_defaults_hold() -> None:
     settings = load({}, {})
     assert settings == Settings.model_validate({})
-    assert settings.to_policy().preemption.levels == 4
+    assert settings.to_policy() == Policy()
 
 
 def test_the_environment_is_read_and_a_flag_wins() -> None:
@@ -34,7 +35,7 @@ def test_every_setting_has_a_flag_that_names_its_variable() -> None:
         pytest.param("ALISE_POLICY", "best", "'alise', 'gittins', 'sjf' or 'fcfs'", id="an unknown policy"),
         pytest.param("ALISE_MAX_PENDING", "-1", "greater than or equal to 0", id="a negative limit"),
         pytest.param("ALISE_MAX_PENDING", "many", "valid integer", id="a word for a number"),
-        pytest.param("ALISE_AGEING_SECONDS", "nan", "finite number", id="no number"),
+        pytest.param("ALISE_AGEING_JOBS", "nan", "finite number", id="no number"),
         pytest.param("ALISE_HOST_MEMORY", "2 apples", "is not a quantity", id="a quantity of apples"),
         pytest.param("ALISE_CLASSES", "{", "is not JSON", id="broken JSON"),
         pytest.param("ALISE_CLASSES", '[{"name": "a"}, {"name": "a"}]', "names a class twice: a", id="a class named twice"),
@@ -72,7 +73,7 @@ def test_quantities(text: str, expected: int) -> None:
 @pytest.mark.parametrize(
     ("env", "levels"),
     [
-        pytest.param({"ALISE_POLICY": "alise"}, 4, id="alise preempts"),
+        pytest.param({"ALISE_POLICY": "alise"}, Policy().preemption.levels, id="alise preempts"),
         pytest.param({"ALISE_POLICY": "gittins", "ALISE_PREEMPT_LEVELS": "8"}, 8, id="gittins preempts as told"),
         pytest.param({"ALISE_POLICY": "sjf"}, 0, id="sjf does not"),
         pytest.param({"ALISE_POLICY": "fcfs"}, 0, id="fcfs does not"),
@@ -83,11 +84,9 @@ def test_who_preempts(env: dict[str, str], levels: int) -> None:
     assert load(env, {}).to_policy().preemption.levels == levels
 
 
-def test_ageing_can_be_off_and_never_slows_below_its_floor() -> None:
+def test_ageing_can_be_off_and_its_pace_be_set() -> None:
     assert load({"ALISE_AGEING": "false"}, {}).to_policy().ageing is None
-    rule = load({"ALISE_AGEING_SECONDS": "90"}, {}).to_policy().ageing
-    assert rule is not None
-    assert rule.max_seconds == 90
+    assert load({"ALISE_AGEING_JOBS": "9"}, {}).to_policy().ageing == AgeingRule(jobs=9, max_seconds=60)
 
 
 def test_classes_come_as_json_in_the_users_spelling() -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +19,7 @@ def test_an_empty_snapshot_gives_an_empty_plan_and_the_limits() -> None:
     decision = decide(make_snapshot([]), Policy())
     assert decision.wanted == {}
     assert decision.load.pending == 0
-    assert decision.limits.preempt_levels == 4
+    assert decision.limits.preempt_levels == Policy().preemption.levels
 
 
 def test_jobs_that_are_not_in_the_engine_are_counted_and_not_ranked() -> None:
@@ -75,7 +77,7 @@ def test_those_who_run_wait_for_nobody_and_the_next_waits_for_them() -> None:
 
 def test_nobody_is_expected_to_wait_longer_than_until_promotion() -> None:
     made = [make_job(f"j{number}", 3000) for number in range(100)]
-    aged = decide(make_snapshot(made), Policy(ageing=AgeingRule(1.0, 1.0))).waits_seconds
+    aged = decide(make_snapshot(made), Policy(ageing=AgeingRule(1.0, 1.0, max_seconds=1.0))).waits_seconds
     # Base level at most 40, so 80 levels to the top at four a second.
     assert aged.max() <= 20.0
     assert decide(make_snapshot(made), Policy(ageing=None)).waits_seconds.max() > 20.0
@@ -150,6 +152,19 @@ def busy(pending: int = 10, seconds_each: float = 4.0, draining: bool = False) -
 def test_admission(load: Load, limits: AdmitLimits, slo_ms: int, reason: Reason | None) -> None:
     answer = admit(0, slo_ms, load, limits)
     assert (answer.reason if answer else None) == reason
+
+
+@pytest.mark.parametrize(
+    ("pending", "tenant", "admitted"),
+    [
+        pytest.param(10, "loud", False, id="who crowds the others is held to the limit"),
+        pytest.param(10, "quiet", True, id="the others are spared it"),
+        pytest.param(20, "quiet", False, id="up to twice"),
+    ],
+)
+def test_a_full_queue_is_the_crowding_tenants_affair(pending: int, tenant: str, admitted: bool) -> None:
+    load = replace(busy(pending), crowding=frozenset({"loud"}))
+    assert (admit(0, 0, load, AdmitLimits(10), tenant) is None) == admitted
 
 
 def test_a_better_level_waits_for_less() -> None:

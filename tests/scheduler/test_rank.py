@@ -17,9 +17,9 @@ from alise_scheduler.core.rank import (
     POLICIES,
     AgeingRule,
     Policy,
-    View,
     gittins_seconds,
     level_of,
+    look,
     neutral_after,
     order_of,
     promote_seconds,
@@ -28,7 +28,7 @@ from alise_scheduler.core.rank import (
 from alise_scheduler.core.reports import Phase
 from tests.scheduler.builders import make_job, make_snapshot
 
-AGEING = AgeingRule(10.0, 60.0)
+AGEING = AgeingRule(jobs=10.0, backlog=1.0, max_seconds=60.0)
 
 
 def ranks(jobs: list[Job], policy: Policy | None = None, neutral: float = 1.0) -> dict[str, Rank]:
@@ -68,7 +68,7 @@ def test_gittins_prefers_a_gamble_with_an_early_end_to_a_sure_middle() -> None:
 
 def test_gittins_of_a_known_length_is_that_length() -> None:
     snapshot = make_snapshot([make_job("a", 100)])
-    known = gittins_seconds(View(snapshot, np.zeros(1)))[0]
+    known = gittins_seconds(look(snapshot))[0]
     assert known == pytest.approx(snapshot.cost.seconds_left(np.array([10.0]), np.array([100.0]), np.array([10.0]))[0], rel=0.06)
 
 
@@ -96,7 +96,7 @@ def test_a_long_wait_promotes_a_long_job_past_a_fresh_short_one() -> None:
 
 
 def test_ageing_slows_down_with_the_backlog_between_its_bounds() -> None:
-    assert [promote_seconds(AGEING, backlog) for backlog in (0.0, 30.0, 1e9)] == [10.0, 30.0, 60.0]
+    assert [promote_seconds(AGEING, backlog, neutral_seconds=1.0) for backlog in (0.0, 30.0, 1e9)] == [10.0, 30.0, 60.0]
 
 
 def test_the_typical_job_moves_slowly_and_never_to_nonsense() -> None:
@@ -151,7 +151,7 @@ def test_ranks_are_always_in_the_contracts_range(made: list[Job], policy: Policy
         assert rank.ewt_ms >= 0
 
 
-@given(st.floats(1, 1e6), st.floats(0, 1e4), st.floats(0, 1e4), st.sampled_from(["alise", "gittins", "sjf", "fcfs"]))
+@given(st.floats(1, 1e6), st.floats(0, 1e4), st.floats(0, 1e4), st.sampled_from(sorted(POLICIES)))
 def test_a_longer_wait_never_ranks_worse(tokens: float, waited: float, more: float, name: str) -> None:
     policy = Policy(name=name)
     wanted = ranks([make_job("less", tokens, waited=waited), make_job("more", tokens, waited=waited + more)], policy)
@@ -161,14 +161,31 @@ def test_a_longer_wait_never_ranks_worse(tokens: float, waited: float, more: flo
 @settings(max_examples=200)
 @given(
     st.floats(1, 1e6), st.floats(1, 1e6), st.floats(0, 1e5), st.floats(0.001, 1000), st.integers(0, 40),
-    st.sampled_from(["alise", "gittins", "sjf", "fcfs"]),
+    st.sampled_from(sorted(POLICIES)), st.sampled_from([1 / 16, 1.0, 16.0]), st.integers(0, 2000),
 )  # fmt: skip
-def test_nobody_starves(old: float, young: float, waited: float, neutral: float, others: int, name: str) -> None:
-    """A job that waited the bound longer is not behind a later one, whatever the lengths and the load."""
-    made = [make_job("old", old, waited=waited + starvation_bound_seconds(AGEING)), make_job("young", young, waited=waited)]
+def test_nobody_starves(
+    old: float, young: float, age: float, neutral: float, others: int, name: str, weight: float, generated: int
+) -> None:
+    """A job that arrived the bound earlier is not behind a later one, whatever the lengths, weights, progress and load."""
+    made = [
+        make_job("old", old, waited=age + starvation_bound_seconds(AGEING), weight=weight),
+        make_job("young", young, Phase.RUNNING, generated, waited=age),
+    ]
     made += [make_job(f"other{number}", 3000) for number in range(others)]
     wanted = ranks(made, Policy(name=name, ageing=AGEING), neutral)
     assert (wanted["old"].level, wanted["old"].order) < (wanted["young"].level, wanted["young"].order)
+
+
+def test_with_boost_a_very_long_job_is_no_worse_than_a_long_one() -> None:
+    policy = Policy(ageing=AgeingRule(jobs=3.0, backlog=0.0))
+    wanted = ranks([make_job(f"j{tokens}", tokens) for tokens in (100, 3000, 4000)], policy, neutral=1.0)
+    assert wanted["j100"].level < wanted["j3000"].level
+    assert wanted["j3000"].level == wanted["j4000"].level
+
+
+def test_a_job_that_has_run_for_long_is_as_old_as_one_that_has_waited() -> None:
+    running = make_job("running", 2000, Phase.RUNNING, generated=500, arrived_at=-1000.0)
+    assert first([make_job("short", 200), running]) == "running"
 
 
 def test_the_bound_is_what_the_docstring_says() -> None:

@@ -20,6 +20,7 @@ from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1 import engine_control_pb2 as engine_pb
 from alise_contract.v1.admission_pb2_grpc import AdmissionStub
 from alise_scheduler.core.admit import AdmitLimits
+from alise_scheduler.core.rank import Policy
 from alise_scheduler.core.reports import FinishReason, Phase
 from alise_scheduler.dispatcher import Dispatcher, LoopClock
 from alise_scheduler.engine import convert
@@ -112,7 +113,7 @@ async def test_a_request_is_admitted_ranked_and_its_end_learned(pod: Pod) -> Non
 async def test_limits_arrive_with_the_first_plan(pod: Pod) -> None:
     await until(lambda: pod.engine.limits is not None)
     assert pod.engine.limits is not None
-    assert pod.engine.limits.preempt_levels == 4
+    assert pod.engine.limits.preempt_levels == Policy().preemption.levels
     assert pod.engine.limits.host_budget_bytes == 1 << 20
 
 

@@ -52,6 +52,8 @@ class Load:
     work_seconds: Floats | None = None
     slots: float = 1.0
     draining: bool = False
+    # Tenants that ask for more than their share of the slots.
+    crowding: frozenset[str] = frozenset()
 
     def wait_seconds(self, level: int) -> float:
         """Predicted wait of a job that arrives now at this level: the work of its level and better ones over the slots."""
@@ -69,13 +71,17 @@ def work_by_level(levels: np.ndarray[tuple[int, ...], np.dtype[np.int64]], work_
     return np.bincount(levels - MIN_LEVEL, weights=work_seconds, minlength=LEVELS).astype(np.float64)
 
 
-def admit(level: int, slo_ttft_ms: int, load: Load, limits: AdmitLimits) -> Rejected | None:
-    """Why not, or None: it may come in."""
+def admit(level: int, slo_ttft_ms: int, load: Load, limits: AdmitLimits, tenant: str = "") -> Rejected | None:
+    """Why not, or None: it may come in.
+
+    The pending limit is for the tenants that crowd the others out, where there are any: the rest may come in up to twice the limit.
+    """
     # 1. Is the pod going away?
     if load.draining:
         return Rejected(Reason.DRAINING, "this replica is draining; another one will answer", _DRAINING_RETRY_SECONDS)
     # 2. Are too many waiting?
-    if limits.max_pending and load.pending >= limits.max_pending:
+    spared = bool(load.crowding) and tenant not in load.crowding and load.pending < 2 * limits.max_pending
+    if limits.max_pending and load.pending >= limits.max_pending and not spared:
         over = load.pending - limits.max_pending + 1
         retry = load.backlog_seconds() * over / max(1, load.live)
         message = f"{load.pending} requests are pending and the limit is {limits.max_pending}"

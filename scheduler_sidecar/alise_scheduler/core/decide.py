@@ -4,15 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .admit import Load, work_by_level
 from .ewt import effective_slots, expected_waits, ranked
-from .fairness import in_shares
+from .fairness import behind, over_share, within
 from .job import Ints, Snapshot
-from .lengths import Floats, remaining_mean
+from .lengths import Floats
 from .memory import Placement, place
 from .plan import Limits, Plan, Rank, Ranks, coarse_ms, diff
-from .rank import Policy, View, levels, order_of, prefill_tokens
+from .rank import Policy, levels, look, order_of
 from .reports import Phase
 
 
@@ -27,6 +28,8 @@ class Decision:
     rows: Ints
     waits_seconds: Floats
     placement: Placement
+    # Rows of jobs over their tenant's share; None when there is enough for all.
+    over_share: NDArray[np.bool_] | None = None
 
     @property
     def wanted(self) -> Mapping[str, Rank]:
@@ -37,15 +40,16 @@ class Decision:
 def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None, draining: bool = False) -> Decision:
     """The plan for this snapshot. Pure: the same arguments give the same decision. Fast: columns, 1,000 jobs in under 1 ms."""
     # 1. How much work is left in each job?
-    tokens_left = remaining_mean(snapshot.lengths, snapshot.generated_tokens, snapshot.limit_tokens)
-    context = snapshot.prompt_tokens + snapshot.generated_tokens
-    remaining = snapshot.cost.seconds_left(prefill_tokens(snapshot), tokens_left, context)
-    work = remaining * snapshot.samples
+    view = look(snapshot)
+    work = view.remaining_seconds * snapshot.samples
     # 2. How loaded is the engine?
-    slots = effective_slots(snapshot.engine, context)
+    slots = effective_slots(snapshot.engine, snapshot.prompt_tokens + snapshot.generated_tokens)
     backlog = float(work.sum()) / slots
     # 3. Order them; nobody starves, and no tenant takes another's share.
-    level = in_shares(levels(View(snapshot, remaining), policy, backlog), snapshot, slots)
+    level = levels(view, policy, backlog)
+    over = over_share(level, snapshot, slots)
+    if over is not None:
+        level = np.where(over, behind(level), within(level))
     rows = ranked(level, snapshot.order)
     # 4. How long until each gets its turn?
     waits = expected_waits(rows, level, snapshot, work, slots, policy, backlog)
@@ -63,4 +67,4 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
     ranks = Ranks(snapshot.jobs, level, order_of(snapshot.order), coarse_ms(waits), snapshot.rankable & arrived)
     pending = len(snapshot) - int(np.count_nonzero(arrived & (snapshot.phase != Phase.WAITING)))
     load = Load(pending, len(snapshot), work_by_level(level, work), slots, draining)
-    return Decision(diff(ranks, limits, snapshot.sent, sent_limits), ranks, limits, load, rows, waits, placement)
+    return Decision(diff(ranks, limits, snapshot.sent, sent_limits), ranks, limits, load, rows, waits, placement, over)

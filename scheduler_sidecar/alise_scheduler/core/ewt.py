@@ -35,6 +35,8 @@ def expected_waits(
     waits[rows] = np.where(np.cumsum(samples) - samples + 1 <= slots, 0.0, (np.cumsum(work) - work) / slots)
     if policy.ageing is None:
         return waits
-    to_promotion = np.maximum(levels + BASE_SPAN, 0) * (promote_seconds(policy.ageing, backlog) / LEVELS_PER_DOUBLING)
+    to_promotion = np.maximum(levels + BASE_SPAN, 0) * (
+        promote_seconds(policy.ageing, backlog, snapshot.neutral_seconds) / LEVELS_PER_DOUBLING
+    )
     # Those promoted that far are served in order: ahead of them is only work of better rank.
     return np.where(to_promotion > 0, np.minimum(waits, to_promotion), waits)

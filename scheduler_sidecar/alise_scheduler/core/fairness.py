@@ -11,6 +11,7 @@ Nobody starves by this: each tenant always has a share, and its longest-waiting 
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alise_contract.names import MAX_LEVEL, MIN_LEVEL
 
@@ -38,27 +39,35 @@ def fill_level(demand: Floats, weight: Floats, slots: float) -> float:
     return float(levels[np.argmax(levels < wish[by_wish])])
 
 
-def in_shares(levels: Ints, snapshot: Snapshot, slots: float) -> Ints:
-    """Levels with the jobs over their tenant's share put behind all others. Shape [J]; the order within a tenant stays as it was."""
+def over_share(levels: Ints, snapshot: Snapshot, slots: float) -> NDArray[np.bool_] | None:
+    """Which jobs do not fit into their tenant's share; None when all do. Shape [J]."""
     tenant, samples = snapshot.tenant, snapshot.samples
     if not len(snapshot) or not tenant.any():
-        return levels
+        return None
     tenants = int(tenant.max()) + 1
     demand = np.bincount(tenant, weights=samples, minlength=tenants).astype(np.float64)
-    jobs = np.bincount(tenant, minlength=tenants)
-    weight = np.bincount(tenant, weights=snapshot.weight, minlength=tenants).astype(np.float64) / jobs
+    jobs = np.maximum(np.bincount(tenant, minlength=tenants), 1)
+    weight = np.maximum(np.bincount(tenant, weights=snapshot.weight, minlength=tenants).astype(np.float64) / jobs, 1e-9)
     fill = fill_level(demand, weight, slots)
     if fill == float("inf"):
-        return levels
-    # 1. How many slots of its own tenant are asked for before each job?
+        return None
+    # How many slots of its own tenant are asked for before each job?
     rows = np.lexsort((snapshot.order, levels, tenant))
     total = np.cumsum(samples[rows]) - samples[rows]
     first = np.searchsorted(tenant[rows], np.arange(tenants))
     before = np.empty(len(snapshot))
-    before[rows] = total - total[first][tenant[rows]]
-    # 2. Those at or past the share go behind.
-    over = before >= (fill * weight)[tenant]
-    below = np.minimum(levels, OVER_SHARE_LEVEL - 1)
-    behind = np.clip(levels, -_OVER_SPAN, _OVER_SPAN) + (OVER_SHARE_LEVEL + _OVER_SPAN)
-    result: Ints = np.where(over, behind, np.maximum(below, MIN_LEVEL))
+    before[rows] = total - total[np.minimum(first, len(snapshot) - 1)][tenant[rows]]
+    # Everybody's first job fits.
+    over: NDArray[np.bool_] = (before > 0) & (before + samples > (fill * weight)[tenant] + 1e-9)
+    return over
+
+
+def within(levels: Ints) -> Ints:
+    """Levels of jobs within their share, [MIN_LEVEL, OVER_SHARE_LEVEL)."""
+    return np.clip(levels, MIN_LEVEL, OVER_SHARE_LEVEL - 1)
+
+
+def behind(levels: Ints) -> Ints:
+    """Levels of jobs over their share, [OVER_SHARE_LEVEL, MAX_LEVEL]."""
+    result: Ints = np.clip(levels, -_OVER_SPAN, _OVER_SPAN) + (OVER_SHARE_LEVEL + _OVER_SPAN)
     return result

@@ -67,6 +67,10 @@ class Job:
         """Time spent not running so far: what ageing counts. Never decreases."""
         return self.waited_seconds + (0.0 if self.phase is Phase.RUNNING else max(0.0, at - self.phase_at))
 
+    def age_seconds(self, at: float) -> float:
+        """Time since arrival, at least what it has waited."""
+        return max(at - self.arrived_at, self.waiting_seconds(at))
+
     def with_request(self, request: EngineRequest, at: float) -> "Job":
         """The job after a report about one of its requests. Raises IllegalMoveError."""
         known = self.requests.get(request.request_id)
@@ -113,6 +117,8 @@ class Snapshot:
     host_tokens: Floats
     host_bytes: Floats
     waiting_seconds: Floats
+    # Since arrival.
+    age_seconds: Floats
     engine: EngineShape
     cost: CostModel
     # Seconds of the typical job: level 0 is there.
@@ -156,6 +162,7 @@ def columns(
         host_tokens=progress[:, 2],
         host_bytes=progress[:, 3],
         waiting_seconds=column([job.waiting_seconds(at) for job in jobs]),
+        age_seconds=column([job.age_seconds(at) for job in jobs]),
         engine=engine,
         cost=cost,
         neutral_seconds=neutral_seconds,

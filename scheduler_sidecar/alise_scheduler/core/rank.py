@@ -1,22 +1,32 @@
-"""Who goes first: remaining work as a level, promoted by waiting.
+"""Who goes first: remaining work as a level, promoted by age.
 
-A level is a logarithm of seconds of work: `level = 4·log2(seconds / (neutral_seconds · weight))`, so four levels are a factor of two and
+A level is a logarithm of seconds of work: `base = 4·log2(seconds / (neutral_seconds · weight))`, so four levels are a factor of two and
 level 0 is the typical job. Requests that enter without an answer from here (level 0) are thereby treated as average. Base levels are
 clipped to [-BASE_SPAN, BASE_SPAN], a thousand times shorter or longer than typical.
 
-Ageing subtracts `4·waiting_seconds / promote_seconds`: one factor of two for each `promote_seconds` waited. These adapt to load: a
-fixed rate turns any long queue into first come, first served:
-`promote_seconds = clip(backlog_seconds, ageing.seconds, ageing.max_seconds)`.
-
-No starvation. With ageing, a job that has waited BOUND_LEVELS/4 · ageing.max_seconds longer than another is never behind it, whatever
-their lengths: base levels differ by at most 2·BASE_SPAN and each doubling's wait pays four. At the end of the scale (MIN_LEVEL) the
-order is arrival. So only jobs that arrived at most `starvation_bound_seconds()` later can ever be ahead of a waiting job.
+Ageing subtracts `4·age_seconds / promote_seconds`, age being the time since arrival, running or not: one factor of two for each
+`promote_seconds`. Counting all of the age lets a long job that has run for a while finish, instead of yielding to every newcomer, and
+that is most of what the tail of the latencies is. The rate adapts to the load: a fixed one turns any long queue into first come, first
+served, `promote_seconds = min(max(ageing.jobs · neutral_seconds, ageing.backlog · backlog_seconds), ageing.max_seconds)`.
 
 Policies, each a plain function from a View to seconds:
+    boost    the Gittins index again, but from about `promote_seconds` on longer is no worse (the default)
     alise    expected remaining seconds, conditioned on what was generated (shortest remaining first)
     gittins  the inverse Gittins index of the remaining distribution: the best ratio of expected effort to the chance of being done
     sjf      expected total seconds; blind to progress, never preempts
     fcfs     the same for all: order of arrival, never preempts, never ages
+
+`boost` orders by `arrival - b(s)` with b(s) = ln(1/(1 - exp(-γs)))/γ, which is optimal for the tail of a light-tailed queue whose delays
+decay like exp(-γt). Our γ is ln 2 / promote_seconds. Short jobs (γs « 1) are ordered as by `gittins`; the curve is flat for long ones,
+whose level is bounded by promote_seconds, so that among them arrival decides. Preemption compares the same levels.
+
+No starvation. Claim: with ageing, a job is never behind one that arrived more than D = starvation_bound_seconds() later, whatever their
+lengths, progress and weights and whatever the load. Proof: let i arrive D' > D before j. Both levels are made in one decide(), so with
+one p = promote_seconds <= ageing.max_seconds. Before clipping, level(i) - level(j) = base(i) - base(j) - 4·D'/p <= 2·BASE_SPAN - 4·D'/p
+< 2·BASE_SPAN - BOUND_LEVELS = -1. Rounding is monotone and moves each by at most a half, so level(i) <= level(j); the clip to
+[MIN_LEVEL, MAX_LEVEL] keeps that; and where they are equal, the order is arrival. So only the work of jobs that arrived up to D later can
+be served ahead of i, which is finite, hence so is its wait while the engine works. Between tenants see core/fairness.py: there the claim
+holds among the jobs of one tenant, and every tenant always has a share.
 """
 
 import math
@@ -41,24 +51,28 @@ _ORDER_SPAN: Final = 1 << 31
 
 @dataclass(frozen=True, slots=True)
 class AgeingRule:
-    """Waiting `seconds` pays for a factor of two at low load, at most `max_seconds` at any."""
+    """Waiting as long as `jobs` typical jobs take, or as `backlog` times the backlog takes, pays for a factor of two.
 
-    seconds: float
-    max_seconds: float
+    At most `max_seconds`, at any load.
+    """
+
+    jobs: float = 3.0
+    backlog: float = 1.0
+    max_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class PreemptionRule:
     # 0: never preempt by rank.
-    levels: int
-    min_quantum_steps: int
+    levels: int = 6
+    min_quantum_steps: int = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    name: str = "alise"
-    ageing: AgeingRule | None = field(default_factory=lambda: AgeingRule(10.0, 60.0))
-    preemption: PreemptionRule = field(default_factory=lambda: PreemptionRule(4, 16))
+    name: str = "boost"
+    ageing: AgeingRule | None = field(default_factory=AgeingRule)
+    preemption: PreemptionRule = field(default_factory=PreemptionRule)
     memory: MemoryLimits = field(default_factory=MemoryLimits)
 
 
@@ -67,8 +81,19 @@ class View:
     """What a policy looks at; columns of J rows."""
 
     snapshot: Snapshot
+    # What may be left of each job in tokens, ascending, and how likely; [J, QUANTILES + 1].
+    points: Floats
+    chances: Floats
     # Expected seconds of work left.
     remaining_seconds: Floats
+
+
+def look(snapshot: Snapshot) -> View:
+    """The remaining distribution of each job, given what it has generated."""
+    points, chances = remaining_points(snapshot.lengths, snapshot.generated_tokens, snapshot.limit_tokens)
+    context = snapshot.prompt_tokens + snapshot.generated_tokens
+    left = np.einsum("jq,jq->j", points, chances)
+    return View(snapshot, points, chances, snapshot.cost.seconds_left(prefill_tokens(snapshot), left, context))
 
 
 def alise_seconds(view: View) -> Floats:
@@ -93,15 +118,17 @@ def gittins_seconds(view: View) -> Floats:
 
     For a known length it is that length; for a spread-out one it is shorter than the mean while an early end is likely.
     """
-    s = view.snapshot
-    points, weights = remaining_points(s.lengths, s.generated_tokens, s.limit_tokens)
-    done = np.cumsum(weights, axis=1)
-    spent = np.cumsum(weights * points, axis=1) + points * (1.0 - done)
-    ratio = np.where(weights > 0, spent / np.maximum(done, 1e-9), np.inf)
-    return s.cost.seconds_left(prefill_tokens(s), ratio.min(axis=1), s.prompt_tokens + s.generated_tokens)
+    s, points, chances = view.snapshot, view.points, view.chances
+    done = np.cumsum(chances, axis=1)
+    spent = np.cumsum(chances * points, axis=1)
+    spent += points * (1.0 - done)
+    # A point that is passed has no chance; where nothing is done yet the ratio is beyond every other.
+    best = (spent / np.maximum(done, 1e-12)).min(axis=1)
+    return s.cost.seconds_left(prefill_tokens(s), best, s.prompt_tokens + s.generated_tokens)
 
 
 POLICIES: Final[Mapping[str, Callable[[View], Floats]]] = {
+    "boost": gittins_seconds,
     "alise": alise_seconds,
     "gittins": gittins_seconds,
     "sjf": sjf_seconds,
@@ -115,10 +142,13 @@ def prefill_tokens(s: Snapshot) -> Floats:
     return np.maximum(sequences - s.device_tokens - s.host_tokens, 0.0)
 
 
-def base_levels(seconds: Floats, weight: Floats, neutral_seconds: float) -> Floats:
-    """Levels before ageing, in [-BASE_SPAN, BASE_SPAN], not rounded."""
-    ratio = np.maximum(seconds, 1e-9) / (max(neutral_seconds, 1e-9) * weight)
-    clipped: Floats = np.clip(LEVELS_PER_DOUBLING * np.log2(ratio), -BASE_SPAN, BASE_SPAN)
+def base_levels(seconds: Floats, weight: Floats, neutral_seconds: float, ends_at_seconds: float = math.inf) -> Floats:
+    """Levels before ageing, in [-BASE_SPAN, BASE_SPAN], not rounded; from about `ends_at_seconds` on longer is no worse."""
+    work = np.maximum(seconds, 1e-9) / weight
+    if ends_at_seconds < math.inf:
+        rate = math.log(2) / ends_at_seconds
+        work = -np.expm1(-rate * work) / rate
+    clipped: Floats = np.clip(LEVELS_PER_DOUBLING * np.log2(work / max(neutral_seconds, 1e-9)), -BASE_SPAN, BASE_SPAN)
     return clipped
 
 
@@ -127,13 +157,14 @@ def level_of(seconds: float, weight: float, neutral_seconds: float) -> int:
     return round(float(base_levels(np.array([seconds]), np.array([weight]), neutral_seconds)[0]))
 
 
-def promote_seconds(rule: AgeingRule, backlog_seconds: float) -> float:
+def promote_seconds(rule: AgeingRule, backlog_seconds: float, neutral_seconds: float) -> float:
     """Waiting that pays for a factor of two at this load."""
-    return min(max(backlog_seconds, rule.seconds), rule.max_seconds)
+    wanted = max(rule.jobs * neutral_seconds, rule.backlog * backlog_seconds, 1e-3)
+    return min(wanted, rule.max_seconds)
 
 
 def starvation_bound_seconds(rule: AgeingRule) -> float:
-    """A job that waited this much longer than another one is not behind it."""
+    """A job that arrived this much earlier than another one is not behind it."""
     return BOUND_LEVELS / LEVELS_PER_DOUBLING * rule.max_seconds
 
 
@@ -146,14 +177,14 @@ def order_of(arrival: _Order) -> _Order:
 
 
 def levels(view: View, policy: Policy, backlog_seconds: float) -> Ints:
-    """The level of each job. Shape [J]; a longer wait never gives a higher (worse) one."""
+    """The level of each job. Shape [J]; a greater age never gives a higher (worse) one."""
     s = view.snapshot
     if policy.name == "fcfs":
         return np.zeros(len(s), dtype=np.int64)
-    aged = base_levels(POLICIES[policy.name](view), s.weight, s.neutral_seconds)
-    if policy.ageing is not None:
-        aged = aged - LEVELS_PER_DOUBLING * s.waiting_seconds / promote_seconds(policy.ageing, backlog_seconds)
-    result: Ints = np.clip(np.rint(aged), MIN_LEVEL, MAX_LEVEL).astype(np.int64)
+    promote = math.inf if policy.ageing is None else promote_seconds(policy.ageing, backlog_seconds, s.neutral_seconds)
+    base = base_levels(POLICIES[policy.name](view), s.weight, s.neutral_seconds, promote if policy.name == "boost" else math.inf)
+    aged = base - s.age_seconds * (LEVELS_PER_DOUBLING / promote)
+    result: Ints = np.rint(np.clip(aged, MIN_LEVEL, MAX_LEVEL)).astype(np.int64)
     return result
 
 

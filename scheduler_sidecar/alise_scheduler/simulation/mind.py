@@ -8,18 +8,23 @@ import numpy as np
 from ..core.admit import Load
 from ..core.decide import decide
 from ..core.exec_time import CostModel
+from ..core.fairness import OVER_SHARE_LEVEL
 from ..core.job import Snapshot
 from ..core.lengths import QUANTILES, Floats
 from ..core.plan import NEVER_SENT, Limits
-from ..core.rank import Policy, neutral_after
+from ..core.rank import BASE_SPAN, Policy, neutral_after
 from ..core.reports import EngineShape, Phase
 from .request import Request
 
 # As in the dispatcher: plans are this far apart after an arrival, and one goes out this often in any case.
 PLAN_SECONDS: Final = 0.020
 REFRESH_SECONDS: Final = 0.7
+# As there, deciding takes at most a tenth of the time: for so many jobs at about a microsecond each.
+_PLAN_SECONDS_PER_JOB: Final = 10 * 1e-6
 # Rows of the float table.
-_ORDER, _WEIGHT, _LIMIT, _PROMPT, _MARK, _DECODING, _HOST_TOKENS, _HOST_BYTES, _WAITED, _PHASE_AT, _PHASE, _TENANT, _COLUMNS = range(13)
+_ORDER, _WEIGHT, _LIMIT, _PROMPT, _MARK, _DECODING, _HOST_TOKENS, _HOST_BYTES, _WAITED, _PHASE_AT, _PHASE, _TENANT, _ARRIVED, _COLUMNS = (
+    range(14)
+)
 
 
 class Mind(Protocol):
@@ -61,6 +66,7 @@ class CoreMind:
         self._sent = np.full((3, 256), NEVER_SENT, dtype=np.int64)
         self._dirty = False
         self._last_plan = -math.inf
+        self._crowding: frozenset[float] = frozenset()
         self.load = Load()
         self.plans = 0
         self.limits = decide(self._snapshot(0.0, 0), policy).limits
@@ -76,11 +82,13 @@ class CoreMind:
         mean = float(self._means[index])
         self._table[:, row] = (
             request.order, self._weights[index], self._caps[index], request.prompt_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, request.arrived_at,
-            Phase.WAITING, self._tenants[index],
+            Phase.WAITING, self._tenants[index], request.arrived_at,
         )  # fmt: skip
         self._quantiles[row] = self._lengths[index]
         self._neutral_tokens = neutral_after(self._neutral_tokens, mean)
         request.level = 0.0 if self._policy.name == "fcfs" else round(4 * math.log2(max(mean, 1.0) / self._neutral_tokens))
+        if self._tenants[index] in self._crowding:
+            request.level += OVER_SHARE_LEVEL + BASE_SPAN
         self._dirty = True
 
     def moved(self, request: Request, step: int) -> None:
@@ -100,7 +108,7 @@ class CoreMind:
 
     def due_at(self, has_free_slot: bool) -> float:
         if self._dirty and not has_free_slot:
-            return self._last_plan + PLAN_SECONDS
+            return self._last_plan + max(PLAN_SECONDS, _PLAN_SECONDS_PER_JOB * len(self._rows))
         return self._last_plan + REFRESH_SECONDS
 
     def plan(self, now: float, step: int) -> None:
@@ -109,6 +117,8 @@ class CoreMind:
         self._sent[0, :count], self._sent[1, :count], self._sent[2, :count] = ranks.level, ranks.order, ranks.ewt_ms
         for request, level, ewt_ms in zip(self._rows, ranks.level.tolist(), ranks.ewt_ms.tolist(), strict=True):
             request.level, request.ewt_ms = level, ewt_ms
+        over = decision.over_share
+        self._crowding = frozenset() if over is None else frozenset(self._table[_TENANT, :count][over].tolist())
         self.limits, self.load = decision.limits, decision.load
         self._dirty, self._last_plan = False, now
         self.plans += 1
@@ -137,6 +147,7 @@ class CoreMind:
             host_tokens=table[_HOST_TOKENS],
             host_bytes=table[_HOST_BYTES],
             waiting_seconds=table[_WAITED] + np.where(phase == Phase.RUNNING, 0.0, now - table[_PHASE_AT]),
+            age_seconds=now - table[_ARRIVED],
             engine=self._shape,
             cost=self._cost,
             neutral_seconds=self._neutral_tokens * self._token_seconds,

@@ -34,7 +34,8 @@ def noisy(output_tokens: Ints, sigma: float, seed: int) -> Floats:
     """
     logs = np.log(output_tokens.astype(np.float64))
     mean, variance = float(logs.mean()), max(float(logs.var()), 1e-9)
-    reading = logs + np.random.default_rng(seed).normal(0.0, sigma, len(logs))
+    # A stream of its own: a trace made with the same seed must not have its noise foretold.
+    reading = logs + np.random.default_rng([seed, 1]).normal(0.0, sigma, len(logs))
     trust = variance / (variance + sigma * sigma)
     center = mean + trust * (reading - mean)
     spread = sigma * np.sqrt(trust)

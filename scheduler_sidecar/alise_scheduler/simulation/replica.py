@@ -1,8 +1,8 @@
 """A simulated engine: slots, KV blocks, chunked prefill, preemption by rank, a host store. Discrete events, not steps.
 
-It does what the real engine's scheduler does, at the same moments: between two steps it looks for waiting requests that outrank running ones by
-enough levels, preempts the worst, admits the best while slots and blocks last, and prefills in chunks. Steps in which requests only
-decode are all alike, so any number of them up to the next event (an arrival, an end, a plan, a quantum, a full device) is one sum:
+It does what the real engine's scheduler does, at the same moments: between two steps it looks for waiting requests that outrank running
+ones by enough levels, preempts the worst, admits the best while slots and blocks last, and prefills in chunks. Steps in which requests
+only decode are all alike, so any number of them up to the next event (an arrival, an end, a plan, a quantum, a full device) is one sum:
 n steps with b requests and c tokens of context take n·(step + decode·b + context·c) + context·b·n(n-1)/2 seconds.
 
 Left out: prefix caching, several samples per request, the time a plan takes to arrive.
@@ -325,7 +325,6 @@ def steps_until(seconds: float, first: float, growth: float) -> int:
     """Fewest steps, at least 1, whose sum n·first + growth·n(n-1)/2 reaches `seconds`."""
     if seconds <= first:
         return 1
-    if growth <= 0:
-        return math.ceil(seconds / first)
     half = first - growth / 2
-    return max(1, math.ceil((math.sqrt(half * half + 2 * growth * seconds) - half) / growth))
+    # The quadratic's root without its cancellation.
+    return max(1, math.ceil(2 * seconds / (math.sqrt(half * half + 2 * growth * seconds) + half) - 1e-9))

@@ -1,5 +1,6 @@
 """Which replica a request goes to, by what a gateway can see of them."""
 
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import numpy as np
@@ -65,4 +66,8 @@ class LeastPredictedWork:
         self._seen[number] = len(pod.ended)
 
 
-ROUTERS: Final = {"round-robin": RoundRobin, "least-requests": LeastRequests, "least-work": LeastPredictedWork}
+ROUTERS: Final[Mapping[str, Callable[[int, Floats], Router]]] = {
+    "round-robin": RoundRobin,
+    "least-requests": LeastRequests,
+    "least-work": LeastPredictedWork,
+}

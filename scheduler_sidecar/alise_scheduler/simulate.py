@@ -1,0 +1,191 @@
+"""`python -m alise_scheduler.simulate TRACE…`: replay traces through the production `decide()` on simulated engines.
+
+A trace is a CSV file (`arrival_s,input_tokens,output_tokens` and perhaps `tenant`; `.gz` too) or `heavy-tail`, a synthetic one.
+Prints a table, writes JSON with --out and latency plots with --plots.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from .core.lengths import Floats
+from .core.rank import POLICIES, AgeingRule, Policy, PreemptionRule
+from .simulation import predictions
+from .simulation.baselines import FcfsMind, MlfqMind, PriorityMind, SrptMind
+from .simulation.mind import CoreMind, Mind
+from .simulation.model import DEFAULT_SHAPE, EngineModel
+from .simulation.report import plot_latencies, summary
+from .simulation.routing import ROUTERS, Router
+from .simulation.run import Outcome, simulate
+from .simulation.trace import Trace, at_load, heavy_tail, load_csv
+
+BASELINES: Final = ("vllm-fcfs", "vllm-priority", "mlfq", "srpt")
+_USAGE_ERROR: Final = 2
+_HEAVY_TAIL_REQUESTS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Everything of a run but the policy."""
+
+    trace: Trace
+    model: EngineModel
+    lengths: Floats
+
+
+def core_mind(setup: Setup, policy: Policy) -> Callable[[], Mind]:
+    """Minds that decide as production does."""
+    trace, model = setup.trace, setup.model
+    cost = model.known_cost(float((trace.input_tokens + trace.output_tokens / 2).mean()))
+    caps = np.full(len(trace), float(model.shape.max_model_len))
+    return lambda: CoreMind(policy, setup.lengths, caps, trace.tenant.astype(np.float64), trace.weight, model.shape, cost)
+
+
+def policy_named(name: str, ageing: bool = True) -> Policy:
+    """A policy as the sidecar's defaults have it."""
+    default = Policy(name=name)
+    if name in ("sjf", "fcfs"):
+        default = replace(default, preemption=PreemptionRule(0, default.preemption.min_quantum_steps))
+    return default if ageing and name != "fcfs" else replace(default, ageing=None)
+
+
+def mind_named(name: str, setup: Setup, ageing: AgeingRule | None = None) -> Callable[[], Mind]:
+    """Makes minds of a policy of ours or a baseline. Raises ValueError for another name."""
+    host_bytes = setup.model.shape.host_limit_bytes
+    if name in POLICIES:
+        policy = policy_named(name)
+        return core_mind(setup, replace(policy, ageing=ageing) if ageing is not None and policy.ageing is not None else policy)
+    match name:
+        case "vllm-fcfs":
+            return FcfsMind
+        case "vllm-priority":
+            return lambda: PriorityMind(setup.lengths)
+        case "mlfq":
+            return lambda: MlfqMind(host_bytes)
+        case "srpt":
+            return lambda: SrptMind(host_bytes)
+    raise ValueError(f"no policy {name!r}; there are {', '.join((*POLICIES, *BASELINES))}")
+
+
+def predicted(kind: str, trace: Trace, seed: int) -> Floats:
+    """Predictions by name: oracle, blind, or noise:SIGMA. Raises ValueError for another."""
+    name, _, sigma = kind.partition(":")
+    match name:
+        case "oracle":
+            return predictions.oracle(trace.output_tokens)
+        case "blind":
+            return predictions.blind(trace.output_tokens)
+        case "noise":
+            try:
+                return predictions.noisy(trace.output_tokens, float(sigma or "0.8"), seed)
+            except ValueError as error:
+                raise ValueError(f"noise takes a number, as in noise:0.8; got {sigma!r}") from error
+    raise ValueError(f"no predictions {kind!r}; there are oracle, blind and noise:SIGMA")
+
+
+def read_trace(name: str, requests: int, seed: int) -> Trace:
+    """A trace by file name, or the synthetic one. Raises ValueError or OSError."""
+    if name == "heavy-tail":
+        return heavy_tail(requests or _HEAVY_TAIL_REQUESTS, seed)
+    trace = load_csv(Path(name))
+    return trace.first(requests) if requests else trace
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m alise_scheduler.simulate", description=__doc__)
+    parser.add_argument("traces", nargs="+", metavar="TRACE", help="CSV file, or heavy-tail")
+    parser.add_argument("--policies", nargs="+", default=["vllm-fcfs", Policy().name], choices=[*POLICIES, *BASELINES], metavar="NAME",
+                        help=f"of {', '.join((*POLICIES, *BASELINES))}")  # fmt: skip
+    parser.add_argument("--load", type=float, nargs="+", default=[0.9], help="shares of the engines' capacity (default 0.9)")
+    parser.add_argument("--predictions", default="noise:0.8", help="oracle, blind, or noise:SIGMA of the log length (default noise:0.8)")
+    parser.add_argument("--requests", type=int, default=0, help="only the first so many; 0: all of a file, 20,000 synthetic ones")
+    parser.add_argument("--replicas", type=int, default=1, help="engines, up to 10,000")
+    parser.add_argument("--routing", choices=[*ROUTERS], default="least-requests", help="which replica a request goes to")
+    parser.add_argument("--slots", type=int, default=DEFAULT_SHAPE.max_num_seqs, help="max_num_seqs of an engine")
+    parser.add_argument("--kv-blocks", type=int, default=DEFAULT_SHAPE.num_device_blocks, help="device KV blocks of 32 tokens")
+    parser.add_argument("--host-gib", type=float, default=DEFAULT_SHAPE.host_limit_bytes / 2**30, help="host store for parked KV")
+    parser.add_argument("--seed", type=int, default=0, help="of synthetic traces and noise")
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    parser.add_argument("--plots", type=Path, help="write latency plots into this folder (needs matplotlib)")
+    return parser
+
+
+def _progress(label: str, total: int) -> Callable[[int], None]:
+    if not sys.stderr.isatty():
+        return lambda done: None
+
+    def show(done: int) -> None:
+        filled = 30 * done // max(1, total)
+        print(f"\r\033[K{label} [{'#' * filled}{'.' * (30 - filled)}] {done}/{total}", end="", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _line(row: dict[str, object]) -> str:
+    cells = [f"{row[key]:10.3f}" for key in _SHOWN]
+    return f"{row['trace']!s:22} {row['load']:>5} {row['policy']!s:14} " + " ".join(cells)
+
+
+_SHOWN: Final = (
+    "normalized_mean_seconds",
+    "ttft_mean_seconds",
+    "ttft_p99_seconds",
+    "e2e_mean_seconds",
+    "e2e_p99_seconds",
+    "preemptions",
+    "saved_gb",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0, or 2 when something given cannot be used."""
+    options = _parser().parse_args(arguments)
+    if not 1 <= options.replicas <= 10_000 or options.slots < 1 or options.kv_blocks < 2 or options.host_gib < 0:
+        print("simulate: replicas must be 1..10000, slots at least 1, kv-blocks at least 2 and host-gib at least 0", file=sys.stderr)
+        return _USAGE_ERROR
+    shape = replace(
+        DEFAULT_SHAPE, max_num_seqs=options.slots, num_device_blocks=options.kv_blocks, host_limit_bytes=int(options.host_gib * 2**30)
+    )
+    try:
+        rows = _run_all(options, EngineModel(shape))
+    except (OSError, ValueError) as error:
+        print(f"\nsimulate: {error}", file=sys.stderr)
+        return _USAGE_ERROR
+    if options.out:
+        options.out.write_text(json.dumps(rows, indent=2) + "\n")
+    return 0
+
+
+def _run_all(options: argparse.Namespace, model: EngineModel) -> list[dict[str, object]]:
+    print(f"{'trace':22} {'load':>5} {'policy':14} " + " ".join(f"{key.removesuffix('_seconds')[-10:]:>10}" for key in _SHOWN))
+    rows: list[dict[str, object]] = []
+    for name in options.traces:
+        trace = read_trace(name, options.requests, options.seed)
+        lengths = predicted(options.predictions, trace, options.seed)
+        for load in options.load:
+            setup = Setup(at_load(trace, load, model, options.replicas), model, lengths)
+            outcomes: dict[str, Outcome] = {}
+            for policy in options.policies:
+                router: Router | None = ROUTERS[options.routing](options.replicas, lengths.mean(axis=1)) if options.replicas > 1 else None
+                began = time.perf_counter()
+                on_progress = _progress(f"{trace.name} {load} {policy}", len(trace))
+                outcomes[policy] = simulate(setup.trace, model, mind_named(policy, setup), options.replicas, router, on_progress)
+                row = {"trace": trace.name, "load": load, "policy": policy, "replicas": options.replicas}
+                row |= {"predictions": options.predictions, "simulated_seconds": time.perf_counter() - began, **summary(outcomes[policy])}
+                rows.append(row)
+                print(("\r\033[K" if sys.stderr.isatty() else "") + _line(row), flush=True)
+            if options.plots:
+                options.plots.mkdir(parents=True, exist_ok=True)
+                plot_latencies(outcomes, options.plots / f"{trace.name}-{load}.png")
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

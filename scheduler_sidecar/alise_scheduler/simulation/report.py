@@ -1,0 +1,62 @@
+"""A simulation's outcome in numbers, and as a plot."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from ..core.lengths import Floats
+from .run import Outcome
+
+_QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+
+
+def spread(name: str, values: Floats) -> dict[str, float]:
+    """Mean, quantiles and maximum under `name_…_seconds`."""
+    found = {f"{name}_mean_seconds": float(values.mean())}
+    found |= {f"{name}_{label}_seconds": float(np.quantile(values, share)) for label, share in _QUANTILES.items()}
+    return found | {f"{name}_max_seconds": float(values.max())}
+
+
+def summary(outcome: Outcome) -> dict[str, float]:
+    """Every figure of one simulation."""
+    return {
+        "requests": len(outcome.e2e_seconds),
+        **spread("normalized", outcome.normalized_seconds),
+        **spread("ttft", outcome.ttft_seconds),
+        **spread("e2e", outcome.e2e_seconds),
+        "wait_max_seconds": float(outcome.waited_seconds.max()),
+        "preemptions": int(outcome.preemptions.sum()),
+        "saved_gb": outcome.saved_bytes / 1e9,
+        "restored_gb": outcome.restored_bytes / 1e9,
+        "host_peak_gb": outcome.host_peak_bytes / 1e9,
+        "recomputed_tokens": outcome.recomputed_tokens,
+        "span_seconds": float((outcome.arrival_seconds + outcome.e2e_seconds).max()),
+        "busy_seconds": outcome.busy_seconds,
+    }
+
+
+def plot_latencies(outcomes: Mapping[str, Outcome], path: Path) -> None:
+    """How many requests (y) ended or began within how long (x), one line per policy. Raises ImportError without matplotlib."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.5))
+    for axis, title, pick in zip(
+        axes,
+        ("normalized latency, s per token", "time to first token, s", "end to end, s"),
+        ("normalized_seconds", "ttft_seconds", "e2e_seconds"),
+        strict=True,
+    ):
+        for name, outcome in outcomes.items():
+            values = np.sort(getattr(outcome, pick))
+            axis.plot(np.maximum(values, 1e-4), (np.arange(len(values)) + 1) / len(values), label=name)
+        axis.set(xscale="log", xlabel=title, ylabel="share of requests")
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,50 @@
+"""Small engines and traces, and minds that check themselves."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from alise_scheduler.core.exec_time import Coefficients
+from alise_scheduler.core.lengths import Floats
+from alise_scheduler.core.rank import Policy
+from alise_scheduler.core.reports import EngineShape
+from alise_scheduler.simulation.mind import CoreMind
+from alise_scheduler.simulation.model import EngineModel
+from alise_scheduler.simulation.predictions import oracle
+from alise_scheduler.simulation.trace import Trace, make_trace
+
+# Round numbers: a decoding step takes 10 ms whoever is in it, a prefilled token 1 ms.
+COST = Coefficients(step_seconds=0.010, prefill_seconds=0.001, decode_seconds=0.0, context_seconds=0.0)
+SHAPE = EngineShape(
+    max_num_seqs=2,
+    max_num_batched_tokens=64,
+    max_model_len=4096,
+    block_size=16,
+    num_device_blocks=256,
+    block_bytes=16,
+    host_limit_bytes=1 << 20,
+)
+MODEL = EngineModel(SHAPE, COST, save_seconds_per_byte=0.0, restore_seconds_per_byte=0.0)
+
+Row = tuple[float, int, int]
+
+
+def make_model(cost: Coefficients = COST, **shape: Any) -> EngineModel:
+    return replace(MODEL, shape=replace(SHAPE, **shape), cost=cost)
+
+
+def trace_of(rows: Sequence[Row], tenants: Sequence[int] | None = None) -> Trace:
+    """(arrival in seconds, input tokens, output tokens) of each request."""
+    arrivals, inputs, outputs = zip(*rows, strict=True)
+    return make_trace(
+        "test", np.array(arrivals, dtype=float), np.array(inputs), np.array(outputs), None if tenants is None else np.array(tenants)
+    )
+
+
+def core_mind(trace: Trace, model: EngineModel = MODEL, policy: Policy | None = None, lengths: Floats | None = None) -> CoreMind:
+    """The production core, told the truth unless told otherwise."""
+    told = oracle(trace.output_tokens) if lengths is None else lengths
+    caps = np.full(len(trace), 4096.0)
+    return CoreMind(policy or Policy(), told, caps, trace.tenant.astype(float), trace.weight, model.shape, model.known_cost(50.0))

@@ -1,0 +1,104 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alise_scheduler.core.rank import Policy
+from alise_scheduler.simulate import main
+from alise_scheduler.simulation.baselines import FcfsMind
+from alise_scheduler.simulation.model import EngineModel
+from alise_scheduler.simulation.predictions import oracle
+from alise_scheduler.simulation.routing import ROUTERS
+from alise_scheduler.simulation.run import simulate
+from alise_scheduler.simulation.trace import Trace, at_load, heavy_tail, make_trace
+from tests.simulation.builders import core_mind
+
+MODEL = EngineModel()
+
+
+def test_shortest_first_beats_arrival_order_in_the_mean_at_high_load() -> None:
+    trace = at_load(heavy_tail(3000, 3), 0.95, MODEL)
+    ours, theirs = simulate(trace, MODEL, lambda: core_mind(trace, MODEL)), simulate(trace, MODEL, FcfsMind)
+    assert ours.normalized_seconds.mean() < 0.8 * theirs.normalized_seconds.mean()
+
+
+def test_without_a_queue_no_policy_gains_anything() -> None:
+    trace = at_load(heavy_tail(500, 3), 0.3, MODEL)
+    ours, theirs = simulate(trace, MODEL, lambda: core_mind(trace, MODEL)), simulate(trace, MODEL, FcfsMind)
+    assert ours.e2e_seconds == pytest.approx(theirs.e2e_seconds)
+
+
+@pytest.mark.parametrize("routing", sorted(ROUTERS))
+def test_replicas_share_the_work(routing: str) -> None:
+    trace = at_load(heavy_tail(1500, 4), 0.8, MODEL, replicas=10)
+    outcome = simulate(trace, MODEL, FcfsMind, 10, ROUTERS[routing](10, oracle(trace.output_tokens).mean(axis=1)))
+    assert (outcome.e2e_seconds > 0).all()
+    assert outcome.ttft_seconds.mean() < 0.5
+
+
+def test_looking_at_the_queues_beats_taking_turns() -> None:
+    trace = at_load(heavy_tail(3000, 4), 0.95, MODEL, replicas=8)
+    work = oracle(trace.output_tokens).mean(axis=1)
+    turns, fewest = (simulate(trace, MODEL, FcfsMind, 8, ROUTERS[name](8, work)) for name in ("round-robin", "least-requests"))
+    assert fewest.ttft_seconds.mean() < turns.ttft_seconds.mean()
+
+
+def test_one_replica_behind_a_router_is_one_replica() -> None:
+    trace = at_load(heavy_tail(400, 4), 0.9, MODEL, replicas=2)
+    work = oracle(trace.output_tokens).mean(axis=1)
+    routed = simulate(trace, MODEL, FcfsMind, 2, ROUTERS["round-robin"](2, work))
+    alone = simulate(trace.rows(np.arange(0, 400, 2)), MODEL, FcfsMind)
+    assert routed.e2e_seconds[::2] == pytest.approx(alone.e2e_seconds)
+
+
+def with_flood(times: int) -> Trace:
+    """A quiet tenant at a tenth of the capacity, and another at `times` that."""
+    model = MODEL
+    quiet = at_load(heavy_tail(150, 6), 0.1, model)
+    span = quiet.arrival_seconds[-1]
+    loud = at_load(heavy_tail(150 * times, 7), 0.1 * times, model)
+    keep = loud.arrival_seconds <= span
+    arrivals = np.concatenate([quiet.arrival_seconds, loud.arrival_seconds[keep]])
+    inputs = np.concatenate([quiet.input_tokens, loud.input_tokens[keep]])
+    outputs = np.concatenate([quiet.output_tokens, loud.output_tokens[keep]])
+    return make_trace("flood", arrivals, inputs, outputs, np.repeat([0, 1], [len(quiet), int(keep.sum())]))
+
+
+def quiet_p99(times: int, policy: Policy | None) -> float:
+    trace = with_flood(times)
+    outcome = simulate(trace, MODEL, FcfsMind if policy is None else lambda: core_mind(trace, MODEL, policy))
+    return float(np.quantile(outcome.ttft_seconds[outcome.tenant == 0], 0.99))
+
+
+def test_a_flooding_tenant_does_not_make_a_quiet_one_wait() -> None:
+    calm = quiet_p99(5, Policy())
+    assert quiet_p99(20, Policy()) < 2 * calm
+    assert quiet_p99(20, None) > 20 * calm
+
+
+def test_the_command_replays_a_trace_and_writes_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("arrival_s,input_tokens,output_tokens\n" + "".join(f"{i},{10 + i},{5 + 7 * i % 90}\n" for i in range(60)))
+    out = tmp_path / "out.json"
+    assert main([str(path), "--load", "0.5", "0.9", "--policies", "vllm-fcfs", "boost", "mlfq", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())
+    assert [row["policy"] for row in rows] == ["vllm-fcfs", "boost", "mlfq"] * 2
+    assert [row["load"] for row in rows] == [0.5] * 3 + [0.9] * 3
+    assert all(row["requests"] == 60 and row["e2e_p99_seconds"] > 0 for row in rows)
+    assert "boost" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["nowhere.csv"], "nowhere.csv", id="no such trace"),
+        pytest.param(["heavy-tail", "--predictions", "noise:x"], "noise takes a number", id="noise that is no number"),
+        pytest.param(["heavy-tail", "--predictions", "magic"], "oracle, blind and noise", id="unknown predictions"),
+        pytest.param(["heavy-tail", "--replicas", "20000"], "1..10000", id="too many replicas"),
+        pytest.param(["heavy-tail", "--requests", "10", "--kv-blocks", "3"], "the engine holds 64", id="an engine too small"),
+    ],
+)
+def test_what_cannot_be_simulated_ends_with_a_sentence(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert says in capsys.readouterr().err
