@@ -1,6 +1,7 @@
-"""The operator against a real API server: from `create` to children, and how long the control plane takes to start.
+"""The operator against a real API server: from `create` to children, and how long the control plane takes to start; then, on a whole
+node, from `apply` to Ready (operator_node.py).
 
-The operator runs as its own process with its own rights; there is no node, so nothing here waits for pods.
+Against the control plane alone the operator runs as its own process with its own rights, and nothing waits for pods.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import yaml
 from alise_operator.errors import Gone
 from alise_operator.kube import HttpKube, Resource
 from alise_operator.reconcile import ENGINES
+from tests.bench import operator_node
 from tests.bench.harness import Figure, Row, Settings, median, percentile
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.control_plane import MANIFESTS, install, running_operator
@@ -36,17 +38,20 @@ def measure(settings: Settings) -> Iterator[Row]:
                 for seconds in asyncio.run(_one_by_one(cp.kubeconfig, engines)):
                     yield {"seed": seed, "what": "children", "seconds": seconds}
                 yield {"seed": seed, "what": "burst", "engines": engines, "seconds": asyncio.run(_burst(cp.kubeconfig, engines))}
+    yield from operator_node.measure(settings)
 
 
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     """From the rows alone."""
-    found = {what: [row["seconds"] for row in rows if row["what"] == what] for what in ("control_plane_start", "children")}
+    found = {what: [row["seconds"] for row in rows if row["what"] == what] for what in ("control_plane_start", "children", "ready")}
     per_engine = [row["seconds"] / row["engines"] for row in rows if row["what"] == "burst"]
     return [
         Figure("operator_children_p50_ms", 1000 * percentile(found["children"], 0.5), "ms", "lower"),
         Figure("operator_children_p99_ms", 1000 * percentile(found["children"], 0.99), "ms", "lower"),
         Figure("operator_burst_ms_per_engine", 1000 * median(per_engine), "ms", "lower"),
         Figure("control_plane_start_seconds", median(found["control_plane_start"]), "s", "lower"),
+        Figure("apply_to_ready_seconds", median(found["ready"]), "s", "lower"),
+        *(Figure(row["name"], row["megabytes"], "MB", "lower") for row in rows if row["what"] == "image"),
     ]
 
 
