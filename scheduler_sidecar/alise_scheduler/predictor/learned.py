@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..core.lengths import PROBABILITIES, TAIL_FACTOR, Lengths, sane
 from . import neighbours
 from .calibration import Calibration, Group
-from .detail import Conversations, Detail, complete
+from .detail import EMBEDDING, Conversations, Detail, complete
 from .features import Features
 from .head import PROJECTED, Head
 from .model import BucketPredictor, Observation
@@ -40,7 +40,7 @@ _SAME_TEXT_PULL: Final = 2.0
 _LOG_TAIL: Final = math.log(TAIL_FACTOR)
 _PROBABILITIES: Final = np.array(PROBABILITIES, np.float32)
 _NO_NEIGHBOURS: Final = np.full((1, len(neighbours.NAMES)), np.nan, np.float32)
-_NO_VECTOR: Final = np.zeros((1, PROJECTED), np.float32)
+_NO_VECTOR: Final = np.zeros((1, EMBEDDING), np.float32)
 
 Row = NDArray[np.float32]
 
@@ -60,7 +60,7 @@ class Equipped:
         projected = self.head.scaling.project(embedding[None])
         near = self.index.nearest(projected[0])
         said = _NO_NEIGHBOURS if near is None else statistics(near.similarity[None], near.log_tokens[None])
-        made: Row = self.head.predict(row[None], projected, said)[0]
+        made: Row = self.head.predict(row[None], embedding[None], said)[0]
         return made
 
     def add(self, sample: Sample) -> None:

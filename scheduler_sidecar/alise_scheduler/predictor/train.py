@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from ..core.lengths import PROBABILITIES, TAIL_FACTOR
 from . import kernel, trees
-from .head import BINS, CONVERSATION_SCALE, KNOTS, MIN_SPREAD, PROJECTED, TEXT_SCALE, Head, Scaling, tree_rows
+from .head import BINS, CONVERSATION_SCALE, KNOTS, MIN_SPREAD, PROJECTED, TEXT_SCALE, Head, Scaling, blend, tree_rows
 from .neighbours import leave_out
 from .trees import Forest
 
 MAX_ROWS: Final = 15_000
 MIN_ROWS: Final = 150
 _FOLDS: Final = 5
+BAGS: Final = 2
 # Fewer rows carry smaller trees.
 _MANY_ROWS: Final = 3000
 
@@ -71,7 +72,7 @@ def train(history: History, version: int) -> Head:
     scaling = _scaling(history)
     projected = scaling.project(history.vectors)
     folds = (history.roots.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)).astype(np.int64) % _FOLDS
-    points = scaling.points(history.numbers, projected)
+    points = scaling.points(history.numbers, history.vectors)
     # 2. What cut answers would have been.
     tokens = _uncut(history.log_tokens, history.ended, points, folds, version)
     knots = np.quantile(tokens, np.linspace(0, 1, KNOTS)).astype(np.float32)
@@ -81,9 +82,9 @@ def train(history: History, version: int) -> Head:
     near = leave_out(projected, _bounded(history), history.roots)
     near[~history.vectors.any(axis=1)] = np.nan
     rows = tree_rows(history.numbers, projected, near, held_smooth)
-    point = _boost(rows, ranks, "l2", version)
+    point = _boost(rows, ranks, "l2", version, BAGS)
     # 4. How far off it is where it was not fitted, and the shape of that.
-    held = np.clip(_held_out(rows, ranks, folds, version), 0.0, 1.0)
+    held = blend(_held_out(rows, ranks, folds, version), held_smooth)
     errors = tokens - np.interp(held, np.linspace(0, 1, KNOTS), knots)
     spread = _boost(rows, np.abs(errors).astype(np.float32), "spread", version)
     held_spread = np.maximum(_held_out(rows, np.abs(errors).astype(np.float32), folds, version, "spread"), MIN_SPREAD)
@@ -140,7 +141,8 @@ def _ranks(tokens: Rows) -> Rows:
     return made
 
 
-def _boost(rows: Rows, target: Rows, kind: str, seed: int) -> Forest:
+def _boost(rows: Rows, target: Rows, kind: str, seed: int, bags: int = 1) -> Forest:
+    """The mean of `bags` forests that saw other samples of rows and columns."""
     import lightgbm
 
     many = len(rows) >= _MANY_ROWS
@@ -150,10 +152,13 @@ def _boost(rows: Rows, target: Rows, kind: str, seed: int) -> Forest:
         "objective": "regression", "num_leaves": leaves, "learning_rate": 0.035 if kind == "l2" else 0.05,
         "min_data_in_leaf": 30 if many else 15,
         "feature_fraction": 0.25, "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 2.0, "verbose": -1, "num_threads": 1,
-        "seed": seed, "max_depth": 9, "deterministic": True, "force_row_wise": True, "boost_from_average": True, "use_missing": False,
+        "max_depth": 9, "deterministic": True, "force_row_wise": True, "boost_from_average": True, "use_missing": False,
     }  # fmt: skip
-    data = lightgbm.Dataset(rows, target, params={"verbose": -1, "use_missing": False})
-    return trees.from_dump(lightgbm.train(settings, data, rounds).dump_model())
+    dumps = []
+    for number in range(bags):
+        data = lightgbm.Dataset(rows, target, params={"verbose": -1, "use_missing": False})
+        dumps.append(lightgbm.train({**settings, "seed": 100 * seed + number}, data, rounds).dump_model())
+    return trees.from_dumps(dumps)
 
 
 def _held_out(rows: Rows, target: Rows, folds: NDArray[np.int64], seed: int, kind: str = "l2") -> Rows:
