@@ -62,13 +62,15 @@ class FakeCore:
     # Every payload, in order.
     calls: list[dict[str, Any]] = field(default_factory=list)
     down: bool = False
+    # In a step that does not end: nobody is answered.
+    stuck: bool = False
     _changed: dict[str, core.RequestRow] = field(default_factory=dict)
     _finished: list[core.FinishedRow] = field(default_factory=list)
     _steps: list[core.StepRow] = field(default_factory=list)
 
     async def call(self, payload: dict[str, Any]) -> Any:
         self.calls.append(payload)
-        await asyncio.sleep(0)
+        await asyncio.sleep(3600 if self.stuck else 0)
         if self.down:
             raise CoreUnavailable("the engine is shutting down")
         match core.call_from_wire(payload):

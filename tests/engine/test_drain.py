@@ -66,6 +66,13 @@ async def test_an_engine_that_is_gone_does_not_hold_the_drain(engine: Engine) ->
     assert (await engine.drain()).finished is True
 
 
+async def test_an_engine_that_does_not_answer_does_not_prolong_the_drain(engine: Engine) -> None:
+    engine.core.put(make_row("long", phase=core.PHASE_RUNNING))
+    engine.core.stuck = True
+    response = await engine.drain(timeout_seconds=0.3)
+    assert (response.finished, response.open_requests) == (False, 0)
+
+
 async def test_the_watcher_is_told_when_new_work_is_refused(engine: Engine) -> None:
     watching = engine.watch()
     await watching.snapshot()

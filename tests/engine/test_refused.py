@@ -1,0 +1,30 @@
+"""Real starts that end in one sentence: what alise does not work with, found out only once the model is there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from alise_engine import tiny_model
+from tests.engine.harness import Engine, EngineOptions
+
+pytestmark = pytest.mark.engine
+
+FULL, WINDOW = "full_attention", "sliding_attention"
+
+
+@pytest.mark.parametrize(
+    ("layers", "sentence"),
+    [
+        pytest.param([FULL, WINDOW] * 2, r"2 KV cache groups \(hybrid attention\), and alise works with one", id="hybrid attention"),
+        pytest.param([WINDOW] * 4, "SlidingWindowSpec with a window, and alise works with full attention", id="a window in every layer"),
+    ],
+)
+def test_a_model_whose_attention_has_windows_is_refused(tmp_path: Path, layers: list[str], sentence: str) -> None:
+    from alise_engine.errors import ConfigError
+
+    model = tiny_model.write_model(tmp_path)
+    config = model / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"layer_types": layers, "sliding_window": 64}))
+    with pytest.raises(ConfigError, match=sentence):
+        Engine(model, EngineOptions(blocks=257))
