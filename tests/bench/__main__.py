@@ -17,6 +17,7 @@ from tests.bench.harness import RESULTS, Row, Settings, Suite, rows_path, table,
 SUITES = {
     "engine": "tests.bench.engine",
     "operator": "tests.bench.operator",
+    "policies": "tests.bench.policies",
     "predictor": "tests.bench.predictor",
     "serving": "tests.bench.serving",
     "soak": "tests.bench.soak",
