@@ -27,9 +27,8 @@ from vllm.version import __version__ as vllm_version
 
 from alise_contract.names import HINT_XARG, JOB_XARG
 
-from . import compat, core_state
+from . import compat, core_state, report
 from .core_protocol import (
-    CODEC_AUTO,
     CODEC_INT8,
     CODEC_RAW,
     PHASE_OFFLOADED,
@@ -37,8 +36,6 @@ from .core_protocol import (
     PHASE_RUNNING,
     ApplyAnswer,
     ApplyCall,
-    Counters,
-    EngineShape,
     PollCall,
     SetCodecAnswer,
     SetCodecCall,
@@ -48,10 +45,10 @@ from .core_protocol import (
 )
 from .core_state import Cause
 from .errors import ConfigError, PayloadError
-from .kv.connector import AliseKVConnector
 from .kv.ledger import Holder
 from .prefetch import Prefetcher
 from .ranked_queue import RankedQueue
+from .settings import check_connector, configured_codec
 from .tracker import HostCopy, Tracker
 
 logger = init_logger("vllm.alise.scheduler")
@@ -60,8 +57,6 @@ logger = init_logger("vllm.alise.scheduler")
 HELD_IDLE_SECONDS: Final = 0.005
 # Waiting requests looked at per step when somebody may have to make room, and when KV is brought back ahead of its turn.
 CANDIDATES: Final = 8
-# What `--additional-config '{"alise": {"codec": …}}'` may say.
-CODEC_SETTINGS: Final = {"auto": CODEC_AUTO, "int8": CODEC_INT8, "none": CODEC_RAW}
 
 Request = Any
 
@@ -375,9 +370,9 @@ class AliseMixin(Base):
         call, now = call_from_wire(payload), self.clock()
         match call:
             case SnapshotCall():
-                return self.tracker.snapshot(self._shape(), self._counters(), self._host_copy, now).to_wire()
+                return self.tracker.snapshot(report.shape(self), report.counters(self), self._host_copy, now).to_wire()
             case PollCall():
-                return self.tracker.poll(self._counters(), self._host_copy, now).to_wire()
+                return self.tracker.poll(report.counters(self), self._host_copy, now).to_wire()
             case ApplyCall():
                 return self._apply(call, now).to_wire()
             case SetCodecCall():
@@ -395,45 +390,6 @@ class AliseMixin(Base):
                 self.connector.drop(request_id)
             self._note_lost_copies(lost)
         return ApplyAnswer(tuple(rank.job_id for rank in call.ranks if rank.job_id not in known))
-
-    def _shape(self) -> EngineShape:
-        config, connector = self.vllm_config, self.connector
-        workers = int(config.parallel_config.tensor_parallel_size)
-        block_bytes = compat.layer_count(self.kv_cache_config) * compat.raw_layer_block_bytes(self.kv_cache_config) * workers
-        return EngineShape(
-            max_num_seqs=int(self.max_num_active_reqs),
-            max_num_batched_tokens=int(config.scheduler_config.max_num_batched_tokens),
-            max_model_len=int(self.max_model_len),
-            block_size=int(self.block_size),
-            num_device_blocks=int(self.kv_cache_config.num_blocks),
-            block_bytes=block_bytes,
-            host_limit_bytes=0 if connector is None else connector.host_bytes,
-            model=str(config.model_config.served_model_name or config.model_config.model),
-        )
-
-    def _counters(self) -> Counters:
-        ledger = None if self.connector is None else self.connector.ledger
-        sizes = {
-            codec: 0 if ledger is None or codec not in ledger.block_bytes else ledger.used_bytes(codec) for codec in (CODEC_RAW, CODEC_INT8)
-        }
-        return Counters(
-            **self.tally, host_raw_bytes=sizes[CODEC_RAW], host_int8_bytes=sizes[CODEC_INT8], free_device_blocks=compat.free_blocks(self)
-        )
-
-
-def configured_codec(additional_config: Any) -> str:
-    """The codec that `--additional-config` asks for, "auto" when it says nothing. Raises ConfigError."""
-    settings = additional_config.get("alise", {}) if isinstance(additional_config, dict) else {}
-    name = settings.get("codec", "auto")
-    if name not in CODEC_SETTINGS:
-        raise ConfigError(f"additional-config alise.codec is {name!r}: use one of {', '.join(CODEC_SETTINGS)}")
-    return CODEC_SETTINGS[name]
-
-
-def check_connector(connector: Any) -> None:
-    """Raises ConfigError when there is a KV connector that is not ours."""
-    if connector is not None and not isinstance(connector, AliseKVConnector):
-        raise ConfigError(f"the KV connector is {type(connector).__name__}: use AliseKVConnector, or none")
 
 
 class AliseScheduler(AliseMixin, Scheduler):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from alise_engine import compat
+from alise_engine import compat, compat_names
 from alise_engine.errors import ConfigError, UnsupportedVllm
 from alise_engine.kv.int8 import KeyLayout, LayerShape, split
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.engine
 
 
 def test_this_vllm_has_every_name_that_we_use() -> None:
-    assert compat.missing() == []
+    assert compat_names.missing() == []
 
 
 def test_this_vllm_is_the_one_we_were_written_against() -> None:
@@ -30,10 +30,10 @@ def test_another_vllm_is_refused_with_what_to_install(version: str) -> None:
 
 
 def test_a_missing_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(compat.REQUIRED, "vllm.v1.request:Request.no_such_method", ())
-    monkeypatch.setitem(compat.REQUIRED, "vllm.v1.request:Request.append_output_token_ids", ("no_such_parameter",))
-    monkeypatch.setitem(compat.REQUIRED_ATTRIBUTES, "vllm.v1.core.block_pool:BlockPool", ("no_such_attribute",))
-    assert compat.missing() == [
+    monkeypatch.setitem(compat_names.REQUIRED, "vllm.v1.request:Request.no_such_method", ())
+    monkeypatch.setitem(compat_names.REQUIRED, "vllm.v1.request:Request.append_output_token_ids", ("no_such_parameter",))
+    monkeypatch.setitem(compat_names.REQUIRED_ATTRIBUTES, "vllm.v1.core.block_pool:BlockPool", ("no_such_attribute",))
+    assert compat_names.missing() == [
         "vllm.v1.request:Request.no_such_method does not exist",
         "vllm.v1.request:Request.append_output_token_ids does not take no_such_parameter",
         "vllm.v1.core.block_pool:BlockPool does not set no_such_attribute",

@@ -1,0 +1,37 @@
+"""What the engine says of itself as a whole: its shape, and counters since boot."""
+
+from typing import Any
+
+from . import compat
+from .core_protocol import CODEC_INT8, CODEC_RAW, Counters, EngineShape
+
+Scheduler = Any
+
+
+def shape(scheduler: Scheduler) -> EngineShape:
+    config, connector = scheduler.vllm_config, scheduler.connector
+    workers = int(config.parallel_config.tensor_parallel_size)
+    block_bytes = compat.layer_count(scheduler.kv_cache_config) * compat.raw_layer_block_bytes(scheduler.kv_cache_config) * workers
+    return EngineShape(
+        max_num_seqs=int(scheduler.max_num_active_reqs),
+        max_num_batched_tokens=int(config.scheduler_config.max_num_batched_tokens),
+        max_model_len=int(scheduler.max_model_len),
+        block_size=int(scheduler.block_size),
+        num_device_blocks=int(scheduler.kv_cache_config.num_blocks),
+        block_bytes=block_bytes,
+        host_limit_bytes=0 if connector is None else connector.host_bytes,
+        model=str(config.model_config.served_model_name or config.model_config.model),
+    )
+
+
+def counters(scheduler: Scheduler) -> Counters:
+    ledger = None if scheduler.connector is None else scheduler.connector.ledger
+    sizes = {
+        codec: 0 if ledger is None or codec not in ledger.block_bytes else ledger.used_bytes(codec) for codec in (CODEC_RAW, CODEC_INT8)
+    }
+    return Counters(
+        **scheduler.tally,
+        host_raw_bytes=sizes[CODEC_RAW],
+        host_int8_bytes=sizes[CODEC_INT8],
+        free_device_blocks=compat.free_blocks(scheduler),
+    )
