@@ -171,9 +171,12 @@ class SqliteStore:
     def _prune(self, at: float) -> None:
         self._connection.execute("DELETE FROM requests WHERE id <= (SELECT max(id) FROM requests) - ?", (self._max_rows,))
         # Ids grow with time, so that old rows are a prefix.
-        self._connection.execute(
-            "DELETE FROM requests WHERE id < coalesce((SELECT min(id) FROM requests WHERE at >= ?), 0)", (at - self._max_age_seconds,)
-        )
+        young = "SELECT min(id) FROM requests WHERE at >= ?"
+        oldest = self._connection.execute(young, (at - self._max_age_seconds,)).fetchone()[0]
+        if oldest is None:
+            self._connection.execute("DELETE FROM requests")
+        else:
+            self._connection.execute("DELETE FROM requests WHERE id < ?", (oldest,))
 
     def count(self) -> int:
         """Rows in it."""

@@ -1,0 +1,202 @@
+"""Training, the head as a file, trees as arrays, the index, the kernel, calibration."""
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from alise_scheduler.core.lengths import QUANTILES
+from alise_scheduler.predictor.calibration import Calibration, interval, middle
+from alise_scheduler.predictor.head import KNOTS, Head, from_bytes
+from alise_scheduler.predictor.neighbours import NEIGHBOURS, Index, statistics
+from alise_scheduler.predictor.train import MIN_ROWS, read_history, train
+from alise_scheduler.predictor.trees import from_arrays, from_dumps
+from tests.scheduler.predictor_builders import make_features, make_history
+
+HISTORY = make_history(250)
+
+
+@pytest.fixture(scope="module")
+def head() -> Head:
+    return train(HISTORY, version=1)
+
+
+def middles(head: Head, *prompts: str) -> list[float]:
+    details = [make_features(prompt).detail for prompt in prompts]
+    numbers = np.stack([detail.numbers for detail in details if detail])
+    vectors = np.stack([detail.embedding for detail in details if detail and detail.embedding is not None])
+    near = np.full((len(prompts), 9), np.nan, np.float32)
+    return [math.exp(middle(row)) for row in head.predict(numbers, vectors, near)]
+
+
+def test_a_head_tells_tasks_apart(head: Head) -> None:
+    short, long = middles(head, "Name one fact about lakes 7", "Write an essay about lakes 7")
+    assert short < 40 < 200 < long
+
+
+def test_quantiles_ascend(head: Head) -> None:
+    made = head.predict(HISTORY.numbers[:50], HISTORY.vectors[:50], np.full((50, 9), np.nan, np.float32))
+    assert made.shape == (50, QUANTILES)
+    assert (np.diff(made, axis=1) >= 0).all()
+
+
+def test_one_row_is_predicted_as_many_are(head: Head) -> None:
+    near = np.full((5, 9), np.nan, np.float32)
+    many = head.predict(HISTORY.numbers[:5], HISTORY.vectors[:5], near)
+    one = head.predict(HISTORY.numbers[:1], HISTORY.vectors[:1], near[:1])
+    # Sums in another order may fall on the other side of a split.
+    assert one[0] == pytest.approx(many[0], abs=0.1)
+
+
+def test_a_head_comes_back_from_its_bytes(head: Head) -> None:
+    again = from_bytes(head.to_bytes())
+    assert middles(again, "Summarize the story of chess 3") == middles(head, "Summarize the story of chess 3")
+    assert (again.version, again.rows) == (1, 250)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="none"),
+        pytest.param(b"something else altogether", id="foreign"),
+        pytest.param(b"PK\x03\x04 cut", id="a cut archive"),
+    ],
+)
+def test_bytes_that_hold_no_head_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        from_bytes(data)
+
+
+def test_the_same_history_makes_the_same_head(head: Head) -> None:
+    again = train(HISTORY, version=1)
+    assert middles(again, "Explain in detail the nature of paper 1") == middles(head, "Explain in detail the nature of paper 1")
+    assert again.knots.shape == (KNOTS,)
+
+
+def test_too_few_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match=f"it takes {MIN_ROWS}"):
+        train(make_history(20), version=1)
+
+
+def test_cut_answers_do_not_read_as_short_ones() -> None:
+    cut = train(make_history(300, cut_at=200), version=1)
+    assert middles(cut, "Write an essay about lakes 7")[0] > 210
+
+
+def test_training_works_without_embeddings() -> None:
+    blind = train(replace(make_history(160), vectors=np.zeros((160, 384), np.float32)), version=1)
+    made = blind.predict(HISTORY.numbers[:1], np.zeros((1, 384), np.float32), np.full((1, 9), np.nan, np.float32))
+    assert np.isfinite(made).all()
+
+
+def test_the_training_process_answers_with_a_head() -> None:
+    command = [sys.executable, "-m", "alise_scheduler.predictor.train", "7"]
+    done = subprocess.run(command, input=make_history(160).to_bytes(), capture_output=True, timeout=120, check=True)
+    assert from_bytes(done.stdout).version == 7
+
+
+def test_a_history_comes_back_from_its_bytes() -> None:
+    again = read_history(HISTORY.to_bytes())
+    assert again.log_tokens == pytest.approx(HISTORY.log_tokens)
+    assert again.vectors == pytest.approx(HISTORY.vectors, abs=1e-3)
+
+
+LEAF = {"leaf_value": 1.0}
+RIGHT = {"split_feature": 0, "threshold": 2.0, "left_child": {"leaf_value": 4.0}, "right_child": {"leaf_value": 8.0}}
+DUMP = {
+    "tree_info": [
+        {"tree_structure": {"split_feature": 1, "threshold": 0.5, "left_child": LEAF, "right_child": RIGHT}},
+        {"tree_structure": {"leaf_value": 10.0}},
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        pytest.param([0.0, 0.5], 11.0, id="at the threshold it goes left"),
+        pytest.param([2.0, 0.6], 14.0, id="right, then left"),
+        pytest.param([2.1, 0.6], 18.0, id="right twice"),
+    ],
+)
+def test_trees_add_up_their_leaves(row: list[float], expected: float) -> None:
+    rows = np.array([row, row], np.float32)
+    assert from_dumps([DUMP]).predict(rows).tolist() == [expected, expected]
+    assert from_dumps([DUMP]).predict(rows[:1]).tolist() == [expected]
+
+
+def test_several_forests_are_averaged() -> None:
+    assert from_dumps([DUMP, DUMP]).predict(np.array([[0.0, 0.0]], np.float32)).tolist() == [11.0]
+
+
+def test_trees_that_point_outside_are_refused() -> None:
+    held = from_dumps([DUMP]).arrays("")
+    with pytest.raises(ValueError, match="point outside"):
+        from_arrays("", {**held, "roots": np.array([99], np.int32)})
+
+
+def test_the_nearest_are_found_and_the_oldest_are_overwritten() -> None:
+    index = Index(dimensions=2, rows=4 * NEIGHBOURS)
+    for number in range(5 * NEIGHBOURS):
+        angle = number / 100
+        index.add(np.array([math.cos(angle), math.sin(angle)], np.float32), float(number))
+    found = index.nearest(np.array([1.0, 0.0], np.float32))
+    assert found is not None
+    assert sorted(found.log_tokens) == list(range(NEIGHBOURS, 2 * NEIGHBOURS))
+
+
+def test_few_rows_have_no_neighbours() -> None:
+    index = Index(dimensions=2)
+    index.add(np.array([1.0, 0.0], np.float32), 1.0)
+    assert index.nearest(np.array([1.0, 0.0], np.float32)) is None
+
+
+def test_nearer_neighbours_weigh_more() -> None:
+    similarity = np.array([[0.9] + [0.1] * 24], np.float32)
+    tokens = np.array([[6.0] + [2.0] * 24], np.float32)
+    mean, _, best, *_ = statistics(similarity, tokens)[0]
+    assert mean > 5.9
+    assert best == pytest.approx(0.9)
+
+
+QUANTILE_ROW = np.linspace(3.0, 5.0, QUANTILES, dtype=np.float32)
+MODEL = ((1,),)
+
+
+def test_a_model_that_answers_twice_as_long_is_followed() -> None:
+    calibration = Calibration()
+    chance = np.random.default_rng(0)
+    for _ in range(300):
+        calibration.learn(QUANTILE_ROW, MODEL, 4.0 + math.log(2) + 0.3 * chance.standard_normal(), True)
+    assert middle(calibration.apply(QUANTILE_ROW, MODEL)) == pytest.approx(4.0 + math.log(2), abs=0.15)
+    assert middle(calibration.apply(QUANTILE_ROW, ((2,),))) == pytest.approx(4.0)
+
+
+def test_the_interval_comes_to_hold_four_of_five() -> None:
+    calibration = Calibration()
+    chance = np.random.default_rng(1)
+    inside = 0
+    for number in range(4000):
+        real = 4.0 + 1.5 * chance.standard_normal()
+        low, high = interval(calibration.apply(QUANTILE_ROW, MODEL))
+        inside += number >= 2000 and low <= real <= high
+        calibration.learn(QUANTILE_ROW, MODEL, real, True)
+    assert 0.76 < inside / 2000 < 0.84
+
+
+def test_a_cut_answer_below_the_middle_teaches_nothing() -> None:
+    calibration = Calibration()
+    calibration.learn(QUANTILE_ROW, MODEL, 3.0, False)
+    assert calibration.apply(QUANTILE_ROW, MODEL).tolist() == QUANTILE_ROW.tolist()
+
+
+def test_a_class_is_corrected_on_top_of_its_model() -> None:
+    calibration = Calibration()
+    groups = ((1,), (1, 5))
+    for _ in range(200):
+        calibration.learn(QUANTILE_ROW, ((1,),), 4.0, True)
+        calibration.learn(QUANTILE_ROW, groups, 5.0, True)
+    assert middle(calibration.apply(QUANTILE_ROW, groups)) > middle(calibration.apply(QUANTILE_ROW, ((1,),))) + 0.3
