@@ -135,12 +135,12 @@ class RequestClass(_Model):
 
 
 class Scheduling(_Model):
-    policy: Literal["alise", "gittins", "sjf", "fcfs"] = "alise"
-    """Who runs first: alise (least remaining time in levels, with ageing), gittins (Gittins index), sjf (shortest predicted), fcfs."""
+    policy: Literal["boost", "alise", "gittins", "sjf", "fcfs"] = "boost"
+    """Who runs first: boost (Gittins index, kind to long ones), gittins, alise (least remaining time), sjf (shortest predicted), fcfs."""
     ageing: bool = True
     """Waiting requests are promoted; without it long ones may starve."""
     preemption: bool = True
-    """Better-ranked requests preempt running ones (policies alise and gittins)."""
+    """Better-ranked requests preempt running ones (policies boost, gittins and alise)."""
     classes: list[RequestClass] = Field(
         default_factory=list, max_length=32, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
     )

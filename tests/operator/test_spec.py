@@ -31,7 +31,7 @@ def engine(**changes: Any) -> dict[str, Any]:
         pytest.param(raw_spec(model={"uri": "--help"}), ["spec.model.uri: '--help' does not match"], id="a uri that reads as a flag"),
         pytest.param(
             raw_spec(scheduling={"policy": "lifo"}),
-            ["spec.scheduling.policy: 'lifo' is not allowed; use one of 'alise', 'gittins', 'sjf', 'fcfs'"],
+            ["spec.scheduling.policy: 'lifo' is not allowed; use one of 'boost', 'alise', 'gittins', 'sjf', 'fcfs'"],
             id="an unknown policy",
         ),
         pytest.param(raw_spec(replicas=-1), ["spec.replicas: -1 is below the smallest allowed value 0"], id="negative replicas"),
