@@ -159,6 +159,9 @@ def _request(job_id: str, description: Description) -> admission_pb2.AdmitReques
         objective=description.objective,
         slo_ttft_ms=description.slo_ttft_ms,
         conversation=description.conversation,
+        conversation_now=description.conversation_now,
+        conversation_previous=description.conversation_previous,
+        temperature=description.temperature,
     )
 
 

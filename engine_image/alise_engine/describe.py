@@ -49,6 +49,11 @@ class Description:
     # 0: none.
     slo_ttft_ms: int
     conversation: str
+    # As the next turn will name it, and as the turn before named it.
+    conversation_now: str = ""
+    conversation_previous: str = ""
+    # None: not set.
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,8 @@ class _Prompt:
     # Engine requests per sample; more than 1 for a list of prompts.
     prompts: int = 1
     conversation: str = ""
+    conversation_now: str = ""
+    conversation_previous: str = ""
 
 
 def describe(endpoint: Endpoint, body: JSON, headers: Mapping[str, str]) -> Description | None:
@@ -88,6 +95,9 @@ def describe(endpoint: Endpoint, body: JSON, headers: Mapping[str, str]) -> Desc
         objective=headers.get(OBJECTIVE_HEADER, "")[:MAX_LABEL_CHARS],
         slo_ttft_ms=_slo_ttft_ms(headers),
         conversation=prompt.conversation,
+        conversation_now=prompt.conversation_now,
+        conversation_previous=prompt.conversation_previous,
+        temperature=_temperature(body.get("temperature")),
     )
 
 
@@ -167,10 +177,38 @@ _PROMPTS: Final = {
 
 def _conversation(turns: list[_Turn]) -> _Prompt:
     last_user = next((at for at in reversed(range(len(turns))) if turns[at].role == "user"), len(turns) - 1)
-    earlier = turns[:last_user]
-    said_before = any(turn.role not in ("system", "developer") for turn in earlier)
-    conversation = _digest(json.dumps([[turn.role, turn.text] for turn in earlier])) if said_before else ""
-    return _Prompt(turns[last_user].text, sum(len(turn.text) for turn in turns), len(turns), conversation=conversation)
+    said_before = any(turn.role not in ("system", "developer") for turn in turns[:last_user])
+    names = _digests(turns, {last_user, before_answer := _before_answer(turns), len(turns)})
+    return _Prompt(
+        turns[last_user].text,
+        sum(len(turn.text) for turn in turns),
+        len(turns),
+        conversation=names[last_user] if said_before else "",
+        conversation_now=names[len(turns)],
+        conversation_previous=names[before_answer] if before_answer else "",
+    )
+
+
+def _before_answer(turns: list[_Turn]) -> int:
+    """How many messages the request had that led to the newest answer in `turns`; 0 when there is no answer."""
+    end = len(turns)
+    while end and turns[end - 1].role != "assistant":
+        end -= 1
+    while end and turns[end - 1].role == "assistant":
+        end -= 1
+    return end
+
+
+def _digests(turns: list[_Turn], ends: set[int]) -> dict[int, str]:
+    """Digest of the first n messages, for each n of `ends`; one pass, however long the chat."""
+    running = hashlib.sha256()
+    made = {}
+    for number, turn in enumerate(turns):
+        if number in ends:
+            made[number] = running.hexdigest()
+        running.update(json.dumps([turn.role, turn.text]).encode())
+    made[len(turns)] = running.hexdigest()
+    return made
 
 
 def _text(content: JSON) -> str:
@@ -194,6 +232,11 @@ def _max_tokens(endpoint: Endpoint, body: Mapping[str, JSON]) -> int:
             return _count(body["max_tokens"]) if "max_tokens" in body else COMPLETIONS_MAX_TOKENS
         case Endpoint.RESPONSES:
             return _count(body.get("max_output_tokens"))
+
+
+def _temperature(value: JSON) -> float | None:
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100
+    return float(value) if usable else None
 
 
 def _structured(body: Mapping[str, JSON]) -> bool:

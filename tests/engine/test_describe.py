@@ -167,6 +167,34 @@ def test_the_same_history_gives_the_same_conversation_whatever_is_asked_next() -
     assert one == other != ""
 
 
+FIRST = chat(("user", "a"))
+SECOND = chat(("user", "a"), ("assistant", "b"), ("user", "c"))
+TOOLS = chat(("user", "a"), ("assistant", "calling"), ("tool", "42"))
+
+
+@pytest.mark.parametrize("following", [pytest.param(SECOND, id="an answer and a question"), pytest.param(TOOLS, id="a tool's result")])
+def test_a_turn_names_the_conversation_as_the_turn_before_did(following: dict[str, object]) -> None:
+    assert described(CHAT, following).conversation_previous == described(CHAT, FIRST).conversation_now != ""
+
+
+def test_a_first_turn_has_nothing_before_it() -> None:
+    assert described(CHAT, FIRST).conversation_previous == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        pytest.param(0.7, 0.7, id="a number"),
+        pytest.param(0, 0.0, id="zero is a temperature"),
+        pytest.param(None, None, id="not set"),
+        pytest.param("hot", None, id="no number"),
+        pytest.param(-1, None, id="below zero"),
+    ],
+)
+def test_the_temperature_is_what_the_client_set(given: object, seen: float | None) -> None:
+    assert described(CHAT, {**FIRST, "temperature": given}).temperature == seen
+
+
 def test_a_previous_response_names_the_conversation() -> None:
     first, second = (described(RESPONSES, {"input": "hi", **more}) for more in ({}, {"previous_response_id": "resp_1"}))
     assert first.conversation == ""

@@ -127,8 +127,9 @@ def _detail(question: Question, salt: bytes) -> Detail:
         question.embedding,
         model=_hash(question.model, salt),
         klass=_hash(question.objective, salt),
-        now=_hash(question.conversation_now, salt),
-        previous=_hash(question.conversation_previous, salt),
+        # Many begin with the same words: a conversation is one tenant's.
+        now=_hash(question.conversation_now and f"{question.tenant}\0{question.conversation_now}", salt),
+        previous=_hash(question.conversation_previous and f"{question.tenant}\0{question.conversation_previous}", salt),
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -71,6 +72,9 @@ def to_ask(message: pb.AdmitRequest) -> Ask:
             conversation=message.conversation,
             model=message.model,
             objective=message.objective,
+            temperature=message.temperature if message.HasField("temperature") else math.nan,
+            conversation_now=message.conversation_now,
+            conversation_previous=message.conversation_previous,
         ),
         samples=min(max(message.n, 1), _MAX_SAMPLES),
         objective=message.objective,
