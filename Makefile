@@ -19,7 +19,7 @@ run: install ## From nothing to a streamed answer through the ingress: cluster, 
 
 test: check ## All tests: the fast tier, the real engine, a real API server, and the whole node end to end
 	@$(PYTHON) -m tests.cluster packages
-	@$(PYTHON) -m pytest tests -m "engine or controlplane or e2e"
+	@$(PYTHON) -m pytest tests -m "engine or controlplane or e2e or database"
 
 check: install lint types unit ## Lint, types, import contracts, unit and contract tests: under a minute
 
@@ -30,7 +30,7 @@ types: install
 	@$(PYTHON) -m mypy operator scheduler_sidecar engine_image tests
 
 unit: install
-	@$(PYTHON) -m pytest tests -q -m "not engine and not controlplane and not e2e"
+	@$(PYTHON) -m pytest tests -q -m "not engine and not controlplane and not e2e and not database"
 
 serve: install ## Engine and sidecar on this machine without Kubernetes; OpenAI API on localhost (PORT=8000 MODEL=...)
 	@$(PYTHON) -m tests.tools.serve
@@ -56,7 +56,7 @@ lock: install ## Resolves the exact locks of every role
 bench: install ## Every benchmark (DATASET= SEEDS= QUICK=1); results in bench-results/
 	@$(PYTHON) -m tests.bench
 
-bench-%: install ## One benchmark: bench-engine, bench-operator, bench-serving, bench-soak (ten minutes of random plans)
+bench-%: install ## One benchmark: bench-engine, bench-operator, bench-predictor, bench-serving, bench-soak (ten minutes of random plans)
 	@$(PYTHON) -m tests.bench $*
 
 clean: ## Removes what the tools left in this folder; $$ALISE_CACHE stays

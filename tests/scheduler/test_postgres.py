@@ -1,0 +1,155 @@
+"""The shared history, on a real PostgreSQL with pgvector."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alise_scheduler.errors import HistoryError
+from alise_scheduler.predictor import postgres
+from alise_scheduler.predictor.archive import RETRY_SECONDS, Archive
+from alise_scheduler.predictor.learned import LearnedPredictor
+from alise_scheduler.predictor.model import Observation
+from alise_scheduler.predictor.postgres import PostgresStore
+from alise_scheduler.predictor.start import start
+from alise_scheduler.predictor.store import SqliteStore
+from tests.scheduler.postgres_server import PostgresServer
+from tests.scheduler.predictor_builders import make_features, make_sample
+
+pytestmark = pytest.mark.database
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[PostgresServer]:
+    # A socket's path may have 107 characters, which pytest's folders exceed.
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        made = PostgresServer(Path(folder))
+        made.start()
+        yield made
+        made.stop()
+
+
+@pytest.fixture
+def server(running: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> PostgresServer:
+    """With an empty database, and readers that do not keep their distance."""
+    monkeypatch.setattr(postgres, "SETTLE_SECONDS", 0.0)
+    running.execute("DROP TABLE IF EXISTS alise_requests, alise_heads, alise_meta")
+    return running
+
+
+class Replica:
+    """A predictor with both histories and a clock of its own."""
+
+    def __init__(self, server: PostgresServer, folder: Path, name: str) -> None:
+        self.now = 0.0
+        local = SqliteStore(folder / name)
+        self.archive = Archive(local, None, lambda: PostgresStore(server.dsn, name), clock=lambda: self.now)
+        self.predictor = LearnedPredictor(self.archive.keep)
+
+    def answer(self, count: int, tokens: int = 30) -> None:
+        for _ in range(count):
+            self.predictor.learn(make_features(), Observation(tokens, True))
+
+    def turn(self) -> None:
+        self.now += RETRY_SECONDS
+        self.archive.step()
+        for sample in self.archive.arrived(10_000):
+            self.predictor.take(sample)
+
+
+def test_what_was_written_comes_back(server: PostgresServer) -> None:
+    store = PostgresStore(server.dsn, "one")
+    samples = [make_sample(10, 1, root=2**63 + 5, now=7), make_sample(20, 2, embedding=None, ended=False)]
+    store.append(samples)
+    again = store.load(10)
+    assert [round(float(np.exp(sample.log_tokens))) for sample in again] == [10, 20]
+    assert (again[0].root, again[0].now, again[1].embedding, again[1].ended) == (2**63 + 5, 7, None, False)
+    assert again[0].embedding == pytest.approx(samples[0].embedding, abs=1e-4)
+    store.close()
+
+
+def test_replicas_agree_on_the_salt(server: PostgresServer) -> None:
+    assert PostgresStore(server.dsn, "one", b"1" * 16).salt == PostgresStore(server.dsn, "two", b"2" * 16).salt == b"1" * 16
+
+
+def test_the_newest_head_comes_back(server: PostgresServer) -> None:
+    store = PostgresStore(server.dsn, "one")
+    for version in (1, 2, 3):
+        store.save_head(version, b"head %d" % version)
+    assert store.load_head() == b"head 3"
+
+
+def test_two_sidecars_learn_from_each_other(server: PostgresServer, tmp_path: Path) -> None:
+    one, two = Replica(server, tmp_path, "one"), Replica(server, tmp_path, "two")
+    one.answer(30)
+    two.answer(20)
+    for _ in range(2):
+        one.turn()
+        two.turn()
+    assert (len(one.predictor.recent), len(two.predictor.recent)) == (50, 50)
+
+
+def test_a_new_sidecar_starts_warm(server: PostgresServer, tmp_path: Path) -> None:
+    one = Replica(server, tmp_path, "one")
+    one.answer(40)
+    one.turn()
+    late = Replica(server, tmp_path, "late")
+    late.turn()
+    late.turn()
+    assert len(late.predictor.recent) == 40
+
+
+def test_reading_goes_on_where_it_stopped_after_a_restart(server: PostgresServer, tmp_path: Path) -> None:
+    one, two = Replica(server, tmp_path, "one"), Replica(server, tmp_path, "two")
+    one.answer(10)
+    one.turn()
+    two.turn()
+    two.turn()
+    again = Replica(server, tmp_path, "two")
+    one.answer(5)
+    one.turn()
+    again.turn()
+    assert len(again.predictor.recent) == 5
+
+
+def test_a_database_that_stops_costs_nothing_and_is_caught_up_with(server: PostgresServer, tmp_path: Path) -> None:
+    one, two = Replica(server, tmp_path, "one"), Replica(server, tmp_path, "two")
+    one.answer(10)
+    one.turn()
+    assert one.archive.shared is not None
+    server.stop()
+    try:
+        one.answer(10)
+        one.turn()
+        assert not one.archive.shared.up
+        assert one.archive.local.up
+        assert one.predictor.predict(make_features(), 0).median == pytest.approx(30, rel=0.3)
+    finally:
+        server.start()
+    one.turn()
+    two.turn()
+    assert one.archive.shared.up
+    assert len(two.predictor.recent) == 20
+
+
+def test_a_table_of_another_dimension_is_refused(server: PostgresServer) -> None:
+    server.execute("CREATE EXTENSION IF NOT EXISTS vector; CREATE TABLE alise_requests (id bigserial, embedding vector(3))")
+    with pytest.raises(HistoryError, match="embeddings of 3 dimensions; this version writes 384"):
+        PostgresStore(server.dsn, "one")
+
+
+def test_a_database_out_of_reach_delays_nothing(tmp_path: Path) -> None:
+    parts = start(str(tmp_path), f"host={tmp_path} password=hunter2 dbname=nowhere")
+    parts.predictor.learn(make_features(), Observation(10, True))
+    parts.archive.close()
+    assert len(parts.predictor.recent) == 1
+
+
+def test_an_error_does_not_tell_the_password(tmp_path: Path) -> None:
+    with pytest.raises(HistoryError) as caught:
+        PostgresStore(f"host={tmp_path} password=hunter2 dbname=nowhere", "one")
+    assert "hunter2" not in str(caught.value)
