@@ -20,7 +20,7 @@ from alise_operator.errors import ApplyError, ClusterError, Gone, MissingSecret,
 from alise_operator.kube import Kube, Resource
 from alise_operator.observe import Poller, observe
 from alise_operator.rules import check
-from alise_operator.spec import Spec, parse
+from alise_operator.spec import SecretKeyRef, Spec, parse
 from alise_operator.status import changes, fold
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Reconciler:
             # 2. Does the spec make sense?
             spec = parse(resource.get("spec"))
             check(spec, key.name)
-            await self._check_secret(spec, owner)
+            await self._check_secrets(spec, owner)
             # 3. What should exist? 4. Make it so. Both only when all is well: a bad spec leaves the children of the last good one alone.
             await self._apply(spec, owner)
         except (SpecError, ApplyError) as caught:
@@ -123,11 +123,18 @@ class Reconciler:
                 log.info("child was changed by somebody else and is applied again", extra={"child": f"{kind}/{meta['name']}"})
                 self._applied.pop(reference["uid"], None)
 
-    async def _check_secret(self, spec: Spec, owner: Owner) -> None:
-        reference = spec.model.token_secret_ref
-        if reference is None:
-            return
-        where = f"spec.model.tokenSecretRef: Secret {owner.namespace}/{reference.name}"
+    async def _check_secrets(self, spec: Spec, owner: Owner) -> None:
+        history = spec.predictor.history.postgres
+        named = {
+            "spec.model.tokenSecretRef": spec.model.token_secret_ref,
+            "spec.predictor.history.postgres.dsnSecretRef": history.dsn_secret_ref if history else None,
+        }
+        for field, reference in named.items():
+            if reference is not None:
+                await self._check_secret(field, reference, owner)
+
+    async def _check_secret(self, field: str, reference: SecretKeyRef, owner: Owner) -> None:
+        where = f"{field}: Secret {owner.namespace}/{reference.name}"
         create = f"kubectl create secret generic {reference.name} -n {owner.namespace} --from-literal={reference.key}=…"
         try:
             secret = await self._kube.get(SECRETS, owner.namespace, reference.name)

@@ -158,6 +158,24 @@ class KvOffload(_Model):
     """How KV caches are kept on the host: none (exact), int8 (about half the size), auto (int8 under pressure)."""
 
 
+class PostgresHistory(_Model):
+    dsn_secret_ref: SecretKeyRef
+    """Secret that holds the connection string (postgresql://user:password@host/database). The database has the extension pgvector."""
+
+
+class PredictorHistory(_Model):
+    postgres: PostgresHistory | None = None
+    """A PostgreSQL database that the replicas of this resource share, so that they learn from each other and new ones start warm. Each
+    pod keeps its own history as well."""
+
+
+class Predictor(_Model):
+    encoder: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^/\S+$")] | None = None
+    """Folder of the sentence encoder (encoder.onnx, vocab.txt) in the scheduler's image or volumes; the image's own when left out."""
+    history: PredictorHistory = Field(default_factory=PredictorHistory)
+    """Where lengths of past answers are kept: in the pod when left out. Prompts are never stored."""
+
+
 class Admission(_Model):
     max_pending: Annotated[int, Field(ge=0)] = 1000
     """Requests of one replica that may wait for their first token; further ones get 429 with Retry-After. 0: no limit."""
@@ -214,6 +232,8 @@ class Spec(_Model):
     """Order of requests."""
     kv_offload: KvOffload = Field(default_factory=KvOffload)
     """Where the KV caches of preempted requests go."""
+    predictor: Predictor = Field(default_factory=Predictor)
+    """How lengths of answers are predicted."""
     admission: Admission = Field(default_factory=Admission)
     """When a request is turned away at once instead of waiting."""
     route: Route = Field(default_factory=Route)

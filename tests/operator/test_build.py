@@ -253,6 +253,19 @@ def test_the_token_comes_from_the_secret_and_never_as_text() -> None:
     assert env["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "hf"}}
 
 
+def test_the_history_lies_in_a_volume_of_the_pod() -> None:
+    mounts = {one["name"]: one["mountPath"] for one in container("scheduler")["volumeMounts"]}
+    assert environment("scheduler")["ALISE_HISTORY_DIR"] == mounts["history"]
+
+
+def test_a_shared_history_is_reached_by_a_secret_and_never_as_text() -> None:
+    predictor = {"history": {"postgres": {"dsnSecretRef": {"name": "lengths", "key": "dsn"}}}, "encoder": "/encoders/mine"}
+    env = environment("scheduler", predictor=predictor)
+    assert env["ALISE_HISTORY_DSN"] == {"secretKeyRef": {"name": "lengths", "key": "dsn"}}
+    assert env["ALISE_ENCODER"] == "/encoders/mine"
+    assert {"ALISE_HISTORY_DSN", "ALISE_ENCODER"}.isdisjoint(environment("scheduler"))
+
+
 def test_the_model_cache_holds_the_hubs_files() -> None:
     cached: dict[str, Any] = {"model": {"uri": "a/b", "cache": {"size": "1Gi"}}}
     mounts = {one["name"]: one["mountPath"] for one in container("engine", **cached)["volumeMounts"]}

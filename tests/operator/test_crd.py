@@ -85,7 +85,9 @@ def test_defaults_of_the_schema_are_the_defaults_of_the_operator() -> None:
     defaults = {
         path: node["default"] for path, node in nodes(spec_schema) if "default" in node and node["default"] != {} and "[]" not in path
     }
-    spec = Spec.model_validate(raw_spec(model={"uri": "x", "tokenSecretRef": {"name": "x"}, "cache": {"size": "1Gi"}}, engine={}))
+    given = {"model": {"uri": "x", "tokenSecretRef": {"name": "x"}, "cache": {"size": "1Gi"}}, "engine": {}}
+    shared = {"history": {"postgres": {"dsnSecretRef": {"name": "x"}}}}
+    spec = Spec.model_validate(raw_spec(**given, predictor=shared))
     dumped = spec.model_dump(by_alias=True)
     for path, default in defaults.items():
         value: Any = dumped

@@ -26,6 +26,9 @@ from alise_operator.spec import Engine, Resources, Spec
 
 SCRATCH: Final = "/scratch"
 CACHE: Final = "/model-cache"
+HISTORY: Final = "/var/lib/alise"
+# About four times what 100,000 requests take.
+_HISTORY_LIMIT: Final = "512Mi"
 # After the drain: vLLM ends its workers, then the scheduler leaves.
 EXIT_MARGIN_SECONDS: Final = 30
 # A large model is downloaded and loaded before the first /health succeeds.
@@ -36,7 +39,8 @@ _CONTAINER_SECURITY: Final[Manifest] = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
-_SCHEDULER_RESOURCES: Final = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"})
+# The scheduler takes up to 400 MiB; its training process, for some seconds at a time, about as much again.
+_SCHEDULER_RESOURCES: Final = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
 
 
 def grace_seconds(spec: Spec) -> int:
@@ -142,7 +146,7 @@ def _scheduler(spec: Spec, cluster: Cluster) -> Manifest:
         "imagePullPolicy": "IfNotPresent",
         "command": ["alise-scheduler"],
         "args": ["supervise"],
-        "env": [{"name": name, "value": value} for name, value in scheduler_env(spec).items()],
+        "env": [{"name": name, "value": value} for name, value in scheduler_env(spec).items()] + _history_env(spec),
         "ports": [{"name": "metrics", "protocol": "TCP", "containerPort": SCHEDULER_HTTP_PORT}],
         "resources": _resources(spec.scheduling.resources or _SCHEDULER_RESOURCES),
         "lifecycle": {
@@ -150,7 +154,7 @@ def _scheduler(spec: Spec, cluster: Cluster) -> Manifest:
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": _CONTAINER_SECURITY,
-        "volumeMounts": [{"name": "run", "mountPath": RUN_DIR}],
+        "volumeMounts": [{"name": "run", "mountPath": RUN_DIR}, {"name": "history", "mountPath": HISTORY}],
     }
 
 
@@ -165,13 +169,24 @@ def scheduler_env(spec: Spec) -> dict[str, str]:
         "ALISE_QUANTIZATION": spec.kv_offload.quantization,
         "ALISE_MAX_PENDING": str(spec.admission.max_pending),
         "ALISE_MAX_WAIT_SECONDS": str(spec.admission.max_wait_seconds),
+        "ALISE_HISTORY_DIR": HISTORY,
     }
+    if spec.predictor.encoder is not None:
+        env["ALISE_ENCODER"] = spec.predictor.encoder
     if scheduling.classes:
         classes = [
             {"name": one.name, "weight": float(parse_quantity(one.weight)), "sloTtftMs": one.slo_ttft_ms} for one in scheduling.classes
         ]
         env["ALISE_CLASSES"] = json.dumps(classes, separators=(",", ":"))
     return env
+
+
+def _history_env(spec: Spec) -> list[Manifest]:
+    postgres = spec.predictor.history.postgres
+    if postgres is None:
+        return []
+    reference = {"name": postgres.dsn_secret_ref.name, "key": postgres.dsn_secret_ref.key}
+    return [{"name": "ALISE_HISTORY_DSN", "valueFrom": {"secretKeyRef": reference}}]
 
 
 def _engine_env(spec: Spec) -> list[Manifest]:
@@ -214,6 +229,7 @@ def _volumes(spec: Spec, owner: Owner) -> list[Manifest]:
     volumes: list[Manifest] = [
         {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": format_bytes(SOCKET_VOLUME_BYTES)}},
         {"name": "scratch", "emptyDir": {}},
+        {"name": "history", "emptyDir": {"sizeLimit": _HISTORY_LIMIT}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": format_bytes(shared_memory_bytes(spec.engine))}},
     ]
     if spec.model.cache is not None:
