@@ -1,0 +1,239 @@
+"""The whole loop on the real engine under a virtual clock: the sidecar's own state, real scheduler, real KV, invented seconds.
+
+vLLM runs in this process on the tiny model. A step takes what the cost model says of the tokens that it computed, so a busy machine changes
+nothing; everything else is real: queues, blocks, preemption, the host store, admission, prediction, plans. The same requests are replayed
+in the simulator, which has to agree, and wall-clock times of the same steps are kept, which a fitted cost model has to explain.
+
+`python -m tests.bench.policies_engine REQUESTS` prints a JSON line per run; the policies suite reads them.
+"""
+
+import base64
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from alise_scheduler.core import exec_time
+from alise_scheduler.core.admit import AdmitLimits
+from alise_scheduler.core.exec_time import Coefficients, CostModel
+from alise_scheduler.core.rank import Policy
+from alise_scheduler.core.reports import EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, Finished, FinishReason, Phase, Step
+from alise_scheduler.metrics import Metrics
+from alise_scheduler.predictor.features import Question, extract
+from alise_scheduler.predictor.learned import LearnedPredictor, equip
+from alise_scheduler.predictor.train import train
+from alise_scheduler.simulate import Setup, core_mind, mind_named
+from alise_scheduler.simulation.model import EngineModel
+from alise_scheduler.simulation.predictions import prequential
+from alise_scheduler.simulation.run import simulate
+from alise_scheduler.simulation.trace import Trace, at_load, make_trace, poisson
+from alise_scheduler.state import Admitted, Ask, State
+from tests.bench.workload import Prompt, load
+
+SLOTS: Final = 16
+LOAD: Final = 0.9
+_CAP_TOKENS: Final = 512
+_MAX_LEN: Final = 1024
+_PLAN_SECONDS: Final = 0.020
+COST: Final = Coefficients()
+
+
+@dataclass(slots=True)
+class Served:
+    """Times of one request, in virtual seconds."""
+
+    arrived: float
+    tokens: int
+    first: float = 0.0
+    ended: float = 0.0
+
+
+def shape_of(engine: Any) -> EngineShape:
+    """The engine's own word."""
+    said = engine.snapshot().shape
+    return EngineShape(
+        said.max_num_seqs, said.max_num_batched_tokens, said.max_model_len, said.block_size, said.num_device_blocks, said.block_bytes,
+        said.host_limit_bytes, said.model,
+    )  # fmt: skip
+
+
+class Loop:
+    """Arrivals, engine and sidecar in virtual time. `policy` None: stock order, without a sidecar."""
+
+    def __init__(self, engine: Any, policy: Policy | None, prompts: Sequence[Prompt], arrivals: Sequence[float]) -> None:
+        self.engine, self.prompts, self.arrivals = engine, prompts, arrivals
+        self.predictor = LearnedPredictor()
+        self.state = None if policy is None else State(policy, AdmitLimits(), {}, self.predictor, Metrics(), b"bench")
+        self.now = 0.0
+        self.served: dict[str, Served] = {}
+        self.steps: list[tuple[float, int, int, int]] = []
+        self.preemptions = 0
+        self._names: dict[str, str] = {}
+        self._next = 0
+        self._planned_at = -1.0
+
+    def run(self) -> None:
+        """Until every answer has ended."""
+        engine = self.engine
+        engine.poll()
+        if self.state is not None:
+            self.state.snapshot(EngineSnapshot("boot", "session", shape_of(engine)), self.now)
+        open_: set[str] = set()
+        while self._next < len(self.prompts) or open_:
+            if not open_ and self.arrivals[self._next] > self.now:
+                self.now = self.arrivals[self._next]
+            while self._next < len(self.prompts) and self.arrivals[self._next] <= self.now:
+                open_.add(self._ask(self._next))
+                self._next += 1
+            began = time.perf_counter()
+            engine.step()
+            self._account(time.perf_counter() - began)
+            for name in [name for name in open_ if engine.answers[name].tokens]:
+                served = self.served[name]
+                served.first = served.first or self.now
+                if engine.answers[name].finished:
+                    served.ended = self.now
+                    open_.discard(name)
+
+    def _ask(self, row: int) -> str:
+        prompt, job = self.prompts[row], f"job-{row}"
+        text = list(prompt.text.encode()[: _MAX_LEN - _CAP_TOKENS - 1]) or [32]
+        priority, hint = 0, ""
+        if self.state is not None:
+            question = Question(endpoint=1, prompt=prompt.text, prompt_chars=len(prompt.text), max_tokens=0)
+            admitted = self.state.admit(Ask(job, question), self.now)
+            assert isinstance(admitted, Admitted)
+            priority, hint = admitted.priority, base64.b64encode(admitted.hint).decode()
+        name: str = self.engine.ask(text, prompt.output_tokens, job=job, hint=hint, priority=priority)
+        self.served[name] = Served(self.arrivals[row], prompt.output_tokens)
+        return name
+
+    def _account(self, wall_seconds: float) -> None:
+        """Lets the step's virtual time pass, tells the sidecar, and carries its plan over when one is due."""
+        answer = self.engine.poll()
+        steps = []
+        for step in answer.steps:
+            seconds = COST.step(step.prefill_tokens, step.decode_requests, step.context_tokens)
+            self.now += seconds
+            self.engine.clock.seconds += seconds
+            steps.append(Step(seconds, step.prefill_tokens, step.decode_requests, step.context_tokens))
+            self.steps.append((wall_seconds, step.prefill_tokens, step.decode_requests, step.context_tokens))
+        self.preemptions = answer.counters.preemptions_rank
+        if self.state is None:
+            return
+        requests = tuple(self._report(row) for row in answer.requests)
+        ended = tuple(
+            # The test's length is an answer's end, not a cap that anybody knew.
+            Finished(row.request_id, row.job_id, FinishReason.STOP, row.prompt_tokens, row.generated_tokens, row.preemptions)
+            for row in answer.finished
+        )
+        self.state.update(EngineUpdate(requests, ended, tuple(steps)), self.now)
+        self._train()
+        if self.now - self._planned_at >= _PLAN_SECONDS:
+            self._planned_at = self.now
+            self._apply()
+
+    def _report(self, row: Any) -> EngineRequest:
+        return EngineRequest(
+            row.request_id, row.job_id, Phase[row.phase.upper()], row.prompt_tokens, row.generated_tokens, row.device_tokens,
+            row.host_tokens, row.host_bytes, 0, row.preemptions, row.priority, row.age_ms / 1000, row.phase_ms / 1000,
+            base64.b64decode(row.hint),
+        )  # fmt: skip
+
+    def _train(self) -> None:
+        if self.predictor.wants_training():
+            history, seen = self.predictor.newest()
+            self.predictor.install(equip(train(history, self.predictor.version + 1), history), seen)
+
+    def _apply(self) -> None:
+        from alise_engine.core_protocol import LimitsRow, RankRow
+
+        assert self.state is not None
+        plan = self.state.decide(self.now).plan
+        ranks = [RankRow(job, rank.level, rank.order, rank.hold, rank.ewt_ms) for job, rank in plan.ranks.items()]
+        limits = None
+        if plan.limits is not None:
+            said = plan.limits
+            limits = LimitsRow(
+                said.preempt_levels, said.min_quantum_steps, said.int8_ewt_ms, said.int8_host_fraction, said.host_budget_bytes
+            )
+        unknown = self.engine.apply(*ranks, limits=limits).unknown
+        self.state.applied("session", plan, tuple(unknown))
+
+
+def trace_of(prompts: Sequence[Prompt], seed: int, model: EngineModel) -> Trace:
+    """The prompts at Poisson times, LOAD of what the engine can do."""
+    inputs = np.array([max(1, min(len(prompt.text.encode()), _MAX_LEN - _CAP_TOKENS - 1)) for prompt in prompts])
+    outputs = np.array([prompt.output_tokens for prompt in prompts])
+    arrivals = poisson(len(prompts), np.random.default_rng([seed, 2]))
+    return at_load(make_trace("real", arrivals, inputs, outputs), LOAD, model)
+
+
+def measure(count: int, dataset: Path | None, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """Rows: each request's times by policy, on the engine and in the simulator; and the steps' wall-clock times."""
+    os.environ.update(VLLM_CPU_KVCACHE_SPACE="1", VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS="1", VLLM_LOGGING_LEVEL="ERROR")
+    from alise_engine import tiny_model
+    from tests.engine.harness import Engine, EngineOptions
+
+    prompts = [replace(p, output_tokens=min(p.output_tokens, _CAP_TOKENS)) for p in load(dataset, count, seed).prompts]
+    with tempfile.TemporaryDirectory() as folder:
+        model = tiny_model.write_model(Path(folder))
+        engine = Engine(model, EngineOptions(max_num_seqs=SLOTS, blocks=1025, max_model_len=_MAX_LEN))
+        simulated = EngineModel(shape_of(engine), COST, save_seconds_per_byte=0.0, restore_seconds_per_byte=0.0)
+        trace = trace_of(prompts, seed, simulated)
+        for policy in (None, Policy()):
+            loop = Loop(engine.fresh(), policy, prompts, trace.arrival_seconds.tolist())
+            loop.run()
+            served = list(loop.served.values())
+            name = "fcfs" if policy is None else policy.name
+            yield {"kind": "engine", "where": "engine", "policy": name, **_latencies(served), "preemptions": loop.preemptions}
+            yield {"kind": "engine", "where": "simulator", "policy": name, **_simulated(trace, simulated, policy, loop)}
+            if policy is None:
+                yield {"kind": "cost", **cost_error(loop.steps)}
+        engine.close()
+
+
+def _latencies(served: Sequence[Served]) -> dict[str, float]:
+    return latencies(np.array([one.ended - one.arrived for one in served]), np.array([one.tokens for one in served]))
+
+
+def latencies(e2e: Any, tokens: Any) -> dict[str, float]:
+    """Mean and p99 end to end, mean normalized latency."""
+    p99 = float(np.quantile(e2e, 0.99))
+    return {"e2e_mean_seconds": float(e2e.mean()), "e2e_p99_seconds": p99, "normalized_mean_seconds": float((e2e / tokens).mean())}
+
+
+def _simulated(trace: Trace, model: EngineModel, policy: Policy | None, loop: Loop) -> dict[str, float]:
+    """The same requests in the simulator, told what a fresh predictor learns as they end (by arrival, a little behind)."""
+    features = [extract(Question(endpoint=1, prompt=p.text, prompt_chars=len(p.text), max_tokens=0), b"bench") for p in loop.prompts]
+    told = prequential(LearnedPredictor(), features, trace.output_tokens, lag=SLOTS)
+    setup = Setup(trace, model, told)
+    outcome = simulate(trace, model, mind_named("vllm-fcfs", setup) if policy is None else core_mind(setup, policy))
+    return {**latencies(outcome.e2e_seconds, trace.output_tokens), "preemptions": float(outcome.preemptions.sum())}
+
+
+def cost_error(steps: Sequence[tuple[float, int, int, int]]) -> dict[str, float]:
+    """Median relative error of the fitted cost model on the second half of the wall-clock times, learned from the first."""
+    half = len(steps) // 2
+    model = CostModel()
+    for start in range(0, half, 64):
+        model = exec_time.observe(model, [Step(*step) for step in steps[start : min(start + 64, half)]])
+    errors = [abs(model.coefficients.step(*step[1:]) - step[0]) / step[0] for step in steps[half:]]
+    return {
+        "median_error": float(np.median(errors)),
+        "steps": float(len(steps)),
+        "median_step_ms": float(np.median([s[0] for s in steps]) * 1e3),
+    }
+
+
+if __name__ == "__main__":
+    named = os.environ.get("DATASET") or os.environ.get("ALISE_DATA")
+    for row in measure(int(sys.argv[1]), Path(named) if named else None):
+        print(json.dumps(row), flush=True)
