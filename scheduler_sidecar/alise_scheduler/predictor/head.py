@@ -22,7 +22,7 @@ from .kernel import Kernel
 from .trees import MISSING, Forest
 
 # Bumped when the meaning of a column changes: rows and heads of another layout are not used.
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 PROJECTED: Final = 96
 TREE_DIMENSIONS: Final = 32
 KNOTS: Final = 101
@@ -106,7 +106,8 @@ class Head:
         held: dict[str, NDArray[Any]] = {
             "about": np.array([LAYOUT, self.version, self.rows]),
             "mean": self.scaling.mean, "scale": self.scaling.scale, "basis": self.scaling.basis,
-            "landmarks": self.kernel.landmarks, "weights": self.kernel.weights, "bias": np.array(self.kernel.bias),
+            "landmarks": self.kernel.landmarks, "squares": self.kernel.squares, "weights": self.kernel.weights,
+            "bias": np.array([self.kernel.bias, self.kernel.gamma]),
             "knots": self.knots, "edges": self.edges, "table": self.table,
         }  # fmt: skip
         out = io.BytesIO()
@@ -123,7 +124,7 @@ def from_bytes(data: bytes) -> Head:
                 raise ValueError(f"a head of layout {layout}; this program reads {LAYOUT}")
             head = Head(
                 version, rows, Scaling(held["mean"], held["scale"], held["basis"]),
-                Kernel(held["landmarks"], held["weights"], float(held["bias"])),
+                Kernel(held["landmarks"], held["squares"], held["weights"], float(held["bias"][0]), float(held["bias"][1])),
                 trees.from_arrays("point.", held), trees.from_arrays("spread.", held),
                 held["knots"], held["edges"], held["table"],
             )  # fmt: skip

@@ -26,9 +26,7 @@ from .trees import Forest
 MAX_ROWS: Final = 15_000
 MIN_ROWS: Final = 150
 _FOLDS: Final = 5
-BAGS: Final = 2
-# Fewer rows carry smaller trees.
-_MANY_ROWS: Final = 3000
+BAGS: Final = 3
 
 Rows = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -145,7 +143,7 @@ def _boost(rows: Rows, target: Rows, kind: str, seed: int, bags: int = 1) -> For
     """The mean of `bags` forests that saw other samples of rows and columns."""
     import lightgbm
 
-    many = len(rows) >= _MANY_ROWS
+    many = len(rows) >= kernel.MANY_ROWS
     rounds = (350 if many else 220) if kind == "l2" else 100
     leaves = (31 if many else 7) if kind == "l2" else 7
     settings: dict[str, Any] = {
