@@ -2,7 +2,8 @@
 
 Prequential (test, then train): rows come in the file's order, 32 at a time are running, and longer answers end later; a new head is put
 to use some answers after the rows that it was trained on, one for every ROWS_PER_LAG of them, as if training took that long. Counted are
-the last 5,000 rows, of a smaller file the last half. ALISE_ENCODER names the encoder's folder; without it, features alone are used.
+the last 5,000 rows, of a smaller file the last half. ALISE_ENCODER names the encoder's folder (made when it is not set; `none`: features
+alone). What it costs in a sidecar is `sidecar.py`'s.
 """
 
 import heapq
@@ -22,8 +23,10 @@ from alise_scheduler.predictor.features import Features, Question, extract
 from alise_scheduler.predictor.learned import LearnedPredictor, equip
 from alise_scheduler.predictor.model import BucketPredictor, Observation, Predictor
 from alise_scheduler.predictor.train import train
+from tests.bench import sidecar
 from tests.bench.harness import Figure, Row, Settings
 from tests.bench.workload import synthetic
+from tests.tools.encoder import ensure
 
 RUNNING: Final = 32
 ROWS_PER_LAG: Final = 50
@@ -151,7 +154,9 @@ def prequential(examples: Sequence[Example], features: Sequence[Features], conte
 def measure(settings: Settings) -> Iterator[Row]:
     """One row per counted request: real tokens and each contender's quantiles; and one per training."""
     encoder = _encoder()
-    for name, examples in _datasets(settings):
+    data = _datasets(settings)
+    yield from sidecar.measure([example.text for example in data[0][1]], str(_encoder_folder()), settings.quick)
+    for name, examples in data:
         yield from _evaluate(name, examples, encoder)
 
 
@@ -184,8 +189,8 @@ def _evaluate(name: str, examples: list[Example], encoder: Encoder | None) -> It
 
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     """Figures of each data set, from the rows alone."""
-    made: list[Figure] = []
-    for name in dict.fromkeys(row["data"] for row in rows):
+    made = sidecar.figures(rows)
+    for name in dict.fromkeys(row["data"] for row in rows if "data" in row):
         for label in ("learned", "buckets"):
             own = [row for row in rows if row["kind"] == "row" and row["data"] == name and row["by"] == label]
             suffix = name if label == "learned" else f"{name}_{label}"
@@ -254,9 +259,16 @@ def pairs(point: Any, tokens: Any, apart: float, count: int = 200_000) -> float:
     return float(np.where(said == 0, 0.5, said == real).mean())
 
 
+def _encoder_folder() -> Path:
+    """Where the encoder is: made once where nobody names another."""
+    named = os.environ.get("ALISE_ENCODER", "")
+    return Path(named) if named else ensure()
+
+
 def _encoder() -> Encoder | None:
-    folder = os.environ.get("ALISE_ENCODER", "")
-    return OnnxEncoder(Path(folder)) if folder else None
+    """None for ALISE_ENCODER=none."""
+    folder = _encoder_folder()
+    return None if folder.name == "none" else OnnxEncoder(folder)
 
 
 def _datasets(settings: Settings) -> list[tuple[str, list[Example]]]:
