@@ -7,6 +7,7 @@ which is what the gain is measured against. Every policy sees the same arrivals:
 fast the simulator is, and what one tenant's flood does to another. Tables and plots are in bench-results/policies/.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     yield from _decide_rows(settings.quick)
     yield _speed_row()
     yield {"kind": "rss", "mib": core_rss_mib()}
+    yield from _engine_rows(settings)
     yield from _flood_rows(settings)
     for data in _datasets(settings):
         for seed in range(settings.seeds):
@@ -87,6 +89,7 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     speeds = [row["requests_per_minute"] for row in rows if row["kind"] == "speed"]
     made.append(Figure("sim_requests_per_minute", speeds[0], "requests a minute", "higher", 200_000))
     made.append(Figure("core_rss_mib", next(row["mib"] for row in rows if row["kind"] == "rss"), "MiB", "lower", 150))
+    made += _engine_figures(rows)
     flood = [row for row in rows if row["kind"] == "flood"]
     for name in (default, "vllm-fcfs"):
         ratios = [row["flooded_seconds"] / row["calm_seconds"] for row in flood if row["policy"] == name]
@@ -224,7 +227,8 @@ def _flood_trace(quiet_requests: int, loud: float, seed: int) -> Trace:
         parts.append(part.rows((part.arrival_seconds <= span).nonzero()[0]))
     tenant = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     arrivals = np.concatenate([part.arrival_seconds for part in parts])
-    inputs = np.concatenate([part.input_tokens for part in parts])
+    # In which order long prompts are prefilled is the engine's business: here they fit into a step.
+    inputs = np.minimum(np.concatenate([part.input_tokens for part in parts]), 1024)
     return make_trace("flood", arrivals, inputs, np.concatenate([part.output_tokens for part in parts]), tenant)
 
 
@@ -279,6 +283,37 @@ def _speed_row() -> Row:
     began = time.process_time()
     simulate(trace, MODEL, core_mind(setup, Policy()))
     return {"kind": "speed", "requests_per_minute": len(trace) / (time.process_time() - began) * 60}
+
+
+def _engine_rows(settings: Settings) -> Iterator[Row]:
+    """The whole loop on the real engine, in a process of its own: vLLM stays in memory otherwise."""
+    command = [sys.executable, "-m", "tests.bench.policies_engine", "60" if settings.quick else "500"]
+    named = {} if settings.dataset is None else {"DATASET": str(settings.dataset)}
+    env = {key: value for key, value in os.environ.items() if key not in ("DATASET", "ALISE_DATA")} | named
+    said = subprocess.run(command, env=env, capture_output=True, text=True, timeout=3600)
+    if said.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with status {said.returncode}: {said.stderr[-2000:]}")
+    for line in said.stdout.splitlines():
+        if line.startswith("{"):
+            yield json.loads(line)
+
+
+def _engine_figures(rows: Sequence[Row]) -> list[Figure]:
+    by = {(row["where"], row["policy"]): row for row in rows if row["kind"] == "engine"}
+    default, made = Policy().name, []
+    for policy in ("fcfs", default):
+        real, simulated = by["engine", policy], by["simulator", policy]
+        for column, label in (("e2e_mean_seconds", "mean"), ("e2e_p99_seconds", "p99")):
+            off = 100 * abs(simulated[column] / real[column] - 1)
+            made.append(Figure(f"sim_vs_engine_{label}_{policy}", off, "% off", "lower", 10.0))
+    column = "normalized_mean_seconds"
+    data = by["engine", default]["data"]
+    ratio = by["engine", default][column] / by["engine", "fcfs"][column]
+    made.append(Figure(f"real_engine_norm_vs_fcfs_{data}", ratio, "ratio, cold predictor", "lower", 0.8))
+    for row in rows:
+        if row["kind"] == "cost":
+            made.append(Figure(f"cost_model_error_{row['clock']}", 100 * row["median_error"], "% median", "lower", 25.0))
+    return made
 
 
 def core_rss_mib() -> float:

@@ -53,14 +53,14 @@ def test_one_replica_behind_a_router_is_one_replica() -> None:
 
 
 def with_flood(times: int) -> Trace:
-    """A quiet tenant at a tenth of the capacity, and another at `times` that."""
+    """A quiet tenant at a tenth of the capacity, and another at `times` that; prompts fit into one step, whose order is the engine's."""
     model = MODEL
     quiet = at_load(heavy_tail(150, 6), 0.1, model)
     span = quiet.arrival_seconds[-1]
     loud = at_load(heavy_tail(150 * times, 7), 0.1 * times, model)
     keep = loud.arrival_seconds <= span
     arrivals = np.concatenate([quiet.arrival_seconds, loud.arrival_seconds[keep]])
-    inputs = np.concatenate([quiet.input_tokens, loud.input_tokens[keep]])
+    inputs = np.minimum(np.concatenate([quiet.input_tokens, loud.input_tokens[keep]]), 1024)
     outputs = np.concatenate([quiet.output_tokens, loud.output_tokens[keep]])
     return make_trace("flood", arrivals, inputs, outputs, np.repeat([0, 1], [len(quiet), int(keep.sum())]))
 

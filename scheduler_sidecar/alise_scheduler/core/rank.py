@@ -57,7 +57,7 @@ class AgeingRule:
     """
 
     jobs: float = 3.0
-    backlog: float = 1.0
+    backlog: float = 3.0
     max_seconds: float = 60.0
 
 
