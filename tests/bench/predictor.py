@@ -24,7 +24,7 @@ from alise_scheduler.predictor.learned import LearnedPredictor, equip
 from alise_scheduler.predictor.model import BucketPredictor, Observation, Predictor
 from alise_scheduler.predictor.train import train
 from tests.bench import sidecar
-from tests.bench.harness import Figure, Row, Settings
+from tests.bench.harness import RESULTS, Figure, Row, Settings
 from tests.bench.workload import synthetic
 from tests.tools.encoder import ensure
 
@@ -204,6 +204,28 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
         if all(row["another"] for row in lengths):
             made.append(Figure(f"kendall_{name}_another_sample", kendall([row["another"] for row in lengths], tokens), "tau", "higher"))
     return made
+
+
+def plot(rows: Sequence[Row]) -> list[str]:
+    """Draws predictor.png: real against predicted lengths, and how often the truth lies below each quantile."""
+    from matplotlib.figure import Figure as Canvas
+
+    names = list(dict.fromkeys(row["data"] for row in rows if row["kind"] == "row"))
+    canvas = Canvas(figsize=(9, 4 * len(names)), layout="constrained")
+    for number, name in enumerate(names):
+        own = [row for row in rows if row["kind"] == "row" and row["data"] == name and row["by"] == "learned"]
+        tokens, quantiles = np.array([row["tokens"] for row in own]), np.array([row["quantiles"] for row in own])
+        half = quantiles.shape[1] // 2
+        part = canvas.add_subplot(len(names), 2, 2 * number + 1)
+        part.loglog((quantiles[:, half - 1] + quantiles[:, half]) / 2, tokens, ".", markersize=1, alpha=0.4)
+        part.set(xlabel="predicted median, tokens", ylabel="real, tokens", title=f"{name}: {len(own)} answers")
+        part = canvas.add_subplot(len(names), 2, 2 * number + 2)
+        part.plot(PROBABILITIES, (tokens[:, None] <= quantiles).mean(axis=0), "o-")
+        part.plot((0, 1), (0, 1), ":")
+        part.set(xlabel="quantile", ylabel="share of answers below it", title="calibration")
+    path = RESULTS / "predictor.png"
+    canvas.savefig(path, dpi=110)
+    return [path.name]
 
 
 Scored = tuple[str, float, str, Any]

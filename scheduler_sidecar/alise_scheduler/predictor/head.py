@@ -22,7 +22,7 @@ from .kernel import Kernel
 from .trees import MISSING, Forest
 
 # Bumped when the meaning of a column changes: rows and heads of another layout are not used.
-LAYOUT: Final = 3
+LAYOUT: Final = 4
 PROJECTED: Final = 96
 TREE_DIMENSIONS: Final = 32
 KNOTS: Final = 101
@@ -87,8 +87,8 @@ class Head:
     spread: Forest
     # [KNOTS] log tokens at ranks 0..1.
     knots: Rows
-    # [BINS - 1] ranks between the bins and [BINS, QUANTILES] standardized errors.
-    edges: Rows
+    # [BINS] ascending ranks, and [BINS, QUANTILES] standardized errors there; between them they go over into one another.
+    centres: Rows
     table: Rows
 
     def predict(self, numbers: Rows, vectors: Rows, near: Rows) -> Rows:
@@ -98,7 +98,10 @@ class Head:
         rank = blend(self.point.predict(rows), smooth)
         middle = np.interp(rank, np.linspace(0.0, 1.0, KNOTS), self.knots)
         spread = np.maximum(self.spread.predict(rows), MIN_SPREAD)
-        errors = self.table[np.searchsorted(self.edges, rank)]
+        place = np.interp(rank, self.centres, np.arange(BINS))
+        below = np.minimum(place.astype(np.int64), BINS - 2)
+        share = (place - below)[:, None]
+        errors = (1.0 - share) * self.table[below] + share * self.table[below + 1]
         made: Rows = np.clip(middle[:, None] + spread[:, None] * errors, 0.0, MAX_LOG_TOKENS).astype(np.float32)
         return made
 
@@ -108,7 +111,7 @@ class Head:
             "mean": self.scaling.mean, "scale": self.scaling.scale, "basis": self.scaling.basis,
             "landmarks": self.kernel.landmarks, "squares": self.kernel.squares, "weights": self.kernel.weights,
             "bias": np.array([self.kernel.bias, self.kernel.gamma]),
-            "knots": self.knots, "edges": self.edges, "table": self.table,
+            "knots": self.knots, "centres": self.centres, "table": self.table,
         }  # fmt: skip
         out = io.BytesIO()
         np.savez(out, **held, **self.point.arrays("point."), **self.spread.arrays("spread."))  # type: ignore[arg-type]
@@ -126,7 +129,7 @@ def from_bytes(data: bytes) -> Head:
                 version, rows, Scaling(held["mean"], held["scale"], held["basis"]),
                 Kernel(held["landmarks"], held["squares"], held["weights"], float(held["bias"][0]), float(held["bias"][1])),
                 trees.from_arrays("point.", held), trees.from_arrays("spread.", held),
-                held["knots"], held["edges"], held["table"],
+                held["knots"], held["centres"], held["table"],
             )  # fmt: skip
     except (KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"these {len(data)} bytes hold no head: {error}") from error

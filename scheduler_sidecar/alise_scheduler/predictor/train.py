@@ -88,7 +88,17 @@ def train(history: History, version: int) -> Head:
     held_spread = np.maximum(_held_out(rows, np.abs(errors).astype(np.float32), folds, version, "spread"), MIN_SPREAD)
     edges = np.quantile(held, np.arange(1, BINS) / BINS).astype(np.float32)
     table = _error_table(errors / held_spread, np.searchsorted(edges, held))
-    return Head(version, count, scaling, smooth, point, spread, knots, edges, table)
+    centres = _centres(held, edges)
+    return Head(version, count, scaling, smooth, point, spread, knots, centres, table)
+
+
+def _centres(ranks: Rows, edges: Rows) -> Rows:
+    """The mean rank in each bin, ascending. [BINS]"""
+    bins = np.searchsorted(edges, ranks)
+    ends = np.concatenate([[0.0], edges, [1.0]])
+    means = [ranks[bins == number].mean() if (bins == number).any() else (ends[number] + ends[number + 1]) / 2 for number in range(BINS)]
+    made: Rows = np.maximum.accumulate(np.array(means, np.float32) + np.arange(BINS, dtype=np.float32) * np.float32(1e-6))
+    return made
 
 
 def _scaling(history: History) -> Scaling:
