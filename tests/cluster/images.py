@@ -31,7 +31,7 @@ class Program:
 
 def socket_path(at: State) -> Path:
     """Where this cluster's containerd listens."""
-    return at.folder / "containerd.sock"
+    return at.sockets / "containerd.sock"
 
 
 def ctr(at: State, *arguments: str, timeout_seconds: float = 60.0) -> str:

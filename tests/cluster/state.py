@@ -5,6 +5,7 @@
 """
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -39,6 +40,11 @@ class State:
         return self.folder / "logs"
 
     @property
+    def sockets(self) -> Path:
+        """Unix sockets lie apart: the kernel takes paths of 107 bytes, and the cache's own may be longer. Removed with the folder."""
+        return Path("/run") / f"alise-{hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]}"
+
+    @property
     def lock(self) -> Path:
         """Beside the folder, so that it outlives the folder's removal."""
         return self.folder.with_name(self.folder.name + ".lock")
@@ -50,6 +56,7 @@ class State:
 
     def remove(self) -> None:
         """Remove the folder and all that is in it."""
+        shutil.rmtree(self.sockets, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

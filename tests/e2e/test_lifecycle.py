@@ -17,7 +17,7 @@ def test_kubectl_get_tells_the_state_at_a_glance(tiny: Resource) -> None:
     header, line = tiny.kubectl("get", "alise", "tiny").splitlines()
     assert header.split() == ["NAME", "MODEL", "POLICY", "READY", "REASON", "REPLICAS", "URL", "AGE"]
     cells = line.split()
-    assert cells[:4] == ["tiny", "/models/tiny", "alise", "True"]
+    assert cells[:4] == ["tiny", "/models/tiny", "boost", "True"]
     assert cells[5:7] == ["1", "http://tiny.alise.test/v1"]
 
 
