@@ -53,18 +53,18 @@ class Asker:
 
 def leaving_pod(tiny: Resource, before: list[str]) -> str:
     """The first of these pods that is on its way out; it must have work, or nothing would be tried."""
-    gone = wait_until("a pod on its way out", lambda: set(before) - {pod["metadata"]["name"] for pod in tiny.pods()}, 180, 0.05).pop()
+    gone = wait_until("a pod on its way out", lambda: set(before) - {pod["metadata"]["name"] for pod in tiny.pods()}, 300).pop()
     assert tiny.requests_in_engine(gone) > 0, "the pod that goes had no stream any more: nothing was tried"
     return gone
 
 
 def wait_alone(tiny: Resource) -> None:
-    wait_until("one pod left", lambda: len(tiny.kubectl("get", "pods", "-l", f"{ENGINE_LABEL}=tiny", "-o", "name").split()) == 1, 240)
+    wait_until("one pod left", lambda: len(tiny.kubectl("get", "pods", "-l", f"{ENGINE_LABEL}=tiny", "-o", "name").split()) == 1, 300)
 
 
 def test_scaling_up_serves_from_both_and_scaling_down_cuts_no_stream(tiny: Resource, client: OpenAI) -> None:
     tiny.kubectl("scale", "alise/tiny", "--replicas=2")
-    wait_until("two ready pods", lambda: len(tiny.ready_pods()) == 2, 180)
+    wait_until("two ready pods", lambda: len(tiny.ready_pods()) == 2, 300)
     tiny.wait_condition("Ready", "True", 60)
     wait_until("both pods answering", lambda: len(answering_pods(tiny, client)) == 2, 60)
 
