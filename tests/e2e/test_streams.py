@@ -10,7 +10,7 @@ from tests.e2e.support import Resource, Stream, chat, wait_until
 
 pytestmark = pytest.mark.e2e
 
-LONG_TOKENS = 400
+LONG_TOKENS = 2500
 
 
 def test_a_chat_completion_streams_through_the_ingress(tiny: Resource, client: OpenAI) -> None:
