@@ -73,6 +73,10 @@ async def stream(client: openai.AsyncOpenAI, max_tokens: int = MAX_MODEL_LEN - 1
     )
 
 
+# Still running when a hold arrives, on a busy machine too.
+ENDURING_TOKENS = 1500
+
+
 # --- without a sidecar ------------------------------------------------------------------------------------------------------------
 
 
@@ -82,7 +86,9 @@ async def test_without_a_sidecar_an_answer_streams_and_the_failing_open_is_count
     before = (await engine.status())["admission"]
     chunks = [chunk async for chunk in await stream(client, max_tokens=12)]
     after = (await engine.status())["admission"]
-    assert len(chunks) >= 12
+    # Tokens that come together are sent together.
+    assert len(chunks) > 2
+    assert chunks[-1].choices[0].finish_reason == "length"
     assert int(after["failed_open"]) == int(before["failed_open"]) + 1
     assert await engine.metric('alise_engine_admissions_total{outcome="failed_open"}') == int(after["failed_open"])
 
@@ -201,7 +207,7 @@ async def test_a_plan_of_the_sidecar_is_carried_out(
     engine: ServedEngine, client: openai.AsyncOpenAI, sidecar: FakeAdmission, observer: Observer
 ) -> None:
     """Held, its KV goes to the host; when the hold is lifted it goes on and ends whole."""
-    answer = await stream(client, max_tokens=300)
+    answer = await stream(client, max_tokens=ENDURING_TOKENS)
     await anext(answer)
     job = sidecar.requests[0].job_id
     async with observer.planning(pb.Rank(job_id=job, hold=True)):
@@ -212,7 +218,7 @@ async def test_a_plan_of_the_sidecar_is_carried_out(
     assert fresh is True
     assert chunks[-1].choices[0].finish_reason == "length"
     await eventually(lambda: job in observer.finished, "the job's ending")
-    assert (observer.finished[job].generated_tokens, observer.finished[job].preemptions) == (300, 1)
+    assert (observer.finished[job].generated_tokens, observer.finished[job].preemptions) == (ENDURING_TOKENS, 1)
     assert await engine.metric('alise_engine_preemptions_total{cause="hold"}') == 1
     assert await engine.metric("alise_engine_exact_resumes_total") == 1
 
@@ -229,7 +235,7 @@ async def test_a_rejection_reaches_the_client_as_openais_error(client: openai.As
 
 async def test_a_drain_cuts_no_stream_and_refuses_new_work(engine: ServedEngine, client: openai.AsyncOpenAI, observer: Observer) -> None:
     """The stream is offloaded when the drain begins, and ends whole."""
-    answer = await stream(client, max_tokens=300)
+    answer = await stream(client, max_tokens=ENDURING_TOKENS)
     received = [await anext(answer)]
     await eventually(lambda: bool(observer.rows.keys() - observer.finished.keys()), "the stream's job")
     [job] = observer.rows.keys() - observer.finished.keys()
