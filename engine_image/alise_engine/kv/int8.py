@@ -4,7 +4,7 @@ A codec gathers blocks of one layer's cache, `[device blocks, heads, block_size,
 and puts them back. A row has the same length whatever it holds, so that bytes can be counted before anything is encoded.
 
 INT8 is asymmetric: `x = (q - zero) * scale`, q in -128..127. Keys get one (scale, zero) per channel and block, because a few channels are
-large for every token; values get one per token (the split that KIVI proposes; the ALISE paper quantizes per channel). A row of bytes is, for each head, q of its
+large for every token; values get one per token (KIVI splits them so). A row of bytes is, for each head, q of its
 keys `[head_dim, block_size]` and of its values `[block_size, head_dim]`; then all scales; then all zeros. Of bf16's bytes that is
 1/2 + 1/block_size + 1/head_dim.
 
