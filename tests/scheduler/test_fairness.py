@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from alise_contract.names import MAX_LEVEL, MIN_LEVEL
 from alise_scheduler.core.decide import decide
-from alise_scheduler.core.fairness import OVER_SHARE_LEVEL, behind, fill_level, within
+from alise_scheduler.core.fairness import EMPTY_LEVELS, OVER_SHARE_LEVEL, behind, fill_level, lent_slots, within
 from alise_scheduler.core.job import Job
-from alise_scheduler.core.rank import Policy
+from alise_scheduler.core.rank import Policy, PreemptionRule
 from alise_scheduler.core.reports import EngineShape, Phase
 from tests.scheduler.builders import make_job, make_snapshot
 
@@ -47,8 +47,37 @@ def levels(jobs: list[Job]) -> dict[str, int]:
 def test_a_flooding_tenants_short_jobs_rank_behind_a_quiet_ones_long_job() -> None:
     flood = [make_job(f"f{number}", 5, tenant="loud") for number in range(20)]
     found = levels([*flood, make_job("long", 4000, tenant="quiet")])
-    assert sum(level < OVER_SHARE_LEVEL for level in found.values()) == 4
+    # One of the four slots is in nobody's share.
+    assert sum(level < OVER_SHARE_LEVEL for level in found.values()) == 3
     assert found["long"] < OVER_SHARE_LEVEL
+
+
+@pytest.mark.parametrize(
+    ("slots", "expected"),
+    [
+        pytest.param(1.0, 0.0, id="the only slot is somebody's"),
+        pytest.param(2.0, 1.0, id="one of few"),
+        pytest.param(40.0, 2.0, id="one in sixteen of many"),
+    ],
+)
+def test_a_few_slots_are_lent(slots: float, expected: float) -> None:
+    assert lent_slots(slots) == expected
+
+
+def test_with_all_slots_taken_somebody_is_known_to_give_way_to_the_next_quiet_job() -> None:
+    """By the level that it is stamped with at admission, whatever its length, before any further plan."""
+    flood = [make_job(f"f{number}", 100, Phase.RUNNING, 50 * number, tenant="loud") for number in range(4)]
+    waiting = [make_job(f"w{number}", 100, tenant="loud") for number in range(9)]
+    found = levels([make_job("first", 4000, tenant="quiet"), *flood, *waiting])
+    worst_running = max(found[job.id] for job in flood)
+    assert worst_running - within(np.array([MAX_LEVEL]))[0] >= PreemptionRule().levels
+
+
+def test_a_quantum_protects_nobody_while_a_tenant_is_over_its_share() -> None:
+    flood = [make_job(f"f{number}", 100, tenant="loud") for number in range(20)]
+    policy = Policy(preemption=PreemptionRule(6, 16))
+    assert decide(make_snapshot(flood, FOUR), policy).limits.min_quantum_steps == 16
+    assert decide(make_snapshot([*flood, make_job("q", 5, tenant="quiet")], FOUR), policy).limits.min_quantum_steps == 0
 
 
 def test_one_tenant_alone_is_ranked_as_if_there_were_none() -> None:
@@ -78,6 +107,6 @@ def test_the_order_within_a_tenant_stays_and_everybody_has_a_share(rows: list[tu
 
 def test_the_bands_do_not_touch_and_stay_in_the_contracts_range() -> None:
     every = np.arange(-1000, 1000)
-    assert within(every).max() < behind(every).min() == OVER_SHARE_LEVEL
+    assert within(every).max() + EMPTY_LEVELS < behind(every).min() == OVER_SHARE_LEVEL
     assert behind(every).max() <= MAX_LEVEL
     assert within(every).min() == MIN_LEVEL

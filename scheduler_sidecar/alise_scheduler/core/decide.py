@@ -58,7 +58,7 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
     # 6. Tell the engine what changed.
     limits = Limits(
         preempt_levels=policy.preemption.levels,
-        min_quantum_steps=policy.preemption.min_quantum_steps,
+        min_quantum_steps=policy.preemption.min_quantum_steps if over is None else 0,
         int8_ewt_ms=placement.int8_ewt_ms,
         int8_host_fraction=placement.int8_host_fraction,
         host_budget_bytes=placement.host_budget_bytes,

@@ -2,8 +2,15 @@
 
 Shares are max-min fair: the slots are dealt out evenly (by weight) until each tenant has what it asks for, and what a quiet tenant
 leaves is dealt to the others. Within a tenant the policy's order counts: its first jobs are within its share, the later ones over it,
-and every job over a share ranks behind every job within one. So a tenant pays for its own burst, and with one tenant, or slots for
-everybody, nothing changes at all. Nothing is remembered: shares are of now, and a restarted sidecar deals them out just the same.
+and every job over a share ranks behind every job within one, far enough for it to be preempted. So a tenant pays for its own burst,
+and with one tenant, or slots for everybody, nothing changes at all. Nothing is remembered: shares are of now, and a restarted sidecar
+deals them out just the same.
+
+One slot in sixteen belongs to nobody's share. Jobs over their share run there, because a slot must not idle, but they are known to be
+over it beforehand: a quiet tenant's job that arrives takes such a slot at the next step, by the level it was stamped with at admission,
+and does not wait for the plan that would have found out who must go. For the same reason a quantum protects nobody while a tenant
+is over its share. Simulated (a quiet tenant beside one that sends a hundred times as much): p99 TTFT 1.2 times a calm day's, without the
+two 1.8 times; what is left is that steps full of prompts take longer.
 
 Nobody starves by this: each tenant always has a share, and its longest-waiting job comes first in its own order (core/rank.py).
 """
@@ -18,8 +25,11 @@ from alise_contract.names import MAX_LEVEL, MIN_LEVEL
 from .job import Ints, Snapshot
 from .lengths import Floats
 
-# Jobs over their tenant's share take the levels from here on, the others those below.
+# Jobs over their tenant's share take the levels from here on, the others those below, and some between are left empty: a difference that
+# preempts (at any `preempt_levels` up to it).
 OVER_SHARE_LEVEL: Final = 47
+EMPTY_LEVELS: Final = 8
+_LENT_SHARE: Final = 1 / 16
 _OVER_SPAN: Final = (MAX_LEVEL - OVER_SHARE_LEVEL) // 2
 
 
@@ -39,6 +49,11 @@ def fill_level(demand: Floats, weight: Floats, slots: float) -> float:
     return float(levels[np.argmax(levels < wish[by_wish])])
 
 
+def lent_slots(slots: float) -> float:
+    """Slots in nobody's share, so that there is always somebody who gives way at once."""
+    return max(1.0, np.floor(slots * _LENT_SHARE)) if slots > 1 else 0.0
+
+
 def over_share(levels: Ints, snapshot: Snapshot, slots: float) -> NDArray[np.bool_] | None:
     """Which jobs do not fit into their tenant's share; None when all do. Shape [J]."""
     tenant, samples = snapshot.tenant, snapshot.samples
@@ -48,9 +63,9 @@ def over_share(levels: Ints, snapshot: Snapshot, slots: float) -> NDArray[np.boo
     demand = np.bincount(tenant, weights=samples, minlength=tenants).astype(np.float64)
     jobs = np.maximum(np.bincount(tenant, minlength=tenants), 1)
     weight = np.maximum(np.bincount(tenant, weights=snapshot.weight, minlength=tenants).astype(np.float64) / jobs, 1e-9)
-    fill = fill_level(demand, weight, slots)
-    if fill == float("inf"):
+    if float(demand.sum()) <= slots or np.count_nonzero(demand) < 2:
         return None
+    fill = fill_level(demand, weight, slots - lent_slots(slots))
     # How many slots of its own tenant are asked for before each job?
     rows = np.lexsort((snapshot.order, levels, tenant))
     total = np.cumsum(samples[rows]) - samples[rows]
@@ -63,8 +78,8 @@ def over_share(levels: Ints, snapshot: Snapshot, slots: float) -> NDArray[np.boo
 
 
 def within(levels: Ints) -> Ints:
-    """Levels of jobs within their share, [MIN_LEVEL, OVER_SHARE_LEVEL)."""
-    return np.clip(levels, MIN_LEVEL, OVER_SHARE_LEVEL - 1)
+    """Levels of jobs within their share, [MIN_LEVEL, OVER_SHARE_LEVEL - EMPTY_LEVELS)."""
+    return np.clip(levels, MIN_LEVEL, OVER_SHARE_LEVEL - EMPTY_LEVELS - 1)
 
 
 def behind(levels: Ints) -> Ints:
