@@ -74,5 +74,6 @@ def unpack_priority(priority: int) -> tuple[int, int]:
 # A plan this old (engine's monotonic clock) is no plan: holds are lifted, rank preemption stops, order is by arrival.
 PLAN_EXPIRES_SECONDS: Final = 2.0
 ADMIT_DEADLINE_SECONDS: Final = 0.050
+ADMIT_DEADLINE_ENV: Final = "ALISE_ADMIT_DEADLINE_MS"
 # Admitted jobs that never reach the engine stop counting after this.
 ADMITTED_EXPIRES_SECONDS: Final = 5.0

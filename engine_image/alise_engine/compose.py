@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from alise_contract.names import SOCKET_DIR, SOCKET_DIR_ENV
+from alise_contract.names import ADMIT_DEADLINE_ENV, SOCKET_DIR, SOCKET_DIR_ENV
 
 from .errors import ConfigError
 from .plugin import CONNECTOR_MODULE, CONNECTOR_NAME, SCHEDULER_CLS
@@ -176,6 +176,8 @@ def _environ(own: Own, machine: Machine, environ: Mapping[str, str]) -> dict[str
         # A thread for the API server and one for EngineCore: with other load OpenMP's spinning threads collapse.
         "OMP_NUM_THREADS": str(max(1, machine.cores - 2)),
         "VLLM_CPU_KVCACHE_SPACE": "1",
+        # The sidecar's cores are the model's too: for most requests 50 ms pass before it gets one.
+        ADMIT_DEADLINE_ENV: "250",
         **({"HF_HUB_OFFLINE": "1"} if machine.model_is_local else {}),
     }
     return {**ours, **{name: value for name, value in defaults.items() if name not in environ}}

@@ -11,13 +11,13 @@ from argparse import Namespace
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.datastructures import State
 
-from alise_contract.names import ADMIT_DEADLINE_SECONDS, SOCKET_DIR, SOCKET_DIR_ENV, STATUS_PATH
+from alise_contract.names import ADMIT_DEADLINE_ENV, ADMIT_DEADLINE_SECONDS, SOCKET_DIR, SOCKET_DIR_ENV, STATUS_PATH
 
 from .api import ApiSettings, EngineApi
 from .control.core import EngineCoreClient
@@ -27,8 +27,6 @@ from .middleware import AliseMiddleware
 from .status import as_json
 
 logger = logging.getLogger("vllm.alise.endpoint")
-
-ADMIT_DEADLINE_ENV: Final = "ALISE_ADMIT_DEADLINE_MS"
 
 
 class ServerPlugin:

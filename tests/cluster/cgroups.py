@@ -1,5 +1,6 @@
 """A control group of our own in every hierarchy: all pods live below it, so the processes in it are ours whatever became of containerd."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,9 @@ def create(name: str) -> None:
             inherited = top / setting
             if inherited.exists() and (group / setting).exists():
                 (group / setting).write_text(inherited.read_text())
+        if (group / "cpu.shares").exists():
+            # What kubelet gives its pods on a node of this size. The default is one process's worth, for all of them together.
+            (group / "cpu.shares").write_text(str(1024 * (os.cpu_count() or 1)))
         if (top / "cgroup.controllers").exists() and top == Path("/sys/fs/cgroup"):
             controllers = " ".join(f"+{controller}" for controller in (top / "cgroup.controllers").read_text().split())
             for folder in (top, group):

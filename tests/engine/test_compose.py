@@ -52,6 +52,7 @@ def test_on_a_cpu_defaults_are_set_where_the_user_set_none() -> None:
     assert "--enforce-eager" in result.argv
     assert result.environ["OMP_NUM_THREADS"] == "2"
     assert result.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
+    assert result.environ["ALISE_ADMIT_DEADLINE_MS"] == "250"
 
 
 def test_what_the_user_set_stays() -> None:

@@ -40,7 +40,7 @@ _CONTAINER_SECURITY: Final[Manifest] = {
     "capabilities": {"drop": ["ALL"]},
 }
 # The scheduler takes up to 400 MiB; its training process, for some seconds at a time, about as much again.
-_SCHEDULER_RESOURCES: Final = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
+_SCHEDULER_RESOURCES: Final = Resources(requests={"cpu": "250m", "memory": "256Mi"}, limits={"memory": "1Gi"})
 
 
 def grace_seconds(spec: Spec) -> int:
