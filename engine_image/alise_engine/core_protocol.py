@@ -146,6 +146,10 @@ class Counters(Row):
     exact_resumes: int = 0
     prefetches: int = 0
     prefetches_revoked: int = 0
+    save_us: int = 0
+    restore_us: int = 0
+    recompute_us: int = 0
+    host_eviction_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,17 @@ class _CoreCollector(Collector):
             ("steps", "Engine steps", now.steps),
         ):
             yield CounterMetricFamily(f"alise_engine_{name}", text, value=total)
+        for name, text, spent_us in (
+            ("save_seconds", "Time that the slowest worker spent on copies to the host", now.save_us),
+            ("restore_seconds", "Time that the slowest worker spent on copies back, those ahead of a turn included", now.restore_us),
+            (
+                "recompute_seconds",
+                "Length of the steps in which a preempted request was computed again, once for each such request",
+                now.recompute_us,
+            ),
+            ("host_eviction_seconds", "Time that the slowest worker spent on giving up evicted copies", now.host_eviction_us),
+        ):
+            yield CounterMetricFamily(f"alise_engine_{name}", text, value=spent_us / 1e6)
         yield _gauges(
             "alise_engine_host_bytes", "Bytes in the host store", "codec", {"raw": now.host_raw_bytes, "int8": now.host_int8_bytes}
         )

@@ -14,7 +14,7 @@ One step:
 """
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from operator import attrgetter
@@ -40,7 +40,6 @@ from .core_protocol import (
     SetCodecAnswer,
     SetCodecCall,
     SnapshotCall,
-    StepRow,
     call_from_wire,
 )
 from .core_state import Cause
@@ -49,6 +48,7 @@ from .kv.ledger import Holder
 from .prefetch import Prefetcher
 from .ranked_queue import RankedQueue
 from .settings import check_connector, configured_codec
+from .steps import Steps
 from .tracker import HostCopy, Tracker
 
 logger = init_logger("vllm.alise.scheduler")
@@ -86,19 +86,15 @@ class AliseMixin(Base):
         self._check_codec(self.codec, ConfigError)
         self.tracker = Tracker()
         self.tally: Counter[str] = Counter()
+        self.steps = Steps(self.tracker, self.tally)
         self._fresh = False
         self._queues_stale = False
         # Somebody who runs may be held: the plan has changed, or a held request was admitted.
         self._holds_stale = False
         self._cause = Cause.MEMORY
-        # (start, prefill tokens, decoding requests, context tokens) of steps whose output is still to come, oldest first.
-        self._steps_in_flight: deque[tuple[float, int, int, int]] = deque()
-        self._last_step_end = 0.0
         self._ranked = RankedQueue(self._is_held)
         compat.use_priorities(self, self._ranked)
         self._prefetcher = Prefetcher(self) if self.connector is not None else None
-        # Of late, smoothed: how long a prefetch takes is counted in steps.
-        self._step_seconds = 0.0
 
     # --- one step -------------------------------------------------------------------------------------------------------------------
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
@@ -112,7 +108,9 @@ class AliseMixin(Base):
             output.has_sync_kv_loads = True
         self._note_admissions(output, now)
         self._prefetch(now)
-        self._note_step(output, now)
+        self.steps.scheduled(
+            output.num_scheduled_tokens, output.total_num_scheduled_tokens, self.requests, compat.context_tokens(output), now
+        )
         if not output.num_scheduled_tokens and self._all_is_held():
             self.sleep(HELD_IDLE_SECONDS)
         return output
@@ -120,16 +118,9 @@ class AliseMixin(Base):
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
         self._start_over_where_loads_failed(scheduler_output, model_runner_output)
         outputs = super().update_from_output(scheduler_output, model_runner_output)
-        now = self.clock()
-        self.tracker.see_tokens(scheduler_output.num_scheduled_tokens.keys(), now)
-        start, prefill_tokens, decode_requests, context_tokens = self._steps_in_flight.popleft()
-        if scheduler_output.num_scheduled_tokens:
-            # A step that was scheduled while another ran started when that one ended.
-            duration = now - max(start, self._last_step_end)
-            self.tracker.step(StepRow(max(0, round(duration * 1e6)), prefill_tokens, decode_requests, context_tokens))
-            self.tally["steps"] += 1
-            self._step_seconds += (duration - self._step_seconds) / 8
-        self._last_step_end = now
+        self.steps.over(scheduler_output.num_scheduled_tokens, self.clock())
+        if self.connector is not None:
+            self.connector.take_spent(self.tally)
         return outputs
 
     def _refresh(self, now: float) -> None:
@@ -150,7 +141,7 @@ class AliseMixin(Base):
             return
         self._prefetcher.keep_in_rank()
         if self._fresh and self._ranked and self.connector.ledger.used_bytes() and compat.admits(self):
-            self._prefetcher.start(self._ranked.best(CANDIDATES), self.plan, self._step_seconds, now)
+            self._prefetcher.start(self._ranked.best(CANDIDATES), self.plan, self.steps.step_seconds, now)
 
     def _preempt_held(self) -> None:
         if self._holds_stale:
@@ -226,38 +217,13 @@ class AliseMixin(Base):
             self._holds_stale |= self._is_held(request)
             tracked.admitted_step = self.current_step
             if request.num_preemptions:
-                self._count_resume(tracked, output.num_scheduled_tokens[request.request_id])
+                restored = self.connector.take_loaded(request_id) if self.connector is not None else 0
+                self.steps.resumed(tracked, restored, output.num_scheduled_tokens[request_id])
             self.tracker.enter(request.request_id, PHASE_RUNNING, now)
-
-    def _count_resume(self, tracked: Any, scheduled_tokens: int) -> None:
-        request = tracked.request
-        restored = self.connector.take_loaded(request.request_id) if self.connector is not None else 0
-        lost = min(tracked.preempted_tokens, request.num_tokens - 1) - (request.num_computed_tokens - scheduled_tokens)
-        self.tally["restores"] += restored > 0
-        self.tally["restored_tokens"] += restored
-        self.tally["recomputes"] += lost > 0
-        self.tally["recomputed_tokens"] += max(0, lost)
-        self.tally["exact_resumes"] += scheduled_tokens == 1
-
-    def _note_step(self, output: Any, now: float) -> None:
-        scheduled = output.num_scheduled_tokens
-        context_tokens = compat.context_tokens(output)
-        # Whose prompt is being computed: who gets several tokens, or one and has said nothing yet.
-        prefilling = self.tracker.without_token(scheduled.keys())
-        if output.total_num_scheduled_tokens > len(scheduled):
-            prefilling |= {request_id for request_id, tokens in scheduled.items() if tokens > 1}
-        prefill_tokens = decode_requests = 0
-        for request_id in prefilling:
-            request, tokens = self.requests[request_id], scheduled[request_id]
-            if tokens > 1 or request.num_computed_tokens < request.num_prompt_tokens:
-                prefill_tokens += tokens
-                decode_requests -= 1
-        decode_requests += len(scheduled)
-        self._steps_in_flight.append((now, prefill_tokens, decode_requests, context_tokens))
 
     def _all_is_held(self) -> bool:
         nothing_else = not self.running and not self._ranked and not self.kv_holding_waiting
-        return nothing_else and self._ranked.held_count() > 0 and len(self._steps_in_flight) == 1
+        return nothing_else and self._ranked.held_count() > 0 and self.steps.in_flight == 1
 
     # --- the life of a request ------------------------------------------------------------------------------------------------------
     def add_request(self, request: Request) -> None:
@@ -273,6 +239,7 @@ class AliseMixin(Base):
         if self.connector is not None and compat.may_be_saved(request) and self._cause is not Cause.LOST:
             self._save(request)
         super()._preempt_request(request, timestamp, *args, **kwargs)
+        self.steps.stopped(request.request_id)
         compat.forget_last_step(self, request.request_id)
         copied = self._host_copy(request.request_id).tokens > 0
         self.tracker.enter(request.request_id, PHASE_OFFLOADED if copied else PHASE_PREEMPTED, self.clock())
@@ -301,6 +268,7 @@ class AliseMixin(Base):
                 self.tracker.enter(request_id, PHASE_PREEMPTED, self.clock())
 
     def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
+        self.steps.stopped(request.request_id)
         ended_job = self.tracker.finish(request.request_id, compat.finish_reason(request), self.clock())
         if ended_job is not None:
             self.plan = core_state.forget(self.plan, ended_job)
@@ -387,7 +355,7 @@ class AliseMixin(Base):
         if self.connector is not None and call.limits is not None:
             lost = self.connector.ledger.plan_shrink(self._holders(), self._host_budget())
             for request_id in lost:
-                self.connector.drop(request_id)
+                self.connector.drop(request_id, evicted=True)
             self._note_lost_copies(lost)
         return ApplyAnswer(tuple(rank.job_id for rank in call.ranks if rank.job_id not in known))
 

@@ -298,7 +298,16 @@ async def test_a_codec_that_is_none_is_refused(engine: Engine, codec: Any) -> No
 async def test_the_engines_counters_are_metrics_and_in_the_status(engine: Engine) -> None:
     with engine.api.open():
         engine.core.counters = core.Counters(
-            preemptions_rank=2, preemptions_hold=1, saves=3, restores=3, exact_resumes=3, host_int8_bytes=50
+            preemptions_rank=2,
+            preemptions_hold=1,
+            saves=3,
+            restores=3,
+            exact_resumes=3,
+            host_int8_bytes=50,
+            save_us=1_500_000,
+            restore_us=250_000,
+            recompute_us=4_000_000,
+            host_eviction_us=3,
         )
         engine.core.put(make_row("a", phase=core.PHASE_RUNNING))
         engine.core.put(make_row("b", phase=core.PHASE_OFFLOADED))
@@ -307,6 +316,8 @@ async def test_the_engines_counters_are_metrics_and_in_the_status(engine: Engine
     assert engine.metric("preemptions_total", cause="rank") == 2
     assert engine.metric("preemptions_total", cause="hold") == 1
     assert engine.metric("host_bytes", codec="int8") == 50
+    seconds = {what: engine.metric(f"{what}_seconds_total") for what in ("save", "restore", "recompute", "host_eviction")}
+    assert seconds == {"save": 1.5, "restore": 0.25, "recompute": 4.0, "host_eviction": 3e-6}
     assert engine.metric("host_limit_bytes") == SHAPE.host_limit_bytes
     report = await engine.stub.Status(pb.StatusRequest(), timeout=TIMEOUT_SECONDS)
     assert (report.requests_running, report.requests_waiting, report.requests_offloaded) == (1, 1, 1)

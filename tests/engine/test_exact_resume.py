@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -253,6 +254,28 @@ def test_a_cap_below_the_copy_costs_a_recompute_and_the_answer_is_the_same(engin
     assert engine.tokens(name) == story
     assert (counters.restored_tokens, counters.recomputed_tokens) == (3 * BLOCK_SIZE, held - 3 * BLOCK_SIZE)
     assert (counters.recomputes, counters.exact_resumes) == (1, 0)
+
+
+def test_saving_restoring_recomputing_and_evicting_are_timed(engine: Engine) -> None:
+    block_bytes = engine.snapshot().shape.block_bytes
+    name = engine.ask(STORY, 200, job="story")
+    preempt_at(engine, name, "story", 140)
+    counters = engine.counters()
+    assert min(counters.save_us, counters.restore_us) > 0
+    assert (counters.recompute_us, counters.host_eviction_us) == (0, 0)
+    name = engine.ask(STORY, 200, job="story")
+    engine.run_until(engine.grown(name, 140))
+    engine.hold("story")
+    engine.step(2)
+    engine.apply(rank("story", 0), limits=replace(LIMITS, host_budget_bytes=block_bytes))
+    # Each look at the clock is a second later: a step is begun by one and ended by another.
+    engine.scheduler.clock = count(engine.clock.seconds).__next__
+    engine.step(2)
+    engine.scheduler.clock = engine.clock
+    counters = engine.counters()
+    assert counters.recomputes == 1
+    assert counters.recompute_us >= 1_000_000
+    assert counters.host_eviction_us > 0
 
 
 def test_the_copy_with_the_longest_wait_is_dropped_for_a_better_one(engine: Engine, story: list[int]) -> None:

@@ -221,6 +221,8 @@ async def test_a_plan_of_the_sidecar_is_carried_out(
     assert (observer.finished[job].generated_tokens, observer.finished[job].preemptions) == (ENDURING_TOKENS, 1)
     assert await engine.metric('alise_engine_preemptions_total{cause="hold"}') == 1
     assert await engine.metric("alise_engine_exact_resumes_total") == 1
+    assert await engine.metric("alise_engine_save_seconds_total") > 0
+    assert await engine.metric("alise_engine_restore_seconds_total") > 0
 
 
 async def test_a_rejection_reaches_the_client_as_openais_error(client: openai.AsyncOpenAI, sidecar: FakeAdmission) -> None:

@@ -44,9 +44,9 @@ def test_another_codec_is_refused_with_those_there_are(codec: Any) -> None:
 
 
 def test_a_layer_that_is_not_as_counted_is_refused() -> None:
-    from alise_engine.kv.connector import WorkerSide
     from alise_engine.kv.host_pool import HostPool
     from alise_engine.kv.int8 import LayerShape
+    from alise_engine.kv.worker import WorkerSide
 
     side = WorkerSide(LayerShape(4, 32, 32, torch.float32, None), 999, HostPool(0))
     with pytest.raises(ConfigError, match=r"layer l0: a KV block of shape \(4, 32, 64\) has 32768 bytes, not 999"):
@@ -55,9 +55,10 @@ def test_a_layer_that_is_not_as_counted_is_refused() -> None:
 
 @pytest.mark.parametrize(("codec", "tolerance"), [pytest.param("raw", 0.0, id="raw"), pytest.param("int8", 9 / 255, id="int8")])
 def test_smaller_kernel_blocks_are_saved_and_restored_as_one(codec: str, tolerance: float) -> None:
-    from alise_engine.kv.connector import Load, Save, WorkerSide
     from alise_engine.kv.host_pool import HostPool
     from alise_engine.kv.int8 import KeyLayout, LayerShape
+    from alise_engine.kv.work import Load, Save
+    from alise_engine.kv.worker import WorkerSide
 
     # Blocks of 32 tokens, which the kernel cuts in two of 16.
     layer = torch.randn(2 * 6, 4, 16, 64)
@@ -72,9 +73,10 @@ def test_smaller_kernel_blocks_are_saved_and_restored_as_one(codec: str, toleran
 
 
 def test_blocks_that_the_store_does_not_have_are_reported() -> None:
-    from alise_engine.kv.connector import Load, Save, WorkerSide
     from alise_engine.kv.host_pool import HostPool
     from alise_engine.kv.int8 import LayerShape
+    from alise_engine.kv.work import Load, Save
+    from alise_engine.kv.worker import WorkerSide
 
     layer = torch.randn(6, 4, 32, 64)
     side = WorkerSide(LayerShape(4, 32, 32, torch.float32, None), 4 * 32 * 64 * 4, HostPool(1 << 20))

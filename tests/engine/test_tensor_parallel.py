@@ -43,5 +43,6 @@ def test_a_preempted_answer_is_exact_on_two_ranks_and_may_come_back_ahead_of_its
     counters = engine.counters()
     assert engine.tokens(name) == engine.tokens(alone)
     assert (counters.restores, counters.exact_resumes, counters.recomputes, counters.prefetches) == (3, 3, 0, 1)
+    assert min(counters.save_us, counters.restore_us) > 0
     layer_block = 2 * tiny_model.KV_HEADS * tiny_model.HEAD_DIM * BLOCK_SIZE * 4
     assert row.host_bytes == -(-row.host_tokens // BLOCK_SIZE) * tiny_model.LAYERS * layer_block

@@ -179,7 +179,7 @@ class Update(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[EngineRequest, _Mapping]]] = ..., finished: _Optional[_Iterable[_Union[Finished, _Mapping]]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., draining: bool = ...) -> None: ...
 
 class Counters(_message.Message):
-    __slots__ = ("preemptions_rank", "preemptions_memory", "preemptions_hold", "saves", "saved_bytes", "restores", "restored_tokens", "recomputes", "recomputed_tokens", "host_evictions", "host_raw_bytes", "host_int8_bytes", "free_device_blocks", "steps", "exact_resumes", "prefetches", "prefetches_revoked")
+    __slots__ = ("preemptions_rank", "preemptions_memory", "preemptions_hold", "saves", "saved_bytes", "restores", "restored_tokens", "recomputes", "recomputed_tokens", "host_evictions", "host_raw_bytes", "host_int8_bytes", "free_device_blocks", "steps", "exact_resumes", "prefetches", "prefetches_revoked", "save_us", "restore_us", "recompute_us", "host_eviction_us")
     PREEMPTIONS_RANK_FIELD_NUMBER: _ClassVar[int]
     PREEMPTIONS_MEMORY_FIELD_NUMBER: _ClassVar[int]
     PREEMPTIONS_HOLD_FIELD_NUMBER: _ClassVar[int]
@@ -197,6 +197,10 @@ class Counters(_message.Message):
     EXACT_RESUMES_FIELD_NUMBER: _ClassVar[int]
     PREFETCHES_FIELD_NUMBER: _ClassVar[int]
     PREFETCHES_REVOKED_FIELD_NUMBER: _ClassVar[int]
+    SAVE_US_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_US_FIELD_NUMBER: _ClassVar[int]
+    RECOMPUTE_US_FIELD_NUMBER: _ClassVar[int]
+    HOST_EVICTION_US_FIELD_NUMBER: _ClassVar[int]
     preemptions_rank: int
     preemptions_memory: int
     preemptions_hold: int
@@ -214,7 +218,11 @@ class Counters(_message.Message):
     exact_resumes: int
     prefetches: int
     prefetches_revoked: int
-    def __init__(self, preemptions_rank: _Optional[int] = ..., preemptions_memory: _Optional[int] = ..., preemptions_hold: _Optional[int] = ..., saves: _Optional[int] = ..., saved_bytes: _Optional[int] = ..., restores: _Optional[int] = ..., restored_tokens: _Optional[int] = ..., recomputes: _Optional[int] = ..., recomputed_tokens: _Optional[int] = ..., host_evictions: _Optional[int] = ..., host_raw_bytes: _Optional[int] = ..., host_int8_bytes: _Optional[int] = ..., free_device_blocks: _Optional[int] = ..., steps: _Optional[int] = ..., exact_resumes: _Optional[int] = ..., prefetches: _Optional[int] = ..., prefetches_revoked: _Optional[int] = ...) -> None: ...
+    save_us: int
+    restore_us: int
+    recompute_us: int
+    host_eviction_us: int
+    def __init__(self, preemptions_rank: _Optional[int] = ..., preemptions_memory: _Optional[int] = ..., preemptions_hold: _Optional[int] = ..., saves: _Optional[int] = ..., saved_bytes: _Optional[int] = ..., restores: _Optional[int] = ..., restored_tokens: _Optional[int] = ..., recomputes: _Optional[int] = ..., recomputed_tokens: _Optional[int] = ..., host_evictions: _Optional[int] = ..., host_raw_bytes: _Optional[int] = ..., host_int8_bytes: _Optional[int] = ..., free_device_blocks: _Optional[int] = ..., steps: _Optional[int] = ..., exact_resumes: _Optional[int] = ..., prefetches: _Optional[int] = ..., prefetches_revoked: _Optional[int] = ..., save_us: _Optional[int] = ..., restore_us: _Optional[int] = ..., recompute_us: _Optional[int] = ..., host_eviction_us: _Optional[int] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
     __slots__ = ("contract_version", "session_id", "sequence", "ranks", "limits")

@@ -16,76 +16,29 @@ missing when the turn comes, is loaded then. A slice that failed is reported in 
 Saves go by block, and blocks that are complete on the host are not written again.
 """
 
-from dataclasses import dataclass, field
+from collections import Counter
 from typing import Any, Final
 
-import torch
-from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, KVConnectorMetadata, KVConnectorRole, SupportsHMA
-from vllm.logger import init_logger
+from vllm.distributed.kv_transfer.kv_connector.v1.base import (
+    KVConnectorBase_V1,
+    KVConnectorMetadata,
+    KVConnectorRole,
+    KVConnectorWorkerMetadata,
+    SupportsHMA,
+)
 
 from .. import compat
 from ..errors import ConfigError
-from .host_pool import Chunk, HostPool
-from .int8 import INT8, RAW, Codec, Int8, LayerShape
+from .host_pool import HostPool
+from .int8 import INT8, RAW, Int8
 from .ledger import Copy, HostLedger, SavePlan
-
-logger = init_logger("vllm.alise.connector")
+from .work import Ahead, AliseMetadata, Drop, Load, Save, Spent
+from .worker import WorkerSide
 
 # A slice of a prefetch: a step of running requests grows by no more than this copy (a few milliseconds on a CPU, one or two over PCIe).
 PREFETCH_BYTES_PER_STEP: Final = 32 << 20
 
 Request = Any
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """Device blocks to encode; `first_block` is the first one's place in the request."""
-
-    request_id: str
-    block_ids: tuple[int, ...]
-    first_block: int
-    # Of these blocks; the last one may be partly filled.
-    valid_tokens: int
-    codec: str
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Device blocks to fill from the copy; `first_block` is the first one's place in the request."""
-
-    request_id: str
-    block_ids: tuple[int, ...]
-    first_block: int
-    # The first blocks, which slices have brought already; what failed of them is reported with this load.
-    done: int = 0
-    # A slice of a prefetch: nobody computes with it in this step.
-    ahead: bool = False
-
-
-@dataclass(slots=True)
-class Ahead:
-    """A prefetch under way: device blocks reserved for a request that still waits, and how many of them are filled."""
-
-    block_ids: tuple[int, ...]
-    first_block: int
-    done: int = 0
-
-
-@dataclass
-class AliseMetadata(KVConnectorMetadata):
-    """One step's work: first the drops and saves in their order, then the loads."""
-
-    writes: list[Drop | Save] = field(default_factory=list)
-    loads: list[Load] = field(default_factory=list)
-
-    def feeds_this_step(self) -> bool:
-        """Whether something must be loaded before the forward pass and not after it."""
-        return any(not load.ahead and load.done < len(load.block_ids) for load in self.loads)
 
 
 class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
@@ -116,6 +69,7 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
             self.ledger = HostLedger(self.host_bytes, self.shape.block_size, self.block_bytes)
             self._meta = AliseMetadata()
             self._offered: dict[str, int] = {}
+            self._spent_us = dict.fromkeys(vars(Spent()), 0.0)
         else:
             self._worker = WorkerSide(self.shape, raw_bytes, HostPool(self.host_bytes // self.workers), Int8(compat.row_quantizer()))
 
@@ -126,19 +80,25 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
     def save(self, plan: SavePlan, block_ids: list[int]) -> None:
         """Books a plan and has the workers carry it out in this step. `block_ids`: all device blocks of the request."""
         for request_id in plan.evict:
-            self._meta.writes.append(Drop(request_id))
+            self._meta.writes.append(Drop(request_id, evicted=True))
         self.ledger.commit_save(plan)
         if plan.blocks:
             ids = tuple(block_ids[plan.first_block : plan.first_block + plan.blocks])
             valid = plan.tokens - plan.first_block * self.shape.block_size
             self._meta.writes.append(Save(plan.request_id, ids, plan.first_block, valid, plan.codec))
 
-    def drop(self, request_id: str) -> None:
+    def drop(self, request_id: str, evicted: bool = False) -> None:
         if self.ledger.release(request_id):
-            self._meta.writes.append(Drop(request_id))
+            self._meta.writes.append(Drop(request_id, evicted))
 
     def copy(self, request_id: str) -> Copy:
         return self.ledger.copy(request_id)
+
+    def take_spent(self, tally: Counter[str]) -> None:
+        """Adds whole microseconds of the workers' copies to the tally, by the names of `Spent`."""
+        for name, spent_us in self._spent_us.items():
+            tally[name] += int(spent_us)
+            self._spent_us[name] = spent_us % 1
 
     def take_loaded(self, request_id: str) -> int:
         """Tokens that the last admission of a request takes from the host."""
@@ -195,6 +155,12 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
                 ahead.done += len(ids)
                 room -= len(ids)
 
+    def update_connector_output(self, connector_output: Any) -> None:
+        spent = connector_output.kv_connector_worker_meta
+        if spent is not None:
+            for name, spent_us in vars(spent).items():
+                self._spent_us[name] += spent_us
+
     def request_finished(self, request: Request, block_ids: Any) -> tuple[bool, dict[str, Any] | None]:
         self._offered.pop(request.request_id, None)
         self.prefetched.pop(request.request_id, None)
@@ -231,6 +197,9 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
     def get_block_ids_with_load_errors(self) -> set[int]:
         return self._worker.take_errors()
 
+    def build_connector_worker_meta(self) -> KVConnectorWorkerMetadata | None:
+        return self._worker.take_spent() or None
+
     def wait_for_layer_load(self, layer_name: str) -> None:
         return
 
@@ -244,81 +213,6 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
     def pool(self) -> HostPool:
         """This worker's store."""
         return self._worker.pool
-
-
-class WorkerSide:
-    """One worker's KV cache tensors and its part of the store."""
-
-    def __init__(self, shape: LayerShape, layer_block_bytes: int, pool: HostPool, int8: Int8 = INT8) -> None:
-        self.shape = shape
-        self.pool = pool
-        self._codecs: dict[str, Codec] = {codec.name: codec for codec in (RAW, int8)}
-        self._layer_block_bytes = layer_block_bytes
-        self._layers: list[Any] = []
-        # Kernel blocks per block: a backend may cut vLLM's blocks smaller.
-        self._ratio = 1
-        self._errors: set[int] = set()
-        # By request: the place of the first block that a slice of its prefetch did not find.
-        self._missing: dict[str, int] = {}
-
-    def register(self, kv_caches: dict[str, Any], num_blocks: int) -> None:
-        """Raises ConfigError when a layer's tensor is not of the shape that the bytes are counted by."""
-        self._layers = [tensor if tensor.element_size() > 1 else tensor.view(torch.uint8) for _, tensor in sorted(kv_caches.items())]
-        for name, tensor in kv_caches.items():
-            self._ratio = tensor.shape[0] // num_blocks
-            block_bytes = tensor[0].numel() * tensor.element_size() * self._ratio
-            if block_bytes != self._layer_block_bytes:
-                raise ConfigError(
-                    f"layer {name}: a KV block of shape {tuple(tensor.shape[1:])} has {block_bytes} bytes, not {self._layer_block_bytes}"
-                )
-        logger.info("alise: %d layers, KV blocks of %s, host store %d bytes", len(self._layers), self.shape, self.pool.limit_bytes)
-
-    def write(self, write: Drop | Save) -> None:
-        if isinstance(write, Drop):
-            self.pool.drop(write.request_id)
-            self._missing.pop(write.request_id, None)
-            return
-        codec, index = self._codecs[write.codec], self._index(write.block_ids)
-        rows = torch.empty(len(self._layers), len(write.block_ids), codec.row_bytes(self.shape), dtype=torch.uint8)
-        for layer, host in zip(self._layers, rows, strict=True):
-            staged = host if layer.device.type == "cpu" else torch.empty_like(host, device=layer.device)
-            codec.encode(layer, index, self.shape, write.valid_tokens, staged)
-            if staged is not host:
-                host.copy_(staged)
-        if not self.pool.put(write.request_id, Chunk(write.first_block, write.codec, rows)):
-            logger.error("alise: the host store is full at %d bytes; %s will be recomputed", self.pool.used_bytes, write.request_id)
-
-    def load(self, load: Load) -> None:
-        """Fills the blocks; those that the store does not have are reported, and vLLM recomputes them."""
-        end = self._fill(load)
-        if load.ahead:
-            if end < load.first_block + len(load.block_ids):
-                self._missing.setdefault(load.request_id, end)
-            return
-        missing = min(end, self._missing.pop(load.request_id, end))
-        self._errors.update(load.block_ids[max(0, missing - load.first_block) :])
-
-    def _fill(self, load: Load) -> int:
-        """The place behind the last block that was filled."""
-        end = load.first_block + load.done
-        for chunk in self.pool.read(load.request_id, end, load.first_block + len(load.block_ids)):
-            if chunk.first_block != end:
-                break
-            ids = load.block_ids[chunk.first_block - load.first_block : chunk.end_block - load.first_block]
-            index, codec = self._index(ids), self._codecs[chunk.codec]
-            for layer, rows in zip(self._layers, chunk.rows, strict=True):
-                codec.decode(rows.to(layer.device), layer, index, self.shape)
-            end = chunk.end_block
-        return end
-
-    def take_errors(self) -> set[int]:
-        errors, self._errors = self._errors, set()
-        return errors
-
-    def _index(self, block_ids: tuple[int, ...]) -> Any:
-        ids = torch.tensor(block_ids, dtype=torch.long)
-        kernel = (ids[:, None] * self._ratio + torch.arange(self._ratio)).view(-1)
-        return kernel.to(self._layers[0].device)
 
 
 def host_bytes_of(extra: dict[str, Any]) -> int:

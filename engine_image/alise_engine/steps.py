@@ -1,0 +1,99 @@
+"""What a step did and how long it took: rows for the execution-time model, and the time that recomputing took.
+
+Asynchronous scheduling schedules a step while the one before it runs, so a step is noted when it is scheduled and timed when its output is
+there. No vLLM but for the attributes of its requests, no clock.
+"""
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .core_protocol import StepRow
+from .tracker import Tracked, Tracker
+
+Request = Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Scheduled:
+    """A step whose output is still to come."""
+
+    start_seconds: float
+    prefill_tokens: int
+    decode_requests: int
+    context_tokens: int
+    # Requests in it that compute again what they had when they were preempted.
+    recomputing: int
+
+
+class Steps:
+    """Steps in flight, oldest first. `tally` gets `steps`, `recompute_us` and what is counted of resumed requests."""
+
+    def __init__(self, tracker: Tracker, tally: Counter[str]) -> None:
+        self._tracker, self._tally = tracker, tally
+        self._in_flight: deque[_Scheduled] = deque()
+        self._last_end_seconds = 0.0
+        # By request: the tokens that it had and that are computed again.
+        self._recomputing: dict[str, int] = {}
+        # Of late, smoothed.
+        self.step_seconds = 0.0
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._in_flight)
+
+    def resumed(self, tracked: Tracked, restored_tokens: int, scheduled_tokens: int) -> None:
+        """A preempted request was admitted again, with so many tokens from the host and so many scheduled in this step."""
+        request = tracked.request
+        had = min(tracked.preempted_tokens, request.num_tokens - 1)
+        lost = had - (request.num_computed_tokens - scheduled_tokens)
+        if lost > 0:
+            self._recomputing[request.request_id] = had
+        self._tally["restores"] += restored_tokens > 0
+        self._tally["restored_tokens"] += restored_tokens
+        self._tally["recomputes"] += lost > 0
+        self._tally["recomputed_tokens"] += max(0, lost)
+        self._tally["exact_resumes"] += scheduled_tokens == 1
+
+    def stopped(self, request_id: str) -> None:
+        """It was preempted, or has ended."""
+        self._recomputing.pop(request_id, None)
+
+    def scheduled(
+        self, tokens: Mapping[str, int], total_tokens: int, requests: Mapping[str, Request], context_tokens: int, now_seconds: float
+    ) -> None:
+        """A step with these requests, by the tokens that each computes; they count as computed already."""
+        # Whose prompt is being computed: who gets several tokens, or one and has said nothing yet.
+        prefilling = self._tracker.without_token(tokens.keys())
+        if total_tokens > len(tokens):
+            prefilling |= {request_id for request_id, count in tokens.items() if count > 1}
+        prefill_tokens, decode_requests = 0, len(tokens)
+        for request_id in prefilling:
+            request, count = requests[request_id], tokens[request_id]
+            if count > 1 or request.num_computed_tokens < request.num_prompt_tokens:
+                prefill_tokens += count
+                decode_requests -= 1
+        recomputing = self._recomputing_in(tokens, requests) if self._recomputing else 0
+        self._in_flight.append(_Scheduled(now_seconds, prefill_tokens, decode_requests, context_tokens, recomputing))
+
+    def over(self, tokens: Mapping[str, int], now_seconds: float) -> None:
+        """The output of the oldest step is there."""
+        self._tracker.see_tokens(tokens.keys(), now_seconds)
+        step = self._in_flight.popleft()
+        if tokens:
+            # A step that was scheduled while another ran started when that one ended.
+            seconds = now_seconds - max(step.start_seconds, self._last_end_seconds)
+            duration_us = max(0, round(seconds * 1e6))
+            self._tracker.step(StepRow(duration_us, step.prefill_tokens, step.decode_requests, step.context_tokens))
+            self._tally["steps"] += 1
+            self._tally["recompute_us"] += duration_us * step.recomputing
+            self.step_seconds += (seconds - self.step_seconds) / 8
+        self._last_end_seconds = now_seconds
+
+    def _recomputing_in(self, tokens: Mapping[str, int], requests: Mapping[str, Request]) -> int:
+        found = [request_id for request_id in self._recomputing if request_id in tokens]
+        for request_id in found:
+            if requests[request_id].num_computed_tokens >= self._recomputing[request_id]:
+                del self._recomputing[request_id]
+        return len(found)
