@@ -239,6 +239,51 @@ async def test_no_text_has_no_vector() -> None:
     queue.close()
 
 
+class Recording:
+    """An encoder that notes which thread it was called from, and how long it took on a clock of its own."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.at = 0.0
+        self.threads: list[bool] = []
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.at += self.seconds
+        self.threads.append(threading.current_thread() is not threading.main_thread())
+        return np.ones((len(texts), 384), np.float32)
+
+
+async def test_a_text_that_comes_alone_is_encoded_on_the_loop_once_the_encoder_is_known_to_be_quick() -> None:
+    encoder = Recording(seconds=0.001)
+    queue = EncodeQueue(encoder, timeout_seconds=5.0, clock=lambda: encoder.at)
+    for _ in range(3):
+        await queue.encode("hello")
+        encoder.at += 0.1
+    queue.close()
+    assert encoder.threads == [True, False, False]
+
+
+async def test_a_slow_encoder_never_holds_up_the_loop() -> None:
+    encoder = Recording(seconds=2.0)
+    queue = EncodeQueue(encoder, timeout_seconds=5.0, clock=lambda: encoder.at)
+    for _ in range(3):
+        await queue.encode("hello")
+        encoder.at += 10.0
+    queue.close()
+    assert encoder.threads == [True, True, True]
+
+
+async def test_the_loop_rests_from_encoding_for_as_long_as_it_took() -> None:
+    encoder = Recording(seconds=0.001)
+    queue = EncodeQueue(encoder, timeout_seconds=5.0, clock=lambda: encoder.at)
+    await queue.encode("the first is timed in the thread")
+    encoder.at += 1.0
+    await queue.encode("on the loop")
+    await queue.encode("at once after it")
+    queue.close()
+    assert encoder.threads == [True, False, True]
+
+
 async def test_a_late_encoder_is_not_waited_for() -> None:
     slow, outcomes = Slow(), list[str]()
     queue = EncodeQueue(slow, 0.01, outcomes.append)
