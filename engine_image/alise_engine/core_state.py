@@ -163,14 +163,14 @@ def choose_prefetches(waiting: Sequence[Parked], spare_blocks: int, pace: Pace, 
     """
     chosen = []
     reserved = [other for other in waiting if other.prefetched] if limits.preempt_levels else []
+    promised_blocks = 0
     for place, candidate in enumerate(waiting):
         if candidate.prefetched:
             continue
-        while candidate.needs_blocks > spare_blocks and reserved and outranks(candidate.priority, reserved[-1].priority, limits):
-            spare_blocks += reserved.pop().needs_blocks
-        if candidate.needs_blocks > spare_blocks:
+        promised_blocks += candidate.needs_blocks
+        revocable_blocks = sum(other.needs_blocks for other in reserved if outranks(candidate.priority, other.priority, limits))
+        if promised_blocks > spare_blocks + revocable_blocks:
             break
-        spare_blocks -= candidate.needs_blocks
         if candidate.host_blocks and (place == 0 or pace.is_near(candidate)):
             chosen.append(candidate.request_id)
     return tuple(chosen)

@@ -194,6 +194,13 @@ def parked(name: str, level: int = 0, needs: int = 4, host: int = 4, ewt_ms: int
         pytest.param(
             [parked("a"), parked("b"), parked("c", 1, prefetched=True)], 0, LIMITS, ("a",), id="reserved blocks are not counted twice"
         ),
+        pytest.param(
+            [parked("a", -1, needs=1), parked("b", needs=1), parked("c", needs=2, prefetched=True)],
+            0,
+            LIMITS,
+            ("a",),
+            id="what a better one leaves of an equal one's blocks stays that one's",
+        ),
     ],
 )
 def test_prefetches(waits: list[Parked], spare: int, limits: LimitsRow, expected: tuple[str, ...]) -> None:
