@@ -54,10 +54,10 @@ def undisturbed(engine: Engine, prompt: list[int], tokens: int) -> list[int]:
     return list(engine.tokens(name))
 
 
-def preempt_at(engine: Engine, name: str, job: str, *counts: int) -> None:
+def preempt_at(engine: Engine, name: str, job: str, *lengths: int) -> None:
     """Holds the job each time its answer has so many tokens, and lets it go on."""
-    for count in counts:
-        engine.run_until(engine.grown(name, count))
+    for length in lengths:
+        engine.run_until(engine.grown(name, length))
         engine.hold(job)
         engine.step(2)
         engine.lift(job)
