@@ -12,9 +12,9 @@ HTTP_ROUTE: Final = "gateway.networking.k8s.io/v1/HTTPRoute"
 class Images:
     """Images used when the resource names none."""
 
-    engine_cuda: str = "docker.io/alise/engine-cuda:dev"
-    engine_cpu: str = "docker.io/alise/engine-cpu:dev"
-    scheduler: str = "docker.io/alise/scheduler:dev"
+    engine_cuda: str = "localhost/alise/engine-cuda:dev"
+    engine_cpu: str = "localhost/alise/engine-cpu:dev"
+    scheduler: str = "localhost/alise/scheduler:dev"
 
 
 @dataclass(frozen=True, slots=True)

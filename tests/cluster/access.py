@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.cache import clusters_dir
 from tests.cluster.commands import run
 from tests.cluster.errors import ClusterError
 from tests.cluster.pki import write_kubeconfig, write_private
@@ -18,8 +19,14 @@ KUBECONFIG_VARIABLE = "KUBECONFIG"
 
 
 def user_cluster() -> str | None:
-    """The value of `KUBECONFIG` when the user points at a cluster of their own (or at one that `up` made)."""
-    return os.environ.get(KUBECONFIG_VARIABLE) or None
+    """The value of `KUBECONFIG` when the user points at a cluster of their own.
+
+    None for a file that `up` wrote and told them to use: then the cluster is this tool's after all, up or not.
+    """
+    given = os.environ.get(KUBECONFIG_VARIABLE)
+    if not given or Path(given).expanduser().absolute().is_relative_to(clusters_dir()):
+        return None
+    return given
 
 
 @dataclass(frozen=True, slots=True)

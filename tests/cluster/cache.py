@@ -13,6 +13,11 @@ def cache_dir() -> Path:
     return Path(chosen).expanduser().absolute() if chosen else Path.home() / ".cache" / "alise"
 
 
+def clusters_dir() -> Path:
+    """Where the clusters of this tool keep what is theirs, their kubeconfigs among it."""
+    return cache_dir() / "clusters"
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file for the block; the kernel lets it go when the process dies, so no lock outlives a crash."""

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(chosen: argparse.Namespace) -> int:
     at, own = state.named(chosen.name), user_cluster()
-    if own is not None and not cluster.is_ours(at, own) and chosen.command in ("up", "down", "status", "images", "kubeconfig"):
+    if own is not None and chosen.command in ("up", "down", "status", "images", "kubeconfig"):
         return _with_own_cluster(own, chosen.command)
     match chosen.command:
         case "up":
@@ -62,7 +62,7 @@ def _run(chosen: argparse.Namespace) -> int:
             return _print_status(cluster.status(at))
         case "build":
             print(build.build().folder)
-        case "packages":
+        case "packages" if own is None:
             packages.install((*packages.BUILD, *packages.CONTROL_PLANE, *packages.NODE))
         case "kubeconfig":
             if not cluster.status(at).up:

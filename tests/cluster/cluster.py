@@ -142,11 +142,6 @@ def _keep_logs(at: State) -> None:
         say(f"logs of the failed start are in {kept}")
 
 
-def is_ours(at: State, kubeconfig: str) -> bool:
-    """Whether the user's `KUBECONFIG` is the file that `up` told them to use: then the cluster is this tool's after all."""
-    return Path(kubeconfig).expanduser().absolute() == at.kubeconfig
-
-
 class NodeCluster:
     """The whole node for the length of a `with` block, with images in it.
 
@@ -158,8 +153,7 @@ class NodeCluster:
         self._archives = archives
         self._state = named(name) if name is not None else named()
         self._started_here = False
-        own = user_cluster()
-        self._own = own if own is not None and not is_ours(self._state, own) else None
+        self._own = user_cluster()
         self._access: Access | None = None
 
     def __enter__(self) -> Self:

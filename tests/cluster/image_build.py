@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.cluster import image_base, image_pip, packages
+from tests.cluster import image_base, image_manifests, image_pip, packages
 from tests.cluster.cache import cache_dir, locked
 from tests.cluster.commands import run
 from tests.cluster.errors import ClusterError, UnsupportedMachine
@@ -48,11 +49,7 @@ class Image:
     @property
     def reference(self) -> str:
         """Its full name in a cluster that has it imported."""
-        return f"docker.io/alise/{self.name}:dev"
-
-    def pushed(self, registry: str) -> str:
-        """Its name in the user's registry. One path segment, since some registries take no more."""
-        return f"{registry.rstrip('/')}/alise-{self.name}:dev"
+        return f"{image_manifests.LOCAL}{self.name}:dev"
 
 
 IMAGES = {
@@ -185,7 +182,7 @@ def push(built: Sequence[Built], registry: str) -> list[str]:
     builder = choose_builder(images_dir())
     names = []
     for item in built:
-        target = IMAGES[item.name].pushed(registry)
+        target = image_manifests.pushed(item.name, registry)
         with step(f"push {target}"):
             builder.push(item.reference, target, PUSH_SECONDS)
         names.append(target)
@@ -203,6 +200,16 @@ def how_to_load(built: Sequence[Built]) -> str:
     else:
         lines = ["To load them:", f"  kind load docker-image {references}", "  (or minikube image load, k3d image import)"]
     lines.append("To push them to a registry that your cluster can reach: make images IMAGE_REGISTRY=host/name")
+    return "\n".join(lines)
+
+
+def how_to_apply(registry: str) -> str:
+    """What to type when the images are in the user's registry; the manifests that name them are written to dist/."""
+    lines = ["To use them:"]
+    lines += [f"  kubectl apply -f {path.relative_to(ROOT)}" for path in image_manifests.write(ROOT / "manifests", registry, ROOT / "dist")]
+    cuda = image_manifests.pushed("engine-cuda", registry)
+    lines.append("For engines on GPUs, where the official vLLM image can be pulled:")
+    lines.append(f"  docker build -f engine_image/Dockerfile.cuda -t {cuda} . && docker push {cuda}")
     return "\n".join(lines)
 
 
@@ -235,6 +242,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones, all by default: {', '.join(IMAGES)}")
     parser.add_argument("--clean", action="store_true", help="remove every built image and the builder's storage")
     options = parser.parse_args(argv)
+    # Ended from outside, it ends what it started, as with Ctrl-C: those have process groups of their own.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _frame: sys.exit(128 + received))
     try:
         if options.clean:
             clean()
@@ -242,7 +252,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         built = build(options.names)
         print(table(built), flush=True)
         registry = os.environ.get("IMAGE_REGISTRY", "")
-        print("\n".join(push(built, registry)) if registry else how_to_load(built), flush=True)
+        if registry:
+            push(built, registry)
+        print(how_to_apply(registry) if registry else how_to_load(built), flush=True)
     except (ClusterError, UnsupportedMachine) as error:
         print(error, file=sys.stderr)
         return 1

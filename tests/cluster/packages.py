@@ -18,7 +18,7 @@ CONTROL_PLANE = ("etcd-server",)
 NODE = (
     "containerd",
     "runc",
-    "containernetworking-plugins",  # bridge, host-local, portmap
+    "containernetworking-plugins",  # ptp, host-local, portmap
     "conntrack",
     "iptables",
     "nftables",  # removes the empty tables that iptables leaves

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tests.cluster.cache import cache_dir, locked
+from tests.cluster.cache import clusters_dir, locked
 from tests.cluster.errors import ClusterError
 
 DEFAULT_NAME = "local"
@@ -66,12 +66,12 @@ def named(name: str = DEFAULT_NAME) -> State:
         raise ClusterError(
             f"cluster name {name!r} is not usable: take 1 to 20 lower-case letters, digits and dashes, like `local`; {OWNED!r} is taken"
         )
-    return State(cache_dir() / "clusters" / name)
+    return State(clusters_dir() / name)
 
 
 def new_owned() -> tuple[State, IO[str]]:
     """A fresh state and the lock that says its owner is alive; close the lock when the cluster is gone."""
-    parent = cache_dir() / "clusters" / OWNED
+    parent = clusters_dir() / OWNED
     parent.mkdir(parents=True, exist_ok=True)
     with locked(parent / GUARD):  # or a sweep could see the lock file before it is locked
         state = State(Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=parent)))
@@ -83,7 +83,7 @@ def new_owned() -> tuple[State, IO[str]]:
 
 def abandoned() -> Iterator[State]:
     """States whose owner died without cleaning up; no owner can appear while the caller goes over them."""
-    parent = cache_dir() / "clusters" / OWNED
+    parent = clusters_dir() / OWNED
     if not parent.is_dir():
         return
     with locked(parent / GUARD):

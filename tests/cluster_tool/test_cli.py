@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.access import user_cluster
 from tests.cluster.cli import main
 
 
@@ -60,5 +61,6 @@ def test_a_kubeconfig_of_this_tools_own_cluster_does_not_keep_it_from_being_take
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "clusters" / "local" / "admin.kubeconfig"))
+    assert user_cluster() is None
     assert main(["down"]) == 0
     assert "cluster local is not there" in capsys.readouterr().err

@@ -72,17 +72,6 @@ def test_the_line_that_one_waits_with(ready: int, condition: dict[str, str], wor
 
 
 @pytest.mark.parametrize(
-    ("registry", "image"),
-    [
-        pytest.param(None, "docker.io/alise/operator:dev", id="our cluster has them under their own names"),
-        pytest.param("ghcr.io/me", "ghcr.io/me/alise-operator:dev", id="a user's cluster pulls them from the registry"),
-    ],
-)
-def test_image_names_in_manifests(registry: str | None, image: str) -> None:
-    assert run_cluster.with_registry("image: docker.io/alise/operator:dev", ["operator"], registry) == f"image: {image}"
-
-
-@pytest.mark.parametrize(
     ("said", "port"),
     [
         pytest.param("Forwarding from 127.0.0.1:34567 -> 8000\nForwarding from [::1]:34567 -> 8000\n", 34567, id="kubectl forwards"),

@@ -2,21 +2,24 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from openai import OpenAI
 
-from tests.cluster import cluster, image_build
+from tests.cluster import cluster
 from tests.cluster.access import Access
 from tests.cluster.gateway.controller import Gateway
+from tests.cluster.image_manifests import with_registry
 from tests.cluster.state import DEFAULT_NAME, named
 from tests.e2e.support import NAMESPACE, Resource, openai_client, wait_until
 from tests.tools import run_cluster
 
 HOST = "tiny.alise.test"
 READY_SECONDS = 300.0
+GATEWAY_API = Path(__file__).parents[1] / "cluster" / "crds" / "gateway-api.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +27,8 @@ def target() -> Iterator[run_cluster.Target]:
     """A cluster with the images and the operator in it: the user's own (KUBECONFIG), or ours."""
     at = run_cluster.bring_up(DEFAULT_NAME)
     try:
+        for document in yaml.safe_load_all(GATEWAY_API.read_text(encoding="utf-8")):
+            at.access.apply(document)
         run_cluster.install(at)
         yield at
     finally:
@@ -54,7 +59,7 @@ def tiny(target: run_cluster.Target) -> Iterator[Resource]:
     """The resource, Ready with one replica."""
     resource = Resource(target.access, "tiny")
     resource.kubectl("delete", "alise", "tiny", "--ignore-not-found", "--wait=true", timeout_seconds=200)
-    text = run_cluster.with_registry(json.dumps(manifest("tiny")), list(image_build.IMAGES), target.registry)
+    text = with_registry(json.dumps(manifest("tiny")), target.registry)
     target.access.kubectl("apply", "-n", NAMESPACE, "-f", "-", text_in=text)
     resource.wait_condition("Ready", "True", READY_SECONDS)
     yield resource

@@ -32,6 +32,20 @@ while True:
 print(killed)
 """
 
+# Stops it where it is: it keeps its sockets and answers nobody.
+STOP_ONCE = """
+import os, signal
+stopped = 0
+for entry in os.listdir("/proc"):
+    if not entry.isdigit() or int(entry) in (1, os.getpid()):
+        continue
+    line = open(f"/proc/{entry}/cmdline", "rb").read().replace(b"\\0", b" ")
+    if b"alise" in line and b"run" in line:
+        os.kill(int(entry), signal.SIGSTOP)
+        stopped += 1
+print(stopped)
+"""
+
 
 def kill_scheduler(tiny: Resource, pod: str, seconds: float = 0.0) -> int:
     """How often it was killed."""
@@ -73,6 +87,21 @@ def test_a_scheduler_that_crash_loops_for_a_minute_costs_no_request(tiny: Resour
     assert answers >= 10
     assert tiny.status(pod)["admission"]["failed_open"] > failed_open_before, "no request was counted as failed open"
     assert tiny.ready_pods() == [pod], "the pod left the Service"
+
+
+def test_a_scheduler_that_hangs_costs_no_request_and_is_started_again(tiny: Resource, client: OpenAI) -> None:
+    pod = tiny.only_pod()
+    wait_until("a connected sidecar", lambda: sidecar_connected(tiny, pod), 60)
+    late_before = tiny.status(pod)["admission"].get("failed_open_by_reason", {}).get("deadline", 0)
+    stream = Stream(client, "A long story.", 1500).start().wait_started()
+    assert int(tiny.run_in_scheduler(pod, STOP_ONCE)) >= 1
+    Stream(client, "Are you slow?", 20).start().result()
+    stream.result()
+    late = tiny.status(pod)["admission"]["failed_open_by_reason"]["deadline"]
+    assert late > late_before, "no request was counted as answered too late"
+    # The supervisor misses its heartbeat.
+    wait_until("the sidecar coming back", lambda: sidecar_connected(tiny, pod), 120)
+    assert tiny.ready_pods() == [pod]
 
 
 def test_a_sidecar_that_is_down_shows_in_the_conditions_and_goes_away(tiny: Resource, client: OpenAI) -> None:

@@ -7,8 +7,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.cluster import image_base, image_build, image_pip, image_tools, images
+from tests.cluster import image_base, image_build, image_manifests, image_pip, image_tools, images
 from tests.cluster.errors import ClusterError
 from tests.cluster.image_build import IMAGES, ROOT, Built, Image, content_key
 from tests.cluster.image_pip import PipSettings
@@ -97,18 +98,38 @@ def test_a_registry_that_is_none_is_refused(registry: str) -> None:
 
 
 def test_a_pushed_image_has_one_path_segment_below_the_registry() -> None:
-    assert IMAGES["engine-cpu"].pushed("ghcr.io/me/") == "ghcr.io/me/alise-engine-cpu:dev"
+    assert image_manifests.pushed("engine-cpu", "ghcr.io/me/") == "ghcr.io/me/alise-engine-cpu:dev"
+
+
+@pytest.mark.parametrize(
+    ("registry", "image"),
+    [
+        pytest.param(None, "localhost/alise/operator:dev", id="our cluster has them under their own names"),
+        pytest.param("ghcr.io/me", "ghcr.io/me/alise-operator:dev", id="a user's cluster pulls them from the registry"),
+    ],
+)
+def test_image_names_in_manifests(registry: str | None, image: str) -> None:
+    assert image_manifests.with_registry("image: localhost/alise/operator:dev", registry) == f"image: {image}"
+
+
+def test_the_manifests_for_a_registry_hold_everything_and_name_no_local_image(tmp_path: Path) -> None:
+    whole, sample = image_manifests.write(image_build.ROOT / "manifests", "ghcr.io/me", tmp_path)
+    kinds = [document["kind"] for document in yaml.safe_load_all(whole.read_text())]
+    assert {"CustomResourceDefinition", "Namespace", "ClusterRole", "Deployment"} <= set(kinds)
+    assert "ghcr.io/me/alise-engine-cuda:dev" in whole.read_text()
+    assert "localhost/" not in whole.read_text() + sample.read_text()
+    assert yaml.safe_load(sample.read_text())["kind"] == "AliseEngine"
 
 
 @pytest.mark.parametrize(
     ("archive", "words"),
     [
         pytest.param("/cache/operator.tar", "ctr --namespace k8s.io images import /cache/operator.tar", id="an archive"),
-        pytest.param(None, "kind load docker-image docker.io/alise/operator:dev", id="in docker's own store"),
+        pytest.param(None, "kind load docker-image localhost/alise/operator:dev", id="in docker's own store"),
     ],
 )
 def test_how_to_load_is_told(archive: str | None, words: str) -> None:
-    assert words in image_build.how_to_load([Built("operator", "docker.io/alise/operator:dev", "key", 1, archive)])
+    assert words in image_build.how_to_load([Built("operator", "localhost/alise/operator:dev", "key", 1, archive)])
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from openai import OpenAI
 
 from alise_contract.names import ENGINE_LABEL, SCHEDULER_HTTP_PORT
 from tests.cluster import cluster
+from tests.cluster.access import user_cluster
 from tests.cluster.errors import ClusterError
 from tests.cluster.gateway.controller import Gateway
 from tests.cluster.progress import say
@@ -204,7 +205,10 @@ def report(target: Target, way_in: Ingress, answers: Sequence[Answer], pods: Map
         raise ClusterError(f"requests should have reached {REPLICAS} pods; without any: {', '.join(idle) or 'a pod that is gone'}")
     gateway = "python -m tests.cluster.gateway --port 8080   # in .venv: opens the ingress again" if way_in.gateway else None
     url = "http://127.0.0.1:8080" if way_in.gateway else way_in.urls[0]
-    print(next_commands(str(target.access.kubeconfig), url, HOST, gateway, None if target.own else "make cluster-down"), flush=True)
+    print(
+        next_commands(user_cluster() or str(target.access.kubeconfig), url, HOST, gateway, None if target.own else "make cluster-down"),
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """The parts of `make run` that touch the cluster: bring it up, fill it, install the operator, apply the sample, wait."""
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.cluster import cluster, image_build, images, packages
 from tests.cluster.access import Access, user_cluster
 from tests.cluster.cluster import Tier
 from tests.cluster.errors import ClusterError, UnsupportedMachine
+from tests.cluster.image_manifests import with_registry
 from tests.cluster.progress import say, step
 from tests.cluster.state import named
 from tests.e2e.support import Resource
@@ -32,6 +34,10 @@ NEEDS = (
     "`make run` needs root on Debian 12 with 2 cores and 12 GiB, or a cluster of yours (KUBECONFIG=...) with a registry that it can pull "
     "from (IMAGE_REGISTRY=host/name); `make serve` runs without Kubernetes."
 )
+
+
+# For the user's own kubeconfig in one file; removed with the process.
+_OWN_FOLDER = tempfile.TemporaryDirectory(prefix="alise-kubeconfig-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +80,19 @@ class ImageBuild:
         """End it if it still runs."""
         if self._process.poll() is None:
             self._process.terminate()
-            self._process.wait(30)
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait(30)
 
 
 def bring_up(name: str) -> Target:
     """The user's own cluster, or ours of this name with the images in it. Raises ClusterError; UnsupportedMachine says what is needed."""
     registry = os.environ.get("IMAGE_REGISTRY") or None
-    if user_cluster() is not None:
-        access = Access(Path(user_cluster() or ""))
+    own = user_cluster()
+    if own is not None:
+        access = Access(Path(own)).flattened(Path(_OWN_FOLDER.name) / "kubeconfig")
         if registry:
             image_build.push(image_build.build(), registry)
         else:
@@ -120,20 +131,11 @@ def forget_old_pods(target: Target) -> None:
         target.access.kubectl("delete", "deployment", "alise-operator", "-n", "alise-system", *gone)
 
 
-def with_registry(text: str, built: Sequence[str], registry: str | None) -> str:
-    """A manifest's text with our images' names as they are in the user's registry."""
-    if registry is None:
-        return text
-    for name in built:
-        text = text.replace(f"docker.io/alise/{name}:dev", image_build.IMAGES[name].pushed(registry))
-    return text
-
-
 def install(target: Target) -> None:
     """CRD, RBAC and operator, as `kubectl apply -k manifests` does, and wait until the operator runs."""
     access = target.access
     with step("kubectl apply -k manifests"):
-        text = with_registry(access.kubectl("kustomize", str(MANIFESTS)), list(image_build.IMAGES), target.registry)
+        text = with_registry(access.kubectl("kustomize", str(MANIFESTS)), target.registry)
         # Servers before 1.25 do not know the CRD's validation rules: kubectl would refuse them, the server drops them.
         access.kubectl("apply", "--validate=false", "-f", "-", text_in=text)
         access.kubectl("wait", "--for=condition=Established", "crd/aliseengines.alise.dev", "--timeout=30s")
@@ -144,7 +146,7 @@ def install(target: Target) -> None:
 
 def apply_sample(target: Target) -> None:
     """`kubectl apply -f manifests/samples/tiny.yaml`; of one that is there already the number of replicas is put back."""
-    text = with_registry(SAMPLE.read_text(encoding="utf-8"), list(image_build.IMAGES), target.registry)
+    text = with_registry(SAMPLE.read_text(encoding="utf-8"), target.registry)
     with step(f"kubectl apply -f {SAMPLE.relative_to(ROOT)}"):
         target.access.kubectl("apply", "-n", NAMESPACE, "-f", "-", text_in=text)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import aiohttp
+
 from tests.cluster.errors import ClusterError, NotReady
 from tests.cluster.gateway.envoy import Envoy
 from tests.cluster.gateway.resources import Objects, Resources, envoy_resources
@@ -115,6 +117,9 @@ class Gateway:
             told = frozenset(self._resources.warnings)
             self._first_update.set()
             for path, status in status_patches(objects, self.port):
-                await api.patch_status(path, status)
+                try:
+                    await api.patch_status(path, status)
+                except (aiohttp.ClientError, TimeoutError) as error:
+                    say(f"gateway: the status of {path} was not written, the next change tries again: {error}")
             await mirror.changed.wait()
             await asyncio.sleep(SETTLE_SECONDS)
