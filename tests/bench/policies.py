@@ -1,10 +1,11 @@
 """Who goes first, and what it is worth: policies on traces, in the simulator, at loads from idle to far too much.
 
 Policies of ours see predictions: `real` (the sidecar's learned predictor asked before it is told, over the data set in its order; of
-Alpaca the last 5,000 rows count, of ShareGPT the last half), `noise` (the truth times lognormal noise, sigma 0.8) and `oracle`.
-Baselines are stock vLLM's two orders, a skip-join feedback queue, and shortest remaining first with true lengths and no ageing (`srpt`),
-which is what the gain is measured against. Every policy sees the same arrivals: seeds are paired. Besides: what a decision costs, how
-fast the simulator is, and what one tenant's flood does to another. Tables and plots are in bench-results/policies/.
+Alpaca the last 5,000 rows count, of ShareGPT the last half; of traces without texts it hears the prompt's length alone), `noise` (the
+truth times lognormal noise, sigma 0.8) and `oracle`. Baselines are stock vLLM's two orders, a skip-join feedback queue, and shortest
+remaining first with true lengths and no ageing (`srpt`), which is what the gain is measured against. Every policy sees the same
+arrivals: seeds are paired. Besides: what a decision costs, how fast the simulator is, how it agrees with the real engine, and what one
+tenant's flood does to another. Tables and plots are in bench-results/policies/.
 """
 
 import json
@@ -13,8 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -24,35 +25,29 @@ from alise_scheduler.core.job import Snapshot
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.core.rank import POLICIES, Policy
 from alise_scheduler.core.reports import Phase
-from alise_scheduler.predictor.encoder import OnnxEncoder
-from alise_scheduler.predictor.features import extract
 from alise_scheduler.simulate import Setup, core_mind, mind_named, policy_named
 from alise_scheduler.simulation import predictions
 from alise_scheduler.simulation.model import DEFAULT_SHAPE, EngineModel
 from alise_scheduler.simulation.report import summary
 from alise_scheduler.simulation.run import simulate
-from alise_scheduler.simulation.trace import Trace, at_load, heavy_tail, load_csv, make_trace, poisson
-from tests.bench import policies_report, predictor
+from alise_scheduler.simulation.trace import at_load, heavy_tail, poisson
+from tests.bench import policies_flood, policies_report
 from tests.bench.harness import RESULTS, Figure, Row, Settings, median
+from tests.bench.policies_data import Data, arranged, datasets
 
 LOADS: Final = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1, 1.3)
 QUICK_LOADS: Final = (0.8, 0.9, 0.95)
 REQUESTS: Final = 5000
+OTHER_REQUESTS: Final = 2500
 QUICK_REQUESTS: Final = 1500
+# Sets and loads that goals are about: of these, more seeds for what the goals compare.
+COUNTED: Final = ("alpaca", "sharegpt")
+GOAL_LOADS: Final = (0.8, 0.9, 0.95)
+GOAL_SEEDS: Final = 8
 NOISE: Final = 0.8
 SIZES: Final = (10, 100, 1000, 10_000, 100_000)
 BASELINES: Final = ("vllm-fcfs", "vllm-priority", "mlfq", "srpt")
-# ShareGPT counts word pieces and words; a LLaMA tokenizer makes so many tokens of one.
-_TOKENS_PER_PIECE: Final = 1.176
 MODEL: Final = EngineModel()
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """Requests with arrivals of any pace, and what the real predictor said of them where it could be asked."""
-
-    trace: Trace
-    real: Floats | None
 
 
 def measure(settings: Settings) -> Iterator[Row]:
@@ -60,10 +55,14 @@ def measure(settings: Settings) -> Iterator[Row]:
     yield from _decide_rows(settings.quick)
     yield _speed_row()
     yield {"kind": "rss", "mib": core_rss_mib()}
+    sets = list(datasets(settings))
+    for data in () if settings.quick else sets:
+        for load, seed in product(GOAL_LOADS, range(settings.seeds, GOAL_SEEDS)) if data.trace.name in COUNTED else ():
+            yield from _runs(data, load, seed, settings.quick, goals_only=True)
     yield from _engine_rows(settings)
-    yield from _flood_rows(settings)
-    for data in _datasets(settings):
-        for seed in range(settings.seeds):
+    yield from policies_flood.measure(settings)
+    for seed in range(settings.seeds):
+        for data in sets:
             for load in QUICK_LOADS if settings.quick else LOADS:
                 yield from _runs(data, load, seed, settings.quick)
 
@@ -77,10 +76,12 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     for name in dict.fromkeys(row["data"] for row in runs):
         known = {row["predictions"] for row in runs if row["data"] == name}
         told = "real" if "real" in known else "noise"
-        for load, suffix, goal in ((0.95, "", 0.85), (0.9, "_load90", 0.80)):
+        for load, suffix, aim in ((0.95, "", 0.85), (0.9, "_load90", 0.80)):
+            goal = aim if name in COUNTED else None
             kept = gain_kept(runs, name, load, default, told)
             made.append(Figure(f"oracle_gain_kept_{name}{suffix}", kept, f"of srpt's, {told} predictions", "higher", goal))
-        for load, suffix, goal in ((0.9, "", 1.10), (0.8, "_load80", 1.03)):
+        for load, suffix, aim in ((0.9, "", 1.10), (0.8, "_load80", 1.03)):
+            goal = aim if name in COUNTED else None
             ratio = tail_ratio(runs, name, load, default, told)
             made.append(Figure(f"p99_e2e_vs_fcfs_{name}{suffix}", ratio, f"ratio, {told} predictions", "lower", goal))
     took = {row["jobs"]: row["ms"] for row in rows if row["kind"] == "decide"}
@@ -90,11 +91,7 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     made.append(Figure("sim_requests_per_minute", speeds[0], "requests a minute", "higher", 200_000))
     made.append(Figure("core_rss_mib", next(row["mib"] for row in rows if row["kind"] == "rss"), "MiB", "lower", 150))
     made += _engine_figures(rows)
-    flood = [row for row in rows if row["kind"] == "flood"]
-    for name in (default, "vllm-fcfs"):
-        ratios = [row["flooded_seconds"] / row["calm_seconds"] for row in flood if row["policy"] == name]
-        label = "flood_quiet_p99_ttft" if name == default else "flood_quiet_p99_ttft_fcfs"
-        made.append(Figure(label, float(np.mean(ratios)), "times a calm day's", "lower", 2.0 if name == default else None))
+    made += policies_flood.figures(rows)
     return made
 
 
@@ -121,9 +118,9 @@ def tail_ratio(runs: Sequence[Row], name: str, load: float, policy: str, told: s
 # --- the sweep ------------------------------------------------------------------------------------------------------------------------
 
 
-def _runs(data: Data, load: float, seed: int, quick: bool) -> Iterator[Row]:
-    count = QUICK_REQUESTS if quick else REQUESTS
-    trace, rows = _arranged(data.trace, count, seed)
+def _runs(data: Data, load: float, seed: int, quick: bool, goals_only: bool = False) -> Iterator[Row]:
+    count = QUICK_REQUESTS if quick else REQUESTS if data.trace.name in COUNTED else OTHER_REQUESTS
+    trace, rows = arranged(data.trace, count, seed)
     trace = at_load(trace, load, MODEL)
     told: dict[str, Floats] = {
         "noise": predictions.noisy(trace.output_tokens, NOISE, seed), "oracle": predictions.oracle(trace.output_tokens),
@@ -134,6 +131,8 @@ def _runs(data: Data, load: float, seed: int, quick: bool) -> Iterator[Row]:
     plans = [(name, {"vllm-fcfs": "none", "mlfq": "none", "srpt": "oracle"}.get(name, best)) for name in BASELINES]
     ours = [Policy().name, "alise"] if quick else list(POLICIES)
     plans += [(name, kind) for name in ours if name != "fcfs" for kind in told]
+    if goals_only:
+        plans = [("vllm-fcfs", "none"), ("srpt", "oracle"), (Policy().name, best)]
     for name, kind in plans:
         setup = Setup(trace, MODEL, told.get(kind, told[best]))
         began = time.process_time()
@@ -142,94 +141,6 @@ def _runs(data: Data, load: float, seed: int, quick: bool) -> Iterator[Row]:
             "kind": "run", "data": data.trace.name, "load": load, "policy": name, "predictions": kind, "seed": seed,
             "cpu_seconds": time.process_time() - began, **summary(outcome),
         }  # fmt: skip
-
-
-def _arranged(trace: Trace, count: int, seed: int) -> tuple[Trace, np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
-    """For this seed: a window of a trace with arrivals of its own; another order at Poisson times of data without."""
-    rng = np.random.default_rng([seed, 2])
-    if trace.arrival_seconds[-1] > 0:
-        start = int(rng.integers(max(1, len(trace) - count + 1)))
-        rows = np.arange(start, min(start + count, len(trace)))
-        window = trace.rows(rows)
-        return replace(window, arrival_seconds=window.arrival_seconds - window.arrival_seconds[0]), rows
-    rows = rng.permutation(len(trace))[:count]
-    return replace(trace.rows(rows), arrival_seconds=poisson(len(rows), rng)), rows
-
-
-def _datasets(settings: Settings) -> Iterator[Data]:
-    folder = settings.dataset
-    if folder is not None and folder.is_dir():
-        for name in ("alpaca", "sharegpt"):
-            yield _answered(folder / f"{name}.parquet", settings.quick)
-        if not settings.quick:
-            for name in ("azure2023_conv", "azure2023_code", "mooncake_conversation"):
-                trace = load_csv(folder / f"{name}.csv.gz")
-                fits = trace.input_tokens + trace.output_tokens < DEFAULT_SHAPE.max_model_len
-                yield Data(trace.rows(fits.nonzero()[0]), None)
-    elif folder is not None:
-        yield _answered(folder, settings.quick) if folder.suffix == ".parquet" else Data(load_csv(folder), None)
-    if folder is None or not settings.quick:
-        yield Data(replace(heavy_tail(20_000, 11), arrival_seconds=np.zeros(20_000)), None)
-
-
-def _answered(path: Path, quick: bool) -> Data:
-    """A data set of prompts and answers: the rows that count, with the prediction each had before its answer was known."""
-    examples = predictor.read(path)[: predictor.QUICK_ROWS * 2] if quick else predictor.read(path)
-    first = len(examples) - min(predictor.COUNTED, len(examples) // 2)
-    real = _predicted(path, examples)
-    counted = examples[first:]
-    scale = _TOKENS_PER_PIECE if counted[0].group else 1.0
-    outputs = np.maximum(1, np.rint(np.array([example.tokens for example in counted]) * scale)).astype(np.int64)
-    inputs = np.array([max(1, (len(example.text) + example.earlier_chars) // 4) for example in counted])
-    trace = make_trace(path.stem, np.zeros(len(counted)), inputs, outputs)
-    return Data(trace, np.clip(real[first:] * scale, 1.0, None))
-
-
-def _predicted(path: Path, examples: Sequence[predictor.Example]) -> Floats:
-    """Quantiles of every row. Kept in bench-results/, because training takes minutes."""
-    folder = os.environ.get("ALISE_ENCODER", "")
-    encoder = OnnxEncoder(Path(folder)) if folder else None
-    kept = RESULTS / f"policies.{path.stem}.{len(examples)}{'' if encoder is None else '.encoder'}.npz"
-    if not kept.exists():
-        vectors = encoder.encode([example.text for example in examples]) if encoder else [None] * len(examples)
-        features = [extract(predictor.question(e, v), b"bench") for e, v in zip(examples, vectors, strict=True)]
-        lengths = predictor.prequential(examples, features, predictor.Learned())
-        np.savez(kept, quantiles=np.array([answer.tokens for answer in lengths]))
-    found: Floats = np.load(kept)["quantiles"]
-    return found
-
-
-# --- tenants --------------------------------------------------------------------------------------------------------------------------
-
-
-def _flood_rows(settings: Settings) -> Iterator[Row]:
-    """A quiet tenant beside three others at a load of 0.8; then one of those sends a hundred times what the quiet one sends."""
-    quiet_requests = 60 if settings.quick else 150
-    for seed in range(settings.seeds):
-        calm, flooded = (_flood_trace(quiet_requests, loud, seed) for loud in (0.25, 5.0))
-        for name in ("vllm-fcfs", Policy().name):
-            p99 = []
-            for trace in (calm, flooded):
-                setup = Setup(trace, MODEL, predictions.noisy(trace.output_tokens, NOISE, seed))
-                outcome = simulate(trace, MODEL, mind_named(name, setup))
-                p99.append(float(np.quantile(outcome.ttft_seconds[outcome.tenant == 0], 0.99)))
-            yield {"kind": "flood", "policy": name, "seed": seed, "calm_seconds": p99[0], "flooded_seconds": p99[1]}
-
-
-def _flood_trace(quiet_requests: int, loud: float, seed: int) -> Trace:
-    loads = (0.05, loud, 0.25, 0.25)
-    span = 0.0
-    parts: list[Trace] = []
-    for number, load in enumerate(loads):
-        count = round(quiet_requests * load / loads[0])
-        part = at_load(heavy_tail(count, 100 * seed + number), load, MODEL)
-        span = span or float(part.arrival_seconds[-1])
-        parts.append(part.rows((part.arrival_seconds <= span).nonzero()[0]))
-    tenant = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    arrivals = np.concatenate([part.arrival_seconds for part in parts])
-    # In which order long prompts are prefilled is the engine's business: here they fit into a step.
-    inputs = np.minimum(np.concatenate([part.input_tokens for part in parts]), 1024)
-    return make_trace("flood", arrivals, inputs, np.concatenate([part.output_tokens for part in parts]), tenant)
 
 
 # --- what it costs --------------------------------------------------------------------------------------------------------------------
@@ -287,7 +198,7 @@ def _speed_row() -> Row:
 
 def _engine_rows(settings: Settings) -> Iterator[Row]:
     """The whole loop on the real engine, in a process of its own: vLLM stays in memory otherwise."""
-    command = [sys.executable, "-m", "tests.bench.policies_engine", "60" if settings.quick else "500"]
+    command = [sys.executable, "-m", "tests.bench.policies_engine", "60" if settings.quick else "500", str(settings.seeds)]
     named = {} if settings.dataset is None else {"DATASET": str(settings.dataset)}
     env = {key: value for key, value in os.environ.items() if key not in ("DATASET", "ALISE_DATA")} | named
     said = subprocess.run(command, env=env, capture_output=True, text=True, timeout=3600)
@@ -299,20 +210,22 @@ def _engine_rows(settings: Settings) -> Iterator[Row]:
 
 
 def _engine_figures(rows: Sequence[Row]) -> list[Figure]:
-    by = {(row["where"], row["policy"]): row for row in rows if row["kind"] == "engine"}
+    own = [row for row in rows if row["kind"] == "engine"]
+    by = {(row["where"], row["policy"], row["seed"]): row for row in own}
+    seeds = sorted({row["seed"] for row in own})
     default, made = Policy().name, []
     for policy in ("fcfs", default):
-        real, simulated = by["engine", policy], by["simulator", policy]
         for column, label in (("e2e_mean_seconds", "mean"), ("e2e_p99_seconds", "p99")):
-            off = 100 * abs(simulated[column] / real[column] - 1)
-            made.append(Figure(f"sim_vs_engine_{label}_{policy}", off, "% off", "lower", 10.0))
-    column = "normalized_mean_seconds"
-    data = by["engine", default]["data"]
-    ratio = by["engine", default][column] / by["engine", "fcfs"][column]
-    made.append(Figure(f"real_engine_norm_vs_fcfs_{data}", ratio, "ratio, cold predictor", "lower", 0.8))
-    for row in rows:
-        if row["kind"] == "cost":
-            made.append(Figure(f"cost_model_error_{row['clock']}", 100 * row["median_error"], "% median", "lower", 25.0))
+            off = [100 * abs(by["simulator", policy, seed][column] / by["engine", policy, seed][column] - 1) for seed in seeds]
+            made.append(Figure(f"sim_vs_engine_{label}_{policy}", max(off), "% off, worst seed", "lower", 10.0))
+    column, data = "normalized_mean_seconds", own[0]["data"]
+    ratios = [by["engine", default, seed][column] / by["engine", "fcfs", seed][column] for seed in seeds]
+    made.append(Figure(f"real_engine_norm_vs_fcfs_{data}", float(np.mean(ratios)), "ratio, cold predictor", "lower", 0.8))
+    made.append(Figure(f"real_engine_norm_vs_fcfs_{data}_worst_seed", max(ratios), "ratio, cold predictor", "lower"))
+    for clock in ("wall", "cpu"):
+        for key, label in (("median_error", "cost_model_error"), ("frozen_median_error", "cost_model_frozen_error")):
+            worst = max(row[key] for row in rows if row["kind"] == "cost" and row["clock"] == clock)
+            made.append(Figure(f"{label}_{clock}", 100 * worst, "% median, worst seed", "lower", 25.0))
     return made
 
 

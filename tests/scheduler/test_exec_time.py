@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -39,6 +41,26 @@ def test_the_fit_finds_the_machine() -> None:
 def test_a_stall_now_and_then_does_not_bend_it() -> None:
     model = learned(steps(600, stall_every=50)[1:])
     assert model.coefficients.step(0, 8, 10_000) == pytest.approx(TRUE.step(0, 8, 10_000), rel=0.2)
+
+
+def slower(made: list[Step], factor: float) -> list[Step]:
+    return [replace(step, duration_seconds=step.duration_seconds * factor) for step in made]
+
+
+def test_a_machine_that_becomes_slower_is_believed_within_a_hundred_steps() -> None:
+    model = learned(steps(600) + slower(steps(100, seed=2), 1.6))
+    assert model.coefficients.step(0, 8, 10_000) == pytest.approx(1.6 * TRUE.step(0, 8, 10_000), rel=0.1)
+    assert model.pace > 1.3
+
+
+def test_a_machine_that_was_slow_for_a_moment_is_what_it_was() -> None:
+    model = learned(steps(600) + slower(steps(50, seed=2), 1.6) + steps(150, seed=3))
+    assert model.coefficients.step(0, 8, 10_000) == pytest.approx(TRUE.step(0, 8, 10_000), rel=0.1)
+
+
+def test_one_stall_moves_the_pace_little() -> None:
+    model = observe(learned(steps(600)), [Step(30.0, 0, 8, 10_000)])
+    assert model.coefficients.step(0, 8, 10_000) == pytest.approx(TRUE.step(0, 8, 10_000), rel=0.1)
 
 
 def test_a_cold_start_predicts_with_the_defaults() -> None:

@@ -1,0 +1,101 @@
+"""What the policy sweep replays: requests, and what the sidecar's predictor said of each before its answer was known."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from alise_scheduler.core.job import Ints
+from alise_scheduler.core.lengths import Floats
+from alise_scheduler.predictor.encoder import OnnxEncoder
+from alise_scheduler.predictor.features import extract
+from alise_scheduler.simulation.model import DEFAULT_SHAPE
+from alise_scheduler.simulation.trace import Trace, heavy_tail, load_csv, make_trace, poisson
+from tests.bench import predictor
+from tests.bench.harness import RESULTS, Settings
+
+TRACES: Final = ("azure2023_conv", "azure2023_code", "mooncake_conversation")
+# Of a trace so many requests are replayed and predicted; the first of them, which a cold predictor saw, do not count.
+_TRACE_ROWS: Final = 4000
+_COLD_ROWS: Final = 500
+# ShareGPT counts word pieces and words; a LLaMA tokenizer makes so many tokens of one.
+_TOKENS_PER_PIECE: Final = 1.176
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Requests with arrivals of any pace, and what the real predictor said of them where it could be asked."""
+
+    trace: Trace
+    real: Floats | None
+
+
+def datasets(settings: Settings) -> Iterator[Data]:
+    """All of a folder's data sets and the synthetic one; or the one file; or the synthetic one alone."""
+    folder = settings.dataset
+    if folder is not None and folder.is_dir():
+        for name in ("alpaca", "sharegpt"):
+            yield answered(folder / f"{name}.parquet", settings.quick)
+        for name in () if settings.quick else TRACES:
+            yield traced(folder / f"{name}.csv.gz")
+    elif folder is not None:
+        yield answered(folder, settings.quick) if folder.suffix == ".parquet" else traced(folder)
+    if folder is None or not settings.quick:
+        yield Data(replace(heavy_tail(20_000, 11), arrival_seconds=np.zeros(20_000)), None)
+
+
+def answered(path: Path, quick: bool) -> Data:
+    """A data set of prompts and answers: the rows that count, with the prediction each had before its answer was known."""
+    examples = predictor.read(path)[: predictor.QUICK_ROWS * 2] if quick else predictor.read(path)
+    first = len(examples) - min(predictor.COUNTED, len(examples) // 2)
+    real = _predicted(path.stem, examples)
+    counted = examples[first:]
+    scale = _TOKENS_PER_PIECE if counted[0].group else 1.0
+    outputs = np.maximum(1, np.rint(np.array([example.tokens for example in counted]) * scale)).astype(np.int64)
+    inputs = np.array([max(1, (len(example.text) + example.earlier_chars) // 4) for example in counted])
+    trace = make_trace(path.stem, np.zeros(len(counted)), inputs, outputs)
+    return Data(trace, np.clip(real[first:] * scale, 1.0, None))
+
+
+def traced(path: Path) -> Data:
+    """A trace without texts: the predictor is told how long each prompt is, and nothing else."""
+    trace = load_csv(path)
+    fits = trace.input_tokens + trace.output_tokens < DEFAULT_SHAPE.max_model_len
+    trace = trace.rows(fits.nonzero()[0]).first(_TRACE_ROWS)
+    sizes = zip(trace.input_tokens.tolist(), trace.output_tokens.tolist(), strict=True)
+    real = _predicted(trace.name, [predictor.Example("", outputs, earlier_chars=4 * inputs) for inputs, outputs in sizes])
+    warm = np.arange(min(_COLD_ROWS, len(trace) // 2), len(trace))
+    return Data(trace.rows(warm), np.clip(real[warm], 1.0, None))
+
+
+def arranged(trace: Trace, count: int, seed: int) -> tuple[Trace, Ints]:
+    """For this seed: a window of a trace with arrivals of its own; else the rows in another order, all of them before any comes again,
+    at Poisson times.
+    """
+    rng = np.random.default_rng([seed, 2])
+    if trace.arrival_seconds[-1] > trace.arrival_seconds[0]:
+        start = int(rng.integers(max(1, len(trace) - count + 1)))
+        rows = np.arange(start, min(start + count, len(trace)))
+        window = trace.rows(rows)
+        return replace(window, arrival_seconds=window.arrival_seconds - window.arrival_seconds[0]), rows
+    rounds = -(-count // len(trace))
+    rows = np.concatenate([rng.permutation(len(trace)) for _ in range(rounds)])[:count]
+    return replace(trace.rows(rows), arrival_seconds=poisson(len(rows), rng)), rows
+
+
+def _predicted(name: str, examples: Sequence[predictor.Example]) -> Floats:
+    """Quantiles of every row: the same for all policies and loads, so computed once. Kept in bench-results/: training takes minutes."""
+    folder = os.environ.get("ALISE_ENCODER", "") if any(example.text for example in examples) else ""
+    encoder = OnnxEncoder(Path(folder)) if folder else None
+    kept = RESULTS / f"policies.{name}.{len(examples)}{'' if encoder is None else '.encoder'}.npz"
+    if not kept.exists():
+        vectors = encoder.encode([example.text for example in examples]) if encoder else [None] * len(examples)
+        features = [extract(predictor.question(e, v), b"bench") for e, v in zip(examples, vectors, strict=True)]
+        lengths = predictor.prequential(examples, features, predictor.Learned())
+        RESULTS.mkdir(exist_ok=True)
+        np.savez(kept, quantiles=np.array([answer.tokens for answer in lengths]))
+    found: Floats = np.load(kept)["quantiles"]
+    return found
