@@ -342,6 +342,13 @@ def admitted_in(output: Any) -> list[str]:
     return [*(new.req_id for new in output.scheduled_new_reqs), *output.scheduled_cached_reqs.resumed_req_ids]
 
 
+def blocks_given_in(output: Any) -> set[int]:
+    """Device blocks that requests got for this step; whatever else is written in it belongs to whoever ran before."""
+    cached = output.scheduled_cached_reqs
+    given = [new.block_ids for new in output.scheduled_new_reqs] + [ids for ids in cached.new_block_ids if ids is not None]
+    return {block for groups in given for group in groups for block in group}
+
+
 def context_tokens(output: Any) -> int:
     """Tokens that the requests of this step will have computed when it is over."""
     before = sum(new.num_computed_tokens for new in output.scheduled_new_reqs) + sum(output.scheduled_cached_reqs.num_computed_tokens)

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-import torch
-
 from alise_engine.core_protocol import CODEC_RAW, PHASE_OFFLOADED, LimitsRow, RankRow
 from tests.engine.harness import BLOCK_SIZE, HOST_BYTES, Engine, EngineOptions
 
@@ -26,10 +24,10 @@ LIVE: Final = 9
 # Room for three of the longest prompts, and chunks that cut them in three.
 _SMALL: Final = EngineOptions(max_num_seqs=4, blocks=161, max_model_len=1_600, max_num_batched_tokens=512)
 OPTIONS: Final = {
-    "synchronous": _SMALL,
-    "asynchronous": replace(_SMALL, asynchronous=True),
-    "synchronous with a prefix cache": replace(_SMALL, prefix_caching=True),
-    "asynchronous with a prefix cache": replace(_SMALL, asynchronous=True, prefix_caching=True),
+    "synchronous": replace(_SMALL, copy_thread=True),
+    "asynchronous": replace(_SMALL, copy_thread=False, asynchronous=True),
+    "synchronous with a prefix cache": replace(_SMALL, copy_thread=False, prefix_caching=True),
+    "asynchronous with a prefix cache": replace(_SMALL, copy_thread=True, asynchronous=True, prefix_caching=True),
 }
 DRAIN_STEPS: Final = 4_000
 
@@ -227,8 +225,8 @@ class Round:
         offloaded = [r.request_id for r in engine.snapshot().requests if r.phase == PHASE_OFFLOADED and r.host_tokens > 2]
         for request_id in offloaded[:1]:
             chunk = next(engine.pool.read(request_id, 0, 1))
-            with torch.inference_mode():
-                chunk.rows[0, 0, 3] ^= 0x7F
+            _, rows = next(chunk.pieces(0))
+            rows[0, 3] ^= 0x7F
             self.corrupted = True
 
     def _drain(self) -> None:

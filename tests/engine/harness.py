@@ -38,6 +38,8 @@ class EngineOptions:
     codec: str = "none"
     block_size: int = BLOCK_SIZE
     dtype: str = "float32"
+    # Copies beside the step; None: where there is a core for it.
+    copy_thread: bool | None = None
     # vLLM as it is, for comparison.
     stock: bool = False
 
@@ -81,7 +83,7 @@ class Engine:
                 kv_connector="AliseKVConnector",
                 kv_connector_module_path="alise_engine.kv.connector",
                 kv_role="kv_both",
-                kv_connector_extra_config={"host_bytes": HOST_BYTES},
+                kv_connector_extra_config={"host_bytes": HOST_BYTES, "copy_thread": options.copy_thread},
             ),
         }
         with _in_this_process():

@@ -6,7 +6,6 @@ from itertools import count
 from typing import Any
 
 import pytest
-import torch
 
 from alise_contract.names import PLAN_EXPIRES_SECONDS, pack_priority
 from alise_engine import tiny_model
@@ -96,8 +95,8 @@ def test_one_corrupted_byte_in_the_host_store_changes_the_answer(engine: Engine,
     (request_id,) = engine.pool.request_ids()
     (chunk,) = engine.pool.read(request_id, 0, 99)
     # The exponent byte of one number of a key in the first layer.
-    with torch.inference_mode():
-        chunk.rows[0, 1, 3] ^= 0x7F
+    _, rows = next(chunk.pieces(0))
+    rows[1, 3] ^= 0x7F
     engine.lift("story")
     engine.finish(name)
     assert engine.counters().restores == 1
@@ -385,7 +384,9 @@ def test_the_shape_is_what_the_engine_was_started_with(engine: Engine) -> None:
     shape = engine.snapshot().shape
     layer_block = 2 * tiny_model.KV_HEADS * tiny_model.HEAD_DIM * BLOCK_SIZE * 4
     assert shape.block_bytes == tiny_model.LAYERS * layer_block
-    assert (shape.max_num_seqs, shape.block_size, shape.num_device_blocks, shape.host_limit_bytes) == (2, BLOCK_SIZE, 65, HOST_BYTES)
+    assert (shape.max_num_seqs, shape.block_size, shape.num_device_blocks) == (2, BLOCK_SIZE, 65)
+    # What fits whatever comes and goes: all but a slab per codec.
+    assert 0.98 * HOST_BYTES <= shape.host_limit_bytes <= HOST_BYTES
 
 
 def test_new_weights_make_every_copy_worthless(engine: Engine) -> None:

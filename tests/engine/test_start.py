@@ -44,26 +44,28 @@ def test_another_codec_is_refused_with_those_there_are(codec: Any) -> None:
 
 
 def test_a_layer_that_is_not_as_counted_is_refused() -> None:
-    from alise_engine.kv.host_pool import HostPool
-    from alise_engine.kv.int8 import LayerShape
+    from alise_engine.kv.int8 import RAW, LayerShape
+    from alise_engine.kv.slabs import Geometry
     from alise_engine.kv.worker import WorkerSide
 
-    side = WorkerSide(LayerShape(4, 32, 32, torch.float32, None), 999, HostPool(0))
+    side = WorkerSide(LayerShape(4, 32, 32, torch.float32, None), 999, Geometry.of(0, {"raw": 999}), {"raw": RAW})
     with pytest.raises(ConfigError, match=r"layer l0: a KV block of shape \(4, 32, 64\) has 32768 bytes, not 999"):
         side.register({"l0": torch.zeros(3, 4, 32, 64)}, num_blocks=3)
 
 
 @pytest.mark.parametrize(("codec", "tolerance"), [pytest.param("raw", 0.0, id="raw"), pytest.param("int8", 9 / 255, id="int8")])
 def test_smaller_kernel_blocks_are_saved_and_restored_as_one(codec: str, tolerance: float) -> None:
-    from alise_engine.kv.host_pool import HostPool
-    from alise_engine.kv.int8 import KeyLayout, LayerShape
+    from alise_engine.kv.int8 import INT8, RAW, KeyLayout, LayerShape
+    from alise_engine.kv.slabs import Geometry
     from alise_engine.kv.work import Load, Save
     from alise_engine.kv.worker import WorkerSide
 
     # Blocks of 32 tokens, which the kernel cuts in two of 16.
     layer = torch.randn(2 * 6, 4, 16, 64)
     original = layer.clone()
-    side = WorkerSide(LayerShape(4, 32, 32, torch.float32, KeyLayout.PER_TOKEN), 4 * 32 * 64 * 4, HostPool(1 << 20))
+    shape = LayerShape(4, 32, 32, torch.float32, KeyLayout.PER_TOKEN)
+    geometry = Geometry.of(1 << 20, {"raw": RAW.row_bytes(shape), "int8": INT8.row_bytes(shape)})
+    side = WorkerSide(shape, RAW.row_bytes(shape), geometry, {"raw": RAW, "int8": INT8})
     side.register({"l0": layer}, num_blocks=6)
     side.write(Save("r", (4, 1), 0, 64, codec))
     layer.zero_()
@@ -73,18 +75,27 @@ def test_smaller_kernel_blocks_are_saved_and_restored_as_one(codec: str, toleran
 
 
 def test_blocks_that_the_store_does_not_have_are_reported() -> None:
-    from alise_engine.kv.host_pool import HostPool
-    from alise_engine.kv.int8 import LayerShape
+    from alise_engine.kv.int8 import RAW, LayerShape
+    from alise_engine.kv.slabs import Geometry
     from alise_engine.kv.work import Load, Save
     from alise_engine.kv.worker import WorkerSide
 
     layer = torch.randn(6, 4, 32, 64)
-    side = WorkerSide(LayerShape(4, 32, 32, torch.float32, None), 4 * 32 * 64 * 4, HostPool(1 << 20))
+    shape = LayerShape(4, 32, 32, torch.float32, None)
+    side = WorkerSide(shape, RAW.row_bytes(shape), Geometry.of(1 << 20, {"raw": RAW.row_bytes(shape)}), {"raw": RAW})
     side.register({"l0": layer}, num_blocks=6)
     side.write(Save("r", (4, 1), 0, 64, "raw"))
     side.load(Load("r", (0, 5, 2), 0))
     assert side.take_errors() == {2}
     assert side.take_errors() == set()
+
+
+@pytest.mark.parametrize("value", [1, "yes", 0.0], ids=repr)
+def test_whether_there_is_a_copy_thread_is_true_or_false(value: Any) -> None:
+    from alise_engine.kv.connector import copies_maker
+
+    with pytest.raises(ConfigError, match=r"copy_thread is .*: give true or false, or leave it out"):
+        copies_maker({"copy_thread": value})
 
 
 def test_another_connector_is_refused() -> None:

@@ -17,6 +17,8 @@ Saves go by block, and blocks that are complete on the host are not written agai
 """
 
 from collections import Counter
+from collections.abc import Callable, Set
+from dataclasses import replace
 from typing import Any, Final
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
@@ -29,9 +31,11 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 
 from .. import compat
 from ..errors import ConfigError
+from .copies import Copies, HostCopies, spare_core
 from .host_pool import HostPool
-from .int8 import INT8, RAW, Int8
+from .int8 import INT8, RAW, Codec, Int8
 from .ledger import Copy, HostLedger, SavePlan
+from .slabs import Geometry
 from .work import Ahead, AliseMetadata, Drop, Load, Save, Spent
 from .worker import WorkerSide
 
@@ -53,7 +57,7 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
         super().__init__(vllm_config, role, kv_cache_config)
         compat.check_config(vllm_config)
         compat.check_kv_cache(kv_cache_config)
-        self.host_bytes = host_bytes_of(self._kv_transfer_config.kv_connector_extra_config or {})
+        extra = self._kv_transfer_config.kv_connector_extra_config or {}
         self.shape = compat.layer_shape(vllm_config, kv_cache_config)
         self.workers = int(vllm_config.parallel_config.tensor_parallel_size)
         layers = compat.layer_count(kv_cache_config)
@@ -62,6 +66,9 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
         if self.shape.keys is not None:
             row_bytes[INT8.name] = INT8.row_bytes(self.shape)
         self.block_bytes = {codec: layers * self.workers * size for codec, size in row_bytes.items()}
+        geometry = Geometry.of(host_bytes_of(extra) // self.workers, row_bytes)
+        # What fits whatever comes and goes; a little less than was asked for.
+        self.host_bytes = geometry.usable_bytes * self.workers
         self.loaded_tokens: dict[str, int] = {}
         self.prefetched: dict[str, Ahead] = {}
         self.prefetch_blocks_per_step = max(1, PREFETCH_BYTES_PER_STEP // self.block_bytes[RAW.name])
@@ -71,7 +78,8 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
             self._offered: dict[str, int] = {}
             self._spent_us = dict.fromkeys(vars(Spent()), 0.0)
         else:
-            self._worker = WorkerSide(self.shape, raw_bytes, HostPool(self.host_bytes // self.workers), Int8(compat.row_quantizer()))
+            codecs: dict[str, Codec] = {RAW.name: RAW, INT8.name: Int8(compat.row_quantizer())}
+            self._worker = WorkerSide(self.shape, raw_bytes, geometry, codecs, copies_maker(extra))
 
     # --- scheduler: called by the mixin ---------------------------------------------------------------------------------------------
     def codecs(self) -> tuple[str, ...]:
@@ -143,6 +151,8 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
 
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
         self._add_slices()
+        taken = compat.blocks_given_in(scheduler_output).union(*(load.block_ids for load in self._meta.loads))
+        self._meta.writes = [_where_it_may_run(write, taken) for write in self._meta.writes]
         meta, self._meta = self._meta, AliseMetadata()
         return meta
 
@@ -185,14 +195,12 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
 
     def handle_preemptions(self, kv_connector_metadata: KVConnectorMetadata) -> None:
         assert isinstance(kv_connector_metadata, AliseMetadata)
-        for write in kv_connector_metadata.writes:
-            self._worker.write(write)
+        self._worker.begin_step(kv_connector_metadata)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         meta = self._get_connector_metadata()
         assert isinstance(meta, AliseMetadata)
-        for load in meta.loads:
-            self._worker.load(load)
+        self._worker.start_loads(meta)
 
     def get_block_ids_with_load_errors(self) -> set[int]:
         return self._worker.take_errors()
@@ -209,10 +217,35 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
     def wait_for_save(self) -> None:
         return
 
+    def shutdown(self) -> None:
+        if self.role == KVConnectorRole.WORKER:
+            self._worker.close()
+
     @property
     def pool(self) -> HostPool:
-        """This worker's store."""
+        """This worker's store, with no copy under way."""
+        self._worker.settle()
         return self._worker.pool
+
+
+def _where_it_may_run(write: Drop | Save, taken: Set[int]) -> Drop | Save:
+    """A save of blocks that nobody gets in this step may run beside it."""
+    return write if isinstance(write, Drop) or not taken.isdisjoint(write.block_ids) else replace(write, beside=True)
+
+
+def copies_maker(extra: dict[str, Any]) -> Callable[[Any], Copies]:
+    """Copies for a device, by `kv_connector_extra_config.copy_thread` on a CPU: true, false, or where there is a core for it.
+
+    Raises ConfigError.
+    """
+    threaded = extra.get("copy_thread")
+    if not isinstance(threaded, bool | None):
+        raise ConfigError(f"kv_connector_extra_config.copy_thread is {threaded!r}: give true or false, or leave it out")
+
+    def make(device: Any) -> Copies:
+        return HostCopies(spare_core() if threaded is None else threaded)
+
+    return make
 
 
 def host_bytes_of(extra: dict[str, Any]) -> int:

@@ -1,82 +1,122 @@
 """One worker's store of encoded blocks in host memory, with its bytes counted.
 
-It does what the scheduler's ledger says and decides nothing. It still refuses to grow past its limit: a disagreement between the two
-then costs a recompute, not memory that the container does not have.
+It does what the scheduler's ledger says and decides nothing. Its memory is one piece that never grows (`slabs` says which row is where): a
+disagreement with the ledger then costs a recompute, not memory that the container does not have.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
+import torch
+
+from .slabs import Geometry, Rows, Slabs
 
 Tensor = Any
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive blocks of one request, saved together: `rows` is `uint8 [layers, blocks, row_bytes]`."""
+    """Consecutive blocks of one request, saved together: a row for each layer and block, layer by layer."""
 
     first_block: int
+    blocks: int
     codec: str
-    rows: Tensor
-
-    @property
-    def blocks(self) -> int:
-        return int(self.rows.shape[1])
+    rows: Rows
+    row_bytes: int
+    memory: Tensor
+    # Blocks of a layer that the rows hold, and how many of them lie before `first_block`.
+    held_blocks: int
+    skipped_blocks: int = 0
 
     @property
     def end_block(self) -> int:
         return self.first_block + self.blocks
 
-    @property
-    def bytes(self) -> int:
-        return int(self.rows.numel())
+    def pieces(self, layer: int) -> Iterator[tuple[int, Tensor]]:
+        """A layer's rows where they lie side by side: (block, `uint8 [blocks, row_bytes]` in the store itself), in order of the blocks.
+
+        Good until the next `reserve`, which may move them.
+        """
+        start = layer * self.held_blocks + self.skipped_blocks
+        offsets = self.rows.offsets[start : start + self.blocks]
+        cuts = np.flatnonzero(np.diff(offsets) != self.row_bytes) + 1
+        for first, end in zip([0, *cuts.tolist()], [*cuts.tolist(), self.blocks], strict=True):
+            length = (end - first) * self.row_bytes
+            piece = self.memory[int(offsets[first]) :][:length]
+            yield self.first_block + first, piece.view(end - first, self.row_bytes)
 
 
 class HostPool:
-    """Chunks by request, never more than `limit_bytes` of them."""
+    """Chunks by request. `settle` is called before rows move: copies that are under way must be over then."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
+    def __init__(
+        self,
+        geometry: Geometry,
+        layers: int,
+        allocate: Callable[[int], Tensor] = lambda size: torch.empty(size, dtype=torch.uint8),
+        settle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.limit_bytes = geometry.usable_bytes
         self.used_bytes = 0
+        self._layers = layers
+        self._row_bytes = geometry.row_bytes
+        self._slabs = Slabs(geometry)
+        self._memory = allocate(geometry.total_bytes)
+        self._settle = settle
         self._chunks: dict[str, tuple[Chunk, ...]] = {}
 
-    def put(self, request_id: str, chunk: Chunk) -> bool:
-        """Stores the chunk in place of all that is held from its first block on. False, with those blocks gone, when it does not fit."""
-        kept = tuple(cut for held in self._chunks.get(request_id, ()) if (cut := _before(held, chunk.first_block)) is not None)
-        self._replace(request_id, kept)
-        if self.used_bytes + chunk.bytes > self.limit_bytes:
-            return False
-        self._replace(request_id, (*kept, chunk))
-        return True
+    def reserve(self, request_id: str, first_block: int, blocks: int, codec: str) -> Chunk | None:
+        """Rows to be filled, in place of all that is held from that block on. None, with those blocks gone, when there is no room."""
+        kept = tuple(cut for held in self._chunks.pop(request_id, ()) if (cut := self._before(held, first_block)) is not None)
+        if kept:
+            self._chunks[request_id] = kept
+        found = self._slabs.allocate(codec, self._layers * blocks)
+        if found is None:
+            return None
+        rows, moves = found
+        if moves:
+            self._settle()
+            for move in moves:
+                self._memory[move.target : move.target + move.bytes] = self._memory[move.source : move.source + move.bytes]
+        chunk = Chunk(first_block, blocks, codec, rows, self._row_bytes[codec], self._memory, blocks)
+        self._chunks[request_id] = (*kept, chunk)
+        self.used_bytes += len(rows) * chunk.row_bytes
+        return chunk
 
     def drop(self, request_id: str) -> None:
-        self._replace(request_id, ())
+        for chunk in self._chunks.pop(request_id, ()):
+            self._free(chunk)
 
     def clear(self) -> None:
-        self._chunks.clear()
-        self.used_bytes = 0
+        for request_id in self.request_ids():
+            self.drop(request_id)
 
     def read(self, request_id: str, first_block: int, end_block: int) -> Iterator[Chunk]:
         """The parts of its chunks in [first_block, end_block), in order; what is not there is left out."""
         for chunk in self._chunks.get(request_id, ()):
             start, end = max(chunk.first_block, first_block), min(chunk.end_block, end_block)
             if start < end:
-                yield Chunk(start, chunk.codec, chunk.rows[:, start - chunk.first_block : end - chunk.first_block])
+                skipped = chunk.skipped_blocks + start - chunk.first_block
+                yield replace(chunk, first_block=start, blocks=end - start, skipped_blocks=skipped)
 
     def request_ids(self) -> tuple[str, ...]:
         return tuple(self._chunks)
 
-    def _replace(self, request_id: str, chunks: tuple[Chunk, ...]) -> None:
-        self.used_bytes -= sum(chunk.bytes for chunk in self._chunks.pop(request_id, ()))
-        if chunks:
-            self._chunks[request_id] = chunks
-            self.used_bytes += sum(chunk.bytes for chunk in chunks)
+    def _free(self, chunk: Chunk) -> None:
+        self.used_bytes -= len(chunk.rows) * chunk.row_bytes
+        self._slabs.free(chunk.rows)
 
-
-def _before(chunk: Chunk, block: int) -> Chunk | None:
-    """The part of a chunk before `block`. Copied when cut: a view would keep the whole chunk's memory behind a smaller count."""
-    if chunk.end_block <= block:
-        return chunk
-    if chunk.first_block >= block:
-        return None
-    return Chunk(chunk.first_block, chunk.codec, chunk.rows[:, : block - chunk.first_block].clone())
+    def _before(self, chunk: Chunk, block: int) -> Chunk | None:
+        """The part of a chunk before `block`; the rest is freed."""
+        if chunk.end_block <= block:
+            return chunk
+        if chunk.first_block >= block:
+            self._free(chunk)
+            return None
+        kept = block - chunk.first_block
+        indices = np.arange(self._layers)[:, None] * chunk.held_blocks + np.arange(kept)
+        self.used_bytes -= (len(chunk.rows) - indices.size) * chunk.row_bytes
+        self._slabs.keep(chunk.rows, indices.reshape(-1))
+        return replace(chunk, blocks=kept, held_blocks=kept)

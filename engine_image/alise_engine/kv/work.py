@@ -23,6 +23,8 @@ class Save:
     # Of these blocks; the last one may be partly filled.
     valid_tokens: int
     codec: str
+    # Nobody gets these blocks in this step, so the copy need not be over before the forward pass.
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
