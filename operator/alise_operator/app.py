@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from alise_operator import metrics
-from alise_operator.errors import ApplyError, ClusterError, SpecError
+from alise_operator.errors import ApplyError, ClusterError, OperatorError, SpecError
 from alise_operator.reconcile import Key, Reconciler
 from alise_operator.workqueue import WorkQueue
 
@@ -90,5 +90,11 @@ class App:
                 self.queue.succeeded(key)
             else:
                 # Mended by the user (a secret, the spec) or by the cluster: looked at again soon, then with every resync.
-                metrics.RECONCILES.labels("spec_error" if isinstance(error, SpecError) else "apply_error").inc()
+                metrics.RECONCILES.labels(_outcome(error)).inc()
                 self.queue.retry(key)
+
+
+def _outcome(error: OperatorError) -> str:
+    if isinstance(error, ClusterError):
+        return "cluster_error"
+    return "spec_error" if isinstance(error, SpecError) else "apply_error"

@@ -14,7 +14,7 @@ from typing import Final
 
 from alise_operator import metrics
 from alise_operator.build.meta import MANAGED_BY, MANAGER, Manifest, Owner, selector_text
-from alise_operator.errors import ApplyError, Gone, NameTaken
+from alise_operator.errors import ApplyError, ClusterError, Gone, NameTaken
 from alise_operator.kube import Kube, Resource
 
 # Every kind that the operator has ever made: what is not wanted any more is looked for here.
@@ -45,10 +45,12 @@ def digest(manifests: Iterable[Manifest]) -> str:
 
 
 def version_of(child: Mapping[str, Manifest]) -> str:
-    """What changes when somebody edits the child: its generation, which status updates leave alone, else its resource version."""
+    """What changes when somebody edits the child: its generation, which status updates leave alone, else its resource version; and the
+    labels and owners, by which it is found and removed, and which count in no generation."""
     meta = child.get("metadata", {})
     generation = meta.get("generation")
-    return f"generation {generation}" if generation is not None else f"version {meta.get('resourceVersion')}"
+    counted = f"generation {generation}" if generation is not None else f"version {meta.get('resourceVersion')}"
+    return f"{counted}, {digest([{key: meta.get(key) for key in ('labels', 'ownerReferences')}])}"
 
 
 async def apply_children(kube: Kube, owner: Owner, manifests: list[Manifest], *, changed: bool, at_seconds: float) -> Applied:
@@ -119,3 +121,8 @@ async def _apply_one(kube: Kube, manifest: Manifest, *, dry_run: bool) -> Manife
         raise ApplyError(f"{manifest['kind']} {manifest['metadata']['name']}: {error}") from error
     except ApplyError as error:
         raise ApplyError(f"the cluster refused {manifest['kind']} {manifest['metadata']['name']}: {error}") from error
+    except ClusterError as error:
+        if not error.is_failure:
+            raise
+        what = f"{manifest['kind']} {manifest['metadata']['name']}"
+        raise ClusterError(f"the cluster failed at {what}, which is tried again: {error}", status=error.status) from error

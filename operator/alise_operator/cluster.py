@@ -25,6 +25,8 @@ class Cluster:
     apis: frozenset[str]
     images: Images = Images()
     major: int = 1
+    # HTTPRoute's rules have `timeouts`: standard since Gateway API 1.2, before only in the experimental channel.
+    route_timeouts: bool = True
 
     @property
     def native_sidecars(self) -> bool:

@@ -7,11 +7,12 @@
     │   └── MissingApi         the cluster does not serve an API that the resource needs
     ├── ApplyError           the cluster refused a child
     │   └── NameTaken          an object of that name exists and is not ours
-    └── ClusterError         the API server could not be asked; tried again with backoff
-        └── Gone               the object is not there (any more)
+    ├── ClusterError         the API server could not be asked; tried again with backoff
+    │   └── Gone               the object is not there (any more)
+    └── InternalError        a bug of the operator's; said on the resource, logged, tried again
 
-Every SpecError and ApplyError carries the one-word reason that becomes the condition's reason, and its text becomes the message: it says
-what is wrong, with which value, and what to do.
+Every error that is reported on the resource carries the one-word reason that becomes the condition's reason, and its text becomes the
+message: it says what is wrong, with which value, and what to do.
 """
 
 from collections.abc import Sequence
@@ -69,6 +70,15 @@ class ClusterError(OperatorError):
         super().__init__(text)
         self.status = status
 
+    @property
+    def is_failure(self) -> bool:
+        """The server answered that it failed (itself, a webhook, its store): no answer to wait for in silence."""
+        return self.status >= 500
+
 
 class Gone(ClusterError):
     pass
+
+
+class InternalError(OperatorError):
+    reason = "InternalError"

@@ -1,14 +1,14 @@
 """The API server, spoken to in plain objects; the one place that knows the client library.
 
 Every call has a deadline. What the server refuses is an ApplyError in the server's words, what it could not do now is a ClusterError (to be
-tried again), what is not there is Gone.
+tried again; of these an answer of 500 and more is reported as well), what is not there is Gone.
 """
 
 import asyncio
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -26,7 +26,10 @@ REQUEST_SECONDS: Final = 15.0
 _OPTIONAL_APIS: Final = ("policy/v1", "policy/v1beta1", HTTP_ROUTE.rpartition("/")[0])
 _TOKEN_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 # Answers that mean "not now": asked again with backoff. 409 is a write that another one overtook.
-_PASSING: Final = frozenset({401, 408, 409, 429})
+_PASSING: Final = frozenset({401, 408, 409, 410, 429})
+# Server-side apply answers a field that the kind does not have, or a key of a list that is missing, with 500 although it is the request
+# that is wrong: asking again changes nothing.
+_REFUSALS_AS_500: Final = ("failed to create typed patch object", "field not declared in schema")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,11 @@ class Resource:
         scope = ["namespaces", quote(namespace, safe="")] if namespace else []
         parts = [root, self.group_version, *scope, self.plural]
         return "/".join([*parts, *(quote(part, safe="") for part in (name, subresource) if part)])
+
+
+_DEFINITIONS: Final = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions")
+_ROUTE_DEFINITION: Final = "httproutes.gateway.networking.k8s.io"
+_ROUTE_TIMEOUTS: Final = ("spec", "rules", "timeouts")
 
 
 class Kube(Protocol):
@@ -147,7 +155,11 @@ class HttpKube:
                 continue
             apis |= {f"{group_version}/{one['kind']}" for one in served["resources"] if "/" not in one["name"]}
         major, minor = _parse_version(str(version.get("gitVersion", "")))
-        return Cluster(minor, frozenset(apis), images, major)
+        return Cluster(minor, frozenset(apis), images, major, HTTP_ROUTE not in apis or await self._has_route_timeouts())
+
+    async def _has_route_timeouts(self) -> bool:
+        definitions = await self.list(_DEFINITIONS, "", fields=f"metadata.name={_ROUTE_DEFINITION}")
+        return all(has_field(one, HTTP_ROUTE.split("/")[1], _ROUTE_TIMEOUTS) for one in definitions)
 
     async def _call(
         self,
@@ -175,7 +187,21 @@ class HttpKube:
             metrics.API_REQUESTS.labels(method, "unreachable").inc()
             raise ClusterError(f"{request}: the API server cannot be reached: {error}") from error
         metrics.API_REQUESTS.labels(method, f"{response.status // 100}xx").inc()
-        return _answer(request, response.status, content)
+        return answered(request, response.status, content)
+
+
+def has_field(definition: Manifest, version: str, path: Sequence[str]) -> bool:
+    """Whether the CRD's schema of the version has the field; a list's items are stepped into. Where it takes everything, it does."""
+    schemas = [one.get("schema", {}).get("openAPIV3Schema", {}) for one in definition["spec"]["versions"] if one["name"] == version]
+    for node in schemas:
+        for name in path:
+            if node.get("x-kubernetes-preserve-unknown-fields"):
+                return True
+            child = node.get("properties", {}).get(name)
+            if child is None:
+                return False
+            node = child.get("items", child)
+    return True
 
 
 def _parse_version(git_version: str) -> tuple[int, int]:
@@ -186,8 +212,8 @@ def _parse_version(git_version: str) -> tuple[int, int]:
     return int(parts[1]), int(parts[2])
 
 
-def _answer(request: str, status: int, content: bytes) -> Manifest:
-    """The object in an answer; raises what the answer means."""
+def answered(request: str, status: int, content: bytes) -> Manifest:
+    """The object in an answer. Raises what a bad one means: Gone, ApplyError, ClusterError."""
     try:
         answer = json.loads(content) if content else {}
     except ValueError:
@@ -200,6 +226,8 @@ def _answer(request: str, status: int, content: bytes) -> Manifest:
     if status == 404:
         raise Gone(text, status=status)
     causes = [cause.get("reason") for cause in (answer.get("details") or {}).get("causes") or ()]
+    if any(words in text for words in _REFUSALS_AS_500):
+        raise ApplyError(str(answer["message"]))
     # A namespace that goes away takes the resource with it: nothing to report on it.
     if status in _PASSING or status >= 500 or "NamespaceTerminating" in causes:
         raise ClusterError(text, status=status)

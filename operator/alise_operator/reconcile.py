@@ -16,7 +16,7 @@ from alise_operator import events, metrics
 from alise_operator.apply import Applied, apply_children, digest, version_of
 from alise_operator.build import Owner, children
 from alise_operator.cluster import Cluster, Images
-from alise_operator.errors import ApplyError, ClusterError, Gone, MissingSecret, OperatorError, SpecError
+from alise_operator.errors import ApplyError, ClusterError, Gone, InternalError, MissingSecret, OperatorError, SpecError
 from alise_operator.kube import Kube, Resource
 from alise_operator.observe import Poller, observe
 from alise_operator.rules import check
@@ -62,6 +62,8 @@ class Reconciler:
         self._now = now
         self._monotonic = monotonic
         self._applied: dict[str, Applied] = {}
+        # uid of an owner whose children are being applied -> what its children were last seen as meanwhile; None: deleted.
+        self._applying: dict[str, dict[tuple[str, str], str | None]] = {}
         self._cluster: tuple[float, Cluster] | None = None
         self._ready: dict[Key, str] = {}
 
@@ -75,7 +77,10 @@ class Reconciler:
         return keys
 
     async def reconcile(self, key: Key) -> OperatorError | None:
-        """One pass; the error that was reported on the resource, if any. Raises ClusterError when the API server could not be asked."""
+        """One pass; the error that was reported on the resource, if any.
+
+        Raises ClusterError when the API server could not be asked, and what no step should have raised (a bug) after it was reported.
+        """
         # 1. Read the resource as it is now.
         try:
             resource = await self._kube.get(ENGINES, key.namespace, key.name)
@@ -87,7 +92,9 @@ class Reconciler:
             # The garbage collector removes the children by their owner reference.
             return None
         owner = Owner(key.name, key.namespace, meta["uid"])
-        spec, error = None, None
+        spec: Spec | None = None
+        error: OperatorError | None = None
+        bug: Exception | None = None
         try:
             # 2. Does the spec make sense?
             spec = parse(resource.get("spec"))
@@ -97,6 +104,15 @@ class Reconciler:
             await self._apply(spec, owner)
         except (SpecError, ApplyError) as caught:
             error = caught
+        except ClusterError as caught:
+            if not caught.is_failure:
+                raise
+            error = caught
+        except Exception as caught:
+            bug = caught
+            error = InternalError(
+                f"the operator failed at this spec ({type(caught).__name__}: {caught}); please report it, its log has more"
+            )
         # 5. What is there?
         seen = await observe(self._kube, self._poller, owner)
         # 6. Say so.
@@ -111,15 +127,21 @@ class Reconciler:
             now=self._now(),
         )
         await self._report(key, owner, previous, status)
+        if bug is not None:
+            raise bug
         return error
 
     def child_changed(self, kind: str, child: Mapping[str, Any], *, deleted: bool) -> None:
         """A child was seen: when somebody else edited or deleted it, it is applied again at the next reconcile."""
         meta = child["metadata"]
+        seen = None if deleted else version_of(child)
         for reference in meta.get("ownerReferences", ()):
+            if reference.get("uid") in self._applying:
+                # What the apply makes of it is not known yet: compared at its end.
+                self._applying[reference["uid"]][(kind, meta["name"])] = seen
             applied = self._applied.get(reference.get("uid", ""))
             known = applied.versions.get((kind, meta["name"])) if applied is not None else None
-            if known is not None and (deleted or known != version_of(child)):
+            if known is not None and known != seen:
                 log.info("child was changed by somebody else and is applied again", extra={"child": f"{kind}/{meta['name']}"})
                 self._applied.pop(reference["uid"], None)
 
@@ -153,7 +175,14 @@ class Reconciler:
             return
         # Forgotten first: what fails half way is applied again in full.
         self._applied.pop(owner.uid, None)
-        self._applied[owner.uid] = await apply_children(self._kube, owner, manifests, changed=changed, at_seconds=now)
+        meanwhile = self._applying[owner.uid] = {}
+        try:
+            applied = await apply_children(self._kube, owner, manifests, changed=changed, at_seconds=now)
+        finally:
+            del self._applying[owner.uid]
+        # A child that was last seen gone or otherwise than it was answered is applied again: the watch has asked for that reconcile.
+        if all(applied.versions[child] == seen for child, seen in meanwhile.items() if child in applied.versions):
+            self._applied[owner.uid] = applied
         if changed:
             log.info("applied", extra={"engine": f"{owner.namespace}/{owner.name}", "children": len(manifests)})
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from alise_contract.names import CONTRACT_VERSION
 from alise_operator.build.meta import Owner, selector_text
 from alise_operator.build.route import url
-from alise_operator.errors import ApplyError, InvalidSpec, MissingApi, MissingSecret, NameTaken, OperatorError, SpecError
+from alise_operator.errors import ApplyError, ClusterError, InvalidSpec, MissingApi, MissingSecret, NameTaken, OperatorError, SpecError
 from alise_operator.observation import Observation, Pod, PodReport, Trouble, Workload
 from alise_operator.quantities import format_bytes
 from alise_operator.spec import Spec
@@ -70,8 +70,10 @@ def fold(
     """The whole status. `spec` is None when it could not be parsed; `previous` is the status that the resource has now."""
     before = {one["type"]: one for one in previous.get("conditions", ())}
     host_was_full = before.get("Degraded", {}).get("reason") == "HostMemoryFull"
+    # The spec was applied before the cluster failed: what its pods say still holds.
+    is_applied = before.get("Ready", {}).get("observedGeneration") == generation and before["Ready"]["reason"] != ClusterError.reason
     conditions = [
-        ready(spec, error, observation),
+        ready(spec, None if isinstance(error, ClusterError) and is_applied else error, observation),
         progressing(spec, error, observation),
         degraded(error, observation, host_was_full=host_was_full),
     ]
@@ -110,11 +112,8 @@ def ready(spec: Spec | None, error: OperatorError | None, seen: Observation) -> 
 def progressing(spec: Spec | None, error: OperatorError | None, seen: Observation) -> Condition:
     workload = seen.workload
     if error is not None or spec is None:
-        what = (
-            "waits for a spec that can be applied"
-            if error is None or isinstance(error, SpecError)
-            else "waits for the cluster; tried again"
-        )
+        waits_for_user = error is None or isinstance(error, SpecError)
+        what = "waits for a spec that can be applied" if waits_for_user else "waits for the cluster; tried again"
         return Condition("Progressing", "False", error.reason if error else "InvalidSpec", what)
     leaving = sum(pod.terminating for pod in seen.pods)
     if workload is None or not workload.observed:

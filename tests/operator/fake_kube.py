@@ -1,6 +1,7 @@
 """An API server in memory: keeps what is applied, hands out versions, refuses what it is told to refuse."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 from alise_operator.build.meta import Manifest
@@ -22,6 +23,10 @@ class FakeKube:
         self.status_patches: list[Manifest] = []
         # plural -> the server's words, for objects that it does not take.
         self.refused: dict[str, str] = {}
+        # plural -> the answer at which the server itself fails.
+        self.failing: dict[str, int] = {}
+        # Called after each write of a child, as a watch would see it.
+        self.on_apply: Callable[[Manifest], None] = lambda _: None
         self.away = False
         # How often somebody asked while it was away.
         self.refusals = 0
@@ -67,12 +72,16 @@ class FakeKube:
         self._check()
         if resource.plural in self.refused:
             raise ApplyError(self.refused[resource.plural])
+        if resource.plural in self.failing:
+            raise ClusterError("failed calling webhook", status=self.failing[resource.plural])
         if dry_run:
             return manifest
         name = manifest["metadata"]["name"]
         self.writes.append(("apply", resource.plural, name))
         before = self.objects.get((resource.plural, manifest["metadata"]["namespace"], name), {})
-        return self.put(resource, manifest | {"status": before.get("status", {})})
+        stored = self.put(resource, manifest | {"status": before.get("status", {})})
+        self.on_apply(stored)
+        return stored
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
         self._check()

@@ -9,10 +9,10 @@ from alise_operator.build import children
 from alise_operator.build.pod import EXIT_MARGIN_SECONDS, engine_args, scheduler_env
 from alise_operator.build.route import url
 from alise_operator.cluster import Cluster
-from alise_operator.errors import InvalidSpec, MissingApi
+from alise_operator.errors import MissingApi
 from alise_scheduler import config as scheduler_config
 from alise_scheduler.__main__ import parser as scheduler_parser
-from tests.operator.builders import CURRENT, OLD, OWNER, make_spec
+from tests.operator.builders import CURRENT, GATEWAY_API, OLD, OWNER, make_spec
 
 INGRESS = {"type": "Ingress", "hosts": ["llm.example.com"], "className": "nginx"}
 HTTP_ROUTE = {
@@ -317,6 +317,11 @@ def test_an_http_route_has_no_timeout_and_names_its_listener() -> None:
     assert (parent["name"], parent["namespace"], parent["sectionName"]) == ("public", "edge", "https")
 
 
+def test_an_http_route_has_no_timeouts_where_the_gateway_api_does_not_know_them() -> None:
+    older = Cluster(29, frozenset({GATEWAY_API}), route_timeouts=False)
+    assert "timeouts" not in build(older, route=HTTP_ROUTE)["HTTPRoute"]["spec"]["rules"][0]
+
+
 @pytest.mark.parametrize(
     ("route", "address"),
     [
@@ -327,44 +332,3 @@ def test_an_http_route_has_no_timeout_and_names_its_listener() -> None:
 )
 def test_the_url_is_where_clients_find_the_api(route: dict[str, Any], address: str) -> None:
     assert url(make_spec(route=route).route, OWNER) == address
-
-
-def test_a_patch_merges_into_the_pod_and_its_containers_by_name() -> None:
-    patch = {
-        "metadata": {"annotations": {"team": "ml"}},
-        "spec": {
-            "priorityClassName": "high",
-            "topologySpreadConstraints": None,
-            "containers": [{"name": "engine", "imagePullPolicy": "Always"}, {"name": "extra", "image": "x"}],
-        },
-    }
-    template = build(podTemplate=patch)["Deployment"]["spec"]["template"]
-    assert template["metadata"]["annotations"]["team"] == "ml"
-    assert template["metadata"]["labels"]["alise.dev/engine"] == "tiny"
-    assert template["spec"]["priorityClassName"] == "high"
-    assert "topologySpreadConstraints" not in template["spec"]
-    engine, extra = template["spec"]["containers"]
-    assert (engine["imagePullPolicy"], engine["command"]) == ("Always", ["alise-engine"])
-    assert extra["name"] == "extra"
-
-
-@pytest.mark.parametrize(
-    ("patch", "said"),
-    [
-        pytest.param(
-            {"metadata": {"labels": {"alise.dev/engine": "other"}}}, "must leave alise.dev/engine=tiny", id="another selector label"
-        ),
-        pytest.param({"metadata": None}, "must leave alise.dev/engine=tiny", id="no labels"),
-        pytest.param({"spec": {"containers": None}}, "must keep the container 'engine'", id="no containers"),
-        pytest.param({"spec": {"initContainers": None}}, "must keep the container 'scheduler'", id="no sidecar"),
-        pytest.param(
-            {"spec": {"containers": [{"name": "engine", "volumeMounts": []}]}},
-            "must keep the mount /run/alise of container 'engine'",
-            id="no sockets",
-        ),
-        pytest.param({"spec": "x"}, "spec.podTemplate.spec: must be an object", id="text for the pod"),
-    ],
-)
-def test_a_patch_that_breaks_the_pod_is_refused(patch: dict[str, Any], said: str) -> None:
-    with pytest.raises(InvalidSpec, match=said):
-        build(podTemplate=patch)

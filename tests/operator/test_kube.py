@@ -1,8 +1,16 @@
-"""How the operator finds the API server."""
+"""How the operator finds the API server, and what it takes from its answers."""
+
+import json
+from typing import Any
 
 import pytest
 
-from alise_operator.kube import in_cluster_server
+from alise_operator.errors import ApplyError, ClusterError, Gone, OperatorError
+from alise_operator.kube import answered, has_field, in_cluster_server
+
+TYPED_PATCH = (
+    "failed to create typed patch object (default/tiny; apps/v1, Kind=Deployment): .spec.nodeSelectr: field not declared in schema"
+)
 
 
 @pytest.mark.parametrize(
@@ -19,3 +27,63 @@ from alise_operator.kube import in_cluster_server
 )
 def test_a_pod_reaches_the_api_server_by_the_address_in_its_environment(env: dict[str, str], server: str) -> None:
     assert in_cluster_server(env) == server
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "kind", "is_failure"),
+    [
+        pytest.param(404, {"message": "not found"}, Gone, False, id="what is not there is gone"),
+        pytest.param(409, {"message": "the object has been modified"}, ClusterError, False, id="an overtaken write is tried again"),
+        pytest.param(410, {"message": "expired"}, ClusterError, False, id="an expired version is asked for again"),
+        pytest.param(429, {"message": "too many requests"}, ClusterError, False, id="too many requests are tried again"),
+        pytest.param(403, {"message": "exceeded quota"}, ApplyError, None, id="a quota is the user's to see"),
+        pytest.param(422, {"message": "Invalid value"}, ApplyError, None, id="an invalid object is the user's to see"),
+        pytest.param(500, {"message": TYPED_PATCH}, ApplyError, None, id="a field that the kind does not have is no server's failure"),
+        pytest.param(
+            500,
+            {"message": "failed to create typed patch object: key protocol"},
+            ApplyError,
+            None,
+            id="nor is a list's missing key, on old servers",
+        ),
+        pytest.param(500, {"message": "failed calling webhook"}, ClusterError, True, id="a webhook that fails is reported and tried again"),
+        pytest.param(503, {"message": "etcd"}, ClusterError, True, id="a server that fails is reported and tried again"),
+        pytest.param(
+            403,
+            {"message": "forbidden", "details": {"causes": [{"reason": "NamespaceTerminating"}]}},
+            ClusterError,
+            False,
+            id="a namespace that goes away is no refusal",
+        ),
+    ],
+)
+def test_a_bad_answer_says_whose_turn_it_is(
+    status: int, answer: dict[str, Any], kind: type[OperatorError], is_failure: bool | None
+) -> None:
+    with pytest.raises(OperatorError) as caught:
+        answered("PATCH /x", status, json.dumps(answer).encode())
+    assert type(caught.value) is kind
+    assert getattr(caught.value, "is_failure", None) == is_failure
+    assert answer["message"] in str(caught.value)
+
+
+def test_a_good_answer_is_its_object() -> None:
+    assert answered("GET /x", 200, b'{"kind": "Pod"}') == {"kind": "Pod"}
+
+
+def definition(rule: dict[str, Any]) -> dict[str, Any]:
+    """A CRD whose spec.rules[] have this schema."""
+    spec = {"properties": {"rules": {"type": "array", "items": rule}}}
+    return {"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": {"properties": {"spec": spec}}}}]}}
+
+
+@pytest.mark.parametrize(
+    ("rule", "has"),
+    [
+        pytest.param({"properties": {"timeouts": {"type": "object"}}}, True, id="a rule with timeouts"),
+        pytest.param({"properties": {"matches": {"type": "array"}}}, False, id="a rule without"),
+        pytest.param({"x-kubernetes-preserve-unknown-fields": True}, True, id="a rule that takes everything"),
+    ],
+)
+def test_a_crds_schema_says_whether_a_field_is_there(rule: dict[str, Any], has: bool) -> None:
+    assert has_field(definition(rule), "v1", ("spec", "rules", "timeouts")) is has

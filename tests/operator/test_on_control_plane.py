@@ -103,6 +103,12 @@ def test_the_api_server_refuses_what_the_schema_forbids(engine: Engine, spec: di
         pytest.param(
             {"podTemplate": {"spec": {"volumes": [{"name": "A B"}]}}}, "the cluster refused Deployment tiny", id="a refused pod template"
         ),
+        pytest.param({"podTemplate": {"spec": {"nodeSelectr": {"a": "b"}}}}, "nodeSelectr", id="a field that pods do not have"),
+        pytest.param(
+            {"podTemplate": {"spec": {"containers": [{"name": "x", "image": "x", "ports": [{"containerPort": "no"}]}]}}},
+            "the cluster refused Deployment tiny",
+            id="text for a port",
+        ),
     ],
 )
 def test_what_the_schema_lets_through_is_said_in_the_condition_and_not_applied(engine: Engine, spec: dict[str, object], said: str) -> None:

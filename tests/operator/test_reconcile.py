@@ -1,3 +1,4 @@
+import copy
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -7,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from alise_operator import metrics
+from alise_operator import reconcile as reconciling
 from alise_operator.apply import OWNED_KINDS
 from alise_operator.cluster import Cluster, Images
 from alise_operator.errors import ClusterError
@@ -120,6 +122,42 @@ async def test_a_childs_own_status_is_no_edit(world: World) -> None:
     assert world.kube.writes == writes
 
 
+async def test_an_edited_label_of_a_child_is_put_right(world: World) -> None:
+    world.kube.put(DEPLOYMENTS, {"metadata": {"name": "tiny", "generation": 1, "ownerReferences": [{"uid": "uid-tiny"}]}})
+    await world.reconcile()
+    labels = dict(world.deployment()["metadata"]["labels"])
+    edited = copy.deepcopy(world.deployment())
+    edited["metadata"]["labels"] = {}
+    world.kube.put(DEPLOYMENTS, edited)
+    world.reconciler.child_changed("Deployment", edited, deleted=False)
+    await world.reconcile()
+    assert world.deployment()["metadata"]["labels"] == labels
+
+
+@pytest.mark.parametrize("deleted", [True, False], ids=["deleted", "edited"])
+async def test_a_child_that_changes_while_the_others_are_applied_is_applied_again(world: World, deleted: bool) -> None:
+    def change_the_service(written: dict[str, Any]) -> None:
+        if written["kind"] == "Deployment":
+            world.kube.on_apply = lambda _: None
+            service = world.kube.objects.pop(("services", "default", "tiny"))
+            if not deleted:
+                service = world.kube.put(SERVICES, service | {"spec": {}})
+            world.reconciler.child_changed("Service", service, deleted=deleted)
+
+    world.kube.on_apply = change_the_service
+    await world.reconcile()
+    await world.reconcile()
+    assert world.kube.objects[("services", "default", "tiny")]["spec"]["type"] == "ClusterIP"
+
+
+async def test_children_seen_as_they_were_applied_are_not_applied_again(world: World) -> None:
+    world.kube.on_apply = lambda written: world.reconciler.child_changed(written["kind"], written, deleted=False)
+    await world.reconcile()
+    writes = list(world.kube.writes)
+    await world.reconcile()
+    assert world.kube.writes == writes
+
+
 async def test_a_bad_patch_changes_no_child_and_is_said_once(world: World) -> None:
     await world.reconcile()
     world.set_ready(1)
@@ -183,6 +221,41 @@ async def test_a_child_that_is_refused_is_said_in_the_servers_words_and_tried_ag
     assert "the cluster refused Deployment tiny: exceeded quota" in conditions["Degraded"]["message"]
     world.kube.refused.clear()
     assert (await world.reconcile())["Ready"]["reason"] == "Starting"
+
+
+async def test_a_cluster_that_fails_at_a_new_spec_is_said_on_the_resource_and_asked_again(world: World) -> None:
+    world.kube.failing["deployments"] = 500
+    error = await world.reconciler.reconcile(KEY)
+    conditions = {one["type"]: one for one in world.status()["conditions"]}
+    assert error is not None
+    assert {one["reason"] for one in conditions.values()} == {"ClusterUnavailable"}
+    assert "the cluster failed at Deployment tiny, which is tried again: failed calling webhook" in conditions["Ready"]["message"]
+    assert "tried again" in conditions["Progressing"]["message"]
+    world.kube.failing.clear()
+    assert (await world.reconcile())["Ready"]["reason"] == "Starting"
+
+
+async def test_a_cluster_that_fails_at_a_spec_that_serves_degrades_it_and_no_more(world: World) -> None:
+    await world.reconcile()
+    world.set_ready(1)
+    await world.reconcile()
+    world.kube.failing["deployments"] = 500
+    world.seconds = REAPPLY_SECONDS + 1
+    for _ in range(2):
+        conditions = await world.reconcile()
+        assert (conditions["Ready"]["status"], conditions["Degraded"]["reason"]) == ("True", "ClusterUnavailable")
+
+
+async def test_a_bug_in_the_builders_is_said_on_the_resource_and_then_raised(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> list[dict[str, Any]]:
+        raise KeyError("surprise")
+
+    monkeypatch.setattr(reconciling, "children", broken)
+    with pytest.raises(KeyError):
+        await world.reconciler.reconcile(KEY)
+    (reason,) = {one["reason"] for one in world.status()["conditions"]}
+    assert reason == "InternalError"
+    assert "KeyError: 'surprise'" in world.status()["conditions"][0]["message"]
 
 
 async def test_a_taken_name_is_said_and_the_foreign_object_kept(world: World) -> None:

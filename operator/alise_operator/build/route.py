@@ -54,12 +54,13 @@ def http_route(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest | None:
         parent["namespace"] = route.parent_ref.namespace
     if route.parent_ref.section_name is not None:
         parent["sectionName"] = route.parent_ref.section_name
-    rule = {
+    rule: Manifest = {
         "matches": [{"path": {"type": "PathPrefix", "value": API_PATH}}],
         "backendRefs": [{"group": "", "kind": "Service", "name": owner.name, "port": SERVICE_PORT, "weight": 1}],
-        # "0s" is "no timeout": an answer streams as long as it takes.
-        "timeouts": {"request": "0s", "backendRequest": "0s"},
     }
+    if cluster.route_timeouts:
+        # "0s" is "no timeout": an answer streams as long as it takes. Without the field the Gateway's own limit holds.
+        rule["timeouts"] = {"request": "0s", "backendRequest": "0s"}
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
