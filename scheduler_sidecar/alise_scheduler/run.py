@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import importlib
 import logging
 import os
 import secrets
@@ -18,10 +20,9 @@ from .engine.client import EngineClient
 from .metrics import Metrics
 from .predictor.encode_queue import EncodeQueue
 from .predictor.learner import Learner
-from .predictor.model import BucketPredictor, Predictor
+from .predictor.model import BucketPredictor
 from .predictor.start import Parts, load_encoder, start
-from .rpc.admission import AdmissionServer, AdmissionService, no_encoder
-from .rpc.http import HttpServer, make_app
+from .rpc.admission import AdmissionServer, AdmissionService
 from .state import ClassRule, State
 
 log = logging.getLogger(__name__)
@@ -33,42 +34,37 @@ _SWITCH_SECONDS: Final = 0.0005
 async def run(settings: Settings, restarts: int, beat: Callable[[], None]) -> None:
     """Serves until SIGTERM or SIGINT. `beat` is called at every turn of the dispatcher.
 
-    Raises whatever ends the dispatcher, and OSError when a port or socket cannot be had.
+    Admissions are answered before what was learned is back and before the encoder and the HTTP server are loaded; those come as soon as
+    they can. Raises whatever ends the dispatcher, and OSError when a port or socket cannot be had.
     """
     metrics = Metrics()
     metrics.restarts.set(restarts)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    parts = start(settings.history_dir, settings.history_dsn) if settings.predictor == "learned" else None
-    predictor: Predictor = parts.predictor if parts else BucketPredictor()
-    encoder = load_encoder(settings.encoder) if parts else None
-    metrics.encoder_ready.set(encoder is not None)
-    encoding = EncodeQueue(encoder, settings.encode_ms / 1000, lambda said: metrics.encodings.labels(said).inc()) if encoder else None
+    encoding = EncodeQueue(None, settings.encode_ms / 1000, lambda said: metrics.encodings.labels(said).inc())
     state = State(
         policy=settings.to_policy(),
         limits=settings.to_admit_limits(),
         classes={item.name: ClassRule(item.weight, item.slo_ttft_ms) for item in settings.classes},
-        predictor=predictor,
+        predictor=BucketPredictor(),
         metrics=metrics,
-        salt=parts.salt if parts else secrets.token_bytes(16),
+        salt=secrets.token_bytes(16),
     )
     engine = EngineClient(os.path.join(settings.socket_dir, CONTROL_SOCKET), metrics.reconnects.inc)
     dispatcher = Dispatcher(state, engine, LoopClock(), beat)
-    service = AdmissionService(dispatcher.admit, metrics, encoding.encode if encoding else no_encoder)
+    service = AdmissionService(dispatcher.admit, metrics, encoding.encode)
     admission = AdmissionServer(service, os.path.join(settings.socket_dir, ADMISSION_SOCKET))
-    http = HttpServer(make_app(metrics.registry, dispatcher.status), settings.http_host, settings.http_port)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    work = asyncio.create_task(dispatcher.run(), name="dispatcher")
     stopping = asyncio.create_task(stop.wait(), name="stop")
-    tasks: list[asyncio.Task[Any]] = [work, stopping]
-    if parts:
-        tasks.append(asyncio.create_task(_learner(parts, metrics).run(), name="learner"))
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(dispatcher.run(), name="dispatcher"), stopping]
     try:
         await admission.start()
-        port = await http.start()
-        log.info("scheduler started", extra={"policy": settings.policy, "http_port": port, "restarts": restarts, "pid": os.getpid()})
+        if settings.predictor != "buckets":
+            tasks.append(asyncio.create_task(_learn(settings, state, encoding, metrics), name="learner"))
+        tasks.append(asyncio.create_task(_serve_http(settings, dispatcher, metrics), name="http server"))
+        log.info("scheduler started", extra={"policy": settings.policy, "restarts": restarts, "pid": os.getpid()})
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             if task is not stopping and task.done():
@@ -76,17 +72,39 @@ async def run(settings: Settings, restarts: int, beat: Callable[[], None]) -> No
                 raise RuntimeError(f"the {task.get_name()} ended without being told to")
     finally:
         await admission.stop()
-        await http.stop()
         for task in tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await engine.close()
-        if encoding:
-            encoding.close()
-        if parts:
-            await asyncio.to_thread(parts.archive.close)
+        encoding.close()
         log.info("scheduler stopped")
+
+
+async def _serve_http(settings: Settings, dispatcher: Dispatcher, metrics: Metrics) -> None:
+    """Serves until cancelled. The library for it takes a fifth of a second to load: in a thread, while admissions are answered."""
+    http = await asyncio.to_thread(importlib.import_module, ".rpc.http", __package__)
+    server = http.HttpServer(http.make_app(metrics.registry, dispatcher.status), settings.http_host, settings.http_port)
+    try:
+        port = await server.start()
+        log.info("http listens", extra={"http_port": port, "pid": os.getpid()})
+        await asyncio.Event().wait()
+    finally:
+        await server.stop()
+
+
+async def _learn(settings: Settings, state: State, encoding: EncodeQueue, metrics: Metrics) -> None:
+    """Brings back what was learned, then the encoder, then learns until cancelled."""
+    parts = await asyncio.to_thread(start, settings.history_dir, settings.history_dsn)
+    try:
+        state.predict_with(parts.predictor, parts.salt)
+        encoding.encoder = await asyncio.to_thread(load_encoder, settings.encoder)
+        metrics.encoder_ready.set(encoding.encoder is not None)
+        # What is there now stays: the collector need not look at it again and again.
+        gc.freeze()
+        await _learner(parts, metrics).run()
+    finally:
+        await asyncio.to_thread(parts.archive.close)
 
 
 def _learner(parts: Parts, metrics: Metrics) -> Learner:

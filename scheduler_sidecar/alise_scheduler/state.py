@@ -112,6 +112,10 @@ class State:
         """Work of the typical job: level 0 is there."""
         return self._neutral_steps * self.cost.decode_step_seconds()
 
+    def predict_with(self, predictor: Predictor, salt: bytes) -> None:
+        """Another predictor from now on, whose hashes are keyed with `salt`."""
+        self.predictor, self._salt = predictor, salt
+
     # --- admission --------------------------------------------------------------------------------------------------------------------
 
     def admit(self, ask: Ask, at: float) -> Admitted | Rejected:

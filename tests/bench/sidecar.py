@@ -1,14 +1,21 @@
 """What the predictor costs where it runs: a real sidecar process with an encoder, a head and a history of 100,000 rows, over its socket.
 
-Open-loop admissions at 50 a second, then as many as it takes; how long a restart is from the start of the process to its first answer; and
-the memory it has then. Also in CPU seconds, which other load on the machine changes less.
+Open-loop admissions at 50 a second, then as many as it takes; how long a restart is from the start of the process to its first answer, to
+the head from disk and to the encoder; and the memory it has then.
+
+Times are by the clock. Other load on the machine lengthens them, so beside them stand the CPU time that the sidecar spent, and how long
+its threads were ready and waited for a core, per admission: what a machine with a free core would not see.
 """
 
 import asyncio
+import contextlib
+import math
 import os
+import socket
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -28,6 +35,11 @@ RATE: Final = 50.0
 _HEAD_ROWS: Final = 4000
 _START_SECONDS: Final = 60.0
 _BATCH: Final = 64
+_ENCODED: Final = 'alise_scheduler_encodings_total{outcome="encoded"}'
+# As the middleware has them: with gRPC's own a restart is noticed in steps of more than a second.
+_OPTIONS: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000),
+)  # fmt: skip
 
 
 def measure(prompts: Sequence[str], encoder: str, quick: bool) -> Iterator[Row]:
@@ -47,21 +59,27 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
     admits = [row["ms"] for row in rows if row["kind"] == "admit"]
     if not admits:
         return []
-    restart, batch, memory = (next(row for row in rows if row["kind"] == kind) for kind in ("restart", "batch", "memory"))
+    restart, cost, batch, memory = (next(row for row in rows if row["kind"] == kind) for kind in ("restart", "cost50", "batch", "memory"))
     return [
         Figure("admit_p50_ms", percentile(admits, 0.50), "ms", "lower", 2.5),
         Figure("admit_p99_ms", percentile(admits, 0.99), "ms", "lower", 15.0),
-        Figure("admit_cpu_ms", batch["cpu_ms"], "ms", "lower"),
+        Figure("admit_cpu_ms", cost["cpu_ms"], "ms", "lower"),
+        Figure("admit_waited_for_core_ms", cost["waited_ms"], "ms", "lower"),
         Figure("admit_batched_per_s", batch["per_second"], "1/s", "higher", 300.0),
+        Figure("admit_batched_encoded", batch["encoded"], "share", "higher"),
+        Figure("admit_encoded", cost["encoded"], "share", "higher"),
         Figure("restart_100k_s", restart["seconds"], "s", "lower", 2.0),
+        Figure("restart_100k_learned_s", restart["learned_seconds"], "s", "lower"),
+        Figure("restart_100k_encoder_s", restart["encoder_seconds"], "s", "lower"),
         Figure("restart_100k_cpu_s", restart["cpu_seconds"], "s", "lower"),
         Figure("sidecar_rss_mb", memory["mb"], "MB", "lower", 400.0),
     ]
 
 
 async def _run(folder: str, prompts: Sequence[str], encoder: str, calls: int) -> list[Row]:
+    port = _free_port()
     env = {
-        **os.environ, "ALISE_SOCKET_DIR": folder, "ALISE_HTTP_PORT": "0", "ALISE_HTTP_HOST": "127.0.0.1", "ALISE_MAX_PENDING": "0",
+        **os.environ, "ALISE_SOCKET_DIR": folder, "ALISE_HTTP_PORT": str(port), "ALISE_HTTP_HOST": "127.0.0.1", "ALISE_MAX_PENDING": "0",
         "ALISE_HISTORY_DIR": f"{folder}/history", "ALISE_ENCODER": encoder,
     }  # fmt: skip
     began = time.monotonic()
@@ -69,30 +87,61 @@ async def _run(folder: str, prompts: Sequence[str], encoder: str, calls: int) ->
         sys.executable, "-m", "alise_scheduler", "run", env=env, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        async with grpc.aio.insecure_channel(f"unix:{Path(folder) / ADMISSION_SOCKET}") as channel:
+        async with grpc.aio.insecure_channel(f"unix:{Path(folder) / ADMISSION_SOCKET}", options=_OPTIONS) as channel:
             stub = AdmissionStub(channel)
             async with asyncio.timeout(_START_SECONDS):
                 while not await _answers(stub):  # noqa: ASYNC110 the process is another one
                     await asyncio.sleep(0.02)
-            started = time.monotonic() - began
-            rows: list[Row] = [{"kind": "restart", "seconds": started, "cpu_seconds": _cpu_seconds(process.pid)}]
+                answered = time.monotonic()
+                await _metric_is(port, "alise_scheduler_head_version", 1)
+                learned = time.monotonic()
+                if encoder != "none":
+                    await _metric_is(port, "alise_scheduler_encoder_ready", 1)
+                ready = time.monotonic()
+            restart = {"seconds": answered - began, "learned_seconds": learned - began, "encoder_seconds": ready - began}
+            rows: list[Row] = [{"kind": "restart", **restart, "cpu_seconds": _cpu(process.pid)[0]}]
+            (cpu, waited), encoded = _cpu(process.pid), await _metric(port, _ENCODED)
             tasks = []
             for number in range(calls):
                 tasks.append(asyncio.create_task(_admit(stub, number, prompts[number % len(prompts)])))
-                await asyncio.sleep(max(0.0, began + started + (number + 1) / RATE - time.monotonic()))
+                await asyncio.sleep(max(0.0, ready + (number + 1) / RATE - time.monotonic()))
             rows += [{"kind": "admit", "ms": ms} for ms in await asyncio.gather(*tasks)]
-            before, at = _cpu_seconds(process.pid), time.monotonic()
+            (cpu_now, waited_now), encoded_now = _cpu(process.pid), await _metric(port, _ENCODED)
+            spent = {"cpu_ms": 1000 * (cpu_now - cpu) / calls, "waited_ms": 1000 * (waited_now - waited) / calls}
+            rows.append({"kind": "cost50", **spent, "encoded": (encoded_now - encoded) / calls})
+            at = time.monotonic()
             for start in range(0, calls, _BATCH):
                 asks = [_request(calls + number, prompts[number % len(prompts)]) for number in range(start, start + _BATCH)]
                 await stub.AdmitBatch(pb.AdmitBatchRequest(requests=asks), timeout=10.0)
             asked = -(-calls // _BATCH) * _BATCH
-            cpu_ms = 1000 * (_cpu_seconds(process.pid) - before) / asked
-            rows.append({"kind": "batch", "per_second": asked / (time.monotonic() - at), "cpu_ms": cpu_ms})
+            per_second = asked / (time.monotonic() - at)
+            rows.append({"kind": "batch", "per_second": per_second, "encoded": (await _metric(port, _ENCODED) - encoded_now) / asked})
             rows.append({"kind": "memory", "mb": _rss_mb(process.pid)})
             return rows
     finally:
         process.terminate()
         await process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def _metric(port: int, name: str) -> float:
+    """A series of /metrics; NaN while nobody answers there. Raises KeyError when there is no such series."""
+    try:
+        text = await asyncio.to_thread(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2.0).read().decode())
+    except OSError:
+        return math.nan
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return float(values[name])
+
+
+async def _metric_is(port: int, name: str, value: float) -> None:
+    while await _metric(port, name) != value:  # noqa: ASYNC110 the process is another one
+        await asyncio.sleep(0.02)
 
 
 async def _answers(stub: AdmissionStub) -> bool:
@@ -116,9 +165,14 @@ async def _admit(stub: AdmissionStub, number: int, prompt: str) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def _cpu_seconds(pid: int) -> float:
-    user, system = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+def _cpu(pid: int) -> tuple[float, float]:
+    """Seconds on a core, and seconds ready and waiting for one, of all its threads that live."""
+    on = waiting = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            spent, waited, _ = (task / "schedstat").read_text().split()
+            on, waiting = on + int(spent), waiting + int(waited)
+    return on / 1e9, waiting / 1e9
 
 
 def _rss_mb(pid: int) -> float:

@@ -148,6 +148,15 @@ def test_the_nearest_are_found_and_the_oldest_are_overwritten() -> None:
     assert sorted(found.log_tokens) == list(range(NEIGHBOURS, 2 * NEIGHBOURS))
 
 
+def test_a_conversations_own_turns_are_not_its_neighbours() -> None:
+    index = Index(2, rows=100)
+    for number in range(60):
+        index.add(np.array([1.0, 0.0], np.float32), float(number), root=2**63 + 7 if number < 30 else 0)
+    near = index.nearest(np.array([1.0, 0.0], np.float32), root=2**63 + 7)
+    assert near is not None
+    assert near.log_tokens.min() >= 30.0
+
+
 def test_few_rows_have_no_neighbours() -> None:
     index = Index(dimensions=2)
     index.add(np.array([1.0, 0.0], np.float32), 1.0)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from alise_scheduler.core.lengths import MAX_TOKENS
 from alise_scheduler.predictor import lexical
 from alise_scheduler.predictor.archive import Archive
-from alise_scheduler.predictor.detail import MAX_CONVERSATIONS, NUMBERS, Conversations
+from alise_scheduler.predictor.detail import CONVERSATION, MAX_CONVERSATIONS, NUMBERS, Conversations, said_numbers
 from alise_scheduler.predictor.encode_queue import MAX_WAITING, EncodeQueue
 from alise_scheduler.predictor.encoder import HashEncoder
 from alise_scheduler.predictor.features import Features, Question, extract
@@ -120,6 +120,26 @@ def test_a_conversation_is_found_again_by_its_next_turn() -> None:
     assert held.find(13) is None
 
 
+def test_answers_to_prompts_like_this_one_say_most() -> None:
+    held = Conversations()
+    chapters, thanks = HashEncoder().encode(["summarize the next chapter", "thanks"])
+    held.add(0, 11, 5.0, chapters)
+    held.add(11, 12, 1.0, thanks)
+    names = dict(zip(CONVERSATION, said_numbers(held.find(12), chapters), strict=True))
+    assert names["said_last"] == 1.0
+    assert names["said_most_alike"] == 5.0
+    assert names["alike_most"] == pytest.approx(1.0, abs=1e-3)
+    assert names["said_alike"] > 4.5
+
+
+def test_without_an_embedding_nothing_is_known_of_likeness() -> None:
+    held = Conversations()
+    held.add(0, 11, 5.0, None)
+    names = dict(zip(CONVERSATION, said_numbers(held.find(11), HashEncoder().encode(["again"])[0]), strict=True))
+    assert names["said_last"] == 5.0
+    assert math.isnan(names["said_alike"])
+
+
 def test_the_number_of_conversations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alise_scheduler.predictor.detail.MAX_CONVERSATIONS", 20)
     held = Conversations()
@@ -130,7 +150,7 @@ def test_the_number_of_conversations_is_bounded(monkeypatch: pytest.MonkeyPatch)
 
 def test_answers_of_a_conversation_are_seen_by_its_next_turn() -> None:
     rows: list[float] = []
-    predictor = LearnedPredictor(lambda sample: rows.append(float(sample.numbers[-8])))
+    predictor = LearnedPredictor(lambda sample: rows.append(float(sample.numbers[-len(CONVERSATION)])))
     predictor.learn(make_features(conversation_now="one"), Observation(100, True))
     predictor.learn(make_features(conversation_now="two", conversation_previous="one"), Observation(50, True))
     assert math.isnan(rows[0])
@@ -255,7 +275,7 @@ class Recording:
 
 async def test_a_text_that_comes_alone_is_encoded_on_the_loop_once_the_encoder_is_known_to_be_quick() -> None:
     encoder = Recording(seconds=0.001)
-    queue = EncodeQueue(encoder, timeout_seconds=5.0, clock=lambda: encoder.at)
+    queue = EncodeQueue(encoder, timeout_seconds=5.0, clock=lambda: encoder.at, work_clock=lambda: encoder.at)
     for _ in range(3):
         await queue.encode("hello")
         encoder.at += 0.1
@@ -265,7 +285,7 @@ async def test_a_text_that_comes_alone_is_encoded_on_the_loop_once_the_encoder_i
 
 async def test_a_slow_encoder_never_holds_up_the_loop() -> None:
     encoder = Recording(seconds=2.0)
-    queue = EncodeQueue(encoder, timeout_seconds=5.0, clock=lambda: encoder.at)
+    queue = EncodeQueue(encoder, timeout_seconds=5.0, clock=lambda: encoder.at, work_clock=lambda: encoder.at)
     for _ in range(3):
         await queue.encode("hello")
         encoder.at += 10.0
@@ -275,7 +295,7 @@ async def test_a_slow_encoder_never_holds_up_the_loop() -> None:
 
 async def test_the_loop_rests_from_encoding_for_as_long_as_it_took() -> None:
     encoder = Recording(seconds=0.001)
-    queue = EncodeQueue(encoder, timeout_seconds=5.0, clock=lambda: encoder.at)
+    queue = EncodeQueue(encoder, timeout_seconds=5.0, clock=lambda: encoder.at, work_clock=lambda: encoder.at)
     await queue.encode("the first is timed in the thread")
     encoder.at += 1.0
     await queue.encode("on the loop")

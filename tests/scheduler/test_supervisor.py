@@ -155,7 +155,7 @@ def test_the_real_scheduler_comes_back_after_a_kill(tmp_path: Path) -> None:
 
     def started() -> list[dict[str, Any]]:
         rows = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-        return [row for row in rows if row["event"] == "scheduler started"]
+        return [row for row in rows if row["event"] == "http listens"]
 
     try:
         until(lambda: len(started()) == 1)

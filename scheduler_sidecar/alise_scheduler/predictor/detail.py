@@ -15,13 +15,22 @@ from numpy.typing import NDArray
 from . import lexical
 
 Row = NDArray[np.float32]
+Half = NDArray[np.float16]
 
 REQUEST: Final = ("endpoint", "structured", "turns", "prompt_chars", "earlier_chars", "earlier_per_turn", "cap", "temperature")
-CONVERSATION: Final = ("said_last", "said_mean", "said_most", "said_least", "said_recent", "said_spread", "said_before", "said_times")
+CONVERSATION: Final = (
+    "said_last", "said_mean", "said_most", "said_least", "said_recent", "said_spread", "said_before", "said_times",
+    "said_alike", "said_most_alike", "alike_most", "alike_last",
+)  # fmt: skip
 NUMBERS: Final = len(REQUEST) + len(lexical.NAMES) + len(CONVERSATION)
 EMBEDDING: Final = 384
-MAX_CONVERSATIONS: Final = 50_000
+_SAID_TIMES: Final = CONVERSATION.index("said_times")
+MAX_CONVERSATIONS: Final = 20_000
 MAX_SAID: Final = 16
+# Of so many newest turns, what was asked is remembered, too: an answer to the like is likely as long.
+MAX_ASKED: Final = 8
+# How much more alike counts for more: weight e^(SHARPNESS · similarity).
+_SHARPNESS: Final = 8.0
 _RECENT: Final = 0.6
 
 
@@ -57,16 +66,22 @@ def request_numbers(
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A conversation's answers so far: `root` names it, `log_tokens` are the newest MAX_SAID, oldest first."""
+    """A conversation's answers so far: `root` names it, `log_tokens` are the newest MAX_SAID, oldest first; `asked` are the vectors of the
+    newest MAX_ASKED prompts, [EMBEDDING] or None each."""
 
     root: int
     log_tokens: tuple[float, ...] = ()
+    asked: tuple[Half | None, ...] = ()
 
 
-def said_numbers(log_tokens: Sequence[float]) -> list[float]:
-    """The CONVERSATION part of a row."""
-    if not log_tokens:
-        return [math.nan] * (len(CONVERSATION) - 1) + [0.0]
+def said_numbers(said: Said | None, embedding: Row | None) -> list[float]:
+    """The CONVERSATION part of a row, for a prompt of this embedding."""
+    if said is None or not said.log_tokens:
+        return [math.nan] * (_SAID_TIMES) + [0.0] + [math.nan] * (len(CONVERSATION) - 1 - _SAID_TIMES)
+    return [*_lengths(said.log_tokens), *_alike(said, embedding)]
+
+
+def _lengths(log_tokens: Sequence[float]) -> list[float]:
     count = len(log_tokens)
     weights = [_RECENT ** (count - 1 - at) for at in range(count)]
     mean = sum(log_tokens) / count
@@ -82,6 +97,18 @@ def said_numbers(log_tokens: Sequence[float]) -> list[float]:
     ]
 
 
+def _alike(said: Said, embedding: Row | None) -> list[float]:
+    """Of the answers to prompts like this one: their length, the length of the one to the most alike, its likeness, the last one's."""
+    asked = [(v, tokens) for v, tokens in zip(reversed(said.asked), reversed(said.log_tokens), strict=False) if v is not None]
+    if embedding is None or not asked:
+        return [math.nan] * 4
+    similarity = np.stack([v for v, _ in asked]).astype(np.float32) @ embedding
+    tokens = np.array([tokens for _, tokens in asked])
+    weights = np.exp(_SHARPNESS * (similarity - similarity.max()))
+    best = int(similarity.argmax())
+    return [float(weights @ tokens / weights.sum()), float(tokens[best]), float(similarity[best]), float(similarity[0])]
+
+
 class Conversations:
     """What was answered in each conversation, by the hash that its next turn will name; the least recently used are forgotten."""
 
@@ -95,12 +122,14 @@ class Conversations:
         """The conversation whose newest turn called itself `previous`."""
         return self._said.get(previous) if previous else None
 
-    def add(self, previous: int, now: int, log_tokens: float) -> None:
-        """A turn of it ended."""
+    def add(self, previous: int, now: int, log_tokens: float, embedding: Row | None = None) -> None:
+        """A turn of it ended. `embedding` is its prompt's."""
         if not now:
             return
         before = self.find(previous)
-        said = Said(before.root if before else now, ((*before.log_tokens, log_tokens) if before else (log_tokens,))[-MAX_SAID:])
+        lengths, asked = (before.log_tokens, before.asked) if before else ((), ())
+        vector = None if embedding is None else embedding.astype(np.float16)
+        said = Said(before.root if before else now, (*lengths, log_tokens)[-MAX_SAID:], (*asked, vector)[-MAX_ASKED:])
         self._said[now] = said
         self._said.move_to_end(now)
         if len(self._said) > MAX_CONVERSATIONS:
@@ -110,5 +139,5 @@ class Conversations:
 def complete(detail: Detail, said: Said | None) -> Row:
     """The whole row of a request: `numbers` with the conversation's part filled in."""
     row = detail.numbers.copy()
-    row[-len(CONVERSATION) :] = said_numbers(said.log_tokens if said else ())
+    row[-len(CONVERSATION) :] = said_numbers(said, detail.embedding)
     return row

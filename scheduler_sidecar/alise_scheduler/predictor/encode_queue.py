@@ -26,15 +26,19 @@ class EncodeQueue:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: Encoder | None,
         timeout_seconds: float,
         count: Callable[[str], None] = lambda outcome: None,
         clock: Callable[[], float] = time.monotonic,
+        work_clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._encoder = encoder
+        # None: there is none, or it is still being loaded.
+        self.encoder = encoder
         self._timeout_seconds = timeout_seconds
         self._count = count
         self._clock = clock
+        # Of the calling thread: on a busy core a text takes longer wherever it is encoded.
+        self._work_clock = work_clock
         self._waiting = 0
         self._loop_free_at = 0.0
         # Smoothed; not known before the first.
@@ -44,17 +48,18 @@ class EncodeQueue:
 
     async def encode(self, text: str) -> Row | None:
         """The text's vector, [EMBEDDING]; None when it says nothing or there was no time."""
-        if not text:
+        encoder = self.encoder
+        if encoder is None or not text:
             return None
         began = self._clock()
         quick = self._usual_seconds <= _LOOP_TIMEOUT_SHARE * self._timeout_seconds
         if quick and not self._waiting and began >= self._loop_free_at:
-            return self._on_loop(text)
+            return self._on_loop(encoder, text)
         if self._waiting >= MAX_WAITING:
             self._count("busy")
             return None
         self._waiting += 1
-        work = asyncio.get_running_loop().run_in_executor(self._pool, self._work, text, began + self._timeout_seconds)
+        work = asyncio.get_running_loop().run_in_executor(self._pool, self._work, encoder, text, began + self._timeout_seconds)
         work.add_done_callback(self._done)
         try:
             async with asyncio.timeout(self._timeout_seconds):
@@ -71,9 +76,9 @@ class EncodeQueue:
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _on_loop(self, text: str) -> Row | None:
+    def _on_loop(self, encoder: Encoder, text: str) -> Row | None:
         try:
-            vector = self._timed(text)
+            vector = self._timed(encoder, text)
         except Exception:  # as above
             self._count("failed")
             return None
@@ -81,14 +86,14 @@ class EncodeQueue:
         self._count("encoded")
         return vector
 
-    def _work(self, text: str, deadline: float) -> Row | None:
+    def _work(self, encoder: Encoder, text: str, deadline: float) -> Row | None:
         """In the thread. What nobody waits for any more is not worked on."""
-        return None if self._clock() > deadline else self._timed(text)
+        return None if self._clock() > deadline else self._timed(encoder, text)
 
-    def _timed(self, text: str) -> Row:
-        began = self._clock()
-        vector: Row = self._encoder.encode([text])[0]
-        self._last_seconds = self._clock() - began
+    def _timed(self, encoder: Encoder, text: str) -> Row:
+        began = self._work_clock()
+        vector: Row = encoder.encode([text])[0]
+        self._last_seconds = self._work_clock() - began
         usual = self._usual_seconds
         self._usual_seconds = self._last_seconds if usual == math.inf else usual + _SMOOTHING * (self._last_seconds - usual)
         return vector

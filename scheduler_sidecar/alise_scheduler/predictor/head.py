@@ -22,8 +22,8 @@ from .kernel import Kernel
 from .trees import MISSING, Forest
 
 # Bumped when the meaning of a column changes: rows and heads of another layout are not used.
-LAYOUT: Final = 4
-PROJECTED: Final = 96
+LAYOUT: Final = 5
+PROJECTED: Final = 64
 TREE_DIMENSIONS: Final = 32
 KNOTS: Final = 101
 BINS: Final = 5

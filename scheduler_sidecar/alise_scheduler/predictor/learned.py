@@ -52,30 +52,34 @@ class Equipped:
     head: Head
     index: Index
 
-    def log_quantiles(self, row: Row, embedding: Row | None) -> Row:
-        """Quantiles of ln(tokens), [QUANTILES], uncalibrated."""
+    def log_quantiles(self, row: Row, embedding: Row | None, root: int = 0) -> Row:
+        """Quantiles of ln(tokens), [QUANTILES], uncalibrated. `root` names the conversation it is a turn of."""
         if embedding is None:
             alone: Row = self.head.predict(row[None], _NO_VECTOR, _NO_NEIGHBOURS)[0]
             return alone
         projected = self.head.scaling.project(embedding[None])
-        near = self.index.nearest(projected[0])
+        near = self.index.nearest(projected[0], root=root)
         said = _NO_NEIGHBOURS if near is None else statistics(near.similarity[None], near.log_tokens[None])
         made: Row = self.head.predict(row[None], embedding[None], said)[0]
         return made
 
     def add(self, sample: Sample) -> None:
         if sample.embedding is not None:
-            self.index.add(self.head.scaling.project(sample.embedding[None])[0], sample.log_tokens + (0.0 if sample.ended else _LOG_TAIL))
+            length = sample.log_tokens + (0.0 if sample.ended else _LOG_TAIL)
+            self.index.add(self.head.scaling.project(sample.embedding[None])[0], length, sample.root)
+
+    def add_all(self, history: History) -> None:
+        projected = self.head.scaling.project(history.vectors)
+        tokens = history.log_tokens + np.where(history.ended, 0.0, _LOG_TAIL)
+        for row in np.flatnonzero(history.vectors.any(axis=1)):
+            self.index.add(projected[row], float(tokens[row]), int(history.roots[row]) % 2**64)
 
 
 def equip(head: Head, history: History) -> Equipped:
     """A head with an index of this history. Takes a moment: not for the dispatcher."""
-    index = Index(PROJECTED, INDEX_ROWS)
-    projected = head.scaling.project(history.vectors)
-    tokens = history.log_tokens + np.where(history.ended, 0.0, _LOG_TAIL)
-    for row in np.flatnonzero(history.vectors.any(axis=1)):
-        index.add(projected[row], float(tokens[row]))
-    return Equipped(head, index)
+    equipped = Equipped(head, Index(PROJECTED, INDEX_ROWS))
+    equipped.add_all(history)
+    return equipped
 
 
 class LearnedPredictor:
@@ -110,8 +114,9 @@ class LearnedPredictor:
         detail = features.detail
         if self._serving is None or detail is None:
             return self._buckets.predict(features, max_tokens)
-        row = complete(detail, self._conversations.find(detail.previous))
-        believed = self._calibration.apply(self._serving.log_quantiles(row, detail.embedding), _groups(detail))
+        said = self._conversations.find(detail.previous)
+        own = self._serving.log_quantiles(complete(detail, said), detail.embedding, said.root if said else 0)
+        believed = self._calibration.apply(own, _groups(detail))
         same, evidence = self._buckets.same_text(features)
         if same is not None:
             believed = believed + np.float32(evidence / (evidence + _SAME_TEXT_PULL)) * (same.astype(np.float32) - believed)
@@ -126,7 +131,7 @@ class LearnedPredictor:
         said = self._conversations.find(detail.previous)
         row = complete(detail, said)
         if self._serving is not None:
-            self._judge(row, detail, log_tokens, observation.ended)
+            self._judge(row, detail, said.root if said else 0, log_tokens, observation.ended)
         root = said.root if said else detail.now
         sample = Sample(row, detail.embedding, log_tokens, observation.ended, root, detail.model, detail.now, detail.previous)
         self.take(sample)
@@ -137,7 +142,7 @@ class LearnedPredictor:
     def take(self, sample: Sample) -> None:
         """A finished request, of this process or of another one."""
         self.recent.add(sample)
-        self._conversations.add(sample.previous, sample.now, sample.log_tokens)
+        self._conversations.add(sample.previous, sample.now, sample.log_tokens, sample.embedding)
         for equipped in (self._serving, self._before):
             if equipped is not None:
                 equipped.add(sample)
@@ -160,21 +165,17 @@ class LearnedPredictor:
 
     def install(self, equipped: Equipped, seen: int) -> None:
         """Uses a new head; what came after sample `seen` is added to its index."""
-        later = self.recent.newest(self.recent.added - seen)
-        projected = equipped.head.scaling.project(later.vectors)
-        tokens = later.log_tokens + np.where(later.ended, 0.0, _LOG_TAIL)
-        for row in np.flatnonzero(later.vectors.any(axis=1)):
-            equipped.index.add(projected[row], float(tokens[row]))
+        equipped.add_all(self.recent.newest(self.recent.added - seen))
         self._before, self._serving = self._serving, equipped
         self._losses, self._on_trial = (0.0, 0.0), TRIAL if self._before is not None else 0
 
-    def _judge(self, row: Row, detail: Detail, log_tokens: float, ended: bool) -> None:
+    def _judge(self, row: Row, detail: Detail, root: int, log_tokens: float, ended: bool) -> None:
         """Compares with what was predicted, corrects the calibration, and lets the head on trial go if it is worse than the one before."""
         assert self._serving is not None
         groups = _groups(detail)
-        quantiles = self._serving.log_quantiles(row, detail.embedding)
+        quantiles = self._serving.log_quantiles(row, detail.embedding, root)
         if self._before is not None and ended:
-            old = self._before.log_quantiles(row, detail.embedding)
+            old = self._before.log_quantiles(row, detail.embedding, root)
             new_loss, old_loss = (pinball(self._calibration.apply(q, groups), log_tokens) for q in (quantiles, old))
             self._losses = (self._losses[0] + new_loss, self._losses[1] + old_loss)
             self._on_trial -= 1
