@@ -21,7 +21,7 @@ MODEL = "tiny"
 def wait_until(what: str, look: Callable[[], Seen], timeout_seconds: float, every_seconds: float = 1.0) -> Seen:
     """The first truthy thing `look` returns. Raises TimeoutError that says what never came and what was seen last.
 
-    A look is mostly a kubectl, which takes a third of a second of a core: more often, and waiting starves what is waited for.
+    A look may be a kubectl, which takes a third of a second of a core: more often, and waiting starves what is waited for.
     """
     ends = time.monotonic() + timeout_seconds
     while True:

@@ -88,12 +88,13 @@ def test_scaling_up_serves_from_both_and_scaling_down_cuts_no_stream(tiny: Resou
 def test_a_rollout_replaces_the_pod_without_cutting_a_stream(tiny: Resource, client: OpenAI) -> None:
     before = tiny.ready_pods()
     # The old pod goes when the new one is ready, half a minute later: there is always a long stream open.
-    with Asker(client, LONG_TOKENS) as asker:
+    # Several, each after its own: those that began before the new pod was there are all on the old one.
+    with Asker(client, LONG_TOKENS) as first, Asker(client, LONG_TOKENS) as second, Asker(client, LONG_TOKENS) as third:
         tiny.patch({"podTemplate": {"metadata": {"annotations": {"example.com/rolled": str(time.time())}}}})
         tiny.wait_condition("Progressing", "True", 30)
         leaving_pod(tiny, before)
         wait_alone(tiny)
-    assert asker.failures == []
-    assert asker.answered >= 1
+    assert first.failures + second.failures + third.failures == []
+    assert min(first.answered, second.answered, third.answered) >= 1
     assert tiny.ready_pods() != before
     tiny.wait_condition("Ready", "True", 60)

@@ -21,7 +21,7 @@ def test_a_chat_completion_streams_through_the_ingress(tiny: Resource, client: O
 def test_cancelling_a_stream_ends_the_request_in_the_engine_within_a_second(tiny: Resource, client: OpenAI) -> None:
     pod = tiny.only_pod()
     stream = client.chat.completions.create(
-        model="tiny", messages=[{"role": "user", "content": "Go on."}], max_tokens=1500, stream=True, extra_body={"ignore_eos": True}
+        model="tiny", messages=[{"role": "user", "content": "Go on."}], max_tokens=3500, stream=True, extra_body={"ignore_eos": True}
     )
     for _ in range(10):
         next(stream)
