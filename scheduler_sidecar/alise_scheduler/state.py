@@ -293,4 +293,5 @@ class State:
         for term, value in zip(COST_TERMS, (c.step_seconds, c.prefill_seconds, c.decode_seconds, c.context_seconds), strict=True):
             m.cost_seconds.labels(term).set(value)
         m.cost_error.set(self.cost.error)
+        m.cost_pace.set(self.cost.pace)
         m.cost_samples.set(self.cost.samples)

@@ -178,6 +178,19 @@ def test_the_time_to_try_again_is_the_predicted_wait_over_the_limit() -> None:
     assert answer.retry_after_seconds == 8
 
 
+@given(st.integers(1, 50), st.integers(1, 80), st.floats(1.0, 30.0))
+def test_over_the_pending_limit_the_time_to_try_again_is_when_there_will_be_room(limit: int, pending: int, seconds_each: float) -> None:
+    """If nobody else comes: the engine then has done the work of as many jobs as were too many."""
+    load = busy(pending, seconds_each)
+    answer = admit(0, 0, load, AdmitLimits(limit))
+    if pending < limit:
+        assert answer is None
+        return
+    assert answer is not None
+    done = answer.retry_after_seconds * load.slots / seconds_each
+    assert answer.retry_after_seconds == 600 or pending - done < limit
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [

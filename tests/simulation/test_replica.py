@@ -167,6 +167,16 @@ def test_no_slot_is_idle_while_somebody_waits(rows: list[Row], mind: str) -> Non
     assert all(running == SHAPE.max_num_seqs or not waiting for running, waiting in sizes)
 
 
+@given(rows_of, st.sampled_from(["boost", "gittins", "alise"]))
+@settings(max_examples=40)
+def test_nothing_ping_pongs(rows: list[Row], name: str) -> None:
+    """With lengths known and room for all KV, only an arrival makes anybody leave: who took a slot keeps it to its end."""
+    trace = trace_of(rows)
+    shape = {"num_device_blocks": 100_000, "host_limit_bytes": 1 << 30}
+    outcome = simulate(trace, make_model(**shape), lambda: core_mind(trace, make_model(**shape), Policy(name)))
+    assert outcome.preemptions.sum() < len(rows)
+
+
 @given(rows_of, st.sampled_from(sorted(minds)))
 @settings(max_examples=20)
 def test_the_same_trace_gives_the_same_outcome(rows: list[Row], mind: str) -> None:

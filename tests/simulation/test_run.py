@@ -89,6 +89,33 @@ def test_the_command_replays_a_trace_and_writes_what_it_found(tmp_path: Path, ca
     assert "boost" in capsys.readouterr().out
 
 
+def test_the_command_draws_a_plot_per_load(tmp_path: Path) -> None:
+    assert main(["heavy-tail", "--requests", "50", "--load", "0.5", "0.9", "--plots", str(tmp_path)]) == 0
+    made = sorted(path.name for path in tmp_path.iterdir())
+    assert made == ["heavy_tail-0.5.png", "heavy_tail-0.9.png"]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in made)
+
+
+def test_progress_is_shown_on_a_terminal_and_nowhere_else(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert main(["heavy-tail", "--requests", "50"]) == 0
+    assert "heavy_tail 0.9 boost [##############################] 50/50" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    assert main(["heavy-tail", "--requests", "50"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("routing", sorted(ROUTERS))
+def test_ten_thousand_replicas_are_routed_to(routing: str) -> None:
+    trace = at_load(heavy_tail(2000, 4), 0.9, MODEL, replicas=10_000)
+    work = oracle(trace.output_tokens).mean(axis=1)
+    outcome = simulate(trace, MODEL, FcfsMind, 10_000, ROUTERS[routing](10_000, work))
+    assert np.isfinite(outcome.e2e_seconds).all()
+    # There is a replica for each: nobody waits for anybody.
+    alone = simulate(at_load(heavy_tail(2000, 4), 1e-4, MODEL), MODEL, FcfsMind)
+    assert outcome.ttft_seconds.mean() == pytest.approx(alone.ttft_seconds.mean(), rel=0.3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

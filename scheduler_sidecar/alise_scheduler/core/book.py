@@ -6,6 +6,7 @@ The engine is the source of truth: a snapshot replaces what was believed, a phas
     a request without a job id      counted under `request:<id>`, never ranked
     an end of an unknown request    ignored here (the caller may still learn from it)
     a phase change no request makes that request stays as it was, and the caller is told to ask for a snapshot
+    a request twice in a snapshot   the last mention counts
 """
 
 from collections.abc import Callable
@@ -96,7 +97,8 @@ class JobBook:
         for key in reported & self.jobs.keys():
             # Their requests are replaced, not moved: a snapshot may come after a gap, and from a fresh engine.
             self.jobs[key] = replace(self.jobs[key], requests={})
-        for request in sorted(snapshot.requests, key=lambda r: (-r.age_seconds, r.request_id)):
+        once = {(request.job_id, request.request_id): request for request in snapshot.requests}
+        for request in sorted(once.values(), key=lambda r: (-r.age_seconds, r.request_id)):
             self._report(request, at, describe)
         return gone
 
