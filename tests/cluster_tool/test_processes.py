@@ -93,8 +93,12 @@ def test_a_command_past_its_deadline_is_ended_with_its_children(tmp_path: Path) 
     with pytest.raises(CommandFailed, match=r"was still running after 1 s"):
         run(["sh", "-c", f"sleep 600 & echo $! > {tmp_path / 'pid'}; wait"], timeout_seconds=1)
     child = (tmp_path / "pid").read_text().strip()
-    listed = subprocess.run(["ps", "-o", "stat=", "-p", child], capture_output=True, text=True, timeout=10, check=False).stdout.strip()
-    assert listed in ("", "Z")
+
+    def ended() -> bool:
+        listed = subprocess.run(["ps", "-o", "stat=", "-p", child], capture_output=True, text=True, timeout=10, check=False).stdout
+        return listed.strip()[:1] in ("", "Z")
+
+    assert processes.wait_until(ended, timeout_seconds=10.0), "the child outlived the command"
 
 
 def test_a_failed_command_is_reported_with_its_output() -> None:
