@@ -5,6 +5,7 @@ from typing import Final
 
 # Native sidecars (initContainers[].restartPolicy) are on by default since this minor version of Kubernetes 1.
 _NATIVE_SIDECARS_MINOR: Final = 29
+_NAMED_NAMESPACES_MINOR: Final = 21
 HTTP_ROUTE: Final = "gateway.networking.k8s.io/v1/HTTPRoute"
 
 
@@ -27,6 +28,13 @@ class Cluster:
     major: int = 1
     # HTTPRoute's rules have `timeouts`: standard since Gateway API 1.2, before only in the experimental channel.
     route_timeouts: bool = True
+    # Where the operator's own pod is.
+    operator_namespace: str = "alise-system"
+
+    @property
+    def named_namespaces(self) -> bool:
+        """Namespaces carry their name as a label."""
+        return (self.major, self.minor) >= (1, _NAMED_NAMESPACES_MINOR)
 
     @property
     def native_sidecars(self) -> bool:

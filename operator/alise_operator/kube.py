@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote, urlencode
@@ -25,6 +25,7 @@ from alise_operator.errors import ApplyError, ClusterError, Gone
 REQUEST_SECONDS: Final = 15.0
 _OPTIONAL_APIS: Final = ("policy/v1", "policy/v1beta1", HTTP_ROUTE.rpartition("/")[0])
 _TOKEN_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_NAMESPACE_FILE: Final = _TOKEN_FILE.with_name("namespace")
 # Answers that mean "not now": asked again with backoff. 409 is a write that another one overtook.
 _PASSING: Final = frozenset({401, 408, 409, 410, 429})
 # Server-side apply answers a field that the kind does not have, or a key of a list that is missing, with 500 although it is the request
@@ -155,7 +156,8 @@ class HttpKube:
                 continue
             apis |= {f"{group_version}/{one['kind']}" for one in served["resources"] if "/" not in one["name"]}
         major, minor = _parse_version(str(version.get("gitVersion", "")))
-        return Cluster(minor, frozenset(apis), images, major, HTTP_ROUTE not in apis or await self._has_route_timeouts())
+        cluster = Cluster(minor, frozenset(apis), images, major, HTTP_ROUTE not in apis or await self._has_route_timeouts())
+        return replace(cluster, operator_namespace=_NAMESPACE_FILE.read_text().strip()) if in_cluster() else cluster
 
     async def _has_route_timeouts(self) -> bool:
         definitions = await self.list(_DEFINITIONS, "", fields=f"metadata.name={_ROUTE_DEFINITION}")

@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
 
-from alise_contract.names import ENGINE_PORT, SOCKET_DIR_ENV
+from alise_contract.names import SOCKET_DIR_ENV
 from alise_operator.errors import InvalidSpec, Problem
+from alise_operator.flags import bad_dtype, flag_problems, kv_cache_dtypes
 from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
 from alise_operator.spec import Engine, Resources, Spec
 
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
-# vLLM accepts others on CPU without a word and answers wrongly.
-CPU_KV_CACHE_DTYPES: Final = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
 KV_SPACE_ENV: Final = "VLLM_CPU_KVCACHE_SPACE"
 DEFAULT_CPU_KV_SPACE_GIB: Final = 1
 # In-memory volume of the sockets: they take no space, but a file written there by mistake must not eat the node.
@@ -28,72 +27,16 @@ ENGINE_BASE_BYTES: Final = 1 * GIB
 MIN_CLASS_WEIGHT: Final = Decimal("0.0625")
 MAX_CLASS_WEIGHT: Final = Decimal(16)
 
-# Flags that the operator sets, with the field to use instead.
-_OWNED_FLAGS: Final = {
-    "model": "spec.model.uri",
-    "served-model-name": "spec.model.servedName",
-    "revision": "spec.model.revision",
-    "hf-token": "spec.model.tokenSecretRef",
-    "alise-host-memory": "spec.kvOffload.hostMemory",
-    "alise-kv-codec": "spec.kvOffload.quantization",
-    "tensor-parallel-size": "spec.engine.tensorParallelSize",
-}
-# Flags that alise sets for its own working.
-_RESERVED_FLAGS: Final = {
-    "host": "the pod listens on all its addresses",
-    "port": f"the pod listens on {ENGINE_PORT}",
-    "uds": f"the pod listens on port {ENGINE_PORT}",
-    "scheduler-cls": "alise brings its own scheduler",
-    "kv-transfer-config": "alise brings its own KV connector",
-    "scheduling-policy": "alise orders requests by priority",
-    "alise-socket-dir": "the operator mounts it",
-    "ssl-keyfile": "TLS ends at the route",
-    "ssl-certfile": "TLS ends at the route",
-    "headless": "every pod serves its own API",
-    "config": "give the flags themselves, so that they can be checked",
-}
-# What does not work yet, with the reason in one clause.
-_UNSUPPORTED_FLAGS: Final = {
-    "data-parallel-size": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-rank": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-size-local": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-start-rank": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-address": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-backend": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-hybrid-lb": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-external-lb": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-multi-port-external-lb": "data parallel engines are not supported; use spec.replicas",
-    "speculative-config": "speculative decoding is not supported",
-    "spec-method": "speculative decoding is not supported",
-    "spec-model": "speculative decoding is not supported",
-    "spec-tokens": "speculative decoding is not supported",
-    "api-server-count": "only one API server per pod is supported; use spec.replicas",
-    "grpc": "only the OpenAI HTTP server is supported",
-}
-_SHORT_FLAGS: Final = {
-    "-tp": "tensor-parallel-size",
-    "-dp": "data-parallel-size",
-    "-dpr": "data-parallel-start-rank",
-    "-dpn": "data-parallel-rank",
-    "-dpl": "data-parallel-size-local",
-    "-dpa": "data-parallel-address",
-    "-dpb": "data-parallel-backend",
-    "-dph": "data-parallel-hybrid-lb",
-    "-dpe": "data-parallel-external-lb",
-    "-sc": "speculative-config",
-    "-asc": "api-server-count",
-}
-# A value of 1 turns these off: harmless.
-_HARMLESS_AT_ONE: Final = frozenset({"data-parallel-size", "data-parallel-size-local", "api-server-count"})
-_FIELD_FLAGS: Final = {"max-model-len": "max_model_len", "max-num-seqs": "max_num_seqs", "kv-cache-dtype": "kv_cache_dtype"}
 # Environment that the operator sets in the engine's container.
 RESERVED_ENV: Final = frozenset({SOCKET_DIR_ENV, "HOME", "TMPDIR", "HF_HOME"})
+# A variable of these is off; None comes from elsewhere, and the engine looks at it itself.
+_HARMLESS_VALUES: Final = (None, "", "0")
 
 
 def check(spec: Spec, name: str) -> None:
     """Raises InvalidSpec that names every rule the spec of the resource called `name` breaks."""
-    problems = [*_name(name), *_route(spec), *_device(spec.engine), *_flags(spec.engine), *_env(spec), *_classes(spec)]
-    problems += [*_quantities(spec), *_memory(spec)]
+    problems = [*_name(name), *_route(spec), *_device(spec.engine), *flag_problems(spec.engine), *_env(spec), *_classes(spec)]
+    problems += [*_cache(spec), *_quantities(spec), *_memory(spec)]
     if problems:
         raise InvalidSpec(problems)
 
@@ -122,20 +65,6 @@ def cpu_kv_space_gib(engine: Engine) -> int:
     return int(value) if value and value.isdecimal() else DEFAULT_CPU_KV_SPACE_GIB
 
 
-def given_flags(args: list[str]) -> Iterator[tuple[int, str, str | None]]:
-    """(index, long name with dashes, value or None) of each flag, in every spelling vLLM's parser takes: --a-b, --a_b, --a=v, --a.key."""
-    for index, arg in enumerate(args):
-        flag, equals, value = arg.partition("=")
-        if flag in _SHORT_FLAGS:
-            name = _SHORT_FLAGS[flag]
-        elif flag.startswith("--"):
-            name = flag[2:].split(".", 1)[0].replace("_", "-")
-        else:
-            continue
-        following = args[index + 1] if index + 1 < len(args) and not args[index + 1].startswith("-") else None
-        yield index, name, value if equals else following
-
-
 def _name(name: str) -> Iterator[Problem]:
     # The API server has checked the characters of a DNS subdomain; a Service and a label allow less.
     if len(name) > 63 or "." in name or not name[:1].isalpha():
@@ -162,28 +91,18 @@ def _route(spec: Spec) -> Iterator[Problem]:
 
 
 def _device(engine: Engine) -> Iterator[Problem]:
-    if engine.device == "cpu" and engine.kv_cache_dtype not in CPU_KV_CACHE_DTYPES:
-        yield _cpu_dtype("spec.engine.kvCacheDtype", engine.kv_cache_dtype)
+    if engine.kv_cache_dtype not in kv_cache_dtypes(engine):
+        yield bad_dtype("spec.engine.kvCacheDtype", engine.kv_cache_dtype, engine)
 
 
-def _cpu_dtype(field: str, value: str | None) -> Problem:
-    return Problem(field, f"{value!r} is not available on device cpu; use one of {', '.join(CPU_KV_CACHE_DTYPES)}")
-
-
-def _flags(engine: Engine) -> Iterator[Problem]:
-    for index, name, value in given_flags(engine.args):
-        field = f"spec.engine.args[{index}]"
-        if name in _OWNED_FLAGS:
-            yield Problem(field, f"--{name} is set by the operator; use {_OWNED_FLAGS[name]}")
-        elif name in _RESERVED_FLAGS:
-            yield Problem(field, f"--{name} cannot be set: {_RESERVED_FLAGS[name]}")
-        elif name in _UNSUPPORTED_FLAGS and not (name in _HARMLESS_AT_ONE and value == "1"):
-            yield Problem(field, f"--{name}{'' if value is None else ' ' + value}: {_UNSUPPORTED_FLAGS[name]}")
-        elif name in _FIELD_FLAGS and getattr(engine, _FIELD_FLAGS[name]) not in (None, "auto"):
-            camel = type(engine).model_fields[_FIELD_FLAGS[name]].alias
-            yield Problem(field, f"--{name} is given here and as spec.engine.{camel}; keep one of them")
-        elif name == "kv-cache-dtype" and engine.device == "cpu" and value not in CPU_KV_CACHE_DTYPES:
-            yield _cpu_dtype(field, value)
+def _cache(spec: Spec) -> Iterator[Problem]:
+    """A volume that one node mounts: pods on a second node would wait for it for ever."""
+    cache = spec.model.cache
+    if cache is not None and cache.access_mode == "ReadWriteOnce" and spec.replicas > 1:
+        yield Problem(
+            "spec.model.cache.accessMode",
+            f"'ReadWriteOnce' is one node's: it does not go with {spec.replicas} replicas; use ReadWriteMany or replicas 1",
+        )
 
 
 def _env(spec: Spec) -> Iterator[Problem]:
@@ -193,6 +112,8 @@ def _env(spec: Spec) -> Iterator[Problem]:
         if variable.name in seen:
             yield Problem(field, f"{variable.name} is given twice")
         seen.add(variable.name)
+        if variable.value not in _HARMLESS_VALUES and (why := _unsupported_env(spec.engine).get(variable.name)) is not None:
+            yield Problem(field, f"{variable.name}={variable.value}: {why}; leave it out")
         if variable.name in RESERVED_ENV:
             yield Problem(field, f"{variable.name} is set by the operator")
         if variable.name == "HF_TOKEN" and spec.model.token_secret_ref is not None:
@@ -201,6 +122,13 @@ def _env(spec: Spec) -> Iterator[Problem]:
             yield Problem(field, f"{variable.name} needs exactly one of value and valueFrom")
         if variable.name == KV_SPACE_ENV and not (variable.value or "").isdecimal():
             yield Problem(field, f"{KV_SPACE_ENV}={variable.value!r} is not a whole number of GiB")
+
+
+def _unsupported_env(engine: Engine) -> dict[str, str]:
+    """Variables that make vLLM what alise does not work with, and why."""
+    rust = {"VLLM_USE_RUST_FRONTEND": "alise lives in vLLM's Python API server"}
+    # On a CPU there is only the first model runner.
+    return rust | ({"VLLM_USE_V2_MODEL_RUNNER": "resuming is exact with model runner V1 only"} if engine.device == "cuda" else {})
 
 
 def _classes(spec: Spec) -> Iterator[Problem]:

@@ -56,13 +56,20 @@ class SecretKeyRef(_Model):
     """Key in the Secret."""
 
 
+class DsnSecretRef(_Model):
+    name: SecretName
+    """Name of a Secret in the resource's namespace."""
+    key: Annotated[str, Field(min_length=1, max_length=253)] = "dsn"
+    """Key in the Secret."""
+
+
 class ModelCache(_Model):
     size: Quantity
     """Size of the volume, for example 100Gi."""
     storage_class: Annotated[str, Field(min_length=1, max_length=253)] | None = None
     """StorageClass of the volume; the cluster's default when left out."""
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
-    """ReadWriteMany lets replicas on several nodes share the cache."""
+    """ReadWriteMany lets replicas on several nodes share the cache. ReadWriteOnce: one replica, which a rollout stops first."""
 
 
 class Model(_Model):
@@ -122,7 +129,10 @@ class Engine(_Model):
     max_num_seqs: Annotated[int, Field(ge=1)] | None = None
     """Requests that run at the same time in one replica."""
     kv_cache_dtype: Annotated[str, Field(min_length=1, max_length=64)] = "auto"
-    """Type of the KV cache on the device. On cpu: auto, fp8, fp8_e4m3 or fp8_e5m2."""
+    """Type of the KV cache on the device. On cpu: auto, fp8, fp8_e4m3 or fp8_e5m2; on cuda one of vLLM's --kv-cache-dtype."""
+    rollout: Literal["surge", "replace"] = "surge"
+    """How pods of a new spec come: surge starts one before it stops an old one, which takes the room of one pod more; replace stops one
+    first, for clusters whose GPUs are all taken."""
 
 
 class RequestClass(_Model):
@@ -159,7 +169,7 @@ class KvOffload(_Model):
 
 
 class PostgresHistory(_Model):
-    dsn_secret_ref: SecretKeyRef
+    dsn_secret_ref: DsnSecretRef
     """Secret that holds the connection string (postgresql://user:password@host/database). The database has the extension pgvector."""
 
 
@@ -219,8 +229,25 @@ class Route(_Model):
     """Further annotations of the Ingress or HTTPRoute."""
 
 
+class NetworkPolicy(_Model):
+    enabled: bool = True
+    """Whether there is a NetworkPolicy: only the pods' two HTTP ports (8000 and 9400) can be reached."""
+    from_: Annotated[list[Opaque], Field(alias="from", max_length=64)] = Field(default_factory=list)
+    """Who may reach them, as `from` of a Kubernetes NetworkPolicy: gateways, clients, Prometheus. Everybody when empty. The operator may in
+    any case."""
+
+
 class Spec(_Model):
     """What one AliseEngine serves and how."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_rules(
+            rule(
+                "!has(self.model.cache) || self.model.cache.accessMode == 'ReadWriteMany' || self.replicas <= 1",
+                "model.cache.accessMode is ReadWriteMany when there is more than one replica",
+            )
+        )
+    )
 
     model: Model
     """The model."""
@@ -238,6 +265,8 @@ class Spec(_Model):
     """When a request is turned away at once instead of waiting."""
     route: Route = Field(default_factory=Route)
     """How clients reach it from outside the cluster."""
+    network_policy: NetworkPolicy = Field(default_factory=NetworkPolicy)
+    """Who may reach the pods inside the cluster."""
     drain_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
     """How long a pod that is to stop lets open streams finish."""
     pod_template: Opaque = Field(default_factory=dict)

@@ -38,6 +38,9 @@ SPECS: dict[str, dict[str, Any]] = {
         "scheduling": {"policy": "gittins", "ageing": False, "classes": [{"name": "batch", "weight": "250m", "sloTtftMs": 500}]},
         "admission": {"maxPending": 5, "maxWaitSeconds": 7},
     },
+    "guarded pods": {
+        "networkPolicy": {"from": [{"podSelector": {"matchLabels": {"app": "gateway"}}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]}
+    },
     "suspended": {"suspend": True, "replicas": 2},
     "a patched pod": {"podTemplate": {"spec": {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}]}}},
 }
@@ -174,6 +177,39 @@ def test_a_rollout_starts_the_new_pod_before_it_stops_the_old_one() -> None:
     assert build()["Deployment"]["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
 
 
+@pytest.mark.parametrize(
+    ("changes", "cached"),
+    [
+        pytest.param({"engine": {"device": "cuda", "rollout": "replace"}}, False, id="where every GPU is taken"),
+        pytest.param({"model": {"uri": "a/b", "cache": {"size": "1Gi"}}}, True, id="with a volume that one node mounts"),
+    ],
+)
+def test_a_rollout_stops_the_old_pod_first(changes: dict[str, Any], cached: bool) -> None:
+    deployment = build(**changes)["Deployment"]["spec"]
+    assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
+    assert ("topologySpreadConstraints" not in deployment["template"]["spec"]) is cached
+
+
+def test_everybody_may_reach_the_two_ports_unless_the_resource_says_who() -> None:
+    (rule,) = build()["NetworkPolicy"]["spec"]["ingress"]
+    assert ([port["port"] for port in rule["ports"]], "from" in rule) == ([8000, 9400], False)
+    assert "NetworkPolicy" not in build(networkPolicy={"enabled": False})
+
+
+@pytest.mark.parametrize(
+    ("cluster", "namespaces"),
+    [
+        pytest.param(CURRENT, {"matchLabels": {"kubernetes.io/metadata.name": "alise-system"}}, id="its own namespace"),
+        pytest.param(OLD, {}, id="any namespace, on clusters whose namespaces carry no name"),
+    ],
+)
+def test_the_operator_may_reach_the_pods_whoever_else_may(cluster: Cluster, namespaces: dict[str, Any]) -> None:
+    gateway = {"podSelector": {"matchLabels": {"app": "gateway"}}}
+    (rule,) = build(cluster, networkPolicy={"from": [gateway]})["NetworkPolicy"]["spec"]["ingress"]
+    operator = {"namespaceSelector": namespaces, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "alise-operator"}}}
+    assert rule["from"] == [operator, gateway]
+
+
 def test_a_suspended_engine_keeps_everything_but_its_pods() -> None:
     suspended = build(suspend=True, replicas=3, route=INGRESS)
     assert suspended["Deployment"]["spec"]["replicas"] == 0
@@ -266,6 +302,11 @@ def test_a_shared_history_is_reached_by_a_secret_and_never_as_text() -> None:
     assert {"ALISE_HISTORY_DSN", "ALISE_ENCODER"}.isdisjoint(environment("scheduler"))
 
 
+def test_the_key_of_a_connection_string_is_dsn_unless_named() -> None:
+    env = environment("scheduler", predictor={"history": {"postgres": {"dsnSecretRef": {"name": "lengths"}}}})
+    assert env["ALISE_HISTORY_DSN"] == {"secretKeyRef": {"name": "lengths", "key": "dsn"}}
+
+
 def test_the_model_cache_holds_the_hubs_files() -> None:
     cached: dict[str, Any] = {"model": {"uri": "a/b", "cache": {"size": "1Gi"}}}
     mounts = {one["name"]: one["mountPath"] for one in container("engine", **cached)["volumeMounts"]}
@@ -328,7 +369,11 @@ def test_an_http_route_has_no_timeouts_where_the_gateway_api_does_not_know_them(
         pytest.param({}, "http://tiny.default.svc/v1", id="inside the cluster"),
         pytest.param(INGRESS, "http://llm.example.com/v1", id="an Ingress"),
         pytest.param(INGRESS | {"tlsSecret": "cert"}, "https://llm.example.com/v1", id="an Ingress with TLS"),
+        pytest.param(
+            INGRESS | {"hosts": ["*.example.com", "a.example.com"]}, "http://a.example.com/v1", id="the first that is no wildcard"
+        ),
+        pytest.param(INGRESS | {"hosts": ["*.example.com"]}, None, id="nothing to name among wildcards"),
     ],
 )
-def test_the_url_is_where_clients_find_the_api(route: dict[str, Any], address: str) -> None:
+def test_the_url_is_where_clients_find_the_api(route: dict[str, Any], address: str | None) -> None:
     assert url(make_spec(route=route).route, OWNER) == address

@@ -97,6 +97,22 @@ def test_the_binding_joins_the_account_that_the_deployment_uses_to_the_role() ->
     assert one("Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == account["name"]
 
 
+@pytest.mark.parametrize(
+    ("name", "joins", "verbs"),
+    [
+        pytest.param("alise-view", {"view", "edit", "admin"}, READ, id="who may view may read"),
+        pytest.param("alise-edit", {"edit", "admin"}, {*WRITE, "update", "deletecollection"}, id="who may edit may write"),
+    ],
+)
+def test_the_clusters_users_get_their_rights_by_its_own_roles(name: str, joins: set[str], verbs: set[str]) -> None:
+    role = next(document for document in DOCUMENTS if document["metadata"]["name"] == name)
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    assert {key.removeprefix(prefix) for key, value in role["metadata"]["labels"].items() if key.startswith(prefix)} == joins
+    assert {verb for rule in role["rules"] if PLURAL in rule["resources"] for verb in rule["verbs"]} == verbs
+    (scale,) = [set(rule["verbs"]) for rule in role["rules"] if f"{PLURAL}/scale" in rule["resources"]]
+    assert scale == ({"get"} if name == "alise-view" else {"get", "update", "patch"})
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.rglob("kustomization.yaml")), ids=lambda path: path.parent.name)
 def test_kustomize_finds_its_files(path: Path) -> None:
     for name in yaml.safe_load(path.read_text())["resources"]:

@@ -89,6 +89,40 @@ def engine(**changes: Any) -> dict[str, Any]:
             id="a Gateway with an Ingress",
         ),
         pytest.param(raw_spec(route={"type": "Ingress", "hosts": ["A_b"]}), ["spec.route.hosts[0]: 'A_b' does not match"], id="a bad host"),
+        pytest.param(
+            raw_spec(engine={"device": "cuda", "kvCacheDtype": "int4"}),
+            ["spec.engine.kvCacheDtype: 'int4' is not available on device cuda; use one of auto, float16, bfloat16, fp8"],
+            id="a KV cache dtype that vLLM does not have",
+        ),
+        pytest.param(
+            raw_spec(engine={"device": "cuda", "args": ["--kv-cache-dtype", "int4"]}),
+            ["spec.engine.args[0]: 'int4' is not available on device cuda"],
+            id="the same as a flag",
+        ),
+        pytest.param(engine(args=["--kv-cache-dtype"]), ["args[0]: --kv-cache-dtype needs a value"], id="a flag without its value"),
+        pytest.param(
+            engine(args=["--shutdown-timeout", "600"]),
+            ["--shutdown-timeout 600: must be a whole number of seconds up to 25", "spec.drainSeconds"],
+            id="a shutdown longer than the pod lives",
+        ),
+        pytest.param(
+            raw_spec(engine={"device": "cuda", "env": [{"name": "VLLM_USE_V2_MODEL_RUNNER", "value": "1"}]}),
+            ["spec.engine.env[0]: VLLM_USE_V2_MODEL_RUNNER=1: resuming is exact with model runner V1 only; leave it out"],
+            id="the other model runner",
+        ),
+        pytest.param(
+            engine(env=[{"name": "VLLM_USE_RUST_FRONTEND", "value": "1"}]),
+            ["VLLM_USE_RUST_FRONTEND=1: alise lives in"],
+            id="the other server",
+        ),
+        pytest.param(
+            raw_spec(replicas=2, model={"uri": "a/b", "cache": {"size": "1Gi"}}),
+            ["spec.model.cache.accessMode: 'ReadWriteOnce' is one node's", "2 replicas; use ReadWriteMany or replicas 1"],
+            id="a volume of one node for two replicas",
+        ),
+        pytest.param(
+            engine(rollout="slow"), ["spec.engine.rollout: 'slow' is not allowed; use one of 'surge', 'replace'"], id="an unknown rollout"
+        ),
         pytest.param(engine(args=["--data-parallel-size", "2"]), ["--data-parallel-size 2: data parallel"], id="data parallel engines"),
         pytest.param(
             engine(args=["-dp", "2"]), ["data parallel engines are not supported; use spec.replicas"], id="data parallel engines, short"
@@ -188,6 +222,16 @@ def test_a_name_that_cannot_name_a_service_is_refused(name: str) -> None:
         pytest.param(engine(resources={"limits": {"memory": "3344Mi"}}), id="a memory limit of exactly the sum"),
         pytest.param(engine(resources={"limits": {"cpu": 2}}), id="a quantity written as a number"),
         pytest.param(raw_spec(replicas=0), id="no replicas"),
+        pytest.param(engine(args=["--shutdown-timeout=25"]), id="a shutdown within the grace period"),
+        pytest.param(engine(args=["-pp", "1"]), id="a pipeline of one"),
+        pytest.param(engine(env=[{"name": "VLLM_USE_V2_MODEL_RUNNER", "value": "0"}]), id="the model runner that is used anyway"),
+        pytest.param(
+            raw_spec(replicas=2, model={"uri": "/models/tiny", "cache": {"size": "1Gi", "accessMode": "ReadWriteMany"}}),
+            id="a volume of several nodes for two replicas",
+        ),
+        pytest.param(
+            raw_spec(networkPolicy={"from": [{"namespaceSelector": {"matchLabels": {"team": "edge"}}}]}), id="who may reach the pods"
+        ),
     ],
 )
 def test_a_good_spec_passes(raw: dict[str, Any]) -> None:

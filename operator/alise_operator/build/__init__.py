@@ -26,7 +26,7 @@ def children(spec: Spec, owner: Owner, cluster: Cluster) -> list[Manifest]:
     wanted = [
         service_account(owner),
         model_cache(spec, owner),
-        network_policy(owner),
+        network_policy(spec, owner, cluster),
         service(owner),
         disruption_budget(spec, owner, cluster),
         deployment(spec, owner, cluster),

@@ -47,6 +47,11 @@ def grace_seconds(spec: Spec) -> int:
     return spec.drain_seconds + EXIT_MARGIN_SECONDS
 
 
+def one_node(spec: Spec) -> bool:
+    """The pods' volume is mounted by one node at a time."""
+    return spec.model.cache is not None and spec.model.cache.access_mode == "ReadWriteOnce"
+
+
 def pod_template(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
     """The generated pod template, before the user's patch."""
     engine, scheduler = _engine(spec, cluster), _scheduler(spec, cluster)
@@ -67,16 +72,17 @@ def pod_template(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
             "fsGroup": RUN_AS,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "topologySpreadConstraints": [
+        "volumes": _volumes(spec, owner),
+    }
+    if not one_node(spec):
+        pod["topologySpreadConstraints"] = [
             {
                 "maxSkew": 1,
                 "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": "ScheduleAnyway",
                 "labelSelector": {"matchLabels": selector(owner)},
             }
-        ],
-        "volumes": _volumes(spec, owner),
-    }
+        ]
     return {
         "metadata": {"labels": labels(owner), "annotations": {"kubectl.kubernetes.io/default-container": ENGINE_CONTAINER}},
         "spec": pod,

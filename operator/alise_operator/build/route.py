@@ -69,9 +69,10 @@ def http_route(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest | None:
     }
 
 
-def url(route: Route, owner: Owner) -> str:
-    """Base URL of the OpenAI API: from outside when there is a route, else the Service's."""
+def url(route: Route, owner: Owner) -> str | None:
+    """Base URL of the OpenAI API: from outside when there is a route, else the Service's. None when all hosts are wildcards."""
     if route.type == "None" or not route.hosts:
         return f"http://{owner.name}.{owner.namespace}.svc{API_PATH}"
     scheme = "https" if route.tls_secret is not None else "http"
-    return f"{scheme}://{route.hosts[0]}{API_PATH}"
+    host = next((host for host in route.hosts if not host.startswith("*")), None)
+    return f"{scheme}://{host}{API_PATH}" if host is not None else None

@@ -3,7 +3,7 @@
 from typing import Final
 
 from alise_operator.build.meta import Manifest, Owner, metadata, selector
-from alise_operator.build.pod import STARTUP_SECONDS, pod_template
+from alise_operator.build.pod import STARTUP_SECONDS, one_node, pod_template
 from alise_operator.build.pod_patch import patched
 from alise_operator.cluster import Cluster
 from alise_operator.spec import Spec
@@ -21,10 +21,17 @@ def deployment(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
         "spec": {
             "replicas": 0 if spec.suspend else spec.replicas,
             "selector": {"matchLabels": selector(owner)},
-            # A new pod serves before an old one goes: streams move only by ending.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": _rollout(spec)},
             "progressDeadlineSeconds": STARTUP_SECONDS + _PROGRESS_MARGIN_SECONDS,
             "revisionHistoryLimit": 3,
             "template": patched(pod_template(spec, owner, cluster), spec.pod_template, owner),
         },
     }
+
+
+def _rollout(spec: Spec) -> Manifest:
+    """A new pod serves before an old one goes, because streams move only by ending; unless there is no room for one more, or the two could
+    not mount the same volume."""
+    if spec.engine.rollout == "replace" or one_node(spec):
+        return {"maxUnavailable": 1, "maxSurge": 0}
+    return {"maxUnavailable": 0, "maxSurge": 1}
