@@ -13,7 +13,7 @@ import torch
 
 from .core_protocol import FINISH_ABORT, FINISH_ERROR, FINISH_LENGTH, FINISH_STOP
 from .errors import ConfigError, UnsupportedVllm
-from .kv.int8 import KeyLayout, LayerShape, RowQuantizer
+from .kv.int8 import Int8, KeyLayout, LayerShape, RowQuantizer
 
 VLLM_VERSION: Final = "0.32.0"
 
@@ -112,6 +112,17 @@ def raw_layer_block_bytes(kv_cache_config: Any) -> int:
 def row_quantizer() -> RowQuantizer | None:
     """vLLM's compiled kernel that quantizes rows, asymmetrically, with a scale each; None where this build of vLLM has none."""
     return getattr(torch.ops._C, "dynamic_scaled_int8_quant", None)
+
+
+def int8_codec() -> Int8:
+    """The fastest INT8 codec of this device: fused kernels on CUDA, vLLM's row quantizer elsewhere, torch's operators without either."""
+    from vllm.platforms import current_platform
+
+    if current_platform.is_cuda():
+        from .kv.fused_int8 import FusedInt8
+
+        return FusedInt8()
+    return Int8(row_quantizer())
 
 
 # --- requests -----------------------------------------------------------------------------------------------------------------------

@@ -33,9 +33,10 @@ from .. import compat
 from ..errors import ConfigError
 from .copies import Copies, HostCopies, spare_core
 from .host_pool import HostPool
-from .int8 import INT8, RAW, Codec, Int8
+from .int8 import INT8, RAW, Codec
 from .ledger import Copy, HostLedger, SavePlan
 from .slabs import Geometry
+from .staged import on_cuda
 from .work import Ahead, AliseMetadata, Drop, Load, Save, Spent
 from .worker import WorkerSide
 
@@ -78,7 +79,7 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
             self._offered: dict[str, int] = {}
             self._spent_us = dict.fromkeys(vars(Spent()), 0.0)
         else:
-            codecs: dict[str, Codec] = {RAW.name: RAW, INT8.name: Int8(compat.row_quantizer())}
+            codecs: dict[str, Codec] = {RAW.name: RAW, INT8.name: compat.int8_codec()}
             self._worker = WorkerSide(self.shape, raw_bytes, geometry, codecs, copies_maker(extra))
 
     # --- scheduler: called by the mixin ---------------------------------------------------------------------------------------------
@@ -234,7 +235,7 @@ def _where_it_may_run(write: Drop | Save, taken: Set[int]) -> Drop | Save:
 
 
 def copies_maker(extra: dict[str, Any]) -> Callable[[Any], Copies]:
-    """Copies for a device, by `kv_connector_extra_config.copy_thread` on a CPU: true, false, or where there is a core for it.
+    """Copies for a device; `kv_connector_extra_config.copy_thread` counts on a CPU: true, false, or where there is a core for it.
 
     Raises ConfigError.
     """
@@ -243,6 +244,8 @@ def copies_maker(extra: dict[str, Any]) -> Callable[[Any], Copies]:
         raise ConfigError(f"kv_connector_extra_config.copy_thread is {threaded!r}: give true or false, or leave it out")
 
     def make(device: Any) -> Copies:
+        if device.type == "cuda":
+            return on_cuda(device)
         return HostCopies(spare_core() if threaded is None else threaded)
 
     return make

@@ -1,0 +1,52 @@
+"""The fused kernels of the INT8 codec: the same bytes as their torch reference, in Triton's interpreter."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alise_engine.kv.int8 import INT8, Int8
+from tests.engine.fused_int8_cases import CASES
+
+pytestmark = pytest.mark.engine
+
+ROOT = Path(__file__).resolve().parents[2]
+# 0.7 GB that nothing else on a CPU needs, and that vLLM's CPU build would look at: kept beside the environment.
+TRITON = "triton==3.7.1"
+
+
+@pytest.fixture(scope="module")
+def compared() -> dict[str, Any]:
+    folder = Path(os.environ.get("ALISE_CACHE", "~/.cache/alise")).expanduser() / TRITON.replace("==", "-")
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Made aside and moved, so that a run that was stopped leaves nothing half made.
+        with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", f"{aside}/triton", TRITON]
+            subprocess.run(command, check=True, timeout=400)
+            shutil.move(f"{aside}/triton", folder)
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": f"{folder}:{ROOT}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.engine.fused_int8_cases"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=400)
+    return dict(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, id=name) for name in CASES])
+def test_the_kernels_write_the_references_bytes_and_read_them_as_it_does(compared: dict[str, Any], name: str) -> None:
+    found = compared[name]
+    assert found["bytes"] == 0
+    assert found["units"] <= (1.0 if CASES[name].dtype is torch.bfloat16 else 0.0)
+
+
+def test_without_a_gpu_the_codec_is_vllms_quantizer_and_no_kernel_is_compiled() -> None:
+    from alise_engine import compat
+
+    assert type(compat.int8_codec()) is Int8
+    assert INT8.name == compat.int8_codec().name
