@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from alise_contract.names import ADMISSION_SOCKET, CONTRACT_VERSION, CONTROL_SOCKET
+from alise_contract.names import ADMISSION_SOCKET, CONTROL_SOCKET
 from alise_contract.v1 import engine_control_pb2 as pb
 
 from .admission import Admission, Decision, FailedOpen, FailOpenReason, Rejected
@@ -115,14 +115,14 @@ class EngineApi:
                 self._metrics.failed_open.labels(reason.value).inc()
                 self._metrics.admissions.labels("failed_open").inc()
                 if reason is FailOpenReason.VERSION:
-                    self._sidecar.refused_contract_version = CONTRACT_VERSION
+                    self._sidecar.refused_us()
             case Rejected():
                 self._tally.rejected += 1
                 self._metrics.admissions.labels("rejected").inc()
             case _:
                 self._tally.admitted += 1
                 self._metrics.admissions.labels("admitted").inc()
-                self._sidecar.refused_contract_version = 0
+                self._sidecar.understood()
         if decision != FailedOpen(FailOpenReason.BREAKER_OPEN):
             self._metrics.admit_seconds.observe(now - started)
         self._metrics.set_breaker(self._admission.breaker_phase)
@@ -148,6 +148,7 @@ class EngineApi:
                 last_apply_age_seconds=self._sidecar.apply_age_seconds(),
                 breaker=self._admission.breaker_phase,
                 refused_contract_version=self._sidecar.refused_contract_version,
+                contract_refused=self._sidecar.contract_refused,
                 admission=self._tally,
                 now_seconds=time.monotonic(),
                 host_limit_bytes=core.host_limit_bytes,

@@ -42,9 +42,21 @@ class SidecarTally:
 
     # Monotonic; None: never.
     last_apply_seconds: float | None = None
-    # Of the last call that a side refused for its version; 0 again once both understood each other.
+    # The sidecar's, where we refused it (when it refused us it is not known). Both are undone once the two understand each other.
     refused_contract_version: int = 0
+    contract_refused: bool = False
     clock: Callable[[], float] = time.monotonic
+
+    def refused(self, sidecars_version: int) -> None:
+        """We refused a call of the sidecar's."""
+        self.contract_refused, self.refused_contract_version = True, sidecars_version
+
+    def refused_us(self) -> None:
+        """The sidecar refused a call of ours."""
+        self.contract_refused = True
+
+    def understood(self) -> None:
+        self.contract_refused, self.refused_contract_version = False, 0
 
     def apply_age_seconds(self) -> float | None:
         return None if self.last_apply_seconds is None else max(0.0, self.clock() - self.last_apply_seconds)
@@ -65,6 +77,7 @@ class Observed:
     last_apply_age_seconds: float | None
     breaker: BreakerPhase
     refused_contract_version: int
+    contract_refused: bool
     admission: AdmissionTally
     now_seconds: float
     host_limit_bytes: int
@@ -87,6 +100,7 @@ def report(seen: Observed) -> pb.StatusReport:
             last_apply_age_seconds=seen.last_apply_age_seconds,
             breaker=seen.breaker.value,
             refused_contract_version=seen.refused_contract_version,
+            contract_refused=seen.contract_refused,
         ),
         admission=pb.AdmissionStatus(
             requests=tally.requests,

@@ -12,7 +12,7 @@ from google.protobuf import json_format
 
 from alise_contract.names import ENGINE_CONTAINER
 from alise_contract.v1.engine_control_pb2 import StatusReport
-from alise_operator.build.meta import Manifest
+from alise_operator.build.meta import TEMPLATE_ANNOTATION, Manifest
 
 _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
 _CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"})
@@ -31,13 +31,17 @@ class Trouble:
 class PodReport:
     """What a pod says of itself (the contract's StatusReport, as far as conditions need it)."""
 
+    boot_id: str
     contract_version: int
     sidecar_connected: bool
     plan_fresh: bool
+    # Engine and scheduler do not understand each other; the version is the scheduler's, 0: not known.
+    contract_refused: bool
     refused_contract_version: int
     recent_requests: int
     recent_failed_open: int
-    failed_open_reasons: tuple[str, ...]
+    # Since boot.
+    failed_open_by_reason: tuple[tuple[str, int], ...]
     host_limit_bytes: int
     host_used_bytes: int
 
@@ -62,6 +66,13 @@ class Pod:
     report_error: str | None = None
     # Polls in a row that found requests unranked.
     unranked_polls: int = 0
+    host_full: bool = False
+    # Why requests of the last minute went in unranked; empty when there were none, or when it is not known yet.
+    failed_open_reasons: tuple[str, ...] = ()
+    # Ended for good (evicted, refused by its node): another pod comes in its place, this one's object stays.
+    ended: bool = False
+    # Of which template it was made.
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +88,18 @@ class Workload:
     # The rollout made no progress for longer than a pod may take to start.
     stalled: bool
     troubles: tuple[Trouble, ...] = ()
+    # The template of the newest spec.
+    template: str = ""
+    # A rollout makes a pod more before it stops one.
+    surges: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
     workload: Workload | None
     pods: tuple[Pod, ...] = ()
+    # Of neither: of what the resource names beside them.
+    troubles: tuple[Trouble, ...] = ()
 
 
 NOTHING: Final = Observation(None)
@@ -101,7 +118,13 @@ def view_workload(deployment: Manifest) -> Workload:
         ready=status.get("readyReplicas", 0),
         stalled=progressing.get("status") == "False" and progressing.get("reason") == "ProgressDeadlineExceeded",
         troubles=troubles,
+        template=_template(deployment["spec"].get("template", {})),
+        surges=deployment["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge", 1) != 0,
     )
+
+
+def _template(pod: Manifest) -> str:
+    return str((pod.get("metadata", {}).get("annotations") or {}).get(TEMPLATE_ANNOTATION, ""))
 
 
 def view_pod(pod: Manifest) -> Pod:
@@ -119,6 +142,8 @@ def view_pod(pod: Manifest) -> Pod:
         terminating=terminating,
         silent=not (ready or terminating or troubles or started) and conditions.get("PodScheduled", {}).get("status") == "True",
         troubles=troubles,
+        ended=status.get("phase") in ("Failed", "Succeeded"),
+        template=_template(pod),
     )
 
 
@@ -132,13 +157,15 @@ def view_report(text: str) -> PodReport:
     except (ValueError, json_format.ParseError) as error:
         raise ValueError(f"the pod's status cannot be read: {words(str(error))}") from error
     return PodReport(
+        boot_id=report.boot_id,
         contract_version=report.contract_version,
         sidecar_connected=report.sidecar.connected,
         plan_fresh=report.sidecar.plan_fresh,
+        contract_refused=report.sidecar.contract_refused or report.sidecar.refused_contract_version != 0,
         refused_contract_version=report.sidecar.refused_contract_version,
         recent_requests=report.admission.recent_requests,
         recent_failed_open=report.admission.recent_failed_open,
-        failed_open_reasons=tuple(sorted(reason for reason, count in report.admission.failed_open_by_reason.items() if count)),
+        failed_open_by_reason=tuple(sorted(report.admission.failed_open_by_reason.items())),
         host_limit_bytes=report.host_memory.limit_bytes,
         host_used_bytes=report.host_memory.used_bytes,
     )
@@ -153,7 +180,11 @@ def _troubles(name: str, status: Mapping[str, Any], conditions: Mapping[str, Map
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         yield Trouble("Unschedulable", f"pod {name} cannot be scheduled: {words(scheduled.get('message', ''))}")
     if status.get("phase") == "Failed":
-        yield Trouble("PodsCrashing", f"pod {name} failed: {words(status.get('reason', ''))} {words(status.get('message', ''))}".rstrip())
+        why = f"{words(status.get('reason', ''))} {words(status.get('message', ''))}".strip() or "no reason given"
+        yield Trouble(
+            "PodsCrashing", f"pod {name} failed: {why}; the cluster starts another in its place, kubectl delete pod {name} removes this one"
+        )
+        return
     for container in _containers(status):
         where = f"container {container['name']} of pod {name}"
         waiting = container.get("state", {}).get("waiting", {})

@@ -18,7 +18,7 @@ from alise_operator.build import Owner, children
 from alise_operator.cluster import Cluster, Images
 from alise_operator.errors import ApplyError, ClusterError, Gone, InternalError, MissingSecret, OperatorError, SpecError
 from alise_operator.kube import Kube, Resource
-from alise_operator.observe import Poller, observe
+from alise_operator.observe import SECRETS, Poller, observe
 from alise_operator.rules import check
 from alise_operator.spec import DsnSecretRef, SecretKeyRef, Spec, parse
 from alise_operator.status import changes, fold
@@ -26,7 +26,6 @@ from alise_operator.status import changes, fold
 log = logging.getLogger(__name__)
 
 ENGINES: Final = Resource(f"{API_GROUP}/{API_VERSION}", PLURAL)
-SECRETS: Final = Resource("v1", "secrets")
 # What the cluster serves is asked again after this: CRDs come and go.
 DISCOVERY_SECONDS: Final = 60.0
 # Children are applied again at least this often, whatever the watches said.
@@ -114,7 +113,7 @@ class Reconciler:
                 f"the operator failed at this spec ({type(caught).__name__}: {caught}); please report it, its log has more"
             )
         # 5. What is there?
-        seen = await observe(self._kube, self._poller, owner)
+        seen = await observe(self._kube, self._poller, owner, tls_secret=spec.route.tls_secret if spec is not None else None)
         # 6. Say so.
         previous = resource.get("status", {})
         status = fold(

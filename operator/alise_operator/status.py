@@ -1,14 +1,14 @@
 """Spec and report -> the resource's status. Pure: the time is an argument, the previous conditions too.
 
 Three conditions, each one word and a sentence a person can act on:
-- Ready: at least one pod serves what the spec asks for.
+- Ready: at least one pod serves requests; its reason says when none of those is of the newest spec yet.
 - Progressing: something is under way that ends by itself.
 - Degraded: something is wrong, whether or not requests are still served.
 No number that changes by the second: queue depths are metrics.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -27,9 +27,6 @@ FAILED_OPEN_REQUESTS: Final = 3
 FAILED_OPEN_SHARE: Final = 0.05
 # A scheduler that is down at two polls in a row is down; at one it may be starting, or have been restarted by its supervisor.
 SIDECAR_DOWN_POLLS: Final = 2
-# The host store counts as full from here, and not any more below the second mark, so that the condition does not flap.
-HOST_FULL_SHARE: Final = 0.95
-HOST_RELIEVED_SHARE: Final = 0.85
 _MAX_MESSAGE: Final = 1500
 # The first of these that is found is Degraded's reason.
 DEGRADED_ORDER: Final = (
@@ -43,8 +40,19 @@ DEGRADED_ORDER: Final = (
     "SidecarDown",
     "FailingOpen",
     "StatusUnavailable",
+    "MissingTlsSecret",
     "HostMemoryFull",
 )
+# What a rollout does not get over by itself.
+BLOCKING: Final = frozenset({"ImagePull", "PodsCrashing", "Unschedulable", "PodNotStarting", "PodsRefused"})
+# Why requests went in unranked, and what to do; said in this order. The breaker opens after other failures, so it comes last.
+FAILED_OPEN_ADVICE: Final[Mapping[str, str]] = {
+    "deadline": "its scheduler answers too late, give it more CPU (spec.scheduling.resources)",
+    "unavailable": "its scheduler cannot be reached, see kubectl logs {pod} -c scheduler",
+    "version": "its scheduler is of another release, use images of one release",
+    "error": "its scheduler answers with errors, see kubectl logs {pod} -c scheduler",
+    "breaker_open": "after failures in a row its scheduler is asked only now and then, see kubectl logs {pod} -c scheduler",
+}
 # Reasons whose message is about what the user wrote.
 SPOKEN_REASONS: Final = frozenset(kind.reason for kind in (InvalidSpec, MissingSecret, MissingApi, ApplyError, NameTaken))
 
@@ -69,13 +77,12 @@ def fold(
 ) -> dict[str, Any]:
     """The whole status. `spec` is None when it could not be parsed; `previous` is the status that the resource has now."""
     before = {one["type"]: one for one in previous.get("conditions", ())}
-    host_was_full = before.get("Degraded", {}).get("reason") == "HostMemoryFull"
     # The spec was applied before the cluster failed: what its pods say still holds.
     is_applied = before.get("Ready", {}).get("observedGeneration") == generation and before["Ready"]["reason"] != ClusterError.reason
     conditions = [
         ready(spec, None if isinstance(error, ClusterError) and is_applied else error, observation),
         progressing(spec, error, observation),
-        degraded(error, observation, host_was_full=host_was_full),
+        degraded(error, observation),
     ]
     workload = observation.workload
     status: dict[str, Any] = {
@@ -99,9 +106,12 @@ def ready(spec: Spec | None, error: OperatorError | None, seen: Observation) -> 
         return Condition("Ready", "False", "ScaledToZero", "spec.replicas is 0; raise it to serve")
     if workload is None:
         return Condition("Ready", "False", "Starting", "the Deployment is being created")
+    troubles = _sorted(_troubles(seen))
+    if workload.ready > 0 and _serves_old_spec(seen):
+        waits_for = _texts(troubles) or ["pods of the current spec are starting"]
+        return Condition("Ready", "True", "ServingOldSpec", _join([f"{_count(workload)}, of the previous spec", *waits_for]))
     if workload.ready > 0:
         return Condition("Ready", "True", "Serving", _count(workload))
-    troubles = _sorted(_troubles(seen))
     if troubles:
         return Condition("Ready", "False", troubles[0].reason, _join([_count(workload), *_texts(troubles)]))
     return Condition(
@@ -120,7 +130,11 @@ def progressing(spec: Spec | None, error: OperatorError | None, seen: Observatio
         return Condition("Progressing", "True", "Applying", "the Deployment has been applied and is being taken up")
     if workload.stalled:
         return Condition("Progressing", "False", "Stalled", _join(["the rollout is stuck", *_texts(_sorted(_troubles(seen)))]))
-    if workload.updated < workload.desired or workload.replicas > max(workload.updated, workload.desired):
+    is_rolling = workload.updated < workload.desired or workload.replicas > max(workload.updated, workload.desired)
+    blocked = _blocked(seen)
+    if blocked is not None and (is_rolling or workload.ready < workload.desired):
+        return Condition("Progressing", "False", blocked.reason, _join(["the rollout does not go on", blocked.message]))
+    if is_rolling:
         return Condition("Progressing", "True", "RollingOut", "pods of the current spec replace older ones")
     if workload.ready < workload.desired:
         return Condition("Progressing", "True", "Starting", _count(workload))
@@ -129,8 +143,8 @@ def progressing(spec: Spec | None, error: OperatorError | None, seen: Observatio
     return Condition("Progressing", "False", "Complete", _count(workload))
 
 
-def degraded(error: OperatorError | None, seen: Observation, *, host_was_full: bool = False) -> Condition:
-    found = _sorted([*_troubles(seen), *_stalled(seen.workload), *_reported(seen.pods, host_was_full=host_was_full)])
+def degraded(error: OperatorError | None, seen: Observation) -> Condition:
+    found = _sorted([*_troubles(seen), *_stalled(seen.workload), *_reported(seen.pods), *seen.troubles])
     if error is not None:
         return Condition("Degraded", "True", error.reason, _join([str(error), *_texts(found)]))
     if found:
@@ -163,7 +177,35 @@ def is_warning(condition: Condition) -> bool:
 
 
 def _troubles(seen: Observation) -> list[Trouble]:
-    return [*(seen.workload.troubles if seen.workload else ()), *(trouble for pod in seen.pods for trouble in pod.troubles)]
+    """What keeps pods from working. One that ended is history once there are as many others as there should be."""
+    workload = seen.workload
+    replaced = workload is not None and workload.ready >= workload.desired
+    return [
+        *(workload.troubles if workload else ()),
+        *(_with_hint(trouble, seen) for pod in seen.pods if not (pod.ended and replaced) for trouble in pod.troubles),
+    ]
+
+
+def _with_hint(trouble: Trouble, seen: Observation) -> Trouble:
+    if trouble.reason != "Unschedulable" or seen.workload is None or not seen.workload.surges or not _serves_old_spec(seen):
+        return trouble
+    hint = "an older pod still takes its room; spec.engine.rollout: replace stops that one first"
+    return Trouble(trouble.reason, f"{trouble.message}; {hint}")
+
+
+def _serves_old_spec(seen: Observation) -> bool:
+    """Pods are ready, and none of them was made of the newest template."""
+    serving = [pod.template for pod in seen.pods if pod.ready and not pod.terminating]
+    return seen.workload is not None and bool(serving) and seen.workload.template not in serving
+
+
+def _blocked(seen: Observation) -> Trouble | None:
+    """What a rollout waits for without end; an older pod's trouble ends with that pod."""
+    if seen.workload is None:
+        return None
+    current = replace(seen, pods=tuple(pod for pod in seen.pods if pod.template == seen.workload.template and not pod.ended))
+    found = [trouble for trouble in _sorted(_troubles(current)) if trouble.reason in BLOCKING]
+    return found[0] if found else None
 
 
 def _stalled(workload: Workload | None) -> Iterator[Trouble]:
@@ -171,42 +213,53 @@ def _stalled(workload: Workload | None) -> Iterator[Trouble]:
         yield Trouble("Stalled", "the rollout made no progress for over an hour; older pods keep serving where there are any")
 
 
-def _reported(pods: Sequence[Pod], *, host_was_full: bool) -> Iterator[Trouble]:
+def _reported(pods: Sequence[Pod]) -> Iterator[Trouble]:
     for pod in pods:
         if pod.terminating:
             continue
         if pod.report_error is not None:
             yield Trouble("StatusUnavailable", f"pod {pod.name}: {pod.report_error}")
         if pod.report is not None:
-            yield from _told(pod.name, pod.report, unranked_polls=pod.unranked_polls, host_was_full=host_was_full)
+            yield from _told(pod, pod.report)
 
 
-def _told(name: str, report: PodReport, *, unranked_polls: int, host_was_full: bool) -> Iterator[Trouble]:
+def _told(pod: Pod, report: PodReport) -> Iterator[Trouble]:
     """What a pod's own report says is wrong."""
-    mismatch = report.refused_contract_version or (report.contract_version if report.contract_version != CONTRACT_VERSION else 0)
-    if mismatch:
-        yield Trouble(
-            "ContractMismatch",
-            f"pod {name}: contract version {mismatch} meets {CONTRACT_VERSION}; use engine, scheduler and operator images of one release",
-        )
-    elif not report.is_ranked and unranked_polls >= SIDECAR_DOWN_POLLS:
+    name, mismatch = pod.name, _mismatch(report)
+    if mismatch is not None:
+        yield Trouble("ContractMismatch", f"pod {name}: {mismatch}; use engine, scheduler and operator images of one release")
+    elif not report.is_ranked and pod.unranked_polls >= SIDECAR_DOWN_POLLS:
         yield Trouble(
             "SidecarDown",
             f"pod {name}: the scheduler container {'sends no plans' if report.sidecar_connected else 'is not connected'}; requests run "
             f"first come, first served; see kubectl logs {name} -c scheduler",
         )
     if _is_failing_open(report):
-        reasons = ", ".join(report.failed_open_reasons) or "unknown"
-        yield Trouble(
-            "FailingOpen", f"pod {name}: many requests of the last minute went in unranked ({reasons}); is its scheduler short of CPU?"
-        )
-    mark = HOST_RELIEVED_SHARE if host_was_full else HOST_FULL_SHARE
-    if report.host_limit_bytes and report.host_used_bytes >= mark * report.host_limit_bytes:
+        yield Trouble("FailingOpen", f"pod {name}: many requests of the last minute went in unranked: {_why_failed_open(pod)}")
+    if pod.host_full:
         yield Trouble(
             "HostMemoryFull",
             f"pod {name}: its host KV store of {format_bytes(report.host_limit_bytes)} is full, preempted requests are recomputed; "
             "raise spec.kvOffload.hostMemory or use quantization int8",
         )
+
+
+def _mismatch(report: PodReport) -> str | None:
+    """Who speaks which contract. A scheduler that refuses the engine does not say what it speaks itself."""
+    if report.contract_version != CONTRACT_VERSION:
+        return f"the engine speaks contract version {report.contract_version}, this operator {CONTRACT_VERSION}"
+    if not report.contract_refused:
+        return None
+    if report.refused_contract_version:
+        return f"the scheduler speaks contract version {report.refused_contract_version}, the engine {report.contract_version}"
+    return f"the scheduler does not speak the engine's contract version {report.contract_version}"
+
+
+def _why_failed_open(pod: Pod) -> str:
+    known = [reason for reason in FAILED_OPEN_ADVICE if reason in pod.failed_open_reasons]
+    other = [reason for reason in pod.failed_open_reasons if reason not in FAILED_OPEN_ADVICE]
+    said = [f"{reason} ({FAILED_OPEN_ADVICE[reason].format(pod=pod.name)})" for reason in known]
+    return ", ".join([*said, *other]) or "the reason is known from the next poll on"
 
 
 def _is_failing_open(report: PodReport) -> bool:
@@ -220,7 +273,8 @@ def _with_state(error: OperatorError | None, workload: Workload | None) -> str:
 
 
 def _count(workload: Workload) -> str:
-    return f"{workload.ready} of {_pods(workload.desired)} ready"
+    # While pods replace others there may be more of them than asked for.
+    return f"{min(workload.ready, workload.desired)} of {_pods(workload.desired)} ready"
 
 
 def _pods(count: int) -> str:

@@ -270,11 +270,14 @@ async def test_another_contract_version_is_refused_everywhere(engine: Engine, ve
     assert engine.api.draining is False
 
 
-async def test_the_refused_version_is_in_the_status_until_one_is_understood(engine: Engine) -> None:
-    await engine.watch(7).status()
-    refused_version = engine.api.report().sidecar.refused_contract_version
+@pytest.mark.parametrize("version", [pytest.param(7, id="another release"), pytest.param(0, id="one that names no version")])
+async def test_the_refused_version_is_in_the_status_until_one_is_understood(engine: Engine, version: int) -> None:
+    await engine.watch(version).status()
+    refused = engine.api.report().sidecar
     await engine.watch().snapshot()
-    assert (refused_version, engine.api.report().sidecar.refused_contract_version) == (7, 0)
+    now = engine.api.report().sidecar
+    assert (refused.contract_refused, refused.refused_contract_version) == (True, version)
+    assert (now.contract_refused, now.refused_contract_version) == (False, 0)
 
 
 # --- SetCodec ---------------------------------------------------------------------------------------------------------------------

@@ -46,6 +46,12 @@ def test_the_recent_count_is_that_of_the_last_minute(times: list[float], later: 
 def test_a_report_before_there_is_an_engine_has_every_field(tmp_path: Path) -> None:
     api = EngineApi(ApiSettings(tmp_path, 0.05, "0.32.0"), Metrics(CollectorRegistry()))
     report = as_json(api.report())
-    assert report["sidecar"] == {"connected": False, "plan_fresh": False, "breaker": "closed", "refused_contract_version": 0}
+    assert report["sidecar"] == {
+        "connected": False,
+        "plan_fresh": False,
+        "breaker": "closed",
+        "refused_contract_version": 0,
+        "contract_refused": False,
+    }
     assert report["admission"]["failed_open_by_reason"].keys() == {"deadline", "unavailable", "breaker_open", "version", "error"}
     assert (report["draining"], report["requests_running"], report["vllm_version"]) == (False, 0, "0.32.0")

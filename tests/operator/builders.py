@@ -31,13 +31,15 @@ def make_workload(**changes: Any) -> Workload:
 def make_report(**changes: Any) -> PodReport:
     """What a pod says when all is well."""
     fields: dict[str, Any] = {
+        "boot_id": "boot-1",
         "contract_version": 1,
         "sidecar_connected": True,
         "plan_fresh": True,
+        "contract_refused": False,
         "refused_contract_version": 0,
         "recent_requests": 0,
         "recent_failed_open": 0,
-        "failed_open_reasons": (),
+        "failed_open_by_reason": (),
         "host_limit_bytes": 1 << 30,
         "host_used_bytes": 0,
     }

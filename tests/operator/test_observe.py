@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,9 +11,11 @@ from alise_contract.names import STATUS_PATH
 from alise_contract.v1.engine_control_pb2 import StatusReport
 from alise_operator import observe as observing
 from alise_operator.apply import OWNED_KINDS
+from alise_operator.build.workload import deployment as build_deployment
+from alise_operator.cluster import Cluster
 from alise_operator.observation import Trouble, view_pod, view_report, view_workload
-from alise_operator.observe import EVENTS, PODS, Poller, observe
-from tests.operator.builders import OWNER, make_pod, pod_object
+from alise_operator.observe import EVENTS, PODS, SECRETS, Poller, observe
+from tests.operator.builders import CURRENT, OWNER, make_pod, make_spec, pod_object
 from tests.operator.fake_kube import FakeKube
 
 OOM = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
@@ -76,7 +79,7 @@ def container(state: dict[str, Any], *, last: dict[str, Any] | None = None, name
         pytest.param(
             pod_object(phase="Failed") | {"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"}},
             "PodsCrashing",
-            "pod tiny-1 failed: Evicted The node was low on memory",
+            "pod tiny-1 failed: Evicted The node was low on memory; the cluster starts another in its place, kubectl delete pod",
             id="an evicted pod",
         ),
     ],
@@ -146,7 +149,7 @@ def test_a_report_is_read() -> None:
     )
     report = view_report(text)
     assert (report.sidecar_connected, report.plan_fresh, report.recent_failed_open) == (True, True, 4)
-    assert report.failed_open_reasons == ("deadline",)
+    assert report.failed_open_by_reason == (("deadline", 4), ("error", 0))
     assert (report.host_limit_bytes, report.host_used_bytes) == (2**40, 7)
 
 
@@ -222,22 +225,65 @@ async def test_a_pod_that_does_not_listen_is_named_unreachable() -> None:
         pass
     async with Poller(port) as poller:
         (pod,) = await poller.poll([make_pod(address="127.0.0.1", report=None)])
+    assert (pod.report, pod.report_error) == (None, None), "one failed poll says nothing"
+
+
+async def failing_twice(port: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What is said of a pod after two polls of that port."""
+    monkeypatch.setattr(observing, "POLL_FRESH_SECONDS", -1.0)
+    async with Poller(port) as poller:
+        for _ in range(2):
+            (pod,) = await poller.poll([make_pod(address="127.0.0.1", report=None)])
     assert pod.report is None
-    assert "no answer from /alise/v1/status within 2 s" in (pod.report_error or "")
+    return pod.report_error or ""
+
+
+async def test_a_pod_that_takes_no_connection_is_told_from_one_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody waits that long")
+
+    async with pod_answering(answer) as port:
+        monkeypatch.setattr(observing, "POLL_SECONDS", 0.05)
+        slow = await failing_twice(port, monkeypatch)
+    refused = await failing_twice(port, monkeypatch)
+    assert slow.startswith("no answer from /alise/v1/status within 0 s at two polls in a row; may the operator reach pods on port")
+    assert "within" not in refused
+    assert "takes no connection from the operator" in refused
+
+
+async def test_a_hundred_slow_pods_do_not_use_up_each_others_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, all_asked = [], asyncio.Event()
+
+    async def answer(_: web.Request) -> web.Response:
+        waiting.append(1)
+        if len(waiting) == 120:
+            all_asked.set()
+        await all_asked.wait()
+        return web.Response(text=report_text())
+
+    # Only when all are asked at once does any of them answer.
+    monkeypatch.setattr(observing, "_POLLS_AT_A_TIME", 120)
+    async with pod_answering(answer) as port, Poller(port) as poller:
+        pods = await poller.poll([make_pod(uid=f"uid-{n}", address="127.0.0.1", report=None) for n in range(120)])
+    assert all(pod.report is not None for pod in pods)
 
 
 @pytest.mark.parametrize(
     ("status", "text", "said"),
-    [(404, "not found", "answered 404; is it an alise engine image?"), (200, "<html>", "cannot be read")],
-    ids=["another server", "no JSON"],
+    [
+        (404, b"not found", "answered 404; is it an alise engine image?"),
+        (200, b"<html>", "cannot be read"),
+        (200, b"\xff\xfe{}", "cannot be read"),
+    ],
+    ids=["another server", "no JSON", "no text"],
 )
-async def test_a_pod_that_answers_something_else_says_so(status: int, text: str, said: str) -> None:
+async def test_a_pod_that_answers_something_else_says_so(status: int, text: bytes, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(status=status, text=text)
+        return web.Response(status=status, body=text, headers={"Content-Type": "application/json; charset=utf-8"})
 
-    async with pod_answering(answer) as port, Poller(port) as poller:
-        (pod,) = await poller.poll([make_pod(address="127.0.0.1", report=None)])
-    assert said in (pod.report_error or "")
+    async with pod_answering(answer) as port:
+        assert said in await failing_twice(port, monkeypatch)
 
 
 async def test_a_pod_that_no_container_speaks_for_is_explained_by_its_events() -> None:
@@ -264,3 +310,28 @@ async def test_deployment_and_pods_are_observed_together() -> None:
     assert seen.workload is not None
     assert seen.workload.ready == 1
     assert seen.pods == ()
+
+
+async def test_the_certificates_secret_is_looked_for_and_its_creation_is_named() -> None:
+    kube = FakeKube()
+    async with Poller(1) as poller:
+        (missing,) = (await observe(kube, poller, OWNER, tls_secret="cert")).troubles
+        kube.put(SECRETS, {"metadata": {"name": "cert"}})
+        found = await observe(kube, poller, OWNER, tls_secret="cert")
+    assert missing.reason == "MissingTlsSecret"
+    assert "kubectl create secret tls cert -n default" in missing.message
+    assert found.troubles == ()
+
+
+def build(cluster: Cluster, **changes: Any) -> dict[str, Any]:
+    return build_deployment(make_spec(**changes), OWNER, cluster)
+
+
+def test_a_pod_and_its_deployment_know_the_template_they_are_of() -> None:
+    template = build(CURRENT)["spec"]["template"]
+    pod = view_pod(pod_object() | {"metadata": template["metadata"] | {"name": "tiny-1", "uid": "u"}})
+    workload = view_workload(build(CURRENT))
+    other = view_workload(build(CURRENT, drainSeconds=7))
+    assert pod.template == workload.template != other.template
+    assert view_workload(build(CURRENT, replicas=2)).template == workload.template
+    assert (workload.surges, view_workload(build(CURRENT, engine={"rollout": "replace"})).surges) == (True, False)

@@ -5,7 +5,7 @@ import pytest
 
 from alise_operator.errors import ApplyError, InvalidSpec, MissingApi, MissingSecret, NameTaken, OperatorError, Problem
 from alise_operator.observation import NOTHING, Observation, Pod, Trouble
-from alise_operator.status import DEGRADED_ORDER, Condition, changes, degraded, fold, is_warning, progressing, ready
+from alise_operator.status import BLOCKING, DEGRADED_ORDER, Condition, changes, degraded, fold, is_warning, progressing, ready
 from tests.operator.builders import OWNER, make_pod, make_report, make_spec, make_workload
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -107,26 +107,34 @@ def test_progressing(error: OperatorError | None, observation: Observation, stat
         pytest.param(None, reported(plan_fresh=False), reported(), "SidecarDown", "sends no plans", id="the sidecar hangs"),
         pytest.param(
             None,
-            reported(refused_contract_version=7),
+            reported(contract_refused=True, refused_contract_version=7),
             reported(),
             "ContractMismatch",
-            "contract version 7 meets 1",
+            "pod tiny-1: the scheduler speaks contract version 7, the engine 1; use engine, scheduler and operator images of one release",
             id="a sidecar of another release",
+        ),
+        pytest.param(
+            None,
+            reported(contract_refused=True),
+            reported(),
+            "ContractMismatch",
+            "the scheduler does not speak the engine's contract version 1",
+            id="a sidecar that refused the engine, or names no version",
         ),
         pytest.param(
             None,
             reported(contract_version=2),
             reported(contract_version=1),
             "ContractMismatch",
-            "images of one release",
+            "the engine speaks contract version 2, this operator 1; use engine, scheduler and operator images of one release",
             id="an engine of another release",
         ),
         pytest.param(
             None,
-            reported(recent_requests=60, recent_failed_open=3, failed_open_reasons=("deadline",)),
+            reported(recent_requests=60, recent_failed_open=3),
             reported(recent_requests=61, recent_failed_open=3),
             "FailingOpen",
-            "(deadline)",
+            "the reason is known from the next poll on",
             id="a share of requests unranked",
         ),
         pytest.param(
@@ -139,8 +147,8 @@ def test_progressing(error: OperatorError | None, observation: Observation, stat
         ),
         pytest.param(
             None,
-            reported(host_limit_bytes=100 * MIB, host_used_bytes=95 * MIB),
-            reported(host_limit_bytes=100 * MIB, host_used_bytes=94 * MIB),
+            seen(make_pod(report=make_report(host_limit_bytes=100 * MIB), host_full=True)),
+            seen(make_pod(report=make_report(host_limit_bytes=100 * MIB))),
             "HostMemoryFull",
             "100Mi is full",
             id="a full host store",
@@ -153,6 +161,14 @@ def test_progressing(error: OperatorError | None, observation: Observation, stat
             "pod tiny-1: no answer",
             id="a pod that does not answer",
         ),
+        pytest.param(
+            None,
+            Observation(make_workload(), (make_pod(),), (Trouble("MissingTlsSecret", "create it"),)),
+            GOOD,
+            "MissingTlsSecret",
+            "create it",
+            id="an Ingress without its certificate",
+        ),
     ],
 )
 def test_degraded_and_its_opposite(error: OperatorError | None, bad: Observation, good: Observation, reason: str, words: str) -> None:
@@ -162,15 +178,74 @@ def test_degraded_and_its_opposite(error: OperatorError | None, bad: Observation
     assert (right.status, right.reason) == ("False", "AsExpected")
 
 
-def test_without_a_host_store_it_is_never_full() -> None:
-    assert degraded(None, reported(host_limit_bytes=0, host_used_bytes=0)).status == "False"
+@pytest.mark.parametrize(
+    ("reasons", "said"),
+    [
+        pytest.param(("deadline",), "deadline (its scheduler answers too late, give it more CPU", id="a slow scheduler needs CPU"),
+        pytest.param(("unavailable",), "cannot be reached, see kubectl logs tiny-1 -c scheduler)", id="one that is away has a log"),
+        pytest.param(("version",), "use images of one release", id="another release"),
+        pytest.param(
+            ("breaker_open", "error"), "error (its scheduler answers with errors, see", id="the cause before what follows from it"
+        ),
+        pytest.param(("later",), "unranked: later", id="a reason of a newer engine"),
+    ],
+)
+def test_requests_that_went_in_unranked_say_why_and_what_to_do(reasons: tuple[str, ...], said: str) -> None:
+    report = make_report(recent_requests=9, recent_failed_open=9)
+    message = degraded(None, seen(make_pod(report=report, failed_open_reasons=reasons))).message
+    assert said in message
+    assert ("CPU" in message) is ("deadline" in reasons)
 
 
-def test_a_full_host_store_stays_full_until_there_is_room_again() -> None:
-    at_90, at_84 = (reported(host_limit_bytes=100, host_used_bytes=used) for used in (90, 84))
-    assert degraded(None, at_90, host_was_full=True).reason == "HostMemoryFull"
-    assert degraded(None, at_90, host_was_full=False).status == "False"
-    assert degraded(None, at_84, host_was_full=True).status == "False"
+EVICTED = make_pod(name="tiny-0", ready=False, report=None, ended=True, troubles=(Trouble("PodsCrashing", "pod tiny-0 failed: Evicted"),))
+
+
+def test_an_evicted_pod_degrades_only_until_another_serves_in_its_place() -> None:
+    alone, replaced = seen(EVICTED, ready=0), seen(EVICTED, make_pod())
+    assert degraded(None, alone).reason == "PodsCrashing"
+    assert (degraded(None, replaced).status, ready(make_spec(), None, replaced).reason) == ("False", "Serving")
+    assert progressing(make_spec(), None, alone).reason == "Starting"
+
+
+def rolling(new: Pod, **workload: Any) -> Observation:
+    """A pod of the previous spec serves; one of the current is to take its place."""
+    return seen(make_pod(template="old"), new, **({"replicas": 2, "template": "new"} | workload))
+
+
+def test_while_only_pods_of_the_previous_spec_serve_ready_says_so() -> None:
+    starting = make_pod(name="tiny-2", ready=False, report=None, template="new")
+    condition = ready(make_spec(), None, rolling(starting))
+    assert (condition.status, condition.reason) == ("True", "ServingOldSpec")
+    assert condition.message == "1 of 1 pod ready, of the previous spec; pods of the current spec are starting"
+    assert ready(make_spec(), None, rolling(make_pod(name="tiny-2", template="new"), ready=2)).reason == "Serving"
+    assert ready(make_spec(), None, rolling(starting, observed=False)).reason == "ServingOldSpec"
+
+
+def test_a_new_pod_without_room_names_the_rollout_that_needs_none() -> None:
+    waiting = make_pod(name="tiny-2", ready=False, report=None, template="new", troubles=(Trouble("Unschedulable", "no nvidia.com/gpu"),))
+    hint = "an older pod still takes its room; spec.engine.rollout: replace stops that one first"
+    assert f"no nvidia.com/gpu; {hint}" in degraded(None, rolling(waiting)).message
+    assert hint in ready(make_spec(), None, rolling(waiting)).message
+    assert hint not in degraded(None, rolling(waiting, surges=False)).message
+    assert hint not in degraded(None, seen(waiting, ready=0, template="new")).message
+
+
+@pytest.mark.parametrize("reason", sorted(BLOCKING))
+def test_a_rollout_that_meets_trouble_is_not_said_to_go_on(reason: str) -> None:
+    stuck = make_pod(name="tiny-2", ready=False, report=None, template="new", troubles=(Trouble(reason, "words"),))
+    condition = progressing(make_spec(), None, rolling(stuck))
+    assert (condition.status, condition.reason) == ("False", reason)
+    assert condition.message.startswith("the rollout does not go on; words")
+
+
+def test_trouble_of_a_pod_that_is_being_replaced_holds_nothing_up() -> None:
+    crashing = make_pod(ready=False, report=None, template="old", troubles=(Trouble("PodsCrashing", "words"),))
+    starting = make_pod(name="tiny-2", ready=False, report=None, template="new")
+    assert progressing(make_spec(), None, seen(crashing, starting, ready=0, replicas=2, template="new")).reason == "RollingOut"
+
+
+def test_pods_that_come_before_others_go_are_not_counted_beyond_what_was_asked_for() -> None:
+    assert ready(make_spec(), None, seen(replicas=2, ready=2)).message == "1 of 1 pod ready"
 
 
 def test_the_gravest_trouble_gives_the_reason_and_all_are_told() -> None:

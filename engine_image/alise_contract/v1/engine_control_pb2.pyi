@@ -341,18 +341,20 @@ class StatusReport(_message.Message):
     def __init__(self, contract_version: _Optional[int] = ..., boot_id: _Optional[str] = ..., draining: bool = ..., sidecar: _Optional[_Union[SidecarStatus, _Mapping]] = ..., admission: _Optional[_Union[AdmissionStatus, _Mapping]] = ..., host_memory: _Optional[_Union[HostMemoryStatus, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., requests_running: _Optional[int] = ..., requests_waiting: _Optional[int] = ..., requests_offloaded: _Optional[int] = ..., open_requests: _Optional[int] = ..., vllm_version: _Optional[str] = ...) -> None: ...
 
 class SidecarStatus(_message.Message):
-    __slots__ = ("connected", "plan_fresh", "last_apply_age_seconds", "breaker", "refused_contract_version")
+    __slots__ = ("connected", "plan_fresh", "last_apply_age_seconds", "breaker", "refused_contract_version", "contract_refused")
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     PLAN_FRESH_FIELD_NUMBER: _ClassVar[int]
     LAST_APPLY_AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     BREAKER_FIELD_NUMBER: _ClassVar[int]
     REFUSED_CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONTRACT_REFUSED_FIELD_NUMBER: _ClassVar[int]
     connected: bool
     plan_fresh: bool
     last_apply_age_seconds: float
     breaker: str
     refused_contract_version: int
-    def __init__(self, connected: bool = ..., plan_fresh: bool = ..., last_apply_age_seconds: _Optional[float] = ..., breaker: _Optional[str] = ..., refused_contract_version: _Optional[int] = ...) -> None: ...
+    contract_refused: bool
+    def __init__(self, connected: bool = ..., plan_fresh: bool = ..., last_apply_age_seconds: _Optional[float] = ..., breaker: _Optional[str] = ..., refused_contract_version: _Optional[int] = ..., contract_refused: bool = ...) -> None: ...
 
 class AdmissionStatus(_message.Message):
     __slots__ = ("requests", "admitted", "rejected", "failed_open", "failed_open_by_reason", "recent_requests", "recent_failed_open")

@@ -88,7 +88,7 @@ class ControlServicer(pb_grpc.EngineControlServicer):
             self._check_version(request.contract_version)
             watcher = await self._progress.watch()
             self._sessions = sessions.opened(self._sessions, watcher.opening.session_id)
-            self._sidecar.refused_contract_version = 0
+            self._sidecar.understood()
             logger.info("watch opened session=%s client=%s", watcher.opening.session_id, request.client)
             sequence = 0
             for message in convert.opening_messages(watcher.opening, self._boot_id):
@@ -150,7 +150,7 @@ class ControlServicer(pb_grpc.EngineControlServicer):
 
     def _check_version(self, version: int) -> None:
         if version != CONTRACT_VERSION:
-            self._sidecar.refused_contract_version = version
+            self._sidecar.refused(version)
             raise VersionRefused(f"contract version {version} is not spoken here, {CONTRACT_VERSION} is; use images of one release")
 
 

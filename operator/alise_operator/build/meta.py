@@ -8,6 +8,8 @@ from alise_contract.names import API_GROUP, API_VERSION, ENGINE_LABEL, KIND
 Manifest = dict[str, Any]
 
 MANAGER: Final = "alise-operator"
+# On a pod: of which template it was made, to tell pods of the newest spec from older ones.
+TEMPLATE_ANNOTATION: Final = f"{API_GROUP}/template"
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 
 

@@ -1,8 +1,10 @@
 """The Deployment of the engine pods."""
 
+import hashlib
+import json
 from typing import Final
 
-from alise_operator.build.meta import Manifest, Owner, metadata, selector
+from alise_operator.build.meta import TEMPLATE_ANNOTATION, Manifest, Owner, metadata, selector
 from alise_operator.build.pod import STARTUP_SECONDS, one_node, pod_template
 from alise_operator.build.pod_patch import patched
 from alise_operator.cluster import Cluster
@@ -24,7 +26,7 @@ def deployment(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
             "strategy": {"type": "RollingUpdate", "rollingUpdate": _rollout(spec)},
             "progressDeadlineSeconds": STARTUP_SECONDS + _PROGRESS_MARGIN_SECONDS,
             "revisionHistoryLimit": 3,
-            "template": patched(pod_template(spec, owner, cluster), spec.pod_template, owner),
+            "template": _stamped(patched(pod_template(spec, owner, cluster), spec.pod_template, owner)),
         },
     }
 
@@ -35,3 +37,9 @@ def _rollout(spec: Spec) -> Manifest:
     if spec.engine.rollout == "replace" or one_node(spec):
         return {"maxUnavailable": 1, "maxSurge": 0}
     return {"maxUnavailable": 0, "maxSurge": 1}
+
+
+def _stamped(template: Manifest) -> Manifest:
+    meta = template["metadata"]
+    stamp = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:16]
+    return template | {"metadata": meta | {"annotations": (meta.get("annotations") or {}) | {TEMPLATE_ANNOTATION: stamp}}}
