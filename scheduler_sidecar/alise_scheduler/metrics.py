@@ -63,9 +63,7 @@ class Metrics:
         self.restarts = Gauge("alise_scheduler_restarts", "Times the supervisor started this process again", registry=registry)
         self.cost_seconds = Gauge("alise_scheduler_step_model_seconds", "Fitted coefficients of a step", ["term"], registry=registry)
         self.cost_error = Gauge("alise_scheduler_step_model_error_ratio", "Smoothed relative error of predicted steps", registry=registry)
-        self.cost_pace = Gauge(
-            "alise_scheduler_step_model_pace", "Time of a step now over its usual time", registry=registry
-        )
+        self.cost_pace = Gauge("alise_scheduler_step_model_pace", "Time of a step now over its usual time", registry=registry)
         self.cost_samples = Gauge("alise_scheduler_step_model_samples", "Steps the model learned from", registry=registry)
         self.head_version = Gauge("alise_scheduler_head_version", "Version of the learned head in use; 0: none yet", registry=registry)
         self.head_rows = Gauge("alise_scheduler_head_rows", "Finished requests the head in use learned from", registry=registry)

@@ -1,8 +1,9 @@
 """The whole loop on the real engine under a virtual clock: the sidecar's own state, real scheduler, real KV, invented seconds.
 
 vLLM runs in this process on the tiny model. A step takes what the cost model says of the tokens that it computed, so a busy machine changes
-nothing; everything else is real: queues, blocks, preemption, the host store, admission, prediction, plans. The same requests are replayed
-in the simulator, which has to agree, and wall-clock times of the same steps are kept, which a fitted cost model has to explain.
+nothing; everything else is real: queues, blocks, preemption, the host store, admission, prediction (prompts are embedded where ALISE_ENCODER
+names the encoder), plans. The same requests are replayed in the simulator, which has to agree, and wall-clock and CPU times of the same
+steps are kept, which a fitted cost model has to explain.
 
 The flood: a quiet tenant at a twentieth of the capacity beside two others and one that is calm or sends a hundred times as much; the
 sidecar lets in as many as it does by default.
@@ -31,6 +32,7 @@ from alise_scheduler.core.lengths import QUANTILES
 from alise_scheduler.core.rank import Policy
 from alise_scheduler.core.reports import EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, Finished, FinishReason, Phase, Step
 from alise_scheduler.metrics import Metrics
+from alise_scheduler.predictor.encoder import Encoder, OnnxEncoder
 from alise_scheduler.predictor.features import Question
 from alise_scheduler.predictor.hint import decode
 from alise_scheduler.predictor.learned import LearnedPredictor, equip
@@ -76,10 +78,11 @@ class Loop:
 
     def __init__(
         self, engine: Any, policy: Policy | None, prompts: Sequence[Prompt], arrivals: Sequence[float], tenants: Sequence[str] = (),
-        limits: AdmitLimits | None = None,
+        limits: AdmitLimits | None = None, encoder: Encoder | None = None,
     ) -> None:  # fmt: skip
         self.engine, self.prompts, self.arrivals = engine, prompts, arrivals
         self.tenants = tenants or [""] * len(prompts)
+        self.encoder = encoder
         self.predictor = LearnedPredictor()
         self.state = None if policy is None else State(policy, limits or AdmitLimits(), {}, self.predictor, Metrics(), b"bench")
         self.now = 0.0
@@ -126,7 +129,10 @@ class Loop:
         text = list(prompt.text.encode()[: _MAX_LEN - _CAP_TOKENS - 1]) or [32]
         priority, hint = 0, ""
         if self.state is not None:
-            question = Question(endpoint=1, prompt=prompt.text, prompt_chars=len(prompt.text), max_tokens=0, tenant=self.tenants[row])
+            embedding = self.encoder.encode([prompt.text])[0] if self.encoder else None
+            question = Question(
+                endpoint=1, prompt=prompt.text, prompt_chars=len(prompt.text), max_tokens=0, tenant=self.tenants[row], embedding=embedding
+            )
             admitted = self.state.admit(Ask(job, question), self.now)
             if not isinstance(admitted, Admitted):
                 return ""
@@ -222,8 +228,10 @@ def _compared(engine: Any, count: int, dataset: Path | None, seed: int) -> Itera
     prompts = [replace(p, output_tokens=min(p.output_tokens, _CAP_TOKENS)) for p in workload.prompts]
     simulated = EngineModel(shape_of(engine), COST, save_seconds_per_byte=0.0, restore_seconds_per_byte=0.0)
     trace = trace_of(prompts, seed, simulated)
+    folder = os.environ.get("ALISE_ENCODER", "")
+    encoder = OnnxEncoder(Path(folder)) if folder else None
     for policy in (None, Policy()):
-        loop = Loop(engine.fresh(), policy, prompts, trace.arrival_seconds.tolist())
+        loop = Loop(engine.fresh(), policy, prompts, trace.arrival_seconds.tolist(), encoder=encoder)
         loop.run()
         served = list(loop.served.values())
         row = {"kind": "engine", "data": workload.name, "policy": "fcfs" if policy is None else policy.name, "seed": seed}

@@ -172,8 +172,8 @@ def test_no_slot_is_idle_while_somebody_waits(rows: list[Row], mind: str) -> Non
 def test_nothing_ping_pongs(rows: list[Row], name: str) -> None:
     """With lengths known and room for all KV, only an arrival makes anybody leave: who took a slot keeps it to its end."""
     trace = trace_of(rows)
-    shape = {"num_device_blocks": 100_000, "host_limit_bytes": 1 << 30}
-    outcome = simulate(trace, make_model(**shape), lambda: core_mind(trace, make_model(**shape), Policy(name)))
+    model = make_model(num_device_blocks=100_000, host_limit_bytes=1 << 30)
+    outcome = simulate(trace, model, lambda: core_mind(trace, model, Policy(name)))
     assert outcome.preemptions.sum() < len(rows)
 
 

@@ -44,6 +44,9 @@ from .memory import MemoryLimits
 
 LEVELS_PER_DOUBLING: Final = 4
 BASE_SPAN: Final = 40
+# Two answers in a hundred end at an eighth of their lowest quantile.
+EARLY_CHANCE: Final = 0.02
+EARLY_DIVISOR: Final = 8.0
 # Ageing levels after which no base level makes up any more; one for rounding.
 BOUND_LEVELS: Final = 2 * BASE_SPAN + 1
 _ORDER_SPAN: Final = 1 << 31
@@ -116,14 +119,20 @@ def fcfs_seconds(view: View) -> Floats:
 def gittins_seconds(view: View) -> Floats:
     """Inverse Gittins index, in seconds: over all lengths d that a job might still take, the least E[min(rest, d)] / P(rest <= d).
 
-    For a known length it is that length; for a spread-out one it is shorter than the mean while an early end is likely.
+    For a known length it is about that length; for a spread-out one it is shorter than the mean while an early end is likely. Quantiles say
+    nothing of what is below the lowest, so that a very short answer that nobody foresaw would wait like a long one, and cost more per token
+    than any other: until it has passed there, a job is given a small chance to end at a fraction of its lowest quantile.
     """
     s, points, chances = view.snapshot, view.points, view.chances
-    done = np.cumsum(chances, axis=1)
-    spent = np.cumsum(chances * points, axis=1)
+    early = np.maximum(s.lengths[:, 0] / EARLY_DIVISOR, 1.0)
+    chance = np.where(early > s.generated_tokens, EARLY_CHANCE, 0.0)
+    first = np.maximum(early - s.generated_tokens, 1.0)
+    others = (1.0 - chance)[:, None]
+    done = chance[:, None] + others * np.cumsum(chances, axis=1)
+    spent = (chance * first)[:, None] + others * np.cumsum(chances * points, axis=1)
     spent += points * (1.0 - done)
     # A point that is passed has no chance; where nothing is done yet the ratio is beyond every other.
-    best = (spent / np.maximum(done, 1e-12)).min(axis=1)
+    best = np.minimum((spent / np.maximum(done, 1e-12)).min(axis=1), first / np.maximum(chance, 1e-12))
     return s.cost.seconds_left(prefill_tokens(s), best, s.prompt_tokens + s.generated_tokens)
 
 
