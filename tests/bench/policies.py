@@ -70,8 +70,8 @@ def measure(settings: Settings) -> Iterator[Row]:
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     """Figures from the rows; writes tables and plots beside them."""
     runs = [row for row in rows if row["kind"] == "run"]
-    policies_report.write(runs, RESULTS / "policies")
     default = Policy().name
+    policies_report.write(runs, RESULTS / "policies", default)
     made: list[Figure] = []
     for name in dict.fromkeys(row["data"] for row in runs):
         known = {row["predictions"] for row in runs if row["data"] == name}

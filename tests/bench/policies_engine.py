@@ -1,9 +1,9 @@
 """The whole loop on the real engine under a virtual clock: the sidecar's own state, real scheduler, real KV, invented seconds.
 
-vLLM runs in this process on the tiny model. A step takes what the cost model says of the tokens that it computed, so a busy machine changes
-nothing; everything else is real: queues, blocks, preemption, the host store, admission, prediction (prompts are embedded where ALISE_ENCODER
-names the encoder), plans. The same requests are replayed in the simulator, which has to agree, and wall-clock and CPU times of the same
-steps are kept, which a fitted cost model has to explain.
+vLLM runs in this process on the tiny model. A step takes what the cost model says of the tokens that it computed, so a busy machine
+changes nothing; everything else is real: queues, blocks, preemption, the host store, admission, prediction (prompts are embedded where
+ALISE_ENCODER names the encoder), plans. The same requests are replayed in the simulator, which has to agree, and wall-clock and CPU times
+of the same steps are kept, which a fitted cost model has to explain.
 
 The flood: a quiet tenant at a twentieth of the capacity beside two others and one that is calm or sends a hundred times as much; the
 sidecar lets in as many as it does by default.

@@ -1,4 +1,6 @@
-"""Tables and plots of the policy sweep: one table and one picture a data set, bands from the lowest to the highest seed."""
+"""Tables and plots of the policy sweep: one table and one picture a data set, bands from the lowest to the highest seed; and one table of
+what the default gains over first come, first served, and where it gains nothing.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +17,14 @@ COLUMNS: Final = {
 _PLOTTED: Final = ("normalized_mean_seconds", "ttft_mean_seconds", "e2e_mean_seconds", "e2e_p99_seconds")
 
 
-def write(runs: Sequence[Row], folder: Path) -> None:
-    """Writes NAME.md and NAME.png for each data set."""
+# Less than this is no gain.
+_LEAST_GAIN: Final = 0.05
+
+
+def write(runs: Sequence[Row], folder: Path, default: str) -> None:
+    """Writes NAME.md and NAME.png for each data set, and gains.md."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "gains.md").write_text(gains(runs, default))
     for name in dict.fromkeys(row["data"] for row in runs):
         own = [row for row in runs if row["data"] == name]
         (folder / f"{name}.md").write_text(table(name, own))
@@ -40,10 +47,38 @@ def table(name: str, rows: Sequence[Row]) -> str:
         lines += [f"## Load {load}", "", f"| policy | predictions | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 2) + "|"]
         for (policy, told), loads in groups.items():
             if load in loads:
-                means = [float(np.mean([row[column] for row in loads[load]])) for column in COLUMNS]
-                means[0] *= 1000
-                lines.append(f"| {policy} | {told} | {' | '.join(f'{value:.4g}' for value in means)} |")
+                cells = [
+                    banded([row[column] * (1000 if column == "normalized_mean_seconds" else 1) for row in loads[load]])
+                    for column in COLUMNS
+                ]
+                lines.append(f"| {policy} | {told} | {' | '.join(cells)} |")
         lines.append("")
+    return "\n".join(lines)
+
+
+def banded(values: Sequence[float]) -> str:
+    """The mean, and the lowest and highest where there are several."""
+    mean = f"{float(np.mean(values)):.4g}"
+    return mean if len(values) == 1 or min(values) == max(values) else f"{mean} ({min(values):.3g} to {max(values):.3g})"
+
+
+def gains(runs: Sequence[Row], default: str) -> str:
+    """Ratios of the default to first come, first served by data set and load, paired by seed; the loads without gain are said."""
+    lines = [f"# What {default} gains", "", "Ratios to first come, first served: the mean over seeds, the lowest and the highest.", ""]
+    for name in dict.fromkeys(row["data"] for row in runs):
+        own = [row for row in runs if row["data"] == name]
+        told = "real" if any(row["predictions"] == "real" for row in own) else "noise"
+        base = {(row["load"], row["seed"]): row for row in own if row["policy"] == "vllm-fcfs"}
+        ours = [row for row in own if (row["policy"], row["predictions"]) == (default, told) and (row["load"], row["seed"]) in base]
+        lines += [f"## {name} ({told} predictions)", "", f"| load | {' | '.join(COLUMNS[column] for column in _PLOTTED)} |"]
+        lines.append("|---" * (len(_PLOTTED) + 1) + "|")
+        idle = []
+        for load in sorted({row["load"] for row in ours}):
+            ratios = {c: [row[c] / base[load, row["seed"]][c] for row in ours if row["load"] == load] for c in _PLOTTED}
+            lines.append(f"| {load} | {' | '.join(banded(ratios[column]) for column in _PLOTTED)} |")
+            if float(np.mean(ratios["normalized_mean_seconds"])) > 1 - _LEAST_GAIN:
+                idle.append(f"{load}")
+        lines += ["", f"Normalized latency gains less than {_LEAST_GAIN:.0%} at: {', '.join(idle) or 'no load swept'}.", ""]
     return "\n".join(lines)
 
 
