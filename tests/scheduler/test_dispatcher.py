@@ -11,7 +11,7 @@ import pytest
 from alise_contract.names import PLAN_EXPIRES_SECONDS, unpack_priority
 from alise_scheduler.core.admit import AdmitLimits, Reason, Rejected
 from alise_scheduler.core.plan import Plan
-from alise_scheduler.core.rank import Policy
+from alise_scheduler.core.rank import Policy, PreemptionRule
 from alise_scheduler.core.reports import EngineEvent, FinishReason, Phase
 from alise_scheduler.dispatcher import MAX_INBOX, Dispatcher
 from alise_scheduler.engine.fake import FakeEngine
@@ -140,8 +140,10 @@ async def test_one_apply_is_in_flight_at_most(bench: Bench) -> None:
 
 async def test_the_engine_hears_of_a_changed_rank_only(bench: Bench) -> None:
     await bench.enter("a", Phase.RUNNING, max_tokens=2000)
+    bench.engine.report(make_request("a", Phase.RUNNING, generated_tokens=60))
+    await bench.clock.advance(0.1)
     first = len(bench.ranked("a"))
-    bench.engine.report(make_request("a", Phase.RUNNING, generated_tokens=1))
+    bench.engine.report(make_request("a", Phase.RUNNING, generated_tokens=61))
     await bench.clock.advance(0.1)
     assert len(bench.ranked("a")) == first
     bench.engine.report(make_request("a", Phase.RUNNING, generated_tokens=900))
@@ -184,7 +186,8 @@ async def test_a_caller_that_gave_up_leaves_no_job(bench: Bench) -> None:
 async def test_a_request_that_failed_open_is_ranked_as_average(bench: Bench) -> None:
     bench.engine.report(make_request("around"))
     await bench.clock.advance(0.1)
-    assert abs(bench.ranked("around")[0]) <= 3
+    # Not far enough from the neutral level to preempt what is there, or to be preempted by it.
+    assert abs(bench.ranked("around")[0]) < PreemptionRule().levels
 
 
 async def test_a_restarted_sidecar_knows_a_job_by_its_hint(bench: Bench) -> None:
@@ -202,7 +205,7 @@ async def test_a_restarted_sidecar_knows_a_job_by_its_hint(bench: Bench) -> None
 async def test_a_foreign_hint_is_ignored(bench: Bench) -> None:
     bench.engine.report(make_request("a", hint=b"\xff" * 100))
     await bench.clock.advance(0.1)
-    assert abs(bench.ranked("a")[0]) <= 3
+    assert abs(bench.ranked("a")[0]) < PreemptionRule().levels
 
 
 async def test_a_fresh_engine_starts_with_no_jobs_and_everything_is_sent_anew(bench: Bench) -> None:
@@ -330,7 +333,8 @@ async def test_a_class_has_its_weight_and_its_objective() -> None:
         await bench.clock.advance(0.1)
         plain = await bench.admit("plain")
         gold = await bench.admit("gold", objective="gold")
-        assert gold.level == plain.level - 8
+        # Two doublings, of which the boost's curve takes a little.
+        assert gold.level == pytest.approx(plain.level - 8, abs=1)
         assert isinstance(await bench.dispatcher.admit(make_ask("strict", objective="strict")), Rejected)
 
 

@@ -66,6 +66,15 @@ def test_gittins_prefers_a_gamble_with_an_early_end_to_a_sure_middle() -> None:
     assert first([sure, gamble], Policy(name="alise")) == "sure"
 
 
+def test_gittins_gives_a_job_that_might_end_at_once_a_try_and_no_second_one() -> None:
+    """A wide prediction goes before a sure one of half its mean until it has passed where a surprise would have been."""
+    quantiles = sane([16, 100, 200, 300, 400, 500, 600, 700, 800, 900])
+    sure = make_job("sure", lengths=sane([150] * 10))
+    policy = Policy(name="gittins")
+    assert first([sure, make_job("wide", lengths=quantiles)], policy) == "wide"
+    assert first([sure, make_job("wide", 0, Phase.RUNNING, 40, lengths=quantiles)], policy) == "sure"
+
+
 def test_gittins_of_a_known_length_is_that_length() -> None:
     snapshot = make_snapshot([make_job("a", 100)])
     known = gittins_seconds(look(snapshot))[0]
