@@ -47,6 +47,11 @@ def check_config(config: VllmConfig) -> None:
     allowed = cache_dtypes(config)
     if allowed and cache_dtype not in allowed:
         raise ConfigError(f"--kv-cache-dtype is {cache_dtype}, which this device does not have: use one of {', '.join(allowed)}")
+    check_model_runner(config)
+
+
+def check_model_runner(config: VllmConfig) -> None:
+    """Raises ConfigError for V2 with the KV connector: there `bench-gpu` has not passed (RUNNER=2 runs it)."""
     if config.kv_transfer_config is not None and config.use_v2_model_runner:
         raise ConfigError("the KV connector of alise works with model runner V1: set VLLM_USE_V2_MODEL_RUNNER=0")
 

@@ -22,6 +22,8 @@ SUITES = {
     "serving": "tests.bench.serving",
     "soak": "tests.bench.soak",
 }
+# Not among all of them: they need what few machines have.
+ON_REQUEST = {"gpu": "tests.bench.gpu"}
 
 
 def settings_from(environment: dict[str, str]) -> Settings:
@@ -38,7 +40,7 @@ def settings_from(environment: dict[str, str]) -> Settings:
 
 def run_suite(name: str, settings: Settings, recompute: bool) -> None:
     """Measure (or read the rows again), then write and print the figures."""
-    suite = cast(Suite, importlib.import_module(SUITES[name]))
+    suite = cast(Suite, importlib.import_module((SUITES | ON_REQUEST)[name]))
     started = time.monotonic()
     if recompute:
         rows: list[Row] = [json.loads(line) for line in rows_path(name).read_text().splitlines()]
@@ -61,12 +63,14 @@ def run_suite(name: str, settings: Settings, recompute: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Runs the benchmarks.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(SUITES)}; all of them without one")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one of {', '.join([*SUITES, *ON_REQUEST])}; without one all but {', '.join(ON_REQUEST)}"
+    )
     parser.add_argument("--recompute", action="store_true", help="compute the figures from the rows of the last run")
     arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in SUITES]
+    unknown = [name for name in arguments.names if name not in SUITES | ON_REQUEST]
     if unknown:
-        parser.error(f"no suite {', '.join(unknown)}; there are {', '.join(SUITES)}")
+        parser.error(f"no suite {', '.join(unknown)}; there are {', '.join([*SUITES, *ON_REQUEST])}")
     for name in arguments.names or SUITES:
         run_suite(name, settings_from(dict(os.environ)), arguments.recompute)
 

@@ -1,4 +1,5 @@
-"""The engine's figures, in four parts: what alise costs per step, how fast KV is written down, how long a resume takes, what INT8 changes.
+"""The engine's figures in five parts: what alise costs per step, how fast KV is written down, what a save costs its step, how long a
+resume takes, what INT8 changes.
 
 Each part is a module with `measure` and `figures` of its own; its rows say which part they are of.
 """
@@ -6,10 +7,17 @@ Each part is a module with `measure` and `figures` of its own; its rows say whic
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from tests.bench import engine_codec, engine_quality, engine_restore, engine_steps
+from tests.bench import engine_codec, engine_copies, engine_quality, engine_restore, engine_steps
 from tests.bench.harness import RESULTS, Figure, Row, Settings, Suite
 
-PARTS: Final[dict[str, Suite]] = {"codec": engine_codec, "steps": engine_steps, "restore": engine_restore, "quality": engine_quality}
+_PLOTTED: Final = {
+    "codec": engine_codec,
+    "copies": engine_copies,
+    "steps": engine_steps,
+    "restore": engine_restore,
+    "quality": engine_quality,
+}
+PARTS: Final[dict[str, Suite]] = dict(_PLOTTED)
 
 
 def measure(settings: Settings) -> Iterator[Row]:
@@ -27,7 +35,7 @@ def plot(rows: Sequence[Row]) -> list[str]:
     from matplotlib.figure import Figure as Canvas
 
     names = []
-    for name, part in (("codec", engine_codec), ("steps", engine_steps), ("restore", engine_restore), ("quality", engine_quality)):
+    for name, part in _PLOTTED.items():
         canvas = Canvas(figsize=(7, 4.5), layout="constrained")
         part.plot(_of(rows, name), canvas.add_subplot())
         names.append(f"engine-{name}.png")

@@ -74,7 +74,9 @@ class Engine:
         from vllm.config import KVTransferConfig
 
         self.options = options
-        if options.asynchronous:
+        from vllm.platforms import current_platform
+
+        if options.asynchronous and current_platform.is_cpu():
             _allow_async_scheduling_on_cpu()
         ours: dict[str, Any] = {
             "scheduler_cls": "alise_engine.scheduler.make_scheduler",
@@ -98,6 +100,7 @@ class Engine:
                 tensor_parallel_size=options.tensor_parallel_size,
                 num_gpu_blocks_override=options.blocks,
                 enable_prefix_caching=options.prefix_caching,
+                **({} if current_platform.is_cpu() else {"async_scheduling": options.asynchronous}),
                 **({} if options.stock else ours),
             )
         self.core: Any = self.llm.llm_engine.engine_core.engine_core
