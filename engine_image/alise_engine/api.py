@@ -149,6 +149,7 @@ class EngineApi:
                 breaker=self._admission.breaker_phase,
                 refused_contract_version=self._sidecar.refused_contract_version,
                 contract_refused=self._sidecar.contract_refused,
+                encoder=self._sidecar.encoder,
                 admission=self._tally,
                 now_seconds=time.monotonic(),
                 host_limit_bytes=core.host_limit_bytes,

@@ -45,6 +45,8 @@ class SidecarTally:
     # The sidecar's, where we refused it (when it refused us it is not known). Both are undone once the two understand each other.
     refused_contract_version: int = 0
     contract_refused: bool = False
+    # As its last Apply had it.
+    encoder: pb.EncoderState = pb.ENCODER_STATE_UNSPECIFIED
     clock: Callable[[], float] = time.monotonic
 
     def refused(self, sidecars_version: int) -> None:
@@ -78,6 +80,7 @@ class Observed:
     breaker: BreakerPhase
     refused_contract_version: int
     contract_refused: bool
+    encoder: pb.EncoderState
     admission: AdmissionTally
     now_seconds: float
     host_limit_bytes: int
@@ -101,6 +104,7 @@ def report(seen: Observed) -> pb.StatusReport:
             breaker=seen.breaker.value,
             refused_contract_version=seen.refused_contract_version,
             contract_refused=seen.contract_refused,
+            encoder=seen.encoder,
         ),
         admission=pb.AdmissionStatus(
             requests=tally.requests,

@@ -11,7 +11,7 @@ from typing import Any, Final
 from google.protobuf import json_format
 
 from alise_contract.names import ENGINE_CONTAINER
-from alise_contract.v1.engine_control_pb2 import StatusReport
+from alise_contract.v1.engine_control_pb2 import ENCODER_STATE_MISSING, StatusReport
 from alise_operator.build.meta import TEMPLATE_ANNOTATION, Manifest
 
 _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
@@ -38,6 +38,8 @@ class PodReport:
     # Engine and scheduler do not understand each other; the version is the scheduler's, 0: not known.
     contract_refused: bool
     refused_contract_version: int
+    # Its predictor has no encoder that works.
+    encoder_missing: bool
     recent_requests: int
     recent_failed_open: int
     # Since boot.
@@ -163,6 +165,7 @@ def view_report(text: str) -> PodReport:
         plan_fresh=report.sidecar.plan_fresh,
         contract_refused=report.sidecar.contract_refused or report.sidecar.refused_contract_version != 0,
         refused_contract_version=report.sidecar.refused_contract_version,
+        encoder_missing=report.sidecar.encoder == ENCODER_STATE_MISSING,
         recent_requests=report.admission.recent_requests,
         recent_failed_open=report.admission.recent_failed_open,
         failed_open_by_reason=tuple(sorted(report.admission.failed_open_by_reason.items())),

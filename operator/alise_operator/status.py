@@ -42,6 +42,7 @@ DEGRADED_ORDER: Final = (
     "StatusUnavailable",
     "MissingTlsSecret",
     "HostMemoryFull",
+    "PredictorWithoutEncoder",
 )
 # What a rollout does not get over by itself.
 BLOCKING: Final = frozenset({"ImagePull", "PodsCrashing", "Unschedulable", "PodNotStarting", "PodsRefused"})
@@ -241,6 +242,12 @@ def _told(pod: Pod, report: PodReport) -> Iterator[Trouble]:
             "HostMemoryFull",
             f"pod {name}: its host KV store of {format_bytes(report.host_limit_bytes)} is full, preempted requests are recomputed; "
             "raise spec.kvOffload.hostMemory or use quantization int8",
+        )
+    if report.is_ranked and report.encoder_missing:
+        yield Trouble(
+            "PredictorWithoutEncoder",
+            f"pod {name}: its predictor has no sentence encoder and orders requests less well; see spec.predictor.encoder and kubectl logs "
+            f"{name} -c scheduler",
         )
 
 

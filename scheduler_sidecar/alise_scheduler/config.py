@@ -70,8 +70,9 @@ class Settings(BaseModel):
     host_memory: Annotated[int, BeforeValidator(quantity_bytes)] = Field(0, ge=0, description="KV bytes on the host; 0: the engine's.")
     int8_ewt_ms: int = Field(2000, ge=0, description="auto: raw below this expected wait, INT8 from it on.")
     int8_host_fraction: float = Field(0.5, ge=0, le=1, description="auto: raw below this use of the host store, INT8 from it on.")
-    predictor: Literal["learned", "buckets"] = Field(
-        "learned", description="How lengths are predicted: a model that learns, or quantiles of similar requests."
+    predictor: Literal["learned", "paper", "buckets"] = Field(
+        "learned",
+        description="How lengths are predicted: a model that learns, the paper's rule, or quantiles of the like.",
     )
     encoder: str = Field("", description="Folder of the sentence encoder (encoder.onnx, vocab.txt). Empty: features only.")
     encode_ms: float = Field(15.0, gt=0, le=1000, description="An admission waits this long for its prompt's embedding.")

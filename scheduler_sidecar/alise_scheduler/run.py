@@ -21,6 +21,7 @@ from .metrics import Metrics
 from .predictor.encode_queue import EncodeQueue
 from .predictor.learner import Learner
 from .predictor.model import BucketPredictor
+from .predictor.rules import RULES, Rule
 from .predictor.start import Parts, load_encoder, start
 from .rpc.admission import AdmissionServer, AdmissionService
 from .state import ClassRule, State
@@ -62,7 +63,7 @@ async def run(settings: Settings, restarts: int, beat: Callable[[], None]) -> No
     try:
         await admission.start()
         if settings.predictor != "buckets":
-            tasks.append(asyncio.create_task(_learn(settings, state, encoding, metrics), name="learner"))
+            tasks.append(asyncio.create_task(_learn(settings, state, engine, encoding, metrics), name="learner"))
         tasks.append(asyncio.create_task(_serve_http(settings, dispatcher, metrics), name="http server"))
         log.info("scheduler started", extra={"policy": settings.policy, "restarts": restarts, "pid": os.getpid()})
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -93,21 +94,23 @@ async def _serve_http(settings: Settings, dispatcher: Dispatcher, metrics: Metri
         await server.stop()
 
 
-async def _learn(settings: Settings, state: State, encoding: EncodeQueue, metrics: Metrics) -> None:
+async def _learn(settings: Settings, state: State, engine: EngineClient, encoding: EncodeQueue, metrics: Metrics) -> None:
     """Brings back what was learned, then the encoder, then learns until cancelled."""
-    parts = await asyncio.to_thread(start, settings.history_dir, settings.history_dsn)
+    rule = RULES[settings.predictor]
+    parts = await asyncio.to_thread(start, settings.history_dir, settings.history_dsn, rule)
     try:
         state.predict_with(parts.predictor, parts.salt)
         encoding.encoder = await asyncio.to_thread(load_encoder, settings.encoder)
-        metrics.encoder_ready.set(encoding.encoder is not None)
+        engine.has_encoder = encoding.encoder is not None
+        metrics.encoder_ready.set(engine.has_encoder)
         # What is there now stays: the collector need not look at it again and again.
         gc.freeze()
-        await _learner(parts, metrics).run()
+        await _learner(parts, metrics, rule).run()
     finally:
         await asyncio.to_thread(parts.archive.close)
 
 
-def _learner(parts: Parts, metrics: Metrics) -> Learner:
+def _learner(parts: Parts, metrics: Metrics, rule: Rule) -> Learner:
     def measure() -> None:
         metrics.head_version.set(parts.predictor.version)
         metrics.head_rows.set(parts.predictor.head_rows)
@@ -117,4 +120,4 @@ def _learner(parts: Parts, metrics: Metrics) -> Learner:
             metrics.history_dropped.labels(outlet.name).set(outlet.dropped)
 
     metrics.history_recovered.set(parts.recovered)
-    return Learner(parts.predictor, parts.archive, lambda said: metrics.trainings.labels(said).inc(), on_turn=measure)
+    return Learner(parts.predictor, parts.archive, lambda said: metrics.trainings.labels(said).inc(), rule=rule, on_turn=measure)

@@ -4,6 +4,9 @@ Prequential (test, then train): rows come in the file's order, 32 at a time are 
 to use some answers after the rows that it was trained on, one for every ROWS_PER_LAG of them, as if training took that long. Counted are
 the last 5,000 rows, of a smaller file the last half. ALISE_ENCODER names the encoder's folder (made when it is not set; `none`: features
 alone). What it costs in a sidecar is `sidecar.py`'s.
+
+Beside the learned predictor: buckets, the paper's rule, the mean of a request's class, the prompt's length, and another answer of the same
+model. And, with the same rows counted, the split: trained once on all rows before them, with nothing learned but a conversation's answers.
 """
 
 import heapq
@@ -16,15 +19,18 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from alise_scheduler.core.lengths import PROBABILITIES, Lengths
-from alise_scheduler.predictor.calibration import interval
+from alise_scheduler.core.lengths import QUANTILES, Lengths
+from alise_scheduler.predictor.detail import CONVERSATION, EMBEDDING, Conversations, complete
 from alise_scheduler.predictor.encoder import Encoder, OnnxEncoder
 from alise_scheduler.predictor.features import Features, Question, extract
 from alise_scheduler.predictor.learned import LearnedPredictor, equip
 from alise_scheduler.predictor.model import BucketPredictor, Observation, Predictor
-from alise_scheduler.predictor.train import train
+from alise_scheduler.predictor.rules import LEARNED, PAPER, Rule
+from alise_scheduler.predictor.train import MAX_ROWS, MIN_ROWS, History
 from tests.bench import sidecar
-from tests.bench.harness import RESULTS, Figure, Row, Settings
+from tests.bench.harness import Figure, Row, Settings
+from tests.bench.predictor_scores import kendall, kendall_interval, middle, scores
+from tests.bench.predictor_scores import plot as plot
 from tests.bench.workload import synthetic
 from tests.tools.encoder import ensure
 
@@ -105,10 +111,25 @@ class Untrained:
         """Nothing to do."""
 
 
-class Learned:
-    """The learned predictor, trained here and now, used some answers later."""
+class ClassMean:
+    """The mean length of the answers to requests with the same kind of words, as a number without doubt."""
 
     def __init__(self) -> None:
+        self._seen: dict[int, list[float]] = {}
+
+    def predict(self, features: Features, max_tokens: int) -> Lengths:
+        seen = self._seen.get(features.keyword, [100.0])
+        return Lengths((sum(seen) / len(seen),) * QUANTILES)
+
+    def learn(self, features: Features, observation: Observation) -> None:
+        self._seen.setdefault(features.keyword, []).append(float(observation.tokens))
+
+
+class Learned:
+    """The learned predictor with one of its rules, trained here and now, used some answers later."""
+
+    def __init__(self, rule: Rule = LEARNED) -> None:
+        self._rule = rule
         self.predictor = LearnedPredictor()
         self.trainings: list[tuple[int, float]] = []
         self._ready: tuple[int, Any, int] | None = None
@@ -120,7 +141,7 @@ class Learned:
         if self._ready is None and self.predictor.wants_training():
             history, seen = self.predictor.newest()
             began = time.process_time()
-            head = train(history, len(self.trainings) + 1)
+            head = self._rule.train(history, len(self.trainings) + 1)
             self.trainings.append((len(history.log_tokens), time.process_time() - began))
             self._ready = (learned + max(10, len(history.log_tokens) // ROWS_PER_LAG), equip(head, history), seen)
 
@@ -161,19 +182,21 @@ def measure(settings: Settings) -> Iterator[Row]:
 
 
 def _evaluate(name: str, examples: list[Example], encoder: Encoder | None) -> Iterator[Row]:
-    began = time.perf_counter()
+    began = time.process_time()
     vectors = encoder.encode([example.text for example in examples]) if encoder else [None] * len(examples)
-    encoded = time.perf_counter()
+    encoded = time.process_time()
     features = [extract(question(e, v), b"bench") for e, v in zip(examples, vectors, strict=True)]
-    extracted = time.perf_counter()
+    extracted = time.process_time()
     yield {
         "kind": "cost", "data": name, "encode_ms": 1000 * (encoded - began) / len(examples),
         "features_ms": 1000 * (extracted - encoded) / len(examples), "encoder": encoder is not None,
     }  # fmt: skip
     first = len(examples) - min(COUNTED, len(examples) // 2)
-    contenders: list[tuple[str, Contender]] = [("buckets", Untrained(BucketPredictor())), ("learned", Learned())]
+    contenders: list[tuple[str, Contender]] = [
+        ("buckets", Untrained(BucketPredictor())), ("class", Untrained(ClassMean())), ("paper", Learned(PAPER)), ("learned", Learned()),
+    ]  # fmt: skip
     for label, contender in contenders:
-        spent = time.perf_counter()
+        spent = time.process_time()
         for number, lengths in enumerate(prequential(examples, features, contender)):
             if number >= first:
                 yield {
@@ -181,104 +204,71 @@ def _evaluate(name: str, examples: list[Example], encoder: Encoder | None) -> It
                     "another": examples[number].another, "chars": len(examples[number].text),
                     "quantiles": [round(value, 2) for value in lengths.tokens],
                 }  # fmt: skip
-        yield {"kind": "pass", "data": name, "by": label, "ms": 1000 * (time.perf_counter() - spent) / len(examples)}
+        yield {"kind": "pass", "data": name, "by": label, "ms": 1000 * (time.process_time() - spent) / len(examples)}
         if isinstance(contender, Learned):
             for rows, seconds in contender.trainings:
-                yield {"kind": "training", "data": name, "rows": rows, "cpu_seconds": round(seconds, 2)}
+                yield {"kind": "training", "data": name, "by": label, "rows": rows, "cpu_seconds": round(seconds, 2)}
+    for label, rule in (("split", LEARNED), ("split_paper", PAPER)):
+        for number, quantiles in split(examples, features, first, rule):
+            yield {"kind": "row", "data": name, "by": label, "row": number, "tokens": examples[number].tokens, "quantiles": quantiles}
+
+
+def split(examples: Sequence[Example], features: Sequence[Features], first: int, rule: Rule) -> Iterator[tuple[int, list[float]]]:
+    """Each counted row's number and quantiles by a head of the newest rows before `first`; conversations that began there are left out."""
+    details = [item.detail for item in features]
+    logs = np.log(np.maximum([example.tokens for example in examples], 1)).astype(np.float32)
+    held = Conversations()
+    rows, roots = [], []
+    for number, detail in enumerate(details):
+        assert detail is not None
+        said = held.find(detail.previous)
+        rows.append(complete(detail, said))
+        roots.append(said.root if said else detail.now or number)
+        held.add(detail.previous, detail.now, float(logs[number]), detail.embedding)
+    nothing = np.zeros(EMBEDDING, np.float32)
+    vectors = np.stack([nothing if d is None or d.embedding is None else d.embedding for d in details])
+    before = range(max(0, first - MAX_ROWS), first)
+    numbers, hashes = np.stack(rows), np.array(roots, np.uint64).astype(np.int64)
+    part = slice(before.start, before.stop)
+    history = History(numbers[part], vectors[part], logs[part], np.ones(len(before), np.bool_), hashes[part], len(CONVERSATION))
+    if len(before) < MIN_ROWS:
+        return
+    equipped = equip(rule.train(history, 1), history)
+    seen = {examples[number].group for number in before} - {""}
+    for number in range(first, len(examples)):
+        if examples[number].group not in seen:
+            vector = vectors[number] if vectors[number].any() else None
+            quantiles = np.exp(equipped.log_quantiles(numbers[number], vector, roots[number]))
+            yield number, [round(float(value), 2) for value in quantiles]
 
 
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     """Figures of each data set, from the rows alone."""
     made = sidecar.figures(rows)
     for name in dict.fromkeys(row["data"] for row in rows if "data" in row):
-        for label in ("learned", "buckets"):
-            own = [row for row in rows if row["kind"] == "row" and row["data"] == name and row["by"] == label]
+        counted = [row for row in rows if row["kind"] == "row" and row["data"] == name]
+        for label in dict.fromkeys(row["by"] for row in counted):
+            own = [row for row in counted if row["by"] == label]
             suffix = name if label == "learned" else f"{name}_{label}"
             made += [
                 Figure(f"{metric}_{suffix}", value, unit, better, _GOALS.get(f"{metric}_{suffix}"))
                 for metric, value, unit, better in scores(own)
             ]
-        lengths = [row for row in rows if row["kind"] == "row" and row["data"] == name and row["by"] == "learned"]
-        tokens = np.array([row["tokens"] for row in lengths])
-        made.append(Figure(f"kendall_{name}_prompt_length", kendall([row["chars"] for row in lengths], tokens), "tau", "higher"))
-        if all(row["another"] for row in lengths):
-            made.append(Figure(f"kendall_{name}_another_sample", kendall([row["another"] for row in lengths], tokens), "tau", "higher"))
+        own = [row for row in counted if row["by"] == "learned"]
+        tokens = np.array([row["tokens"] for row in own])
+        low, high = kendall_interval(middle(own), tokens)
+        made += [Figure(f"kendall_{name}_low", low, "tau", "higher"), Figure(f"kendall_{name}_high", high, "tau", "higher")]
+        made.append(Figure(f"kendall_{name}_prompt_length", kendall([row["chars"] for row in own], tokens), "tau", "higher"))
+        if all(row["another"] for row in own):
+            made.append(Figure(f"kendall_{name}_another_sample", kendall([row["another"] for row in own], tokens), "tau", "higher"))
+        cost = next(row for row in rows if row["kind"] == "cost" and row["data"] == name)
+        made += [Figure(f"{part}_{name}", cost[part], "ms", "lower") for part in ("encode_ms", "features_ms")]
+        trained = max(
+            (row for row in rows if row["kind"] == "training" and row["data"] == name),
+            key=lambda row: (row["by"] == "learned", row["rows"]),
+        )
+        made.append(Figure(f"trained_rows_per_s_{name}", trained["rows"] / trained["cpu_seconds"], "1/s", "higher"))
     return made
-
-
-def plot(rows: Sequence[Row]) -> list[str]:
-    """Draws predictor.png: real against predicted lengths, and how often the truth lies below each quantile."""
-    from matplotlib.figure import Figure as Canvas
-
-    names = list(dict.fromkeys(row["data"] for row in rows if row["kind"] == "row"))
-    canvas = Canvas(figsize=(9, 4 * len(names)), layout="constrained")
-    for number, name in enumerate(names):
-        own = [row for row in rows if row["kind"] == "row" and row["data"] == name and row["by"] == "learned"]
-        tokens, quantiles = np.array([row["tokens"] for row in own]), np.array([row["quantiles"] for row in own])
-        half = quantiles.shape[1] // 2
-        part = canvas.add_subplot(len(names), 2, 2 * number + 1)
-        part.loglog((quantiles[:, half - 1] + quantiles[:, half]) / 2, tokens, ".", markersize=1, alpha=0.4)
-        part.set(xlabel="predicted median, tokens", ylabel="real, tokens", title=f"{name}: {len(own)} answers")
-        part = canvas.add_subplot(len(names), 2, 2 * number + 2)
-        part.plot(PROBABILITIES, (tokens[:, None] <= quantiles).mean(axis=0), "o-")
-        part.plot((0, 1), (0, 1), ":")
-        part.set(xlabel="quantile", ylabel="share of answers below it", title="calibration")
-    path = RESULTS / "predictor.png"
-    canvas.savefig(path, dpi=110)
-    return [path.name]
-
-
-Scored = tuple[str, float, str, Any]
-
-
-def scores(rows: Sequence[Row]) -> list[Scored]:
-    """Metric, value, unit and which way is better, of one contender's counted rows."""
-    tokens = np.array([row["tokens"] for row in rows], float)
-    quantiles = np.array([row["quantiles"] for row in rows], float)
-    half = quantiles.shape[1] // 2
-    point = (quantiles[:, half - 1] + quantiles[:, half]) / 2
-    ends = np.array([interval(row) for row in np.log(np.maximum(quantiles, 1.0)).astype(np.float32)])
-    logs = np.log(np.maximum(tokens, 1.0))
-    # A quantile that sits on the shortest or longest length there is contains it.
-    covered = (logs >= ends[:, 0] - 1e-3) & (logs <= ends[:, 1] + 1e-3)
-    error = tokens[:, None] - quantiles
-    share = np.array(PROBABILITIES)
-    crps = 2 * np.maximum(share * error, (share - 1) * error).mean()
-    borders = np.quantile(tokens, (0.2, 0.4, 0.6, 0.8))
-    return [
-        ("kendall", kendall(point, tokens), "tau", "higher"),
-        ("spearman", spearman(point, tokens), "rho", "higher"),
-        ("pairs", pairs(point, tokens, 1.0), "share", "higher"),
-        ("pairs2x", pairs(point, tokens, 2.0), "share", "higher"),
-        ("buckets5", float((np.searchsorted(borders, point) == np.searchsorted(borders, tokens)).mean()), "share", "higher"),
-        ("mae", float(np.abs(point - tokens).mean()), "tokens", "lower"),
-        ("crps", float(crps), "tokens", "lower"),
-        ("coverage80", 100 * float(covered.mean()), "%", "higher"),
-    ]
-
-
-def kendall(a: Any, b: Any) -> float:
-    """Kendall's tau-b."""
-    from scipy.stats import kendalltau
-
-    return float(kendalltau(a, b).statistic)
-
-
-def spearman(a: Any, b: Any) -> float:
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(a, b).statistic)
-
-
-def pairs(point: Any, tokens: Any, apart: float, count: int = 200_000) -> float:
-    """Share of random pairs, at least `apart` times apart in truth, that are ordered right; a tie counts half."""
-    chance = np.random.default_rng(0)
-    one, other = chance.integers(len(tokens), size=(2, count))
-    longer = np.maximum(tokens[one], tokens[other]) >= apart * np.minimum(tokens[one], tokens[other])
-    use = longer & (tokens[one] != tokens[other])
-    said = np.sign(point[one] - point[other])[use]
-    real = np.sign(tokens[one] - tokens[other])[use]
-    return float(np.where(said == 0, 0.5, said == real).mean())
 
 
 def _encoder_folder() -> Path:

@@ -203,6 +203,20 @@ async def test_a_plan_is_fresh_after_an_apply(engine: Engine) -> None:
     assert engine.metric("applies_total", outcome="applied") == 1
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        pytest.param(pb.ENCODER_STATE_READY, id="an encoder that works"),
+        pytest.param(pb.ENCODER_STATE_MISSING, id="none"),
+        pytest.param(pb.ENCODER_STATE_UNSPECIFIED, id="an older sidecar that does not say"),
+    ],
+)
+async def test_the_report_says_of_the_encoder_what_the_last_apply_said(engine: Engine, state: pb.EncoderState) -> None:
+    session = (await engine.watch().snapshot()).session_id
+    await engine.apply(session, 1, encoder=state)
+    assert engine.api.report().sidecar.encoder == state
+
+
 async def test_only_the_newest_session_may_apply(engine: Engine) -> None:
     older = (await engine.watch().snapshot()).session_id
     newer = (await engine.watch().snapshot()).session_id

@@ -52,6 +52,7 @@ def test_a_report_before_there_is_an_engine_has_every_field(tmp_path: Path) -> N
         "breaker": "closed",
         "refused_contract_version": 0,
         "contract_refused": False,
+        "encoder": "ENCODER_STATE_UNSPECIFIED",
     }
     assert report["admission"]["failed_open_by_reason"].keys() == {"deadline", "unavailable", "breaker_open", "version", "error"}
     assert (report["draining"], report["requests_running"], report["vllm_version"]) == (False, 0, "0.32.0")

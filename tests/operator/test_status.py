@@ -155,6 +155,14 @@ def test_progressing(error: OperatorError | None, observation: Observation, stat
         ),
         pytest.param(
             None,
+            reported(encoder_missing=True),
+            reported(encoder_missing=False),
+            "PredictorWithoutEncoder",
+            "spec.predictor.encoder",
+            id="a predictor without encoder",
+        ),
+        pytest.param(
+            None,
             seen(make_pod(report=None, report_error="no answer")),
             seen(make_pod(report=None)),
             "StatusUnavailable",

@@ -27,6 +27,7 @@ class EngineServer(EngineControlServicer):
         self.sessions = 0
         # Applies answer with this instead, while set.
         self.refuse: grpc.StatusCode | None = None
+        self.encoder = pb.ENCODER_STATE_UNSPECIFIED
         self._sequence = 0
         self._queue: asyncio.Queue[pb.Update | None] = asyncio.Queue()
         self._server: grpc.aio.Server | None = None
@@ -85,6 +86,7 @@ class EngineServer(EngineControlServicer):
             await context.abort(grpc.StatusCode.ABORTED, "stale sequence")
         self._sequence = request.sequence
         self.applies += 1
+        self.encoder = request.encoder
         if request.HasField("limits"):
             self.limits = request.limits
         jobs = {item.job_id for item in self.requests.values()}

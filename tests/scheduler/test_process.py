@@ -1,8 +1,13 @@
 """What the sidecar's process is like from outside."""
 
+import asyncio
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+from alise_contract.v1 import engine_control_pb2 as engine_pb
+from tests.scheduler.engine_server import EngineServer
 
 _COUNT = """
 import alise_scheduler.state
@@ -16,3 +21,23 @@ def test_numbers_are_worked_on_by_one_thread() -> None:
     env = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     said = subprocess.run([sys.executable, "-c", _COUNT], env=env, capture_output=True, text=True, timeout=60, check=True)
     assert said.stdout.strip() == "1"
+
+
+async def test_an_encoder_that_cannot_be_used_is_told_to_the_engine(tmp_path: Path) -> None:
+    """A whole sidecar that was given a folder without an encoder serves, and says what it lacks."""
+    engine = await EngineServer(str(tmp_path / "control.sock")).start()
+    env = {
+        **os.environ, "ALISE_SOCKET_DIR": str(tmp_path), "ALISE_HTTP_PORT": "0", "ALISE_HTTP_HOST": "127.0.0.1",
+        "ALISE_ENCODER": str(tmp_path / "nothing here"),
+    }  # fmt: skip
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "alise_scheduler", "run", env=env, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(60):
+            while engine.encoder != engine_pb.ENCODER_STATE_MISSING:  # noqa: ASYNC110 it is another process that tells
+                await asyncio.sleep(0.02)
+    finally:
+        process.terminate()
+        assert await process.wait() == 0
+        await engine.stop()

@@ -20,6 +20,7 @@ from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1 import engine_control_pb2 as engine_pb
 from alise_contract.v1.admission_pb2_grpc import AdmissionStub
 from alise_scheduler.core.admit import AdmitLimits
+from alise_scheduler.core.plan import Plan
 from alise_scheduler.core.rank import Policy
 from alise_scheduler.core.reports import FinishReason, Phase
 from alise_scheduler.dispatcher import Dispatcher, LoopClock
@@ -108,6 +109,18 @@ async def test_a_request_is_admitted_ranked_and_its_end_learned(pod: Pod) -> Non
     pod.engine.finish("r", 4)
     await until(lambda: pod.metric("alise_scheduler_requests_ended_total", reason="stop") == 1)
     assert len(pod.state.book) == 0
+
+
+@pytest.mark.parametrize(
+    ("has_encoder", "told"),
+    [
+        pytest.param(True, engine_pb.ENCODER_STATE_READY, id="an encoder that works"),
+        pytest.param(False, engine_pb.ENCODER_STATE_MISSING, id="none that works"),
+        pytest.param(None, engine_pb.ENCODER_STATE_UNSPECIFIED, id="not known yet"),
+    ],
+)
+def test_each_plan_says_whether_there_is_an_encoder(has_encoder: bool | None, told: int) -> None:
+    assert convert.to_apply("s", 1, Plan(ranks={}, limits=None), has_encoder).encoder == told
 
 
 async def test_limits_arrive_with_the_first_plan(pod: Pod) -> None:

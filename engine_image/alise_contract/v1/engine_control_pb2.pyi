@@ -30,6 +30,12 @@ class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CODEC_RAW: _ClassVar[Codec]
     CODEC_INT8: _ClassVar[Codec]
     CODEC_AUTO: _ClassVar[Codec]
+
+class EncoderState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ENCODER_STATE_UNSPECIFIED: _ClassVar[EncoderState]
+    ENCODER_STATE_READY: _ClassVar[EncoderState]
+    ENCODER_STATE_MISSING: _ClassVar[EncoderState]
 PHASE_UNSPECIFIED: Phase
 PHASE_WAITING: Phase
 PHASE_RUNNING: Phase
@@ -45,6 +51,9 @@ CODEC_UNSPECIFIED: Codec
 CODEC_RAW: Codec
 CODEC_INT8: Codec
 CODEC_AUTO: Codec
+ENCODER_STATE_UNSPECIFIED: EncoderState
+ENCODER_STATE_READY: EncoderState
+ENCODER_STATE_MISSING: EncoderState
 
 class WatchRequest(_message.Message):
     __slots__ = ("contract_version", "client")
@@ -225,18 +234,20 @@ class Counters(_message.Message):
     def __init__(self, preemptions_rank: _Optional[int] = ..., preemptions_memory: _Optional[int] = ..., preemptions_hold: _Optional[int] = ..., saves: _Optional[int] = ..., saved_bytes: _Optional[int] = ..., restores: _Optional[int] = ..., restored_tokens: _Optional[int] = ..., recomputes: _Optional[int] = ..., recomputed_tokens: _Optional[int] = ..., host_evictions: _Optional[int] = ..., host_raw_bytes: _Optional[int] = ..., host_int8_bytes: _Optional[int] = ..., free_device_blocks: _Optional[int] = ..., steps: _Optional[int] = ..., exact_resumes: _Optional[int] = ..., prefetches: _Optional[int] = ..., prefetches_revoked: _Optional[int] = ..., save_us: _Optional[int] = ..., restore_us: _Optional[int] = ..., recompute_us: _Optional[int] = ..., host_eviction_us: _Optional[int] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("contract_version", "session_id", "sequence", "ranks", "limits")
+    __slots__ = ("contract_version", "session_id", "sequence", "ranks", "limits", "encoder")
     CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RANKS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
     contract_version: int
     session_id: str
     sequence: int
     ranks: _containers.RepeatedCompositeFieldContainer[Rank]
     limits: Limits
-    def __init__(self, contract_version: _Optional[int] = ..., session_id: _Optional[str] = ..., sequence: _Optional[int] = ..., ranks: _Optional[_Iterable[_Union[Rank, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
+    encoder: EncoderState
+    def __init__(self, contract_version: _Optional[int] = ..., session_id: _Optional[str] = ..., sequence: _Optional[int] = ..., ranks: _Optional[_Iterable[_Union[Rank, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., encoder: _Optional[_Union[EncoderState, str]] = ...) -> None: ...
 
 class Rank(_message.Message):
     __slots__ = ("job_id", "level", "order", "hold", "ewt_ms")
@@ -341,20 +352,22 @@ class StatusReport(_message.Message):
     def __init__(self, contract_version: _Optional[int] = ..., boot_id: _Optional[str] = ..., draining: bool = ..., sidecar: _Optional[_Union[SidecarStatus, _Mapping]] = ..., admission: _Optional[_Union[AdmissionStatus, _Mapping]] = ..., host_memory: _Optional[_Union[HostMemoryStatus, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., requests_running: _Optional[int] = ..., requests_waiting: _Optional[int] = ..., requests_offloaded: _Optional[int] = ..., open_requests: _Optional[int] = ..., vllm_version: _Optional[str] = ...) -> None: ...
 
 class SidecarStatus(_message.Message):
-    __slots__ = ("connected", "plan_fresh", "last_apply_age_seconds", "breaker", "refused_contract_version", "contract_refused")
+    __slots__ = ("connected", "plan_fresh", "last_apply_age_seconds", "breaker", "refused_contract_version", "contract_refused", "encoder")
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     PLAN_FRESH_FIELD_NUMBER: _ClassVar[int]
     LAST_APPLY_AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     BREAKER_FIELD_NUMBER: _ClassVar[int]
     REFUSED_CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
     CONTRACT_REFUSED_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
     connected: bool
     plan_fresh: bool
     last_apply_age_seconds: float
     breaker: str
     refused_contract_version: int
     contract_refused: bool
-    def __init__(self, connected: bool = ..., plan_fresh: bool = ..., last_apply_age_seconds: _Optional[float] = ..., breaker: _Optional[str] = ..., refused_contract_version: _Optional[int] = ..., contract_refused: bool = ...) -> None: ...
+    encoder: EncoderState
+    def __init__(self, connected: bool = ..., plan_fresh: bool = ..., last_apply_age_seconds: _Optional[float] = ..., breaker: _Optional[str] = ..., refused_contract_version: _Optional[int] = ..., contract_refused: bool = ..., encoder: _Optional[_Union[EncoderState, str]] = ...) -> None: ...
 
 class AdmissionStatus(_message.Message):
     __slots__ = ("requests", "admitted", "rejected", "failed_open", "failed_open_by_reason", "recent_requests", "recent_failed_open")

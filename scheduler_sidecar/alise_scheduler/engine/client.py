@@ -44,6 +44,8 @@ class EngineClient:
         self._channel: grpc.aio.Channel | None = None
         self._call: Any = None
         self._closed = False
+        # Whether the predictor has an encoder; None: not known yet, or none is wanted.
+        self.has_encoder: bool | None = None
 
     async def events(self) -> AsyncIterator[EngineEvent]:
         failures = 0
@@ -103,13 +105,14 @@ class EngineClient:
     async def apply(self, session_id: str, sequence: int, plan: Plan) -> tuple[str, ...]:
         if self._channel is None:
             raise EngineUnavailableError("not connected")
+        message = convert.to_apply(session_id, sequence, plan, self.has_encoder)
         try:
-            answer = await EngineControlStub(self._channel).Apply(convert.to_apply(session_id, sequence, plan), timeout=APPLY_SECONDS)
+            answer = await EngineControlStub(self._channel).Apply(message, timeout=APPLY_SECONDS)
         except grpc.aio.AioRpcError as error:
-            message = f"Apply {sequence}: {error.code().name}: {error.details()}"
+            said = f"Apply {sequence}: {error.code().name}: {error.details()}"
             if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED, grpc.StatusCode.INVALID_ARGUMENT):
-                raise SessionLostError(message) from error
-            raise EngineUnavailableError(message) from error
+                raise SessionLostError(said) from error
+            raise EngineUnavailableError(said) from error
         except (asyncio.CancelledError, grpc.aio.UsageError) as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():

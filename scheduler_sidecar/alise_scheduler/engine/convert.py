@@ -21,6 +21,7 @@ _REASONS: Final = {
     pb.FINISH_REASON_ABORT: reports.FinishReason.ABORT,
     pb.FINISH_REASON_ERROR: reports.FinishReason.ERROR,
 }
+_ENCODER: Final = {None: pb.ENCODER_STATE_UNSPECIFIED, True: pb.ENCODER_STATE_READY, False: pb.ENCODER_STATE_MISSING}
 
 
 def from_response(message: pb.WatchResponse) -> reports.EngineSnapshot | reports.EngineUpdate | None:
@@ -110,7 +111,8 @@ def from_counters(message: pb.Counters) -> reports.Counters:
     )
 
 
-def to_apply(session_id: str, sequence: int, plan: Plan) -> pb.ApplyRequest:
+def to_apply(session_id: str, sequence: int, plan: Plan, has_encoder: bool | None = None) -> pb.ApplyRequest:
+    """`has_encoder` None: not known yet, or none is wanted."""
     return pb.ApplyRequest(
         contract_version=CONTRACT_VERSION,
         session_id=session_id,
@@ -119,6 +121,7 @@ def to_apply(session_id: str, sequence: int, plan: Plan) -> pb.ApplyRequest:
             pb.Rank(job_id=job, level=rank.level, order=rank.order, hold=rank.hold, ewt_ms=rank.ewt_ms) for job, rank in plan.ranks.items()
         ],
         limits=to_limits(plan.limits) if plan.limits is not None else None,
+        encoder=_ENCODER[has_encoder],
     )
 
 

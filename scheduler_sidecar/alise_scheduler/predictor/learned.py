@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from . import neighbours
 from .calibration import Calibration, Group
 from .detail import EMBEDDING, Conversations, Detail, complete
 from .features import Features
-from .head import PROJECTED, Head
+from .head import Scaling
 from .model import BucketPredictor, Observation
 from .neighbours import INDEX_ROWS, Index, statistics
 from .recent import Recent, Sample
@@ -45,11 +45,33 @@ _NO_VECTOR: Final = np.zeros((1, EMBEDDING), np.float32)
 Row = NDArray[np.float32]
 
 
+class ServingHead(Protocol):
+    """What predicts once there is something to learn from; see `rules.py`."""
+
+    @property
+    def version(self) -> int:
+        """Counts trainings."""
+
+    @property
+    def rows(self) -> int:
+        """How many requests it learned from."""
+
+    @property
+    def scaling(self) -> Scaling:
+        """Its `project` makes the index's vectors."""
+
+    def predict(self, numbers: Row, vectors: Row, near: Row) -> Row:
+        """Quantiles of ln(tokens), [N, QUANTILES] ascending. numbers [N, F], vectors [N, D], near [N, 9]; NaN and zero are unknown."""
+
+    def to_bytes(self) -> bytes:
+        """For a file or another process."""
+
+
 @dataclass(frozen=True, slots=True)
 class Equipped:
     """A head with the index that was made with its projection."""
 
-    head: Head
+    head: ServingHead
     index: Index
 
     def log_quantiles(self, row: Row, embedding: Row | None, root: int = 0) -> Row:
@@ -75,9 +97,9 @@ class Equipped:
             self.index.add(projected[row], float(tokens[row]), int(history.roots[row]) % 2**64)
 
 
-def equip(head: Head, history: History) -> Equipped:
+def equip(head: ServingHead, history: History) -> Equipped:
     """A head with an index of this history. Takes a moment: not for the dispatcher."""
-    equipped = Equipped(head, Index(PROJECTED, INDEX_ROWS))
+    equipped = Equipped(head, Index(head.scaling.basis.shape[1], INDEX_ROWS))
     equipped.add_all(history)
     return equipped
 

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from .archive import Archive
-from .head import from_bytes
 from .learned import LearnedPredictor, equip
+from .rules import LEARNED, Rule
 
 log = logging.getLogger(__name__)
 
@@ -26,17 +26,17 @@ REST_SECONDS: Final = 10.0
 MAX_ARRIVALS: Final = 200
 _MAX_LOG_CHARS: Final = 500
 
-Train = Callable[[bytes, int], Awaitable[bytes]]
+Train = Callable[[bytes, int, str], Awaitable[bytes]]
 
 
 class TrainingError(Exception):
     """The training process ended without a head."""
 
 
-async def train_in_process(history: bytes, version: int) -> bytes:
-    """The head's bytes. Raises TrainingError, or TimeoutError after TRAIN_SECONDS."""
+async def train_in_process(history: bytes, version: int, rule: str) -> bytes:
+    """The bytes of a head by this rule. Raises TrainingError, or TimeoutError after TRAIN_SECONDS."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = (sys.executable, "-m", "alise_scheduler.predictor.train", str(version))
+    command = (sys.executable, "-m", "alise_scheduler.predictor.train", str(version), rule)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
     try:
@@ -61,12 +61,14 @@ class Learner:
         archive: Archive,
         count: Callable[[str], None] = lambda outcome: None,
         train: Train = train_in_process,
+        rule: Rule = LEARNED,
         on_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._predictor = predictor
         self._archive = archive
         self._count = count
         self._train = train
+        self._rule = rule
         self._on_turn = on_turn
         self._versions = predictor.version
 
@@ -88,8 +90,8 @@ class Learner:
         self._versions = version = self._versions + 1
         began = time.monotonic()
         try:
-            data = await self._train(await asyncio.to_thread(history.to_bytes), version)
-            equipped = await asyncio.to_thread(lambda: equip(from_bytes(data), history))
+            data = await self._train(await asyncio.to_thread(history.to_bytes), version, self._rule.name)
+            equipped = await asyncio.to_thread(lambda: equip(self._rule.read(data), history))
         except (TrainingError, TimeoutError, OSError, ValueError) as error:
             self._count("failed")
             log.warning("training failed, the head in use stays", extra={"version": version, "detail": str(error)})

@@ -9,9 +9,9 @@ from pathlib import Path
 from ..errors import EncoderError, HistoryError
 from .archive import Archive, SharedStore
 from .encoder import Encoder, OnnxEncoder
-from .head import from_bytes
 from .learned import LearnedPredictor, equip
 from .recent import RECENT_ROWS
+from .rules import LEARNED, Rule
 from .store import SALT_BYTES, SqliteStore
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def load_encoder(folder: str) -> Encoder | None:
         return None
 
 
-def start(history_dir: str, dsn: str) -> Parts:
+def start(history_dir: str, dsn: str, rule: Rule = LEARNED) -> Parts:
     """Opens the stores, takes in what they hold, starts the archive's thread. `history_dir` empty: in memory; `dsn` empty: not shared."""
     local = _open_local(history_dir)
     salt = local.salt if local else secrets.token_bytes(SALT_BYTES)
@@ -55,7 +55,7 @@ def start(history_dir: str, dsn: str) -> Parts:
     archive = Archive(local, reopen, share)
     predictor = LearnedPredictor(archive.keep)
     if local is not None:
-        _restore(predictor, local)
+        _restore(predictor, local, rule)
     archive.start()
     return Parts(predictor, archive, salt, local is not None and local.recovered)
 
@@ -110,13 +110,13 @@ def _agreed_salt(local: SqliteStore | None, dsn: str, replica: str, own: bytes) 
         return own
 
 
-def _restore(predictor: LearnedPredictor, store: SqliteStore) -> None:
+def _restore(predictor: LearnedPredictor, store: SqliteStore, rule: Rule) -> None:
     try:
         for sample in store.load(RECENT_ROWS):
             predictor.take(sample)
         data = store.load_head()
         if data is not None:
-            predictor.restore(equip(from_bytes(data), predictor.recent.newest(RECENT_ROWS)))
+            predictor.restore(equip(rule.read(data), predictor.recent.newest(RECENT_ROWS)))
     except (HistoryError, ValueError) as error:
         log.warning("history could not be taken in", extra={"detail": str(error)})
     log.info("history taken in", extra={"rows": len(predictor.recent), "head": predictor.version})

@@ -1,4 +1,4 @@
-"""Fits a head on the history: `python -m alise_scheduler.predictor.train`, rows on standard input, the head on standard output.
+"""Fits a head on the history: `python -m alise_scheduler.predictor.train VERSION [RULE]`, rows on the input, the head on the output.
 
 A process of its own, so that neither its work nor its memory is felt by those who ask for admission. The only file that loads the training
 library. Both streams are npz; errors go to standard error and the exit status is not 0.
@@ -201,8 +201,11 @@ def _step_back() -> None:
 def main() -> None:
     _step_back()
     history = read_history(sys.stdin.buffer.read())
+    from .rules import LEARNED, RULES
+
     version = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    sys.stdout.buffer.write(train(history, version).to_bytes())
+    rule = RULES[sys.argv[2]] if len(sys.argv) > 2 else LEARNED
+    sys.stdout.buffer.write(rule.train(history, version).to_bytes())
 
 
 if __name__ == "__main__":

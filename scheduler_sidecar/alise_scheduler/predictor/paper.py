@@ -1,0 +1,128 @@
+"""The paper's predictor, as a baseline: the neighbours' mean length where one is similar enough, elsewhere an MLP on the embedding.
+
+What the paper leaves open is ours: 25 neighbours, weighted by similarity; similar enough at a cosine of 0.8; one hidden layer of 64;
+lengths as logarithms. Its one number becomes a distribution by the errors that each branch makes on rows it did not see.
+"""
+
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..core.lengths import PROBABILITIES, QUANTILES, TAIL_FACTOR
+from .head import MAX_LOG_TOKENS, Scaling
+from .neighbours import NAMES, leave_out
+from .train import MIN_ROWS, History
+
+SIMILAR: Final = 0.8
+HIDDEN: Final = 64
+_KIND: Final = 1001
+_EPOCHS: Final = 25
+_BATCH: Final = 128
+_RATE: Final = 2e-3
+_DECAY: Final = 1e-4
+_HELD_OUT: Final = 5
+_MEAN, _BEST = NAMES.index("near_mean"), NAMES.index("near_best")
+
+Rows = NDArray[np.float32]
+Layers = tuple[Rows, Rows, Rows, Rows]
+
+
+@dataclass(frozen=True, slots=True)
+class PaperHead:
+    """`layers`: [D, HIDDEN], [HIDDEN], [HIDDEN], [1]; `errors` [2, QUANTILES] in ln(tokens), of the MLP and of the neighbours."""
+
+    version: int
+    rows: int
+    scaling: Scaling
+    layers: Layers
+    errors: Rows
+
+    def predict(self, numbers: Rows, vectors: Rows, near: Rows) -> Rows:
+        """Quantiles of ln(tokens), [N, QUANTILES] ascending. vectors [N, D], near [N, 9]; `numbers` are not looked at."""
+        similar = near[:, _BEST] >= SIMILAR
+        middle = np.where(similar, near[:, _MEAN], forward(self.layers, vectors))
+        made: Rows = np.clip(middle[:, None] + self.errors[similar.astype(np.int64)], 0.0, MAX_LOG_TOKENS).astype(np.float32)
+        return made
+
+    def to_bytes(self) -> bytes:
+        out = io.BytesIO()
+        held: dict[str, NDArray[Any]] = {f"layer{number}": layer for number, layer in enumerate(self.layers)}
+        np.savez(out, about=np.array([_KIND, self.version, self.rows]), errors=self.errors, **held)  # type: ignore[arg-type]
+        return out.getvalue()
+
+
+def from_bytes(data: bytes) -> PaperHead:
+    """The head in these bytes. Raises ValueError when they hold none of this kind."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as held:
+            kind, version, rows = (int(value) for value in held["about"])
+            if kind != _KIND:
+                raise ValueError(f"a head of kind {kind}; the paper's are {_KIND}")
+            layers = (held["layer0"], held["layer1"], held["layer2"], held["layer3"])
+            errors = held["errors"]
+    except (KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"these {len(data)} bytes hold no head: {error}") from error
+    if errors.shape != (2, QUANTILES) or layers[0].shape != (len(layers[0]), HIDDEN):
+        raise ValueError(f"a head whose parts do not fit: errors {errors.shape}, layer {layers[0].shape}")
+    return PaperHead(version, rows, _scaling(len(layers[0])), layers, errors)
+
+
+def train(history: History, version: int) -> PaperHead:
+    """A head for this history; a cut answer counts as half again as long. Raises ValueError for fewer than MIN_ROWS rows."""
+    count = len(history.log_tokens)
+    if count < MIN_ROWS:
+        raise ValueError(f"{count} finished requests are too few to learn from; it takes {MIN_ROWS}")
+    tokens = (history.log_tokens + np.where(history.ended, 0.0, np.log(TAIL_FACTOR))).astype(np.float32)
+    unseen = np.arange(count) % _HELD_OUT == 0
+    tried = forward(_fit(history.vectors[~unseen], tokens[~unseen], version), history.vectors[unseen])
+    near = leave_out(history.vectors, tokens, history.roots)
+    similar = near[:, _BEST] >= SIMILAR
+    everywhere = np.quantile(tokens[unseen] - tried, PROBABILITIES)
+    where_similar = np.quantile((tokens - near[:, _MEAN])[similar], PROBABILITIES) if similar.sum() >= MIN_ROWS // 5 else everywhere
+    layers = _fit(history.vectors, tokens, version)
+    return PaperHead(version, count, _scaling(history.vectors.shape[1]), layers, np.stack([everywhere, where_similar]).astype(np.float32))
+
+
+def forward(layers: Layers, vectors: Rows) -> Rows:
+    """[N, D] -> ln(tokens) [N]."""
+    into, into_bias, out, out_bias = layers
+    made: Rows = np.maximum(vectors @ into + into_bias, 0.0) @ out + out_bias[0]
+    return made
+
+
+def _scaling(dimensions: int) -> Scaling:
+    """Similarity is that of whole embeddings."""
+    nothing = np.zeros(0, np.float32)
+    return Scaling(nothing, nothing, np.eye(dimensions, dtype=np.float32))
+
+
+def _fit(vectors: Rows, tokens: Rows, seed: int) -> Layers:
+    """Least squares by Adam. The same rows and seed give the same layers."""
+    chance = np.random.default_rng(seed)
+    dimensions = vectors.shape[1]
+    layers = [
+        (chance.standard_normal((dimensions, HIDDEN)) * np.sqrt(2.0 / dimensions)).astype(np.float32), np.zeros(HIDDEN, np.float32),
+        (chance.standard_normal(HIDDEN) * np.sqrt(1.0 / HIDDEN)).astype(np.float32), np.array([tokens.mean()], np.float32),
+    ]  # fmt: skip
+    first = [np.zeros_like(layer) for layer in layers]
+    second = [np.zeros_like(layer) for layer in layers]
+    step = 0
+    for _ in range(_EPOCHS):
+        order = chance.permutation(len(tokens))
+        for start in range(0, len(order), _BATCH):
+            rows = order[start : start + _BATCH]
+            step += 1
+            hidden = np.maximum(vectors[rows] @ layers[0] + layers[1], 0.0)
+            error = (hidden @ layers[2] + layers[3][0] - tokens[rows]) / np.float32(len(rows))
+            back = error[:, None] * layers[2] * (hidden > 0)
+            slopes = (vectors[rows].T @ back + _DECAY * layers[0], back.sum(0), hidden.T @ error, error.sum(keepdims=True))
+            for number, slope in enumerate(slopes):
+                first[number] += 0.1 * (slope - first[number])
+                second[number] += 0.001 * (slope**2 - second[number])
+                pace = first[number] / (1 - 0.9**step) / (np.sqrt(second[number] / (1 - 0.999**step)) + 1e-8)
+                layers[number] = (layers[number] - np.float32(_RATE) * pace).astype(np.float32)
+    return layers[0], layers[1], layers[2], layers[3]

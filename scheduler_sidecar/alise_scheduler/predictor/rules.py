@@ -1,0 +1,24 @@
+"""How lengths may be learned, by the names that ALISE_PREDICTOR takes: each a way to train a head and to read one from bytes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from . import head, paper, train
+from .learned import ServingHead
+from .train import History
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`read` raises ValueError for bytes of another rule's head."""
+
+    name: str
+    train: Callable[[History, int], ServingHead]
+    read: Callable[[bytes], ServingHead]
+
+
+LEARNED: Final = Rule("learned", train.train, head.from_bytes)
+PAPER: Final = Rule("paper", paper.train, paper.from_bytes)
+RULES: Final[Mapping[str, Rule]] = MappingProxyType({rule.name: rule for rule in (LEARNED, PAPER)})

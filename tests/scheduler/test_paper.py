@@ -1,0 +1,81 @@
+"""The paper's rule: neighbours where there are similar ones, else an MLP."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from alise_scheduler.core.lengths import QUANTILES
+from alise_scheduler.predictor import head as learned_head
+from alise_scheduler.predictor.neighbours import NAMES
+from alise_scheduler.predictor.paper import SIMILAR, PaperHead, forward, from_bytes, train
+from alise_scheduler.predictor.rules import LEARNED, PAPER, RULES
+from tests.scheduler.predictor_builders import make_history
+
+NOTHING = np.zeros((1, 0), np.float32)
+
+
+@pytest.fixture(scope="module")
+def head() -> PaperHead:
+    return train(make_history(600), 1)
+
+
+def middle(head: PaperHead, vector: np.ndarray, similarity: float, mean: float) -> float:
+    near = np.zeros((1, len(NAMES)), np.float32)
+    near[0, NAMES.index("near_best")], near[0, NAMES.index("near_mean")] = similarity, mean
+    flat = replace(head, errors=np.zeros((2, QUANTILES), np.float32))
+    return float(flat.predict(NOTHING, vector, near)[0, 0])
+
+
+def test_with_a_similar_neighbour_its_mean_length_is_the_answer(head: PaperHead) -> None:
+    assert middle(head, make_history(1).vectors, SIMILAR, mean=2.5) == pytest.approx(2.5)
+
+
+def test_without_one_the_network_answers(head: PaperHead) -> None:
+    vector = make_history(1).vectors
+    assert middle(head, vector, SIMILAR - 0.01, mean=2.5) == pytest.approx(float(forward(head.layers, vector)[0]), rel=1e-5)
+
+
+def test_without_an_embedding_and_neighbours_there_is_an_answer(head: PaperHead) -> None:
+    unknown = np.full((1, len(NAMES)), np.nan, np.float32)
+    assert np.isfinite(head.predict(NOTHING, np.zeros((1, 384), np.float32), unknown)).all()
+
+
+def test_the_network_tells_tasks_apart(head: PaperHead) -> None:
+    unseen = make_history(200, seed=9)
+    said = forward(head.layers, unseen.vectors)
+    assert np.corrcoef(said, unseen.log_tokens)[0, 1] > 0.8
+
+
+def test_quantiles_ascend(head: PaperHead) -> None:
+    near = np.full((50, len(NAMES)), np.nan, np.float32)
+    assert (np.diff(head.predict(NOTHING, make_history(50).vectors, near), axis=1) >= 0).all()
+
+
+def test_it_comes_back_from_its_bytes(head: PaperHead) -> None:
+    again = from_bytes(head.to_bytes())
+    near = np.full((20, len(NAMES)), np.nan, np.float32)
+    vectors = make_history(20).vectors
+    assert (again.version, again.rows) == (head.version, head.rows)
+    np.testing.assert_array_equal(again.predict(NOTHING, vectors, near), head.predict(NOTHING, vectors, near))
+
+
+def test_too_few_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="too few"):
+        train(make_history(20), 1)
+
+
+def test_no_rule_reads_the_others_heads(head: PaperHead) -> None:
+    with pytest.raises(ValueError, match="layout"):
+        LEARNED.read(head.to_bytes())
+    with pytest.raises(ValueError, match="kind"):
+        PAPER.read(learned_bytes())
+    assert set(RULES) == {"learned", "paper"}
+
+
+def learned_bytes() -> bytes:
+    from alise_scheduler.predictor.train import train as train_learned
+
+    made = train_learned(make_history(200), 1)
+    assert isinstance(made, learned_head.Head)
+    return made.to_bytes()
