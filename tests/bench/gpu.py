@@ -8,7 +8,8 @@ beside them. None of it has met a GPU yet: no figure of it has been measured.
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,19 +106,20 @@ def _copies(settings: Settings) -> Iterator[Row]:
     ids = tuple(torch.randperm(2 * blocks)[:blocks].tolist())
     host, device = torch.empty(COPY_BYTES, dtype=torch.uint8, pin_memory=True), torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda")
 
-    def seconds(work: Any) -> float:
+    def seconds(*work: Callable[[], Any]) -> float:
         torch.cuda.synchronize()
         began = time.perf_counter()
-        work()
+        for each in work:
+            each()
         torch.cuda.synchronize()
         return time.perf_counter() - began
 
     for repetition in range(1 + (3 if settings.quick else 20)):
-        rate = 2 * COPY_BYTES / seconds(lambda: (host.copy_(device, non_blocking=True), device.copy_(host, non_blocking=True)))
+        rate = 2 * COPY_BYTES / seconds(partial(host.copy_, device, non_blocking=True), partial(device.copy_, host, non_blocking=True))
         for codec in codecs:
             save = AliseMetadata([Drop("r"), Save("r", ids, 0, TOKENS, codec, beside=True)])
             load = AliseMetadata(loads=[Load("r", ids, 0, ahead=True)])
-            spent = seconds(lambda save=save: side.begin_step(save)) + seconds(lambda load=load: side.start_loads(load))
+            spent = seconds(partial(side.begin_step, save)) + seconds(partial(side.start_loads, load))
             # The first ones compile the kernels.
             if repetition:
                 yield {"codec": codec, "seconds": spent, "pcie_seconds": 2 * LAYERS * blocks * row_bytes[codec] / rate}
@@ -158,7 +160,7 @@ def _decoding(settings: Settings) -> Iterator[Row]:
     for codec in connector.codecs():
         engine.fresh()
         names = [engine.ask([256, *([65] * 500)], 2_000, job=f"job{index}") for index in range(DECODING)]
-        engine.run_until(lambda names=names: all(engine.tokens(name) for name in names))
+        engine.run_until(partial(_all_decode, engine, names))
         taken = pool.get_new_blocks(512)
         ids = tuple(block.block_id for block in taken)
         for step in range(60 if settings.quick else 600):
@@ -171,3 +173,7 @@ def _decoding(settings: Settings) -> Iterator[Row]:
             yield {"codec": codec, "swapping": swapping, "seconds": time.perf_counter() - began}
         pool.free_blocks(taken)
     engine.close()
+
+
+def _all_decode(engine: Any, names: list[str]) -> bool:
+    return all(engine.tokens(name) for name in names)
