@@ -72,7 +72,7 @@ class ClusterError(OperatorError):
 
     @property
     def is_failure(self) -> bool:
-        """The server answered that it failed (itself, a webhook, its store): no answer to wait for in silence."""
+        """The server failed at this request (itself, a webhook, its store) or hung at it: nothing to wait for in silence."""
         return self.status >= 500
 
 

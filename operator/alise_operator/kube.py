@@ -184,7 +184,8 @@ class HttpKube:
                 content = await response.read()
         except TimeoutError as error:
             metrics.API_REQUESTS.labels(method, "timeout").inc()
-            raise ClusterError(f"{request}: no answer from the API server within {REQUEST_SECONDS:.0f} s") from error
+            # As a gateway says it: a webhook may be what hangs, while other requests are answered.
+            raise ClusterError(f"{request}: no answer from the API server within {REQUEST_SECONDS:.0f} s", status=504) from error
         except (aiohttp.ClientError, client.ApiException, OSError) as error:
             metrics.API_REQUESTS.labels(method, "unreachable").inc()
             raise ClusterError(f"{request}: the API server cannot be reached: {error}") from error

@@ -12,7 +12,7 @@ from alise_contract.names import ENGINE_PORT, STATUS_PATH
 from alise_operator import metrics, polls
 from alise_operator.apply import OWNED_KINDS
 from alise_operator.build.meta import Owner, selector_text
-from alise_operator.errors import ClusterError, Gone
+from alise_operator.errors import ApplyError, ClusterError, Gone
 from alise_operator.kube import Kube, Resource
 from alise_operator.observation import Observation, Pod, PodReport, Trouble, view_pod, view_report, view_workload, words
 
@@ -116,7 +116,7 @@ def _unreachable(error: Exception, port: int) -> str:
 
 
 async def observe(kube: Kube, poller: Poller, owner: Owner, *, tls_secret: str | None = None) -> Observation:
-    """`tls_secret`: the one that the Ingress names. Raises ClusterError, ApplyError (not allowed)."""
+    """`tls_secret`: the one that the Ingress names. Raises ClusterError."""
     try:
         workload = view_workload(await kube.get(OWNED_KINDS["Deployment"][0], owner.namespace, owner.name))
     except Gone:
@@ -133,6 +133,9 @@ async def _tls_troubles(kube: Kube, owner: Owner, name: str | None) -> list[Trou
         return []
     try:
         await kube.get(SECRETS, owner.namespace, name)
+    except ApplyError:
+        # Not allowed to look: nothing to say.
+        return []
     except Gone:
         create = f"kubectl create secret tls {name} -n {owner.namespace} --cert=FILE --key=FILE"
         return [

@@ -8,7 +8,7 @@ No number that changes by the second: queue depths are metrics.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -204,9 +204,9 @@ def _blocked(seen: Observation) -> Trouble | None:
     """What a rollout waits for without end; an older pod's trouble ends with that pod."""
     if seen.workload is None:
         return None
-    current = replace(seen, pods=tuple(pod for pod in seen.pods if pod.template == seen.workload.template and not pod.ended))
-    found = [trouble for trouble in _sorted(_troubles(current)) if trouble.reason in BLOCKING]
-    return found[0] if found else None
+    current = [pod for pod in seen.pods if pod.template == seen.workload.template and not pod.ended]
+    troubles = [*seen.workload.troubles, *(_with_hint(trouble, seen) for pod in current for trouble in pod.troubles)]
+    return next((trouble for trouble in _sorted(troubles) if trouble.reason in BLOCKING), None)
 
 
 def _stalled(workload: Workload | None) -> Iterator[Trouble]:

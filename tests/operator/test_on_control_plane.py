@@ -121,6 +121,60 @@ def test_what_the_schema_lets_through_is_said_in_the_condition_and_not_applied(e
     assert engine.child("deployment")["spec"] == before["spec"]
 
 
+def test_a_webhook_that_fails_is_said_on_the_resource_until_it_is_mended(engine: Engine) -> None:
+    engine.apply()
+    engine.until("Ready", "False", "Starting")
+    before = engine.child("deployment")
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments"]}
+    webhook = {
+        "name": "nobody.example.com",
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "failurePolicy": "Fail",
+        "timeoutSeconds": 2,
+        "clientConfig": {"url": "https://127.0.0.1:1/"},
+        "namespaceSelector": {"matchLabels": {"hooked": engine.namespace}},
+        "rules": [rule],
+    }
+    meta = {"name": f"nobody-{engine.namespace}"}
+    engine.access.kubectl("label", "namespace", engine.namespace, f"hooked={engine.namespace}")
+    engine.access.apply(
+        {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": meta, "webhooks": [webhook]}
+    )
+    try:
+        engine.patch({"replicas": 2})
+        condition = engine.until("Ready", "False", "ClusterUnavailable")
+        assert "the cluster failed at Deployment tiny, which is tried again" in condition["message"]
+        assert engine.until("Degraded", "True", "ClusterUnavailable")
+        assert engine.child("deployment")["spec"] == before["spec"]
+    finally:
+        engine.access.kubectl("delete", "validatingwebhookconfiguration", meta["name"])
+    eventually("the spec is applied", lambda: engine.one("deployment")["spec"]["replicas"] == 2)
+    engine.until("Degraded", "False", "AsExpected")
+
+
+def test_while_the_old_pod_serves_the_state_says_so_and_what_holds_the_new_one_up(engine: Engine) -> None:
+    engine.apply()
+    (old,) = engine.wait_for_pods(1)
+    engine.make_ready(old)
+    engine.until("Ready", "True", "Serving")
+    engine.patch({"drainSeconds": 7})
+    engine.until("Ready", "True", "ServingOldSpec")
+    new = next(pod for pod in engine.wait_for_pods(2) if pod["metadata"]["uid"] != old["metadata"]["uid"])
+    no_room = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no nvidia.com/gpu"}
+    engine.set_pod_status(new["metadata"]["name"], {"conditions": [no_room]})
+    assert "spec.engine.rollout: replace" in engine.until("Progressing", "False", "Unschedulable")["message"]
+
+
+def test_a_certificate_that_is_not_there_degrades_and_stops_nothing(engine: Engine) -> None:
+    engine.apply(route={"type": "Ingress", "hosts": ["a.b"], "tlsSecret": "cert"})
+    condition = engine.until("Degraded", "True", "MissingTlsSecret")
+    assert f"kubectl create secret tls cert -n {engine.namespace}" in condition["message"]
+    engine.child("ingresses.networking.k8s.io")
+    engine.kubectl("create", "secret", "generic", "cert")
+    engine.until("Degraded", "False", "AsExpected")
+
+
 def test_kubectl_scale_scales_the_deployment_and_the_operator_leaves_replicas_alone(engine: Engine) -> None:
     engine.apply()
     engine.wait_for_pods(1)

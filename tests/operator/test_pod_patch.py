@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alise_operator.build.pod import pod_template
@@ -114,6 +114,7 @@ PATCHES = st.recursive(
 )
 
 
+@settings(max_examples=60)
 @given(st.dictionaries(st.sampled_from(["metadata", "spec"]), PATCHES))
 def test_whatever_the_patch_it_is_merged_or_refused_in_words(patch: dict[str, Any]) -> None:
     try:

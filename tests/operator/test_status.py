@@ -234,6 +234,7 @@ def test_a_new_pod_without_room_names_the_rollout_that_needs_none() -> None:
     hint = "an older pod still takes its room; spec.engine.rollout: replace stops that one first"
     assert f"no nvidia.com/gpu; {hint}" in degraded(None, rolling(waiting)).message
     assert hint in ready(make_spec(), None, rolling(waiting)).message
+    assert hint in progressing(make_spec(), None, rolling(waiting)).message
     assert hint not in degraded(None, rolling(waiting, surges=False)).message
     assert hint not in degraded(None, seen(waiting, ready=0, template="new")).message
 
