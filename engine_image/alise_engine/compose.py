@@ -57,6 +57,10 @@ class Composed:
     environ: Mapping[str, str]
 
 
+# On a CPU vLLM runs the model in a process of its own, and the two spin for each other on the cores that the model needs. By this path, as
+# by any other that is no short name, it takes the executor as it is: half to a third of the time per step (DECISIONS.md).
+IN_PROCESS_EXECUTOR: Final = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+
 # vLLM's flags (as its parser names them) that are looked at; of these only what the user gave arrives in `given`.
 _OURS: Final = {
     "scheduler_cls": "--scheduler-cls is set by alise-engine",
@@ -102,6 +106,8 @@ WATCHED: Final = frozenset(
         "shutdown_timeout",
         "enforce_eager",
         "additional_config",
+        "distributed_executor_backend",
+        "tensor_parallel_size",
     }
 )
 
@@ -127,6 +133,8 @@ def compose(argv: Sequence[str], given: Mapping[str, Any], own: Own, machine: Ma
     if machine.device == "cpu" and "enforce_eager" not in given:
         # Compiling wants a C++ compiler at run time, which the image does not have.
         flags += ["--enforce-eager"]
+    if machine.device == "cpu" and "distributed_executor_backend" not in given and not _more_than_one(given.get("tensor_parallel_size")):
+        flags += ["--distributed-executor-backend", IN_PROCESS_EXECUTOR]
     return Composed(("serve", *argv, *flags), _environ(own, machine, environ))
 
 

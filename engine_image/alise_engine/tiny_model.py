@@ -27,7 +27,7 @@ HEADS: Final = 8
 KV_HEADS: Final = 4
 HEAD_DIM: Final = 32
 INTERMEDIATE: Final = 512
-MAX_POSITION: Final = 4096
+MAX_POSITION: Final = 32768
 
 BOS: Final = "<|bos|>"
 EOS: Final = "<|eos|>"

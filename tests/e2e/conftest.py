@@ -46,7 +46,7 @@ def manifest(name: str, **changes: Any) -> dict[str, Any]:
     resource: dict[str, Any] = yaml.safe_load(run_cluster.SAMPLE.read_text(encoding="utf-8"))
     resource["metadata"] |= {"name": name, "namespace": NAMESPACE}
     spec = resource["spec"]
-    spec["engine"] |= {"maxNumSeqs": 2, "maxModelLen": 4096}
+    spec["engine"] |= {"maxNumSeqs": 2, "maxModelLen": 16384}
     spec["engine"]["args"] = [*spec["engine"]["args"], "--dtype", "float32"]
     spec["kvOffload"]["quantization"] = "none"
     spec["route"]["hosts"] = [f"{name}.alise.test"]

@@ -12,7 +12,7 @@ from tests.e2e.support import Resource, Stream, wait_until
 pytestmark = pytest.mark.e2e
 
 # Some ten seconds of streaming.
-LONG_TOKENS = 3500
+LONG_TOKENS = 12000
 
 
 def answering_pods(tiny: Resource, client: OpenAI, requests: int = 8) -> set[str]:

@@ -59,7 +59,7 @@ def sidecar_connected(tiny: Resource, pod: str) -> bool:
 def test_killing_the_scheduler_in_mid_stream_fails_no_request(tiny: Resource, client: OpenAI) -> None:
     pod = tiny.only_pod()
     wait_until("a connected sidecar", lambda: sidecar_connected(tiny, pod), 60)
-    streams = [Stream(client, f"Story number {number}.", 300).start().wait_started() for number in range(2)]
+    streams = [Stream(client, f"Story number {number}.", 3000).start().wait_started() for number in range(2)]
     assert kill_scheduler(tiny, pod) >= 1
     meanwhile = [Stream(client, f"Question {number}?", 20).start() for number in range(3)]
     for stream in (*streams, *meanwhile):
@@ -75,7 +75,7 @@ def test_a_scheduler_that_crash_loops_for_a_minute_costs_no_request(tiny: Resour
     killer = threading.Thread(target=lambda: killed.append(kill_scheduler(tiny, pod, seconds=60.0)))
     killer.start()
     answers = 0
-    long_stream = Stream(client, "A very long story.", 1500).start().wait_started()
+    long_stream = Stream(client, "A very long story.", 8000).start().wait_started()
     while killer.is_alive():
         Stream(client, f"Question {answers}?", 30).start().result()
         answers += 1
@@ -93,7 +93,7 @@ def test_a_scheduler_that_hangs_costs_no_request_and_is_started_again(tiny: Reso
     pod = tiny.only_pod()
     wait_until("a connected sidecar", lambda: sidecar_connected(tiny, pod), 60)
     late_before = tiny.status(pod)["admission"].get("failed_open_by_reason", {}).get("deadline", 0)
-    stream = Stream(client, "A long story.", 1500).start().wait_started()
+    stream = Stream(client, "A long story.", 6000).start().wait_started()
     assert int(tiny.run_in_scheduler(pod, STOP_ONCE)) >= 1
     Stream(client, "Are you slow?", 20).start().result()
     stream.result()

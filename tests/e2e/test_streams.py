@@ -10,7 +10,7 @@ from tests.e2e.support import Resource, Stream, chat, wait_until
 
 pytestmark = pytest.mark.e2e
 
-LONG_TOKENS = 2500
+LONG_TOKENS = 8000
 
 
 def test_a_chat_completion_streams_through_the_ingress(tiny: Resource, client: OpenAI) -> None:
@@ -21,7 +21,7 @@ def test_a_chat_completion_streams_through_the_ingress(tiny: Resource, client: O
 def test_cancelling_a_stream_ends_the_request_in_the_engine_within_a_second(tiny: Resource, client: OpenAI) -> None:
     pod = tiny.only_pod()
     stream = client.chat.completions.create(
-        model="tiny", messages=[{"role": "user", "content": "Go on."}], max_tokens=3500, stream=True, extra_body={"ignore_eos": True}
+        model="tiny", messages=[{"role": "user", "content": "Go on."}], max_tokens=12000, stream=True, extra_body={"ignore_eos": True}
     )
     for _ in range(10):
         next(stream)
@@ -59,4 +59,4 @@ def test_the_engines_own_client_errors_pass_through(tiny: Resource, client: Open
     with pytest.raises(openai.NotFoundError, match="other-model"):
         client.chat.completions.create(model="other-model", messages=[{"role": "user", "content": "Hi"}])
     with pytest.raises(openai.BadRequestError, match="maximum context length"):
-        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x " * 4000}])
+        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "x " * 10000}])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from alise_engine.compose import Composed, Machine, Own, compose, quantity_bytes
+from alise_engine.compose import IN_PROCESS_EXECUTOR, Composed, Machine, Own, compose, quantity_bytes
 from alise_engine.errors import ConfigError
 
 CPU = Machine("cpu", cores=4)
@@ -50,23 +50,28 @@ def test_on_a_cpu_defaults_are_set_where_the_user_set_none() -> None:
     result = composed()
     assert value(result, "--block-size") == "128"
     assert "--enforce-eager" in result.argv
+    assert value(result, "--distributed-executor-backend") == IN_PROCESS_EXECUTOR
     assert result.environ["OMP_NUM_THREADS"] == "2"
     assert result.environ["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
     assert result.environ["ALISE_ADMIT_DEADLINE_MS"] == "250"
 
 
 def test_what_the_user_set_stays() -> None:
-    given = {"block_size": 64, "shutdown_timeout": 5, "enforce_eager": False}
+    given = {"block_size": 64, "shutdown_timeout": 5, "enforce_eager": False, "distributed_executor_backend": "mp"}
     result = composed("--block-size=64", given=given, environ={"OMP_NUM_THREADS": "7", "VLLM_CPU_KVCACHE_SPACE": "9"})
-    assert {"--block-size", "--shutdown-timeout", "--enforce-eager"}.isdisjoint(result.argv)
+    assert {"--block-size", "--shutdown-timeout", "--enforce-eager", "--distributed-executor-backend"}.isdisjoint(result.argv)
     assert {"OMP_NUM_THREADS", "VLLM_CPU_KVCACHE_SPACE"}.isdisjoint(result.environ)
+
+
+def test_several_ranks_on_a_cpu_are_processes_as_vllm_starts_them() -> None:
+    assert "--distributed-executor-backend" not in composed(given={"tensor_parallel_size": 2}).argv
 
 
 def test_on_cuda_the_first_model_runner_is_used_and_no_cpu_setting() -> None:
     result = composed(machine=CUDA)
     assert result.environ["VLLM_USE_V2_MODEL_RUNNER"] == "0"
     assert not [name for name in result.environ if "CPU" in name]
-    assert "--block-size" not in result.argv
+    assert {"--block-size", "--distributed-executor-backend"}.isdisjoint(result.argv)
 
 
 @pytest.mark.parametrize(
