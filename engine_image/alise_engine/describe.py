@@ -56,6 +56,10 @@ class Description:
     temperature: float | None = None
 
 
+# Of a longer chat the newest are looked at: the event loop that serves everybody does it.
+MAX_MESSAGES: Final = 10_000
+
+
 @dataclass(frozen=True, slots=True)
 class _Turn:
     role: str
@@ -129,9 +133,12 @@ def _foreign_xargs(body: Mapping[str, JSON]) -> dict[str, JSON]:
 
 def _chat_prompt(body: Mapping[str, JSON]) -> _Prompt | None:
     messages = body.get("messages")
-    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+    if not isinstance(messages, list) or not messages:
         return None
-    return _conversation([_Turn(str(message.get("role", "")), _text(message.get("content"))) for message in messages])
+    newest = messages[-MAX_MESSAGES:]
+    if not all(isinstance(message, dict) for message in newest):
+        return None
+    return _conversation([_Turn(str(message.get("role", "")), _text(message.get("content"))) for message in newest], len(messages))
 
 
 def _completion_prompt(body: Mapping[str, JSON]) -> _Prompt | None:
@@ -156,9 +163,10 @@ def _responses_prompt(body: Mapping[str, JSON]) -> _Prompt | None:
     match given:
         case str():
             prompt = _conversation([*turns, _Turn("user", given)])
-        case [dict(), *_] if all(isinstance(item, dict) for item in given):
-            items = [_Turn(str(item.get("role", "")), _text(item.get("content", item.get("output")))) for item in given]
-            prompt = _conversation([*turns, *items])
+        case [dict(), *_] if all(isinstance(item, dict) for item in given[-MAX_MESSAGES:]):
+            newest = given[-MAX_MESSAGES:]
+            items = [_Turn(str(item.get("role", "")), _text(item.get("content", item.get("output")))) for item in newest]
+            prompt = _conversation([*turns, *items], len(turns) + len(given))
         case _:
             return None
     previous = body.get("previous_response_id")
@@ -175,8 +183,12 @@ _PROMPTS: Final = {
 }
 
 
-def _conversation(turns: list[_Turn]) -> _Prompt:
+def _conversation(turns: list[_Turn], count: int = 0) -> _Prompt:
+    """The prompt of a chat. `count` above the number of turns: these are the newest of so many, and the chat has no name."""
     last_user = next((at for at in reversed(range(len(turns))) if turns[at].role == "user"), len(turns) - 1)
+    if count > len(turns):
+        chars = sum(len(turn.text) for turn in turns) * count // len(turns)
+        return _Prompt(turns[last_user].text, chars, count)
     said_before = any(turn.role not in ("system", "developer") for turn in turns[:last_user])
     names = _digests(turns, {last_user, before_answer := _before_answer(turns), len(turns)})
     return _Prompt(

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alise_contract.names import MAX_PROMPT_BYTES, OBJECTIVE_HEADER, SLO_TTFT_HEADER, TENANT_HEADER
-from alise_engine.describe import Description, Endpoint, describe, stamped, unstamped
+from alise_engine.describe import MAX_MESSAGES, Description, Endpoint, describe, stamped, unstamped
 
 CHAT, COMPLETIONS, RESPONSES = Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS, Endpoint.RESPONSES
 
@@ -155,6 +155,29 @@ def test_the_slo_header(value: str, slo_ttft_ms: int) -> None:
 
 def test_the_objective_header_is_the_class() -> None:
     assert described(CHAT, BODIES[CHAT], {OBJECTIVE_HEADER: "batch"}).objective == "batch"
+
+
+class Message(dict[str, str]):
+    """A message that counts how often one of them is asked for anything."""
+
+    asked = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        Message.asked += 1
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [pytest.param(CHAT, id="chat completions"), pytest.param(RESPONSES, id="responses")],
+)
+def test_of_a_million_messages_the_newest_are_looked_at(endpoint: Endpoint) -> None:
+    Message.asked = 0
+    messages = [Message(role="user", content="four")] * 1_000_000
+    key = "messages" if endpoint is CHAT else "input"
+    seen = described(endpoint, {"model": "tiny", key: messages})
+    assert (seen.prompt, seen.turns, seen.prompt_chars, seen.conversation_now) == ("four", 1_000_000, 4_000_000, "")
+    assert Message.asked <= 3 * MAX_MESSAGES
 
 
 def test_a_first_turn_has_no_conversation() -> None:
