@@ -129,6 +129,41 @@ def test_the_kernels_lay_keys_out_as_the_int8_codec_reads_them() -> None:
     assert torch.equal(values[1, :, :tokens], value.transpose(0, 1))
 
 
+@pytest.mark.parametrize(
+    ("isa", "keys"),
+    [
+        pytest.param("vec", KeyLayout.TRANSPOSED, id="AVX2 and AVX-512"),
+        pytest.param("amx", None, id="AMX"),
+        pytest.param("neon", None, id="Arm"),
+        pytest.param("vec16", None, id="blocks or heads of 16"),
+    ],
+)
+def test_where_a_channel_lies_is_known_for_one_cpu_layout_only(monkeypatch: pytest.MonkeyPatch, isa: str, keys: KeyLayout | None) -> None:
+    from vllm.v1.attention.backends import cpu_attn
+
+    monkeypatch.setattr(cpu_attn, "_get_attn_isa", lambda *arguments: isa)
+    config = SimpleNamespace(model_config=SimpleNamespace(dtype=torch.bfloat16), cache_config=SimpleNamespace(cache_dtype="auto"))
+    assert compat.layer_shape(config, kv_cache(full_attention())).keys is keys
+
+
+def test_int8_is_refused_where_no_one_knows_the_channels_and_auto_is_not() -> None:
+    from alise_engine.scheduler import AliseMixin
+
+    scheduler = SimpleNamespace(connector=SimpleNamespace(codecs=lambda: ("raw",)))
+    check: Any = AliseMixin._check_codec
+    check(scheduler, "auto", ConfigError)
+    with pytest.raises(ConfigError, match="codec int8 is not possible with this KV cache layout and dtype: use auto or none"):
+        check(scheduler, "int8", ConfigError)
+
+
+def test_the_blocks_that_a_step_gives_out_are_those_of_new_resumed_and_growing_requests() -> None:
+    output = SimpleNamespace(
+        scheduled_new_reqs=[SimpleNamespace(block_ids=([1, 2],))],
+        scheduled_cached_reqs=SimpleNamespace(new_block_ids=[None, ([7],), ([8, 9],)]),
+    )
+    assert compat.blocks_given_in(output) == {1, 2, 7, 8, 9}
+
+
 class Queued:
     """A waiting request as the queue sees it."""
 

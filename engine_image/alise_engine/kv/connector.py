@@ -153,7 +153,7 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
         self._add_slices()
         taken = compat.blocks_given_in(scheduler_output).union(*(load.block_ids for load in self._meta.loads))
-        self._meta.writes = [_where_it_may_run(write, taken) for write in self._meta.writes]
+        self._meta.writes = [where_it_may_run(write, taken) for write in self._meta.writes]
         meta, self._meta = self._meta, AliseMetadata()
         return meta
 
@@ -229,7 +229,7 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
         return self._worker.pool
 
 
-def _where_it_may_run(write: Drop | Save, taken: Set[int]) -> Drop | Save:
+def where_it_may_run(write: Drop | Save, taken: Set[int]) -> Drop | Save:
     """A save of blocks that nobody gets in this step may run beside it."""
     return write if isinstance(write, Drop) or not taken.isdisjoint(write.block_ids) else replace(write, beside=True)
 
