@@ -152,8 +152,9 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
 
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
         self._add_slices()
-        taken = compat.blocks_given_in(scheduler_output).union(*(load.block_ids for load in self._meta.loads))
-        self._meta.writes = [where_it_may_run(write, taken) for write in self._meta.writes]
+        if self._meta.writes:
+            taken = compat.blocks_given_in(scheduler_output).union(*(load.block_ids for load in self._meta.loads))
+            self._meta.writes = [where_it_may_run(write, taken) for write in self._meta.writes]
         meta, self._meta = self._meta, AliseMetadata()
         return meta
 
