@@ -15,7 +15,17 @@ from typing import Any, Final, Literal
 from alise_contract.names import CONTRACT_VERSION
 from alise_operator.build.meta import Owner, selector_text
 from alise_operator.build.route import url
-from alise_operator.errors import ApplyError, ClusterError, InvalidSpec, MissingApi, MissingSecret, NameTaken, OperatorError, SpecError
+from alise_operator.errors import (
+    ApplyError,
+    ClusterError,
+    InternalError,
+    InvalidSpec,
+    MissingApi,
+    MissingSecret,
+    NameTaken,
+    OperatorError,
+    SpecError,
+)
 from alise_operator.observation import Observation, Pod, PodReport, Trouble, Workload
 from alise_operator.quantities import format_bytes
 from alise_operator.spec import Spec
@@ -56,6 +66,8 @@ FAILED_OPEN_ADVICE: Final[Mapping[str, str]] = {
 }
 # Reasons whose message is about what the user wrote.
 SPOKEN_REASONS: Final = frozenset(kind.reason for kind in (InvalidSpec, MissingSecret, MissingApi, ApplyError, NameTaken))
+# Reasons of a Ready that say the spec was not applied.
+UNAPPLIED_REASONS: Final = SPOKEN_REASONS | {ClusterError.reason, InternalError.reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,7 @@ def fold(
     """The whole status. `spec` is None when it could not be parsed; `previous` is the status that the resource has now."""
     before = {one["type"]: one for one in previous.get("conditions", ())}
     # The spec was applied before the cluster failed: what its pods say still holds.
-    is_applied = before.get("Ready", {}).get("observedGeneration") == generation and before["Ready"]["reason"] != ClusterError.reason
+    is_applied = before.get("Ready", {}).get("observedGeneration") == generation and before["Ready"]["reason"] not in UNAPPLIED_REASONS
     conditions = [
         ready(spec, None if isinstance(error, ClusterError) and is_applied else error, observation),
         progressing(spec, error, observation),

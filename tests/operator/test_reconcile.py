@@ -236,6 +236,14 @@ async def test_a_cluster_that_fails_at_a_new_spec_is_said_on_the_resource_and_as
     assert (await world.reconcile())["Ready"]["reason"] == "Starting"
 
 
+async def test_a_cluster_that_fails_at_what_was_never_applied_is_not_taken_for_one_that_starts(world: World) -> None:
+    world.kube.put_engine(raw_spec(model={"uri": "a/b", "tokenSecretRef": {"name": "hub"}}))
+    assert (await world.reconcile())["Ready"]["reason"] == "MissingSecret"
+    world.kube.put(SECRETS, {"metadata": {"name": "hub"}, "data": {"token": "eA=="}})
+    world.kube.failing["deployments"] = 500
+    assert (await world.reconcile())["Ready"]["reason"] == "ClusterUnavailable"
+
+
 async def test_a_cluster_that_fails_at_a_spec_that_serves_degrades_it_and_no_more(world: World) -> None:
     await world.reconcile()
     world.set_ready(1)
