@@ -19,7 +19,7 @@ from .core.lengths import Floats
 from .core.rank import POLICIES, AgeingRule, Policy, PreemptionRule
 from .simulation import predictions
 from .simulation.baselines import FcfsMind, MlfqMind, PriorityMind, SrptMind
-from .simulation.mind import CoreMind, Mind
+from .simulation.mind import CoreMind, Mind, seconds_at_admission
 from .simulation.model import DEFAULT_SHAPE, EngineModel
 from .simulation.report import plot_latencies, summary
 from .simulation.routing import ROUTERS, Router
@@ -44,8 +44,10 @@ def core_mind(setup: Setup, policy: Policy) -> Callable[[], Mind]:
     """Minds that decide as production does."""
     trace, model = setup.trace, setup.model
     cost = model.known_cost(float((trace.input_tokens + trace.output_tokens / 2).mean()))
-    caps = np.full(len(trace), float(model.shape.max_model_len))
-    return lambda: CoreMind(policy, setup.lengths, caps, trace.tenant.astype(np.float64), trace.weight, model.shape, cost)
+    # Made once: there may be ten thousand minds.
+    caps, tenants = np.full(len(trace), float(model.shape.max_model_len)), trace.tenant.astype(np.float64)
+    fresh = seconds_at_admission(policy, setup.lengths, trace.input_tokens.astype(np.float64), caps, model.shape, cost)
+    return lambda: CoreMind(policy, setup.lengths, caps, tenants, trace.weight, model.shape, cost, fresh)
 
 
 def policy_named(name: str, ageing: bool = True) -> Policy:

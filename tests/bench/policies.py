@@ -37,13 +37,12 @@ from tests.bench.policies_data import Data, arranged, datasets
 
 LOADS: Final = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1, 1.3)
 QUICK_LOADS: Final = (0.8, 0.9, 0.95)
-REQUESTS: Final = 4000
-OTHER_REQUESTS: Final = 2000
-QUICK_REQUESTS: Final = 1500
-# Sets and loads that goals are about: of these, more seeds for what the goals compare.
+REQUESTS: Final = 1500
+# Sets and loads that goals are about: longer runs, and seeds of their own, of what the goals compare.
 COUNTED: Final = ("alpaca", "sharegpt")
 GOAL_LOADS: Final = (0.8, 0.9, 0.95)
-GOAL_SEEDS: Final = 8
+GOAL_SEEDS: Final = 6
+GOAL_REQUESTS: Final = 4000
 NOISE: Final = 0.8
 SIZES: Final = (10, 100, 1000, 10_000, 100_000)
 BASELINES: Final = ("vllm-fcfs", "vllm-priority", "mlfq", "srpt")
@@ -57,7 +56,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     yield {"kind": "rss", "mib": core_rss_mib()}
     sets = list(datasets(settings))
     for data in () if settings.quick else sets:
-        for load, seed in product(GOAL_LOADS, range(settings.seeds, GOAL_SEEDS)) if data.trace.name in COUNTED else ():
+        for load, seed in product(GOAL_LOADS, range(settings.seeds, settings.seeds + GOAL_SEEDS)) if data.trace.name in COUNTED else ():
             yield from _runs(data, load, seed, settings.quick, goals_only=True)
     yield from _engine_rows(settings)
     yield from policies_flood.measure(settings)
@@ -71,9 +70,11 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     """Figures from the rows; writes tables and plots beside them."""
     runs = [row for row in rows if row["kind"] == "run"]
     default = Policy().name
-    policies_report.write(runs, RESULTS / "policies", default)
+    swept = [row for row in runs if not row["goal"]]
+    policies_report.write(swept, RESULTS / "policies", default)
     made: list[Figure] = []
-    for name in dict.fromkeys(row["data"] for row in runs):
+    for name in dict.fromkeys(row["data"] for row in swept):
+        runs = [row for row in rows if row["kind"] == "run" and row["goal"] and row["data"] == name] or swept
         known = {row["predictions"] for row in runs if row["data"] == name}
         told = "real" if "real" in known else "noise"
         for load, suffix, aim in ((0.95, "", 0.85), (0.9, "_load90", 0.80)):
@@ -122,8 +123,7 @@ def tail_ratio(runs: Sequence[Row], name: str, load: float, policy: str, told: s
 
 
 def _runs(data: Data, load: float, seed: int, quick: bool, goals_only: bool = False) -> Iterator[Row]:
-    count = QUICK_REQUESTS if quick else REQUESTS if data.trace.name in COUNTED else OTHER_REQUESTS
-    trace, rows = arranged(data.trace, count, seed)
+    trace, rows = arranged(data.trace, GOAL_REQUESTS if goals_only else REQUESTS, seed)
     trace = at_load(trace, load, MODEL)
     told: dict[str, Floats] = {
         "noise": predictions.noisy(trace.output_tokens, NOISE, seed), "oracle": predictions.oracle(trace.output_tokens),
@@ -141,7 +141,7 @@ def _runs(data: Data, load: float, seed: int, quick: bool, goals_only: bool = Fa
         began = time.process_time()
         outcome = simulate(trace, MODEL, mind_named(name, setup))
         yield {
-            "kind": "run", "data": data.trace.name, "load": load, "policy": name, "predictions": kind, "seed": seed,
+            "kind": "run", "data": data.trace.name, "load": load, "policy": name, "predictions": kind, "seed": seed, "goal": goals_only,
             "cpu_seconds": time.process_time() - began, **summary(outcome),
         }  # fmt: skip
 

@@ -24,7 +24,7 @@ _NOISE: Final = 0.8
 
 def measure(settings: Settings) -> Iterator[Row]:
     """A row per policy, seed and neighbour: every time to first token of the quiet tenant."""
-    quiet_requests = 60 if settings.quick else 150
+    quiet_requests = 60 if settings.quick else 80
     for seed in range(settings.seeds):
         for kind, load in (("calm", CALM_LOAD), ("flood", FLOOD_LOAD)):
             trace = flood_trace(quiet_requests, load, seed)

@@ -12,7 +12,7 @@ from ..core.fairness import OVER_SHARE_LEVEL
 from ..core.job import Snapshot
 from ..core.lengths import QUANTILES, Floats
 from ..core.plan import NEVER_SENT, Limits
-from ..core.rank import BASE_SPAN, Policy, neutral_after
+from ..core.rank import BASE_SPAN, LEVELS_PER_DOUBLING, POLICIES, Policy, look, neutral_after, promote_seconds
 from ..core.reports import EngineShape, Phase
 from .request import Request
 
@@ -21,6 +21,8 @@ PLAN_SECONDS: Final = 0.020
 REFRESH_SECONDS: Final = 0.7
 # As there, deciding takes at most a tenth of the time: for so many jobs at about a microsecond each.
 _PLAN_SECONDS_PER_JOB: Final = 10 * 1e-6
+# Room for live requests to begin with; it doubles when it is full. Small: there may be ten thousand replicas.
+_FIRST_ROWS: Final = 32
 # Rows of the float table.
 _ORDER, _WEIGHT, _LIMIT, _PROMPT, _MARK, _DECODING, _HOST_TOKENS, _HOST_BYTES, _WAITED, _PHASE_AT, _PHASE, _TENANT, _ARRIVED, _COLUMNS = (
     range(14)
@@ -48,22 +50,39 @@ class Mind(Protocol):
         """Sets levels, orders and expected waits anew."""
 
 
+def seconds_at_admission(
+    policy: Policy, lengths: Floats, prompt_tokens: Floats, caps: Floats, shape: EngineShape, cost: CostModel
+) -> Floats:
+    """What the policy makes of each request before it has run: its level, in seconds. Shape [N]."""
+    count, none = len(lengths), np.zeros(len(lengths))
+    fresh = Snapshot(
+        at=0.0, jobs=("",) * count, rankable=np.zeros(count, dtype=np.bool_), phase=np.full(count, Phase.ADMITTED, dtype=np.int64),
+        order=np.arange(count), weight=np.ones(count), tenant=np.zeros(count, dtype=np.int64), lengths=lengths, limit_tokens=caps,
+        samples=np.ones(count), prompt_tokens=prompt_tokens, generated_tokens=none, device_tokens=none, host_tokens=none, host_bytes=none,
+        waiting_seconds=none, age_seconds=none, engine=shape, cost=cost, neutral_seconds=1.0, sent=np.zeros((3, count), dtype=np.int64),
+    )  # fmt: skip
+    return POLICIES[policy.name](look(fresh))
+
+
 class CoreMind:
     """The production `decide()` on columns kept up to date; admissions are stamped as the dispatcher does."""
 
     def __init__(
-        self, policy: Policy, lengths: Floats, caps: Floats, tenants: Floats, weights: Floats, shape: EngineShape, cost: CostModel
-    ) -> None:
-        """`lengths` are the predictions of the whole trace, [N, QUANTILES]; `caps` the clients' limits, `tenants` and `weights` [N]."""
+        self, policy: Policy, lengths: Floats, caps: Floats, tenants: Floats, weights: Floats, shape: EngineShape, cost: CostModel,
+        fresh_seconds: Floats,
+    ) -> None:  # fmt: skip
+        """`lengths` are the predictions of the whole trace, [N, QUANTILES]; `caps` the clients' limits, `tenants` and `weights` [N];
+        `fresh_seconds` what the policy makes of each request before it has run, [N].
+        """
         self._policy, self._shape, self._cost = policy, shape, cost
         self._lengths, self._caps, self._tenants, self._weights = lengths, caps, tenants, weights
-        self._means = lengths.mean(axis=1)
+        self._fresh_seconds = fresh_seconds
         self._token_seconds = cost.decode_step_seconds()
-        self._neutral_tokens = float(np.exp(np.log(np.maximum(self._means[:200], 1)).mean()))
+        self._neutral_tokens = float(np.exp(np.log(np.maximum(lengths[:200].mean(axis=1), 1)).mean()))
         self._rows: list[Request] = []
-        self._table = np.zeros((_COLUMNS, 256))
-        self._quantiles = np.ones((256, QUANTILES))
-        self._sent = np.full((3, 256), NEVER_SENT, dtype=np.int64)
+        self._table = np.zeros((_COLUMNS, _FIRST_ROWS))
+        self._quantiles = np.ones((_FIRST_ROWS, QUANTILES))
+        self._sent = np.full((3, _FIRST_ROWS), NEVER_SENT, dtype=np.int64)
         self._dirty = False
         self._last_plan = -math.inf
         self._crowding: frozenset[float] = frozenset()
@@ -79,17 +98,30 @@ class CoreMind:
             self._sent = np.concatenate([self._sent, np.full_like(self._sent, NEVER_SENT)], axis=1)
         self._rows.append(request)
         request.row, index = row, request.index
-        mean = float(self._means[index])
+        mean = float(self._lengths[index].mean())
         self._table[:, row] = (
             request.order, self._weights[index], self._caps[index], request.prompt_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, request.arrived_at,
             Phase.WAITING, self._tenants[index], request.arrived_at,
         )  # fmt: skip
         self._quantiles[row] = self._lengths[index]
         self._neutral_tokens = neutral_after(self._neutral_tokens, mean)
-        request.level = 0.0 if self._policy.name == "fcfs" else round(4 * math.log2(max(mean, 1.0) / self._neutral_tokens))
+        request.level = self._stamp(index)
         if self._tenants[index] in self._crowding:
             request.level += OVER_SHARE_LEVEL + BASE_SPAN
         self._dirty = True
+
+    def _stamp(self, index: int) -> float:
+        """The level at admission."""
+        if self._policy.name == "fcfs":
+            return 0.0
+        neutral, ends_at = self._neutral_tokens * self._token_seconds, math.inf
+        if self._policy.name == "boost" and self._policy.ageing is not None:
+            ends_at = promote_seconds(self._policy.ageing, self.load.backlog_seconds(), neutral)
+        # As rank.level_of, without its arrays: this is done for every request.
+        work = max(float(self._fresh_seconds[index]), 1e-9) / float(self._weights[index])
+        if ends_at < math.inf:
+            work = -math.expm1(-math.log(2) / ends_at * work) * ends_at / math.log(2)
+        return round(min(max(LEVELS_PER_DOUBLING * math.log2(work / max(neutral, 1e-9)), -BASE_SPAN), BASE_SPAN))
 
     def moved(self, request: Request, step: int) -> None:
         column = self._table[:, request.row]
