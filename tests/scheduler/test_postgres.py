@@ -11,13 +11,14 @@ import pytest
 from alise_scheduler.errors import HistoryError
 from alise_scheduler.predictor import postgres
 from alise_scheduler.predictor.archive import RETRY_SECONDS, Archive
-from alise_scheduler.predictor.learned import LearnedPredictor
+from alise_scheduler.predictor.learned import FIRST_TRAINING, LearnedPredictor, equip
 from alise_scheduler.predictor.model import Observation
 from alise_scheduler.predictor.postgres import PostgresStore
 from alise_scheduler.predictor.start import start
 from alise_scheduler.predictor.store import SqliteStore
+from alise_scheduler.predictor.train import train
 from tests.scheduler.postgres_server import PostgresServer
-from tests.scheduler.predictor_builders import make_features, make_sample
+from tests.scheduler.predictor_builders import make_features, make_sample, make_task
 
 pytestmark = pytest.mark.database
 
@@ -91,6 +92,24 @@ def test_two_sidecars_learn_from_each_other(server: PostgresServer, tmp_path: Pa
         one.turn()
         two.turn()
     assert (len(one.predictor.recent), len(two.predictor.recent)) == (50, 50)
+
+
+def test_what_one_sidecar_saw_the_other_predicts(server: PostgresServer, tmp_path: Path) -> None:
+    one, two = Replica(server, tmp_path, "one"), Replica(server, tmp_path, "two")
+    chance = np.random.default_rng(0)
+    for _ in range(FIRST_TRAINING):
+        prompt, tokens = make_task(chance)
+        one.predictor.learn(make_features(prompt), Observation(tokens, True))
+    one.turn()
+    two.turn()
+    two.turn()
+    assert two.predictor.wants_training()
+    history, seen = two.predictor.newest()
+    two.predictor.install(equip(train(history, 1), history), seen)
+    short, long = (
+        two.predictor.predict(make_features(f"{verb} bridges 7"), 0).median for verb in ("Name one fact about", "Write an essay about")
+    )
+    assert short < 40 < 200 < long
 
 
 def test_a_new_sidecar_starts_warm(server: PostgresServer, tmp_path: Path) -> None:
