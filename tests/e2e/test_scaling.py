@@ -11,8 +11,8 @@ from tests.e2e.support import Resource, Stream, wait_until
 
 pytestmark = pytest.mark.e2e
 
-# Some ten seconds of streaming.
-LONG_TOKENS = 12000
+# Ten seconds of streaming alone, most of a minute beside others and a pod that starts.
+LONG_TOKENS = 8000
 
 
 def answering_pods(tiny: Resource, client: OpenAI, requests: int = 8) -> set[str]:
@@ -36,7 +36,7 @@ class Asker:
     def _ask(self) -> None:
         while not self._stop.is_set():
             try:
-                Stream(self._client, f"Are you there, {self.answered}?", self._tokens).start().result(120)
+                Stream(self._client, f"Are you there, {self.answered}?", self._tokens).start().result(300)
                 self.answered += 1
             except BaseException as error:
                 self.failures.append(error)
@@ -48,7 +48,7 @@ class Asker:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(150)
+        self._thread.join(310)
 
 
 def leaving_pod(tiny: Resource, before: list[str]) -> str:

@@ -96,14 +96,15 @@ async def test_without_a_sidecar_an_answer_streams_and_the_failing_open_is_count
 async def test_the_status_route_needs_no_api_key_and_knows_the_engine(engine: ServedEngine) -> None:
     report = await engine.status()
     assert report["contract_version"] == CONTRACT_VERSION
-    assert report["host_memory"]["limit_bytes"] == str(256 * 2**20)
+    # Cut into slabs, of which one per codec may be partly empty.
+    assert 0.95 * 256 * 2**20 < int(report["host_memory"]["limit_bytes"]) <= 256 * 2**20
     assert report["vllm_version"].startswith("0.32.0")
 
 
 async def test_the_engines_metrics_are_on_vllms_own_route(engine: ServedEngine, client: openai.AsyncOpenAI) -> None:
     await client.completions.create(model="tiny", prompt="a", max_tokens=3)
     assert await engine.metric("alise_engine_steps_total") > 0
-    assert await engine.metric("alise_engine_host_limit_bytes") == 256 * 2**20
+    assert 0.95 * 256 * 2**20 < await engine.metric("alise_engine_host_limit_bytes") <= 256 * 2**20
     async with engine.http() as http:
         assert "vllm:num_requests_running" in (await http.get("/metrics")).text
 
