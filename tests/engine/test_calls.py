@@ -1,0 +1,89 @@
+"""The calls of the API server on a real engine: what they change, and what they tell."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from alise_contract.names import pack_priority
+from alise_engine import tiny_model
+from alise_engine.core_protocol import PHASE_OFFLOADED, PHASE_RUNNING, PHASE_WAITING, ApplyCall, RankRow
+from alise_engine.errors import PayloadError
+from tests.engine.harness import BLOCK_SIZE, HOST_BYTES, Engine, EngineOptions
+
+pytestmark = pytest.mark.engine
+
+STORY = [256, *b"tell me a long story about the sea and the ships on it"]
+POEM = [256, *b"a poem about rain, please, and make it a short one"]
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = Engine(tiny_model.write_model(tmp_path_factory.mktemp("tiny")), EngineOptions())
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def engine(started: Engine) -> Engine:
+    return started.fresh()
+
+
+def rank(job: str, level: int) -> RankRow:
+    return RankRow(job, level, 0, False, 0)
+
+
+def test_a_job_of_two_requests_is_ranked_as_one(engine: Engine) -> None:
+    names = [engine.ask(STORY, 40, job="pair"), engine.ask(POEM, 40, job="pair")]
+    engine.step(3)
+    engine.hold("pair")
+    engine.step()
+    assert engine.running_jobs() == []
+    engine.lift("pair")
+    engine.finish(*names)
+
+
+def test_a_rank_for_a_job_that_is_not_there_is_named_and_the_rest_applied(engine: Engine) -> None:
+    engine.ask(STORY, 40, job="story")
+    assert engine.apply(rank("ghost", 1), rank("story", 3)).unknown == ("ghost",)
+    engine.step()
+    (row,) = engine.snapshot().requests
+    assert row.priority == pack_priority(3, 0)
+
+
+def test_a_malformed_apply_changes_nothing(engine: Engine) -> None:
+    engine.ask(STORY, 40, job="story")
+    before = engine.scheduler.plan
+    payload: Any = ApplyCall((rank("story", 3),)).to_wire()
+    payload["ranks"].append(["story", 200, 0, False, 0])
+    with pytest.raises(PayloadError, match="level 200"):
+        engine.scheduler(payload)
+    assert engine.scheduler.plan == before
+
+
+def test_rows_follow_a_request_through_its_life(engine: Engine) -> None:
+    name = engine.ask(STORY, 80, job="story", hint="aGludA==")
+    (row,) = engine.poll().requests
+    assert (row.phase, row.prompt_tokens, row.max_tokens, row.hint) == (PHASE_WAITING, len(STORY), 80, "aGludA==")
+    engine.run_until(engine.grown(name, 10))
+    (row,) = engine.poll().requests
+    assert (row.phase, row.generated_tokens, row.device_tokens, row.hint) == (PHASE_RUNNING, 10, len(STORY) + 9, "")
+    engine.hold("story")
+    engine.step()
+    (row,) = engine.poll().requests
+    assert (row.phase, row.device_tokens, row.host_tokens, row.preemptions) == (PHASE_OFFLOADED, 0, len(STORY) + 9, 1)
+    engine.lift("story")
+    engine.finish(name)
+    answer = engine.poll()
+    assert answer.requests == ()
+    assert [(row.reason, row.generated_tokens, row.preemptions) for row in answer.finished] == [("length", 80, 1)]
+    assert answer.steps[-1].decode_requests == 1
+
+
+def test_the_shape_is_what_the_engine_was_started_with(engine: Engine) -> None:
+    shape = engine.snapshot().shape
+    layer_block = 2 * tiny_model.KV_HEADS * tiny_model.HEAD_DIM * BLOCK_SIZE * 4
+    assert shape.block_bytes == tiny_model.LAYERS * layer_block
+    assert (shape.max_num_seqs, shape.block_size, shape.num_device_blocks) == (2, BLOCK_SIZE, 65)
+    # What fits whatever comes and goes: all but a slab per codec.
+    assert 0.98 * HOST_BYTES <= shape.host_limit_bytes <= HOST_BYTES
