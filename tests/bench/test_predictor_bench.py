@@ -1,0 +1,51 @@
+"""The predictor's benchmark: what its figures say of known predictions, and that no row is judged by what it taught."""
+
+import numpy as np
+import pytest
+
+from alise_scheduler.core.lengths import QUANTILES
+from alise_scheduler.predictor.features import extract
+from alise_scheduler.predictor.rules import PAPER
+from tests.bench.predictor import ClassMean, Example, prequential, question, split
+from tests.bench.predictor import Untrained as Plain
+from tests.bench.predictor_scores import kendall_interval, scores
+from tests.scheduler.predictor_builders import ENCODER
+
+LENGTHS = tuple(range(10, 410))
+
+
+def rows(point: list[float]) -> list[dict[str, object]]:
+    return [{"tokens": tokens, "quantiles": [value] * QUANTILES} for tokens, value in zip(LENGTHS, point, strict=True)]
+
+
+def test_a_perfect_prediction_has_perfect_figures() -> None:
+    made = {metric: value for metric, value, _, _ in scores(rows([float(tokens) for tokens in LENGTHS]))}
+    assert [made["kendall"], made["pairs"], made["buckets5"]] == pytest.approx([1.0, 1.0, 1.0])
+    assert (made["mae"], made["crps"], made["coverage80"]) == (0.0, 0.0, 100.0)
+
+
+def test_a_reversed_prediction_orders_every_pair_wrong() -> None:
+    made = {metric: value for metric, value, _, _ in scores(rows([-float(tokens) for tokens in LENGTHS]))}
+    assert [made["kendall"], made["pairs"]] == pytest.approx([-1.0, 0.0])
+
+
+def test_the_interval_of_tau_holds_it() -> None:
+    chance = np.random.default_rng(1)
+    tokens = np.arange(300.0)
+    low, high = kendall_interval(tokens + chance.normal(0, 200, 300), tokens, draws=50)
+    assert -1.0 < low < high < 1.0
+
+
+def test_the_class_mean_is_of_the_class() -> None:
+    examples = [Example("translate this", 10), Example("write a story", 300)] * 40
+    features = [extract(question(example), b"salt") for example in examples]
+    said = list(prequential(examples, features, Plain(ClassMean())))
+    assert (round(said[-2].median), round(said[-1].median)) == (10, 300)
+
+
+def test_the_split_leaves_out_conversations_that_it_learned_from() -> None:
+    names = [*(f"c{number}" for number in range(199)), "both", "both", "new"]
+    examples = [Example(f"tell me about {name}", 50, group=name, turn=int(at == 200)) for at, name in enumerate(names)]
+    vectors = ENCODER.encode([example.text for example in examples])
+    features = [extract(question(e, v), b"salt") for e, v in zip(examples, vectors, strict=True)]
+    assert [number for number, _ in split(examples, features, 200, PAPER)] == [201]
