@@ -117,13 +117,16 @@ def fcfs_seconds(view: View) -> Floats:
 
 
 def gittins_seconds(view: View) -> Floats:
-    """Inverse Gittins index, in seconds: over all lengths d that a job might still take, the least E[min(rest, d)] / P(rest <= d).
+    """Inverse Gittins index, in seconds: over all lengths d that a job might still take, the least effort for d over P(rest <= d).
 
-    For a known length it is about that length; for a spread-out one it is shorter than the mean while an early end is likely. Quantiles say
-    nothing of what is below the lowest, so that a very short answer that nobody foresaw would wait like a long one, and cost more per token
-    than any other: until it has passed there, a job is given a small chance to end at a fraction of its lowest quantile.
+    The effort is E[min(rest, d)] tokens and, before them, the prefill that is still to be done: a long prompt is not worth a gamble. For a
+    known length the index is about the time left; for a spread-out one it is shorter than the mean while an early end is likely.
+    Quantiles say nothing of what is below the lowest, so that a very short answer that nobody foresaw would wait like a long one, and cost
+    more per token than any other: until it has passed there, a job is given a small chance to end at a fraction of its lowest quantile.
     """
     s, points, chances = view.snapshot, view.points, view.chances
+    prefill = s.cost.coefficients.prefill_seconds * prefill_tokens(s)
+    token = s.cost.seconds_left(np.zeros(len(s)), np.ones(len(s)), s.prompt_tokens + s.generated_tokens)
     early = np.maximum(s.lengths[:, 0] / EARLY_DIVISOR, 1.0)
     chance = np.where(early > s.generated_tokens, EARLY_CHANCE, 0.0)
     first = np.maximum(early - s.generated_tokens, 1.0)
@@ -132,8 +135,10 @@ def gittins_seconds(view: View) -> Floats:
     spent = (chance * first)[:, None] + others * np.cumsum(chances * points, axis=1)
     spent += points * (1.0 - done)
     # A point that is passed has no chance; where nothing is done yet the ratio is beyond every other.
-    best = np.minimum((spent / np.maximum(done, 1e-12)).min(axis=1), first / np.maximum(chance, 1e-12))
-    return s.cost.seconds_left(prefill_tokens(s), best, s.prompt_tokens + s.generated_tokens)
+    spent *= token[:, None]
+    spent += prefill[:, None]
+    best = np.minimum((spent / np.maximum(done, 1e-12)).min(axis=1), (prefill + first * token) / np.maximum(chance, 1e-12))
+    return np.maximum(best, 1e-6)
 
 
 POLICIES: Final[Mapping[str, Callable[[View], Floats]]] = {
