@@ -140,10 +140,10 @@ async def test_one_apply_is_in_flight_at_most(bench: Bench) -> None:
 
 async def test_the_engine_hears_of_a_changed_rank_only(bench: Bench) -> None:
     await bench.enter("a", Phase.RUNNING, max_tokens=2000)
-    bench.engine.report(make_request("a", Phase.RUNNING, generated_tokens=300))
+    bench.engine.report(make_request("a", Phase.RUNNING, generated_tokens=120))
     await bench.clock.advance(0.1)
     first = len(bench.ranked("a"))
-    bench.engine.report(make_request("a", Phase.RUNNING, generated_tokens=301))
+    bench.engine.report(make_request("a", Phase.RUNNING, generated_tokens=121))
     await bench.clock.advance(0.1)
     assert len(bench.ranked("a")) == first
     bench.engine.report(make_request("a", Phase.RUNNING, generated_tokens=900))
