@@ -138,7 +138,8 @@ def gittins_seconds(view: View) -> Floats:
     spent *= token[:, None]
     spent += prefill[:, None]
     best = np.minimum((spent / np.maximum(done, 1e-12)).min(axis=1), (prefill + first * token) / np.maximum(chance, 1e-12))
-    return np.maximum(best, 1e-6)
+    seconds: Floats = np.maximum(best, 1e-6)
+    return seconds
 
 
 POLICIES: Final[Mapping[str, Callable[[View], Floats]]] = {
