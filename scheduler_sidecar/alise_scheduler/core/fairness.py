@@ -9,8 +9,7 @@ deals them out just the same.
 One slot in sixteen belongs to nobody's share. Jobs over their share run there, because a slot must not idle, but they are known to be
 over it beforehand: a quiet tenant's job that arrives takes such a slot at the next step, by the level it was stamped with at admission,
 and does not wait for the plan that would have found out who must go. For the same reason a quantum protects nobody while a tenant
-is over its share. Simulated (a quiet tenant beside one that sends a hundred times as much): p99 TTFT 1.2 times a calm day's, without the
-two 1.8 times; what is left is that steps full of prompts take longer.
+is over its share. What a flood still costs the quiet ones is that steps full of prompts take longer.
 
 Nobody starves by this: each tenant always has a share, and its longest-waiting job comes first in its own order (core/rank.py).
 """
