@@ -31,7 +31,8 @@ def at(tmp_path: Path) -> Iterator[State]:
 
 def test_a_started_process_is_found_by_name(at: State) -> None:
     started = processes.start(at, "waiter", WAIT)
-    assert processes.find(at) == [processes.Found("waiter", started.pid)]
+    # For an instant of its start a process has no environment yet.
+    assert processes.wait_until(lambda: processes.find(at) == [processes.Found("waiter", started.pid)], timeout_seconds=10)
 
 
 def test_a_child_is_found_under_its_parents_name(at: State) -> None:
