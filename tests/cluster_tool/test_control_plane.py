@@ -140,8 +140,13 @@ def test_what_a_killed_test_run_left_is_ended_by_the_next_start() -> None:
     assert not at.folder.exists()
 
 
-def test_the_users_own_cluster_is_used_and_left_running(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(control_plane.kubeconfig))
+def test_the_users_own_cluster_is_used_and_left_running(
+    control_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A file of the user's own: one of this tool's is no sign of another cluster.
+    own = tmp_path / "config"
+    own.write_bytes(control_plane.kubeconfig.read_bytes())
+    monkeypatch.setenv("KUBECONFIG", str(own))
     with ControlPlane() as borrowed:
         borrowed.access.kubectl("create", "namespace", "made-through-the-borrowed-one")
     assert "made-through-the-borrowed-one" in control_plane.access.kubectl("get", "namespaces")
