@@ -4,6 +4,7 @@ Each test has a network namespace and a cache of its own, so that what it compar
 uses on this machine is not touched.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -183,7 +184,8 @@ def test_up_after_everything_was_killed_makes_a_fresh_cluster(place: Place) -> N
     place.tool("up")
     place.start_pod()
     for line in place.processes():
-        os.kill(int(line.split()[0]), signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # some live for a moment only
+            os.kill(int(line.split()[0]), signal.SIGKILL)
     place.tool("up")
     assert place.kubectl("get", "pods", "--ignore-not-found") in ("", "No resources found in default namespace.\n")
     place.start_pod()
