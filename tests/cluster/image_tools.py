@@ -130,7 +130,8 @@ class Buildah:
         return archive, archive.stat().st_size
 
     def push(self, reference: str, target: str, timeout_seconds: float) -> None:
-        run(self.argv("push", reference, f"docker://{target}"), timeout_seconds=timeout_seconds)
+        plain = ("--tls-verify=false",) if on_this_machine(target) else ()
+        run(self.argv("push", *plain, reference, f"docker://{target}"), timeout_seconds=timeout_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,11 @@ class Docker:
     def push(self, reference: str, target: str, timeout_seconds: float) -> None:
         run([self.name, "tag", reference, target], timeout_seconds=ASK_SECONDS)
         run([self.name, "push", target], timeout_seconds=timeout_seconds)
+
+
+def on_this_machine(target: str) -> bool:
+    """Whether a registry is on loopback: then it may speak plain HTTP, as docker allows there too."""
+    return target.startswith(("localhost:", "localhost/", "127.0.0.1:", "127.0.0.1/"))
 
 
 def pack_archive(folder: Path, reference: str, archive: Path) -> None:

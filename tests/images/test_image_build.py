@@ -97,6 +97,19 @@ def test_a_registry_that_is_none_is_refused(registry: str) -> None:
         image_build.push([], registry)
 
 
+@pytest.mark.parametrize(
+    ("target", "plain"),
+    [
+        pytest.param("127.0.0.1:5000/team/alise-operator:dev", True, id="a registry on loopback"),
+        pytest.param("localhost:5000/alise-operator:dev", True, id="by its name"),
+        pytest.param("localhost.example.com/alise-operator:dev", False, id="another machine whose name begins so"),
+        pytest.param("ghcr.io/me/alise-operator:dev", False, id="any other"),
+    ],
+)
+def test_plain_http_is_for_registries_on_this_machine(target: str, plain: bool) -> None:
+    assert image_tools.on_this_machine(target) is plain
+
+
 def test_a_pushed_image_has_one_path_segment_below_the_registry() -> None:
     assert image_manifests.pushed("engine-cpu", "ghcr.io/me/") == "ghcr.io/me/alise-engine-cpu:dev"
 
