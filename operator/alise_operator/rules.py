@@ -21,7 +21,7 @@ KV_SPACE_ENV: Final = "VLLM_CPU_KVCACHE_SPACE"
 DEFAULT_CPU_KV_SPACE_GIB: Final = 1
 # In-memory volume of the sockets: they take no space, but a file written there by mistake must not eat the node.
 SOCKET_VOLUME_BYTES: Final = 16 * MIB
-# Python, PyTorch and vLLM's two processes, measured with a 24M-parameter model on CPU: 2.2 GB together with a 1 GiB KV cache.
+# Python, PyTorch and vLLM's processes, measured with the quickstart's model on a CPU: 2.2 GB together with a 1 GiB KV cache.
 ENGINE_BASE_BYTES: Final = 1 * GIB
 # What the scheduler takes as the weight of a request class.
 MIN_CLASS_WEIGHT: Final = Decimal("0.0625")
