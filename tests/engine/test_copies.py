@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -84,6 +85,28 @@ def test_a_copy_that_is_replaced_while_it_is_read_is_read_as_it_was(worker: Work
     worker.fill([0, 1], 2.0)
     worker.step(Drop("r"), Save("s", (0, 1), 0, 8, "raw"))
     assert worker.holds([4, 5], 1.0)
+
+
+def test_a_copy_that_makes_room_for_another_in_the_same_step_writes_nothing_into_it() -> None:
+    worker = Worker(threaded=True)
+    encode = RAW.encode
+
+    class SlowBeside:
+        name, row_bytes, decode = RAW.name, RAW.row_bytes, RAW.decode
+
+        def encode(self, *arguments: object) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                time.sleep(0.1)
+            encode(*arguments)  # type: ignore[arg-type]
+
+    worker.side._codecs["raw"] = SlowBeside()
+    worker.fill([0, 1], 1.0)
+    worker.fill([2, 3], 2.0)
+    # Two are preempted; the second needs the first one's room, and its blocks are given to somebody in this step.
+    worker.step(Save("a", (0, 1), 0, 8, "raw", beside=True), Drop("a", evicted=True), Save("b", (2, 3), 0, 8, "raw"))
+    worker.step(loads=(Load("b", (4, 5), 0),))
+    assert worker.holds([4, 5], 2.0)
+    worker.side.close()
 
 
 def test_copies_beside_the_step_run_in_another_thread_and_their_time_is_counted_when_they_are_over() -> None:

@@ -90,6 +90,9 @@ class HostCopies:
             for layer, index, valid_tokens, rows in pieces:
                 blocks.codec.encode(layer, index, blocks.shape, valid_tokens, rows)
 
+        if not beside:
+            # Its rows may have been another copy's that was asked for in this step and gave up its room since.
+            self._wait(lambda pending: pending.saves)
         self._run(blocks.chunk, True, work, beside)
 
     def load(self, blocks: Blocks, beside: bool) -> None:
