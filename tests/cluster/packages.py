@@ -5,11 +5,13 @@ Knows package names and apt-get; what each package is for is written beside its 
 
 import os
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.cluster.cache import cache_dir, locked
 from tests.cluster.commands import run
-from tests.cluster.errors import UnsupportedMachine
+from tests.cluster.errors import CommandFailed, UnsupportedMachine
 from tests.cluster.progress import step
 
 # To compile Kubernetes: its Go, the shell tools its generators call, and the reflect2 that works with that Go.
@@ -31,6 +33,8 @@ NODE = (
 )
 
 INSTALL_SECONDS = 1200
+LISTS_SECONDS = 300.0
+LISTS_LOCKED = "Could not get lock /var/lib/apt/lists"
 OWN_CLUSTER = "set KUBECONFIG to a cluster of your own, or KUBEBUILDER_ASSETS to a folder with `etcd` and `kube-apiserver`"
 
 
@@ -66,14 +70,34 @@ def require_supported_machine() -> None:
 
 def install(wanted: Sequence[str]) -> None:
     """Install what is missing of `wanted`; nothing is called when nothing is. Raises UnsupportedMachine or CommandFailed."""
-    missing = missing_packages(wanted)
-    if not missing:
+    if not missing_packages(wanted):
         return
     require_supported_machine()
+    # apt-get waits for dpkg's lock, but not for that of the lists, which `make run` would take twice: for the cluster and for the images.
+    with locked(cache_dir() / "apt.lock"):
+        _install_missing(missing_packages(wanted))
+
+
+def _install_missing(missing: Sequence[str]) -> None:
+    if not missing:
+        return
     if shutil.which("apt-get") is None:
         raise UnsupportedMachine(f"apt-get is not on PATH, so {', '.join(missing)} cannot be installed; install them, or {OWN_CLUSTER}.")
     env = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
     apt = ("apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=600")
     with step(f"install Debian packages: {' '.join(missing)}"):
-        run([*apt, "update"], timeout_seconds=INSTALL_SECONDS, env=env)
+        retried(lambda: run([*apt, "update"], timeout_seconds=INSTALL_SECONDS, env=env))
         run([*apt, "install", "--no-install-recommends", *missing], timeout_seconds=INSTALL_SECONDS, env=env)
+
+
+def retried(call: Callable[[], object], *, for_seconds: float = LISTS_SECONDS, every_seconds: float = 2.0) -> None:
+    """Call again while somebody else's apt-get (Debian updates its lists after every boot) holds the lock of the lists."""
+    ends = time.monotonic() + for_seconds
+    while True:
+        try:
+            call()
+            return
+        except CommandFailed as error:
+            if LISTS_LOCKED not in str(error) or time.monotonic() > ends:
+                raise
+        time.sleep(every_seconds)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cluster import build, cgroups, images, iptables, machine, packages, programs, sources, state
-from tests.cluster.errors import ClusterError, UnsupportedMachine
+from tests.cluster.errors import ClusterError, CommandFailed, UnsupportedMachine
 
 DEB822 = """\
 Types: deb
@@ -65,6 +65,29 @@ def test_only_packages_that_are_not_fully_installed_are_missing(tmp_path: Path) 
     status = tmp_path / "status"
     status.write_text("Package: runc\nStatus: install ok installed\n\nPackage: ipset\nStatus: deinstall ok config-files\n")
     assert packages.missing_packages(["runc", "ipset", "socat", "socat"], status) == ("ipset", "socat")
+
+
+def test_apt_is_called_again_while_another_holds_the_lock_of_the_lists() -> None:
+    outcomes = iter([CommandFailed(f"E: {packages.LISTS_LOCKED}/lock. It is held by process 7"), None])
+
+    packages.retried(lambda: raised(next(outcomes)), every_seconds=0.0)
+
+    assert not list(outcomes)
+
+
+@pytest.mark.parametrize(("says", "for_seconds"), [("E: Unable to locate package runc", 60.0), (packages.LISTS_LOCKED, -1.0)])
+def test_apt_is_not_called_again_for_another_failure_or_when_time_is_up(says: str, for_seconds: float) -> None:
+    outcomes = iter([CommandFailed(says), None])
+
+    with pytest.raises(CommandFailed, match=says):
+        packages.retried(lambda: raised(next(outcomes)), for_seconds=for_seconds, every_seconds=0.0)
+
+    assert list(outcomes) == [None]
+
+
+def raised(error: Exception | None) -> None:
+    if error is not None:
+        raise error
 
 
 @pytest.mark.parametrize(

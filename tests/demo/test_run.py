@@ -1,5 +1,8 @@
 """What `make run` says, from numbers alone."""
 
+import sys
+import time
+
 import pytest
 
 from tests.tools import run_cluster, run_forward, run_report
@@ -87,3 +90,21 @@ def test_the_next_commands_can_be_typed_as_they_are() -> None:
     assert "  export KUBECONFIG=/k\n" in text
     assert "curl -N http://127.0.0.1:8080/v1/chat/completions -H 'Host: tiny.test'" in text
     assert text.endswith("  make cluster-down")
+
+
+def test_a_failed_image_build_interrupts_the_minutes_of_other_work() -> None:
+    building = run_cluster.ImageBuild([sys.executable, "-c", "raise SystemExit(3)"])
+
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(30)
+
+    assert building.failed
+
+
+def test_an_image_build_that_is_stopped_interrupts_nothing() -> None:
+    building = run_cluster.ImageBuild([sys.executable, "-c", "import time; time.sleep(30)"])
+
+    building.stop()
+    building.wait()
+
+    assert not building.failed

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,31 +54,33 @@ class Target:
 class ImageBuild:
     """`make images` in a process of its own, beside the start of the cluster: both are minutes of work when nothing is cached."""
 
-    def __init__(self) -> None:
+    def __init__(self, argv: Sequence[str] = (sys.executable, "-m", "tests.cluster.image_build")) -> None:
         """Start it; its lines appear as they come."""
-        argv = [sys.executable, "-m", "tests.cluster.image_build"]
         self._process = subprocess.Popen(
             argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
+        self._stopped = False
+        self.failed = False
         self._reader = threading.Thread(target=self._show, daemon=True)
-        self._tail: list[str] = []
         self._reader.start()
 
     def _show(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            self._tail.append(line)
             say(f"    images: {line.rstrip()}")
+        if self._process.wait() != 0 and not self._stopped:
+            self.failed = True
+            # The start of the cluster may be minutes of compiling, for nothing now: interrupt it, as Ctrl-C would.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def wait(self, timeout_seconds: float = 3600.0) -> None:
-        """Raises ClusterError when the build failed."""
-        status = self._process.wait(timeout_seconds)
+        """Return when they are built. Raises KeyboardInterrupt, here or where the main thread is, with `failed` set when they cannot be."""
+        self._process.wait(timeout_seconds)
         self._reader.join()
-        if status != 0:
-            raise ClusterError("the images could not be built, see above")
 
     def stop(self) -> None:
         """End it if it still runs."""
+        self._stopped = True
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -110,10 +113,12 @@ def bring_up(name: str) -> Target:
         building.wait()
         archives = [Path(built.archive) for built in image_build.build() if built.archive]
         imported = images.import_images(state, archives)
-    except BaseException:
+    except BaseException as error:
         building.stop()
         if started_here:
             cluster.down(state)
+        if building.failed and isinstance(error, KeyboardInterrupt):
+            raise ClusterError("the images could not be built, see above") from None
         raise
     target = Target(access, own=False, started_here=started_here, registry=None)
     if imported and not started_here:
