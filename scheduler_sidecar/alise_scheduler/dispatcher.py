@@ -23,7 +23,7 @@ from .state import Admitted, Ask, State
 
 log = logging.getLogger(__name__)
 
-PLAN_SECONDS: Final = 0.020
+PLAN_SECONDS: Final = 0.050
 # Deciding takes at most a tenth of the time, however many jobs there are.
 PLAN_SHARE: Final = 10
 # After an admission the next plan waits this long, once: a burst is answered before it is planned for.
@@ -175,7 +175,8 @@ class Dispatcher:
                 self._dirty, self._next_plan_at = True, self._at
             case EngineUpdate():
                 refused = self._state.update(item, self._at)
-                self._dirty = True
+                # Steps alone, which come all the time, wait for the next plan.
+                self._dirty |= bool(item.requests or item.finished)
                 if refused:
                     log.warning("impossible report, asking for a snapshot", extra={"refused": refused[:5]})
                     self._engine.reconnect()

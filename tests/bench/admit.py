@@ -18,6 +18,7 @@ from alise_contract.names import CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1 import engine_control_pb2 as engine_pb
 from alise_contract.v1.admission_pb2_grpc import AdmissionStub
+from alise_engine.tracker import PROGRESS_SECONDS
 from tests.bench.harness import Figure, Row, Settings, percentile
 from tests.scheduler.engine_server import EngineServer
 
@@ -102,11 +103,11 @@ async def _call(stub: AdmissionStub, number: int) -> float:
 
 
 async def _progress(engine: EngineServer, running: int) -> None:
-    """What an engine that decodes reports: the running requests' tokens every 20 ms."""
+    """What an engine that decodes reports: the running requests' tokens, a token each 20 ms."""
     generated = 0
     while True:
-        await asyncio.sleep(0.02)
-        generated += 1
+        await asyncio.sleep(PROGRESS_SECONDS)
+        generated += round(PROGRESS_SECONDS / 0.02)
         engine.report_all(
             [
                 engine_pb.EngineRequest(

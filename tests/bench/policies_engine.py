@@ -31,6 +31,7 @@ from alise_scheduler.core.exec_time import Coefficients, CostModel
 from alise_scheduler.core.lengths import QUANTILES
 from alise_scheduler.core.rank import Policy
 from alise_scheduler.core.reports import EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, Finished, FinishReason, Phase, Step
+from alise_scheduler.dispatcher import PLAN_SECONDS
 from alise_scheduler.metrics import Metrics
 from alise_scheduler.predictor.encoder import Encoder, OnnxEncoder
 from alise_scheduler.predictor.features import Question
@@ -49,7 +50,6 @@ SLOTS: Final = 16
 LOAD: Final = 0.9
 _CAP_TOKENS: Final = 512
 _MAX_LEN: Final = 1024
-_PLAN_SECONDS: Final = 0.020
 COST: Final = Coefficients()
 
 
@@ -167,7 +167,7 @@ class Loop:
         )
         self.state.update(EngineUpdate(requests, ended, tuple(steps)), self.now)
         self._train()
-        if self.now - self._planned_at >= _PLAN_SECONDS:
+        if self.now - self._planned_at >= PLAN_SECONDS:
             self._planned_at = self.now
             self._apply()
 

@@ -48,7 +48,7 @@ class Access:
 
     def kubectl(self, *arguments: str, text_in: str | None = None, timeout_seconds: float = CALL_SECONDS) -> str:
         """What kubectl printed. Raises CommandFailed with its message."""
-        argv = [kubectl_path(), "--kubeconfig", str(self.kubeconfig), *arguments]
+        argv = [kubectl_path(of_user=user_cluster() is not None), "--kubeconfig", str(self.kubeconfig), *arguments]
         return run(argv, timeout_seconds=timeout_seconds, text_in=text_in)
 
     def get(self, path: str) -> dict[str, Any]:
@@ -56,16 +56,24 @@ class Access:
 
         Over a connection that stays open: a kubectl takes a third of a second of a core, and tests that wait look often.
         """
+        return self._call("GET", path)
+
+    def patch(self, path: str, change: dict[str, Any]) -> dict[str, Any]:
+        """The object at an API path after a strategic merge: of a `/status` too, which kubectl before 1.24 cannot. Raises ClusterError."""
+        return self._call("PATCH", path, change)
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         client = _client(self.kubeconfig, self.kubeconfig.stat().st_mtime_ns)
+        sent = {} if body is None else {"Content-Type": "application/strategic-merge-patch+json"}
         try:
-            method, url, headers, *_ = client.param_serialize("GET", path, auth_settings=["BearerToken"])
-            answer = client.call_api(method, url, header_params=headers, _request_timeout=CALL_SECONDS)
-            body = answer.read()
+            _, url, headers, data, *_ = client.param_serialize(method, path, header_params=sent, body=body, auth_settings=["BearerToken"])
+            answer = client.call_api(method, url, header_params=headers, body=data, _request_timeout=CALL_SECONDS)
+            text = answer.read().decode(errors="replace")
         except (OSError, ApiException, HTTPError) as error:
-            raise ClusterError(f"GET {path}: {error}") from error
+            raise ClusterError(f"{method} {path}: {error}") from error
         if answer.status != 200:
-            raise ClusterError(f"GET {path}: {answer.status} {answer.reason}: {body.decode(errors='replace')}")
-        found = json.loads(body)
+            raise ClusterError(f"{method} {path}: {answer.status} {answer.reason}: {text}")
+        found = json.loads(text)
         if not isinstance(found, dict):
             raise ClusterError(f"{path} is not an object: {found!r}")
         return found
@@ -95,6 +103,6 @@ class Access:
 
     def _config(self) -> dict[str, Any]:
         # By the environment, since KUBECONFIG may be several paths, which --kubeconfig does not take.
-        argv = [kubectl_path(), "config", "view", "--raw", "--minify", "--flatten", "-o", "json"]
+        argv = [kubectl_path(of_user=user_cluster() is not None), "config", "view", "--raw", "--minify", "--flatten", "-o", "json"]
         config: dict[str, Any] = json.loads(run(argv, timeout_seconds=CALL_SECONDS, env={KUBECONFIG_VARIABLE: str(self.kubeconfig)}))
         return config

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def build_dir() -> Path:
 def build() -> Binaries:
     """Return the binaries, building what is missing. A second call does nothing; a build that was cut short goes on where it was."""
     target = build_dir()
-    wanted = [*CONTROL_PLANE, *NODE, *([] if shutil.which("kubectl") else ["kubectl"])]
+    wanted = [*CONTROL_PLANE, *NODE, "kubectl"]
     binaries = Binaries(target / "bin")
     if all((binaries.folder / name).exists() for name in wanted):
         return binaries
@@ -99,9 +100,12 @@ def _compile(target: Path, names: list[str]) -> None:
     for name in names:
         with step(f"compile {name}"):
             _go_build(f"k8s.io/kubernetes/cmd/{name}", target / "bin" / name, environment)
-    # A hundred thousand files take a minute to remove, and nobody needs to wait for it.
-    spent = [str(target / folder) for folder in ("gopath", "go-cache", "tools", "apt")]
-    subprocess.Popen(["nice", "-n", "19", "rm", "-rf", *spent], start_new_session=True, stdin=subprocess.DEVNULL)
+    # A hundred thousand files take a minute to remove, and nobody needs to wait for it; another build must not find half of them.
+    spent = Path(tempfile.mkdtemp(prefix="spent-", dir=target))
+    for folder in ("gopath", "go-cache", "tools", "apt"):
+        if (target / folder).exists():
+            (target / folder).rename(spent / folder)
+    subprocess.Popen(["nice", "-n", "19", "rm", "-rf", str(spent)], start_new_session=True, stdin=subprocess.DEVNULL)
 
 
 def _go_build(package: str, output: Path, environment: dict[str, str]) -> None:

@@ -43,12 +43,13 @@ def control_plane_programs() -> Programs:
     return Programs(Path(etcd), binaries.path("kube-apiserver"), binaries.path("kube-controller-manager"), built_here=True)
 
 
-def kubectl_path() -> str:
-    """The kubectl on PATH, else the one of `KUBEBUILDER_ASSETS`, else the one built here. Raises when there is none."""
-    found = shutil.which("kubectl")
-    if found:
-        return found
-    chosen = os.environ.get(ASSETS_VARIABLE)
-    if chosen and os.access(Path(chosen).expanduser() / "kubectl", os.X_OK):
-        return str(Path(chosen).expanduser() / "kubectl")
-    return str(build.Binaries(build.build_dir() / "bin").path("kubectl"))
+def kubectl_path(of_user: bool = False) -> str:
+    """For a user's own cluster the kubectl on PATH, which fits it; for ours its own, so that nothing depends on what else is installed.
+
+    Raises ClusterError when there is none.
+    """
+    built = build.Binaries(build.build_dir() / "bin")
+    chosen = Path(os.environ.get(ASSETS_VARIABLE) or built.folder).expanduser() / "kubectl"
+    own = [str(path) for path in (chosen, built.folder / "kubectl") if os.access(path, os.X_OK)]
+    on_path = [path] if (path := shutil.which("kubectl")) else []
+    return next(iter([*on_path, *own] if of_user else [*own, *on_path]), None) or str(built.path("kubectl"))

@@ -15,7 +15,7 @@ from tests.cluster.access import Access
 from tests.cluster.cluster import Tier
 from tests.cluster.control_plane import ControlPlane, sweep
 from tests.cluster.errors import CommandFailed, NotReady
-from tests.cluster.programs import control_plane_programs
+from tests.cluster.programs import control_plane_programs, kubectl_path
 
 ROOT = Path(__file__).parents[2]
 
@@ -181,19 +181,21 @@ def test_a_start_that_fails_says_why_and_leaves_only_its_logs(tmp_path: Path, mo
 
 def test_a_named_control_plane_goes_up_stays_up_and_goes_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = control_plane_programs()
-    for program in (ours.etcd, ours.apiserver, ours.controller_manager):
+    for program in (ours.etcd, ours.apiserver, ours.controller_manager, Path(kubectl_path())):
         assert program is not None
         (tmp_path / program.name).symlink_to(program)
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
     monkeypatch.setenv("ALISE_CACHE", str(tmp_path / "cache"))
     at = state.named("second")
-    cluster.up(at, Tier.CONTROL_PLANE)
-    first = processes.find(at)
-    cluster.up(at, Tier.CONTROL_PLANE)
-    after_second_up = processes.find(at)
-    was_up = cluster.status(at).up
-    cluster.down(at)
+    try:
+        cluster.up(at, Tier.CONTROL_PLANE)
+        first = processes.find(at)
+        cluster.up(at, Tier.CONTROL_PLANE)
+        after_second_up = processes.find(at)
+        was_up = cluster.status(at).up
+    finally:
+        cluster.down(at)
     assert was_up
     assert after_second_up == first
     assert not cluster.status(at).running

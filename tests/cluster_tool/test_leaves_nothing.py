@@ -20,6 +20,7 @@ from tests.cluster import build, cgroups
 from tests.cluster.commands import run
 from tests.cluster.footprint import BUILT_IN_PATHS, SYSCTLS, cgroup_name
 from tests.cluster.node import PAUSE_IMAGE
+from tests.cluster.programs import kubectl_path
 from tests.cluster.state import State
 
 pytestmark = pytest.mark.e2e
@@ -65,7 +66,7 @@ class Place:
         return subprocess.Popen(argv, cwd=ROOT, env=self.environment(), stderr=subprocess.DEVNULL)
 
     def kubectl(self, *arguments: str) -> str:
-        return run(self.inside("kubectl", "--kubeconfig", str(self.state / "admin.kubeconfig"), *arguments), timeout_seconds=120)
+        return run(self.inside(kubectl_path(), "--kubeconfig", str(self.state / "admin.kubeconfig"), *arguments), timeout_seconds=120)
 
     def start_pod(self) -> None:
         self.kubectl("run", "idle", f"--image={PAUSE_IMAGE}", "--restart=Never", "--port=80")

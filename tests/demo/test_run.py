@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from tests.cluster.errors import ClusterError
 from tests.tools import run_cluster, run_forward, run_report
 from tests.tools.run_report import NOTHING, Answer, PodNumbers
 
@@ -92,19 +93,19 @@ def test_the_next_commands_can_be_typed_as_they_are() -> None:
     assert text.endswith("  make cluster-down")
 
 
-def test_a_failed_image_build_interrupts_the_minutes_of_other_work() -> None:
-    building = run_cluster.ImageBuild([sys.executable, "-c", "raise SystemExit(3)"])
+def test_a_machine_without_kubectl_is_told_where_the_clusters_own_lies() -> None:
+    text = run_report.next_commands("/k", "http://127.0.0.1:8080", "tiny.test", None, None, kubectl_folder="/built/bin")
+    assert "  export PATH=/built/bin:$PATH\n" in text
 
-    with pytest.raises(KeyboardInterrupt):
+
+def test_a_failed_image_build_interrupts_the_minutes_of_other_work() -> None:
+    failing = [sys.executable, "-c", "raise SystemExit(3)"]
+    with pytest.raises(ClusterError, match="images could not be built"), run_cluster.ImageBuild(failing):
         time.sleep(30)
 
-    assert building.failed
 
-
-def test_an_image_build_that_is_stopped_interrupts_nothing() -> None:
-    building = run_cluster.ImageBuild([sys.executable, "-c", "import time; time.sleep(30)"])
-
-    building.stop()
-    building.wait()
-
-    assert not building.failed
+def test_an_image_build_that_is_left_is_ended_and_interrupts_nothing() -> None:
+    began = time.monotonic()
+    with run_cluster.ImageBuild([sys.executable, "-c", "import time; time.sleep(60)"]):
+        pass
+    assert time.monotonic() - began < 30

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from alise_engine.core_protocol import MAX_STEPS_PER_POLL, Counters, EngineShape, StepRow
-from alise_engine.tracker import FINISHED_KEPT, HostCopy, Tracker
+from alise_engine.tracker import FINISHED_KEPT, PROGRESS_SECONDS, HostCopy, Tracker
 
 SHAPE = EngineShape(2, 2048, 1024, 32, 65, 131072, 0, "tiny")
 
@@ -35,7 +35,29 @@ def test_a_change_is_told_without_the_hint() -> None:
     tracked = tracker.add(request(), "job", "aGludA==", 0.0)
     poll(tracker)
     tracked.request.num_output_tokens = 3
-    assert [(row.generated_tokens, row.hint) for row in poll(tracker).requests] == [(3, "")]
+    assert [(row.generated_tokens, row.hint) for row in poll(tracker, PROGRESS_SECONDS).requests] == [(3, "")]
+
+
+def test_progress_is_told_now_and_then() -> None:
+    tracker = Tracker()
+    tracked = tracker.add(request(), "job", "", 0.0)
+    poll(tracker, 0.0)
+    told = []
+    for step in range(1, 17):
+        tracked.request.num_output_tokens = step
+        told += poll(tracker, PROGRESS_SECONDS * step / 8).requests
+    assert [row.generated_tokens for row in told] == [8, 16]
+
+
+def test_a_phase_and_a_first_token_are_told_at_once() -> None:
+    tracker = Tracker()
+    tracked = tracker.add(request(), "job", "", 0.0)
+    poll(tracker, 0.0)
+    tracker.enter("r1", "running", 0.01)
+    assert [row.phase for row in poll(tracker, 0.01).requests] == ["running"]
+    tracked.request.num_output_tokens = 1
+    tracker.see_tokens({"r1"}, 0.02)
+    assert [row.generated_tokens for row in poll(tracker, 0.02).requests] == [1]
 
 
 def test_age_alone_is_no_change_and_is_right_when_it_is_told() -> None:

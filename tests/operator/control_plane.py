@@ -115,7 +115,8 @@ class Engine:
 
     def one(self, kind: str) -> Object:
         """The object of the kind that is named like the engine; empty when there is none."""
-        text = self.kubectl("get", kind, self.name, "-o", "json", "--ignore-not-found", "--show-managed-fields")
+        # `-o json` has the managed fields or has them not, by the version of kubectl.
+        text = self.kubectl("get", kind, self.name, "-o", "jsonpath={$}", "--ignore-not-found")
         found: Object = json.loads(text) if text.strip() else {}
         return found
 
@@ -154,7 +155,7 @@ class Engine:
 
     def set_pod_status(self, pod: str, status: Object) -> None:
         """Says of a pod what a kubelet would say."""
-        self.kubectl("patch", f"pod/{pod}", "--subresource=status", "--type=strategic", "-p", json.dumps({"status": status}))
+        self.access.patch(f"/api/v1/namespaces/{self.namespace}/pods/{pod}/status", {"status": status})
 
     def make_ready(self, pod: Object) -> None:
         """The pod runs, as a kubelet would report it."""

@@ -12,8 +12,8 @@ from alise_contract.names import PLAN_EXPIRES_SECONDS, unpack_priority
 from alise_scheduler.core.admit import AdmitLimits, Reason, Rejected
 from alise_scheduler.core.plan import Plan
 from alise_scheduler.core.rank import Policy, PreemptionRule
-from alise_scheduler.core.reports import EngineEvent, FinishReason, Phase
-from alise_scheduler.dispatcher import MAX_INBOX, Dispatcher
+from alise_scheduler.core.reports import EngineEvent, FinishReason, Phase, Step
+from alise_scheduler.dispatcher import MAX_INBOX, REFRESH_SECONDS, Dispatcher
 from alise_scheduler.engine.fake import FakeEngine
 from alise_scheduler.errors import EngineUnavailableError, InboxFullError, SessionLostError
 from alise_scheduler.state import Admitted, ClassRule, State
@@ -122,6 +122,15 @@ async def test_events_close_together_are_one_plan(bench: Bench) -> None:
         bench.engine.report(make_request(f"j{number}"))
     await bench.clock.advance(0.04)
     assert sum(1 for plan in bench.plans()[before:] if plan.ranks) == 1
+
+
+async def test_steps_alone_ask_for_no_plan(bench: Bench) -> None:
+    await bench.enter("a", Phase.RUNNING)
+    before = bench.metric("alise_scheduler_plan_seconds_count")
+    for _ in range(100):
+        bench.engine.steps(Step(0.01, 0, 1, 100))
+        await bench.clock.advance(0.02)
+    assert bench.metric("alise_scheduler_plan_seconds_count") - before <= 2 / REFRESH_SECONDS + 1
 
 
 async def test_one_apply_is_in_flight_at_most(bench: Bench) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from alise_contract.names import ENGINE_CONTAINER, ENGINE_LABEL
 from tests.cluster import cluster, image_build, images, packages
@@ -52,35 +53,37 @@ class Target:
 
 
 class ImageBuild:
-    """`make images` in a process of its own, beside the start of the cluster: both are minutes of work when nothing is cached."""
+    """`make images` in a process of its own, beside the start of the cluster: both are minutes of work when nothing is cached.
+
+    A context, entered by the main thread. When the build fails, what the main thread does is interrupted by a ClusterError: it may be
+    minutes of compiling, for nothing now.
+    """
 
     def __init__(self, argv: Sequence[str] = (sys.executable, "-m", "tests.cluster.image_build")) -> None:
+        self._argv = argv
+        self._left = False
+        self._failed = False
+
+    def __enter__(self) -> "ImageBuild":
         """Start it; its lines appear as they come."""
+        # Not SIGINT, which a shell has its background jobs ignore.
+        self._handler_before = signal.signal(signal.SIGUSR1, self._interrupted)
         self._process = subprocess.Popen(
-            argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+            self._argv,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
-        self._stopped = False
-        self.failed = False
         self._reader = threading.Thread(target=self._show, daemon=True)
         self._reader.start()
+        return self
 
-    def _show(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            say(f"    images: {line.rstrip()}")
-        if self._process.wait() != 0 and not self._stopped:
-            self.failed = True
-            # The start of the cluster may be minutes of compiling, for nothing now: interrupt it, as Ctrl-C would.
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    def wait(self, timeout_seconds: float = 3600.0) -> None:
-        """Return when they are built. Raises KeyboardInterrupt, here or where the main thread is, with `failed` set when they cannot be."""
-        self._process.wait(timeout_seconds)
-        self._reader.join()
-
-    def stop(self) -> None:
+    def __exit__(self, *exception: object) -> None:
         """End it if it still runs."""
-        self._stopped = True
+        self._left = True
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -88,6 +91,27 @@ class ImageBuild:
             except subprocess.TimeoutExpired:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait(30)
+        self._reader.join()
+        signal.signal(signal.SIGUSR1, self._handler_before)
+
+    def wait(self, timeout_seconds: float = 3600.0) -> None:
+        """Return when the images are built. Raises ClusterError."""
+        self._reader.join(timeout_seconds)
+        if self._reader.is_alive():
+            raise ClusterError(f"the images were not built within {timeout_seconds:.0f} s")
+        if self._failed:
+            self._interrupted()
+
+    def _show(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            say(f"    images: {line.rstrip()}")
+        self._failed = self._process.wait() != 0
+        if self._failed and not self._left:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    def _interrupted(self, *_: object) -> NoReturn:
+        raise ClusterError("the images could not be built, see above")
 
 
 def bring_up(name: str) -> Target:
@@ -105,20 +129,17 @@ def bring_up(name: str) -> Target:
         packages.require_supported_machine()
     except UnsupportedMachine:
         raise UnsupportedMachine(NEEDS) from None
-    building = ImageBuild()
     state = named(name)
     started_here = not cluster.status(state).up
     try:
-        access = cluster.up(state, Tier.NODE)
-        building.wait()
+        with ImageBuild() as building:
+            access = cluster.up(state, Tier.NODE)
+            building.wait()
         archives = [Path(built.archive) for built in image_build.build() if built.archive]
         imported = images.import_images(state, archives)
-    except BaseException as error:
-        building.stop()
+    except BaseException:
         if started_here:
             cluster.down(state)
-        if building.failed and isinstance(error, KeyboardInterrupt):
-            raise ClusterError("the images could not be built, see above") from None
         raise
     target = Target(access, own=False, started_here=started_here, registry=None)
     if imported and not started_here:

@@ -18,7 +18,16 @@ START_SECONDS = 20.0
 @contextmanager
 def forwarded(access: Access, pod: str, namespace: str = "default") -> Iterator[str]:
     """The URL of the pod for the length of the block. Raises ClusterError when kubectl does not forward in time."""
-    argv = [kubectl_path(), "--kubeconfig", str(access.kubeconfig), "-n", namespace, "port-forward", f"pod/{pod}", f":{ENGINE_PORT}"]
+    argv = [
+        kubectl_path(of_user=True),
+        "--kubeconfig",
+        str(access.kubeconfig),
+        "-n",
+        namespace,
+        "port-forward",
+        f"pod/{pod}",
+        f":{ENGINE_PORT}",
+    ]
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         yield f"http://127.0.0.1:{_port(process, pod)}"

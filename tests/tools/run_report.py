@@ -121,9 +121,14 @@ def _mean(total: float, count: int) -> str:
     return f"{total / count:.0f}" if count else "-"
 
 
-def next_commands(kubeconfig: str, url: str, host: str, gateway: str | None, down: str | None) -> str:
-    """What to type next. `gateway` is the command that opens the ingress again, `down` the one that ends the cluster."""
+def next_commands(kubeconfig: str, url: str, host: str, gateway: str | None, down: str | None, kubectl_folder: str | None = None) -> str:
+    """What to type next. `gateway` is the command that opens the ingress again, `down` the one that ends the cluster.
+
+    `kubectl_folder` is where a kubectl lies, on a machine that has none on its PATH.
+    """
     lines = ["Go on with:", f"  export KUBECONFIG={kubeconfig}"]
+    if kubectl_folder:
+        lines.append(f"  export PATH={kubectl_folder}:$PATH")
     lines += ["  kubectl get alise", "  kubectl describe alise tiny", "  kubectl get pods -l alise.dev/engine=tiny"]
     if gateway:
         lines.append(f"  {gateway}")

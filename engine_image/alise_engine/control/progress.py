@@ -1,4 +1,4 @@
-"""Drains EngineCore's transitions: one utility call per 20 ms while jobs live, none when idle.
+"""Drains EngineCore's transitions: one utility call per 50 ms while jobs live, none when idle.
 
 A poll is how everything here learns: the open Watch, the metrics, the status report and drain. It runs while an HTTP request is open or
 the engine has one alive (a background response outlives its HTTP request), and a little longer, so that the last transition is not missed.
@@ -22,9 +22,9 @@ from .mailbox import Changes, Mailbox
 
 logger = logging.getLogger("vllm.alise.progress")
 
-POLL_SECONDS: Final = 0.020
+POLL_SECONDS: Final = 0.050
 # Polls after the last sign of life.
-LINGER_POLLS: Final = 10
+LINGER_POLLS: Final = 4
 # After a failed call; the engine is shutting down or gone.
 RETRY_SECONDS: Final = 1.0
 
