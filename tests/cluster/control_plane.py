@@ -275,6 +275,11 @@ class ControlPlane:
         self._state = self._lock = self._access = self._folder = None
 
     @property
+    def own(self) -> bool:
+        """Whether this is the user's own cluster."""
+        return self._folder is not None
+
+    @property
     def access(self) -> Access:
         """kubectl and more, as administrator. Raises ClusterError outside of the block."""
         if self._access is None:

@@ -77,7 +77,7 @@ def archive_images(archive: Path) -> dict[str, str]:
             continue
         if "/" not in name or ":" not in name:
             raise ClusterError(
-                f"{archive} calls its image {name!r}; give it a full name when writing it, like docker.io/alise/operator:dev"
+                f"{archive} calls its image {name!r}; give it a full name when writing it, like localhost/alise/operator:dev"
             )
         named[name] = manifest["digest"]
     return named

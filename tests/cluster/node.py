@@ -24,7 +24,7 @@ from tests.cluster.state import State
 
 NAME = "node"
 NAMES = ("kube-proxy", "kubelet", "kube-scheduler", "containerd")
-PAUSE_IMAGE = "docker.io/alise/pause:1"
+PAUSE_IMAGE = "localhost/alise/pause:1"
 CNI_PLUGINS = "/usr/lib/cni"  # where Debian's containernetworking-plugins puts them
 READY_SECONDS = 120.0
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from openai import OpenAI
 
 from tests.cluster import cluster
 from tests.cluster.access import Access
+from tests.cluster.gateway import gateway_api
 from tests.cluster.gateway.controller import Gateway
 from tests.cluster.image_manifests import with_registry
 from tests.cluster.state import DEFAULT_NAME, named
@@ -19,7 +19,6 @@ from tests.tools import run_cluster
 
 HOST = "tiny.alise.test"
 READY_SECONDS = 300.0
-GATEWAY_API = Path(__file__).parents[1] / "cluster" / "crds" / "gateway-api.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +26,7 @@ def target() -> Iterator[run_cluster.Target]:
     """A cluster with the images and the operator in it: the user's own (KUBECONFIG), or ours."""
     at = run_cluster.bring_up(DEFAULT_NAME)
     try:
-        for document in yaml.safe_load_all(GATEWAY_API.read_text(encoding="utf-8")):
-            at.access.apply(document)
+        gateway_api.ensure(at.access, own=at.own)
         run_cluster.install(at)
         yield at
     finally:

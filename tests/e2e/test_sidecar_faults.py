@@ -10,41 +10,40 @@ from tests.e2e.support import Resource, Stream, wait_until
 
 pytestmark = pytest.mark.e2e
 
-# Ends every scheduler process (the supervisor is PID 1 and stays) as often as it comes back, for a while.
-KILL_LOOP = """
+# Sends a signal to every scheduler process (the supervisor is PID 1 and gets none); one may end while it is looked at.
+SIGNAL_ALL = """
 import os, signal, time
-ends = time.monotonic() + {seconds}
-killed = 0
-while True:
+
+def signal_all(number):
+    sent = 0
     for entry in os.listdir("/proc"):
         if not entry.isdigit() or int(entry) in (1, os.getpid()):
             continue
         try:
-            line = open(f"/proc/{{entry}}/cmdline", "rb").read().replace(b"\\0", b" ")
+            line = open("/proc/" + entry + "/cmdline", "rb").read().replace(b"\\0", b" ")
             if b"alise" in line and b"run" in line:
-                os.kill(int(entry), signal.SIGKILL)
-                killed += 1
+                os.kill(int(entry), number)
+                sent += 1
         except OSError:
             pass
-    if time.monotonic() >= ends:
-        break
-    time.sleep(0.1)
-print(killed)
+    return sent
 """
 
-# Stops it where it is: it keeps its sockets and answers nobody.
-STOP_ONCE = """
-import os, signal
-stopped = 0
-for entry in os.listdir("/proc"):
-    if not entry.isdigit() or int(entry) in (1, os.getpid()):
-        continue
-    line = open(f"/proc/{entry}/cmdline", "rb").read().replace(b"\\0", b" ")
-    if b"alise" in line and b"run" in line:
-        os.kill(int(entry), signal.SIGSTOP)
-        stopped += 1
-print(stopped)
+# Ends it as often as it comes back, for a while.
+KILL_LOOP = (
+    SIGNAL_ALL
+    + """
+ends = time.monotonic() + {seconds}
+killed = signal_all(signal.SIGKILL)
+while time.monotonic() < ends:
+    time.sleep(0.1)
+    killed += signal_all(signal.SIGKILL)
+print(killed)
 """
+)
+
+# Stops it where it is: it keeps its sockets and answers nobody.
+STOP_ONCE = SIGNAL_ALL + "print(signal_all(signal.SIGSTOP))"
 
 
 def kill_scheduler(tiny: Resource, pod: str, seconds: float = 0.0) -> int:

@@ -10,17 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
+from tests.cluster.gateway import gateway_api
 from tests.cluster.gateway.controller import Gateway
 from tests.cluster.machine import node_address
 from tests.gateway.builders import SERVICE_PORT, make_endpoints, make_gateway, make_ingress, make_route, make_service
 
 pytestmark = pytest.mark.controlplane
 
-CRDS = Path(__file__).parents[1] / "cluster" / "crds" / "gateway-api.yaml"
 DEADLINE_SECONDS = 20.0
 
 
@@ -41,9 +40,7 @@ class Hello(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def control_plane() -> Iterator[ControlPlane]:
     with ControlPlane() as running:
-        for document in yaml.safe_load_all(CRDS.read_text(encoding="utf-8")):
-            running.access.apply(document)
-            running.access.kubectl("wait", "--for=condition=Established", f"crd/{document['metadata']['name']}", "--timeout=30s")
+        gateway_api.ensure(running.access, own=running.own)
         yield running
 
 
@@ -119,6 +116,7 @@ def test_requests_follow_the_endpoints(control_plane: ControlPlane, gateway: Gat
 
 
 def test_a_route_of_the_gateway_api_is_routed(control_plane: ControlPlane, gateway: Gateway, ports: list[int]) -> None:
+    gateway_api.require(control_plane.access)
     backend(control_plane, "routed", ports[0])
     apply(control_plane, make_gateway(), "gateway.networking.k8s.io/v1", "Gateway")
     route = make_route([{"backendRefs": [{"name": "routed", "port": SERVICE_PORT}]}], "routed", ["routed.test"])
