@@ -8,7 +8,7 @@ neither the image nor its build needs torch. In: `input_ids` and `attention_mask
 length 1: the mean over the tokens, as sentence-transformers has it.
 
 The first LAYERS layers are taken. The last ones make paraphrases alike, which costs a third of the time and some of what says how long an
-answer will be (scheduler_sidecar/README.md has the measurement).
+answer will be (DECISIONS.md, decision 13, has the measurement).
 """
 
 import argparse

@@ -72,7 +72,7 @@ class Settings(BaseModel):
     int8_host_fraction: float = Field(0.5, ge=0, le=1, description="auto: raw below this use of the host store, INT8 from it on.")
     predictor: Literal["learned", "paper", "buckets"] = Field(
         "learned",
-        description="How lengths are predicted: a model that learns, the paper's rule, or quantiles of the like.",
+        description="How lengths are predicted: a model that learns, the paper's rule, or quantiles of similar requests.",
     )
     encoder: str = Field("", description="Folder of the sentence encoder (encoder.onnx, vocab.txt). Empty: features only.")
     encode_ms: float = Field(15.0, gt=0, le=1000, description="An admission waits this long for its prompt's embedding.")

@@ -100,9 +100,10 @@ async def _learn(settings: Settings, state: State, engine: EngineClient, encodin
     parts = await asyncio.to_thread(start, settings.history_dir, settings.history_dsn, rule)
     try:
         state.predict_with(parts.predictor, parts.salt)
-        encoding.encoder = await asyncio.to_thread(load_encoder, settings.encoder)
-        engine.has_encoder = encoding.encoder is not None
-        metrics.encoder_ready.set(engine.has_encoder)
+        if settings.encoder:
+            encoding.encoder = await asyncio.to_thread(load_encoder, settings.encoder)
+            engine.has_encoder = encoding.encoder is not None
+            metrics.encoder_ready.set(engine.has_encoder)
         # What is there now stays: the collector need not look at it again and again.
         gc.freeze()
         await _learner(parts, metrics, rule).run()

@@ -19,7 +19,7 @@ from .core.lengths import Floats
 from .core.rank import POLICIES, AgeingRule, Policy, PreemptionRule
 from .simulation import predictions
 from .simulation.baselines import FcfsMind, MlfqMind, PriorityMind, SrptMind
-from .simulation.mind import CoreMind, Mind, seconds_at_admission
+from .simulation.mind import CoreMind, Mind, at_admission
 from .simulation.model import DEFAULT_SHAPE, EngineModel
 from .simulation.report import plot_latencies, summary
 from .simulation.routing import ROUTERS, Router
@@ -46,7 +46,7 @@ def core_mind(setup: Setup, policy: Policy) -> Callable[[], Mind]:
     cost = model.known_cost(float((trace.input_tokens + trace.output_tokens / 2).mean()))
     # Made once: there may be ten thousand minds.
     caps, tenants = np.full(len(trace), float(model.shape.max_model_len)), trace.tenant.astype(np.float64)
-    fresh = seconds_at_admission(policy, setup.lengths, trace.input_tokens.astype(np.float64), caps, model.shape, cost)
+    fresh = at_admission(policy, setup.lengths, trace.input_tokens.astype(np.float64), caps, model.shape, cost)
     return lambda: CoreMind(policy, setup.lengths, caps, tenants, trace.weight, model.shape, cost, fresh)
 
 

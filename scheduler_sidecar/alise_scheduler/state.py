@@ -1,4 +1,5 @@
-"""All scheduling state and what each event does to it. Synchronous, time is an argument; `dispatcher.py` is its only caller.
+"""All scheduling state and what each event does to it. Synchronous, time is an argument; `dispatcher.py` is its only caller (but for
+`run.py`, which brings the predictor when it has been loaded).
 
 Everything here but what the predictor and the cost model have learned can be rebuilt from Watch's snapshot. These two outlive an engine
 restart on purpose: they are about the model and the machine, not about a process.

@@ -48,8 +48,14 @@ class Access:
 
     def kubectl(self, *arguments: str, text_in: str | None = None, timeout_seconds: float = CALL_SECONDS) -> str:
         """What kubectl printed. Raises CommandFailed with its message."""
-        argv = [kubectl_path(of_user=user_cluster() is not None), "--kubeconfig", str(self.kubeconfig), *arguments]
+        # What it learned of the kinds there are lies beside the kubeconfig: a cluster that is made anew has the old one's address.
+        options = ["--kubeconfig", str(self.kubeconfig), "--cache-dir", str(self.kubeconfig.parent / "kubectl-cache")]
+        argv = [kubectl_path(of_user=user_cluster() is not None), *options, *arguments]
         return run(argv, timeout_seconds=timeout_seconds, text_in=text_in)
+
+    def learn_kinds(self) -> None:
+        """Have kubectl look again which kinds there are: until it does (10 minutes), one before 1.22 knows no new short name."""
+        self.kubectl("api-resources", "-o", "name")
 
     def get(self, path: str) -> dict[str, Any]:
         """The JSON object at an API path like `/api/v1/namespaces`. Raises ClusterError with the server's answer.

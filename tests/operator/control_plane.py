@@ -40,6 +40,7 @@ def install(cp: ControlPlane) -> None:
     minor = int(cp.access.get("/version")["gitVersion"].split(".")[1])
     cp.access.apply(custom_resource_definition(validation_rules=minor >= 25))
     cp.access.kubectl("wait", "--for=condition=Established", "crd/aliseengines.alise.dev", "--timeout=30s")
+    cp.access.learn_kinds()
     for name in ("namespace", "rbac"):
         cp.access.kubectl("apply", "-f", str(MANIFESTS / "operator" / f"{name}.yaml"))
 

@@ -55,6 +55,9 @@ def test_an_absurd_prediction_leaves_the_others_in_their_order(values: Sequence[
 def test_a_job_of_a_billion_tokens_is_the_last_and_one_without_a_prediction_is_average() -> None:
     jobs = [make_job("odd", lengths=sane([1e9] * 10)), make_job("none", lengths=sane([])), *OTHERS]
     assert order(decide(make_snapshot(jobs), Policy())) == ["short", "none", "long", "odd"]
+
+
+def test_no_prediction_is_the_prior() -> None:
     assert sane([]) == PRIOR
 
 

@@ -38,6 +38,22 @@ def test_the_fit_finds_the_machine() -> None:
     assert model.error < 0.1
 
 
+@pytest.mark.parametrize(
+    "machine",
+    [
+        pytest.param(Coefficients(0.5, 0.0005, 0.02, 0.000001), id="half a second a step"),
+        pytest.param(Coefficients(0.0005, 0.000005, 0.00001, 0.000000001), id="half a millisecond a step"),
+    ],
+)
+def test_prefills_are_found_though_few_steps_have_one(machine: Coefficients) -> None:
+    random = np.random.default_rng(1)
+    made = []
+    for number in range(600):
+        prefill, decode, context = (1000 if number % 20 == 7 else 0), int(random.integers(1, 32)), int(random.integers(100, 60_000))
+        made.append(Step(machine.step(prefill, decode, context) * float(random.uniform(0.9, 1.1)), prefill, decode, context))
+    assert learned(made).coefficients.prefill_seconds == pytest.approx(machine.prefill_seconds, rel=0.15)
+
+
 def test_a_stall_now_and_then_does_not_bend_it() -> None:
     model = learned(steps(600, stall_every=50)[1:])
     assert model.coefficients.step(0, 8, 10_000) == pytest.approx(TRUE.step(0, 8, 10_000), rel=0.2)

@@ -80,6 +80,11 @@ def test_a_quantum_protects_nobody_while_a_tenant_is_over_its_share() -> None:
     assert decide(make_snapshot([*flood, make_job("q", 5, tenant="quiet")], FOUR), policy).limits.min_quantum_steps == 0
 
 
+def test_a_quantum_holds_while_many_tenants_ask_for_one_slot_each() -> None:
+    jobs = [make_job(f"j{number}", 100, tenant=f"t{number}") for number in range(20)]
+    assert decide(make_snapshot(jobs, FOUR), Policy(preemption=PreemptionRule(6, 16))).limits.min_quantum_steps == 16
+
+
 def test_one_tenant_alone_is_ranked_as_if_there_were_none() -> None:
     jobs = [make_job(f"j{number}", 10 * number + 1) for number in range(20)]
     assert levels(jobs) == levels([replace(job, tenant="only") for job in jobs])

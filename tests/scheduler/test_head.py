@@ -11,7 +11,7 @@ import pytest
 from alise_scheduler.core.lengths import QUANTILES
 from alise_scheduler.predictor.calibration import Calibration, interval, middle
 from alise_scheduler.predictor.head import KNOTS, Head, from_bytes
-from alise_scheduler.predictor.neighbours import NEIGHBOURS, Index, statistics
+from alise_scheduler.predictor.neighbours import NEIGHBOURS, Index, leave_out, statistics
 from alise_scheduler.predictor.train import MIN_ROWS, read_history, train
 from alise_scheduler.predictor.trees import from_arrays, from_dumps
 from tests.scheduler.predictor_builders import make_features, make_history
@@ -155,6 +155,24 @@ def test_a_conversations_own_turns_are_not_its_neighbours() -> None:
     near = index.nearest(np.array([1.0, 0.0], np.float32), root=2**63 + 7)
     assert near is not None
     assert near.log_tokens.min() >= 30.0
+
+
+def unit(number: int) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
+    return np.array([math.cos(number), math.sin(number)], np.float32)
+
+
+def test_among_few_rows_of_other_conversations_there_are_no_neighbours() -> None:
+    index = Index(2, rows=200)
+    for number in range(150):
+        index.add(unit(number), 5.0, root=7)
+    for number in range(NEIGHBOURS):
+        index.add(unit(number), 1.0, root=8)
+    assert index.nearest(unit(3), root=7) is None
+
+
+def test_rows_of_one_conversation_teach_nothing_of_neighbours() -> None:
+    vectors = np.stack([unit(number) for number in range(100)])
+    assert np.isnan(leave_out(vectors, np.ones(100, np.float32), np.full(100, 7))).all()
 
 
 def test_few_rows_have_no_neighbours() -> None:

@@ -132,6 +132,27 @@ def test_answers_to_prompts_like_this_one_say_most() -> None:
     assert names["said_alike"] > 4.5
 
 
+def test_a_last_turn_without_an_embedding_is_like_nothing() -> None:
+    held = Conversations()
+    (chapters,) = HashEncoder().encode(["summarize the next chapter"])
+    held.add(0, 11, 5.0, chapters)
+    held.add(11, 12, 1.0, None)
+    names = dict(zip(CONVERSATION, said_numbers(held.find(12), chapters), strict=True))
+    assert math.isnan(names["alike_last"])
+    assert names["said_most_alike"] == 5.0
+
+
+def test_only_the_newest_turn_remembers_what_was_asked() -> None:
+    held = Conversations()
+    first, second = HashEncoder().encode(["one", "two"])
+    held.add(0, 11, 5.0, first)
+    held.add(11, 12, 1.0, second)
+    before, newest = held.find(11), held.find(12)
+    assert before is not None
+    assert newest is not None
+    assert (len(before.asked), len(newest.asked)) == (0, 2)
+
+
 def test_without_an_embedding_nothing_is_known_of_likeness() -> None:
     held = Conversations()
     held.add(0, 11, 5.0, None)

@@ -65,11 +65,17 @@ def test_too_few_rows_are_refused() -> None:
         train(make_history(20), 1)
 
 
-def test_no_rule_reads_the_others_heads(head: PaperHead) -> None:
+def test_the_learned_rule_does_not_read_the_papers_head(head: PaperHead) -> None:
     with pytest.raises(ValueError, match="layout"):
         LEARNED.read(head.to_bytes())
+
+
+def test_the_papers_rule_does_not_read_a_learned_head() -> None:
     with pytest.raises(ValueError, match="kind"):
         PAPER.read(learned_bytes())
+
+
+def test_both_rules_can_be_chosen() -> None:
     assert set(RULES) == {"learned", "paper"}
 
 

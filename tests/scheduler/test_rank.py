@@ -17,8 +17,8 @@ from alise_scheduler.core.rank import (
     POLICIES,
     AgeingRule,
     Policy,
+    base_levels,
     gittins_seconds,
-    level_of,
     look,
     neutral_after,
     order_of,
@@ -79,6 +79,17 @@ def test_gittins_of_a_known_length_is_that_length() -> None:
     snapshot = make_snapshot([make_job("a", 100)])
     known = gittins_seconds(look(snapshot))[0]
     assert known == pytest.approx(snapshot.cost.seconds_left(np.array([10.0]), np.array([100.0]), np.array([10.0]))[0], rel=0.06)
+
+
+def level_of(seconds: float, weight: float, neutral_seconds: float) -> float:
+    return float(base_levels(np.array([seconds]), np.array([weight]), neutral_seconds)[0])
+
+
+def test_a_long_prompt_before_a_gamble_makes_it_a_worse_one() -> None:
+    """The same answer behind 10 and behind 1,000 tokens of prompt: the prefill is spent whether the answer ends early or not."""
+    view = look(make_snapshot([replace(make_job("a", 50), prompt_tokens=10), replace(make_job("b", 50), prompt_tokens=1000)]))
+    little, much = gittins_seconds(view)
+    assert much - little >= view.snapshot.cost.coefficients.prefill_seconds * 990
 
 
 def test_the_typical_job_is_at_the_neutral_level() -> None:

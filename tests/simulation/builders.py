@@ -10,7 +10,7 @@ from alise_scheduler.core.exec_time import Coefficients
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.core.rank import Policy
 from alise_scheduler.core.reports import EngineShape
-from alise_scheduler.simulation.mind import CoreMind, seconds_at_admission
+from alise_scheduler.simulation.mind import CoreMind, at_admission
 from alise_scheduler.simulation.model import EngineModel
 from alise_scheduler.simulation.predictions import oracle
 from alise_scheduler.simulation.trace import Trace, make_trace
@@ -48,5 +48,5 @@ def core_mind(trace: Trace, model: EngineModel = MODEL, policy: Policy | None = 
     told = oracle(trace.output_tokens) if lengths is None else lengths
     caps = np.full(len(trace), 4096.0)
     chosen, cost = policy or Policy(), model.known_cost(50.0)
-    fresh = seconds_at_admission(chosen, told, trace.input_tokens.astype(float), caps, model.shape, cost)
+    fresh = at_admission(chosen, told, trace.input_tokens.astype(float), caps, model.shape, cost)
     return CoreMind(chosen, told, caps, trace.tenant.astype(float), trace.weight, model.shape, cost, fresh)

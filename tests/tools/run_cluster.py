@@ -165,6 +165,7 @@ def install(target: Target) -> None:
         # Servers before 1.25 do not know the CRD's validation rules: kubectl would refuse them, the server drops them.
         access.kubectl("apply", "--validate=false", "-f", "-", text_in=text)
         access.kubectl("wait", "--for=condition=Established", "crd/aliseengines.alise.dev", "--timeout=30s")
+        access.learn_kinds()
     with step("operator is ready"):
         wait = f"--timeout={ROLLOUT_SECONDS}s"
         access.kubectl("-n", "alise-system", "rollout", "status", "deployment/alise-operator", wait, timeout_seconds=ROLLOUT_SECONDS + 10)

@@ -5,9 +5,9 @@ the published forms: `T_pre(s) = s·T0` and `T_dec(s, n) = n·(α·s + β)`, wit
 batch's other context). The fit is recursive least squares with forgetting on relative errors, pulled to cold-start defaults until there
 is evidence, robust to single slow steps (Huber weights), and its coefficients are never negative.
 
-What a step costs beside another one changes slowly (memory of a thousand steps); how fast the machine is just now changes within
-seconds, as neighbours come and go, and stretches all steps alike. So there is one more number, the pace: a quick geometric mean of what
-steps took over what the fit says of them.
+What a step costs beside another one changes slowly (a step counts half after 350 others); how fast the machine is just now changes
+within seconds, as neighbours come and go, and stretches all steps alike. So there is one more number, the pace: a quick geometric mean
+of what steps took over what the fit says of them.
 """
 
 import math
@@ -34,8 +34,10 @@ _PACE_CLIP: Final = 0.5
 _PACE_AFTER_STEPS: Final = 64
 _MAX_STEP_SECONDS: Final = 60.0
 _LEAST_STEP_SECONDS: Final = 1e-5
-# Only sets the strength of the pull to the defaults.
+# A unit: relative errors are counted as if steps took so long.
 _TYPICAL_STEP_SECONDS: Final = 0.01
+# Until so many are seen, none is far off.
+_FIRST_STEPS: Final = 32
 _SWEEPS: Final = 20
 
 
@@ -121,11 +123,13 @@ def observe(model: CostModel, steps: Sequence[Step]) -> CostModel:
         error += rate * (min(abs(1 - 1 / ratio), 10.0) - error)
         # A step far off is down-weighted once the usual error is known, so one stall does not bend the fit.
         residual = abs(ratio - 1)
-        weight = 1.0 if seen < 32 or residual <= _HUBER * scale else _HUBER * scale / residual
-        scale += rate * (min(residual, 3 * scale if seen >= 32 else residual) - scale)
+        weight = 1.0 if seen < _FIRST_STEPS or residual <= _HUBER * scale else _HUBER * scale / residual
+        scale += rate * (min(residual, 3 * scale if seen >= _FIRST_STEPS else residual) - scale)
         scale = max(scale, 0.05)
         x = np.array([1.0, step.prefill_tokens, step.decode_requests, step.context_tokens]) / _SCALE
-        weight *= (_TYPICAL_STEP_SECONDS / usual) ** 2
+        # Relative errors count: to what is usual, once that is known, and not to a guess that is far too high.
+        about = min(usual, step.duration_seconds / pace) if seen >= _FIRST_STEPS else step.duration_seconds
+        weight *= (_TYPICAL_STEP_SECONDS / max(about, _LEAST_STEP_SECONDS)) ** 2
         normal = _FORGET * normal + weight * np.outer(x, x)
         moment = _FORGET * moment + weight * step.duration_seconds * x
         # Before the fit has found the machine, a ratio is its fault and not the moment's.
@@ -134,9 +138,10 @@ def observe(model: CostModel, steps: Sequence[Step]) -> CostModel:
         if step.decode_requests:
             batch += rate * (step.decode_requests - batch)
             context += rate * (step.context_tokens - context)
+    now = _solve(normal, moment, min(1.0, _TYPICAL_STEP_SECONDS / max(average.step(0, batch, context), _LEAST_STEP_SECONDS)) ** 2)
     return replace(
         model,
-        coefficients=_solve(normal, moment).times(pace),
+        coefficients=now.times(pace),
         pace=pace,
         error=error,
         samples=model.samples + len(usable),
@@ -148,12 +153,16 @@ def observe(model: CostModel, steps: Sequence[Step]) -> CostModel:
     )
 
 
-def _solve(normal: Floats, moment: Floats) -> Coefficients:
-    """Non-negative ridge solution around the cold-start defaults, by coordinate descent (four unknowns)."""
+def _solve(normal: Floats, moment: Floats, weight: float) -> Coefficients:
+    """Non-negative ridge solution around the cold-start defaults, by coordinate descent (four unknowns).
+
+    `weight` is that of a usual step, at most 1: on a slow machine, whose steps weigh little, the pull is as weak.
+    """
+    ridge = _RIDGE * weight
     default = Coefficients()
     start = np.array([default.step_seconds, default.prefill_seconds, default.decode_seconds, default.context_seconds]) * _SCALE
-    a = normal + _RIDGE * np.eye(4)
-    b = moment + _RIDGE * start
+    a = normal + ridge * np.eye(4)
+    b = moment + ridge * start
     free = np.linalg.solve(a, b)
     theta = np.maximum(free, 0.0)
     if (free < 0).any():

@@ -6,10 +6,10 @@ and every job over a share ranks behind every job within one, far enough for it 
 and with one tenant, or slots for everybody, nothing changes at all. Nothing is remembered: shares are of now, and a restarted sidecar
 deals them out just the same.
 
-One slot in sixteen belongs to nobody's share. Jobs over their share run there, because a slot must not idle, but they are known to be
-over it beforehand: a quiet tenant's job that arrives takes such a slot at the next step, by the level it was stamped with at admission,
-and does not wait for the plan that would have found out who must go. For the same reason a quantum protects nobody while a tenant
-is over its share. What a flood still costs the quiet ones is that steps full of prompts take longer.
+One slot in sixteen, and at least one, belongs to nobody's share. Jobs over their share run there, because a slot must not idle, but they
+are known to be over it beforehand: a quiet tenant's job that arrives takes such a slot at the next step, by the level it was stamped with
+at admission, and does not wait for the plan that would have found out who must go. For the same reason a quantum protects nobody while a
+tenant is over its share. What a flood still costs the quiet ones is that steps full of prompts take longer.
 
 Nobody starves by this: each tenant always has a share, and its longest-waiting job comes first in its own order (core/rank.py).
 """
@@ -73,7 +73,7 @@ def over_share(levels: Ints, snapshot: Snapshot, slots: float) -> NDArray[np.boo
     before[rows] = total - total[np.minimum(first, len(snapshot) - 1)][tenant[rows]]
     # Everybody's first job fits.
     over: NDArray[np.bool_] = (before > 0) & (before + samples > (fill * weight)[tenant] + 1e-9)
-    return over
+    return over if over.any() else None
 
 
 def within(levels: Ints) -> Ints:

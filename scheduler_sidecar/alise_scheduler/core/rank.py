@@ -167,11 +167,6 @@ def base_levels(seconds: Floats, weight: Floats, neutral_seconds: float, ends_at
     return clipped
 
 
-def level_of(seconds: float, weight: float, neutral_seconds: float) -> int:
-    """Level of one job that has not waited yet."""
-    return round(float(base_levels(np.array([seconds]), np.array([weight]), neutral_seconds)[0]))
-
-
 def promote_seconds(rule: AgeingRule, backlog_seconds: float, neutral_seconds: float) -> float:
     """Waiting that pays for a factor of two at this load."""
     wanted = max(rule.jobs * neutral_seconds, rule.backlog * backlog_seconds, 1e-3)

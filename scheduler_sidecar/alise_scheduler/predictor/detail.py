@@ -6,7 +6,7 @@ A row is REQUEST, the prompt's own (`lexical.py`) and CONVERSATION, in this orde
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -106,7 +106,8 @@ def _alike(said: Said, embedding: Row | None) -> list[float]:
     tokens = np.array([tokens for _, tokens in asked])
     weights = np.exp(_SHARPNESS * (similarity - similarity.max()))
     best = int(similarity.argmax())
-    return [float(weights @ tokens / weights.sum()), float(tokens[best]), float(similarity[best]), float(similarity[0])]
+    last = float(similarity[0]) if said.asked[-1] is not None else math.nan
+    return [float(weights @ tokens / weights.sum()), float(tokens[best]), float(similarity[best]), last]
 
 
 class Conversations:
@@ -132,6 +133,9 @@ class Conversations:
         said = Said(before.root if before else now, (*lengths, log_tokens)[-MAX_SAID:], (*asked, vector)[-MAX_ASKED:])
         self._said[now] = said
         self._said.move_to_end(now)
+        if before is not None:
+            # Who goes on from there again is rare, and vectors are nearly all of the memory.
+            self._said[previous] = replace(before, asked=())
         if len(self._said) > MAX_CONVERSATIONS:
             self._said.popitem(last=False)
 

@@ -1,8 +1,8 @@
 """Encoding for the event loop, with a bound on how long an admission waits for it.
 
-A text that comes alone is encoded where the loop is, if the encoder is known to be quick: being handed to a thread and waiting to be
+A text that comes alone is encoded where the loop is, if the encoder has been quick of late: being handed to a thread and waiting to be
 woken takes as long again on a busy core. While others wait, or right after another, it goes to a thread and the loop stays free to answer.
-What is late or too much is left out: the prediction then rests on the features, which costs accuracy and never a request.
+What is late there or too much is left out: the prediction then rests on the features, which costs accuracy and never a request.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from .detail import Row
 from .encoder import Encoder
 
 MAX_WAITING: Final = 128
-# The loop rests from encoding for as long as the last one took, and does none that may take more than this part of the timeout.
+# The loop rests from encoding for as long as the last one took, and does none while one of late took more than this part of the timeout.
 _LOOP_TIMEOUT_SHARE: Final = 0.25
 _SMOOTHING: Final = 0.2
 
@@ -41,7 +41,7 @@ class EncodeQueue:
         self._work_clock = work_clock
         self._waiting = 0
         self._loop_free_at = 0.0
-        # Smoothed; not known before the first.
+        # The longest of late, forgotten smoothly; not known before the first.
         self._usual_seconds = math.inf
         self._last_seconds = 0.0
         self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="encoder")
@@ -77,13 +77,15 @@ class EncodeQueue:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _on_loop(self, encoder: Encoder, text: str) -> Row | None:
+        began = self._clock()
         try:
             vector = self._timed(encoder, text)
         except Exception:  # as above
             self._count("failed")
             return None
-        self._loop_free_at = self._clock() + self._last_seconds
-        self._count("encoded")
+        now = self._clock()
+        self._loop_free_at = now + self._last_seconds
+        self._count("late" if now - began > self._timeout_seconds else "encoded")
         return vector
 
     def _work(self, encoder: Encoder, text: str, deadline: float) -> Row | None:
@@ -95,7 +97,8 @@ class EncodeQueue:
         vector: Row = encoder.encode([text])[0]
         self._last_seconds = self._work_clock() - began
         usual = self._usual_seconds
-        self._usual_seconds = self._last_seconds if usual == math.inf else usual + _SMOOTHING * (self._last_seconds - usual)
+        faded = self._last_seconds if usual == math.inf else usual + _SMOOTHING * (self._last_seconds - usual)
+        self._usual_seconds = max(self._last_seconds, faded)
         return vector
 
     def _done(self, work: "asyncio.Future[Row | None]") -> None:

@@ -15,6 +15,8 @@ INDEX_ROWS: Final = 10_000
 NEIGHBOURS: Final = 25
 # How much nearer counts for more: weight e^(SHARPNESS · similarity).
 _SHARPNESS: Final = 12.0
+# A similarity below all there are: of rows that are left out.
+_OWN: Final = -2.0
 NAMES: Final = (
     "near_mean", "near_spread", "near_best", "near_similarity", "near_median", "near_five", "near_one", "near_low", "near_high",
 )  # fmt: skip
@@ -40,16 +42,18 @@ def statistics(similarity: Rows, log_tokens: Rows) -> Rows:
 
 
 def leave_out(vectors: Rows, log_tokens: Rows, roots: NDArray[np.int64], count: int = NEIGHBOURS, block: int = 512) -> Rows:
-    """`statistics` of every row against all rows of other conversations. vectors [N, D] of length 1 -> [N, 9]; NaN where N is too small."""
+    """`statistics` of every row against all rows of other conversations. vectors [N, D] of length 1 -> [N, 9]; NaN where they are too few."""
     made = np.full((len(vectors), len(NAMES)), np.nan, np.float32)
     if len(vectors) <= 2 * count:
         return made
     for start in range(0, len(vectors), block):
         part = slice(start, min(start + block, len(vectors)))
         similarity = vectors[part] @ vectors.T
-        similarity[roots[part, None] == roots[None, :]] = -2.0
+        own = roots[part, None] == roots[None, :]
+        similarity[own] = _OWN
         near = np.argpartition(-similarity, count, axis=1)[:, :count]
         made[part] = statistics(np.take_along_axis(similarity, near, 1), log_tokens[near])
+        made[part][len(vectors) - own.sum(axis=1) <= count] = np.nan
     return made
 
 
@@ -83,11 +87,14 @@ class Index:
         self._count = min(self._count + 1, len(self._tokens))
 
     def nearest(self, vector: Rows, count: int = NEIGHBOURS, root: int = 0) -> Neighbours | None:
-        """Of other conversations than `root`. None while there are not twice as many rows as asked for."""
+        """Of other conversations than `root`. None while there are not twice as many rows as asked for, or these have no more than that."""
         if self._count <= 2 * count:
             return None
         similarity = self._vectors[: self._count] @ vector
         if root:
-            similarity[self._roots[: self._count] == np.uint64(root)] = -2.0
+            own = self._roots[: self._count] == np.uint64(root)
+            if self._count - np.count_nonzero(own) <= count:
+                return None
+            similarity[own] = _OWN
         near = np.argpartition(similarity, self._count - count)[self._count - count :]
         return Neighbours(similarity[near], self._tokens[near])

@@ -1,6 +1,7 @@
 """Who decides in a simulation: the production core, or a rule to compare it with. A mind sets the level and order of requests."""
 
 import math
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
@@ -50,10 +51,16 @@ class Mind(Protocol):
         """Sets levels, orders and expected waits anew."""
 
 
-def seconds_at_admission(
-    policy: Policy, lengths: Floats, prompt_tokens: Floats, caps: Floats, shape: EngineShape, cost: CostModel
-) -> Floats:
-    """What the policy makes of each request before it has run: its level, in seconds. Shape [N]."""
+@dataclass(frozen=True, slots=True)
+class AtAdmission:
+    """Of each request of a trace before it has run, [N]: what the policy makes of it (its level, in seconds), and its work in seconds."""
+
+    index_seconds: Floats
+    work_seconds: Floats
+
+
+def at_admission(policy: Policy, lengths: Floats, prompt_tokens: Floats, caps: Floats, shape: EngineShape, cost: CostModel) -> AtAdmission:
+    """For all requests at once: alone each of them would take as long as a plan."""
     count, none = len(lengths), np.zeros(len(lengths))
     fresh = Snapshot(
         at=0.0, jobs=("",) * count, rankable=np.zeros(count, dtype=np.bool_), phase=np.full(count, Phase.ADMITTED, dtype=np.int64),
@@ -61,7 +68,8 @@ def seconds_at_admission(
         samples=np.ones(count), prompt_tokens=prompt_tokens, generated_tokens=none, device_tokens=none, host_tokens=none, host_bytes=none,
         waiting_seconds=none, age_seconds=none, engine=shape, cost=cost, neutral_seconds=1.0, sent=np.zeros((3, count), dtype=np.int64),
     )  # fmt: skip
-    return POLICIES[policy.name](look(fresh))
+    view = look(fresh)
+    return AtAdmission(POLICIES[policy.name](view), view.remaining_seconds)
 
 
 class CoreMind:
@@ -69,16 +77,14 @@ class CoreMind:
 
     def __init__(
         self, policy: Policy, lengths: Floats, caps: Floats, tenants: Floats, weights: Floats, shape: EngineShape, cost: CostModel,
-        fresh_seconds: Floats,
+        fresh: AtAdmission,
     ) -> None:  # fmt: skip
-        """`lengths` are the predictions of the whole trace, [N, QUANTILES]; `caps` the clients' limits, `tenants` and `weights` [N];
-        `fresh_seconds` what the policy makes of each request before it has run, [N].
-        """
+        """`lengths` are the predictions of the whole trace, [N, QUANTILES]; `caps` the clients' limits, `tenants` and `weights` [N]."""
         self._policy, self._shape, self._cost = policy, shape, cost
         self._lengths, self._caps, self._tenants, self._weights = lengths, caps, tenants, weights
-        self._fresh_seconds = fresh_seconds
+        self._fresh = fresh
         self._token_seconds = cost.decode_step_seconds()
-        self._neutral_tokens = float(np.exp(np.log(np.maximum(lengths[:200].mean(axis=1), 1)).mean()))
+        self._neutral_seconds = float(np.exp(np.log(np.maximum(fresh.work_seconds[:200], 1e-6)).mean()))
         self._rows: list[Request] = []
         self._table = np.zeros((_COLUMNS, _FIRST_ROWS))
         self._quantiles = np.ones((_FIRST_ROWS, QUANTILES))
@@ -98,14 +104,13 @@ class CoreMind:
             self._sent = np.concatenate([self._sent, np.full_like(self._sent, NEVER_SENT)], axis=1)
         self._rows.append(request)
         request.row, index = row, request.index
-        mean = float(self._lengths[index].mean())
         self._table[:, row] = (
             request.order, self._weights[index], self._caps[index], request.prompt_tokens, 0.0, 0.0, 0.0, 0.0, 0.0, request.arrived_at,
             Phase.WAITING, self._tenants[index], request.arrived_at,
         )  # fmt: skip
         self._quantiles[row] = self._lengths[index]
-        self._neutral_tokens = neutral_after(self._neutral_tokens, mean)
         request.level = self._stamp(index)
+        self._neutral_seconds = neutral_after(self._neutral_seconds, float(self._fresh.work_seconds[index]))
         if self._tenants[index] in self._crowding:
             request.level += OVER_SHARE_LEVEL + BASE_SPAN
         self._dirty = True
@@ -114,11 +119,11 @@ class CoreMind:
         """The level at admission."""
         if self._policy.name == "fcfs":
             return 0.0
-        neutral, ends_at = self._neutral_tokens * self._token_seconds, math.inf
+        neutral, ends_at = self._neutral_seconds, math.inf
         if self._policy.name == "boost" and self._policy.ageing is not None:
             ends_at = promote_seconds(self._policy.ageing, self.load.backlog_seconds(), neutral)
-        # As rank.level_of, without its arrays: this is done for every request.
-        work = max(float(self._fresh_seconds[index]), 1e-9) / float(self._weights[index])
+        # As rank.base_levels, without its arrays: this is done for every request.
+        work = max(float(self._fresh.index_seconds[index]), 1e-9) / float(self._weights[index])
         if ends_at < math.inf:
             work = -math.expm1(-math.log(2) / ends_at * work) * ends_at / math.log(2)
         return round(min(max(LEVELS_PER_DOUBLING * math.log2(work / max(neutral, 1e-9)), -BASE_SPAN), BASE_SPAN))
@@ -182,6 +187,6 @@ class CoreMind:
             age_seconds=now - table[_ARRIVED],
             engine=self._shape,
             cost=self._cost,
-            neutral_seconds=self._neutral_tokens * self._token_seconds,
+            neutral_seconds=self._neutral_seconds,
             sent=self._sent[:, :count],
         )
