@@ -42,7 +42,7 @@ def statistics(similarity: Rows, log_tokens: Rows) -> Rows:
 
 
 def leave_out(vectors: Rows, log_tokens: Rows, roots: NDArray[np.int64], count: int = NEIGHBOURS, block: int = 512) -> Rows:
-    """`statistics` of every row against all rows of other conversations. vectors [N, D] of length 1 -> [N, 9]; NaN where they are too few."""
+    """`statistics` of every row against all of other conversations. vectors [N, D] of length 1 -> [N, 9]; NaN where they are too few."""
     made = np.full((len(vectors), len(NAMES)), np.nan, np.float32)
     if len(vectors) <= 2 * count:
         return made
