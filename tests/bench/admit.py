@@ -1,6 +1,7 @@
-"""How long an Admit takes: a real sidecar process, a real unix socket, an engine that runs, and callers that do not wait for one another.
+"""How long an Admit takes beside live jobs: a real sidecar process, a real unix socket, an engine that reports.
 
-Two loads: one request at a time, and open-loop bursts of ten every 100 ms, beside 1,000 live jobs whose progress is reported all the time.
+Two loads: one request at a time without any, and open-loop bursts of ten every 100 ms beside 1,000 live jobs whose progress is reported
+all the time. `sidecar.py` measures a steady stream beside a long history.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import grpc
 
@@ -21,6 +22,7 @@ from alise_contract.v1.admission_pb2_grpc import AdmissionStub
 from alise_engine.tracker import PROGRESS_SECONDS
 from tests.bench.harness import Figure, Row, Settings, percentile
 from tests.scheduler.engine_server import EngineServer
+from tests.tools.encoder import setting
 
 LIVE_JOBS: Final = 1000
 BURST: Final = 10
@@ -28,35 +30,29 @@ _START_SECONDS: Final = 30.0
 _GOAL_MS: Final = 5.0
 
 
-def measure(settings: Settings) -> Iterator[Row]:
-    """One row per call: load, seed, milliseconds."""
+def measure(settings: Settings, encoder: Path | None) -> Iterator[Row]:
+    """Rows of kind live_admit, one per call: load, seed, milliseconds."""
     calls = 100 if settings.quick else 1000
     for seed in range(settings.seeds):
         for load, live in (("idle", 0), ("busy", LIVE_JOBS)):
-            yield from ({"load": load, "seed": seed, "ms": ms} for ms in asyncio.run(_latencies(live, calls)))
+            yield from (
+                {"kind": "live_admit", "load": load, "seed": seed, "ms": ms} for ms in asyncio.run(_latencies(live, calls, encoder))
+            )
 
 
-def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
-    """Percentiles per load."""
+def figures(rows: Sequence[Row]) -> list[Figure]:
+    """Percentiles per load; none where there are no rows of it."""
     made = []
     for load in ("idle", "busy"):
-        values = [float(row["ms"]) for row in rows if row["load"] == load]
+        values = [float(row["ms"]) for row in rows if row["kind"] == "live_admit" and row["load"] == load]
+        if not values:
+            continue
         made.append(Figure(f"admit_{load}_p50_ms", percentile(values, 0.50), "ms", "lower"))
         made.append(Figure(f"admit_{load}_p99_ms", percentile(values, 0.99), "ms", "lower", _GOAL_MS))
     return made
 
 
-def run(quick: bool, seeds: int) -> dict[str, Any]:
-    """Figures and rows in one dict."""
-    settings = Settings(quick=quick, seeds=seeds, dataset=None)
-    rows = list(measure(settings))
-    return {
-        "figures": {f.name: {"value": f.value, "unit": f.unit, "better": f.better, "goal": f.goal} for f in figures(rows, settings)},
-        "rows": rows,
-    }
-
-
-async def _latencies(live: int, calls: int) -> list[float]:
+async def _latencies(live: int, calls: int, encoder: Path | None) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
         engine = await EngineServer(os.path.join(folder, "control.sock"), max_num_seqs=32).start()
         for number in range(live):
@@ -64,7 +60,10 @@ async def _latencies(live: int, calls: int) -> list[float]:
             engine.requests[f"r{number}"] = engine_pb.EngineRequest(
                 request_id=f"r{number}", job_id=f"live{number}", phase=phase, prompt_tokens=100, age_ms=number
             )
-        env = {**os.environ, "ALISE_SOCKET_DIR": folder, "ALISE_HTTP_PORT": "0", "ALISE_HTTP_HOST": "127.0.0.1", "ALISE_MAX_PENDING": "0"}
+        env = {
+            **os.environ, "ALISE_SOCKET_DIR": folder, "ALISE_HTTP_PORT": "0", "ALISE_HTTP_HOST": "127.0.0.1", "ALISE_MAX_PENDING": "0",
+            "ALISE_ENCODER": setting(encoder),
+        }  # fmt: skip
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "alise_scheduler", "run", env=env, stderr=asyncio.subprocess.DEVNULL
         )

@@ -1,6 +1,6 @@
 """What the policy sweep replays: requests, and what the sidecar's predictor said of each before its answer was known."""
 
-import os
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +15,11 @@ from alise_scheduler.predictor.features import extract
 from alise_scheduler.simulation.model import DEFAULT_SHAPE
 from alise_scheduler.simulation.trace import Trace, heavy_tail, load_csv, make_trace, poisson
 from tests.bench import predictor
-from tests.bench.harness import RESULTS, Settings
+from tests.bench.harness import RESULTS, ROOT, Settings
+from tests.tools import encoder as encoders
 
 TRACES: Final = ("azure2023_conv", "azure2023_code", "mooncake_conversation")
+_SOURCES: Final = ROOT / "scheduler_sidecar" / "alise_scheduler" / "predictor"
 # Of a trace so many requests are replayed and predicted; the first of them, which a cold predictor saw, do not count.
 _TRACE_ROWS: Final = 4000
 _COLD_ROWS: Final = 500
@@ -31,6 +33,8 @@ class Data:
 
     trace: Trace
     real: Floats | None
+    # Whether it saw what the prompts mean.
+    encoder: bool = False
 
 
 def datasets(settings: Settings) -> Iterator[Data]:
@@ -51,13 +55,14 @@ def answered(path: Path, quick: bool) -> Data:
     """A data set of prompts and answers: the rows that count, with the prediction each had before its answer was known."""
     examples = predictor.read(path)[: predictor.QUICK_ROWS * 2] if quick else predictor.read(path)
     first = len(examples) - min(predictor.COUNTED, len(examples) // 2)
-    real = _predicted(path.stem, examples)
+    encoder = encoders.wanted()
+    real = _predicted(path.stem, examples, encoder)
     counted = examples[first:]
     scale = _TOKENS_PER_PIECE if counted[0].group else 1.0
     outputs = np.maximum(1, np.rint(np.array([example.tokens for example in counted]) * scale)).astype(np.int64)
     inputs = np.array([max(1, (len(example.text) + example.earlier_chars) // 4) for example in counted])
     trace = make_trace(path.stem, np.zeros(len(counted)), inputs, outputs)
-    return Data(trace, np.clip(real[first:] * scale, 1.0, None))
+    return Data(trace, np.clip(real[first:] * scale, 1.0, None), encoder is not None)
 
 
 def traced(path: Path) -> Data:
@@ -66,7 +71,7 @@ def traced(path: Path) -> Data:
     fits = trace.input_tokens + trace.output_tokens < DEFAULT_SHAPE.max_model_len
     trace = trace.rows(fits.nonzero()[0]).first(_TRACE_ROWS)
     sizes = zip(trace.input_tokens.tolist(), trace.output_tokens.tolist(), strict=True)
-    real = _predicted(trace.name, [predictor.Example("", outputs, earlier_chars=4 * inputs) for inputs, outputs in sizes])
+    real = _predicted(trace.name, [predictor.Example("", outputs, earlier_chars=4 * inputs) for inputs, outputs in sizes], None)
     warm = np.arange(min(_COLD_ROWS, len(trace) // 2), len(trace))
     return Data(trace.rows(warm), np.clip(real[warm], 1.0, None))
 
@@ -86,12 +91,19 @@ def arranged(trace: Trace, count: int, seed: int) -> tuple[Trace, Ints]:
     return replace(trace.rows(rows), arrival_seconds=poisson(len(rows), rng)), rows
 
 
-def _predicted(name: str, examples: Sequence[predictor.Example]) -> Floats:
+def kept_name(name: str, rows: int, encoder: Path | None, sources: Path = _SOURCES) -> str:
+    """The file that predictions are kept in: another one for another predictor, for another encoder and for none."""
+    digest = hashlib.sha256(encoders.setting(encoder).encode())
+    for path in sorted(sources.rglob("*.py")):
+        digest.update(f"\n{path.relative_to(sources)}\n".encode() + path.read_bytes())
+    return f"policies.{name}.{rows}{'' if encoder is None else '.encoder'}.{digest.hexdigest()[:12]}.npz"
+
+
+def _predicted(name: str, examples: Sequence[predictor.Example], folder: Path | None) -> Floats:
     """Quantiles of every row: the same for all policies and loads, so computed once. Kept in bench-results/: training takes minutes."""
-    folder = os.environ.get("ALISE_ENCODER", "") if any(example.text for example in examples) else ""
-    encoder = OnnxEncoder(Path(folder)) if folder else None
-    kept = RESULTS / f"policies.{name}.{len(examples)}{'' if encoder is None else '.encoder'}.npz"
+    kept = RESULTS / kept_name(name, len(examples), folder)
     if not kept.exists():
+        encoder = OnnxEncoder(folder) if folder else None
         vectors = encoder.encode([example.text for example in examples]) if encoder else [None] * len(examples)
         features = [extract(predictor.question(e, v), b"bench") for e, v in zip(examples, vectors, strict=True)]
         lengths = predictor.prequential(examples, features, predictor.Learned())

@@ -1,8 +1,8 @@
 """The whole loop on the real engine under a virtual clock: the sidecar's own state, real scheduler, real KV, invented seconds.
 
 vLLM runs in this process on the tiny model. A step takes what the cost model says of the tokens that it computed, so a busy machine
-changes nothing; everything else is real: queues, blocks, preemption, the host store, admission, prediction (prompts are embedded where
-ALISE_ENCODER names the encoder), plans. The same requests are replayed in the simulator, which has to agree, and wall-clock and CPU times
+changes nothing; everything else is real: queues, blocks, preemption, the host store, admission, prediction (prompts are embedded unless
+ALISE_ENCODER is `none`), plans. The same requests are replayed in the simulator, which has to agree, and wall-clock and CPU times
 of the same steps are kept, which a fitted cost model has to explain.
 
 The flood: a quiet tenant at a twentieth of the capacity beside two others and one that is calm or sends a hundred times as much; the
@@ -45,6 +45,7 @@ from alise_scheduler.simulation.trace import Trace, at_load, make_trace, poisson
 from alise_scheduler.state import Admitted, Ask, State
 from tests.bench import policies_flood
 from tests.bench.workload import Prompt, load
+from tests.tools import encoder as encoders
 
 SLOTS: Final = 16
 LOAD: Final = 0.9
@@ -228,13 +229,16 @@ def _compared(engine: Any, count: int, dataset: Path | None, seed: int) -> Itera
     prompts = [replace(p, output_tokens=min(p.output_tokens, _CAP_TOKENS)) for p in workload.prompts]
     simulated = EngineModel(shape_of(engine), COST, save_seconds_per_byte=0.0, restore_seconds_per_byte=0.0)
     trace = trace_of(prompts, seed, simulated)
-    folder = os.environ.get("ALISE_ENCODER", "")
-    encoder = OnnxEncoder(Path(folder)) if folder else None
+    folder = encoders.wanted()
+    encoder = OnnxEncoder(folder) if folder else None
     for policy in (None, Policy()):
         loop = Loop(engine.fresh(), policy, prompts, trace.arrival_seconds.tolist(), encoder=encoder)
         loop.run()
         served = list(loop.served.values())
-        row = {"kind": "engine", "data": workload.name, "policy": "fcfs" if policy is None else policy.name, "seed": seed}
+        row = {
+            "kind": "engine", "data": workload.name, "policy": "fcfs" if policy is None else policy.name, "seed": seed,
+            "encoder": encoder is not None,
+        }  # fmt: skip
         yield {**row, "where": "engine", **_latencies(served), "preemptions": loop.preemptions}
         yield {**row, "where": "simulator", **_simulated(trace, simulated, policy, loop)}
         if policy is None:

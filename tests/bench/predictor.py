@@ -3,16 +3,16 @@
 Prequential (test, then train): rows come in the file's order, 32 at a time are running, and longer answers end later; a new head is put
 to use some answers after the rows that it was trained on, one for every ROWS_PER_LAG of them, as if training took that long. Counted are
 the last 5,000 rows, of a smaller file the last half. ALISE_ENCODER names the encoder's folder (made when it is not set; `none`: features
-alone). What it costs in a sidecar is `sidecar.py`'s.
+alone). What it costs in a sidecar is `sidecar.py`'s and `admit.py`'s.
 
 Beside the learned predictor: buckets, the paper's rule, the mean of a request's class, the prompt's length, and another answer of the same
-model. And, with the same rows counted, the split: trained once on all rows before them, with nothing learned but a conversation's answers.
+model. And the split: trained once on all rows before the counted ones, with nothing learned but a conversation's answers. It leaves out the
+counted rows of conversations that began among those before; the others are scored on its rows as well (`…_on_split_rows`).
 """
 
 import heapq
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -27,12 +27,12 @@ from alise_scheduler.predictor.learned import LearnedPredictor, equip
 from alise_scheduler.predictor.model import BucketPredictor, Observation, Predictor
 from alise_scheduler.predictor.rules import LEARNED, PAPER, Rule
 from alise_scheduler.predictor.train import MAX_ROWS, MIN_ROWS, History
-from tests.bench import sidecar
+from tests.bench import admit, sidecar
 from tests.bench.harness import Figure, Row, Settings
 from tests.bench.predictor_scores import kendall, kendall_interval, middle, scores
 from tests.bench.predictor_scores import plot as plot
 from tests.bench.workload import synthetic
-from tests.tools.encoder import ensure
+from tests.tools import encoder as encoders
 
 RUNNING: Final = 32
 ROWS_PER_LAG: Final = 50
@@ -174,9 +174,11 @@ def prequential(examples: Sequence[Example], features: Sequence[Features], conte
 
 def measure(settings: Settings) -> Iterator[Row]:
     """One row per counted request: real tokens and each contender's quantiles; and one per training."""
-    encoder = _encoder()
+    folder = encoders.wanted()
+    encoder = OnnxEncoder(folder) if folder else None
     data = _datasets(settings)
-    yield from sidecar.measure([example.text for example in data[0][1]], str(_encoder_folder()), settings.quick)
+    yield from sidecar.measure([example.text for example in data[0][1]], folder, settings.quick)
+    yield from admit.measure(settings, folder)
     for name, examples in data:
         yield from _evaluate(name, examples, encoder)
 
@@ -244,16 +246,19 @@ def split(examples: Sequence[Example], features: Sequence[Features], first: int,
 
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     """Figures of each data set, from the rows alone."""
-    made = sidecar.figures(rows)
+    made = sidecar.figures(rows) + admit.figures(rows)
     for name in dict.fromkeys(row["data"] for row in rows if "data" in row):
         counted = [row for row in rows if row["kind"] == "row" and row["data"] == name]
-        for label in dict.fromkeys(row["by"] for row in counted):
-            own = [row for row in counted if row["by"] == label]
+        told = {label: [row for row in counted if row["by"] == label] for label in dict.fromkeys(row["by"] for row in counted)}
+        told |= _on_split_rows(told)
+        for label, own in told.items():
             suffix = name if label == "learned" else f"{name}_{label}"
             made += [
                 Figure(f"{metric}_{suffix}", value, unit, better, _GOALS.get(f"{metric}_{suffix}"))
                 for metric, value, unit, better in scores(own)
             ]
+            if label in ("learned", "split"):
+                made.append(Figure(f"counted_{suffix}", len(own), "rows", "higher"))
         own = [row for row in counted if row["by"] == "learned"]
         tokens = np.array([row["tokens"] for row in own])
         low, high = kendall_interval(middle(own), tokens)
@@ -266,21 +271,19 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
         trained = max(
             (row for row in rows if row["kind"] == "training" and row["data"] == name),
             key=lambda row: (row["by"] == "learned", row["rows"]),
+            default=None,
         )
-        made.append(Figure(f"trained_rows_per_s_{name}", trained["rows"] / trained["cpu_seconds"], "1/s", "higher"))
+        if trained is not None:
+            made.append(Figure(f"trained_rows_per_s_{name}", trained["rows"] / trained["cpu_seconds"], "1/s", "higher"))
     return made
 
 
-def _encoder_folder() -> Path:
-    """Where the encoder is: made once where nobody names another."""
-    named = os.environ.get("ALISE_ENCODER", "")
-    return Path(named) if named else ensure()
-
-
-def _encoder() -> Encoder | None:
-    """None for ALISE_ENCODER=none."""
-    folder = _encoder_folder()
-    return None if folder.name == "none" else OnnxEncoder(folder)
+def _on_split_rows(told: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+    """The rows of the learned predictor and of the paper's rule that the split has too; nothing where it has them all."""
+    numbers = {row["row"] for row in told.get("split", ())}
+    if not numbers or len(numbers) == len(told["learned"]):
+        return {}
+    return {f"{label}_on_split_rows": [row for row in told[label] if row["row"] in numbers] for label in ("learned", "paper")}
 
 
 def _datasets(settings: Settings) -> list[tuple[str, list[Example]]]:

