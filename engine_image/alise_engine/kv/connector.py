@@ -1,7 +1,8 @@
 """The KV connector: KV of preempted requests to host memory and back.
 
-Both halves live here because vLLM makes one class of them. The scheduler's half keeps the books (`HostLedger`) and writes down, step by
-step, what the workers are to do; the workers' half does exactly that, in order, and reports blocks that it could not restore.
+vLLM makes one class of both halves. The scheduler's half is here: it keeps the books (`HostLedger`) and writes down, step by step, what the
+workers are to do (`work.py`). The workers' half (`worker.py`, only called from here) does exactly that, in order, and reports blocks that
+it could not restore.
 
     preempted    scheduler.save()          -> Drop(s), Save     worker.handle_preemptions(), before anything is overwritten
     re-admitted  get_num_new_matched_tokens, update_state_after_alloc
