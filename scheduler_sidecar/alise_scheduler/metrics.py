@@ -70,6 +70,7 @@ class Metrics:
         self.trainings = Counter("alise_scheduler_trainings_total", "Trainings of the head", ["outcome"], registry=registry)
         self.rollbacks = Gauge("alise_scheduler_head_rollbacks", "New heads that were worse and went, since the start", registry=registry)
         self.encoder_ready = Gauge("alise_scheduler_encoder_ready", "1: prompts are embedded; 0: features only", registry=registry)
+        self.prior_ready = Gauge("alise_scheduler_prior_ready", "1: lengths of kinds of prompts are known beforehand", registry=registry)
         self.encodings = Counter("alise_scheduler_encodings_total", "Prompts to embed by outcome", ["outcome"], registry=registry)
         self.history_up = Gauge("alise_scheduler_history_up", "A store of the history works", ["store"], registry=registry)
         self.history_dropped = Gauge(

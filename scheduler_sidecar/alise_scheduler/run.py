@@ -10,6 +10,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from alise_contract.names import ADMISSION_SOCKET, CONTROL_SOCKET
@@ -19,7 +20,7 @@ from .dispatcher import Dispatcher, LoopClock
 from .engine.client import EngineClient
 from .metrics import Metrics
 from .predictor.encode_queue import EncodeQueue
-from .predictor.learner import Learner
+from .predictor.learner import Learner, prior_in_process
 from .predictor.model import BucketPredictor
 from .predictor.rules import RULES, Rule
 from .predictor.start import Parts, load_encoder, start
@@ -106,19 +107,21 @@ async def _learn(settings: Settings, state: State, engine: EngineClient, encodin
             metrics.encoder_ready.set(engine.has_encoder)
         # What is there now stays: the collector need not look at it again and again.
         gc.freeze()
-        await _learner(parts, metrics, rule).run()
+        await _learner(parts, metrics, rule, settings.encoder if engine.has_encoder else "").run()
     finally:
         await asyncio.to_thread(parts.archive.close)
 
 
-def _learner(parts: Parts, metrics: Metrics, rule: Rule) -> Learner:
+def _learner(parts: Parts, metrics: Metrics, rule: Rule, encoder: str) -> Learner:
     def measure() -> None:
         metrics.head_version.set(parts.predictor.version)
         metrics.head_rows.set(parts.predictor.head_rows)
+        metrics.prior_ready.set(parts.predictor.prior is not None)
         metrics.rollbacks.set(parts.predictor.rollbacks)
         for outlet in parts.archive.outlets():
             metrics.history_up.labels(outlet.name).set(outlet.up)
             metrics.history_dropped.labels(outlet.name).set(outlet.dropped)
 
     metrics.history_recovered.set(parts.recovered)
-    return Learner(parts.predictor, parts.archive, lambda said: metrics.trainings.labels(said).inc(), rule=rule, on_turn=measure)
+    know = partial(prior_in_process, encoder) if rule.prior else None
+    return Learner(parts.predictor, parts.archive, lambda said: metrics.trainings.labels(said).inc(), rule=rule, on_turn=measure, know=know)

@@ -10,6 +10,7 @@ import numpy as np
 
 from alise_scheduler.core.job import Ints
 from alise_scheduler.core.lengths import Floats
+from alise_scheduler.predictor import prior
 from alise_scheduler.predictor.encoder import OnnxEncoder
 from alise_scheduler.predictor.features import extract
 from alise_scheduler.simulation.model import DEFAULT_SHAPE
@@ -106,7 +107,8 @@ def _predicted(name: str, examples: Sequence[predictor.Example], folder: Path | 
         encoder = OnnxEncoder(folder) if folder else None
         vectors = encoder.encode([example.text for example in examples]) if encoder else [None] * len(examples)
         features = [extract(predictor.question(e, v), b"bench") for e, v in zip(examples, vectors, strict=True)]
-        lengths = predictor.prequential(examples, features, predictor.Learned())
+        known = prior.fit(prior.own_lines(), encoder)
+        lengths = predictor.prequential(examples, features, predictor.Learned(known=known))
         RESULTS.mkdir(exist_ok=True)
         np.savez(kept, quantiles=np.array([answer.tokens for answer in lengths]))
     found: Floats = np.load(kept)["quantiles"]

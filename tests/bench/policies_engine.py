@@ -33,10 +33,12 @@ from alise_scheduler.core.rank import Policy
 from alise_scheduler.core.reports import EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, Finished, FinishReason, Phase, Step
 from alise_scheduler.dispatcher import PLAN_SECONDS
 from alise_scheduler.metrics import Metrics
+from alise_scheduler.predictor import prior
 from alise_scheduler.predictor.encoder import Encoder, OnnxEncoder
 from alise_scheduler.predictor.features import Question
 from alise_scheduler.predictor.hint import decode
 from alise_scheduler.predictor.learned import LearnedPredictor, equip
+from alise_scheduler.predictor.prior import Prior
 from alise_scheduler.predictor.train import train
 from alise_scheduler.simulate import Setup, core_mind, mind_named
 from alise_scheduler.simulation.model import EngineModel
@@ -79,12 +81,13 @@ class Loop:
 
     def __init__(
         self, engine: Any, policy: Policy | None, prompts: Sequence[Prompt], arrivals: Sequence[float], tenants: Sequence[str] = (),
-        limits: AdmitLimits | None = None, encoder: Encoder | None = None,
+        limits: AdmitLimits | None = None, encoder: Encoder | None = None, known: Prior | None = None,
     ) -> None:  # fmt: skip
         self.engine, self.prompts, self.arrivals = engine, prompts, arrivals
         self.tenants = tenants or [""] * len(prompts)
         self.encoder = encoder
         self.predictor = LearnedPredictor()
+        self.predictor.prior = known
         self.state = None if policy is None else State(policy, limits or AdmitLimits(), {}, self.predictor, Metrics(), b"bench")
         self.now = 0.0
         self.served: dict[str, Served] = {}
@@ -231,8 +234,9 @@ def _compared(engine: Any, count: int, dataset: Path | None, seed: int) -> Itera
     trace = trace_of(prompts, seed, simulated)
     folder = encoders.wanted()
     encoder = OnnxEncoder(folder) if folder else None
+    known = prior.fit(prior.own_lines(), encoder)
     for policy in (None, Policy()):
-        loop = Loop(engine.fresh(), policy, prompts, trace.arrival_seconds.tolist(), encoder=encoder)
+        loop = Loop(engine.fresh(), policy, prompts, trace.arrival_seconds.tolist(), encoder=encoder, known=known)
         loop.run()
         served = list(loop.served.values())
         row = {

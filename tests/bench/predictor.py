@@ -11,6 +11,7 @@ counted rows of conversations that began among those before; the others are scor
 """
 
 import heapq
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from alise_scheduler.core.lengths import QUANTILES, Lengths
-from alise_scheduler.predictor.detail import CONVERSATION, EMBEDDING, Conversations, complete
+from alise_scheduler.predictor import prior
+from alise_scheduler.predictor.detail import EMBEDDING, FILLED, Conversations, complete
 from alise_scheduler.predictor.encoder import Encoder, OnnxEncoder
 from alise_scheduler.predictor.features import Features, Question, extract
 from alise_scheduler.predictor.learned import LearnedPredictor, equip
@@ -128,9 +130,10 @@ class ClassMean:
 class Learned:
     """The learned predictor with one of its rules, trained here and now, used some answers later."""
 
-    def __init__(self, rule: Rule = LEARNED) -> None:
+    def __init__(self, rule: Rule = LEARNED, known: prior.Prior | None = None) -> None:
         self._rule = rule
         self.predictor = LearnedPredictor()
+        self.predictor.prior = known if rule.prior else None
         self.trainings: list[tuple[int, float]] = []
         self._ready: tuple[int, Any, int] | None = None
 
@@ -194,8 +197,10 @@ def _evaluate(name: str, examples: list[Example], encoder: Encoder | None) -> It
         "features_ms": 1000 * (extracted - encoded) / len(examples), "encoder": encoder is not None,
     }  # fmt: skip
     first = len(examples) - min(COUNTED, len(examples) // 2)
+    known = prior.fit(prior.own_lines(), encoder)
     contenders: list[tuple[str, Contender]] = [
-        ("buckets", Untrained(BucketPredictor())), ("class", Untrained(ClassMean())), ("paper", Learned(PAPER)), ("learned", Learned()),
+        ("buckets", Untrained(BucketPredictor())), ("class", Untrained(ClassMean())), ("paper", Learned(PAPER)),
+        ("learned", Learned(known=known)),
     ]  # fmt: skip
     for label, contender in contenders:
         spent = time.process_time()
@@ -211,11 +216,13 @@ def _evaluate(name: str, examples: list[Example], encoder: Encoder | None) -> It
             for rows, seconds in contender.trainings:
                 yield {"kind": "training", "data": name, "by": label, "rows": rows, "cpu_seconds": round(seconds, 2)}
     for label, rule in (("split", LEARNED), ("split_paper", PAPER)):
-        for number, quantiles in split(examples, features, first, rule):
+        for number, quantiles in split(examples, features, first, rule, known):
             yield {"kind": "row", "data": name, "by": label, "row": number, "tokens": examples[number].tokens, "quantiles": quantiles}
 
 
-def split(examples: Sequence[Example], features: Sequence[Features], first: int, rule: Rule) -> Iterator[tuple[int, list[float]]]:
+def split(
+    examples: Sequence[Example], features: Sequence[Features], first: int, rule: Rule, known: prior.Prior | None = None
+) -> Iterator[tuple[int, list[float]]]:
     """Each counted row's number and quantiles by a head of the newest rows before `first`; conversations that began there are left out."""
     details = [item.detail for item in features]
     logs = np.log(np.maximum([example.tokens for example in examples], 1)).astype(np.float32)
@@ -224,15 +231,16 @@ def split(examples: Sequence[Example], features: Sequence[Features], first: int,
     for number, detail in enumerate(details):
         assert detail is not None
         said = held.find(detail.previous)
-        rows.append(complete(detail, said))
+        expected = known.expect(detail.numbers, detail.embedding) if known else math.nan
+        rows.append(complete(detail, said, expected))
         roots.append(said.root if said else detail.now or number)
-        held.add(detail.previous, detail.now, float(logs[number]), detail.embedding)
+        held.add(detail.previous, detail.now, float(logs[number]), detail.embedding, expected)
     nothing = np.zeros(EMBEDDING, np.float32)
     vectors = np.stack([nothing if d is None or d.embedding is None else d.embedding for d in details])
     before = range(max(0, first - MAX_ROWS), first)
     numbers, hashes = np.stack(rows), np.array(roots, np.uint64).astype(np.int64)
     part = slice(before.start, before.stop)
-    history = History(numbers[part], vectors[part], logs[part], np.ones(len(before), np.bool_), hashes[part], len(CONVERSATION))
+    history = History(numbers[part], vectors[part], logs[part], np.ones(len(before), np.bool_), hashes[part], FILLED)
     if len(before) < MIN_ROWS:
         return
     equipped = equip(rule.train(history, 1), history)

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from alise_scheduler.core.lengths import MAX_TOKENS
 from alise_scheduler.predictor import lexical
 from alise_scheduler.predictor.archive import Archive
+from alise_scheduler.predictor.background import BackgroundError
 from alise_scheduler.predictor.detail import CONVERSATION, MAX_CONVERSATIONS, NUMBERS, Conversations, said_numbers
 from alise_scheduler.predictor.encode_queue import MAX_WAITING, EncodeQueue
 from alise_scheduler.predictor.encoder import HashEncoder
 from alise_scheduler.predictor.features import Features, Question, extract
 from alise_scheduler.predictor.head import Head
 from alise_scheduler.predictor.learned import FIRST_TRAINING, TRIAL, LearnedPredictor, equip, pinball
-from alise_scheduler.predictor.learner import Learner, TrainingError
+from alise_scheduler.predictor.learner import Learner
 from alise_scheduler.predictor.model import Observation
 from alise_scheduler.predictor.train import read_history, train
 from tests.scheduler.predictor_builders import make_features, make_task
@@ -246,7 +247,7 @@ async def test_a_training_that_fails_changes_nothing() -> None:
     outcomes: list[str] = []
 
     async def fails(data: bytes, version: int, rule: str) -> bytes:
-        raise TrainingError("no memory")
+        raise BackgroundError("no memory")
 
     await Learner(predictor, Archive(None, None), outcomes.append, fails).turn()
     assert predictor.version == 0

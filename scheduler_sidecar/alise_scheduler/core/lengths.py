@@ -25,7 +25,7 @@ TAIL_TOKENS: Final = 8.0
 TAIL_WEIGHT: Final = 0.5
 # Before anything is known: lognormal with median 150 tokens and sigma 1.2, the shape of chat answers.
 _PRIOR_MEDIAN, _PRIOR_SIGMA = 150.0, 1.2
-_NORMAL_QUANTILES: Final = (-1.6449, -1.0364, -0.6745, -0.3853, -0.1257, 0.1257, 0.3853, 0.6745, 1.0364, 1.6449)
+NORMAL_QUANTILES: Final = (-1.6449, -1.0364, -0.6745, -0.3853, -0.1257, 0.1257, 0.3853, 0.6745, 1.0364, 1.6449)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Lengths:
         return sum(self.tokens) / QUANTILES
 
 
-PRIOR: Final = Lengths(tuple(_PRIOR_MEDIAN * math.exp(_PRIOR_SIGMA * z) for z in _NORMAL_QUANTILES))
+PRIOR: Final = Lengths(tuple(_PRIOR_MEDIAN * math.exp(_PRIOR_SIGMA * z) for z in NORMAL_QUANTILES))
 
 
 def sane(values: Iterable[float], limit: int = 0) -> Lengths:

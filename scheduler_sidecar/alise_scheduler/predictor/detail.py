@@ -1,6 +1,6 @@
 """All that is known of a request when it comes, as numbers: what the learned head is fed. Lives in memory and in the history; no text.
 
-A row is REQUEST, the prompt's own (`lexical.py`) and CONVERSATION, in this order; NaN where nothing is known.
+A row is REQUEST, the prompt's own (`lexical.py`), EXPECTED and CONVERSATION, in this order; NaN where nothing is known.
 """
 
 import math
@@ -18,11 +18,18 @@ Row = NDArray[np.float32]
 Half = NDArray[np.float16]
 
 REQUEST: Final = ("endpoint", "structured", "turns", "prompt_chars", "earlier_chars", "earlier_per_turn", "cap", "temperature")
+# ln(tokens) by general knowledge (`prior.py`): of such a prompt, and in a conversation whose answers are so much longer or shorter.
+EXPECTED: Final = ("prior", "prior_here")
 CONVERSATION: Final = (
     "said_last", "said_mean", "said_most", "said_least", "said_recent", "said_spread", "said_before", "said_times",
     "said_alike", "said_most_alike", "alike_most", "alike_last",
 )  # fmt: skip
-NUMBERS: Final = len(REQUEST) + len(lexical.NAMES) + len(CONVERSATION)
+# Columns at the end of a row that `complete` fills in.
+FILLED: Final = len(EXPECTED) + len(CONVERSATION)
+NUMBERS: Final = len(REQUEST) + len(lexical.NAMES) + FILLED
+# Where the prompt's own numbers are.
+TEXT: Final = slice(len(REQUEST), NUMBERS - FILLED)
+PRIOR_AT: Final = NUMBERS - FILLED
 EMBEDDING: Final = 384
 _SAID_TIMES: Final = CONVERSATION.index("said_times")
 MAX_CONVERSATIONS: Final = 20_000
@@ -32,11 +39,14 @@ MAX_ASKED: Final = 8
 # How much more alike counts for more: weight e^(SHARPNESS · similarity).
 _SHARPNESS: Final = 8.0
 _RECENT: Final = 0.6
+# How far an answer counts that was so many turns ago, and how many answers it takes to be believed half.
+_BEYOND_RECENT: Final = 0.7
+_BEYOND_PULL: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """`numbers` [NUMBERS], CONVERSATION left NaN; `embedding` [EMBEDDING] of length 1 or None; the rest are 64-bit hashes, 0 for none."""
+    """`numbers` [NUMBERS], the last FILLED NaN; `embedding` [EMBEDDING] of length 1 or None; the rest are 64-bit hashes, 0 for none."""
 
     numbers: Row
     embedding: Row | None = field(repr=False)
@@ -67,11 +77,12 @@ def request_numbers(
 @dataclass(frozen=True, slots=True)
 class Said:
     """A conversation's answers so far: `root` names it, `log_tokens` are the newest MAX_SAID, oldest first; `asked` are the vectors of the
-    newest MAX_ASKED prompts, [EMBEDDING] or None each."""
+    newest MAX_ASKED prompts, [EMBEDDING] or None each; `beyond` is how much longer the newest MAX_SAID were than expected, in logs."""
 
     root: int
     log_tokens: tuple[float, ...] = ()
     asked: tuple[Half | None, ...] = ()
+    beyond: tuple[float, ...] = ()
 
 
 def said_numbers(said: Said | None, embedding: Row | None) -> list[float]:
@@ -123,14 +134,16 @@ class Conversations:
         """The conversation whose newest turn called itself `previous`."""
         return self._said.get(previous) if previous else None
 
-    def add(self, previous: int, now: int, log_tokens: float, embedding: Row | None = None) -> None:
-        """A turn of it ended. `embedding` is its prompt's."""
+    def add(self, previous: int, now: int, log_tokens: float, embedding: Row | None = None, prior: float = math.nan) -> None:
+        """A turn of it ended. `embedding` is its prompt's, `prior` what was expected of that; NaN: nothing."""
         if not now:
             return
         before = self.find(previous)
-        lengths, asked = (before.log_tokens, before.asked) if before else ((), ())
+        lengths, asked, beyond = (before.log_tokens, before.asked, before.beyond) if before else ((), (), ())
+        if not math.isnan(prior):
+            beyond = (*beyond, log_tokens - prior)[-MAX_SAID:]
         vector = None if embedding is None else embedding.astype(np.float16)
-        said = Said(before.root if before else now, (*lengths, log_tokens)[-MAX_SAID:], (*asked, vector)[-MAX_ASKED:])
+        said = Said(before.root if before else now, (*lengths, log_tokens)[-MAX_SAID:], (*asked, vector)[-MAX_ASKED:], beyond)
         self._said[now] = said
         self._said.move_to_end(now)
         if before is not None:
@@ -140,8 +153,16 @@ class Conversations:
             self._said.popitem(last=False)
 
 
-def complete(detail: Detail, said: Said | None) -> Row:
-    """The whole row of a request: `numbers` with the conversation's part filled in."""
+def expected_here(prior: float, said: Said | None) -> float:
+    """What general knowledge expects, moved by how far this conversation's answers were from it; the newest count most."""
+    if said is None or not said.beyond:
+        return prior
+    weights = [_BEYOND_RECENT**age for age in range(len(said.beyond))]
+    return prior + sum(w * v for w, v in zip(weights, reversed(said.beyond), strict=True)) / (sum(weights) + _BEYOND_PULL)
+
+
+def complete(detail: Detail, said: Said | None, prior: float = math.nan) -> Row:
+    """The whole row of a request: `numbers` with what is expected (ln(tokens); NaN: nothing) and the conversation's part filled in."""
     row = detail.numbers.copy()
-    row[-len(CONVERSATION) :] = said_numbers(said, detail.embedding)
+    row[-FILLED:] = [prior, expected_here(prior, said), *said_numbers(said, detail.embedding)]
     return row

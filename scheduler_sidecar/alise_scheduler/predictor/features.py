@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import lexical
-from .detail import CONVERSATION, Detail, request_numbers
+from .detail import FILLED, Detail, request_numbers
 
 # Looked for in the ends of the text; the middle of a long one is material, not instruction.
 _EDGE_CHARS: Final = 400
@@ -121,7 +121,7 @@ def _detail(question: Question, salt: bytes) -> Detail:
         question.endpoint, question.structured, question.turns, question.prompt_chars, len(question.prompt), question.max_tokens,
         question.temperature,
     )  # fmt: skip
-    numbers = np.array([*request, *lexical.row(question.prompt), *(math.nan,) * len(CONVERSATION)], np.float32)
+    numbers = np.array([*request, *lexical.row(question.prompt), *(math.nan,) * FILLED], np.float32)
     return Detail(
         numbers,
         question.embedding,

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from ..core.lengths import QUANTILES
 from . import neighbours, trees
+from .detail import EXPECTED, PRIOR_AT
 from .kernel import Kernel
 from .trees import MISSING, Forest
 
 # Bumped when the meaning of a column changes: rows and heads of another layout are not used.
-LAYOUT: Final = 5
+LAYOUT: Final = 6
 PROJECTED: Final = 64
 TREE_DIMENSIONS: Final = 32
 KNOTS: Final = 101
@@ -32,7 +33,10 @@ TEXT_SCALE: Final = 0.10
 CONVERSATION_SCALE: Final = 0.40
 _CLIP: Final = 4.0
 MIN_SPREAD: Final = 0.05
+# The kernel's share of the expected rank: with few rows it knows as much as the trees.
 SMOOTH_SHARE: Final = 0.25
+FEW_ROWS: Final = 500
+SMOOTH_SHARE_FEW: Final = 0.5
 MAX_LOG_TOKENS: Final = 13.8
 
 Rows = NDArray[np.float32]
@@ -50,6 +54,13 @@ class Scaling:
         filled = np.where(np.isnan(numbers), self.mean, numbers)
         scaled: Rows = np.clip((filled - self.mean) * self.scale, -_CLIP * TEXT_SCALE * 10, _CLIP * TEXT_SCALE * 10).astype(np.float32)
         return scaled
+
+    def expecting(self, numbers: Rows) -> Rows:
+        """The mean where nothing is expected, not MISSING: a sidecar that has just started has its prior a little later than its head."""
+        columns = slice(PRIOR_AT, PRIOR_AT + len(EXPECTED))
+        made = numbers.copy()
+        made[:, columns] = np.where(np.isnan(numbers[:, columns]), self.mean[columns], numbers[:, columns])
+        return made
 
     def project(self, vectors: Rows) -> Rows:
         """[N, D] -> [N, PROJECTED], of length 1 again (or 0)."""
@@ -69,9 +80,10 @@ def tree_rows(numbers: Rows, projected: Rows, near: Rows, smooth: Rows) -> Rows:
     return np.nan_to_num(rows, nan=MISSING)
 
 
-def blend(boosted: Rows, smooth: Rows) -> Rows:
-    """The expected rank. The kernel has its say beside the trees that know it: with few rows that is worth .004 of Kendall's tau."""
-    made: Rows = np.clip((1.0 - SMOOTH_SHARE) * boosted + SMOOTH_SHARE * smooth, 0.0, 1.0)
+def blend(boosted: Rows, smooth: Rows, rows: int) -> Rows:
+    """The expected rank by a head of so many rows. The kernel has its say beside the trees that know it."""
+    share = SMOOTH_SHARE_FEW if rows < FEW_ROWS else SMOOTH_SHARE
+    made: Rows = np.clip((1.0 - share) * boosted + share * smooth, 0.0, 1.0)
     return made
 
 
@@ -94,8 +106,8 @@ class Head:
     def predict(self, numbers: Rows, vectors: Rows, near: Rows) -> Rows:
         """Quantiles of ln(tokens), [N, QUANTILES] ascending. numbers [N, F], vectors [N, D], near [N, 9]; NaN and zero are unknown."""
         smooth = self.kernel.predict(self.scaling.points(numbers, vectors))
-        rows = tree_rows(numbers, self.scaling.project(vectors), near, smooth)
-        rank = blend(self.point.predict(rows), smooth)
+        rows = tree_rows(self.scaling.expecting(numbers), self.scaling.project(vectors), near, smooth)
+        rank = blend(self.point.predict(rows), smooth, self.rows)
         middle = np.interp(rank, np.linspace(0.0, 1.0, KNOTS), self.knots)
         spread = np.maximum(self.spread.predict(rows), MIN_SPREAD)
         place = np.interp(rank, self.centres, np.arange(BINS))

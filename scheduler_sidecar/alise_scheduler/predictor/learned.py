@@ -1,4 +1,5 @@
-"""The predictor that learns: buckets until there is a head, then the head on features, embedding, neighbours and the conversation.
+"""The predictor that learns: what is known beforehand until there is a head, then the head on that, features, embedding, neighbours and the
+conversation. Where neither is there, buckets.
 
 Prediction and learning are the dispatcher's, synchronous and short. Training is somebody else's: `wants_training()` says when, `newest()`
 what on, `install()` puts the result to use. For a while after that the head before it predicts as well, unseen; if the new one is worse on
@@ -15,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.lengths import PROBABILITIES, TAIL_FACTOR, Lengths, sane
-from . import neighbours
+from . import neighbours, prior
 from .calibration import Calibration, Group
-from .detail import EMBEDDING, Conversations, Detail, complete
+from .detail import EMBEDDING, PRIOR_AT, Conversations, Detail, Said, complete
 from .features import Features
 from .head import Scaling
 from .model import BucketPredictor, Observation
@@ -108,6 +109,8 @@ class LearnedPredictor:
     """A `Predictor`; `keep` is given every sample that was learned, for the history."""
 
     def __init__(self, keep: Callable[[Sample], None] = lambda sample: None) -> None:
+        # None: not there yet, or not wanted.
+        self.prior: prior.Prior | None = None
         self.recent = Recent()
         self.rollbacks = 0
         self._keep = keep
@@ -134,10 +137,12 @@ class LearnedPredictor:
 
     def predict(self, features: Features, max_tokens: int) -> Lengths:
         detail = features.detail
-        if self._serving is None or detail is None:
+        if detail is None:
             return self._buckets.predict(features, max_tokens)
         said = self._conversations.find(detail.previous)
-        own = self._serving.log_quantiles(complete(detail, said), detail.embedding, said.root if said else 0)
+        own = self._own(self._row(detail, said), detail, said.root if said else 0)
+        if own is None:
+            return self._buckets.predict(features, max_tokens)
         believed = self._calibration.apply(own, _groups(detail))
         same, evidence = self._buckets.same_text(features)
         if same is not None:
@@ -151,9 +156,8 @@ class LearnedPredictor:
             return
         log_tokens = math.log(max(1, observation.tokens))
         said = self._conversations.find(detail.previous)
-        row = complete(detail, said)
-        if self._serving is not None:
-            self._judge(row, detail, said.root if said else 0, log_tokens, observation.ended)
+        row = self._row(detail, said)
+        self._judge(row, detail, said.root if said else 0, log_tokens, observation.ended)
         root = said.root if said else detail.now
         sample = Sample(row, detail.embedding, log_tokens, observation.ended, root, detail.model, detail.now, detail.previous)
         self.take(sample)
@@ -164,7 +168,7 @@ class LearnedPredictor:
     def take(self, sample: Sample) -> None:
         """A finished request, of this process or of another one."""
         self.recent.add(sample)
-        self._conversations.add(sample.previous, sample.now, sample.log_tokens, sample.embedding)
+        self._conversations.add(sample.previous, sample.now, sample.log_tokens, sample.embedding, float(sample.numbers[PRIOR_AT]))
         for equipped in (self._serving, self._before):
             if equipped is not None:
                 equipped.add(sample)
@@ -188,15 +192,30 @@ class LearnedPredictor:
     def install(self, equipped: Equipped, seen: int) -> None:
         """Uses a new head; what came after sample `seen` is added to its index."""
         equipped.add_all(self.recent.newest(self.recent.added - seen))
+        if self._serving is None:
+            # What was learned is how far off the prior is.
+            self._calibration = Calibration()
         self._before, self._serving = self._serving, equipped
         self._losses, self._on_trial = (0.0, 0.0), TRIAL if self._before is not None else 0
 
+    def _row(self, detail: Detail, said: Said | None) -> Row:
+        expected = math.nan if self.prior is None else self.prior.expect(detail.numbers, detail.embedding)
+        return complete(detail, said, expected)
+
+    def _own(self, row: Row, detail: Detail, root: int) -> Row | None:
+        """Quantiles of ln(tokens), uncalibrated, by the head or what is known beforehand; None where there is neither."""
+        if self._serving is not None:
+            return self._serving.log_quantiles(row, detail.embedding, root)
+        expected = float(row[PRIOR_AT + 1])
+        return None if math.isnan(expected) else prior.quantiles(expected)
+
     def _judge(self, row: Row, detail: Detail, root: int, log_tokens: float, ended: bool) -> None:
         """Compares with what was predicted, corrects the calibration, and lets the head on trial go if it is worse than the one before."""
-        assert self._serving is not None
         groups = _groups(detail)
-        quantiles = self._serving.log_quantiles(row, detail.embedding, root)
-        if self._before is not None and ended:
+        quantiles = self._own(row, detail, root)
+        if quantiles is None:
+            return
+        if self._serving is not None and self._before is not None and ended:
             old = self._before.log_quantiles(row, detail.embedding, root)
             new_loss, old_loss = (pinball(self._calibration.apply(q, groups), log_tokens) for q in (quantiles, old))
             self._losses = (self._losses[0] + new_loss, self._losses[1] + old_loss)

@@ -1,55 +1,40 @@
 """Trains in the background and takes in what other replicas learned: one task beside the dispatcher, on its loop.
 
-Training runs in a process of its own (`train.py`), at the lowest priority, and first to go when memory is short. What the loop does itself
-takes milliseconds: copying the newest rows, switching heads.
+Training runs in a process of its own (`train.py`), at the lowest priority, and first to go when memory is short; so does the fitting of
+what is known beforehand (`prior.py`). What the loop does itself takes milliseconds: copying the newest rows, switching heads.
 """
 
 import asyncio
-import contextlib
 import logging
-import os
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from . import prior
 from .archive import Archive
+from .background import BackgroundError, run_module
 from .learned import LearnedPredictor, equip
 from .rules import LEARNED, Rule
 
 log = logging.getLogger(__name__)
 
 TURN_SECONDS: Final = 1.0
-TRAIN_SECONDS: Final = 900.0
 REST_SECONDS: Final = 10.0
 # Of other replicas, per turn: a few milliseconds' worth.
 MAX_ARRIVALS: Final = 200
-_MAX_LOG_CHARS: Final = 500
 
 Train = Callable[[bytes, int, str], Awaitable[bytes]]
-
-
-class TrainingError(Exception):
-    """The training process ended without a head."""
+Know = Callable[[], Awaitable[bytes]]
 
 
 async def train_in_process(history: bytes, version: int, rule: str) -> bytes:
-    """The bytes of a head by this rule. Raises TrainingError, or TimeoutError after TRAIN_SECONDS."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = (sys.executable, "-m", "alise_scheduler.predictor.train", str(version), rule)
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
-    try:
-        async with asyncio.timeout(TRAIN_SECONDS):
-            head, said = await process.communicate(history)
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        raise TrainingError(f"training ended with status {process.returncode}: {said.decode(errors='replace').strip()[-_MAX_LOG_CHARS:]}")
-    return head
+    """The bytes of a head by this rule. Raises BackgroundError or TimeoutError."""
+    return await run_module("train", str(version), rule, given=history)
+
+
+async def prior_in_process(encoder: str) -> bytes:
+    """The bytes of a prior with the encoder in this folder; empty: without one. Raises BackgroundError or TimeoutError."""
+    return await run_module("prior", encoder)
 
 
 class Learner:
@@ -63,22 +48,38 @@ class Learner:
         train: Train = train_in_process,
         rule: Rule = LEARNED,
         on_turn: Callable[[], None] = lambda: None,
+        know: Know | None = None,
     ) -> None:
+        """`know` gives the bytes of a prior; None: the rule wants none."""
         self._predictor = predictor
         self._archive = archive
         self._count = count
         self._train = train
         self._rule = rule
         self._on_turn = on_turn
+        self._know = know
         self._versions = predictor.version
 
     async def run(self) -> None:
         """Runs until cancelled."""
-        while True:
-            if await self.turn():
-                await asyncio.sleep(REST_SECONDS)
-            self._on_turn()
-            await asyncio.sleep(TURN_SECONDS)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.prepare(), name="prior")
+            while True:
+                if await self.turn():
+                    await asyncio.sleep(REST_SECONDS)
+                self._on_turn()
+                await asyncio.sleep(TURN_SECONDS)
+
+    async def prepare(self) -> None:
+        """Has the prior made and puts it to use; without one the predictor does what it did before there were any."""
+        if self._know is None:
+            return
+        try:
+            self._predictor.prior = prior.from_bytes(await self._know())
+        except (BackgroundError, TimeoutError, OSError, ValueError) as error:
+            log.warning("no prior: lengths are learned from nothing", extra={"detail": str(error)})
+            return
+        log.info("prior in use", extra={"embedding": self._predictor.prior.worded is not None})
 
     async def turn(self) -> bool:
         """Takes in what arrived and trains when it is time; whether it trained."""
@@ -92,7 +93,7 @@ class Learner:
         try:
             data = await self._train(await asyncio.to_thread(history.to_bytes), version, self._rule.name)
             equipped = await asyncio.to_thread(lambda: equip(self._rule.read(data), history))
-        except (TrainingError, TimeoutError, OSError, ValueError) as error:
+        except (BackgroundError, TimeoutError, OSError, ValueError) as error:
             self._count("failed")
             log.warning("training failed, the head in use stays", extra={"version": version, "detail": str(error)})
             return True

@@ -12,13 +12,14 @@ from .train import History
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`read` raises ValueError for bytes of another rule's head."""
+    """`read` raises ValueError for bytes of another rule's head; `prior`: it starts from what is known beforehand."""
 
     name: str
     train: Callable[[History, int], ServingHead]
     read: Callable[[bytes], ServingHead]
+    prior: bool
 
 
-LEARNED: Final = Rule("learned", train.train, head.from_bytes)
-PAPER: Final = Rule("paper", paper.train, paper.from_bytes)
+LEARNED: Final = Rule("learned", train.train, head.from_bytes, True)
+PAPER: Final = Rule("paper", paper.train, paper.from_bytes, False)
 RULES: Final[Mapping[str, Rule]] = MappingProxyType({rule.name: rule for rule in (LEARNED, PAPER)})

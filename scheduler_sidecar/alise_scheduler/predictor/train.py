@@ -7,9 +7,7 @@ Answers that were cut are at least so long: they are given the middle of what re
 kernel expects of this very request.
 """
 
-import contextlib
 import io
-import os
 import sys
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..core.lengths import PROBABILITIES, TAIL_FACTOR
 from . import kernel, trees
+from .background import step_back
 from .head import BINS, CONVERSATION_SCALE, KNOTS, MIN_SPREAD, PROJECTED, TEXT_SCALE, Head, Scaling, blend, tree_rows
 from .neighbours import leave_out
 from .trees import Forest
@@ -34,7 +33,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Finished requests, oldest first. numbers [N, F] (NaN: unknown), the last `conversation` of them about the conversation; vectors
+    """Finished requests, oldest first. numbers [N, F] (NaN: unknown), the last `filled` of them by `detail.complete`; vectors
     [N, D], 0 where there is none; log_tokens [N]; ended [N], False where the answer was cut; roots [N] name conversations."""
 
     numbers: Rows
@@ -42,13 +41,13 @@ class History:
     log_tokens: Rows
     ended: Flags
     roots: NDArray[np.int64]
-    conversation: int
+    filled: int
 
     def to_bytes(self) -> bytes:
         out = io.BytesIO()
         np.savez(
             out, numbers=self.numbers, vectors=self.vectors.astype(np.float16), log_tokens=self.log_tokens, ended=self.ended,
-            roots=self.roots, conversation=np.array(self.conversation),
+            roots=self.roots, filled=np.array(self.filled),
         )  # fmt: skip
         return out.getvalue()
 
@@ -57,7 +56,7 @@ def read_history(data: bytes) -> History:
     """What `to_bytes` gave. Raises KeyError or ValueError when it is something else."""
     with np.load(io.BytesIO(data), allow_pickle=False) as held:
         return History(
-            held["numbers"], held["vectors"].astype(np.float32), held["log_tokens"], held["ended"], held["roots"], int(held["conversation"])
+            held["numbers"], held["vectors"].astype(np.float32), held["log_tokens"], held["ended"], held["roots"], int(held["filled"])
         )
 
 
@@ -79,10 +78,10 @@ def train(history: History, version: int) -> Head:
     smooth, held_smooth = kernel.fit(points, ranks, folds, version)
     near = leave_out(projected, _bounded(history), history.roots)
     near[~history.vectors.any(axis=1)] = np.nan
-    rows = tree_rows(history.numbers, projected, near, held_smooth)
+    rows = tree_rows(scaling.expecting(history.numbers), projected, near, held_smooth)
     point = _boost(rows, ranks, "l2", version, BAGS)
     # 4. How far off it is where it was not fitted, and the shape of that.
-    held = blend(_held_out(rows, ranks, folds, version), held_smooth)
+    held = blend(_held_out(rows, ranks, folds, version), held_smooth, count)
     errors = tokens - np.interp(held, np.linspace(0, 1, KNOTS), knots)
     spread = _boost(rows, np.abs(errors).astype(np.float32), "spread", version)
     held_spread = np.maximum(_held_out(rows, np.abs(errors).astype(np.float32), folds, version, "spread"), MIN_SPREAD)
@@ -108,7 +107,7 @@ def _scaling(history: History) -> Scaling:
     mean = np.where(known, numbers, 0.0).sum(axis=0) / many
     deviation = np.sqrt(np.where(known, (numbers - mean) ** 2, 0.0).sum(axis=0) / many)
     weight = np.full(numbers.shape[1], TEXT_SCALE)
-    weight[numbers.shape[1] - history.conversation :] = CONVERSATION_SCALE
+    weight[numbers.shape[1] - history.filled :] = CONVERSATION_SCALE
     scale = np.where(deviation > 1e-6, weight / np.maximum(deviation, 1e-6), 0.0)
     if history.vectors.any():
         _, directions = np.linalg.eigh(history.vectors.T @ history.vectors)
@@ -191,15 +190,8 @@ def _error_table(errors: NDArray[Any], bins: NDArray[Any]) -> Rows:
     return table
 
 
-def _step_back() -> None:
-    """Lowest priority, and the first to go when memory runs out: training can be done again."""
-    os.nice(19)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write("1000")
-
-
 def main() -> None:
-    _step_back()
+    step_back()
     history = read_history(sys.stdin.buffer.read())
     from .rules import LEARNED, RULES
 

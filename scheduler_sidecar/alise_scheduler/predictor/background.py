@@ -1,0 +1,41 @@
+"""Work in a process of its own, at the lowest priority: its time and memory are not felt by those who ask for admission."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from typing import Final
+
+LIMIT_SECONDS: Final = 900.0
+_MAX_LOG_CHARS: Final = 500
+
+
+class BackgroundError(Exception):
+    """The process ended without a result."""
+
+
+async def run_module(name: str, *arguments: str, given: bytes = b"") -> bytes:
+    """What `python -m alise_scheduler.predictor.NAME ARGUMENTS` says. Raises BackgroundError, or TimeoutError after LIMIT_SECONDS."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = (sys.executable, "-m", f"{__package__}.{name}", *arguments)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            made, said = await process.communicate(given)
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        detail = said.decode(errors="replace").strip()[-_MAX_LOG_CHARS:]
+        raise BackgroundError(f"{name} ended with status {process.returncode}: {detail}")
+    return made
+
+
+def step_back() -> None:
+    """Lowest priority, and the first to go when memory runs out: what is done in the background can be done again."""
+    os.nice(19)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")

@@ -1,0 +1,225 @@
+"""What is known beforehand: its lines, the regression on them, its use before the first head and beside one."""
+
+import asyncio
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alise_scheduler.predictor.archive import Archive
+from alise_scheduler.predictor.background import BackgroundError
+from alise_scheduler.predictor.calibration import middle
+from alise_scheduler.predictor.detail import EXPECTED, PRIOR_AT, Conversations, Said, expected_here
+from alise_scheduler.predictor.encoder import HashEncoder
+from alise_scheduler.predictor.learned import FIRST_TRAINING, LearnedPredictor, equip
+from alise_scheduler.predictor.learner import Learner
+from alise_scheduler.predictor.model import Observation
+from alise_scheduler.predictor.prior import Line, fit, from_bytes, own_lines, quantiles, read_lines
+from alise_scheduler.predictor.rules import LEARNED, PAPER
+from alise_scheduler.predictor.train import train
+from tests.scheduler.predictor_builders import make_features, make_history, make_task
+
+PRIOR = fit(own_lines(), None)
+KINDS = ("Is nine odd? Yes or no.", "What is a comet?", "Write an essay of 800 words about the history of whaling.")
+
+
+def knowing() -> LearnedPredictor:
+    predictor = LearnedPredictor()
+    predictor.prior = PRIOR
+    return predictor
+
+
+def expected(prompt: str) -> float:
+    detail = make_features(prompt).detail
+    assert detail is not None
+    return PRIOR.expect(detail.numbers, None)
+
+
+def median(predictor: LearnedPredictor, prompt: str) -> float:
+    return predictor.predict(make_features(prompt), 0).median
+
+
+def test_the_packages_lines_are_prompts_of_all_lengths_and_none_comes_twice() -> None:
+    lines = own_lines()
+    assert len(lines) > 500
+    assert len({line.text for line in lines}) == len(lines)
+    assert min(line.tokens for line in lines) < 5 < 600 < max(line.tokens for line in lines) < 2000
+
+
+@given(text=st.text(st.characters(exclude_characters="\t", exclude_categories=["Cc", "Cs", "Zl", "Zp"]) | st.just("\n"), min_size=1))
+def test_a_line_holds_any_prompt(text: str) -> None:
+    line = text.replace("\\", "\\\\").replace("\n", "\\n")
+    assert read_lines(f"# about\n7\t{line}\n") == (Line(text, 7),)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("12 no tab", id="no tab"),
+        pytest.param("many\tWhat is snow?", id="no number"),
+        pytest.param("0\tWhat is snow?", id="no tokens"),
+        pytest.param("12\t", id="no prompt"),
+    ],
+)
+def test_a_line_that_is_none_is_named(line: str) -> None:
+    with pytest.raises(ValueError, match="line 2 should be"):
+        read_lines(f"5\tgood\n{line}\n")
+
+
+def test_kinds_of_prompts_are_told_apart_by_their_words_alone() -> None:
+    short, some, long = (math.exp(expected(prompt)) for prompt in KINDS)
+    assert 3 * short < some < long / 2
+
+
+def test_an_embedding_says_more() -> None:
+    encoder = HashEncoder()
+    prior = fit((Line("sing of alpha", 10), Line("sing of gamma", 1000)), encoder)
+    short, long = (make_features(prompt).detail for prompt in ("sing of alpha", "sing of gamma"))
+    assert short is not None
+    assert long is not None
+    apart = prior.expect(long.numbers, long.embedding) - prior.expect(short.numbers, short.embedding)
+    assert apart > 1.0 > abs(prior.expect(long.numbers, None) - prior.expect(short.numbers, None))
+
+
+def test_nothing_is_expected_of_a_prompt_without_text() -> None:
+    assert math.isnan(expected(""))
+    assert knowing().predict(make_features(""), 0) == LearnedPredictor().predict(make_features(""), 0)
+
+
+@given(text=st.text(min_size=1, max_size=300))
+def test_whatever_is_written_a_length_is_expected(text: str) -> None:
+    assert 0.0 < expected(text) < math.log(5000)
+
+
+def test_a_prior_comes_back_from_its_bytes() -> None:
+    prior = fit(own_lines()[:50], HashEncoder())
+    again = from_bytes(prior.to_bytes())
+    detail = make_features(KINDS[1]).detail
+    assert detail is not None
+    for embedding in (None, detail.embedding):
+        assert again.expect(detail.numbers, embedding) == pytest.approx(prior.expect(detail.numbers, embedding), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "data", [pytest.param(b"", id="none"), pytest.param(b"something else", id="foreign"), pytest.param(b"PK\x03\x04 cut", id="cut")]
+)
+def test_bytes_that_hold_no_prior_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        from_bytes(data)
+
+
+def test_quantiles_ascend_around_what_is_expected() -> None:
+    made = quantiles(4.0)
+    assert (np.diff(made) > 0).all()
+    assert middle(made) == pytest.approx(4.0)
+
+
+def test_before_anything_was_learned_kinds_of_prompts_are_told_apart() -> None:
+    predictor = knowing()
+    short, some, long = (median(predictor, prompt) for prompt in KINDS)
+    assert short < some / 2 < long / 4
+
+
+@pytest.mark.parametrize("factor", [pytest.param(3.0, id="longer"), pytest.param(1 / 3, id="shorter")])
+def test_a_models_own_lengths_are_followed_within_tens_of_answers(factor: float) -> None:
+    predictor = knowing()
+    chance = np.random.default_rng(0)
+    before = median(predictor, "What is a glacier?")
+    for number in range(60):
+        prompt = f"What is number {number}?"
+        typical = math.exp(expected(prompt) + 0.4 * chance.standard_normal())
+        predictor.learn(make_features(prompt), Observation(max(1, round(factor * typical)), True))
+    assert factor / 1.6 < median(predictor, "What is a glacier?") / before < factor * 1.6
+
+
+def test_the_first_head_does_not_inherit_how_far_off_the_prior_was() -> None:
+    predictor = knowing()
+    chance = np.random.default_rng(0)
+    for _ in range(FIRST_TRAINING):
+        prompt, tokens = make_task(chance)
+        predictor.learn(make_features(prompt), Observation(5 * tokens, True))
+    history, seen = predictor.newest()
+    predictor.install(equip(train(history, 1), history), seen)
+    assert median(predictor, "Write an essay about trains") == pytest.approx(5 * 420, rel=0.4)
+
+
+def test_a_conversation_that_is_answered_at_length_is_expected_to_go_on_so() -> None:
+    held = Conversations()
+    held.add(0, 1, 6.0, None, prior=4.0)
+    held.add(1, 2, 6.0, None, prior=4.0)
+    assert 4.5 < expected_here(4.0, held.find(2)) < 6.0
+    assert expected_here(4.0, None) == 4.0
+
+
+@given(prior=st.floats(0, 8), beyond=st.lists(st.floats(-3, 3), max_size=16))
+def test_a_conversation_moves_the_expectation_no_further_than_it_was_off(prior: float, beyond: list[float]) -> None:
+    moved = expected_here(prior, Said(1, beyond=tuple(beyond))) - prior
+    assert min([0.0, *beyond]) - 1e-9 <= moved <= max([0.0, *beyond]) + 1e-9
+
+
+def test_what_was_expected_is_kept_with_the_sample() -> None:
+    kept: list[float] = []
+    predictor = LearnedPredictor(lambda sample: kept.append(float(sample.numbers[PRIOR_AT])))
+    predictor.prior = PRIOR
+    predictor.learn(make_features(KINDS[1], embed=False), Observation(50, True))
+    assert kept == [pytest.approx(expected(KINDS[1]), abs=1e-4)]
+
+
+def test_where_nothing_is_expected_a_head_takes_the_mean() -> None:
+    history = make_history(200)
+    columns = slice(PRIOR_AT, PRIOR_AT + len(EXPECTED))
+    history.numbers[:, columns] = np.linspace(2.0, 6.0, 200, dtype=np.float32)[:, None]
+    head = train(history, 1)
+    near = np.full((1, 9), np.nan, np.float32)
+    without, mean = history.numbers[:1].copy(), history.numbers[:1].copy()
+    without[:, columns], mean[:, columns] = np.nan, head.scaling.mean[columns]
+    assert head.predict(without, history.vectors[:1], near).tolist() == head.predict(mean, history.vectors[:1], near).tolist()
+
+
+def test_the_papers_rule_knows_nothing_beforehand() -> None:
+    assert (LEARNED.prior, PAPER.prior) == (True, False)
+
+
+async def test_the_learner_puts_a_prior_to_use() -> None:
+    predictor = LearnedPredictor()
+
+    async def know() -> bytes:
+        return PRIOR.to_bytes()
+
+    await Learner(predictor, Archive(None, None), know=know).prepare()
+    assert predictor.prior is not None
+
+
+async def test_without_a_prior_things_go_on() -> None:
+    predictor = LearnedPredictor()
+
+    async def know() -> bytes:
+        raise BackgroundError("prior ended with status 1: no memory")
+
+    await Learner(predictor, Archive(None, None), know=know).prepare()
+    assert predictor.prior is None
+    assert predictor.predict(make_features(), 0).median > 1
+
+
+async def test_nothing_waits_for_a_prior_that_takes_long() -> None:
+    turned = asyncio.Event()
+
+    async def know() -> bytes:
+        await asyncio.sleep(60)
+        return b""
+
+    running = asyncio.create_task(Learner(LearnedPredictor(), Archive(None, None), on_turn=turned.set, know=know).run())
+    async with asyncio.timeout(10):
+        await turned.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+def test_the_process_answers_with_a_prior() -> None:
+    done = subprocess.run([sys.executable, "-m", "alise_scheduler.predictor.prior", ""], capture_output=True, timeout=120, check=True)
+    assert from_bytes(done.stdout).worded is None
