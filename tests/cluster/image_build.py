@@ -2,7 +2,7 @@
 
 On Debian 12 as root no registry is needed: the base is made by debootstrap, buildah builds in a storage of its own below the cache, and
 every image is written as an archive that `ctr images import` takes. Elsewhere docker, podman or buildah builds from the public bases
-that the Dockerfiles name. `IMAGE_REGISTRY=host/name` tags and pushes the images for a cluster of the user's own.
+that the Dockerfiles name. `IMAGE_REGISTRY=host/name` tags the images with their content and pushes them for a cluster of the user's own.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from tests.cluster import image_base, image_manifests, image_pip, packages
 from tests.cluster.cache import cache_dir, locked
 from tests.cluster.commands import run
 from tests.cluster.errors import ClusterError, UnsupportedMachine
+from tests.cluster.image_manifests import Registry
 from tests.cluster.image_tools import Buildah, Builder, BuildJob, choose_builder
 from tests.cluster.progress import say, step
 
@@ -69,6 +70,10 @@ IMAGES = {
     )
 }
 
+# On the official vLLM image, which no package registry has: the user builds it, by the command that is printed.
+CUDA = Image("engine-cuda", "engine_image/Dockerfile.cuda", ("engine_image/requirements-cuda.txt", "engine_image/alise_engine"))
+TORCH_INDEX = "TORCH_CPU_INDEX"
+
 
 @dataclass(frozen=True, slots=True)
 class Built:
@@ -93,6 +98,12 @@ def content_key(root: Path, image: Image, base: str) -> str:
             content = packaging_part(file.read_bytes()) if name == PROJECT_FILE else file.read_bytes()
             digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()[:16]
+
+
+def content_keys(builder: Builder) -> dict[str, str]:
+    """The key of every image that this builder would make, and of the one for GPUs."""
+    base = image_base.reference() if builder.local else "public"
+    return {image.name: content_key(ROOT, image, base) for image in IMAGES.values()} | {CUDA.name: content_key(ROOT, CUDA, "public")}
 
 
 def packaging_part(project_file: bytes) -> bytes:
@@ -133,8 +144,7 @@ def build(names: Sequence[str] = ()) -> list[Built]:
             for left in images_dir().glob(pattern):
                 shutil.rmtree(left)
         builder = choose_builder(images_dir())
-        base = image_base.reference() if builder.local else "public"
-        keys = {image.name: content_key(ROOT, image, base) for image in chosen}
+        keys = content_keys(builder)
         fresh = {image.name: _recorded(image, keys[image.name], builder) for image in chosen}
         if not all(fresh.values()) and builder.local:
             packages.install(LOCAL_PACKAGES)
@@ -167,7 +177,7 @@ def _build_one(image: Image, key: str, builder: Builder) -> Built:
         secret = Path(folder) / "pip.conf"
         secret.write_text((pip if builder.mounts else pip.portable()).as_file(), encoding="utf-8")
         folders = pip.folders() if builder.mounts else ()
-        builder.build(BuildJob(ROOT, image.dockerfile, image.reference, secret, folders), BUILD_SECONDS)
+        builder.build(BuildJob(ROOT, image.dockerfile, image.reference, secret, folders, build_arguments(image)), BUILD_SECONDS)
     archive, size = builder.take_out(image.reference, images_dir() / f"{image.name}.tar", EXPORT_SECONDS)
     built = Built(image.name, image.reference, key, size, str(archive) if archive else None)
     _record_path(image).write_text(json.dumps(asdict(built)), encoding="utf-8")
@@ -175,18 +185,22 @@ def _build_one(image: Image, key: str, builder: Builder) -> Built:
     return built
 
 
-def push(built: Sequence[Built], registry: str) -> list[str]:
-    """Tag and push to the user's registry; returns the names there. Credentials are the builder's own (docker login, podman login)."""
-    if not re.fullmatch(r"[a-zA-Z0-9.:_/-]+", registry) or "://" in registry:
-        raise ClusterError(f"IMAGE_REGISTRY={registry!r} is no registry: write host/name without a scheme, like ghcr.io/me")
+def build_arguments(image: Image, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What the user sets for a build: where torch's CPU build comes from, for the image that has it."""
+    return {TORCH_INDEX: environ[TORCH_INDEX]} if environ.get(TORCH_INDEX) and image.name == "engine-cpu" else {}
+
+
+def push(built: Sequence[Built], where: str) -> Registry:
+    """Tag with the content and push to the user's registry. Credentials are the builder's own (`buildah`, `docker` or `podman login`)."""
+    if not re.fullmatch(r"[a-zA-Z0-9.:_/-]+", where) or "://" in where:
+        raise ClusterError(f"IMAGE_REGISTRY={where!r} is no registry: write host/name without a scheme, like ghcr.io/me")
     builder = choose_builder(images_dir())
-    names = []
+    registry = Registry(where, content_keys(builder) | {item.name: item.key for item in built})
     for item in built:
-        target = image_manifests.pushed(item.name, registry)
+        target = registry.name(item.name)
         with step(f"push {target}"):
             builder.push(item.reference, target, PUSH_SECONDS)
-        names.append(target)
-    return names
+    return registry
 
 
 def how_to_load(built: Sequence[Built]) -> str:
@@ -194,22 +208,28 @@ def how_to_load(built: Sequence[Built]) -> str:
     archives = [item.archive for item in built if item.archive]
     references = " ".join(item.reference for item in built)
     if archives:
-        lines = ["To load them on a node:"]
-        lines += [f"  ctr --namespace k8s.io images import {archive}" for archive in archives]
-        lines.append("`make run` does this for its own cluster.")
+        lines = ["To load them on a node (`make run` does this for its own cluster), into kind, or into minikube:"]
+        for command in ("ctr --namespace k8s.io images import", "kind load image-archive", "minikube image load"):
+            lines += [f"  {command} {archive}" for archive in archives]
     else:
         lines = ["To load them:", f"  kind load docker-image {references}", "  (or minikube image load, k3d image import)"]
     lines.append("To push them to a registry that your cluster can reach: make images IMAGE_REGISTRY=host/name")
+    lines += how_to_build_cuda(CUDA.reference)
     return "\n".join(lines)
 
 
-def how_to_apply(registry: str) -> str:
+def how_to_build_cuda(reference: str) -> list[str]:
+    """What to type for the image that engines on GPUs need."""
+    command = f"  docker build -f {CUDA.dockerfile} -t {reference} ."
+    return ["For engines on GPUs, where the official vLLM image can be pulled:", command]
+
+
+def how_to_apply(registry: Registry) -> str:
     """What to type when the images are in the user's registry; the manifests that name them are written to dist/."""
     lines = ["To use them:"]
     lines += [f"  kubectl apply -f {path.relative_to(ROOT)}" for path in image_manifests.write(ROOT / "manifests", registry, ROOT / "dist")]
-    cuda = image_manifests.pushed("engine-cuda", registry)
-    lines.append("For engines on GPUs, where the official vLLM image can be pulled:")
-    lines.append(f"  docker build -f engine_image/Dockerfile.cuda -t {cuda} . && docker push {cuda}")
+    cuda = registry.name(CUDA.name)
+    lines += [*how_to_build_cuda(cuda), f"  docker push {cuda}"]
     return "\n".join(lines)
 
 
@@ -251,10 +271,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         built = build(options.names)
         print(table(built), flush=True)
-        registry = os.environ.get("IMAGE_REGISTRY", "")
-        if registry:
-            push(built, registry)
-        print(how_to_apply(registry) if registry else how_to_load(built), flush=True)
+        where = os.environ.get("IMAGE_REGISTRY", "")
+        print(how_to_apply(push(built, where)) if where else how_to_load(built), flush=True)
     except (ClusterError, UnsupportedMachine) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,7 +1,12 @@
-"""Manifests with the images' names as they are in the user's registry."""
+"""Manifests with the images' names as they are in the user's registry.
+
+There an image is tagged with its content. A node keeps an image that it has (IfNotPresent), so under one tag a second push would never
+reach it; and a tag that is another one is what makes the operator and the engines roll over to it.
+"""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -11,17 +16,24 @@ LOCAL: Final = "localhost/alise/"
 _NAMED: Final = re.compile(re.escape(LOCAL) + r"([a-z-]+):([\w.-]+)")
 
 
-def pushed(name: str, registry: str) -> str:
-    """An image's name in the user's registry. One path segment, since some registries take no more."""
-    return f"{registry.rstrip('/')}/alise-{name}:dev"
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The user's registry (host/name), and the tag of each image there, by its short name."""
+
+    where: str
+    tags: Mapping[str, str]
+
+    def name(self, image: str) -> str:
+        """An image's name there. One path segment, since some registries take no more."""
+        return f"{self.where.rstrip('/')}/alise-{image}:{self.tags[image]}"
 
 
-def with_registry(text: str, registry: str | None) -> str:
+def with_registry(text: str, registry: Registry | None) -> str:
     """A manifest's text with our images' names as they are in the user's registry; as it is without one."""
-    return text if registry is None else _NAMED.sub(lambda found: pushed(found[1], registry), text)
+    return text if registry is None else _NAMED.sub(lambda found: registry.name(found[1]), text)
 
 
-def write(manifests: Path, registry: str, into: Path) -> list[Path]:
+def write(manifests: Path, registry: Registry, into: Path) -> list[Path]:
     """`alise.yaml` (what `kubectl apply -k` takes) and `tiny.yaml` (the CPU sample) for this registry."""
     whole = "---\n".join(path.read_text(encoding="utf-8") for path in _resources(manifests))
     sample = (manifests / "samples" / "tiny.yaml").read_text(encoding="utf-8")

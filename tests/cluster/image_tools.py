@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -27,13 +27,18 @@ ASK_SECONDS = 20
 
 @dataclass(frozen=True, slots=True)
 class BuildJob:
-    """One build: the context folder, the Dockerfile in it, the image's name, a pip.conf, and folders that pip.conf names."""
+    """One build: the context folder, the Dockerfile in it, the image's name, a pip.conf, folders that it names, and build arguments."""
 
     context: Path
     dockerfile: str
     reference: str
     pip_conf: Path
     folders: tuple[Path, ...]
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+    def argument_flags(self) -> list[str]:
+        """The build arguments as every builder takes them."""
+        return [word for name, value in self.arguments.items() for word in ("--build-arg", f"{name}={value}")]
 
 
 class Builder(Protocol):
@@ -114,6 +119,7 @@ class Buildah:
     def build(self, job: BuildJob, timeout_seconds: float) -> None:
         arguments = ["--isolation", "chroot", "--network", "host", "--layers", "--tag", job.reference, "--file", job.dockerfile]
         arguments += ["--build-arg", f"BASE={image_base.reference()}", "--secret", f"id=pip,src={job.pip_conf}"]
+        arguments += job.argument_flags()
         for folder in (CERTIFICATES, *job.folders):
             if folder.is_dir():
                 arguments += ["--volume", f"{folder}:{folder}:ro"]
@@ -158,6 +164,7 @@ class Docker:
 
     def build(self, job: BuildJob, timeout_seconds: float) -> None:
         arguments = ["--tag", job.reference, "--file", job.dockerfile, "--secret", f"id=pip,src={job.pip_conf}"]
+        arguments += job.argument_flags()
         for folder in job.folders if self.mounts else ():
             arguments += ["--volume", f"{folder}:{folder}:ro"]
         env = {"DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"}

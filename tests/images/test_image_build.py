@@ -12,6 +12,7 @@ import yaml
 from tests.cluster import image_base, image_build, image_manifests, image_pip, image_tools, images
 from tests.cluster.errors import ClusterError
 from tests.cluster.image_build import IMAGES, ROOT, Built, Image, content_key
+from tests.cluster.image_manifests import Registry
 from tests.cluster.image_pip import PipSettings
 
 ONE = Image("one", "Dockerfile", ("room",))
@@ -78,7 +79,7 @@ def test_an_image_whose_input_is_missing_says_which(tree: Path) -> None:
         content_key(tree, ONE, "base")
 
 
-@pytest.mark.parametrize("image", [pytest.param(image, id=name) for name, image in IMAGES.items()])
+@pytest.mark.parametrize("image", [pytest.param(image, id=name) for name, image in (IMAGES | {"engine-cuda": image_build.CUDA}).items()])
 def test_every_file_that_a_dockerfile_copies_is_in_its_images_key(image: Image) -> None:
     copies = [line.split()[1:-1] for line in (ROOT / image.dockerfile).read_text().splitlines() if line.startswith("COPY ")]
     sources = {source for words in copies if not words[0].startswith("--from") for source in words}
@@ -110,26 +111,58 @@ def test_plain_http_is_for_registries_on_this_machine(target: str, plain: bool) 
     assert image_tools.on_this_machine(target) is plain
 
 
-def test_a_pushed_image_has_one_path_segment_below_the_registry() -> None:
-    assert image_manifests.pushed("engine-cpu", "ghcr.io/me/") == "ghcr.io/me/alise-engine-cpu:dev"
+TAGS = {"operator": "0a1b", "scheduler": "2c3d", "engine-cpu": "4e5f", "engine-cuda": "6789"}
+
+
+def test_a_pushed_image_has_one_path_segment_below_the_registry_and_its_content_for_a_tag() -> None:
+    assert Registry("ghcr.io/me/", TAGS).name("engine-cpu") == "ghcr.io/me/alise-engine-cpu:4e5f"
+
+
+def test_every_image_that_is_pushed_gets_the_key_that_it_was_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pushing(image_tools.Docker):
+        def push(self, reference: str, target: str, timeout_seconds: float) -> None:
+            pushed.append((reference, target))
+
+    pushed: list[tuple[str, str]] = []
+    monkeypatch.setattr(image_build, "choose_builder", lambda folder: Pushing("docker"))
+    registry = image_build.push([Built("operator", "localhost/alise/operator:dev", "feed", 1, None)], "ghcr.io/me")
+    assert pushed == [("localhost/alise/operator:dev", "ghcr.io/me/alise-operator:feed")]
+    assert set(registry.tags) == {*IMAGES, "engine-cuda"}
+
+
+@pytest.mark.parametrize(
+    ("image", "environ", "arguments"),
+    [
+        pytest.param("engine-cpu", {"TORCH_CPU_INDEX": "https://mirror/cpu"}, {"TORCH_CPU_INDEX": "https://mirror/cpu"}, id="named"),
+        pytest.param("engine-cpu", {}, {}, id="the Dockerfile's own"),
+        pytest.param("operator", {"TORCH_CPU_INDEX": "https://mirror/cpu"}, {}, id="an image without torch"),
+    ],
+)
+def test_where_torch_comes_from_is_passed_on_to_the_build(image: str, environ: dict[str, str], arguments: dict[str, str]) -> None:
+    assert image_build.build_arguments(IMAGES[image], environ) == arguments
+
+
+def test_build_arguments_are_given_as_every_builder_takes_them() -> None:
+    job = image_tools.BuildJob(Path(), "Dockerfile", "one", Path("pip.conf"), (), {"A": "1", "B": "2"})
+    assert job.argument_flags() == ["--build-arg", "A=1", "--build-arg", "B=2"]
 
 
 @pytest.mark.parametrize(
     ("registry", "image"),
     [
         pytest.param(None, "localhost/alise/operator:dev", id="our cluster has them under their own names"),
-        pytest.param("ghcr.io/me", "ghcr.io/me/alise-operator:dev", id="a user's cluster pulls them from the registry"),
+        pytest.param(Registry("ghcr.io/me", TAGS), "ghcr.io/me/alise-operator:0a1b", id="a user's cluster pulls them from the registry"),
     ],
 )
-def test_image_names_in_manifests(registry: str | None, image: str) -> None:
+def test_image_names_in_manifests(registry: Registry | None, image: str) -> None:
     assert image_manifests.with_registry("image: localhost/alise/operator:dev", registry) == f"image: {image}"
 
 
 def test_the_manifests_for_a_registry_hold_everything_and_name_no_local_image(tmp_path: Path) -> None:
-    whole, sample = image_manifests.write(image_build.ROOT / "manifests", "ghcr.io/me", tmp_path)
+    whole, sample = image_manifests.write(image_build.ROOT / "manifests", Registry("ghcr.io/me", TAGS), tmp_path)
     kinds = [document["kind"] for document in yaml.safe_load_all(whole.read_text())]
     assert {"CustomResourceDefinition", "Namespace", "ClusterRole", "Deployment"} <= set(kinds)
-    assert "ghcr.io/me/alise-engine-cuda:dev" in whole.read_text()
+    assert "ghcr.io/me/alise-engine-cuda:6789" in whole.read_text()
     assert "localhost/" not in whole.read_text() + sample.read_text()
     assert yaml.safe_load(sample.read_text())["kind"] == "AliseEngine"
 
@@ -137,7 +170,10 @@ def test_the_manifests_for_a_registry_hold_everything_and_name_no_local_image(tm
 @pytest.mark.parametrize(
     ("archive", "words"),
     [
-        pytest.param("/cache/operator.tar", "ctr --namespace k8s.io images import /cache/operator.tar", id="an archive"),
+        pytest.param("/cache/operator.tar", "ctr --namespace k8s.io images import /cache/operator.tar", id="an archive, for a node"),
+        pytest.param("/cache/operator.tar", "kind load image-archive /cache/operator.tar", id="an archive, for kind"),
+        pytest.param("/cache/operator.tar", "minikube image load /cache/operator.tar", id="an archive, for minikube"),
+        pytest.param("/cache/operator.tar", "docker build -f engine_image/Dockerfile.cuda", id="the image for GPUs"),
         pytest.param(None, "kind load docker-image localhost/alise/operator:dev", id="in docker's own store"),
     ],
 )

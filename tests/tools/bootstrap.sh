@@ -14,7 +14,15 @@ say() { printf '\033[2m[install]\033[0m %s\n' "$*" >&2; }
 apt_get() {
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     say "Debian packages: $*"
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+    # Debian updates its lists after every boot; apt-get waits for dpkg's lock, but not for theirs.
+    local said tries=0
+    until said=$(LC_ALL=C apt-get update -qq 2>&1); do
+      tries=$((tries + 1))
+      if [[ $said != *"Could not get lock /var/lib/apt/lists"* ]] || [ "$tries" -ge 150 ]; then printf '%s\n' "$said" >&2; exit 1; fi
+      [ "$tries" -gt 1 ] || say "another apt-get holds the lists; waiting"
+      sleep 2
+    done
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=600 "$@" >/dev/null
   else
     say "needs the Debian packages $* (or their like), and cannot install them without root and apt-get"; exit 1
   fi

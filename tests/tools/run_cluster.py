@@ -17,7 +17,7 @@ from tests.cluster import cluster, image_build, images, packages
 from tests.cluster.access import Access, user_cluster
 from tests.cluster.cluster import Tier
 from tests.cluster.errors import ClusterError, UnsupportedMachine
-from tests.cluster.image_manifests import with_registry
+from tests.cluster.image_manifests import Registry, with_registry
 from tests.cluster.progress import say, step
 from tests.cluster.state import named
 from tests.e2e.support import Resource
@@ -33,8 +33,8 @@ CRASHING_SECONDS = 60.0
 ROLLOUT_SECONDS = 180
 POLL_SECONDS = 1.5
 NEEDS = (
-    "`make run` needs root on Debian 12 with 2 cores and 12 GiB, or a cluster of yours (KUBECONFIG=...) with a registry that it can pull "
-    "from (IMAGE_REGISTRY=host/name); `make serve` runs without Kubernetes."
+    "`make run` needs root on Debian 12 (2 cores and 24 GiB are what it was tried with), or a cluster of yours (KUBECONFIG=...) with a "
+    "registry that it can pull from (IMAGE_REGISTRY=host/name); `make serve` runs without Kubernetes."
 )
 
 
@@ -49,7 +49,7 @@ class Target:
     access: Access
     own: bool
     started_here: bool
-    registry: str | None
+    registry: Registry | None
 
 
 class ImageBuild:
@@ -116,13 +116,12 @@ class ImageBuild:
 
 def bring_up(name: str) -> Target:
     """The user's own cluster, or ours of this name with the images in it. Raises ClusterError; UnsupportedMachine says what is needed."""
-    registry = os.environ.get("IMAGE_REGISTRY") or None
+    where = os.environ.get("IMAGE_REGISTRY")
     own = user_cluster()
     if own is not None:
         access = Access(Path(own)).flattened(Path(_OWN_FOLDER.name) / "kubeconfig")
-        if registry:
-            image_build.push(image_build.build(), registry)
-        else:
+        registry = image_build.push(image_build.build(), where) if where else None
+        if registry is None:
             say("IMAGE_REGISTRY is not set: your cluster must have alise's images already (`make images` prints how to load them)")
         return Target(access, own=True, started_here=False, registry=registry)
     try:
