@@ -2,17 +2,21 @@
 
 Each part runs the engine's own code: the fused kernels against their torch reference; a save and its restore against what PCIe carries; the
 exactness rounds of `tests/engine/fuzz.py` (fp32, raw store); and the decoding steps of a batch while KV of others is saved and brought back
-beside them. None of it has met a GPU yet: no figure of it has been measured.
+beside them. Those are on a model of an 8B's shape with random weights: a small one's step is over before the host has issued the copies,
+and that would be all there is to see. Where the GPU has no room for it a small one is taken, which rows and figures say; what the host takes to
+issue a step's copies is a figure of its own. None of it has met a GPU yet: no figure of it has been measured.
 """
 
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from tests.bench import models
 from tests.bench.harness import Figure, Row, Settings, median
 
 RUNNERS: Final = ("1", "2")
@@ -21,6 +25,30 @@ COPY_BYTES: Final = 1 << 30
 LAYERS, HEADS, CHANNELS, BLOCK_SIZE, TOKENS = 32, 8, 128, 16, 4096
 EXACT_TURNS: Final = 150
 DECODING: Final = 8
+# What is saved, and as much brought back, beside a step: a slice of a prefetch.
+SWAPPED_BYTES: Final = 32 << 20
+GIB: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """A model to decode with: its folder (made when asked for), how vLLM gets its weights, and the KV cache it is run with."""
+
+    name: str
+    folder: Callable[[], Path]
+    load_format: str
+    # Weights, KV cache and what a step needs.
+    gpu_bytes: int
+    block_size: int = BLOCK_SIZE
+
+
+EIGHT_BILLION: Final = Decoder("8B", models.eight_billion, "dummy", 24 * GIB)
+SMALL: Final = Decoder("25M", models.wide, "auto", 2 * GIB)
+
+
+def decoder(gpu_bytes: int) -> Decoder:
+    """The model for a GPU with so much free memory."""
+    return EIGHT_BILLION if gpu_bytes >= EIGHT_BILLION.gpu_bytes else SMALL
 
 
 def measure(settings: Settings) -> Iterator[Row]:
@@ -59,9 +87,13 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     for codec in ("raw", "int8"):
         share = median(of("copies", "pcie_seconds", codec=codec)) / median(of("copies", "seconds", codec=codec))
         found.append(Figure(f"gpu_round_trip_{codec}_pcie_fraction", share, "of the PCIe copy rate", "higher", 0.8))
+    name = next(row["model"] for row in rows if row["part"] == "decoding")
     for codec in ("raw", "int8"):
         alone, swapping = (median(of("decoding", "seconds", codec=codec, swapping=swaps)) for swaps in (False, True))
-        found.append(Figure(f"gpu_decode_slowdown_{codec}_pct", 100 * (swapping / alone - 1), "%", "lower", 3.0))
+        found.append(Figure(f"gpu_decode_slowdown_{codec}_pct", 100 * (swapping / alone - 1), f"%, {name}", "lower", 3.0))
+        issue = median(of("decoding", "issue_seconds", codec=codec, swapping=True))
+        found.append(Figure(f"gpu_copy_issue_{codec}_ms", 1e3 * issue, f"ms of the host per step, {name}", "lower"))
+    found.append(Figure("gpu_decode_step_ms", 1e3 * median(of("decoding", "seconds", swapping=False)), f"ms, {name}", "lower"))
     return found
 
 
@@ -148,31 +180,80 @@ def _exactness(settings: Settings) -> Iterator[Row]:
 
 
 def _decoding(settings: Settings) -> Iterator[Row]:
+    import torch
+
+    yield from decoding(decoder(torch.cuda.mem_get_info()[0]), 60 if settings.quick else 600)
+
+
+def decoding(model: Decoder, steps: int) -> Iterator[Row]:
     """Steps of a decoding batch, alone and while blocks that belong to nobody are saved and filled again beside every step."""
     from alise_engine.kv.work import Drop, Load, Save
-    from tests.bench import models
     from tests.engine.harness import Engine, EngineOptions
 
-    options = EngineOptions(max_num_seqs=DECODING, blocks=1200, block_size=BLOCK_SIZE, max_model_len=4096, dtype="bfloat16")
-    engine = Engine(models.wide(), options)
+    options = EngineOptions(
+        max_num_seqs=DECODING, blocks=1200, block_size=model.block_size, max_model_len=4096, dtype="bfloat16",
+        load_format=model.load_format, host_bytes=GIB,
+    )  # fmt: skip
+    engine = Engine(model.folder(), options)
     connector: Any = engine.scheduler.connector
     pool = engine.scheduler.kv_cache_manager.block_pool
-    for codec in connector.codecs():
-        engine.fresh()
-        names = [engine.ask([256, *([65] * 500)], 2_000, job=f"job{index}") for index in range(DECODING)]
-        engine.run_until(partial(_all_decode, engine, names))
-        taken = pool.get_new_blocks(512)
-        ids = tuple(block.block_id for block in taken)
-        for step in range(60 if settings.quick else 600):
-            swapping = bool(step // 20 % 2)
-            if swapping:
-                connector._meta.writes += [Drop("swapped"), Save("swapped", ids[:256], 0, 256 * BLOCK_SIZE, codec, beside=True)]
-                connector._meta.loads.append(Load("swapped", ids[256:], 0, ahead=True))
-            began = time.perf_counter()
-            engine.step()
-            yield {"codec": codec, "swapping": swapping, "seconds": time.perf_counter() - began}
-        pool.free_blocks(taken)
+    count = min(256, max(1, SWAPPED_BYTES // engine.snapshot().shape.block_bytes))
+    with _IssueTime() as issue:
+        for codec in connector.codecs():
+            engine.fresh()
+            # Token ids alone: those of a model without a tokenizer of its own cannot be decoded.
+            names = [engine.ask([256, *([65] * 500)], 2_000, job=f"job{index}", detokenize=False) for index in range(DECODING)]
+            engine.run_until(partial(_all_decode, engine, names))
+            taken = pool.get_new_blocks(2 * count)
+            ids = tuple(block.block_id for block in taken)
+            for step in range(steps):
+                swapping = bool(step // 20 % 2)
+                if swapping:
+                    connector._meta.writes += [
+                        Drop("swapped"),
+                        Save("swapped", ids[:count], 0, count * model.block_size, codec, beside=True),
+                    ]
+                    connector._meta.loads.append(Load("swapped", ids[count:], 0, ahead=True))
+                issue.seconds = 0.0
+                began = time.perf_counter()
+                engine.step()
+                seconds = time.perf_counter() - began
+                yield {"model": model.name, "codec": codec, "swapping": swapping, "seconds": seconds, "issue_seconds": issue.seconds}
+            pool.free_blocks(taken)
     engine.close()
+
+
+class _IssueTime:
+    """Counts the host's time in the two calls that issue a step's copies."""
+
+    CALLS: Final = ("begin_step", "start_loads")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __enter__(self) -> "_IssueTime":
+        from alise_engine.kv.worker import WorkerSide
+
+        self._originals = {name: getattr(WorkerSide, name) for name in self.CALLS}
+        for name, original in self._originals.items():
+            setattr(WorkerSide, name, self._timed(original))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        from alise_engine.kv.worker import WorkerSide
+
+        for name, original in self._originals.items():
+            setattr(WorkerSide, name, original)
+
+    def _timed(self, original: Any) -> Any:
+        def timed(*args: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return original(*args)
+            finally:
+                self.seconds += time.perf_counter() - began
+
+        return timed
 
 
 def _all_decode(engine: Any, names: list[str]) -> bool:

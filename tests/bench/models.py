@@ -24,6 +24,11 @@ def wide() -> Path:
     return _kept("wide-25m", _write_wide)
 
 
+def eight_billion() -> Path:
+    """The shape of an 8B Llama without its weights, 128 KiB of bf16 KV per token: for `load_format="dummy"`, and answers never decoded."""
+    return _kept("shape-8b", _write_eight_billion)
+
+
 def text(held_out: bool) -> bytes:
     """The standard library's sources, or the files of it that are left out for testing."""
     folder = Path(sysconfig.get_paths()["stdlib"])
@@ -42,13 +47,17 @@ def _kept(name: str, write: Callable[[Path], None]) -> Path:
     return cache / name
 
 
-def _config(**sizes: int) -> Any:
+def _config(vocab_size: int = 0, **sizes: int) -> Any:
     from transformers import LlamaConfig
 
     from alise_engine import tiny_model
 
     return LlamaConfig(
-        vocab_size=tiny_model.VOCABULARY, max_position_embeddings=8192, bos_token_id=256, eos_token_id=tiny_model.EOS_ID, **sizes
+        vocab_size=vocab_size or tiny_model.VOCABULARY,
+        max_position_embeddings=8192,
+        bos_token_id=256,
+        eos_token_id=tiny_model.EOS_ID,
+        **sizes,
     )
 
 
@@ -87,3 +96,14 @@ def _write_wide(out: Path) -> None:
     sizes = {"num_hidden_layers": 8, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 128}
     model: Any = LlamaForCausalLM(_config(hidden_size=512, intermediate_size=1408, **sizes))
     model.to(torch.bfloat16).save_pretrained(out)
+
+
+def _write_eight_billion(out: Path) -> None:
+    from alise_engine import tiny_model
+
+    tiny_model.write_model(out)
+    (out / "model.safetensors").unlink()
+    sizes = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
+    config = _config(vocab_size=128_256, hidden_size=4096, intermediate_size=14_336, **sizes)
+    config.architectures, config.dtype = ["LlamaForCausalLM"], "bfloat16"
+    config.save_pretrained(out)

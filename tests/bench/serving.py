@@ -1,99 +1,120 @@
 """alise beside stock vLLM on the real engine: the same requests at the same moments, one system after the other in each seed.
 
-Requests arrive as a Poisson process at shares of the throughput that stock vLLM was measured to have here. Answers end after the number
-of tokens that the workload's real answers had, which neither system is told. alise starts cold and learns while it serves.
+Requests arrive as a Poisson process at shares of the throughput that a stock vLLM of its own was measured to have here. Answers end after
+the number of tokens that the workload's real answers had, which neither system is told. Which system goes first changes from seed to seed.
+alise starts cold and learns while it serves, with the encoder that its image has (unless ALISE_ENCODER is `none`). Compared are the
+requests that both answered.
 
 The model has 25 million random parameters, so that on a CPU a step is mostly the model's, as on a GPU, and not the server's Python. Wall
 time on a shared machine is noisy: read the ratios, and their spread over seeds.
 """
 
 import asyncio
-import contextlib
-import os
 import random
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from openai import AsyncOpenAI
 
-from alise_engine.compose import IN_PROCESS_EXECUTOR
-from tests.bench import models
 from tests.bench.harness import RESULTS, Figure, Row, Settings, median, percentile
-from tests.bench.stop_after import STOP_AFTER
-from tests.bench.workload import Prompt, load
-from tests.cluster.control_plane import free_port
+from tests.bench.serving_processes import SLOTS, Running, serving
+from tests.bench.workload import STOP_AFTER, Prompt, load
+from tests.tools import encoder as encoders
 
 SYSTEMS: Final = ("stock", "alise")
-SLOTS: Final = 8
-READY_SECONDS: Final = 300.0
 ANSWER_SECONDS: Final = 600.0
-STOP_SECONDS: Final = 60.0
 # The longest prompt that is sent, in characters: one is about one token of the byte-level tokenizer.
 PROMPT_CHARS: Final = 600
-FLAGS: Final = ("--max-model-len", "2048", "--max-num-seqs", str(SLOTS), "--enforce-eager", "--logits-processors")
-ENGINE_ENV: Final = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is sent."""
+    """How much is sent: at each load, to get warm, and to measure the capacity."""
 
     loads: tuple[float, ...]
     requests: int
     warmup: int
+    capacity: int
 
 
-QUICK: Final = Plan((0.9,), 60, 20)
-FULL: Final = Plan((0.5, 0.8, 0.95, 1.1), 250, 60)
+QUICK: Final = Plan((0.9,), 60, 20, 40)
+FULL: Final = Plan((0.5, 0.8, 0.95, 1.1), 250, 60, 120)
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """A row per request, and one per seed with the capacity."""
+    """A row per request, one per system and load with tokens and CPU time, and one per seed with the capacity."""
     plan = QUICK if settings.quick else FULL
+    encoder = encoders.wanted()
     for seed in range(settings.seeds):
-        workload = load(settings.dataset, plan.requests * len(plan.loads) + 2 * plan.warmup, seed)
-        capacity = 0.0
-        # Stock first: its throughput sets the rates of both.
-        for system in SYSTEMS:
-            with serving(system) as url:
-                warmup = asyncio.run(closed_loop(url, workload.prompts[: 2 * plan.warmup], SLOTS * 4))
-                if system == "stock":
-                    capacity = 2 * plan.warmup / warmup
-                    yield {"kind": "capacity", "seed": seed, "requests_per_second": capacity, "workload": workload.name}
+        first = plan.warmup + plan.capacity
+        workload = load(settings.dataset, plan.requests * len(plan.loads) + first, seed)
+        common = {"seed": seed, "workload": workload.name}
+        with serving("stock", None) as running:
+            asyncio.run(closed_loop(running.url, workload.prompts[: plan.warmup], SLOTS * 4))
+            capacity = plan.capacity / asyncio.run(closed_loop(running.url, workload.prompts[plan.warmup : first], SLOTS * 4))
+        yield {"kind": "capacity", "requests_per_second": capacity, **common}
+        for place, system in enumerate(order(seed)):
+            with serving(system, encoder) as running:
+                asyncio.run(closed_loop(running.url, workload.prompts[:first], SLOTS * 4))
                 for number, share in enumerate(plan.loads):
-                    first = 2 * plan.warmup + number * plan.requests
-                    prompts = workload.prompts[first : first + plan.requests]
+                    begins = first + number * plan.requests
+                    prompts = workload.prompts[begins : begins + plan.requests]
                     arrivals = poisson(len(prompts), capacity * share, seed * 100 + number)
-                    for row in asyncio.run(open_loop(url, prompts, arrivals)):
-                        yield {"kind": "request", "system": system, "seed": seed, "load": share, "workload": workload.name, **row}
+                    own = {"system": system, "place": place, "load": share, "encoder": encoder is not None, **common}
+                    yield from ({**row, **own} for row in _at_load(running, prompts, arrivals))
+
+
+def order(seed: int) -> tuple[str, ...]:
+    """Who is measured first: what a machine does over the hours must not always meet the same one."""
+    return SYSTEMS if seed % 2 == 0 else SYSTEMS[::-1]
+
+
+def _at_load(running: Running, prompts: Sequence[Prompt], arrivals: Sequence[float]) -> Iterator[Row]:
+    before, began = running.cpu_seconds(), time.monotonic()
+    rows = asyncio.run(open_loop(running.url, prompts, arrivals))
+    seconds, after = time.monotonic() - began, running.cpu_seconds()
+    yield from ({"kind": "request", "number": number, **row} for number, row in enumerate(rows))
+    spent = {name: round(after[name] - before[name], 2) for name in after}
+    yield {"kind": "run", "tokens": sum(row["tokens"] for row in rows), "seconds": seconds, "cpu_seconds": spent}
 
 
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
-    """Ratios alise / stock by load, each the median over seeds; the spread and the plain values are in the plot and the rows."""
+    """Ratios alise / stock by load, each the median over seeds; tokens per second and CPU seconds of each system; what failed."""
     requests = [row for row in rows if row["kind"] == "request"]
-    name = requests[0]["workload"]
+    runs = [row for row in rows if row["kind"] == "run"]
+    name, told = requests[0]["workload"], "with" if requests[0]["encoder"] else "without"
     found: list[Figure] = []
     for share in sorted({row["load"] for row in requests}):
+        at = f"load{round(share * 100):03d}_{name}"
         for metric, (of_row, take) in METRICS.items():
             ratios = [value["alise"] / value["stock"] for value in by_seed(requests, share, of_row, take)]
-            label = f"{metric}_vs_stock_load{round(share * 100):03d}_{name}"
-            found.append(Figure(label, median(ratios), f"ratio [{min(ratios):.2f}–{max(ratios):.2f}]", "lower"))
-    failed = sum(1 for row in requests if row["error"])
-    found.append(Figure(f"failed_requests_{name}", failed, "requests", "lower", 0))
+            if ratios:
+                unit = f"ratio [{min(ratios):.2f}–{max(ratios):.2f}], {told} encoder"
+                found.append(Figure(f"{metric}_vs_stock_{at}", median(ratios), unit, "lower"))
+        found += _throughput([row for row in runs if row["load"] == share], at)
+    for system in SYSTEMS:
+        failed = sum(1 for row in requests if row["error"] and row["system"] == system)
+        found.append(Figure(f"failed_requests_{system}_{name}", failed, "requests", "lower", 0))
+    return found
+
+
+def _throughput(runs: Sequence[Row], at: str) -> list[Figure]:
+    """Of each system the medians over seeds, and the median of the paired ratios."""
+    found = []
+    rates = {(row["system"], row["seed"]): row["tokens"] / row["seconds"] for row in runs}
+    for system in SYSTEMS:
+        own = [row for row in runs if row["system"] == system]
+        rate = median(rates[system, row["seed"]] for row in own)
+        found.append(Figure(f"tokens_per_s_{system}_{at}", rate, "tokens/s", "higher"))
+        for process in own[0]["cpu_seconds"]:
+            if process != "sidecar" or system == "alise":
+                spent = median(row["cpu_seconds"][process] for row in own)
+                found.append(Figure(f"cpu_s_{process}_{system}_{at}", spent, "s of CPU", "lower"))
+    ratios = [rates["alise", seed] / rates["stock", seed] for seed in sorted({row["seed"] for row in runs})]
+    unit = f"ratio [{min(ratios):.2f}–{max(ratios):.2f}]"
+    found.append(Figure(f"tokens_per_s_vs_stock_{at}", median(ratios), unit, "higher"))
     return found
 
 
@@ -129,13 +150,17 @@ METRICS: Final = {
 def by_seed(
     requests: Sequence[Row], share: float, of_row: Callable[[Row], float], take: Callable[[Sequence[float]], float]
 ) -> list[dict[str, float]]:
-    """For each seed what `take` makes of the rows of each system at this load; failed requests do not count."""
-    seeds = sorted({row["seed"] for row in requests})
-    chosen = [row for row in requests if row["load"] == share and not row["error"]]
-    return [
-        {system: take([of_row(row) for row in chosen if row["seed"] == seed and row["system"] == system]) for system in SYSTEMS}
-        for seed in seeds
-    ]
+    """For each seed what `take` makes of the rows of each system at this load: of the requests that both systems answered."""
+    made = []
+    for seed in sorted({row["seed"] for row in requests}):
+        own = [row for row in requests if (row["load"], row["seed"]) == (share, seed) and not row["error"]]
+        by_system: Mapping[str, dict[int, Any]] = {
+            system: {row["number"]: row for row in own if row["system"] == system} for system in SYSTEMS
+        }
+        both = sorted(set.intersection(*(set(numbers) for numbers in by_system.values())))
+        if both:
+            made.append({system: take([of_row(by_system[system][number]) for number in both]) for system in SYSTEMS})
+    return made
 
 
 def plot(rows: Sequence[Row]) -> list[str]:
@@ -228,52 +253,3 @@ async def ask(client: AsyncOpenAI, prompt: Prompt) -> Row:
         error = f"{type(failure).__name__}: {failure}"
     ended = time.monotonic() - began
     return {"ttft_seconds": first or ended, "end_seconds": ended, "tokens": tokens, "error": error}
-
-
-@contextlib.contextmanager
-def serving(system: str) -> Iterator[str]:
-    """Its URL, from ready to ended. Raises RuntimeError with the end of the log when it does not start."""
-    port = free_port()
-    bin_folder = Path(sys.executable).parent
-    with tempfile.TemporaryDirectory(prefix="alise-") as folder:
-        model = models.wide()
-        environ = {**os.environ, **ENGINE_ENV, "ALISE_SOCKET_DIR": f"{folder}/sock", "ALISE_HTTP_PORT": "0", "PYTHONPATH": os.getcwd()}
-        flags = [str(model), "--served-model-name", "tiny", "--port", str(port), *FLAGS, "tests.bench.stop_after:StopAfter"]
-        command = [str(bin_folder / ("alise-engine" if system == "alise" else "vllm")), "serve", *flags]
-        # Both get the same blocks, and the model in EngineCore's own process: stock's defaults on a CPU are others, and slower.
-        command += ["--block-size", "32", "--distributed-executor-backend", IN_PROCESS_EXECUTOR]
-        with contextlib.ExitStack() as stack:
-            if system == "alise":
-                stack.enter_context(process([str(bin_folder / "alise-scheduler"), "supervise"], environ, Path(folder) / "scheduler.log"))
-            log = Path(folder) / "engine.log"
-            engine = stack.enter_context(process(command, environ, log))
-            wait_healthy(port, engine, log)
-            yield f"http://127.0.0.1:{port}"
-
-
-@contextlib.contextmanager
-def process(command: Sequence[str], environ: dict[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A child with a process group of its own, which is ended whole."""
-    with log.open("wb") as out:
-        child = subprocess.Popen(command, env=environ, stdout=out, stderr=out, start_new_session=True)
-    try:
-        yield child
-    finally:
-        child.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(STOP_SECONDS)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait(STOP_SECONDS)
-
-
-def wait_healthy(port: int, engine: "subprocess.Popen[bytes]", log: Path) -> None:
-    ends = time.monotonic() + READY_SECONDS
-    while time.monotonic() < ends:
-        if engine.poll() is not None:
-            break
-        with contextlib.suppress(OSError):
-            if urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).status == 200:
-                return
-        time.sleep(0.3)
-    raise RuntimeError(f"the engine did not become ready within {READY_SECONDS:.0f} s:\n{log.read_text(errors='replace')[-3000:]}")

@@ -6,13 +6,12 @@ answer that ended by itself (a length cap would tell it the length beforehand).
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
-# Key in `vllm_xargs`.
-STOP_AFTER: Final = "bench_stop_after"
+from tests.bench.workload import STOP_AFTER
 
 
 class StopAfter(AdapterLogitsProcessor):

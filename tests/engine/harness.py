@@ -42,6 +42,9 @@ class EngineOptions:
     copy_thread: bool | None = None
     # vLLM as it is, for comparison.
     stock: bool = False
+    # `dummy`: the model's folder has no weights, random ones are made where they are needed.
+    load_format: str = "auto"
+    host_bytes: int = HOST_BYTES
 
 
 @dataclass
@@ -85,7 +88,7 @@ class Engine:
                 kv_connector="AliseKVConnector",
                 kv_connector_module_path="alise_engine.kv.connector",
                 kv_role="kv_both",
-                kv_connector_extra_config={"host_bytes": HOST_BYTES, "copy_thread": options.copy_thread},
+                kv_connector_extra_config={"host_bytes": options.host_bytes, "copy_thread": options.copy_thread},
             ),
         }
         with _in_this_process():
@@ -94,6 +97,7 @@ class Engine:
                 dtype=options.dtype,
                 block_size=options.block_size,
                 enforce_eager=True,
+                load_format=options.load_format,
                 max_model_len=options.max_model_len,
                 max_num_seqs=options.max_num_seqs,
                 max_num_batched_tokens=options.max_num_batched_tokens,
