@@ -3,8 +3,8 @@
 Each part runs the engine's own code: the fused kernels against their torch reference; a save and its restore against what PCIe carries; the
 exactness rounds of `tests/engine/fuzz.py` (fp32, raw store); and the decoding steps of a batch while KV of others is saved and brought back
 beside them. Those are on a model of an 8B's shape with random weights: a small one's step is over before the host has issued the copies,
-and that would be all there is to see. Where the GPU has no room for it a small one is taken, which rows and figures say; what the host takes to
-issue a step's copies is a figure of its own. None of it has met a GPU yet: no figure of it has been measured.
+and that would be all there is to see. Where the GPU has no room for it a small one is taken, which rows and figures say; what the host
+takes to issue a step's copies is a figure of its own. None of it has met a GPU yet: no figure of it has been measured.
 """
 
 import os
