@@ -95,7 +95,7 @@ def arranged(trace: Trace, count: int, seed: int) -> tuple[Trace, Ints]:
 def kept_name(name: str, rows: int, encoder: Path | None, sources: Path = _SOURCES) -> str:
     """The file that predictions are kept in: another one for another predictor, for another encoder and for none."""
     digest = hashlib.sha256(encoders.setting(encoder).encode())
-    for path in sorted(sources.rglob("*.py")):
+    for path in sorted(path for path in sources.rglob("*") if path.suffix in (".py", ".tsv")):
         digest.update(f"\n{path.relative_to(sources)}\n".encode() + path.read_bytes())
     return f"policies.{name}.{rows}{'' if encoder is None else '.encoder'}.{digest.hexdigest()[:12]}.npz"
 

@@ -9,10 +9,11 @@ from tests.bench.policies_data import kept_name
 from tests.tools import encoder
 
 
-def test_predictions_are_made_again_after_a_change_of_the_predictor(tmp_path: Path) -> None:
-    (tmp_path / "head.py").write_text("one")
+@pytest.mark.parametrize("name", [pytest.param("head.py", id="in its code"), pytest.param("prior.tsv", id="in what it knows beforehand")])
+def test_predictions_are_made_again_after_a_change_of_the_predictor(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("one")
     before = kept_name("alpaca", 10, None, tmp_path)
-    (tmp_path / "head.py").write_text("another")
+    (tmp_path / name).write_text("another")
     assert kept_name("alpaca", 10, None, tmp_path) != before
 
 
