@@ -40,6 +40,10 @@ def test_a_patch_merges_into_the_pod_and_its_containers_by_name() -> None:
     assert extra["name"] == "extra"
 
 
+def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
+    assert template({"spec": {"imagePullSecrets": [{"name": "regcred"}]}})["spec"]["imagePullSecrets"] == [{"name": "regcred"}]
+
+
 @pytest.mark.parametrize(
     ("patch", "said"),
     [
