@@ -38,7 +38,7 @@ from tests.tools.run_report import NOTHING, Answer, PodNumbers, answers_table, n
 HOST = "tiny.alise.test"
 MODEL = "tiny"
 REPLICAS = 2
-MOST_TOKENS = {"long": 400, "short": 8}
+MOST_TOKENS = {"long": 1000, "short": 8}
 LONG_REQUESTS = 16
 SHORT_REQUESTS = 8
 LEARNING_PAIRS = 4
