@@ -18,7 +18,7 @@ from alise_scheduler.predictor.start import start
 from alise_scheduler.predictor.store import SqliteStore
 from alise_scheduler.predictor.train import train
 from tests.scheduler.postgres_server import PostgresServer
-from tests.scheduler.predictor_builders import make_features, make_sample, make_task
+from tests.scheduler.predictor_builders import make_features, make_history, make_sample, make_task
 
 pytestmark = pytest.mark.database
 
@@ -120,6 +120,33 @@ def test_a_new_sidecar_starts_warm(server: PostgresServer, tmp_path: Path) -> No
     late.turn()
     late.turn()
     assert len(late.predictor.recent) == 40
+
+
+def test_a_sidecar_that_has_learned_nothing_begins_with_the_others_head(server: PostgresServer, tmp_path: Path) -> None:
+    chance, one = np.random.default_rng(0), LearnedPredictor()
+    for _ in range(FIRST_TRAINING):
+        prompt, tokens = make_task(chance)
+        one.learn(make_features(prompt), Observation(tokens, True))
+    history, _ = one.newest()
+    PostgresStore(server.dsn, "one").save_head(4, train(history, 4).to_bytes())
+    late = start(str(tmp_path / "late"), server.dsn)
+    late.archive.close()
+    short, long = (
+        late.predictor.predict(make_features(f"{verb} bridges 7"), 0).median for verb in ("Name one fact about", "Write an essay about")
+    )
+    assert (late.predictor.version, len(late.predictor.recent)) == (4, 0)
+    assert short < long / 3
+
+
+def test_a_sidecar_with_a_head_keeps_it(server: PostgresServer, tmp_path: Path) -> None:
+    history = make_history(FIRST_TRAINING)
+    PostgresStore(server.dsn, "one").save_head(4, train(history, 4).to_bytes())
+    own = SqliteStore(tmp_path / "own")
+    own.save_head(2, train(history, 2).to_bytes())
+    own.close()
+    started = start(str(tmp_path / "own"), server.dsn)
+    started.archive.close()
+    assert started.predictor.version == 2
 
 
 def test_reading_goes_on_where_it_stopped_after_a_restart(server: PostgresServer, tmp_path: Path) -> None:

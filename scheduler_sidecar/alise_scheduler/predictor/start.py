@@ -48,14 +48,18 @@ def start(history_dir: str, dsn: str, rule: Rule = LEARNED) -> Parts:
     local = _open_local(history_dir)
     salt = local.salt if local else secrets.token_bytes(SALT_BYTES)
     replica = _replica(local)
+    head = None
     if dsn:
-        salt = _agreed_salt(local, dsn, replica, salt)
+        salt, head = _from_replicas(local, dsn, replica, salt)
     reopen: Callable[[], SqliteStore] | None = (lambda: SqliteStore(Path(history_dir))) if history_dir else None
     share: Callable[[], SharedStore] | None = (lambda: _connect(dsn, replica, salt)) if dsn else None
     archive = Archive(local, reopen, share)
     predictor = LearnedPredictor(archive.keep)
     if local is not None:
-        _restore(predictor, local, rule)
+        head = _restore(predictor, local) or head
+    if head is not None:
+        _use(predictor, rule, head)
+    log.info("history taken in", extra={"rows": len(predictor.recent), "head": predictor.version})
     archive.start()
     return Parts(predictor, archive, salt, local is not None and local.recovered)
 
@@ -94,29 +98,41 @@ def _connect(dsn: str, replica: str, salt: bytes) -> SharedStore:
     return PostgresStore(dsn, replica, salt)
 
 
-def _agreed_salt(local: SqliteStore | None, dsn: str, replica: str, own: bytes) -> bytes:
-    """The replicas' common salt. With the database out of reach the own one: conversations are then not found across replicas."""
+def _from_replicas(local: SqliteStore | None, dsn: str, replica: str, own: bytes) -> tuple[bytes, bytes | None]:
+    """The replicas' common salt, and their newest head for a replica that has none.
+
+    With the database out of reach the own salt: conversations are then not found across replicas.
+    """
     try:
-        if local is not None and local.note(_AGREED_NOTE):
-            return own
+        if local is not None and local.note(_AGREED_NOTE) and local.load_head() is not None:
+            return own, None
         shared = _connect(dsn, replica, own)
-        shared.close()
-        if local is not None:
+        try:
+            head = shared.load_head()
+        finally:
+            shared.close()
+        if local is not None and not local.note(_AGREED_NOTE):
             local.adopt_salt(shared.salt)
             local.save_note(_AGREED_NOTE, "yes")
-        return shared.salt
+        return shared.salt, head
     except HistoryError as error:
         log.warning("shared history is out of reach, local history serves", extra={"detail": str(error)})
-        return own
+        return own, None
 
 
-def _restore(predictor: LearnedPredictor, store: SqliteStore, rule: Rule) -> None:
+def _restore(predictor: LearnedPredictor, store: SqliteStore) -> bytes | None:
+    """Takes in the rows; returns the head, where there is one."""
     try:
         for sample in store.load(RECENT_ROWS):
             predictor.take(sample)
-        data = store.load_head()
-        if data is not None:
-            predictor.restore(equip(rule.read(data), predictor.recent.newest(RECENT_ROWS)))
-    except (HistoryError, ValueError) as error:
+        return store.load_head()
+    except HistoryError as error:
         log.warning("history could not be taken in", extra={"detail": str(error)})
-    log.info("history taken in", extra={"rows": len(predictor.recent), "head": predictor.version})
+        return None
+
+
+def _use(predictor: LearnedPredictor, rule: Rule, head: bytes) -> None:
+    try:
+        predictor.restore(equip(rule.read(head), predictor.recent.newest(RECENT_ROWS)))
+    except ValueError as error:
+        log.info("the head that was kept is of another kind: one is trained from the history", extra={"detail": str(error)})
