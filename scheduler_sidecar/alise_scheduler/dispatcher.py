@@ -23,7 +23,7 @@ from .state import Admitted, Ask, State
 
 log = logging.getLogger(__name__)
 
-PLAN_SECONDS: Final = 0.050
+PLAN_SECONDS: Final = 0.020
 # Deciding takes at most a tenth of the time, however many jobs there are.
 PLAN_SHARE: Final = 10
 # After an admission the next plan waits this long, once: a burst is answered before it is planned for.

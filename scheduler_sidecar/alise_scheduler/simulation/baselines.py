@@ -11,11 +11,9 @@ from typing import Final
 
 from ..core.lengths import Floats
 from ..core.plan import Limits
-from .mind import REFRESH_SECONDS
+from .mind import PLAN_SECONDS, REFRESH_SECONDS
 from .request import Request
 
-# They plan more often than we do: who is compared with must not lose by it.
-_PLAN_SECONDS: Final = 0.020
 _NO_HOST: Final = Limits(0, 0, 0, 1.0, 0)
 
 
@@ -71,7 +69,7 @@ class _Dynamic(FcfsMind):
         del self._live[request.index]
 
     def due_at(self, has_free_slot: bool) -> float:
-        return self._last_plan + (_PLAN_SECONDS if self._dirty and not has_free_slot else REFRESH_SECONDS)
+        return self._last_plan + (PLAN_SECONDS if self._dirty and not has_free_slot else REFRESH_SECONDS)
 
     def plan(self, now: float, step: int) -> None:
         for request in self._live.values():
@@ -105,4 +103,4 @@ class MlfqMind(_Dynamic):
 
     def due_at(self, has_free_slot: bool) -> float:
         # Queues are left while tokens are served, arrivals or not.
-        return self._last_plan + 5 * _PLAN_SECONDS
+        return self._last_plan + 5 * PLAN_SECONDS

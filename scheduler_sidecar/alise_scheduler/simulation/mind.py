@@ -18,7 +18,7 @@ from ..core.reports import EngineShape, Phase
 from .request import Request
 
 # As in the dispatcher: plans are this far apart after an arrival, and one goes out this often in any case.
-PLAN_SECONDS: Final = 0.050
+PLAN_SECONDS: Final = 0.020
 REFRESH_SECONDS: Final = 0.7
 # As there, deciding takes at most a tenth of the time: for so many jobs at about a microsecond each.
 _PLAN_SECONDS_PER_JOB: Final = 10 * 1e-6
