@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import grpc
 
-from alise_contract.names import CONTRACT_VERSION, MAX_HINT_BYTES, MAX_LEVEL, MIN_LEVEL, unpack_priority
+from alise_contract.names import CONTRACT_VERSION, LOCAL_RPC_OPTIONS, MAX_HINT_BYTES, MAX_LEVEL, MIN_LEVEL, unpack_priority
 from alise_contract.v1 import admission_pb2, admission_pb2_grpc
 
 from . import breaker
@@ -29,7 +29,8 @@ _ENDPOINTS: Final = {
     Endpoint.RESPONSES: admission_pb2.ENDPOINT_RESPONSES,
 }
 # A restarted sidecar is found again within a second; gRPC's own backoff grows to two minutes.
-_CHANNEL_OPTIONS: Final = (
+CHANNEL_OPTIONS: Final = (
+    *LOCAL_RPC_OPTIONS,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
@@ -137,7 +138,7 @@ class Admission:
     def _connected(self) -> Any:
         # Made at the first request, inside the running loop that gRPC binds to.
         if self._stub is None:
-            self._channel = grpc.aio.insecure_channel(f"unix:{self._socket}", options=_CHANNEL_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(f"unix:{self._socket}", options=CHANNEL_OPTIONS)
             self._stub = admission_pb2_grpc.AdmissionStub(self._channel)
         return self._stub
 

@@ -19,6 +19,7 @@ from alise_contract.names import CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1 import engine_control_pb2 as engine_pb
 from alise_contract.v1.admission_pb2_grpc import AdmissionStub
+from alise_engine.admission import CHANNEL_OPTIONS
 from alise_engine.tracker import PROGRESS_SECONDS
 from tests.bench.harness import Figure, Row, Settings, percentile
 from tests.scheduler.engine_server import EngineServer
@@ -72,7 +73,7 @@ async def _latencies(live: int, calls: int, encoder: Path | None) -> list[float]
             async with asyncio.timeout(_START_SECONDS):
                 while engine.applies == 0:  # noqa: ASYNC110 the process is another one
                     await asyncio.sleep(0.05)
-            async with grpc.aio.insecure_channel(f"unix:{Path(folder) / 'admission.sock'}") as channel:
+            async with grpc.aio.insecure_channel(f"unix:{Path(folder) / 'admission.sock'}", options=CHANNEL_OPTIONS) as channel:
                 stub = AdmissionStub(channel)
                 await _call(stub, -1)
                 if not live:

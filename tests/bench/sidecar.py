@@ -25,6 +25,7 @@ import grpc
 from alise_contract.names import ADMISSION_SOCKET, CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1.admission_pb2_grpc import AdmissionStub
+from alise_engine.admission import CHANNEL_OPTIONS
 from alise_scheduler.predictor.store import SqliteStore
 from alise_scheduler.predictor.train import train
 from tests.bench.harness import Figure, Row, percentile
@@ -37,10 +38,6 @@ _HEAD_ROWS: Final = 4000
 _START_SECONDS: Final = 60.0
 _BATCH: Final = 64
 _ENCODED: Final = 'alise_scheduler_encodings_total{outcome="encoded"}'
-# As the middleware has them: with gRPC's own a restart is noticed in steps of more than a second.
-_OPTIONS: Final = (
-    ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 1000),
-)  # fmt: skip
 
 
 def measure(prompts: Sequence[str], encoder: Path | None, quick: bool) -> Iterator[Row]:
@@ -88,7 +85,7 @@ async def _run(folder: str, prompts: Sequence[str], encoder: Path | None, calls:
         sys.executable, "-m", "alise_scheduler", "run", env=env, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        async with grpc.aio.insecure_channel(f"unix:{Path(folder) / ADMISSION_SOCKET}", options=_OPTIONS) as channel:
+        async with grpc.aio.insecure_channel(f"unix:{Path(folder) / ADMISSION_SOCKET}", options=CHANNEL_OPTIONS) as channel:
             stub = AdmissionStub(channel)
             async with asyncio.timeout(_START_SECONDS):
                 while not await _answers(stub):  # noqa: ASYNC110 the process is another one

@@ -133,6 +133,17 @@ def test_admitted_jobs_expire_and_others_do_not() -> None:
     assert sorted(book.jobs) == ["later", "there"]
 
 
+def test_a_job_that_came_and_is_admitted_anew_has_its_whole_time_again() -> None:
+    book = JobBook()
+    admitted(book, "again", at=0.0)
+    updated(book, make_request("again"))
+    book.replace_all(snapshot(), 0.5, describe)
+    admitted(book, "between", at=1.0)
+    admitted(book, "again", at=2.0)
+    assert book.expire(6.5, 5.0) == ("between",)
+    assert book.expire(7.0, 5.0) == ("again",)
+
+
 phases = st.sampled_from([phase for phase in Phase if phase is not Phase.ADMITTED])
 
 

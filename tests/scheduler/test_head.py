@@ -4,6 +4,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ import pytest
 from alise_scheduler.core.lengths import QUANTILES
 from alise_scheduler.predictor.calibration import Calibration, interval, middle
 from alise_scheduler.predictor.head import KNOTS, Head, from_bytes
-from alise_scheduler.predictor.neighbours import NEIGHBOURS, Index, leave_out, statistics
+from alise_scheduler.predictor.neighbours import NEIGHBOURS, Index, Neighbours, leave_out, statistics
 from alise_scheduler.predictor.train import MIN_ROWS, read_history, train
-from alise_scheduler.predictor.trees import from_arrays, from_dumps
+from alise_scheduler.predictor.trees import from_arrays, from_dumps, join
 from tests.scheduler.predictor_builders import make_features, make_history
 
 HISTORY = make_history(250)
@@ -132,10 +133,28 @@ def test_several_forests_are_averaged() -> None:
     assert from_dumps([DUMP, DUMP]).predict(np.array([[0.0, 0.0]], np.float32)).tolist() == [11.0]
 
 
-def test_trees_that_point_outside_are_refused() -> None:
+def test_joined_forests_say_what_each_said() -> None:
+    first, second = from_dumps([DUMP]), from_dumps([{"tree_info": [{"tree_structure": RIGHT}]}])
+    for rows in (np.array([[2.1, 0.6], [0.0, 0.5]], np.float32), np.array([[2.1, 0.6]], np.float32)):
+        said = join(first, second).leaves(rows)
+        assert said[:, :2].sum(axis=1).tolist() == first.predict(rows).tolist()
+        assert said[:, 2:].sum(axis=1).tolist() == second.predict(rows).tolist()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        pytest.param({"roots": np.array([99], np.int32)}, "point outside", id="a root"),
+        pytest.param({"child": np.array([5, 1, 3, 3, 4, 5], np.int32)}, "point outside", id="a second child"),
+        pytest.param({"threshold": np.zeros(6, np.float32)}, "leaves that go on", id="a leaf's threshold"),
+        pytest.param({"value": np.zeros(3, np.float32)}, "3 values", id="another length"),
+    ],
+)
+def test_trees_that_do_not_fit_together_are_refused(wrong: dict[str, Any], says: str) -> None:
     held = from_dumps([DUMP]).arrays("")
-    with pytest.raises(ValueError, match="point outside"):
-        from_arrays("", {**held, "roots": np.array([99], np.int32)})
+    assert len(held["child"]) == 6
+    with pytest.raises(ValueError, match=says):
+        from_arrays("", {**held, **wrong})
 
 
 def test_the_nearest_are_found_and_the_oldest_are_overwritten() -> None:
@@ -187,6 +206,14 @@ def test_nearer_neighbours_weigh_more() -> None:
     mean, _, best, *_ = statistics(similarity, tokens)[0]
     assert mean > 5.9
     assert best == pytest.approx(0.9)
+
+
+def test_the_neighbours_of_one_prompt_say_what_they_say_among_others() -> None:
+    chance = np.random.default_rng(5)
+    similarity = chance.choice([0.1, 0.2, 0.5, 0.7], (40, NEIGHBOURS)).astype(np.float32)
+    tokens = chance.normal(5.0, 1.0, (40, NEIGHBOURS)).astype(np.float32)
+    alone = [Neighbours(*row).statistics() for row in zip(similarity, tokens, strict=True)]
+    np.testing.assert_allclose(alone, statistics(similarity, tokens), rtol=1e-5)
 
 
 QUANTILE_ROW = np.linspace(3.0, 5.0, QUANTILES, dtype=np.float32)

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from alise_contract.names import CONTRACT_VERSION
+from alise_contract.names import CONTRACT_VERSION, LOCAL_RPC_OPTIONS
 from alise_contract.v1 import engine_control_pb2 as pb
 from alise_contract.v1 import engine_control_pb2_grpc as pb_grpc
 
@@ -171,7 +171,7 @@ class ControlServer:
     async def start(self) -> None:
         """Raises ConfigError when the socket cannot be made."""
         prepare_socket(self._socket)
-        server = grpc.aio.server()
+        server = grpc.aio.server(options=LOCAL_RPC_OPTIONS)
         pb_grpc.add_EngineControlServicer_to_server(self._servicer, server)
         checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
         health_pb2_grpc.add_HealthServicer_to_server(checks, server)

@@ -9,6 +9,7 @@ The engine is the source of truth: a snapshot replaces what was believed, a phas
     a request twice in a snapshot   the last mention counts
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -59,6 +60,8 @@ class JobBook:
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
+        # (id, order) as they were admitted; some have meanwhile reached the engine, or ended.
+        self._coming: deque[tuple[str, int]] = deque()
         self._next_order = 0
 
     def __len__(self) -> int:
@@ -82,6 +85,7 @@ class JobBook:
                 arrived_at=at,
                 phase_at=at,
             )
+            self._coming.append((job_id, job.order))
         self.jobs[job_id] = job
         return job
 
@@ -117,11 +121,18 @@ class JobBook:
         return Changes(tuple(self._end(f, at) for f in update.finished), tuple(refused))
 
     def expire(self, at: float, after_seconds: float) -> tuple[str, ...]:
-        """Forgets the admitted jobs that did not reach the engine in time; returns their ids."""
-        late = tuple(key for key, job in self.jobs.items() if job.phase is Phase.ADMITTED and at - job.arrived_at >= after_seconds)
-        for key in late:
-            del self.jobs[key]
-        return late
+        """Forgets the admitted jobs that did not reach the engine in time; returns their ids. `at` never goes back."""
+        late = []
+        while self._coming:
+            key, order = self._coming[0]
+            job = self.jobs.get(key)
+            if job is not None and job.order == order and job.phase is Phase.ADMITTED:
+                if at - job.arrived_at < after_seconds:
+                    break
+                del self.jobs[key]
+                late.append(key)
+            self._coming.popleft()
+        return tuple(late)
 
     def in_order(self) -> tuple[Job, ...]:
         """All jobs."""
@@ -133,10 +144,6 @@ class JobBook:
         for job in self.jobs.values():
             counts[job.phase] += 1
         return counts
-
-    def first_admitted_at(self) -> float | None:
-        """When the oldest job that has not reached the engine was admitted."""
-        return min((job.arrived_at for job in self.jobs.values() if job.phase is Phase.ADMITTED), default=None)
 
     def _report(self, request: EngineRequest, at: float, describe: Describe) -> None:
         key = job_key(request.job_id, request.request_id)

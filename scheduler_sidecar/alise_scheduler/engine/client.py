@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import grpc
 
-from alise_contract.names import CONTRACT_VERSION
+from alise_contract.names import CONTRACT_VERSION, LOCAL_RPC_OPTIONS
 from alise_contract.v1 import engine_control_pb2 as pb
 from alise_contract.v1.engine_control_pb2_grpc import EngineControlStub
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 SNAPSHOT_SECONDS: Final = 5.0
 APPLY_SECONDS: Final = 1.0
 _BACKOFF_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-_OPTIONS: Final = (("grpc.max_receive_message_length", 64 << 20), ("grpc.enable_retries", 0))
+_OPTIONS: Final = (*LOCAL_RPC_OPTIONS, ("grpc.max_receive_message_length", 64 << 20), ("grpc.enable_retries", 0))
 
 
 def backoff_seconds(failures: int) -> float:

@@ -38,6 +38,8 @@ SMOOTH_SHARE: Final = 0.25
 FEW_ROWS: Final = 500
 SMOOTH_SHARE_FEW: Final = 0.5
 MAX_LOG_TOKENS: Final = 13.8
+_RANKS: Final = np.linspace(0.0, 1.0, KNOTS)
+_PLACES: Final = np.arange(BINS)
 
 Rows = NDArray[np.float32]
 
@@ -95,8 +97,9 @@ class Head:
     rows: int
     scaling: Scaling
     kernel: Kernel
-    point: Forest
-    spread: Forest
+    # The first `point_trees` say the rank, the others how far off it usually is.
+    trees: Forest
+    point_trees: int
     # [KNOTS] log tokens at ranks 0..1.
     knots: Rows
     # [BINS] ascending ranks, and [BINS, QUANTILES] standardized errors there; between them they go over into one another.
@@ -107,10 +110,11 @@ class Head:
         """Quantiles of ln(tokens), [N, QUANTILES] ascending. numbers [N, F], vectors [N, D], near [N, 9]; NaN and zero are unknown."""
         smooth = self.kernel.predict(self.scaling.points(numbers, vectors))
         rows = tree_rows(self.scaling.expecting(numbers), self.scaling.project(vectors), near, smooth)
-        rank = blend(self.point.predict(rows), smooth, self.rows)
-        middle = np.interp(rank, np.linspace(0.0, 1.0, KNOTS), self.knots)
-        spread = np.maximum(self.spread.predict(rows), MIN_SPREAD)
-        place = np.interp(rank, self.centres, np.arange(BINS))
+        said = self.trees.leaves(rows)
+        rank = blend(said[:, : self.point_trees].sum(axis=1), smooth, self.rows)
+        middle = np.interp(rank, _RANKS, self.knots)
+        spread = np.maximum(said[:, self.point_trees :].sum(axis=1), MIN_SPREAD)
+        place = np.interp(rank, self.centres, _PLACES)
         below = np.minimum(place.astype(np.int64), BINS - 2)
         share = (place - below)[:, None]
         errors = (1.0 - share) * self.table[below] + share * self.table[below + 1]
@@ -119,14 +123,14 @@ class Head:
 
     def to_bytes(self) -> bytes:
         held: dict[str, NDArray[Any]] = {
-            "about": np.array([LAYOUT, self.version, self.rows]),
+            "about": np.array([LAYOUT, self.version, self.rows]), "point_trees": np.array(self.point_trees),
             "mean": self.scaling.mean, "scale": self.scaling.scale, "basis": self.scaling.basis,
             "landmarks": self.kernel.landmarks, "squares": self.kernel.squares, "weights": self.kernel.weights,
             "bias": np.array([self.kernel.bias, self.kernel.gamma]),
             "knots": self.knots, "centres": self.centres, "table": self.table,
         }  # fmt: skip
         out = io.BytesIO()
-        np.savez(out, **held, **self.point.arrays("point."), **self.spread.arrays("spread."))  # type: ignore[arg-type]
+        np.savez(out, **held, **self.trees.arrays("trees."))  # type: ignore[arg-type]
         return out.getvalue()
 
 
@@ -140,13 +144,15 @@ def from_bytes(data: bytes) -> Head:
             head = Head(
                 version, rows, Scaling(held["mean"], held["scale"], held["basis"]),
                 Kernel(held["landmarks"], held["squares"], held["weights"], float(held["bias"][0]), float(held["bias"][1])),
-                trees.from_arrays("point.", held), trees.from_arrays("spread.", held),
+                trees.from_arrays("trees.", held), int(held["point_trees"]),
                 held["knots"], held["centres"], held["table"],
             )  # fmt: skip
     except (KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"these {len(data)} bytes hold no head: {error}") from error
     if head.table.shape != (BINS, QUANTILES) or head.knots.shape != (KNOTS,) or len(head.scaling.mean) != len(head.scaling.scale):
         raise ValueError(f"a head whose parts do not fit: table {head.table.shape}, knots {head.knots.shape}")
+    if not 0 <= head.point_trees <= len(head.trees.roots):
+        raise ValueError(f"a head with {head.point_trees} of {len(head.trees.roots)} trees for the rank")
     return head
 
 

@@ -22,7 +22,7 @@ from .detail import EMBEDDING, PRIOR_AT, Conversations, Detail, Said, complete
 from .features import Features
 from .head import Scaling
 from .model import BucketPredictor, Observation
-from .neighbours import INDEX_ROWS, Index, statistics
+from .neighbours import INDEX_ROWS, Index
 from .recent import Recent, Sample
 from .train import MAX_ROWS, History
 
@@ -82,7 +82,7 @@ class Equipped:
             return alone
         projected = self.head.scaling.project(embedding[None])
         near = self.index.nearest(projected[0], root=root)
-        said = _NO_NEIGHBOURS if near is None else statistics(near.similarity[None], near.log_tokens[None])
+        said = _NO_NEIGHBOURS if near is None else near.statistics()[None]
         made: Row = self.head.predict(row[None], embedding[None], said)[0]
         return made
 

@@ -5,6 +5,7 @@ enough to pay for being approximate. Older rows add little: lengths drift, and n
 left out, in training as in serving: what they say is said better by its own numbers (`detail.py`).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,6 +64,22 @@ class Neighbours:
 
     similarity: Rows
     log_tokens: Rows
+
+    def statistics(self) -> Rows:
+        """What `statistics` makes of one row, [9], in a third of the time."""
+        order = np.argsort(-self.similarity, kind="stable")
+        similarity, tokens = self.similarity.take(order), self.log_tokens.take(order)
+        weights = np.exp(_SHARPNESS * (similarity - similarity[0]))
+        weights /= weights.sum()
+        mean = weights @ tokens
+        off = tokens - mean
+        ranked = np.sort(tokens)
+        k = len(ranked)
+        columns = (
+            mean, math.sqrt(weights @ (off * off)), similarity[0], similarity.sum() / k, ranked[k // 2], tokens[:5].sum() / min(5, k),
+            tokens[0], ranked[k // 5], ranked[k - 1 - k // 5],
+        )  # fmt: skip
+        return np.array(columns, np.float32)
 
 
 class Index:

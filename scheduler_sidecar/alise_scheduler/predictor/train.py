@@ -88,7 +88,7 @@ def train(history: History, version: int) -> Head:
     edges = np.quantile(held, np.arange(1, BINS) / BINS).astype(np.float32)
     table = _error_table(errors / held_spread, np.searchsorted(edges, held))
     centres = _centres(held, edges)
-    return Head(version, count, scaling, smooth, point, spread, knots, centres, table)
+    return Head(version, count, scaling, smooth, trees.join(point, spread), len(point.roots), knots, centres, table)
 
 
 def _centres(ranks: Rows, edges: Rows) -> Rows:

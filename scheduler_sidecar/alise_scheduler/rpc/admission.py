@@ -17,7 +17,7 @@ from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]
 from grpc_reflection.v1alpha import reflection
 from numpy.typing import NDArray
 
-from alise_contract.names import CONTRACT_VERSION, MAX_PROMPT_BYTES
+from alise_contract.names import CONTRACT_VERSION, LOCAL_RPC_OPTIONS, MAX_PROMPT_BYTES
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1.admission_pb2_grpc import AdmissionServicer, add_AdmissionServicer_to_server
 
@@ -165,7 +165,7 @@ class AdmissionServer:
 
     def __init__(self, service: AdmissionService, socket_path: str) -> None:
         self._path = socket_path
-        self._server = grpc.aio.server(options=(("grpc.max_receive_message_length", 64 << 20),))
+        self._server = grpc.aio.server(options=(*LOCAL_RPC_OPTIONS, ("grpc.max_receive_message_length", 64 << 20)))
         self._health = health.HealthServicer()
         add_AdmissionServicer_to_server(service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
