@@ -1,7 +1,8 @@
 """What the predictor costs where it runs: a real sidecar process with an encoder, a head and a history of 100,000 rows, over its socket.
 
 Open-loop admissions at 50 a second, then as many as it takes; how long a restart is from the start of the process to its first answer, to
-the head from disk and to the encoder; and the memory it has then.
+the head from disk and to the encoder; and the memory it has then. The sidecar is kept to one core, as a container with a whole one is; who
+asks has the others.
 
 Times are by the clock. Other load on the machine lengthens them, so beside them stand the CPU time that the sidecar spent, and how long
 its threads were ready and waited for a core, per admission: what a machine with a free core would not see.
@@ -37,6 +38,7 @@ RATE: Final = 50.0
 _HEAD_ROWS: Final = 4000
 _START_SECONDS: Final = 60.0
 _BATCH: Final = 64
+_CORE: Final = max(os.sched_getaffinity(0))
 _ENCODED: Final = 'alise_scheduler_encodings_total{outcome="encoded"}'
 
 
@@ -49,7 +51,8 @@ def measure(prompts: Sequence[str], encoder: Path | None, quick: bool) -> Iterat
             store.append(samples)
         store.save_head(1, train(make_history(_HEAD_ROWS), 1).to_bytes())
         store.close()
-        yield from asyncio.run(_run(folder, prompts, encoder, 250 if quick else 2000))
+        with _kept_off(_CORE):
+            yield from asyncio.run(_run(folder, prompts, encoder, 250 if quick else 2000))
 
 
 def figures(rows: Sequence[Row]) -> list[Figure]:
@@ -82,8 +85,9 @@ async def _run(folder: str, prompts: Sequence[str], encoder: Path | None, calls:
     }  # fmt: skip
     began = time.monotonic()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "alise_scheduler", "run", env=env, stderr=asyncio.subprocess.DEVNULL
-    )
+        sys.executable, "-m", "alise_scheduler", "run", env=env, stderr=asyncio.subprocess.DEVNULL,
+        preexec_fn=lambda: os.sched_setaffinity(0, {_CORE}),
+    )  # fmt: skip
     try:
         async with grpc.aio.insecure_channel(f"unix:{Path(folder) / ADMISSION_SOCKET}", options=CHANNEL_OPTIONS) as channel:
             stub = AdmissionStub(channel)
@@ -119,6 +123,17 @@ async def _run(folder: str, prompts: Sequence[str], encoder: Path | None, calls:
     finally:
         process.terminate()
         await process.wait()
+
+
+@contextlib.contextmanager
+def _kept_off(core: int) -> Iterator[None]:
+    """This thread, and those it starts, on other cores, if there are any."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, before - {core} or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _free_port() -> int:

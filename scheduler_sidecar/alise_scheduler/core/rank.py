@@ -131,8 +131,8 @@ def gittins_seconds(view: View) -> Floats:
     chance = np.where(early > s.generated_tokens, EARLY_CHANCE, 0.0)
     first = np.maximum(early - s.generated_tokens, 1.0)
     others = (1.0 - chance)[:, None]
-    done = chance[:, None] + others * np.cumsum(chances, axis=1)
-    spent = (chance * first)[:, None] + others * np.cumsum(chances * points, axis=1)
+    done = chance[:, None] + others * chances.cumsum(axis=1)
+    spent = (chance * first)[:, None] + others * (chances * points).cumsum(axis=1)
     spent += points * (1.0 - done)
     # A point that is passed has no chance; where nothing is done yet the ratio is beyond every other.
     spent *= token[:, None]
@@ -163,7 +163,8 @@ def base_levels(seconds: Floats, weight: Floats, neutral_seconds: float, ends_at
     if ends_at_seconds < math.inf:
         rate = math.log(2) / ends_at_seconds
         work = -np.expm1(-rate * work) / rate
-    clipped: Floats = np.clip(LEVELS_PER_DOUBLING * np.log2(work / max(neutral_seconds, 1e-9)), -BASE_SPAN, BASE_SPAN)
+    unbounded = LEVELS_PER_DOUBLING * np.log2(work / max(neutral_seconds, 1e-9))
+    clipped: Floats = np.minimum(np.maximum(unbounded, -BASE_SPAN), BASE_SPAN)
     return clipped
 
 
@@ -194,7 +195,7 @@ def levels(view: View, policy: Policy, backlog_seconds: float) -> Ints:
     promote = math.inf if policy.ageing is None else promote_seconds(policy.ageing, backlog_seconds, s.neutral_seconds)
     base = base_levels(POLICIES[policy.name](view), s.weight, s.neutral_seconds, promote if policy.name == "boost" else math.inf)
     aged = base - s.age_seconds * (LEVELS_PER_DOUBLING / promote)
-    result: Ints = np.rint(np.clip(aged, MIN_LEVEL, MAX_LEVEL)).astype(np.int64)
+    result: Ints = np.rint(np.minimum(np.maximum(aged, MIN_LEVEL), MAX_LEVEL)).astype(np.int64)
     return result
 
 
