@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alise_scheduler.core.lengths import QUANTILES, Lengths
 from alise_scheduler.predictor import prior
-from alise_scheduler.predictor.detail import EMBEDDING, FILLED, Conversations, complete
+from alise_scheduler.predictor.detail import EMBEDDING, Conversations, complete
 from alise_scheduler.predictor.encoder import Encoder, OnnxEncoder
 from alise_scheduler.predictor.features import Features, Question, extract
 from alise_scheduler.predictor.learned import LearnedPredictor, equip
@@ -226,30 +227,30 @@ def split(
     """Each counted row's number and quantiles by a head of the newest rows before `first`; conversations that began there are left out."""
     details = [item.detail for item in features]
     logs = np.log(np.maximum([example.tokens for example in examples], 1)).astype(np.float32)
+    nothing = np.zeros(EMBEDDING, np.float32)
     held = Conversations()
-    rows, roots = [], []
+    rows: list[NDArray[np.float32]] = []
+    roots: list[int] = []
+    before, equipped = range(max(0, first - MAX_ROWS), first), None
+    seen = {examples[number].group for number in before} - {""}
     for number, detail in enumerate(details):
         assert detail is not None
+        if number == first and len(before) >= MIN_ROWS:
+            part = slice(before.start, before.stop)
+            vectors = np.stack([nothing if d is None or d.embedding is None else d.embedding for d in details[part]])
+            hashes = np.array(roots, np.uint64).astype(np.int64)[part]
+            history = History(np.stack(rows)[part], vectors, logs[part], np.ones(len(before), np.bool_), hashes)
+            equipped = equip(rule.train(history, 1), history)
         said = held.find(detail.previous)
         expected = known.expect(detail.numbers, detail.embedding) if known else math.nan
-        rows.append(complete(detail, said, expected))
+        row, rest = complete(detail, said, expected), math.nan
+        if equipped is not None and examples[number].group not in seen:
+            foreseen = equipped.foresee(row, detail.embedding, said)
+            rest = equipped.head.rank(float(logs[number])) - foreseen.expected
+            yield number, [round(float(value), 2) for value in np.exp(foreseen.log_quantiles)]
+        rows.append(row)
         roots.append(said.root if said else detail.now or number)
-        held.add(detail.previous, detail.now, float(logs[number]), detail.embedding, expected)
-    nothing = np.zeros(EMBEDDING, np.float32)
-    vectors = np.stack([nothing if d is None or d.embedding is None else d.embedding for d in details])
-    before = range(max(0, first - MAX_ROWS), first)
-    numbers, hashes = np.stack(rows), np.array(roots, np.uint64).astype(np.int64)
-    part = slice(before.start, before.stop)
-    history = History(numbers[part], vectors[part], logs[part], np.ones(len(before), np.bool_), hashes[part], FILLED)
-    if len(before) < MIN_ROWS:
-        return
-    equipped = equip(rule.train(history, 1), history)
-    seen = {examples[number].group for number in before} - {""}
-    for number in range(first, len(examples)):
-        if examples[number].group not in seen:
-            vector = vectors[number] if vectors[number].any() else None
-            quantiles = np.exp(equipped.log_quantiles(numbers[number], vector, roots[number]))
-            yield number, [round(float(value), 2) for value in quantiles]
+        held.add(detail.previous, detail.now, float(logs[number]), detail.embedding, expected, rest)
 
 
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:

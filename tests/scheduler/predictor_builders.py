@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from alise_scheduler.predictor.detail import EMBEDDING, FILLED, NUMBERS
+from alise_scheduler.predictor.detail import EMBEDDING, NUMBERS
 from alise_scheduler.predictor.encoder import HashEncoder
 from alise_scheduler.predictor.features import Features, Question, extract
 from alise_scheduler.predictor.recent import Sample
@@ -52,4 +52,4 @@ def make_history(rows: int, seed: int = 0, cut_at: int | None = None) -> History
     numbers = np.stack([detail.numbers for detail in details if detail is not None])
     vectors = np.stack([detail.embedding for detail in details if detail is not None and detail.embedding is not None])
     bounded = np.minimum(tokens, cut_at) if cut_at else tokens
-    return History(numbers, vectors, np.log(bounded).astype(np.float32), ended, np.arange(rows), FILLED)
+    return History(numbers, vectors, np.log(bounded).astype(np.float32), ended, np.arange(rows))

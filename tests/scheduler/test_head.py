@@ -11,7 +11,7 @@ import pytest
 
 from alise_scheduler.core.lengths import QUANTILES
 from alise_scheduler.predictor.calibration import Calibration, interval, middle
-from alise_scheduler.predictor.head import KNOTS, Head, from_bytes
+from alise_scheduler.predictor.head import KNOTS, Head, Rows, from_bytes
 from alise_scheduler.predictor.neighbours import NEIGHBOURS, Index, Neighbours, leave_out, statistics
 from alise_scheduler.predictor.train import MIN_ROWS, read_history, train
 from alise_scheduler.predictor.trees import from_arrays, from_dumps, join
@@ -29,8 +29,12 @@ def middles(head: Head, *prompts: str) -> list[float]:
     details = [make_features(prompt).detail for prompt in prompts]
     numbers = np.stack([detail.numbers for detail in details if detail])
     vectors = np.stack([detail.embedding for detail in details if detail and detail.embedding is not None])
-    near = np.full((len(prompts), 9), np.nan, np.float32)
-    return [math.exp(middle(row)) for row in head.predict(numbers, vectors, near)]
+    return [math.exp(middle(row)) for row in predicted(head, numbers, vectors)]
+
+
+def predicted(head: Head, numbers: Rows, vectors: Rows, moved: float = 0.0) -> Rows:
+    """Without neighbours."""
+    return head.predict(numbers, vectors, np.full((len(numbers), 9), np.nan, np.float32), head.expect(numbers, vectors) + np.float32(moved))
 
 
 def test_a_head_tells_tasks_apart(head: Head) -> None:
@@ -39,17 +43,26 @@ def test_a_head_tells_tasks_apart(head: Head) -> None:
 
 
 def test_quantiles_ascend(head: Head) -> None:
-    made = head.predict(HISTORY.numbers[:50], HISTORY.vectors[:50], np.full((50, 9), np.nan, np.float32))
+    made = predicted(head, HISTORY.numbers[:50], HISTORY.vectors[:50])
     assert made.shape == (50, QUANTILES)
     assert (np.diff(made, axis=1) >= 0).all()
 
 
 def test_one_row_is_predicted_as_many_are(head: Head) -> None:
-    near = np.full((5, 9), np.nan, np.float32)
-    many = head.predict(HISTORY.numbers[:5], HISTORY.vectors[:5], near)
-    one = head.predict(HISTORY.numbers[:1], HISTORY.vectors[:1], near[:1])
+    many = predicted(head, HISTORY.numbers[:5], HISTORY.vectors[:5])
+    one = predicted(head, HISTORY.numbers[:1], HISTORY.vectors[:1])
     # Sums in another order may fall on the other side of a split.
     assert one[0] == pytest.approx(many[0], abs=0.1)
+
+
+def test_what_a_conversation_carries_over_moves_all_quantiles(head: Head) -> None:
+    rows, vectors = HISTORY.numbers[:20], HISTORY.vectors[:20]
+    assert (predicted(head, rows, vectors, moved=0.3) > predicted(head, rows, vectors)).mean() > 0.9
+
+
+def test_ranks_are_among_the_lengths_learned_from(head: Head) -> None:
+    middle_rank = head.rank(float(np.median(HISTORY.log_tokens)))
+    assert [head.rank(-1.0), middle_rank, head.rank(99.0)] == pytest.approx([0.0, 0.5, 1.0], abs=0.02)
 
 
 def test_a_head_comes_back_from_its_bytes(head: Head) -> None:
@@ -89,7 +102,7 @@ def test_cut_answers_do_not_read_as_short_ones() -> None:
 
 def test_training_works_without_embeddings() -> None:
     blind = train(replace(make_history(160), vectors=np.zeros((160, 384), np.float32)), version=1)
-    made = blind.predict(HISTORY.numbers[:1], np.zeros((1, 384), np.float32), np.full((1, 9), np.nan, np.float32))
+    made = predicted(blind, HISTORY.numbers[:1], np.zeros((1, 384), np.float32))
     assert np.isfinite(made).all()
 
 

@@ -24,7 +24,7 @@ def middle(head: PaperHead, vector: np.ndarray, similarity: float, mean: float) 
     near = np.zeros((1, len(NAMES)), np.float32)
     near[0, NAMES.index("near_best")], near[0, NAMES.index("near_mean")] = similarity, mean
     flat = replace(head, errors=np.zeros((2, QUANTILES), np.float32))
-    return float(flat.predict(NOTHING, vector, near)[0, 0])
+    return float(flat.predict(NOTHING, vector, near, NOTHING)[0, 0])
 
 
 def test_with_a_similar_neighbour_its_mean_length_is_the_answer(head: PaperHead) -> None:
@@ -38,7 +38,7 @@ def test_without_one_the_network_answers(head: PaperHead) -> None:
 
 def test_without_an_embedding_and_neighbours_there_is_an_answer(head: PaperHead) -> None:
     unknown = np.full((1, len(NAMES)), np.nan, np.float32)
-    assert np.isfinite(head.predict(NOTHING, np.zeros((1, 384), np.float32), unknown)).all()
+    assert np.isfinite(head.predict(NOTHING, np.zeros((1, 384), np.float32), unknown, NOTHING)).all()
 
 
 def test_the_network_tells_tasks_apart(head: PaperHead) -> None:
@@ -49,7 +49,7 @@ def test_the_network_tells_tasks_apart(head: PaperHead) -> None:
 
 def test_quantiles_ascend(head: PaperHead) -> None:
     near = np.full((50, len(NAMES)), np.nan, np.float32)
-    assert (np.diff(head.predict(NOTHING, make_history(50).vectors, near), axis=1) >= 0).all()
+    assert (np.diff(head.predict(NOTHING, make_history(50).vectors, near, NOTHING), axis=1) >= 0).all()
 
 
 def test_it_comes_back_from_its_bytes(head: PaperHead) -> None:
@@ -57,7 +57,7 @@ def test_it_comes_back_from_its_bytes(head: PaperHead) -> None:
     near = np.full((20, len(NAMES)), np.nan, np.float32)
     vectors = make_history(20).vectors
     assert (again.version, again.rows) == (head.version, head.rows)
-    np.testing.assert_array_equal(again.predict(NOTHING, vectors, near), head.predict(NOTHING, vectors, near))
+    np.testing.assert_array_equal(again.predict(NOTHING, vectors, near, NOTHING), head.predict(NOTHING, vectors, near, NOTHING))
 
 
 def test_too_few_rows_are_refused() -> None:

@@ -177,7 +177,11 @@ def test_where_nothing_is_expected_a_head_takes_the_mean() -> None:
     near = np.full((1, 9), np.nan, np.float32)
     without, mean = history.numbers[:1].copy(), history.numbers[:1].copy()
     without[:, columns], mean[:, columns] = np.nan, head.scaling.mean[columns]
-    assert head.predict(without, history.vectors[:1], near).tolist() == head.predict(mean, history.vectors[:1], near).tolist()
+    smooth = head.expect(without, history.vectors[:1])
+    assert smooth.tolist() == head.expect(mean, history.vectors[:1]).tolist()
+    assert (
+        head.predict(without, history.vectors[:1], near, smooth).tolist() == head.predict(mean, history.vectors[:1], near, smooth).tolist()
+    )
 
 
 def test_the_papers_rule_knows_nothing_beforehand() -> None:

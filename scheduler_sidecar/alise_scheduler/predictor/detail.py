@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from . import lexical
+from . import effect, lexical
 
 Row = NDArray[np.float32]
 Half = NDArray[np.float16]
@@ -35,13 +35,14 @@ _SAID_TIMES: Final = CONVERSATION.index("said_times")
 MAX_CONVERSATIONS: Final = 20_000
 MAX_SAID: Final = 16
 # Of so many newest turns, what was asked is remembered, too: an answer to the like is likely as long.
-MAX_ASKED: Final = 8
+MAX_ASKED: Final = effect.TURNS
 # How much more alike counts for more: weight e^(SHARPNESS · similarity).
 _SHARPNESS: Final = 8.0
 _RECENT: Final = 0.6
 # How far an answer counts that was so many turns ago, and how many answers it takes to be believed half.
 _BEYOND_RECENT: Final = 0.7
 _BEYOND_PULL: Final = 1.0
+_NOTHING: Final = np.zeros(EMBEDDING, np.float16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +78,15 @@ def request_numbers(
 @dataclass(frozen=True, slots=True)
 class Said:
     """A conversation's answers so far: `root` names it, `log_tokens` are the newest MAX_SAID, oldest first; `asked` are the vectors of the
-    newest MAX_ASKED prompts, [EMBEDDING] or None each; `beyond` is how much longer the newest MAX_SAID were than expected, in logs."""
+    newest MAX_ASKED prompts, [EMBEDDING] or None each; `beyond` is how much longer the newest MAX_SAID were than expected, in logs;
+    `rests` how much higher than the head expected them the newest ranked, and `turns` what `effect.weights` makes of that."""
 
     root: int
     log_tokens: tuple[float, ...] = ()
     asked: tuple[Half | None, ...] = ()
     beyond: tuple[float, ...] = ()
+    rests: tuple[float, ...] = ()
+    turns: Row | None = None
 
 
 def said_numbers(said: Said | None, embedding: Row | None) -> list[float]:
@@ -134,21 +138,27 @@ class Conversations:
         """The conversation whose newest turn called itself `previous`."""
         return self._said.get(previous) if previous else None
 
-    def add(self, previous: int, now: int, log_tokens: float, embedding: Row | None = None, prior: float = math.nan) -> None:
-        """A turn of it ended. `embedding` is its prompt's, `prior` what was expected of that; NaN: nothing."""
+    def add(
+        self, previous: int, now: int, log_tokens: float, embedding: Row | None = None, prior: float = math.nan, rest: float = math.nan
+    ) -> None:
+        """A turn of it ended. `embedding` is its prompt's, `prior` what was expected of that, `rest` by how much its rank was above what
+        the head expected; NaN: nothing."""
         if not now:
             return
         before = self.find(previous)
         lengths, asked, beyond = (before.log_tokens, before.asked, before.beyond) if before else ((), (), ())
         if not math.isnan(prior):
             beyond = (*beyond, log_tokens - prior)[-MAX_SAID:]
-        vector = None if embedding is None else embedding.astype(np.float16)
-        said = Said(before.root if before else now, (*lengths, log_tokens)[-MAX_SAID:], (*asked, vector)[-MAX_ASKED:], beyond)
+        asked = (*asked, None if embedding is None else embedding.astype(np.float16))[-MAX_ASKED:]
+        # A turn that nothing was expected of would be a gap: it begins anew after that.
+        rests = () if math.isnan(rest) else (*(before.rests if before else ()), rest)[-MAX_ASKED:]
+        turns = effect.weights(_stacked(asked[-len(rests) :]), np.array(rests, np.float32)) if rests else None
+        said = Said(before.root if before else now, (*lengths, log_tokens)[-MAX_SAID:], asked, beyond, rests, turns)
         self._said[now] = said
         self._said.move_to_end(now)
         if before is not None:
             # Who goes on from there again is rare, and vectors are nearly all of the memory.
-            self._said[previous] = replace(before, asked=())
+            self._said[previous] = replace(before, asked=(), rests=(), turns=None)
         if len(self._said) > MAX_CONVERSATIONS:
             self._said.popitem(last=False)
 
@@ -159,6 +169,20 @@ def expected_here(prior: float, said: Said | None) -> float:
         return prior
     weights = [_BEYOND_RECENT**age for age in range(len(said.beyond))]
     return prior + sum(w * v for w, v in zip(weights, reversed(said.beyond), strict=True)) / (sum(weights) + _BEYOND_PULL)
+
+
+def carried_over(said: Said | None, embedding: Row | None) -> float:
+    """By how much the conversation so far moves the rank that the head expects of a prompt of this embedding."""
+    if said is None or said.turns is None:
+        return 0.0
+    asked = _stacked(said.asked[-len(said.turns) :])
+    likeness = np.zeros(len(asked), np.float32) if embedding is None else asked @ embedding
+    return float(effect.carried(likeness, said.turns))
+
+
+def _stacked(asked: Sequence[Half | None]) -> Row:
+    """[K, EMBEDDING], 0 for None."""
+    return np.stack([_NOTHING if vector is None else vector for vector in asked]).astype(np.float32)
 
 
 def complete(detail: Detail, said: Said | None, prior: float = math.nan) -> Row:

@@ -1,7 +1,7 @@
 """The learned head: numbers, an embedding and what the neighbours say -> quantiles of the answer's length.
 
 1. Project the embedding; scale the numbers.
-2. A kernel regression gives the smooth part of the expected rank (0..1 among all lengths).
+2. A kernel regression gives the smooth part of the expected rank (0..1 among all lengths); the conversation so far moves it (`effect.py`).
 3. Boosted trees over everything give the rank; the lengths' own quantiles turn it into log tokens.
 4. Further trees say how far off that usually is; a table of standardized errors, by rank, makes quantiles of it.
 
@@ -30,14 +30,13 @@ KNOTS: Final = 101
 BINS: Final = 5
 # How much the standardized numbers weigh beside an embedding of length 1.
 TEXT_SCALE: Final = 0.10
-CONVERSATION_SCALE: Final = 0.40
+REQUEST_SCALE: Final = 0.20
+EXPECTED_SCALE: Final = 0.40
 # No standardized number is farther from its mean.
 _FARTHEST: Final = 40.0 * TEXT_SCALE
 MIN_SPREAD: Final = 0.05
-# The kernel's share of the expected rank: with few rows it knows as much as the trees.
-SMOOTH_SHARE: Final = 0.25
-FEW_ROWS: Final = 500
-SMOOTH_SHARE_FEW: Final = 0.5
+# The kernel's share of the expected rank, beside the trees that know what it says.
+SMOOTH_SHARE: Final = 0.5
 MAX_LOG_TOKENS: Final = 13.8
 _RANKS: Final = np.linspace(0.0, 1.0, KNOTS)
 _PLACES: Final = np.arange(BINS)
@@ -72,8 +71,8 @@ class Scaling:
         return unit
 
     def points(self, numbers: Rows, vectors: Rows) -> Rows:
-        """What the kernel compares, [N, D + F]."""
-        return np.concatenate([vectors, self.numbers(numbers)], axis=1)
+        """What the kernel compares: embedding, request, text and, last, what is expected beforehand. Nothing of the conversation."""
+        return np.concatenate([vectors, self.numbers(numbers)[:, : PRIOR_AT + 1]], axis=1)
 
 
 def tree_rows(numbers: Rows, projected: Rows, near: Rows, smooth: Rows) -> Rows:
@@ -83,10 +82,9 @@ def tree_rows(numbers: Rows, projected: Rows, near: Rows, smooth: Rows) -> Rows:
     return rows
 
 
-def blend(boosted: Rows, smooth: Rows, rows: int) -> Rows:
-    """The expected rank by a head of so many rows. The kernel has its say beside the trees that know it."""
-    share = SMOOTH_SHARE_FEW if rows < FEW_ROWS else SMOOTH_SHARE
-    return bounded((1.0 - share) * boosted + share * smooth, 0.0, 1.0)
+def blend(boosted: Rows, smooth: Rows) -> Rows:
+    """The expected rank."""
+    return bounded((1.0 - SMOOTH_SHARE) * boosted + SMOOTH_SHARE * smooth, 0.0, 1.0)
 
 
 def bounded(values: Rows, low: float, high: float) -> Rows:
@@ -111,13 +109,22 @@ class Head:
     # [BINS] ascending ranks, and [BINS, QUANTILES] standardized errors there; between them they go over into one another.
     centres: Rows
     table: Rows
+    # How much of what conversations carry over comes true.
+    trust: float
 
-    def predict(self, numbers: Rows, vectors: Rows, near: Rows) -> Rows:
-        """Quantiles of ln(tokens), [N, QUANTILES] ascending. numbers [N, F], vectors [N, D], near [N, 9]; NaN and zero are unknown."""
-        smooth = self.kernel.predict(self.scaling.points(numbers, vectors))
+    def expect(self, numbers: Rows, vectors: Rows) -> Rows:
+        """The rank to expect whatever was said in the conversation, [N]. numbers [N, F], vectors [N, D]; NaN and zero are unknown."""
+        return self.kernel.predict(self.scaling.points(numbers, vectors))
+
+    def rank(self, log_tokens: float) -> float:
+        """Among all lengths, 0..1."""
+        return float(np.interp(log_tokens, self.knots, _RANKS))
+
+    def predict(self, numbers: Rows, vectors: Rows, near: Rows, smooth: Rows) -> Rows:
+        """Quantiles of ln(tokens), [N, QUANTILES] ascending. near [N, 9]; smooth [N]: what `expect` gave, as the conversation moves it."""
         rows = tree_rows(self.scaling.expecting(numbers), self.scaling.project(vectors), near, smooth)
         said = self.trees.leaves(rows)
-        rank = blend(said[:, : self.point_trees].sum(axis=1), smooth, self.rows)
+        rank = blend(said[:, : self.point_trees].sum(axis=1), smooth)
         middle = np.interp(rank, _RANKS, self.knots)
         spread = np.maximum(said[:, self.point_trees :].sum(axis=1), MIN_SPREAD)
         place = np.interp(rank, self.centres, _PLACES)
@@ -131,7 +138,7 @@ class Head:
             "about": np.array([LAYOUT, self.version, self.rows]), "point_trees": np.array(self.point_trees),
             "mean": self.scaling.mean, "scale": self.scaling.scale, "basis": self.scaling.basis,
             "landmarks": self.kernel.landmarks, "squares": self.kernel.squares, "weights": self.kernel.weights,
-            "bias": np.array([self.kernel.bias, self.kernel.gamma]),
+            "line": np.array([self.kernel.bias, self.kernel.gamma, self.kernel.slope]), "trust": np.array(self.trust),
             "knots": self.knots, "centres": self.centres, "table": self.table,
         }  # fmt: skip
         out = io.BytesIO()
@@ -148,9 +155,9 @@ def from_bytes(data: bytes) -> Head:
                 raise ValueError(f"a head of layout {layout}; this program reads {LAYOUT}")
             head = Head(
                 version, rows, Scaling(held["mean"], held["scale"], held["basis"]),
-                Kernel(held["landmarks"], held["squares"], held["weights"], float(held["bias"][0]), float(held["bias"][1])),
+                Kernel(held["landmarks"], held["squares"], held["weights"], *map(float, held["line"])),
                 trees.from_arrays("trees.", held), int(held["point_trees"]),
-                held["knots"], held["centres"], held["table"],
+                held["knots"], held["centres"], held["table"], float(held["trust"]),
             )  # fmt: skip
     except (KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"these {len(data)} bytes hold no head: {error}") from error

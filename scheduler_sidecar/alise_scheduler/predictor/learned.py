@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..core.lengths import PROBABILITIES, TAIL_FACTOR, Lengths, sane
 from . import neighbours, prior
 from .calibration import Calibration, Group
-from .detail import EMBEDDING, PRIOR_AT, Conversations, Detail, Said, complete
+from .detail import EMBEDDING, PRIOR_AT, Conversations, Detail, Said, carried_over, complete
 from .features import Features
 from .head import Scaling
 from .model import BucketPredictor, Observation
@@ -61,11 +61,29 @@ class ServingHead(Protocol):
     def scaling(self) -> Scaling:
         """Its `project` makes the index's vectors."""
 
-    def predict(self, numbers: Row, vectors: Row, near: Row) -> Row:
-        """Quantiles of ln(tokens), [N, QUANTILES] ascending. numbers [N, F], vectors [N, D], near [N, 9]; NaN and zero are unknown."""
+    @property
+    def trust(self) -> float:
+        """How much of what conversations carry over comes true."""
+
+    def expect(self, numbers: Row, vectors: Row) -> Row:
+        """The rank to expect whatever was said in the conversation, [N]. numbers [N, F], vectors [N, D]; NaN and zero are unknown."""
+
+    def rank(self, log_tokens: float) -> float:
+        """Among all lengths, 0..1."""
+
+    def predict(self, numbers: Row, vectors: Row, near: Row, smooth: Row) -> Row:
+        """Quantiles of ln(tokens), [N, QUANTILES] ascending. near [N, 9]; smooth [N]: what `expect` gave, as the conversation moves it."""
 
     def to_bytes(self) -> bytes:
         """For a file or another process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """Quantiles of ln(tokens), [QUANTILES], uncalibrated; `expected` is the rank to expect whatever was said in the conversation."""
+
+    log_quantiles: Row
+    expected: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +93,25 @@ class Equipped:
     head: ServingHead
     index: Index
 
-    def log_quantiles(self, row: Row, embedding: Row | None, root: int = 0) -> Row:
-        """Quantiles of ln(tokens), [QUANTILES], uncalibrated. `root` names the conversation it is a turn of."""
-        if embedding is None:
-            alone: Row = self.head.predict(row[None], _NO_VECTOR, _NO_NEIGHBOURS)[0]
-            return alone
-        projected = self.head.scaling.project(embedding[None])
-        near = self.index.nearest(projected[0], root=root)
-        said = _NO_NEIGHBOURS if near is None else near.statistics()[None]
-        made: Row = self.head.predict(row[None], embedding[None], said)[0]
-        return made
+    def foresee(self, row: Row, embedding: Row | None, said: Said | None = None) -> Foreseen:
+        """`said` is the conversation it is a turn of."""
+        numbers, vectors, near = row[None], _NO_VECTOR, _NO_NEIGHBOURS
+        if embedding is not None:
+            vectors = embedding[None]
+            found = self.index.nearest(self.head.scaling.project(vectors)[0], root=said.root if said else 0)
+            near = near if found is None else found.statistics()[None]
+        expected = self.head.expect(numbers, vectors)
+        smooth = expected + np.float32(self.head.trust * carried_over(said, embedding))
+        return Foreseen(self.head.predict(numbers, vectors, near, smooth)[0], float(expected[0]))
+
+    def rest(self, sample: Sample, expected: float | None = None) -> float:
+        """By how much its rank was above `expected`, or, None, what it is to expect now; NaN for no turn of a conversation."""
+        if not sample.now:
+            return math.nan
+        if expected is None:
+            vectors = _NO_VECTOR if sample.embedding is None else sample.embedding[None]
+            expected = float(self.head.expect(sample.numbers[None], vectors)[0])
+        return self.head.rank(sample.log_tokens + (0.0 if sample.ended else _LOG_TAIL)) - expected
 
     def add(self, sample: Sample) -> None:
         if sample.embedding is not None:
@@ -140,10 +167,10 @@ class LearnedPredictor:
         if detail is None:
             return self._buckets.predict(features, max_tokens)
         said = self._conversations.find(detail.previous)
-        own = self._own(self._row(detail, said), detail, said.root if said else 0)
+        own = self._own(self._row(detail, said), detail, said)
         if own is None:
             return self._buckets.predict(features, max_tokens)
-        believed = self._calibration.apply(own, _groups(detail))
+        believed = self._calibration.apply(own.log_quantiles, _groups(detail))
         same, evidence = self._buckets.same_text(features)
         if same is not None:
             believed = believed + np.float32(evidence / (evidence + _SAME_TEXT_PULL)) * (same.astype(np.float32) - believed)
@@ -157,18 +184,19 @@ class LearnedPredictor:
         log_tokens = math.log(max(1, observation.tokens))
         said = self._conversations.find(detail.previous)
         row = self._row(detail, said)
-        self._judge(row, detail, said.root if said else 0, log_tokens, observation.ended)
+        expected = self._judge(row, detail, said, log_tokens, observation.ended)
         root = said.root if said else detail.now
         sample = Sample(row, detail.embedding, log_tokens, observation.ended, root, detail.model, detail.now, detail.previous)
-        self.take(sample)
+        self.take(sample, expected)
         self._keep(sample)
 
     # --- history ----------------------------------------------------------------------------------------------------------------------
 
-    def take(self, sample: Sample) -> None:
-        """A finished request, of this process or of another one."""
+    def take(self, sample: Sample, expected: float | None = None) -> None:
+        """A finished request, of this process or of another one; `expected` is the rank the head expected, None: not asked yet."""
         self.recent.add(sample)
-        self._conversations.add(sample.previous, sample.now, sample.log_tokens, sample.embedding, float(sample.numbers[PRIOR_AT]))
+        rest = self._serving.rest(sample, expected) if self._serving is not None else math.nan
+        self._conversations.add(sample.previous, sample.now, sample.log_tokens, sample.embedding, float(sample.numbers[PRIOR_AT]), rest)
         for equipped in (self._serving, self._before):
             if equipped is not None:
                 equipped.add(sample)
@@ -202,22 +230,26 @@ class LearnedPredictor:
         expected = math.nan if self.prior is None else self.prior.expect(detail.numbers, detail.embedding)
         return complete(detail, said, expected)
 
-    def _own(self, row: Row, detail: Detail, root: int) -> Row | None:
-        """Quantiles of ln(tokens), uncalibrated, by the head or what is known beforehand; None where there is neither."""
+    def _own(self, row: Row, detail: Detail, said: Said | None) -> Foreseen | None:
+        """By the head or what is known beforehand; None where there is neither."""
         if self._serving is not None:
-            return self._serving.log_quantiles(row, detail.embedding, root)
+            return self._serving.foresee(row, detail.embedding, said)
         expected = float(row[PRIOR_AT + 1])
-        return None if math.isnan(expected) else prior.quantiles(expected)
+        return None if math.isnan(expected) else Foreseen(prior.quantiles(expected))
 
-    def _judge(self, row: Row, detail: Detail, root: int, log_tokens: float, ended: bool) -> None:
-        """Compares with what was predicted, corrects the calibration, and lets the head on trial go if it is worse than the one before."""
+    def _judge(self, row: Row, detail: Detail, said: Said | None, log_tokens: float, ended: bool) -> float | None:
+        """Compares with what was predicted, corrects the calibration, and lets the head on trial go if it is worse than the one before.
+
+        The rank that the head expected, where it is the one in use from now on.
+        """
         groups = _groups(detail)
-        quantiles = self._own(row, detail, root)
-        if quantiles is None:
-            return
+        own = self._own(row, detail, said)
+        if own is None:
+            return None
+        quantiles, expected = own.log_quantiles, None if self._serving is None else own.expected
         if self._serving is not None and self._before is not None and ended:
-            old = self._before.log_quantiles(row, detail.embedding, root)
-            new_loss, old_loss = (pinball(self._calibration.apply(q, groups), log_tokens) for q in (quantiles, old))
+            old = self._before.foresee(row, detail.embedding, said)
+            new_loss, old_loss = (pinball(self._calibration.apply(q, groups), log_tokens) for q in (quantiles, old.log_quantiles))
             self._losses = (self._losses[0] + new_loss, self._losses[1] + old_loss)
             self._on_trial -= 1
             if TRIAL - self._on_trial >= _TRIAL_AT_LEAST and self._losses[0] > _WORSE * self._losses[1]:
@@ -226,10 +258,11 @@ class LearnedPredictor:
                     "new head is worse, the one before is back",
                     extra={"version": self._serving.head.version, "back_to": self._before.head.version, "losses": self._losses},
                 )
-                self._serving, self._before, quantiles = self._before, None, old
+                self._serving, self._before, quantiles, expected = self._before, None, old.log_quantiles, old.expected
             elif self._on_trial <= 0:
                 self._before = None
         self._calibration.learn(quantiles, groups, log_tokens, ended)
+        return expected
 
 
 def pinball(log_quantiles: Row, log_tokens: float) -> float:

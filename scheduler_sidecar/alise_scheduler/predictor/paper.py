@@ -5,6 +5,7 @@ lengths as logarithms. Its one number becomes a distribution by the errors that 
 """
 
 import io
+import math
 import zipfile
 from dataclasses import dataclass
 from typing import Any, Final
@@ -41,8 +42,20 @@ class PaperHead:
     layers: Layers
     errors: Rows
 
-    def predict(self, numbers: Rows, vectors: Rows, near: Rows) -> Rows:
-        """Quantiles of ln(tokens), [N, QUANTILES] ascending. vectors [N, D], near [N, 9]; `numbers` are not looked at."""
+    @property
+    def trust(self) -> float:
+        """Conversations carry nothing over."""
+        return 0.0
+
+    def expect(self, numbers: Rows, vectors: Rows) -> Rows:
+        """Of ranks it knows nothing, [N]."""
+        return np.full(len(vectors), np.nan, np.float32)
+
+    def rank(self, log_tokens: float) -> float:
+        return math.nan
+
+    def predict(self, numbers: Rows, vectors: Rows, near: Rows, smooth: Rows) -> Rows:
+        """Quantiles of ln(tokens), [N, QUANTILES] ascending. vectors [N, D], near [N, 9]; `numbers` and `smooth` are not looked at."""
         similar = near[:, _BEST] >= SIMILAR
         middle = np.where(similar, near[:, _MEAN], forward(self.layers, vectors))
         made: Rows = np.clip(middle[:, None] + self.errors[similar.astype(np.int64)], 0.0, MAX_LOG_TOKENS).astype(np.float32)

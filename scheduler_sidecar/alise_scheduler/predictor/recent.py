@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .detail import EMBEDDING, FILLED, NUMBERS
+from .detail import EMBEDDING, NUMBERS
 from .train import History
 
 RECENT_ROWS: Final = 20_000
@@ -57,5 +57,4 @@ class Recent:
         rows = np.arange(self.added - count, self.added) % len(self._tokens)
         return History(
             self._numbers[rows], self._vectors[rows].astype(np.float32), self._tokens[rows], self._ended[rows], self._roots[rows],
-            FILLED,
         )  # fmt: skip

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.lengths import PROBABILITIES, TAIL_FACTOR
-from . import kernel, trees
+from . import effect, kernel, trees
 from .background import step_back
-from .head import BINS, CONVERSATION_SCALE, KNOTS, MIN_SPREAD, PROJECTED, TEXT_SCALE, Head, Scaling, blend, tree_rows
+from .detail import PRIOR_AT, TEXT
+from .head import BINS, EXPECTED_SCALE, KNOTS, MIN_SPREAD, PROJECTED, REQUEST_SCALE, TEXT_SCALE, Head, Scaling, blend, tree_rows
 from .neighbours import leave_out
 from .trees import Forest
 
@@ -33,21 +34,20 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Finished requests, oldest first. numbers [N, F] (NaN: unknown), the last `filled` of them by `detail.complete`; vectors
-    [N, D], 0 where there is none; log_tokens [N]; ended [N], False where the answer was cut; roots [N] name conversations."""
+    """Finished requests, oldest first. numbers [N, NUMBERS] (NaN: unknown); vectors [N, D], 0 where there is none; log_tokens [N];
+    ended [N], False where the answer was cut; roots [N] name conversations."""
 
     numbers: Rows
     vectors: Rows
     log_tokens: Rows
     ended: Flags
     roots: NDArray[np.int64]
-    filled: int
 
     def to_bytes(self) -> bytes:
         out = io.BytesIO()
         np.savez(
             out, numbers=self.numbers, vectors=self.vectors.astype(np.float16), log_tokens=self.log_tokens, ended=self.ended,
-            roots=self.roots, filled=np.array(self.filled),
+            roots=self.roots,
         )  # fmt: skip
         return out.getvalue()
 
@@ -55,9 +55,7 @@ class History:
 def read_history(data: bytes) -> History:
     """What `to_bytes` gave. Raises KeyError or ValueError when it is something else."""
     with np.load(io.BytesIO(data), allow_pickle=False) as held:
-        return History(
-            held["numbers"], held["vectors"].astype(np.float32), held["log_tokens"], held["ended"], held["roots"], int(held["filled"])
-        )
+        return History(held["numbers"], held["vectors"].astype(np.float32), held["log_tokens"], held["ended"], held["roots"])
 
 
 def train(history: History, version: int) -> Head:
@@ -74,21 +72,24 @@ def train(history: History, version: int) -> Head:
     tokens = _uncut(history.log_tokens, history.ended, points, folds, version)
     knots = np.quantile(tokens, np.linspace(0, 1, KNOTS)).astype(np.float32)
     ranks = _ranks(tokens)
-    # 3. The smooth part, the neighbours, the trees.
-    smooth, held_smooth = kernel.fit(points, ranks, folds, version)
+    # 3. The smooth part and what conversations move it by, the neighbours, the trees.
+    smooth, expected = kernel.fit(points, ranks, folds, version)
+    moves = effect.carry_over(history.vectors, ranks - expected, history.roots)
+    trust = effect.trust(moves, ranks - expected)
+    held_smooth = expected + np.float32(trust) * moves
     near = leave_out(projected, _bounded(history), history.roots)
     near[~history.vectors.any(axis=1)] = np.nan
     rows = tree_rows(scaling.expecting(history.numbers), projected, near, held_smooth)
     point = _boost(rows, ranks, "l2", version, BAGS)
     # 4. How far off it is where it was not fitted, and the shape of that.
-    held = blend(_held_out(rows, ranks, folds, version), held_smooth, count)
+    held = blend(_held_out(rows, ranks, folds, version), held_smooth)
     errors = tokens - np.interp(held, np.linspace(0, 1, KNOTS), knots)
     spread = _boost(rows, np.abs(errors).astype(np.float32), "spread", version)
     held_spread = np.maximum(_held_out(rows, np.abs(errors).astype(np.float32), folds, version, "spread"), MIN_SPREAD)
     edges = np.quantile(held, np.arange(1, BINS) / BINS).astype(np.float32)
     table = _error_table(errors / held_spread, np.searchsorted(edges, held))
     centres = _centres(held, edges)
-    return Head(version, count, scaling, smooth, trees.join(point, spread), len(point.roots), knots, centres, table)
+    return Head(version, count, scaling, smooth, trees.join(point, spread), len(point.roots), knots, centres, table, trust)
 
 
 def _centres(ranks: Rows, edges: Rows) -> Rows:
@@ -107,7 +108,7 @@ def _scaling(history: History) -> Scaling:
     mean = np.where(known, numbers, 0.0).sum(axis=0) / many
     deviation = np.sqrt(np.where(known, (numbers - mean) ** 2, 0.0).sum(axis=0) / many)
     weight = np.full(numbers.shape[1], TEXT_SCALE)
-    weight[numbers.shape[1] - history.filled :] = CONVERSATION_SCALE
+    weight[: TEXT.start], weight[PRIOR_AT:] = REQUEST_SCALE, EXPECTED_SCALE
     scale = np.where(deviation > 1e-6, weight / np.maximum(deviation, 1e-6), 0.0)
     if history.vectors.any():
         _, directions = np.linalg.eigh(history.vectors.T @ history.vectors)
