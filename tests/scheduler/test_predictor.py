@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from alise_contract.names import MAX_HINT_BYTES
 from alise_scheduler.core.lengths import PRIOR, Lengths, sane
-from alise_scheduler.core.reports import Finished, FinishReason
+from alise_scheduler.core.reports import EngineShape, EngineSnapshot, EngineUpdate, Finished, FinishReason
 from alise_scheduler.predictor.features import KEYWORD_CLASSES, UNKNOWN, Features, Question, extract
 from alise_scheduler.predictor.hint import Hint, decode, encode
 from alise_scheduler.predictor.history import WINDOW, Bucket, censored_quantiles
 from alise_scheduler.predictor.learn import observation
 from alise_scheduler.predictor.model import BucketPredictor, Observation, log_error
+from tests.scheduler.builders import make_ask, make_request, make_state
 
 
 def features(prompt: str = "hello", **fields: object) -> Features:
@@ -34,6 +35,18 @@ def test_it_starts_at_the_prior() -> None:
 def test_the_same_text_again_is_expected_to_be_as_long_again() -> None:
     predictor = taught(BucketPredictor(), "say it", 37)
     assert predictor.predict(features("say it"), 0).median == pytest.approx(37, rel=0.1)
+
+
+def test_what_was_hashed_with_another_salt_teaches_kinds_and_no_texts() -> None:
+    state, predictor = make_state(), BucketPredictor()
+    state.admit(make_ask("a", prompt="Tell me", conversation="c"), 0.0)
+    state.predict_with(predictor, b"another")
+    state.snapshot(EngineSnapshot("boot", "session", EngineShape(), (make_request("a"),)), 1.0)
+    state.update(EngineUpdate(finished=(Finished("r-a", "a", FinishReason.STOP, generated_tokens=7),)), 2.0)
+    assert len(predictor) > 0
+    for salt in (b"salt", b"another"):
+        asked = extract(Question(endpoint=1, prompt="Tell me", conversation="c"), salt)
+        assert predictor.same_text(asked) == (None, 0.0)
 
 
 def test_a_similar_request_learns_from_its_kind() -> None:

@@ -6,7 +6,7 @@ Hashes are keyed with a salt of this process, so that what is kept cannot be sea
 import hashlib
 import math
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 import numpy as np
@@ -69,6 +69,10 @@ class Features:
             value, top = getattr(self, item.name), 2**64 if item.name in ("text", "conversation", "tenant") else 256
             if not 0 <= value < top:
                 raise ValueError(f"features.{item.name} must be in [0, {top}), got {value}")
+
+    def without_hashes(self) -> "Features":
+        """What remains when their key is another: the buckets' numbers."""
+        return replace(self, text=0, conversation=0, tenant=0, detail=None)
 
 
 UNKNOWN: Final = Features()
