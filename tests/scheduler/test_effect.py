@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_scheduler.predictor import effect
-from alise_scheduler.predictor.detail import MAX_ASKED, Conversations, carried_over
+from alise_scheduler.predictor.detail import MAX_ASKED, Conversations, carried_over, context
 from alise_scheduler.predictor.encoder import HashEncoder
 from alise_scheduler.predictor.features import Features
 from alise_scheduler.predictor.learned import FIRST_TRAINING, LearnedPredictor, equip
@@ -76,13 +76,31 @@ def test_training_sees_what_serving_sees() -> None:
     rests = chance.normal(0, 0.3, 40).astype(np.float32)
     roots = chance.integers(0, 4, 40)
     held, newest = Conversations(), dict[int, int]()
-    served = []
+    served, about = [], []
     for row in range(40):
         root = int(roots[row])
-        served.append(carried_over(held.find(newest.get(root, 0)), vectors[row]))
+        said = held.find(newest.get(root, 0))
+        served.append(carried_over(said, vectors[row]))
+        about.append(context(said, vectors[row]))
         held.add(newest.get(root, 0), 100 + row, 5.0, vectors[row], rest=float(rests[row]))
         newest[root] = 100 + row
     assert effect.carry_over(vectors, rests, roots) == pytest.approx(served, abs=2e-3)
+    assert effect.contexts(vectors, roots) == pytest.approx(np.stack(about), abs=2e-3)
+
+
+def test_a_first_turn_is_about_itself_and_a_later_one_about_what_was_asked_before() -> None:
+    held = told(("summarize the next chapter", 0.0), ("thanks", 0.0))
+    assert context(None, SONG).tolist() == SONG.tolist()
+    about = context(held.find(2), SONG)
+    assert about @ CHAPTER == pytest.approx(about @ THANKS, abs=1e-3)
+    assert float(np.linalg.norm(about)) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_without_any_embedding_nothing_is_known_of_what_it_is_about() -> None:
+    held = Conversations()
+    held.add(0, 1, 5.0, None)
+    assert not context(held.find(1), None).any()
+    assert context(held.find(1), SONG).tolist() == SONG.tolist()
 
 
 def test_rows_without_conversations_are_not_moved() -> None:

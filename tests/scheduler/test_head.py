@@ -33,8 +33,9 @@ def middles(head: Head, *prompts: str) -> list[float]:
 
 
 def predicted(head: Head, numbers: Rows, vectors: Rows, moved: float = 0.0) -> Rows:
-    """Without neighbours."""
-    return head.predict(numbers, vectors, np.full((len(numbers), 9), np.nan, np.float32), head.expect(numbers, vectors) + np.float32(moved))
+    """First turns, without neighbours."""
+    near, smooth = np.full((len(numbers), 9), np.nan, np.float32), head.expect(numbers, vectors, vectors)
+    return head.predict(numbers, head.scaling.project(vectors), near, smooth + np.float32(moved))
 
 
 def test_a_head_tells_tasks_apart(head: Head) -> None:

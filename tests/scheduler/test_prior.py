@@ -177,11 +177,11 @@ def test_where_nothing_is_expected_a_head_takes_the_mean() -> None:
     near = np.full((1, 9), np.nan, np.float32)
     without, mean = history.numbers[:1].copy(), history.numbers[:1].copy()
     without[:, columns], mean[:, columns] = np.nan, head.scaling.mean[columns]
-    smooth = head.expect(without, history.vectors[:1])
-    assert smooth.tolist() == head.expect(mean, history.vectors[:1]).tolist()
-    assert (
-        head.predict(without, history.vectors[:1], near, smooth).tolist() == head.predict(mean, history.vectors[:1], near, smooth).tolist()
-    )
+    vectors = history.vectors[:1]
+    smooth, projected = head.expect(without, vectors, vectors), head.scaling.project(vectors)
+    assert smooth.tolist() == head.expect(mean, vectors, vectors).tolist()
+    unknown, average = (head.predict(numbers, projected, near, smooth) for numbers in (without, mean))
+    assert unknown.tolist() == average.tolist()
 
 
 def test_the_papers_rule_knows_nothing_beforehand() -> None:

@@ -180,6 +180,12 @@ def carried_over(said: Said | None, embedding: Row | None) -> float:
     return float(effect.carried(likeness, said.turns))
 
 
+def context(said: Said | None, embedding: Row | None) -> Row:
+    """What the conversation is about, [EMBEDDING]: its prompts so far, or, of a first turn, this one of this embedding; 0 for unknown."""
+    own = np.zeros(EMBEDDING, np.float32) if embedding is None else embedding
+    return own if said is None or not said.asked else effect.context(_stacked(said.asked), own)
+
+
 def _stacked(asked: Sequence[Half | None]) -> Row:
     """[K, EMBEDDING], 0 for None."""
     return np.stack([_NOTHING if vector is None else vector for vector in asked]).astype(np.float32)

@@ -52,13 +52,30 @@ def _covariance(likeness: Rows, apart: NDArray[np.int64]) -> Rows:
 def carry_over(vectors: Rows, rests: Rows, roots: NDArray[np.int64]) -> Rows:
     """What earlier turns say of each row's rest, [N], 0 for a first turn. Rows oldest first; vectors [N, D]; `roots` name conversations."""
     made = np.zeros(len(rests), np.float32)
-    for count, rows in _by_earlier_turns(roots).items():
+    for rows in _by_earlier_turns(roots).values():
         for start in range(0, len(rows), _BLOCK):
             here, before = rows[start : start + _BLOCK, -1], rows[start : start + _BLOCK, :-1]
             asked = vectors[before]
             likeness = (asked @ vectors[here][:, :, None])[:, :, 0]
             made[here] = carried(likeness, weights(asked, rests[before]))
-        assert rows.shape[1] == count + 1
+    return made
+
+
+def contexts(vectors: Rows, roots: NDArray[np.int64]) -> Rows:
+    """What each row's conversation is about, [N, D]: see `context`. Rows oldest first."""
+    made = vectors.copy()
+    for rows in _by_earlier_turns(roots).values():
+        for start in range(0, len(rows), _BLOCK):
+            here, before = rows[start : start + _BLOCK, -1], rows[start : start + _BLOCK, :-1]
+            made[here] = context(vectors[before], vectors[here])
+    return made
+
+
+def context(asked: Rows, vectors: Rows) -> Rows:
+    """The direction of the prompts so far, asked [..., K, D], of length 1; where none is known the prompt's own, vectors [..., D]."""
+    total = asked.sum(axis=-2)
+    length = np.linalg.norm(total, axis=-1, keepdims=True)
+    made: Rows = np.where(length > 1e-3, total / np.maximum(length, np.float32(1e-3)), vectors)
     return made
 
 

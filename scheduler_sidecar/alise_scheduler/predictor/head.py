@@ -25,11 +25,14 @@ from .trees import MISSING, Forest
 # Bumped when the meaning of a column changes: rows and heads of another layout are not used.
 LAYOUT: Final = 6
 PROJECTED: Final = 64
+# Of an embedding's 384, what the kernel compares: it orders as well, in less time.
+COMPARED: Final = 256
 TREE_DIMENSIONS: Final = 32
 KNOTS: Final = 101
 BINS: Final = 5
 # How much the standardized numbers weigh beside an embedding of length 1.
 TEXT_SCALE: Final = 0.10
+CONTEXT_SCALE: Final = 0.90
 REQUEST_SCALE: Final = 0.20
 EXPECTED_SCALE: Final = 0.40
 # No standardized number is farther from its mean.
@@ -46,11 +49,13 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """Of the numbers [F]: mean, 1/deviation times the column's weight; of embeddings: basis [D, PROJECTED]."""
+    """Of the numbers [F]: mean, 1/deviation times the column's weight; of embeddings: basis [D, PROJECTED], wide [D, COMPARED],
+    which begins with it."""
 
     mean: Rows
     scale: Rows
     basis: Rows
+    wide: Rows
 
     def numbers(self, numbers: Rows) -> Rows:
         filled = np.where(np.isnan(numbers), self.mean, numbers)
@@ -70,9 +75,10 @@ class Scaling:
         unit: Rows = made / np.maximum(norms, np.float32(1e-6))
         return unit
 
-    def points(self, numbers: Rows, vectors: Rows) -> Rows:
-        """What the kernel compares: embedding, request, text and, last, what is expected beforehand. Nothing of the conversation."""
-        return np.concatenate([vectors, self.numbers(numbers)[:, : PRIOR_AT + 1]], axis=1)
+    def points(self, numbers: Rows, vectors: Rows, contexts: Rows) -> Rows:
+        """What the kernel compares: embedding, context, request, text and, last, what is expected beforehand. Nothing of answers."""
+        context = contexts @ self.basis * np.float32(CONTEXT_SCALE)
+        return np.concatenate([vectors @ self.wide, context, self.numbers(numbers)[:, : PRIOR_AT + 1]], axis=1)
 
 
 def tree_rows(numbers: Rows, projected: Rows, near: Rows, smooth: Rows) -> Rows:
@@ -112,17 +118,19 @@ class Head:
     # How much of what conversations carry over comes true.
     trust: float
 
-    def expect(self, numbers: Rows, vectors: Rows) -> Rows:
-        """The rank to expect whatever was said in the conversation, [N]. numbers [N, F], vectors [N, D]; NaN and zero are unknown."""
-        return self.kernel.predict(self.scaling.points(numbers, vectors))
+    def expect(self, numbers: Rows, vectors: Rows, contexts: Rows) -> Rows:
+        """The rank to expect whatever was answered in the conversation, [N]. numbers [N, F], vectors [N, D], and contexts [N, D]: what
+        the conversation is about (`detail.context`); NaN and zero are unknown."""
+        return self.kernel.predict(self.scaling.points(numbers, vectors, contexts))
 
     def rank(self, log_tokens: float) -> float:
         """Among all lengths, 0..1."""
         return float(np.interp(log_tokens, self.knots, _RANKS))
 
-    def predict(self, numbers: Rows, vectors: Rows, near: Rows, smooth: Rows) -> Rows:
-        """Quantiles of ln(tokens), [N, QUANTILES] ascending. near [N, 9]; smooth [N]: what `expect` gave, as the conversation moves it."""
-        rows = tree_rows(self.scaling.expecting(numbers), self.scaling.project(vectors), near, smooth)
+    def predict(self, numbers: Rows, projected: Rows, near: Rows, smooth: Rows) -> Rows:
+        """Quantiles of ln(tokens), [N, QUANTILES] ascending. projected: what `scaling.project` gave; near [N, 9]; smooth [N]: what
+        `expect` gave, as the conversation moves it."""
+        rows = tree_rows(self.scaling.expecting(numbers), projected, near, smooth)
         said = self.trees.leaves(rows)
         rank = blend(said[:, : self.point_trees].sum(axis=1), smooth)
         middle = np.interp(rank, _RANKS, self.knots)
@@ -136,7 +144,7 @@ class Head:
     def to_bytes(self) -> bytes:
         held: dict[str, NDArray[Any]] = {
             "about": np.array([LAYOUT, self.version, self.rows]), "point_trees": np.array(self.point_trees),
-            "mean": self.scaling.mean, "scale": self.scaling.scale, "basis": self.scaling.basis,
+            "mean": self.scaling.mean, "scale": self.scaling.scale, "basis": self.scaling.basis, "wide": self.scaling.wide,
             "landmarks": self.kernel.landmarks, "squares": self.kernel.squares, "weights": self.kernel.weights,
             "line": np.array([self.kernel.bias, self.kernel.gamma, self.kernel.slope]), "trust": np.array(self.trust),
             "knots": self.knots, "centres": self.centres, "table": self.table,
@@ -154,7 +162,7 @@ def from_bytes(data: bytes) -> Head:
             if layout != LAYOUT:
                 raise ValueError(f"a head of layout {layout}; this program reads {LAYOUT}")
             head = Head(
-                version, rows, Scaling(held["mean"], held["scale"], held["basis"]),
+                version, rows, Scaling(held["mean"], held["scale"], held["basis"], held["wide"]),
                 Kernel(held["landmarks"], held["squares"], held["weights"], *map(float, held["line"])),
                 trees.from_arrays("trees.", held), int(held["point_trees"]),
                 held["knots"], held["centres"], held["table"], float(held["trust"]),

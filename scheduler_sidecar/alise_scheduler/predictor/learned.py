@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..core.lengths import PROBABILITIES, TAIL_FACTOR, Lengths, sane
 from . import neighbours, prior
 from .calibration import Calibration, Group
-from .detail import EMBEDDING, PRIOR_AT, Conversations, Detail, Said, carried_over, complete
+from .detail import EMBEDDING, PRIOR_AT, Conversations, Detail, Said, carried_over, complete, context
 from .features import Features
 from .head import Scaling
 from .model import BucketPredictor, Observation
@@ -65,14 +65,16 @@ class ServingHead(Protocol):
     def trust(self) -> float:
         """How much of what conversations carry over comes true."""
 
-    def expect(self, numbers: Row, vectors: Row) -> Row:
-        """The rank to expect whatever was said in the conversation, [N]. numbers [N, F], vectors [N, D]; NaN and zero are unknown."""
+    def expect(self, numbers: Row, vectors: Row, contexts: Row) -> Row:
+        """The rank to expect whatever was answered in the conversation, [N]. numbers [N, F], vectors [N, D], and contexts [N, D]: what
+        the conversation is about (`detail.context`); NaN and zero are unknown."""
 
     def rank(self, log_tokens: float) -> float:
         """Among all lengths, 0..1."""
 
-    def predict(self, numbers: Row, vectors: Row, near: Row, smooth: Row) -> Row:
-        """Quantiles of ln(tokens), [N, QUANTILES] ascending. near [N, 9]; smooth [N]: what `expect` gave, as the conversation moves it."""
+    def predict(self, numbers: Row, projected: Row, near: Row, smooth: Row) -> Row:
+        """Quantiles of ln(tokens), [N, QUANTILES] ascending. projected: what `scaling.project` gave; near [N, 9]; smooth [N]: what
+        `expect` gave, as the conversation moves it."""
 
     def to_bytes(self) -> bytes:
         """For a file or another process."""
@@ -80,7 +82,7 @@ class ServingHead(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """Quantiles of ln(tokens), [QUANTILES], uncalibrated; `expected` is the rank to expect whatever was said in the conversation."""
+    """Quantiles of ln(tokens), [QUANTILES], uncalibrated; `expected` is the rank to expect whatever was answered in the conversation."""
 
     log_quantiles: Row
     expected: float = math.nan
@@ -98,19 +100,21 @@ class Equipped:
         numbers, vectors, near = row[None], _NO_VECTOR, _NO_NEIGHBOURS
         if embedding is not None:
             vectors = embedding[None]
-            found = self.index.nearest(self.head.scaling.project(vectors)[0], root=said.root if said else 0)
+        projected = self.head.scaling.project(vectors)
+        if embedding is not None:
+            found = self.index.nearest(projected[0], root=said.root if said else 0)
             near = near if found is None else found.statistics()[None]
-        expected = self.head.expect(numbers, vectors)
+        expected = self.head.expect(numbers, vectors, context(said, embedding)[None])
         smooth = expected + np.float32(self.head.trust * carried_over(said, embedding))
-        return Foreseen(self.head.predict(numbers, vectors, near, smooth)[0], float(expected[0]))
+        return Foreseen(self.head.predict(numbers, projected, near, smooth)[0], float(expected[0]))
 
-    def rest(self, sample: Sample, expected: float | None = None) -> float:
+    def rest(self, sample: Sample, said: Said | None, expected: float | None = None) -> float:
         """By how much its rank was above `expected`, or, None, what it is to expect now; NaN for no turn of a conversation."""
         if not sample.now:
             return math.nan
         if expected is None:
             vectors = _NO_VECTOR if sample.embedding is None else sample.embedding[None]
-            expected = float(self.head.expect(sample.numbers[None], vectors)[0])
+            expected = float(self.head.expect(sample.numbers[None], vectors, context(said, sample.embedding)[None])[0])
         return self.head.rank(sample.log_tokens + (0.0 if sample.ended else _LOG_TAIL)) - expected
 
     def add(self, sample: Sample) -> None:
@@ -195,7 +199,8 @@ class LearnedPredictor:
     def take(self, sample: Sample, expected: float | None = None) -> None:
         """A finished request, of this process or of another one; `expected` is the rank the head expected, None: not asked yet."""
         self.recent.add(sample)
-        rest = self._serving.rest(sample, expected) if self._serving is not None else math.nan
+        said = self._conversations.find(sample.previous)
+        rest = self._serving.rest(sample, said, expected) if self._serving is not None else math.nan
         self._conversations.add(sample.previous, sample.now, sample.log_tokens, sample.embedding, float(sample.numbers[PRIOR_AT]), rest)
         for equipped in (self._serving, self._before):
             if equipped is not None:

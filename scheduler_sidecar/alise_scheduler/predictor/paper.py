@@ -47,17 +47,17 @@ class PaperHead:
         """Conversations carry nothing over."""
         return 0.0
 
-    def expect(self, numbers: Rows, vectors: Rows) -> Rows:
+    def expect(self, numbers: Rows, vectors: Rows, contexts: Rows) -> Rows:
         """Of ranks it knows nothing, [N]."""
         return np.full(len(vectors), np.nan, np.float32)
 
     def rank(self, log_tokens: float) -> float:
         return math.nan
 
-    def predict(self, numbers: Rows, vectors: Rows, near: Rows, smooth: Rows) -> Rows:
-        """Quantiles of ln(tokens), [N, QUANTILES] ascending. vectors [N, D], near [N, 9]; `numbers` and `smooth` are not looked at."""
+    def predict(self, numbers: Rows, projected: Rows, near: Rows, smooth: Rows) -> Rows:
+        """Quantiles of ln(tokens), [N, QUANTILES] ascending. projected [N, D], near [N, 9]; `numbers` and `smooth` are not looked at."""
         similar = near[:, _BEST] >= SIMILAR
-        middle = np.where(similar, near[:, _MEAN], forward(self.layers, vectors))
+        middle = np.where(similar, near[:, _MEAN], forward(self.layers, projected))
         made: Rows = np.clip(middle[:, None] + self.errors[similar.astype(np.int64)], 0.0, MAX_LOG_TOKENS).astype(np.float32)
         return made
 
@@ -110,7 +110,7 @@ def forward(layers: Layers, vectors: Rows) -> Rows:
 def _scaling(dimensions: int) -> Scaling:
     """Similarity is that of whole embeddings."""
     nothing = np.zeros(0, np.float32)
-    return Scaling(nothing, nothing, np.eye(dimensions, dtype=np.float32))
+    return Scaling(nothing, nothing, np.eye(dimensions, dtype=np.float32), nothing)
 
 
 def _fit(vectors: Rows, tokens: Rows, seed: int) -> Layers:

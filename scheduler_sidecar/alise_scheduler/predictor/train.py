@@ -19,7 +19,7 @@ from ..core.lengths import PROBABILITIES, TAIL_FACTOR
 from . import effect, kernel, trees
 from .background import step_back
 from .detail import PRIOR_AT, TEXT
-from .head import BINS, EXPECTED_SCALE, KNOTS, MIN_SPREAD, PROJECTED, REQUEST_SCALE, TEXT_SCALE, Head, Scaling, blend, tree_rows
+from .head import BINS, COMPARED, EXPECTED_SCALE, KNOTS, MIN_SPREAD, PROJECTED, REQUEST_SCALE, TEXT_SCALE, Head, Scaling, blend, tree_rows
 from .neighbours import leave_out
 from .trees import Forest
 
@@ -67,7 +67,7 @@ def train(history: History, version: int) -> Head:
     scaling = _scaling(history)
     projected = scaling.project(history.vectors)
     folds = (history.roots.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)).astype(np.int64) % _FOLDS
-    points = scaling.points(history.numbers, history.vectors)
+    points = scaling.points(history.numbers, history.vectors, effect.contexts(history.vectors, history.roots))
     # 2. What cut answers would have been.
     tokens = _uncut(history.log_tokens, history.ended, points, folds, version)
     knots = np.quantile(tokens, np.linspace(0, 1, KNOTS)).astype(np.float32)
@@ -112,10 +112,11 @@ def _scaling(history: History) -> Scaling:
     scale = np.where(deviation > 1e-6, weight / np.maximum(deviation, 1e-6), 0.0)
     if history.vectors.any():
         _, directions = np.linalg.eigh(history.vectors.T @ history.vectors)
-        basis = directions[:, ::-1][:, :PROJECTED]
+        wide = directions[:, ::-1][:, :COMPARED]
     else:
-        basis = np.zeros((history.vectors.shape[1], PROJECTED))
-    return Scaling(mean.astype(np.float32), scale.astype(np.float32), np.ascontiguousarray(basis, np.float32))
+        wide = np.zeros((history.vectors.shape[1], COMPARED))
+    basis, wide = (np.ascontiguousarray(wide[:, :count], np.float32) for count in (PROJECTED, COMPARED))
+    return Scaling(mean.astype(np.float32), scale.astype(np.float32), basis, wide)
 
 
 def _bounded(history: History) -> Rows:
