@@ -26,7 +26,7 @@ from .trees import Forest
 MAX_ROWS: Final = 15_000
 MIN_ROWS: Final = 150
 _FOLDS: Final = 5
-BAGS: Final = 3
+BAGS: Final = 2
 
 Rows = NDArray[np.float32]
 Flags = NDArray[np.bool_]
