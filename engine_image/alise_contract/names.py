@@ -24,7 +24,7 @@ SOCKET_DIR: Final = "/run/alise/sock"
 SOCKET_DIR_ENV: Final = "ALISE_SOCKET_DIR"
 ADMISSION_SOCKET: Final = "admission.sock"
 CONTROL_SOCKET: Final = "control.sock"
-# Of both ends of gRPC on these: no pings beside the messages to find out how far away the other end is.
+# Of gRPC connections on these that stay open, at both ends: no pings beside the messages to find out how far away the other end is.
 LOCAL_RPC_OPTIONS: Final = (("grpc.http2.bdp_probe", 0),)
 ENGINE_PORT: Final = 8000
 SCHEDULER_HTTP_PORT: Final = 9400

@@ -114,7 +114,7 @@ class State:
         return self._neutral_steps * self.cost.decode_step_seconds()
 
     def predict_with(self, predictor: Predictor, salt: bytes) -> None:
-        """Another predictor from now on, whose hashes are keyed with `salt`: what was hashed with the salt before teaches it no more."""
+        """Another predictor, whose hashes are keyed with `salt`. Live jobs, hashed with the salt before, teach it kinds only."""
         self.predictor, self._salt = predictor, salt
         self._details = {job: replace(hint, features=hint.features.without_hashes()) for job, hint in self._details.items()}
 

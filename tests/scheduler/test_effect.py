@@ -1,6 +1,7 @@
 """What a conversation's answers so far say of its next one."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_scheduler.predictor import effect
-from alise_scheduler.predictor.detail import MAX_ASKED, Conversations, carried_over, context
+from alise_scheduler.predictor.detail import MAX_ASKED, NUMBERS, Conversations, carried_over, complete, context
 from alise_scheduler.predictor.encoder import HashEncoder
 from alise_scheduler.predictor.features import Features
-from alise_scheduler.predictor.learned import FIRST_TRAINING, LearnedPredictor, equip
+from alise_scheduler.predictor.learned import FIRST_TRAINING, Equipped, LearnedPredictor, equip
 from alise_scheduler.predictor.model import Observation
+from alise_scheduler.predictor.recent import Sample
 from alise_scheduler.predictor.train import train
 from tests.scheduler.predictor_builders import make_features, make_task
 
@@ -76,16 +78,17 @@ def test_training_sees_what_serving_sees() -> None:
     rests = chance.normal(0, 0.3, 40).astype(np.float32)
     roots = chance.integers(0, 4, 40)
     held, newest = Conversations(), dict[int, int]()
-    served, about = [], []
+    served, about, answered = [], [], []
     for row in range(40):
         root = int(roots[row])
+        answered.append(min(int((roots[:row] == root).sum()), effect.MOST))
         said = held.find(newest.get(root, 0))
         served.append(carried_over(said, vectors[row]))
         about.append(context(said, vectors[row]))
         held.add(newest.get(root, 0), 100 + row, 5.0, vectors[row], rest=float(rests[row]))
         newest[root] = 100 + row
-    assert effect.carry_over(vectors, rests, roots) == pytest.approx(served, abs=2e-3)
-    assert effect.contexts(vectors, roots) == pytest.approx(np.stack(about), abs=2e-3)
+    assert effect.carry_over(vectors, rests, roots, np.array(answered)) == pytest.approx(served, abs=2e-3)
+    assert effect.contexts(vectors, roots, np.array(answered)) == pytest.approx(np.stack(about), abs=2e-3)
 
 
 def test_a_first_turn_is_about_itself_and_a_later_one_about_what_was_asked_before() -> None:
@@ -104,7 +107,21 @@ def test_without_any_embedding_nothing_is_known_of_what_it_is_about() -> None:
 
 
 def test_rows_without_conversations_are_not_moved() -> None:
-    assert not effect.carry_over(np.ones((30, 4), np.float32), np.ones(30, np.float32), np.arange(30)).any()
+    assert not effect.carry_over(np.ones((30, 4), np.float32), np.ones(30, np.float32), np.arange(30), np.zeros(30, np.float32)).any()
+
+
+def test_conversations_that_begin_alike_say_nothing_of_each_other() -> None:
+    roots, answered = np.zeros(6, np.int64), np.array([0, 0, 0, 1, 0, 1])
+    moved = effect.carry_over(np.ones((6, 4), np.float32), np.array([0.4, 0.4, -0.4, 0.0, 0.4, 0.0], np.float32), roots, answered)
+    assert moved[[0, 1, 2, 4]].tolist() == [0.0] * 4
+    assert moved[3] < 0.0 < moved[5]
+
+
+def test_another_answer_to_the_same_turn_takes_the_place_of_the_one_before() -> None:
+    once, twice = (told(("a", 0.3), ("b", 0.3), ("c", 0.3), ("d", 0.3)) for _ in range(2))
+    twice.add(3, 4, 5.0, HashEncoder().encode(["d"])[0], rest=0.3)
+    assert carried_over(twice.find(4), CHAPTER) == pytest.approx(carried_over(once.find(4), CHAPTER))
+    assert context(twice.find(4), SONG) == pytest.approx(context(once.find(4), SONG))
 
 
 def test_what_never_comes_true_is_not_trusted_for_long() -> None:
@@ -113,6 +130,49 @@ def test_what_never_comes_true_is_not_trusted_for_long() -> None:
     assert effect.trust(moves, 0.0 * moves) < 0.1
     assert effect.trust(moves, -moves) == 0.0
     assert effect.trust(np.zeros(0, np.float32), np.zeros(0, np.float32)) == 1.0
+
+
+def trained() -> tuple[LearnedPredictor, Equipped]:
+    predictor = LearnedPredictor()
+    chance = np.random.default_rng(0)
+    for _ in range(FIRST_TRAINING):
+        prompt, tokens = make_task(chance)
+        predictor.learn(make_features(prompt), Observation(tokens, True))
+    history, seen = predictor.newest()
+    equipped = equip(train(history, 1), history)
+    predictor.install(equipped, seen)
+    return predictor, equipped
+
+
+def test_the_answers_so_far_move_what_a_head_foresees() -> None:
+    _, equipped = trained()
+    detail = make_features("Write an essay about whales").detail
+    assert detail is not None
+    row = complete(detail, None)
+    longer, shorter = (equipped.foresee(row, detail.embedding, told(("thanks", rest)).find(1)).log_quantiles for rest in (0.4, -0.4))
+    assert (longer > shorter).all()
+
+
+def test_an_answer_that_was_cut_never_says_that_answers_are_short() -> None:
+    _, equipped = trained()
+    cut = Sample(np.full(NUMBERS, np.nan, np.float32), CHAPTER, 0.0, False, 7, now=7)
+    assert equipped.rest(cut, None) == 0.0
+    assert equipped.rest(replace(cut, ended=True), None) < 0.0
+    assert equipped.rest(replace(cut, log_tokens=9.0), None) > 0.0
+
+
+def test_what_another_replica_learned_leaves_the_same_rest() -> None:
+    theirs, equipped = trained()
+    sent: list[Sample] = []
+    ours = LearnedPredictor(sent.append)
+    ours.restore(equipped)
+    ours.learn(turn("Write an essay about whales", 5, 0), Observation(900, True))
+    theirs.take(sent[0])
+    asked = turn("Write an essay about whales", 5, 1).detail
+    assert asked is not None
+    moves = [carried_over(predictor._conversations.find(asked.previous), asked.embedding) for predictor in (ours, theirs)]
+    assert moves[0] > 0.0
+    assert moves[0] == pytest.approx(moves[1], abs=1e-3)
 
 
 def test_a_talkative_conversation_is_expected_to_go_on_so() -> None:

@@ -1,5 +1,6 @@
 """Training, the head as a file, trees as arrays, the index, the kernel, calibration."""
 
+import io
 import math
 import subprocess
 import sys
@@ -64,6 +65,30 @@ def test_what_a_conversation_carries_over_moves_all_quantiles(head: Head) -> Non
 def test_ranks_are_among_the_lengths_learned_from(head: Head) -> None:
     middle_rank = head.rank(float(np.median(HISTORY.log_tokens)))
     assert [head.rank(-1.0), middle_rank, head.rank(99.0)] == pytest.approx([0.0, 0.5, 1.0], abs=0.02)
+
+
+def test_many_answers_of_one_length_share_the_middle_of_their_ranks(head: Head) -> None:
+    capped = replace(head, knots=np.minimum(head.knots, head.knots[70]))
+    assert capped.rank(float(np.float64(head.knots[70]))) == pytest.approx(0.85, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"trust": np.array(np.nan)}, id="no number"),
+        pytest.param({"wide": np.zeros((384, 3), np.float32)}, id="another projection"),
+        pytest.param({"trees.feature": np.full(1, 999, np.int16)}, id="trees of something else"),
+    ],
+)
+def test_a_head_whose_parts_do_not_fit_is_refused(head: Head, wrong: dict[str, Any]) -> None:
+    with np.load(io.BytesIO(head.to_bytes())) as held:
+        parts = dict(held)
+    if "trees.feature" in wrong:
+        wrong = {"trees.feature": np.full_like(parts["trees.feature"], 999)}
+    out = io.BytesIO()
+    np.savez(out, **(parts | wrong))
+    with pytest.raises(ValueError, match="makes no numbers"):
+        from_bytes(out.getvalue())
 
 
 def test_a_head_comes_back_from_its_bytes(head: Head) -> None:

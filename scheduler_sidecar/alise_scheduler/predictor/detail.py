@@ -32,8 +32,9 @@ TEXT: Final = slice(len(REQUEST), NUMBERS - FILLED)
 PRIOR_AT: Final = NUMBERS - FILLED
 EMBEDDING: Final = 384
 _SAID_TIMES: Final = CONVERSATION.index("said_times")
+SAID_TIMES_AT: Final = NUMBERS - len(CONVERSATION) + _SAID_TIMES
 MAX_CONVERSATIONS: Final = 20_000
-MAX_SAID: Final = 16
+MAX_SAID: Final = effect.MOST
 # Of so many newest turns, what was asked is remembered, too: an answer to the like is likely as long.
 MAX_ASKED: Final = effect.TURNS
 # How much more alike counts for more: weight e^(SHARPNESS · similarity).
@@ -79,7 +80,8 @@ def request_numbers(
 class Said:
     """A conversation's answers so far: `root` names it, `log_tokens` are the newest MAX_SAID, oldest first; `asked` are the vectors of the
     newest MAX_ASKED prompts, [EMBEDDING] or None each; `beyond` is how much longer the newest MAX_SAID were than expected, in logs;
-    `rests` how much higher than the head expected them the newest ranked, and `turns` what `effect.weights` makes of that."""
+    `rests` how much higher than the head expected them the newest ranked, and `turns` what `effect.weights` makes of that.
+    When another head comes they stay: heads differ little in what they expect, and a few turns later they have been replaced."""
 
     root: int
     log_tokens: tuple[float, ...] = ()
@@ -146,12 +148,13 @@ class Conversations:
         if not now:
             return
         before = self.find(previous)
-        lengths, asked, beyond = (before.log_tokens, before.asked, before.beyond) if before else ((), (), ())
+        lengths, beyond = (before.log_tokens, before.beyond) if before else ((), ())
+        asked, rests = self._earlier(before, now)
         if not math.isnan(prior):
             beyond = (*beyond, log_tokens - prior)[-MAX_SAID:]
         asked = (*asked, None if embedding is None else embedding.astype(np.float16))[-MAX_ASKED:]
         # A turn that nothing was expected of would be a gap: it begins anew after that.
-        rests = () if math.isnan(rest) else (*(before.rests if before else ()), rest)[-MAX_ASKED:]
+        rests = () if math.isnan(rest) else (*rests, rest)[-MAX_ASKED:]
         turns = effect.weights(_stacked(asked[-len(rests) :]), np.array(rests, np.float32)) if rests else None
         said = Said(before.root if before else now, (*lengths, log_tokens)[-MAX_SAID:], asked, beyond, rests, turns)
         self._said[now] = said
@@ -161,6 +164,16 @@ class Conversations:
             self._said[previous] = replace(before, asked=(), rests=(), turns=None)
         if len(self._said) > MAX_CONVERSATIONS:
             self._said.popitem(last=False)
+
+    def _earlier(self, before: Said | None, now: int) -> tuple[tuple[Half | None, ...], tuple[float, ...]]:
+        """What was asked before the turn `now`, and the rests of those answers."""
+        if before is None:
+            return (), ()
+        again = self._said.get(now)
+        if again is not None and again.root == before.root:
+            # Another answer to a turn that was answered before, which has what the turn before it has given away.
+            return again.asked[:-1], again.rests[:-1]
+        return before.asked, before.rests
 
 
 def expected_here(prior: float, said: Said | None) -> float:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 # So many newest turns are looked at.
 TURNS: Final = 8
+# So many answers are counted.
+MOST: Final = 16
 _ALWAYS: Final = 0.010
 _LATELY: Final = 0.010
 _ALIKE: Final = 0.020
@@ -49,10 +51,11 @@ def _covariance(likeness: Rows, apart: NDArray[np.int64]) -> Rows:
     return made
 
 
-def carry_over(vectors: Rows, rests: Rows, roots: NDArray[np.int64]) -> Rows:
-    """What earlier turns say of each row's rest, [N], 0 for a first turn. Rows oldest first; vectors [N, D]; `roots` name conversations."""
+def carry_over(vectors: Rows, rests: Rows, roots: NDArray[np.int64], answered: Rows) -> Rows:
+    """What earlier turns say of each row's rest, [N], 0 for a first turn. Rows oldest first; vectors [N, D]; `roots` name conversations,
+    answered [N] says how many answers each had by then, MOST at most."""
     made = np.zeros(len(rests), np.float32)
-    for rows in _by_earlier_turns(roots).values():
+    for rows in _by_earlier_turns(roots, answered).values():
         for start in range(0, len(rows), _BLOCK):
             here, before = rows[start : start + _BLOCK, -1], rows[start : start + _BLOCK, :-1]
             asked = vectors[before]
@@ -61,10 +64,10 @@ def carry_over(vectors: Rows, rests: Rows, roots: NDArray[np.int64]) -> Rows:
     return made
 
 
-def contexts(vectors: Rows, roots: NDArray[np.int64]) -> Rows:
+def contexts(vectors: Rows, roots: NDArray[np.int64], answered: Rows) -> Rows:
     """What each row's conversation is about, [N, D]: see `context`. Rows oldest first."""
     made = vectors.copy()
-    for rows in _by_earlier_turns(roots).values():
+    for rows in _by_earlier_turns(roots, answered).values():
         for start in range(0, len(rows), _BLOCK):
             here, before = rows[start : start + _BLOCK, -1], rows[start : start + _BLOCK, :-1]
             made[here] = context(vectors[before], vectors[here])
@@ -79,16 +82,22 @@ def context(asked: Rows, vectors: Rows) -> Rows:
     return made
 
 
-def _by_earlier_turns(roots: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
-    """Rows with K earlier turns (TURNS at most) by K: the turns' rows and its own, [M, K + 1]."""
-    said: dict[int, list[int]] = {}
+def _by_earlier_turns(roots: NDArray[np.int64], answered: Rows) -> dict[int, NDArray[np.int64]]:
+    """Rows with K earlier turns (TURNS at most) by K: the turns' rows and its own, [M, K + 1].
+
+    A conversation that begins with the same words as another has the same root: who had no answer yet begins anew, and a turn goes on from
+    the newest one that had an answer less.
+    """
+    newest: dict[tuple[int, int], tuple[int, ...]] = {}
     found: dict[int, list[Sequence[int]]] = {}
-    for row, root in enumerate(roots.tolist()):
-        turns = said.setdefault(root, [])
+    for row, (root, count) in enumerate(zip(roots.tolist(), answered.astype(np.int64).tolist(), strict=True)):
+        turns: tuple[int, ...] = ()
+        if count:
+            same = newest.get((root, count)) if count == MOST else None
+            turns = same or newest.get((root, count - 1), ())
         if turns:
             found.setdefault(len(turns), []).append((*turns, row))
-        turns.append(row)
-        del turns[:-TURNS]
+        newest[root, count] = (*turns, row)[-TURNS:]
     return {count: np.array(rows) for count, rows in found.items()}
 
 

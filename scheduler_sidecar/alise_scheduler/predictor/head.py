@@ -2,13 +2,14 @@
 
 1. Project the embedding; scale the numbers.
 2. A kernel regression gives the smooth part of the expected rank (0..1 among all lengths); the conversation so far moves it (`effect.py`).
-3. Boosted trees over everything give the rank; the lengths' own quantiles turn it into log tokens.
+3. Boosted trees over everything give a rank, too; the lengths' own quantiles turn the mean of both into log tokens.
 4. Further trees say how far off that usually is; a table of standardized errors, by rank, makes quantiles of it.
 
 Knows nothing of training (`train.py`). A head is arrays only, so that a file of one can be read without running anything in it.
 """
 
 import io
+import math
 import zipfile
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,6 +25,8 @@ from .trees import MISSING, Forest
 
 # Bumped when the meaning of a column changes: rows and heads of another layout are not used.
 LAYOUT: Final = 6
+# The same for what is in a head's file: rows stay, a head of another one is trained anew.
+HEAD_LAYOUT: Final = 7
 PROJECTED: Final = 64
 # Of an embedding's 384, what the kernel compares: it orders as well, in less time.
 COMPARED: Final = 256
@@ -124,8 +127,10 @@ class Head:
         return self.kernel.predict(self.scaling.points(numbers, vectors, contexts))
 
     def rank(self, log_tokens: float) -> float:
-        """Among all lengths, 0..1."""
-        return float(np.interp(log_tokens, self.knots, _RANKS))
+        """Among all lengths, 0..1; of those that many have, the middle."""
+        at = np.float32(log_tokens)
+        first, beyond = np.searchsorted(self.knots, at, "left"), np.searchsorted(self.knots, at, "right")
+        return float(np.interp(at, self.knots, _RANKS)) if first == beyond else float(_RANKS[first] + _RANKS[beyond - 1]) / 2
 
     def predict(self, numbers: Rows, projected: Rows, near: Rows, smooth: Rows) -> Rows:
         """Quantiles of ln(tokens), [N, QUANTILES] ascending. projected: what `scaling.project` gave; near [N, 9]; smooth [N]: what
@@ -143,7 +148,7 @@ class Head:
 
     def to_bytes(self) -> bytes:
         held: dict[str, NDArray[Any]] = {
-            "about": np.array([LAYOUT, self.version, self.rows]), "point_trees": np.array(self.point_trees),
+            "about": np.array([HEAD_LAYOUT, self.version, self.rows]), "point_trees": np.array(self.point_trees),
             "mean": self.scaling.mean, "scale": self.scaling.scale, "basis": self.scaling.basis, "wide": self.scaling.wide,
             "landmarks": self.kernel.landmarks, "squares": self.kernel.squares, "weights": self.kernel.weights,
             "line": np.array([self.kernel.bias, self.kernel.gamma, self.kernel.slope]), "trust": np.array(self.trust),
@@ -159,8 +164,8 @@ def from_bytes(data: bytes) -> Head:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as held:
             layout, version, rows = (int(value) for value in held["about"])
-            if layout != LAYOUT:
-                raise ValueError(f"a head of layout {layout}; this program reads {LAYOUT}")
+            if layout != HEAD_LAYOUT:
+                raise ValueError(f"a head of layout {layout}; this program reads {HEAD_LAYOUT}")
             head = Head(
                 version, rows, Scaling(held["mean"], held["scale"], held["basis"], held["wide"]),
                 Kernel(held["landmarks"], held["squares"], held["weights"], *map(float, held["line"])),
@@ -173,9 +178,22 @@ def from_bytes(data: bytes) -> Head:
         raise ValueError(f"a head whose parts do not fit: table {head.table.shape}, knots {head.knots.shape}")
     if not 0 <= head.point_trees <= len(head.trees.roots):
         raise ValueError(f"a head with {head.point_trees} of {len(head.trees.roots)} trees for the rank")
+    if not _answers(head):
+        raise ValueError("a head that makes no numbers of a request that nothing is known of")
     return head
 
 
-def tree_columns(numbers: int) -> int:
-    """How many columns the trees see."""
-    return numbers + len(neighbours.NAMES) + 1 + TREE_DIMENSIONS
+def _answers(head: Head) -> bool:
+    """Whether its parts fit together: asked of a request that nothing is known of, it says something."""
+    if not math.isfinite(head.trust):
+        return False
+    numbers = np.full((1, len(head.scaling.mean)), np.nan, np.float32)
+    vectors = np.zeros((1, len(head.scaling.wide)), np.float32)
+    near = np.full((1, len(neighbours.NAMES)), np.nan, np.float32)
+    try:
+        smooth = head.expect(numbers, vectors, vectors) + np.float32(head.trust)
+        made = head.predict(numbers, head.scaling.project(vectors), near, smooth)
+    except (IndexError, ValueError):
+        return False
+    columns = numbers.shape[1] + near.shape[1] + 1 + TREE_DIMENSIONS
+    return bool(np.isfinite(made).all() and (head.trees.feature < columns).all())

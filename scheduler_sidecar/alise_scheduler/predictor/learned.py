@@ -109,13 +109,17 @@ class Equipped:
         return Foreseen(self.head.predict(numbers, projected, near, smooth)[0], float(expected[0]))
 
     def rest(self, sample: Sample, said: Said | None, expected: float | None = None) -> float:
-        """By how much its rank was above `expected`, or, None, what it is to expect now; NaN for no turn of a conversation."""
+        """By how much its rank was above `expected`, or, None, what it is to expect now; NaN for no turn of a conversation.
+
+        An answer that was cut is at least so long, so it never says that answers are shorter than expected.
+        """
         if not sample.now:
             return math.nan
         if expected is None:
             vectors = _NO_VECTOR if sample.embedding is None else sample.embedding[None]
             expected = float(self.head.expect(sample.numbers[None], vectors, context(said, sample.embedding)[None])[0])
-        return self.head.rank(sample.log_tokens + (0.0 if sample.ended else _LOG_TAIL)) - expected
+        rest = self.head.rank(sample.log_tokens + (0.0 if sample.ended else _LOG_TAIL)) - expected
+        return rest if sample.ended else max(rest, 0.0)
 
     def add(self, sample: Sample) -> None:
         if sample.embedding is not None:

@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 
 TURN_SECONDS: Final = 1.0
 REST_SECONDS: Final = 10.0
-# Of other replicas, per turn: a few milliseconds' worth.
+# Of other replicas, per turn; so many are taken in before admissions are looked at, two milliseconds' worth.
 MAX_ARRIVALS: Final = 200
+_AT_ONCE: Final = 10
 
 Train = Callable[[bytes, int, str], Awaitable[bytes]]
 Know = Callable[[], Awaitable[bytes]]
@@ -83,8 +84,10 @@ class Learner:
 
     async def turn(self) -> bool:
         """Takes in what arrived and trains when it is time; whether it trained."""
-        for sample in self._archive.arrived(MAX_ARRIVALS):
+        for number, sample in enumerate(self._archive.arrived(MAX_ARRIVALS), start=1):
             self._predictor.take(sample)
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
         if not self._predictor.wants_training():
             return False
         history, seen = self._predictor.newest()

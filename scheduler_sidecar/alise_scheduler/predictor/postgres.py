@@ -15,7 +15,7 @@ import psycopg
 
 from ..errors import HistoryError
 from .detail import EMBEDDING, NUMBERS, Row
-from .head import LAYOUT
+from .head import HEAD_LAYOUT, LAYOUT
 from .recent import RECENT_ROWS, Sample
 from .store import KEPT_HEADS, MAX_AGE_SECONDS, SALT_BYTES, pack_numbers, signed, unpack_numbers, unsigned
 
@@ -42,6 +42,7 @@ CREATE TABLE IF NOT EXISTS alise_heads (
 _COLUMNS: Final = "id, log_tokens, ended, root, model, now, previous, numbers, vector_send(embedding)"
 # Rows of another layout mean something else.
 _LAYOUT: Final = LAYOUT * 100_000 + NUMBERS
+_HEAD_LAYOUT: Final = HEAD_LAYOUT * 100_000 + NUMBERS
 
 
 class PostgresStore:
@@ -113,15 +114,18 @@ class PostgresStore:
 
     def load_head(self) -> bytes | None:
         query = "SELECT data FROM alise_heads WHERE layout = %s ORDER BY at DESC LIMIT 1"
-        row = self._call("read", lambda: self._connection.execute(query, (_LAYOUT,)).fetchone())
+        row = self._call("read", lambda: self._connection.execute(query, (_HEAD_LAYOUT,)).fetchone())
         return bytes(row[0]) if row else None
 
     def save_head(self, version: int, data: bytes) -> None:
         def write() -> None:
             with self._connection.transaction():
-                self._connection.execute("INSERT INTO alise_heads (layout, version, data) VALUES (%s, %s, %s)", (_LAYOUT, version, data))
-                kept = "SELECT at FROM alise_heads ORDER BY at DESC LIMIT %s"
-                self._connection.execute(f"DELETE FROM alise_heads WHERE at NOT IN ({kept})", (KEPT_HEADS,))
+                insert = "INSERT INTO alise_heads (layout, version, data) VALUES (%s, %s, %s)"
+                self._connection.execute(insert, (_HEAD_LAYOUT, version, data))
+                # Those of replicas of another version are theirs.
+                kept = "SELECT at FROM alise_heads WHERE layout = %s ORDER BY at DESC LIMIT %s"
+                delete = f"DELETE FROM alise_heads WHERE layout = %s AND at NOT IN ({kept})"
+                self._connection.execute(delete, (_HEAD_LAYOUT, _HEAD_LAYOUT, KEPT_HEADS))
 
         self._call("written", write)
 

@@ -50,13 +50,15 @@ def start(history_dir: str, dsn: str, rule: Rule = LEARNED) -> Parts:
     replica = _replica(local)
     head = None
     if dsn:
-        salt, head = _from_replicas(local, dsn, replica, salt)
+        salt, head = _from_replicas(local, dsn, replica, salt, rule)
     reopen: Callable[[], SqliteStore] | None = (lambda: SqliteStore(Path(history_dir))) if history_dir else None
     share: Callable[[], SharedStore] | None = (lambda: _connect(dsn, replica, salt)) if dsn else None
     archive = Archive(local, reopen, share)
     predictor = LearnedPredictor(archive.keep)
     if local is not None:
-        head = _restore(predictor, local) or head
+        own = _restore(predictor, local)
+        if own is not None and _use(predictor, rule, own):
+            head = None
     if head is not None:
         _use(predictor, rule, head)
     log.info("history taken in", extra={"rows": len(predictor.recent), "head": predictor.version})
@@ -98,13 +100,13 @@ def _connect(dsn: str, replica: str, salt: bytes) -> SharedStore:
     return PostgresStore(dsn, replica, salt)
 
 
-def _from_replicas(local: SqliteStore | None, dsn: str, replica: str, own: bytes) -> tuple[bytes, bytes | None]:
+def _from_replicas(local: SqliteStore | None, dsn: str, replica: str, own: bytes, rule: Rule) -> tuple[bytes, bytes | None]:
     """The replicas' common salt, and their newest head for a replica that has none.
 
     With the database out of reach the own salt: conversations are then not found across replicas.
     """
     try:
-        if local is not None and local.note(_AGREED_NOTE) and local.load_head() is not None:
+        if local is not None and local.note(_AGREED_NOTE) and _reads(rule, local.load_head()):
             return own, None
         shared = _connect(dsn, replica, own)
         try:
@@ -131,8 +133,18 @@ def _restore(predictor: LearnedPredictor, store: SqliteStore) -> bytes | None:
         return None
 
 
-def _use(predictor: LearnedPredictor, rule: Rule, head: bytes) -> None:
+def _reads(rule: Rule, head: bytes | None) -> bool:
+    try:
+        return head is not None and rule.read(head) is not None
+    except ValueError:
+        return False
+
+
+def _use(predictor: LearnedPredictor, rule: Rule, head: bytes) -> bool:
+    """Whether it could be used."""
     try:
         predictor.restore(equip(rule.read(head), predictor.recent.newest(RECENT_ROWS)))
     except ValueError as error:
         log.info("the head that was kept is of another kind: one is trained from the history", extra={"detail": str(error)})
+        return False
+    return True

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..core.lengths import PROBABILITIES, TAIL_FACTOR
 from . import effect, kernel, trees
 from .background import step_back
-from .detail import PRIOR_AT, TEXT
+from .detail import PRIOR_AT, SAID_TIMES_AT, TEXT
 from .head import BINS, COMPARED, EXPECTED_SCALE, KNOTS, MIN_SPREAD, PROJECTED, REQUEST_SCALE, TEXT_SCALE, Head, Scaling, blend, tree_rows
 from .neighbours import leave_out
 from .trees import Forest
@@ -67,14 +67,15 @@ def train(history: History, version: int) -> Head:
     scaling = _scaling(history)
     projected = scaling.project(history.vectors)
     folds = (history.roots.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)).astype(np.int64) % _FOLDS
-    points = scaling.points(history.numbers, history.vectors, effect.contexts(history.vectors, history.roots))
+    answered = np.nan_to_num(history.numbers[:, SAID_TIMES_AT])
+    points = scaling.points(history.numbers, history.vectors, effect.contexts(history.vectors, history.roots, answered))
     # 2. What cut answers would have been.
     tokens = _uncut(history.log_tokens, history.ended, points, folds, version)
     knots = np.quantile(tokens, np.linspace(0, 1, KNOTS)).astype(np.float32)
     ranks = _ranks(tokens)
     # 3. The smooth part and what conversations move it by, the neighbours, the trees.
     smooth, expected = kernel.fit(points, ranks, folds, version)
-    moves = effect.carry_over(history.vectors, ranks - expected, history.roots)
+    moves = effect.carry_over(history.vectors, ranks - expected, history.roots, answered)
     trust = effect.trust(moves, ranks - expected)
     held_smooth = expected + np.float32(trust) * moves
     near = leave_out(projected, _bounded(history), history.roots)

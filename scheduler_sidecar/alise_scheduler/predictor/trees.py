@@ -25,7 +25,7 @@ class Forest:
 
     feature: NDArray[np.int16]
     threshold: NDArray[np.float32]
-    # As numpy wants them for taking, which saves a conversion at each step.
+    # As numpy wants places, which saves it a conversion of these at each step.
     child: NDArray[np.intp]
     value: NDArray[np.float32]
     roots: NDArray[np.intp]
