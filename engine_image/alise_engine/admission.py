@@ -11,14 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import grpc
 
-from alise_contract.names import CONTRACT_VERSION, LOCAL_RPC_OPTIONS, MAX_HINT_BYTES, MAX_LEVEL, MIN_LEVEL, unpack_priority
-from alise_contract.v1 import admission_pb2, admission_pb2_grpc
+from alise_contract.names import CONTRACT_VERSION, MAX_HINT_BYTES, MAX_LEVEL, MIN_LEVEL, unpack_priority
+from alise_contract.v1 import admission_pb2
 
 from . import breaker
+from .admission_stream import AdmissionStream, AskError
 from .describe import Description, Endpoint
 
 logger = logging.getLogger("vllm.alise.admission")
@@ -28,14 +29,6 @@ _ENDPOINTS: Final = {
     Endpoint.COMPLETIONS: admission_pb2.ENDPOINT_COMPLETIONS,
     Endpoint.RESPONSES: admission_pb2.ENDPOINT_RESPONSES,
 }
-# A restarted sidecar is found again within a second; gRPC's own backoff grows to two minutes.
-CHANNEL_OPTIONS: Final = (
-    *LOCAL_RPC_OPTIONS,
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.use_local_subchannel_pool", 1),
-)
 
 
 class FailOpenReason(Enum):
@@ -81,6 +74,8 @@ _REJECTIONS: Final = {
 _FAILURES: Final = {
     grpc.StatusCode.DEADLINE_EXCEEDED: FailOpenReason.DEADLINE,
     grpc.StatusCode.UNAVAILABLE: FailOpenReason.UNAVAILABLE,
+    # It stops, and the stream with it.
+    grpc.StatusCode.CANCELLED: FailOpenReason.UNAVAILABLE,
     grpc.StatusCode.FAILED_PRECONDITION: FailOpenReason.VERSION,
     # A sidecar that does not know the method is older than the contract.
     grpc.StatusCode.UNIMPLEMENTED: FailOpenReason.VERSION,
@@ -88,23 +83,20 @@ _FAILURES: Final = {
 
 
 class Admission:
-    """One channel to the sidecar, one breaker before it."""
+    """One stream to the sidecar, one breaker before it."""
 
     def __init__(self, socket: Path, deadline_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._socket = socket
+        self._stream = AdmissionStream(socket)
         self._deadline_seconds = deadline_seconds
         self._clock = clock
         self._breaker = breaker.Breaker()
-        self._channel: grpc.aio.Channel | None = None
-        self._stub: Any = None
 
     @property
     def breaker_phase(self) -> breaker.Phase:
         return self._breaker.phase
 
     async def close(self) -> None:
-        if self._channel is not None:
-            await self._channel.close(None)
+        await self._stream.close()
 
     async def admit(self, job_id: str, description: Description) -> Decision:
         self._breaker, may_ask = breaker.asked(self._breaker, self._clock())
@@ -124,23 +116,15 @@ class Admission:
 
     async def _ask(self, job_id: str, description: Description) -> Decision:
         try:
-            response = await self._connected().Admit(_request(job_id, description), timeout=self._deadline_seconds)
-            return _decision(response)
-        except grpc.aio.AioRpcError as error:
-            reason = _FAILURES.get(error.code(), FailOpenReason.ERROR)
-            logger.debug("admit job=%s failed open reason=%s detail=%s", job_id, reason.value, error.details())
+            return _decision(await self._stream.ask(_request(job_id, description), self._deadline_seconds))
+        except AskError as error:
+            reason = _FAILURES.get(error.code, FailOpenReason.ERROR)
+            logger.debug("admit job=%s failed open reason=%s detail=%s", job_id, reason.value, error)
             return FailedOpen(reason)
         except Exception:
             # Whatever is wrong between us and the sidecar costs order, never a request.
             logger.exception("admit job=%s failed open reason=error", job_id)
             return FailedOpen(FailOpenReason.ERROR)
-
-    def _connected(self) -> Any:
-        # Made at the first request, inside the running loop that gRPC binds to.
-        if self._stub is None:
-            self._channel = grpc.aio.insecure_channel(f"unix:{self._socket}", options=CHANNEL_OPTIONS)
-            self._stub = admission_pb2_grpc.AdmissionStub(self._channel)
-        return self._stub
 
 
 def _request(job_id: str, description: Description) -> admission_pb2.AdmitRequest:

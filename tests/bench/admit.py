@@ -13,13 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import grpc
-
 from alise_contract.names import CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1 import engine_control_pb2 as engine_pb
-from alise_contract.v1.admission_pb2_grpc import AdmissionStub
-from alise_engine.admission import CHANNEL_OPTIONS
+from alise_engine.admission_stream import AdmissionStream
 from alise_engine.tracker import PROGRESS_SECONDS
 from tests.bench.harness import Figure, Row, Settings, percentile
 from tests.scheduler.engine_server import EngineServer
@@ -68,37 +65,38 @@ async def _latencies(live: int, calls: int, encoder: Path | None) -> list[float]
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "alise_scheduler", "run", env=env, stderr=asyncio.subprocess.DEVNULL
         )
+        # As the middleware asks.
+        stream = AdmissionStream(Path(folder) / "admission.sock")
         progress = asyncio.create_task(_progress(engine, min(live, 32)))
         try:
             async with asyncio.timeout(_START_SECONDS):
                 while engine.applies == 0:  # noqa: ASYNC110 the process is another one
                     await asyncio.sleep(0.05)
-            async with grpc.aio.insecure_channel(f"unix:{Path(folder) / 'admission.sock'}", options=CHANNEL_OPTIONS) as channel:
-                stub = AdmissionStub(channel)
-                await _call(stub, -1)
-                if not live:
-                    return [await _call(stub, number) for number in range(calls)]
-                values: list[float] = []
-                for start in range(0, calls, BURST):
-                    burst, _ = await asyncio.gather(
-                        asyncio.gather(*(_call(stub, number) for number in range(start, start + BURST))), asyncio.sleep(0.1)
-                    )
-                    values += burst
-                return values
+            await _call(stream, -1)
+            if not live:
+                return [await _call(stream, number) for number in range(calls)]
+            values: list[float] = []
+            for start in range(0, calls, BURST):
+                burst, _ = await asyncio.gather(
+                    asyncio.gather(*(_call(stream, number) for number in range(start, start + BURST))), asyncio.sleep(0.1)
+                )
+                values += burst
+            return values
         finally:
             progress.cancel()
+            await stream.close()
             process.terminate()
             await process.wait()
             await engine.stop()
 
 
-async def _call(stub: AdmissionStub, number: int) -> float:
+async def _call(stream: AdmissionStream, number: int) -> float:
     request = pb.AdmitRequest(
         contract_version=CONTRACT_VERSION, job_id=f"new{number}", endpoint=pb.ENDPOINT_CHAT_COMPLETIONS,
         prompt=f"Explain in detail why question {number} is hard. " * 20, prompt_chars=1000, turns=2, tenant="t",
     )  # fmt: skip
     began = time.perf_counter()
-    await stub.Admit(request, timeout=5.0)
+    await stream.ask(request, timeout_seconds=5.0)
     return (time.perf_counter() - began) * 1000
 
 

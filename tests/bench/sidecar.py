@@ -26,7 +26,7 @@ import grpc
 from alise_contract.names import ADMISSION_SOCKET, CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1.admission_pb2_grpc import AdmissionStub
-from alise_engine.admission import CHANNEL_OPTIONS
+from alise_engine.admission_stream import AdmissionStream, AskError
 from alise_scheduler.predictor.store import SqliteStore
 from alise_scheduler.predictor.train import train
 from tests.bench.harness import Figure, Row, percentile
@@ -88,11 +88,12 @@ async def _run(folder: str, prompts: Sequence[str], encoder: Path | None, calls:
         sys.executable, "-m", "alise_scheduler", "run", env=env, stderr=asyncio.subprocess.DEVNULL,
         preexec_fn=lambda: os.sched_setaffinity(0, {_CORE}),
     )  # fmt: skip
+    # As the middleware asks.
+    stream = AdmissionStream(Path(folder) / ADMISSION_SOCKET)
     try:
-        async with grpc.aio.insecure_channel(f"unix:{Path(folder) / ADMISSION_SOCKET}", options=CHANNEL_OPTIONS) as channel:
-            stub = AdmissionStub(channel)
+        async with grpc.aio.insecure_channel(f"unix:{Path(folder) / ADMISSION_SOCKET}") as channel:
             async with asyncio.timeout(_START_SECONDS):
-                while not await _answers(stub):  # noqa: ASYNC110 the process is another one
+                while not await _answers(stream):  # noqa: ASYNC110 the process is another one
                     await asyncio.sleep(0.02)
                 answered = time.monotonic()
                 await _metric_is(port, "alise_scheduler_head_version", 1)
@@ -105,7 +106,7 @@ async def _run(folder: str, prompts: Sequence[str], encoder: Path | None, calls:
             (cpu, waited), encoded = _cpu(process.pid), await _metric(port, _ENCODED)
             tasks = []
             for number in range(calls):
-                tasks.append(asyncio.create_task(_admit(stub, number, prompts[number % len(prompts)])))
+                tasks.append(asyncio.create_task(_admit(stream, number, prompts[number % len(prompts)])))
                 await asyncio.sleep(max(0.0, ready + (number + 1) / RATE - time.monotonic()))
             rows += [{"kind": "admit", "ms": ms} for ms in await asyncio.gather(*tasks)]
             (cpu_now, waited_now), encoded_now = _cpu(process.pid), await _metric(port, _ENCODED)
@@ -114,13 +115,14 @@ async def _run(folder: str, prompts: Sequence[str], encoder: Path | None, calls:
             at = time.monotonic()
             for start in range(0, calls, _BATCH):
                 asks = [_request(calls + number, prompts[number % len(prompts)]) for number in range(start, start + _BATCH)]
-                await stub.AdmitBatch(pb.AdmitBatchRequest(requests=asks), timeout=60.0)
+                await AdmissionStub(channel).AdmitBatch(pb.AdmitBatchRequest(requests=asks), timeout=60.0)
             asked = -(-calls // _BATCH) * _BATCH
             per_second = asked / (time.monotonic() - at)
             rows.append({"kind": "batch", "per_second": per_second, "encoded": (await _metric(port, _ENCODED) - encoded_now) / asked})
             rows.append({"kind": "memory", "mb": _rss_mb(process.pid)})
             return rows
     finally:
+        await stream.close()
         process.terminate()
         await process.wait()
 
@@ -157,10 +159,10 @@ async def _metric_is(port: int, name: str, value: float) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _answers(stub: AdmissionStub) -> bool:
+async def _answers(stream: AdmissionStream) -> bool:
     try:
-        await stub.Admit(_request(-1, "hello"), timeout=1.0)
-    except grpc.aio.AioRpcError:
+        await stream.ask(_request(-1, "hello"), timeout_seconds=1.0)
+    except AskError:
         return False
     return True
 
@@ -172,9 +174,9 @@ def _request(number: int, prompt: str) -> pb.AdmitRequest:
     )  # fmt: skip
 
 
-async def _admit(stub: AdmissionStub, number: int, prompt: str) -> float:
+async def _admit(stream: AdmissionStream, number: int, prompt: str) -> float:
     began = time.perf_counter()
-    await stub.Admit(_request(number, prompt), timeout=60.0)
+    await stream.ask(_request(number, prompt), timeout_seconds=60.0)
     return (time.perf_counter() - began) * 1000
 
 

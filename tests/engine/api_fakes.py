@@ -105,7 +105,14 @@ class FakeCore:
 
 # --- the sidecar ------------------------------------------------------------------------------------------------------------------
 
-Answer = Callable[[admission_pb2.AdmitRequest, Any], Awaitable[admission_pb2.AdmitResponse]]
+Answer = Callable[[admission_pb2.AdmitRequest], Awaitable[admission_pb2.AdmitResponse]]
+
+
+class RefusedError(Exception):
+    """The service fails with this code."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self.code = code
 
 
 class FakeAdmission(admission_pb2_grpc.AdmissionServicer):
@@ -113,15 +120,28 @@ class FakeAdmission(admission_pb2_grpc.AdmissionServicer):
 
     def __init__(self) -> None:
         self.requests: list[admission_pb2.AdmitRequest] = []
+        self.calls = 0
         self.answer: Answer = admit(priority=0)
+        self._writing = asyncio.Lock()
 
-    async def Admit(self, request: admission_pb2.AdmitRequest, context: Any) -> admission_pb2.AdmitResponse:
-        self.requests.append(request)
-        return await self.answer(request, context)
+    async def AdmitStream(self, requests: AsyncIterator[admission_pb2.AdmitRequest], context: Any) -> None:
+        self.calls += 1
+        async with asyncio.TaskGroup() as tasks:
+            async for request in requests:
+                self.requests.append(request)
+                tasks.create_task(self._answer(request, context))
+
+    async def _answer(self, request: admission_pb2.AdmitRequest, context: Any) -> None:
+        try:
+            said = admission_pb2.AdmitAnswer(job_id=request.job_id, response=await self.answer(request))
+        except RefusedError as error:
+            said = admission_pb2.AdmitAnswer(job_id=request.job_id, failure=admission_pb2.Failure(code=error.code.value[0], message="no"))
+        async with self._writing:
+            await context.write(said)
 
 
 def admit(priority: int, hint: bytes = b"") -> Answer:
-    async def answer(_: admission_pb2.AdmitRequest, __: Any) -> admission_pb2.AdmitResponse:
+    async def answer(_: admission_pb2.AdmitRequest) -> admission_pb2.AdmitResponse:
         return admission_pb2.AdmitResponse(admitted=admission_pb2.Admitted(priority=priority, hint=hint))
 
     return answer
@@ -130,22 +150,21 @@ def admit(priority: int, hint: bytes = b"") -> Answer:
 def reject(reason: admission_pb2.Rejected.Reason, message: str = "too much", retry_after_seconds: int = 7) -> Answer:
     rejected = admission_pb2.Rejected(reason=reason, message=message, retry_after_seconds=retry_after_seconds)
 
-    async def answer(_: admission_pb2.AdmitRequest, __: Any) -> admission_pb2.AdmitResponse:
+    async def answer(_: admission_pb2.AdmitRequest) -> admission_pb2.AdmitResponse:
         return admission_pb2.AdmitResponse(rejected=rejected)
 
     return answer
 
 
 def fail(code: grpc.StatusCode) -> Answer:
-    async def answer(_: admission_pb2.AdmitRequest, context: Any) -> admission_pb2.AdmitResponse:
-        await context.abort(code, "no")
-        raise AssertionError("abort always raises")
+    async def answer(_: admission_pb2.AdmitRequest) -> admission_pb2.AdmitResponse:
+        raise RefusedError(code)
 
     return answer
 
 
 def never() -> Answer:
-    async def answer(_: admission_pb2.AdmitRequest, __: Any) -> admission_pb2.AdmitResponse:
+    async def answer(_: admission_pb2.AdmitRequest) -> admission_pb2.AdmitResponse:
         await asyncio.Event().wait()
         raise AssertionError("waits for ever")
 

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
@@ -91,13 +91,18 @@ def to_response(answer: Admitted | Rejected) -> pb.AdmitResponse:
     )
 
 
+def _failure(job_id: str, code: grpc.StatusCode, message: str) -> pb.AdmitAnswer:
+    return pb.AdmitAnswer(job_id=job_id, failure=pb.Failure(code=code.value[0], message=message))
+
+
 class AdmissionService(AdmissionServicer):
-    """Answers Admit and AdmitBatch out of the dispatcher."""
+    """Answers Admit, AdmitStream and AdmitBatch out of the dispatcher."""
 
     def __init__(self, admit: Admit, metrics: Metrics, encode: Encode = no_encoder) -> None:
         self._admit = admit
         self._encode = encode
         self._metrics = metrics
+        self._streams: set[asyncio.Task[None]] = set()
 
     async def Admit(self, request: pb.AdmitRequest, context: "grpc.aio.ServicerContext[Any, Any]") -> pb.AdmitResponse:
         began = time.perf_counter()
@@ -118,6 +123,57 @@ class AdmissionService(AdmissionServicer):
             return pb.AdmitBatchResponse(responses=await asyncio.gather(*(self._answer(item) for item in request.requests)))
         except (ContractError, InvalidRequestError, InboxFullError) as error:
             await self._abort(context, error)
+        finally:
+            self._metrics.admit_seconds.observe(time.perf_counter() - began)
+
+    async def AdmitStream(self, requests: AsyncIterator[pb.AdmitRequest], context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+        """Answers as they are ready; what is asked for too much waits unread."""
+        answering: set[asyncio.Task[None]] = set()
+        writing = asyncio.Lock()
+
+        async def answer(request: pb.AdmitRequest) -> None:
+            said = await self._answer_in_time(request)
+            if said is not None:
+                async with writing:
+                    await context.write(said)
+
+        async def read() -> None:
+            async for request in requests:
+                task = asyncio.create_task(answer(request))
+                answering.add(task)
+                task.add_done_callback(answering.discard)
+                if len(answering) >= MAX_BATCH:
+                    await asyncio.wait(answering, return_when=asyncio.FIRST_COMPLETED)
+
+        reading = asyncio.create_task(read(), name="admission stream")
+        self._streams.add(reading)
+        try:
+            await asyncio.wait((reading,))
+            if answering:
+                await asyncio.wait(answering)
+        finally:
+            self._streams.discard(reading)
+            for task in (reading, *answering):
+                task.cancel()
+
+    def close_streams(self) -> None:
+        """What was asked is still answered; nothing more is read."""
+        for reading in self._streams:
+            reading.cancel()
+
+    async def _answer_in_time(self, request: pb.AdmitRequest) -> pb.AdmitAnswer | None:
+        """None when the caller does not wait any more."""
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(request.timeout_ms / 1000 if request.timeout_ms else None):
+                return pb.AdmitAnswer(job_id=request.job_id, response=await self._answer(request))
+        except TimeoutError:
+            return None
+        except (ContractError, InvalidRequestError, InboxFullError) as error:
+            return _failure(request.job_id, _CODES[type(error)], str(error))
+        except Exception:
+            log.exception("admission failed", extra={"job": request.job_id})
+            return _failure(request.job_id, grpc.StatusCode.INTERNAL, "the sidecar failed; its log says why")
         finally:
             self._metrics.admit_seconds.observe(time.perf_counter() - began)
 
@@ -165,6 +221,7 @@ class AdmissionServer:
 
     def __init__(self, service: AdmissionService, socket_path: str) -> None:
         self._path = socket_path
+        self._service = service
         self._server = grpc.aio.server(options=(*LOCAL_RPC_OPTIONS, ("grpc.max_receive_message_length", 64 << 20)))
         self._health = health.HealthServicer()
         add_AdmissionServicer_to_server(service, self._server)
@@ -188,4 +245,5 @@ class AdmissionServer:
     async def stop(self, grace_seconds: float = 1.0) -> None:
         """Ends calls within the grace."""
         await self._health.enter_graceful_shutdown()
+        self._service.close_streams()
         await self._server.stop(grace_seconds)

@@ -1,0 +1,148 @@
+"""The stream on which the sidecar is asked, against a real server on a unix socket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from alise_contract.v1 import admission_pb2 as pb
+from alise_engine.admission_stream import AdmissionStream, AskError
+from tests.engine.api_fakes import FakeAdmission, admission_server, admit, eventually, fail
+
+PATIENCE_SECONDS = 10.0
+
+
+@pytest.fixture
+async def sidecar(tmp_path: Path) -> AsyncIterator[FakeAdmission]:
+    async with admission_server(tmp_path / "admission.sock") as sidecar:
+        yield sidecar
+
+
+@pytest.fixture
+async def stream(tmp_path: Path) -> AsyncIterator[AdmissionStream]:
+    stream = AdmissionStream(tmp_path / "admission.sock")
+    yield stream
+    await stream.close()
+
+
+async def ask(stream: AdmissionStream, job_id: str, seconds: float = PATIENCE_SECONDS) -> int:
+    answer = await stream.ask(pb.AdmitRequest(job_id=job_id), seconds)
+    return answer.admitted.priority
+
+
+class Held:
+    """Answers each job with the number at its end, when the test lets it."""
+
+    def __init__(self) -> None:
+        self.gates: dict[str, asyncio.Event] = {}
+
+    def __call__(self, request: pb.AdmitRequest) -> Any:
+        gate = self.gates[request.job_id] = asyncio.Event()
+
+        async def answer() -> pb.AdmitResponse:
+            await gate.wait()
+            return pb.AdmitResponse(admitted=pb.Admitted(priority=int(request.job_id[1:])))
+
+        return answer()
+
+
+async def held_asks(stream: AdmissionStream, sidecar: FakeAdmission, count: int) -> tuple[Held, list[asyncio.Task[int]]]:
+    """`count` questions that the sidecar has and does not answer."""
+    held = Held()
+    sidecar.answer = held
+    asks = [asyncio.create_task(ask(stream, f"j{number}")) for number in range(count)]
+    await eventually(lambda: len(held.gates) == count, "the sidecar has them all")
+    return held, asks
+
+
+async def test_each_gets_its_own_answer_whichever_comes_first(stream: AdmissionStream, sidecar: FakeAdmission) -> None:
+    held, asks = await held_asks(stream, sidecar, 5)
+    for number in (3, 0, 4, 2, 1):
+        held.gates[f"j{number}"].set()
+        assert await asks[number] == number
+
+
+async def test_all_are_asked_on_one_call(stream: AdmissionStream, sidecar: FakeAdmission) -> None:
+    for number in range(3):
+        await ask(stream, f"j{number}")
+    assert (sidecar.calls, len(sidecar.requests)) == (1, 3)
+
+
+async def test_the_sidecar_is_told_how_long_the_caller_waits(stream: AdmissionStream, sidecar: FakeAdmission) -> None:
+    await ask(stream, "j1", seconds=7.5)
+    assert sidecar.requests[0].timeout_ms == 7500
+
+
+async def test_who_goes_away_takes_nobody_along(stream: AdmissionStream, sidecar: FakeAdmission) -> None:
+    held, asks = await held_asks(stream, sidecar, 2)
+    asks[0].cancel()
+    held.gates["j1"].set()
+    assert await asks[1] == 1
+    assert sidecar.calls == 1
+
+
+async def test_an_answer_that_comes_too_late_is_nobodys(stream: AdmissionStream, sidecar: FakeAdmission) -> None:
+    held = Held()
+    sidecar.answer = held
+    with pytest.raises(AskError) as caught:
+        await ask(stream, "j1", seconds=0.05)
+    held.gates["j1"].set()
+    sidecar.answer = admit(priority=9)
+    assert (caught.value.code, await ask(stream, "j2")) == (grpc.StatusCode.DEADLINE_EXCEEDED, 9)
+
+
+async def test_a_failure_ends_one_question_and_not_the_stream(stream: AdmissionStream, sidecar: FakeAdmission) -> None:
+    sidecar.answer = fail(grpc.StatusCode.INTERNAL)
+    with pytest.raises(AskError) as caught:
+        await ask(stream, "j1")
+    sidecar.answer = admit(priority=4)
+    assert (caught.value.code, await ask(stream, "j2"), sidecar.calls) == (grpc.StatusCode.INTERNAL, 4, 1)
+
+
+async def test_a_sidecar_that_goes_away_fails_all_who_wait_at_once(tmp_path: Path, stream: AdmissionStream) -> None:
+    async with admission_server(tmp_path / "admission.sock") as sidecar:
+        _, asks = await held_asks(stream, sidecar, 3)
+    codes = {error.code for error in await asyncio.gather(*asks, return_exceptions=True) if isinstance(error, AskError)}
+    assert codes <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    assert all(task.done() for task in asks)
+
+
+async def test_after_a_sidecar_went_away_the_next_one_is_asked(tmp_path: Path, stream: AdmissionStream) -> None:
+    async with admission_server(tmp_path / "admission.sock"):
+        await ask(stream, "j1")
+    async with admission_server(tmp_path / "admission.sock") as sidecar:
+        sidecar.answer = admit(priority=5)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                try:
+                    assert await ask(stream, "j2") == 5
+                    break
+                except AskError:
+                    await asyncio.sleep(0.05)
+
+
+async def test_a_sidecar_without_the_stream_is_told_from_one_that_is_not_there(tmp_path: Path, stream: AdmissionStream) -> None:
+    server = grpc.aio.server()
+    server.add_insecure_port(f"unix:{tmp_path / 'admission.sock'}")
+    await server.start()
+    with pytest.raises(AskError) as caught:
+        await ask(stream, "j1")
+    await server.stop(None)
+    assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_what_nobody_waits_for_any_more_is_not_sent(tmp_path: Path, stream: AdmissionStream) -> None:
+    # Nobody listens yet, and connecting takes longer than the caller waits: the question is dropped where it is.
+    with pytest.raises(AskError):
+        await ask(stream, "j1", seconds=0.001)
+    async with admission_server(tmp_path / "admission.sock") as sidecar:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not sidecar.requests:
+                try:
+                    await ask(stream, "j2")
+                except AskError:
+                    await asyncio.sleep(0.05)
+    assert {request.job_id for request in sidecar.requests} == {"j2"}
