@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from alise_scheduler.core.lengths import QUANTILES, Lengths
 from alise_scheduler.predictor import prior
 from alise_scheduler.predictor.detail import EMBEDDING, Conversations, complete
-from alise_scheduler.predictor.encoder import Encoder, OnnxEncoder
+from alise_scheduler.predictor.encoder import OnnxEncoder
 from alise_scheduler.predictor.features import Features, Question, extract
 from alise_scheduler.predictor.learned import LearnedPredictor, equip
 from alise_scheduler.predictor.model import BucketPredictor, Observation, Predictor
@@ -179,15 +179,15 @@ def prequential(examples: Sequence[Example], features: Sequence[Features], conte
 def measure(settings: Settings) -> Iterator[Row]:
     """One row per counted request: real tokens and each contender's quantiles; and one per training."""
     folder = encoders.wanted()
-    encoder = OnnxEncoder(folder) if folder else None
     data = _datasets(settings)
     yield from sidecar.measure([example.text for example in data[0][1]], folder, settings.quick)
     yield from admit.measure(settings, folder)
     for name, examples in data:
-        yield from _evaluate(name, examples, encoder)
+        yield from _evaluate(name, examples, folder)
 
 
-def _evaluate(name: str, examples: list[Example], encoder: Encoder | None) -> Iterator[Row]:
+def _evaluate(name: str, examples: list[Example], folder: Path | None) -> Iterator[Row]:
+    encoder = OnnxEncoder(folder) if folder else None
     began = time.process_time()
     vectors = encoder.encode([example.text for example in examples]) if encoder else [None] * len(examples)
     encoded = time.process_time()
@@ -198,7 +198,7 @@ def _evaluate(name: str, examples: list[Example], encoder: Encoder | None) -> It
         "features_ms": 1000 * (extracted - encoded) / len(examples), "encoder": encoder is not None,
     }  # fmt: skip
     first = len(examples) - min(COUNTED, len(examples) // 2)
-    known = prior.fit(prior.own_lines(), encoder)
+    known = prior.from_bytes(prior.known(folder))
     contenders: list[tuple[str, Contender]] = [
         ("buckets", Untrained(BucketPredictor())), ("class", Untrained(ClassMean())), ("paper", Learned(PAPER)),
         ("learned", Learned(known=known)),

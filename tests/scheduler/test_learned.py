@@ -18,7 +18,7 @@ from alise_scheduler.core.lengths import MAX_TOKENS
 from alise_scheduler.predictor import lexical
 from alise_scheduler.predictor.archive import Archive
 from alise_scheduler.predictor.background import BackgroundError
-from alise_scheduler.predictor.detail import CONVERSATION, MAX_CONVERSATIONS, NUMBERS, Conversations, said_numbers
+from alise_scheduler.predictor.detail import CONVERSATION, MAX_CONVERSATIONS, NUMBERS, REQUEST, Conversations, Said, complete, said_numbers
 from alise_scheduler.predictor.encode_queue import MAX_WAITING, EncodeQueue
 from alise_scheduler.predictor.encoder import HashEncoder
 from alise_scheduler.predictor.features import Features, Question, extract
@@ -119,6 +119,21 @@ def test_a_conversation_is_found_again_by_its_next_turn() -> None:
     assert said is not None
     assert (said.root, said.log_tokens) == (11, (3.0, 4.0))
     assert held.find(13) is None
+
+
+def chars_per_token(earlier_chars: int, said: Said | None) -> float:
+    """Of the second turn of a conversation."""
+    detail = extract(Question(prompt="and then?", prompt_chars=9 + earlier_chars, turns=3), b"salt").detail
+    assert detail is not None
+    return math.exp(complete(detail, said)[REQUEST.index("chars_per_token")])
+
+
+def test_a_conversation_of_little_text_for_its_tokens_is_told_from_prose() -> None:
+    held = Conversations()
+    held.add(0, 11, math.log(100))
+    code, prose = (chars_per_token(chars, held.find(11)) for chars in (200, 500))
+    assert prose / code == pytest.approx(2.5, rel=0.02)
+    assert math.isnan(chars_per_token(500, None))
 
 
 def test_answers_to_prompts_like_this_one_say_most() -> None:

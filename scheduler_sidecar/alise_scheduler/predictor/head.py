@@ -24,9 +24,9 @@ from .kernel import Kernel
 from .trees import MISSING, Forest
 
 # Bumped when the meaning of a column changes: rows and heads of another layout are not used.
-LAYOUT: Final = 6
+LAYOUT: Final = 7
 # The same for what is in a head's file: rows stay, a head of another one is trained anew.
-HEAD_LAYOUT: Final = 7
+HEAD_LAYOUT: Final = 8
 PROJECTED: Final = 64
 # Of an embedding's 384, what the kernel compares: it orders as well, in less time.
 COMPARED: Final = 256
@@ -79,7 +79,8 @@ class Scaling:
         return unit
 
     def points(self, numbers: Rows, vectors: Rows, contexts: Rows) -> Rows:
-        """What the kernel compares: embedding, context, request, text and, last, what is expected beforehand. Nothing of answers."""
+        """What the kernel compares: embedding, context, request, text and, last, what is expected beforehand. Nothing of how long
+        answers were."""
         context = contexts @ self.basis * np.float32(CONTEXT_SCALE)
         return np.concatenate([vectors @ self.wide, context, self.numbers(numbers)[:, : PRIOR_AT + 1]], axis=1)
 

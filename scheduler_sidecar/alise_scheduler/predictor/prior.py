@@ -4,10 +4,14 @@
 and ratios count, since the calibration and the head learn a model's own lengths from its answers. There are two: on the embedding and the
 text's numbers, and on the numbers alone, for a prompt without an embedding.
 
-`python -m alise_scheduler.predictor.prior [ENCODER]` fits it: a process of its own, so that nobody who asks for admission waits for the
-thousand embeddings. npz on the output; without ENCODER there is no kernel on embeddings.
+`python -m alise_scheduler.predictor.prior [ENCODER]` gives it: a process of its own, so that nobody who asks for admission waits for
+thousands of embeddings. npz on the output; without ENCODER there is no kernel on embeddings. With `--make` it is fitted on every line as a
+landmark, which takes seconds and a gigabyte, and kept in the encoder's folder: the image's build does so. Where there is none of these
+lines, this code and this encoder, one of fewer landmarks is fitted, which takes seconds alone.
 """
 
+import argparse
+import hashlib
 import io
 import math
 import sys
@@ -25,12 +29,20 @@ from ..core.lengths import NORMAL_QUANTILES
 from . import lexical
 from .background import step_back
 from .detail import EMBEDDING, TEXT
-from .encoder import Encoder, OnnxEncoder
+from .encoder import MODEL_FILE, VOCABULARY_FILE, Encoder, OnnxEncoder
 from .kernel import Kernel, features
 
 LINES_FILE: Final = "prior.tsv"
+MADE_FILE: Final = "prior.npz"
 # Of another layout, or fitted on other columns, it is not read.
-LAYOUT: Final = 1
+LAYOUT: Final = 2
+# What a prior follows from, beside the encoder's own files.
+_SOURCES: Final = (LINES_FILE, "prior.py", "kernel.py", "lexical.py", "encoder.py", "wordpiece.py")
+# Of an embedding's 384, what is compared.
+COMPARED: Final = 256
+# Where it is fitted while others wait for memory and a processor, and of the kernel on numbers alone.
+LANDMARKS: Final = 1500
+_SEED: Final = 1
 # How much the standardized numbers weigh beside an embedding of length 1, and alone; the kernels' gamma and ridge.
 _TEXT_SCALE: Final = 0.05
 _ALONE: Final = 2.0
@@ -76,10 +88,12 @@ def own_lines() -> tuple[Line, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """Of the text's numbers [F]: mean, and 1/deviation times their weight. `worded` is None without an encoder."""
+    """Of the text's numbers [F]: mean, and 1/deviation times their weight; of embeddings: basis [EMBEDDING, COMPARED]. `worded` is None
+    without an encoder."""
 
     mean: Row
     scale: Row
+    basis: Rows
     worded: Kernel | None
     alone: Kernel
 
@@ -90,14 +104,18 @@ class Prior:
         text = self._text(numbers[None])
         if embedding is None or self.worded is None:
             return float(self.alone.predict(text * np.float32(_ALONE))[0])
-        return float(self.worded.predict(np.concatenate([embedding[None], text], axis=1))[0])
+        return float(self.worded.predict(np.concatenate([embedding[None] @ self.basis, text], axis=1))[0])
 
     def _text(self, numbers: Rows) -> Rows:
         return scaled(numbers[:, TEXT], self.mean, self.scale)
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self, made_of: str = "") -> bytes:
+        """`made_of` is what `fingerprint` said."""
         out = io.BytesIO()
-        held: dict[str, NDArray[Any]] = {"about": np.array([LAYOUT, len(self.mean)]), "mean": self.mean, "scale": self.scale}
+        held: dict[str, NDArray[Any]] = {
+            "about": np.array([LAYOUT, len(self.mean)]), "made_of": np.array(made_of), "mean": self.mean, "scale": self.scale,
+            "basis": self.basis,
+        }  # fmt: skip
         for name, kernel in (("worded", self.worded), ("alone", self.alone)):
             if kernel is not None:
                 held |= {f"{name}.landmarks": kernel.landmarks, f"{name}.weights": kernel.weights}
@@ -113,13 +131,36 @@ def from_bytes(data: bytes) -> Prior:
             layout, columns = (int(value) for value in held["about"])
             if (layout, columns) != (LAYOUT, _COLUMNS):
                 raise ValueError(f"a prior of layout {layout} on {columns} numbers; layout {LAYOUT} on {_COLUMNS} is expected")
-            worded = _kernel(held, "worded") if "worded.landmarks" in held else None
-            return Prior(held["mean"], held["scale"], worded, _kernel(held, "alone"))
+            basis = held["basis"]
+            if basis.shape[:1] != (EMBEDDING,):
+                raise ValueError(f"a prior whose parts do not fit: basis {basis.shape}")
+            worded = _kernel(held, "worded", basis.shape[1] + _COLUMNS) if "worded.landmarks" in held else None
+            return Prior(held["mean"], held["scale"], basis, worded, _kernel(held, "alone", _COLUMNS))
     except (KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"these {len(data)} bytes hold no prior: {error}") from error
 
 
-def fit(lines: Sequence[Line], encoder: Encoder | None) -> Prior:
+def fingerprint(encoder: Path) -> str:
+    """Of all that a prior with the encoder in this folder follows from. Raises OSError."""
+    made = hashlib.sha256()
+    for name in _SOURCES:
+        made.update(resources.files(__package__).joinpath(name).read_bytes())
+    for name in (MODEL_FILE, VOCABULARY_FILE):
+        made.update((encoder / name).read_bytes())
+    return made.hexdigest()
+
+
+def made_before(encoder: Path) -> bytes | None:
+    """The bytes of the prior that was made for the encoder in this folder; None when there is none, or one of something else."""
+    try:
+        data = (encoder / MADE_FILE).read_bytes()
+        with np.load(io.BytesIO(data), allow_pickle=False) as held:
+            return data if str(held["made_of"]) == fingerprint(encoder) else None
+    except (KeyError, OSError, EOFError, ValueError, zipfile.BadZipFile):
+        return None
+
+
+def fit(lines: Sequence[Line], encoder: Encoder | None, landmarks: int = LANDMARKS) -> Prior:
     """The same lines and encoder make the same prior. `lines` must not be empty."""
     numbers = np.array([lexical.row(line.text) for line in lines], np.float32)
     tokens = np.log([line.tokens for line in lines]).astype(np.float32)
@@ -129,10 +170,13 @@ def fit(lines: Sequence[Line], encoder: Encoder | None) -> Prior:
     deviation = np.sqrt(np.where(known, (numbers - mean) ** 2, 0.0).sum(axis=0) / many)
     scale = np.where(deviation > 1e-6, _TEXT_SCALE / np.maximum(deviation, 1e-6), 0.0).astype(np.float32)
     text = scaled(numbers, mean, scale)
-    worded = None
+    worded, basis = None, np.zeros((EMBEDDING, COMPARED), np.float32)
     if encoder is not None:
-        worded = _regression(np.concatenate([encoder.encode([line.text for line in lines]), text], axis=1), tokens, _GAMMA)
-    return Prior(mean, scale, worded, _regression(text * np.float32(_ALONE), tokens, _GAMMA_ALONE))
+        vectors = encoder.encode([line.text for line in lines])
+        _, directions = np.linalg.eigh((vectors.T @ vectors).astype(np.float64))
+        basis = np.ascontiguousarray(directions[:, ::-1][:, :COMPARED], np.float32)
+        worded = _regression(np.concatenate([vectors @ basis, text], axis=1), tokens, _GAMMA, landmarks)
+    return Prior(mean, scale, basis, worded, _regression(text * np.float32(_ALONE), tokens, _GAMMA_ALONE, LANDMARKS))
 
 
 def quantiles(expected: float) -> Row:
@@ -148,27 +192,52 @@ def scaled(numbers: Rows, mean: Row, scale: Row) -> Rows:
     return made
 
 
-def _regression(points: Rows, tokens: Row, gamma: float) -> Kernel:
-    """Kernel ridge regression with every point as a landmark."""
-    squares = (points**2).sum(axis=1)
-    gram = features(points, points, squares, gamma).astype(np.float64)
+def _regression(points: Rows, tokens: Row, gamma: float, landmarks: int) -> Kernel:
+    """Kernel ridge regression; with fewer landmarks than points, Nyström's."""
     bias = float(tokens.mean())
-    weights = np.linalg.solve(gram + _RIDGE * np.eye(len(points)), tokens - bias)
-    return Kernel(points, squares, weights.astype(np.float32), bias, gamma)
+    if landmarks >= len(points):
+        squares = (points**2).sum(axis=1)
+        gram = features(points, points, squares, gamma).astype(np.float64)
+        gram[np.diag_indices_from(gram)] += _RIDGE
+        return Kernel(points, squares, np.linalg.solve(gram, tokens - bias).astype(np.float32), bias, gamma)
+    chosen = points[np.sort(np.random.default_rng(_SEED).choice(len(points), landmarks, replace=False))]
+    squares = (chosen**2).sum(axis=1)
+    phi = features(points, chosen, squares, gamma)
+    gram = (phi.T @ phi + np.float32(_RIDGE) * features(chosen, chosen, squares, gamma)).astype(np.float64)
+    gram[np.diag_indices_from(gram)] += 1e-5
+    return Kernel(chosen, squares, np.linalg.solve(gram, phi.T @ (tokens - bias)).astype(np.float32), bias, gamma)
 
 
-def _kernel(held: Any, name: str) -> Kernel:
+def _kernel(held: Any, name: str, columns: int) -> Kernel:
     landmarks, weights, (bias, gamma) = held[f"{name}.landmarks"], held[f"{name}.weights"], held[f"{name}.bias"]
-    columns = _COLUMNS + (EMBEDDING if name == "worded" else 0)
     if landmarks.shape != (len(weights), columns):
         raise ValueError(f"a prior whose parts do not fit: landmarks {landmarks.shape}, {len(weights)} weights")
     return Kernel(landmarks, (landmarks**2).sum(axis=1), weights, float(bias), float(gamma))
 
 
+def known(encoder: Path | None) -> bytes:
+    """The bytes of the best prior to be had at once. Raises EncoderError, OSError."""
+    if encoder is None:
+        return fit(own_lines(), None).to_bytes()
+    return made_before(encoder) or fit(own_lines(), OnnxEncoder(encoder)).to_bytes()
+
+
+def make(encoder: Path) -> None:
+    """Writes the prior for the encoder in this folder into it. Raises EncoderError, OSError."""
+    lines = own_lines()
+    (encoder / MADE_FILE).write_bytes(fit(lines, OnnxEncoder(encoder), len(lines)).to_bytes(fingerprint(encoder)))
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Gives what is known beforehand, as npz on the output.")
+    parser.add_argument("encoder", nargs="?", default="", help="the encoder's folder; without one, a prior on the text's numbers alone")
+    parser.add_argument("--make", action="store_true", help="fit it as well as can be and write it into the encoder's folder instead")
+    arguments = parser.parse_args()
+    if arguments.make:
+        make(Path(arguments.encoder))
+        return
     step_back()
-    encoder = OnnxEncoder(Path(sys.argv[1])) if len(sys.argv) > 1 and sys.argv[1] else None
-    sys.stdout.buffer.write(fit(own_lines(), encoder).to_bytes())
+    sys.stdout.buffer.write(known(Path(arguments.encoder) if arguments.encoder else None))
 
 
 if __name__ == "__main__":
