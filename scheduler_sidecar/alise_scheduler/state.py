@@ -23,8 +23,9 @@ from .core.exec_time import CostModel
 from .core.fairness import behind
 from .core.job import Job, Snapshot, columns
 from .core.lengths import PRIOR
+from .core.newcomer import newcomer
 from .core.plan import Limits, Plan, Rank
-from .core.rank import Policy, levels, look, neutral_after, order_of
+from .core.rank import Policy, neutral_after, order_of
 from .core.reports import Counters, EngineLost, EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, FinishReason
 from .metrics import COST_TERMS, Metrics
 from .predictor.features import CHARS_PER_TOKEN, UNKNOWN, Question, extract
@@ -131,7 +132,8 @@ class State:
             id=ask.job_id, order=0, lengths=lengths, weight=rule.weight, tenant=ask.question.tenant, max_tokens=ask.question.max_tokens,
             samples=max(1, ask.samples), prompt_tokens=prompt_tokens, arrived_at=at, phase_at=at,
         )  # fmt: skip
-        level, work_seconds = self._level_of(probe, at)
+        new = newcomer(probe, self.policy, self.shape, self.cost, self.neutral_seconds, self.load.backlog_seconds())
+        level = int(behind(np.array(new.level))) if probe.tenant in self.load.crowding else new.level
         if not known:
             rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits, ask.question.tenant)
             if rejected is not None:
@@ -141,20 +143,11 @@ class State:
         hint = Hint(lengths, rule.weight, features, ask.objective, ask.question.tenant)
         self._details[job.id] = hint
         if not known:
-            self._count(level, work_seconds)
-            self._neutral_steps = neutral_after(self._neutral_steps, work_seconds / probe.samples / self.cost.decode_step_seconds())
+            self._count(level, new.work_seconds * probe.samples)
+            self._neutral_steps = neutral_after(self._neutral_steps, new.work_seconds / self.cost.decode_step_seconds())
         data = encode(hint)
         assert len(data) <= MAX_HINT_BYTES
         return Admitted(pack_priority(level, order_of(job.order)), data, level, lengths.median)
-
-    def _level_of(self, job: Job, at: float) -> tuple[int, float]:
-        """(level, seconds of work) of a job that has not started, by the same rule as all others."""
-        snapshot = self._columns((job,), at)
-        view = look(snapshot)
-        level = levels(view, self.policy, self.load.backlog_seconds())
-        if job.tenant in self.load.crowding:
-            level = behind(level)
-        return int(level[0]), float(view.remaining_seconds[0]) * job.samples
 
     def _count(self, level: int, work_seconds: float) -> None:
         """Adds an admitted job to the load that the next Admit sees; the next decision counts afresh."""

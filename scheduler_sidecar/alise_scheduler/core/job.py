@@ -142,7 +142,7 @@ def columns(
         return np.array(values, dtype=np.int64)
 
     progress = np.array([_progress(job) for job in jobs], dtype=np.float64).reshape(len(jobs), 4)
-    limits = [_limit(job, engine) for job in jobs]
+    limits = [limit_tokens(job, engine) for job in jobs]
     names = tuple(job.id for job in jobs)
     tenants: dict[str, int] = {}
     return Snapshot(
@@ -184,6 +184,7 @@ def _progress(job: Job) -> tuple[int, int, int, int]:
     )
 
 
-def _limit(job: Job, engine: EngineShape) -> float:
+def limit_tokens(job: Job, engine: EngineShape) -> float:
+    """Tokens that an answer can have: the client's cap, or what room there is in the context."""
     room = max(1, engine.max_model_len - job.prompt_tokens)
     return float(min(job.max_tokens, room) if job.max_tokens else room)

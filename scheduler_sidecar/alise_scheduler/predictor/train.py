@@ -26,6 +26,7 @@ from .trees import Forest
 MAX_ROWS: Final = 15_000
 MIN_ROWS: Final = 150
 _FOLDS: Final = 5
+# While the rows are few; from `kernel.MANY_ROWS` on one is as good.
 BAGS: Final = 2
 
 Rows = NDArray[np.float32]
@@ -81,7 +82,7 @@ def train(history: History, version: int) -> Head:
     near = leave_out(projected, _bounded(history), history.roots)
     near[~history.vectors.any(axis=1)] = np.nan
     rows = tree_rows(scaling.expecting(history.numbers), projected, near, held_smooth)
-    point = _boost(rows, ranks, "l2", version, BAGS)
+    point = _boost(rows, ranks, "l2", version, BAGS if count < kernel.MANY_ROWS else 1)
     # 4. How far off it is where it was not fitted, and the shape of that.
     held = blend(_held_out(rows, ranks, folds, version), held_smooth)
     errors = tokens - np.interp(held, np.linspace(0, 1, KNOTS), knots)
