@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-INDEX_ROWS: Final = 5_000
+INDEX_ROWS: Final = 10_000
 NEIGHBOURS: Final = 25
 # How much nearer counts for more: weight e^(SHARPNESS · similarity).
 _SHARPNESS: Final = 12.0
