@@ -1,6 +1,7 @@
 """The stream on which the sidecar is asked: opened with the first question, and anew after it broke. Many wait on it at once."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -36,10 +37,13 @@ class AdmissionStream:
         self._socket = socket
         self._channel: grpc.aio.Channel | None = None
         self._open: _OpenStream | None = None
+        self._closed = False
 
     async def ask(self, request: admission_pb2.AdmitRequest, timeout_seconds: float) -> admission_pb2.AdmitResponse:
         """The answer to this request, whose job nobody else may be asking about. Raises AskError: what failed, or that it took too long."""
-        request.timeout_ms = max(1, round(1000 * timeout_seconds))
+        if self._closed:
+            raise AskError(grpc.StatusCode.CANCELLED, "this side is shutting down")
+        request.deadline_monotonic_ms = round(1000 * (time.monotonic() + timeout_seconds))
         try:
             async with asyncio.timeout(timeout_seconds):
                 answer = await self._opened().ask(request)
@@ -50,6 +54,7 @@ class AdmissionStream:
         return answer.response
 
     async def close(self) -> None:
+        self._closed = True
         if self._open is not None:
             self._open.cancel()
         if self._channel is not None:
@@ -94,6 +99,8 @@ class _OpenStream:
         while True:
             while self._unsent:
                 yield self._unsent.pop(next(iter(self._unsent)))
+            if self.ended:
+                return
             self._more.clear()
             await self._more.wait()
 
@@ -108,6 +115,9 @@ class _OpenStream:
             code, detail = error.code(), error.details() or ""
         finally:
             self.ended = True
+            # The library leaves the task that takes our questions waiting when the other side ends the call.
+            self._call.cancel()
+            self._more.set()
             for waiting in self._waiting.values():
                 if not waiting.done():
                     waiting.set_exception(AskError(code, detail))

@@ -38,3 +38,8 @@ def test_a_newcomer_is_ranked_as_all_others_are(
     unrounded = float(base_levels(POLICIES[name](view), view.snapshot.weight, neutral, ends_at)[0])
     if name == "fcfs" or abs(unrounded % 1 - 0.5) > 1e-6:
         assert new.level == int(levels(view, policy, backlog)[0])
+
+
+def test_costs_that_are_no_numbers_make_an_average_newcomer() -> None:
+    broken = CostModel(Coefficients(math.nan, math.nan, math.nan, math.nan))
+    assert newcomer(make_job(phase=Phase.ADMITTED), Policy(), SHAPE, broken, 1.0, 0.0).level == 0

@@ -154,6 +154,12 @@ def test_fewer_landmarks_expect_about_the_same() -> None:
     assert np.corrcoef(said)[0, 1] > 0.8
 
 
+def test_few_landmarks_know_the_words_alone_as_well_as_all_of_them_would() -> None:
+    details = [(detail, line.tokens) for line in own_lines()[::20] if (detail := make_features(line.text, embed=False).detail) is not None]
+    said = [PRIOR.expect(detail.numbers, None) for detail, _ in details]
+    assert np.corrcoef(said, np.log([tokens for _, tokens in details]))[0, 1] > 0.7
+
+
 def test_quantiles_ascend_around_what_is_expected() -> None:
     made = quantiles(4.0)
     assert (np.diff(made) > 0).all()

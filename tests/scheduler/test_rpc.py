@@ -1,15 +1,12 @@
 """The real client, server and dispatcher over unix sockets, against a small real EngineControl server."""
 
 import asyncio
-import contextlib
 import stat
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -23,94 +20,13 @@ from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.plan import Plan
 from alise_scheduler.core.rank import Policy
 from alise_scheduler.core.reports import FinishReason, Phase
-from alise_scheduler.dispatcher import Dispatcher, LoopClock
 from alise_scheduler.engine import convert
-from alise_scheduler.engine.client import EngineClient, backoff_seconds
+from alise_scheduler.engine.client import backoff_seconds
 from alise_scheduler.exit_wait import wait_for_engine_exit
-from alise_scheduler.rpc.admission import MAX_BATCH, SERVICE, AdmissionServer, AdmissionService
+from alise_scheduler.rpc.admission import MAX_BATCH, SERVICE
 from alise_scheduler.rpc.http import HttpServer, make_app
-from alise_scheduler.state import State
-from tests.scheduler.builders import make_state
 from tests.scheduler.engine_server import EngineServer
-
-PATIENCE_SECONDS = 20.0
-
-
-async def until(what: Any) -> None:
-    """Waits until something holds; fails when it does not for a long time."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not what():  # noqa: ASYNC110 what is waited for is another process' or task's state
-            await asyncio.sleep(0.01)
-
-
-class Encoding:
-    """No encoder, but one that takes its time or fails where a test says so."""
-
-    def __init__(self) -> None:
-        self.hold: asyncio.Event | None = None
-        self.broken = False
-        self.asked = 0
-
-    async def __call__(self, text: str) -> None:
-        self.asked += 1
-        if self.broken:
-            raise RuntimeError("broken")
-        if self.hold is not None:
-            await self.hold.wait()
-
-
-@dataclass
-class Pod:
-    state: State
-    dispatcher: Dispatcher
-    engine: EngineServer
-    channel: grpc.aio.Channel
-    folder: Path
-    http_port: int
-    server: AdmissionServer
-    encoding: Encoding
-
-    async def admit(self, job_id: str = "a", **fields: Any) -> pb.AdmitResponse:
-        values: dict[str, Any] = {"contract_version": CONTRACT_VERSION, "job_id": job_id, "endpoint": 1, "prompt": "hi"}
-        request = pb.AdmitRequest(**(values | fields))
-        answer: pb.AdmitResponse = await AdmissionStub(self.channel).Admit(request, timeout=PATIENCE_SECONDS)
-        return answer
-
-    def metric(self, name: str, **labels: str) -> float:
-        return self.state.metrics.registry.get_sample_value(name, labels) or 0.0
-
-    async def get(self, path: str) -> tuple[int, str]:
-        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.http_port}{path}") as answer:
-            return answer.status, await answer.text()
-
-
-@contextlib.asynccontextmanager
-async def started(folder: Path, limits: AdmitLimits | None = None) -> AsyncIterator[Pod]:
-    folder.mkdir(exist_ok=True)  # noqa: ASYNC240
-    engine = await EngineServer(str(folder / "control.sock")).start()
-    state = make_state(limits=limits)
-    client = EngineClient(str(folder / "control.sock"), state.metrics.reconnects.inc)
-    dispatcher = Dispatcher(state, client, LoopClock())
-    encoding = Encoding()
-    server = AdmissionServer(AdmissionService(dispatcher.admit, state.metrics, encoding), str(folder / "admission.sock"))
-    http = HttpServer(make_app(state.metrics.registry, dispatcher.status), "127.0.0.1", 0)
-    task = asyncio.create_task(dispatcher.run())
-    await server.start()
-    port = await http.start()
-    channel = grpc.aio.insecure_channel(f"unix:{folder}/admission.sock")
-    pod = Pod(state, dispatcher, engine, channel, folder, port, server, encoding)
-    try:
-        await until(lambda: state.session is not None)
-        yield pod
-    finally:
-        await channel.close(None)
-        await server.stop(0)
-        await http.stop()
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        await client.close()
-        await pod.engine.stop()
+from tests.scheduler.pod import PATIENCE_SECONDS, Pod, started, until
 
 
 @pytest.fixture
@@ -176,93 +92,6 @@ async def test_bad_requests_have_their_code(pod: Pod, fields: dict[str, Any], co
 async def test_odd_numbers_are_answered(pod: Pod, fields: dict[str, Any]) -> None:
     answer = await pod.admit(**fields)
     assert answer.WhichOneof("decision") == "admitted"
-
-
-class Stream:
-    """The stream as a caller has it."""
-
-    def __init__(self, pod: Pod) -> None:
-        self.call = AdmissionStub(pod.channel).AdmitStream(timeout=PATIENCE_SECONDS)
-
-    async def ask(self, job_id: str, **fields: Any) -> None:
-        values: dict[str, Any] = {"contract_version": CONTRACT_VERSION, "job_id": job_id, "prompt": "hi"}
-        await self.call.write(pb.AdmitRequest(**(values | fields)))
-
-    async def answer(self) -> pb.AdmitAnswer:
-        said = await self.call.read()
-        assert isinstance(said, pb.AdmitAnswer)
-        return said
-
-
-async def test_on_a_stream_each_request_is_answered_by_its_job_id(pod: Pod) -> None:
-    stream = Stream(pod)
-    for number in range(5):
-        await stream.ask(f"j{number}")
-    answers = {said.job_id: said async for said in _some(stream, 5)}
-    assert set(answers) == {f"j{number}" for number in range(5)}
-    assert all(said.response.HasField("admitted") for said in answers.values())
-
-
-async def _some(stream: Stream, count: int) -> AsyncIterator[pb.AdmitAnswer]:
-    for _ in range(count):
-        yield await stream.answer()
-
-
-@pytest.mark.parametrize(
-    ("fields", "code"),
-    [
-        pytest.param({"contract_version": 999}, grpc.StatusCode.FAILED_PRECONDITION, id="another contract version"),
-        pytest.param({"job_id": "x" * 1000}, grpc.StatusCode.INVALID_ARGUMENT, id="an endless job id"),
-    ],
-)
-async def test_a_bad_request_on_a_stream_has_its_code_and_the_stream_goes_on(
-    pod: Pod, fields: dict[str, Any], code: grpc.StatusCode
-) -> None:
-    stream = Stream(pod)
-    await stream.ask(**({"job_id": "bad"} | fields))
-    refused = await stream.answer()
-    await stream.ask("good")
-    assert refused.failure.code == code.value[0]
-    assert (await stream.answer()).response.HasField("admitted")
-
-
-async def test_on_a_stream_nobody_is_answered_who_does_not_wait_any_more(pod: Pod) -> None:
-    pod.encoding.hold = asyncio.Event()
-    stream = Stream(pod)
-    await stream.ask("late", timeout_ms=1)
-    await until(lambda: pod.metric("alise_scheduler_admits_total", outcome="gave_up") == 1)
-    pod.encoding.hold.set()
-    await stream.ask("in time")
-    assert (await stream.answer()).job_id == "in time"
-
-
-async def test_a_failure_inside_is_told_on_the_stream_and_logged(pod: Pod, caplog: pytest.LogCaptureFixture) -> None:
-    pod.encoding.broken = True
-    stream = Stream(pod)
-    await stream.ask("a")
-    assert (await stream.answer()).failure.code == grpc.StatusCode.INTERNAL.value[0]
-    assert "admission failed" in caplog.text
-
-
-async def test_a_stream_that_is_stopped_answers_what_was_asked_and_ends(pod: Pod) -> None:
-    pod.encoding.hold = asyncio.Event()
-    stream = Stream(pod)
-    await stream.ask("a")
-    await until(lambda: pod.encoding.asked == 1)
-    stopping = asyncio.create_task(pod.server.stop(PATIENCE_SECONDS))
-    await asyncio.sleep(0)
-    pod.encoding.hold.set()
-    assert (await stream.answer()).job_id == "a"
-    assert not isinstance(await stream.call.read(), pb.AdmitAnswer)
-    await stopping
-
-
-async def test_a_caller_that_leaves_ends_its_stream(pod: Pod) -> None:
-    stream = Stream(pod)
-    await stream.ask("a")
-    await stream.answer()
-    stream.call.cancel()
-    assert (await pod.admit("b")).HasField("admitted")
 
 
 async def test_a_batch_is_answered_in_order(pod: Pod) -> None:

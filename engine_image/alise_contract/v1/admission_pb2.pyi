@@ -19,7 +19,7 @@ ENDPOINT_COMPLETIONS: Endpoint
 ENDPOINT_RESPONSES: Endpoint
 
 class AdmitRequest(_message.Message):
-    __slots__ = ("contract_version", "job_id", "endpoint", "model", "prompt", "prompt_chars", "turns", "max_tokens", "n", "streaming", "structured", "tenant", "objective", "slo_ttft_ms", "conversation", "conversation_now", "conversation_previous", "temperature", "timeout_ms")
+    __slots__ = ("contract_version", "job_id", "endpoint", "model", "prompt", "prompt_chars", "turns", "max_tokens", "n", "streaming", "structured", "tenant", "objective", "slo_ttft_ms", "conversation", "conversation_now", "conversation_previous", "temperature", "deadline_monotonic_ms")
     CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
@@ -38,7 +38,7 @@ class AdmitRequest(_message.Message):
     CONVERSATION_NOW_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_PREVIOUS_FIELD_NUMBER: _ClassVar[int]
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
-    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_MONOTONIC_MS_FIELD_NUMBER: _ClassVar[int]
     contract_version: int
     job_id: str
     endpoint: Endpoint
@@ -57,8 +57,8 @@ class AdmitRequest(_message.Message):
     conversation_now: str
     conversation_previous: str
     temperature: float
-    timeout_ms: int
-    def __init__(self, contract_version: _Optional[int] = ..., job_id: _Optional[str] = ..., endpoint: _Optional[_Union[Endpoint, str]] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., prompt_chars: _Optional[int] = ..., turns: _Optional[int] = ..., max_tokens: _Optional[int] = ..., n: _Optional[int] = ..., streaming: bool = ..., structured: bool = ..., tenant: _Optional[str] = ..., objective: _Optional[str] = ..., slo_ttft_ms: _Optional[int] = ..., conversation: _Optional[str] = ..., conversation_now: _Optional[str] = ..., conversation_previous: _Optional[str] = ..., temperature: _Optional[float] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
+    deadline_monotonic_ms: int
+    def __init__(self, contract_version: _Optional[int] = ..., job_id: _Optional[str] = ..., endpoint: _Optional[_Union[Endpoint, str]] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., prompt_chars: _Optional[int] = ..., turns: _Optional[int] = ..., max_tokens: _Optional[int] = ..., n: _Optional[int] = ..., streaming: bool = ..., structured: bool = ..., tenant: _Optional[str] = ..., objective: _Optional[str] = ..., slo_ttft_ms: _Optional[int] = ..., conversation: _Optional[str] = ..., conversation_now: _Optional[str] = ..., conversation_previous: _Optional[str] = ..., temperature: _Optional[float] = ..., deadline_monotonic_ms: _Optional[int] = ...) -> None: ...
 
 class AdmitResponse(_message.Message):
     __slots__ = ("admitted", "rejected")

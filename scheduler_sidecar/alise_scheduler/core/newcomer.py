@@ -40,6 +40,9 @@ def newcomer(job: Job, policy: Policy, engine: EngineShape, cost: CostModel, neu
         rate = math.log(2) / promote_seconds(policy.ageing, backlog_seconds, neutral_seconds)
         weighted = -math.expm1(-rate * weighted) / rate
     base = LEVELS_PER_DOUBLING * math.log2(weighted / max(neutral_seconds, 1e-9))
+    if not math.isfinite(base):
+        # Of numbers that are none an average job is the least harm.
+        return Newcomer(0, work)
     return Newcomer(round(min(max(base, -BASE_SPAN, MIN_LEVEL), BASE_SPAN, MAX_LEVEL)), work)
 
 

@@ -37,7 +37,7 @@ CONVERSATION: Final = (
 # How much text a token of the conversation so far is, in logs: few characters where it is about code or in another language.
 _CHARS_PER_TOKEN_AT: Final = REQUEST.index("chars_per_token")
 _EARLIER_PER_TURN_AT: Final = REQUEST.index("earlier_per_turn")
-# Columns at the end of a row that `complete` fills in, beside that one.
+# Columns at the end of a row that `complete` fills in, beside chars_per_token.
 FILLED: Final = len(EXPECTED) + len(CONVERSATION)
 NUMBERS: Final = len(REQUEST) + len(lexical.NAMES) + FILLED
 # Where the prompt's own numbers are.
@@ -222,7 +222,7 @@ def _stacked(asked: Sequence[Half | None]) -> Row:
 def complete(detail: Detail, said: Said | None, prior: float = math.nan) -> Row:
     """The whole row of a request: `numbers` with what is expected (ln(tokens); NaN: nothing) and the conversation's part filled in."""
     row = detail.numbers.copy()
-    if said is not None and said.log_tokens:
+    if said is not None and said.log_tokens and row[_EARLIER_PER_TURN_AT] > 0.0:
         typical = math.fsum(map(math.exp, said.log_tokens)) / len(said.log_tokens)
         row[_CHARS_PER_TOKEN_AT] = row[_EARLIER_PER_TURN_AT] - math.log(typical)
     row[-FILLED:] = [prior, expected_here(prior, said), *said_numbers(said, detail.embedding)]

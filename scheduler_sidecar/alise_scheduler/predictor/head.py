@@ -79,8 +79,8 @@ class Scaling:
         return unit
 
     def points(self, numbers: Rows, vectors: Rows, contexts: Rows) -> Rows:
-        """What the kernel compares: embedding, context, request, text and, last, what is expected beforehand. Nothing of how long
-        answers were."""
+        """What the kernel compares: embedding, context, request, text and, last, what is expected beforehand. Of how long
+        answers were, only what share of its text they are."""
         context = contexts @ self.basis * np.float32(CONTEXT_SCALE)
         return np.concatenate([vectors @ self.wide, context, self.numbers(numbers)[:, : PRIOR_AT + 1]], axis=1)
 

@@ -1,4 +1,4 @@
-"""Kernel ridge regression on a few hundred landmarks (Nyström): the smooth part of the expected rank, and a feature of the trees.
+"""Kernel ridge regression on landmarks (Nyström): the smooth part of the expected rank, and a feature of the trees.
 
 A prompt is a point: its embedding, its numbers standardized and scaled so that all of them together weigh about as much, and what the
 conversation is about. What is left of the last number's straight line is fitted.

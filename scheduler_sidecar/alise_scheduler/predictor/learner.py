@@ -76,11 +76,12 @@ class Learner:
         if self._know is None:
             return
         try:
-            self._predictor.prior = prior.from_bytes(await self._know())
+            made = await asyncio.to_thread(prior.from_bytes, await self._know())
         except (BackgroundError, TimeoutError, OSError, ValueError) as error:
             log.warning("no prior: lengths are learned from nothing", extra={"detail": str(error)})
             return
-        log.info("prior in use", extra={"embedding": self._predictor.prior.worded is not None})
+        self._predictor.prior = made
+        log.info("prior in use", extra={"landmarks": 0 if made.worded is None else len(made.worded.weights)})
 
     async def turn(self) -> bool:
         """Takes in what arrived and trains when it is time; whether it trained."""

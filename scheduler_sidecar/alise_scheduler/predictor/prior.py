@@ -5,15 +5,16 @@ and ratios count, since the calibration and the head learn a model's own lengths
 text's numbers, and on the numbers alone, for a prompt without an embedding.
 
 `python -m alise_scheduler.predictor.prior [ENCODER]` gives it: a process of its own, so that nobody who asks for admission waits for
-thousands of embeddings. npz on the output; without ENCODER there is no kernel on embeddings. With `--make` it is fitted on every line as a
-landmark, which takes seconds and a gigabyte, and kept in the encoder's folder: the image's build does so. Where there is none of these
-lines, this code and this encoder, one of fewer landmarks is fitted, which takes seconds alone.
+thousands of embeddings. npz on the output; without ENCODER there is no kernel on embeddings. With `--make` the kernel on embeddings has
+every line as a landmark, which takes seconds and a gigabyte, and is kept in the encoder's folder: the image's build does so. Where there is
+none of these lines, this code and this encoder, one of fewer landmarks is fitted, which takes seconds alone.
 """
 
 import argparse
 import hashlib
 import io
 import math
+import os
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -202,8 +203,9 @@ def _regression(points: Rows, tokens: Row, gamma: float, landmarks: int) -> Kern
         return Kernel(points, squares, np.linalg.solve(gram, tokens - bias).astype(np.float32), bias, gamma)
     chosen = points[np.sort(np.random.default_rng(_SEED).choice(len(points), landmarks, replace=False))]
     squares = (chosen**2).sum(axis=1)
-    phi = features(points, chosen, squares, gamma)
-    gram = (phi.T @ phi + np.float32(_RIDGE) * features(chosen, chosen, squares, gamma)).astype(np.float64)
+    # In float32 their products would be noise for a kernel that is smooth.
+    phi = features(points, chosen, squares, gamma).astype(np.float64)
+    gram = phi.T @ phi + _RIDGE * features(chosen, chosen, squares, gamma).astype(np.float64)
     gram[np.diag_indices_from(gram)] += 1e-5
     return Kernel(chosen, squares, np.linalg.solve(gram, phi.T @ (tokens - bias)).astype(np.float32), bias, gamma)
 
@@ -225,7 +227,11 @@ def known(encoder: Path | None) -> bytes:
 def make(encoder: Path) -> None:
     """Writes the prior for the encoder in this folder into it. Raises EncoderError, OSError."""
     lines = own_lines()
-    (encoder / MADE_FILE).write_bytes(fit(lines, OnnxEncoder(encoder), len(lines)).to_bytes(fingerprint(encoder)))
+    data = fit(lines, OnnxEncoder(encoder), len(lines)).to_bytes(fingerprint(encoder))
+    # Whole or not at all: somebody may be reading.
+    part = encoder / f"{MADE_FILE}.{os.getpid()}"
+    part.write_bytes(data)
+    part.replace(encoder / MADE_FILE)
 
 
 def main() -> None:
@@ -234,6 +240,8 @@ def main() -> None:
     parser.add_argument("--make", action="store_true", help="fit it as well as can be and write it into the encoder's folder instead")
     arguments = parser.parse_args()
     if arguments.make:
+        if not arguments.encoder:
+            parser.error("--make writes into the encoder's folder: name it")
         make(Path(arguments.encoder))
         return
     step_back()

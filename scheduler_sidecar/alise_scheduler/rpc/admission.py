@@ -103,6 +103,7 @@ class AdmissionService(AdmissionServicer):
         self._encode = encode
         self._metrics = metrics
         self._streams: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     async def Admit(self, request: pb.AdmitRequest, context: "grpc.aio.ServicerContext[Any, Any]") -> pb.AdmitResponse:
         began = time.perf_counter()
@@ -130,6 +131,14 @@ class AdmissionService(AdmissionServicer):
         """Answers as they are ready; what is asked for too much waits unread."""
         answering: set[asyncio.Task[None]] = set()
         writing = asyncio.Lock()
+        room = asyncio.Semaphore(MAX_BATCH)
+
+        def answered(task: asyncio.Task[None]) -> None:
+            answering.discard(task)
+            room.release()
+            # Who cannot be written to has gone.
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.debug("answer not taken", extra={"detail": str(error)})
 
         async def answer(request: pb.AdmitRequest) -> None:
             said = await self._answer_in_time(request)
@@ -139,16 +148,19 @@ class AdmissionService(AdmissionServicer):
 
         async def read() -> None:
             async for request in requests:
+                await room.acquire()
                 task = asyncio.create_task(answer(request))
                 answering.add(task)
-                task.add_done_callback(answering.discard)
-                if len(answering) >= MAX_BATCH:
-                    await asyncio.wait(answering, return_when=asyncio.FIRST_COMPLETED)
+                task.add_done_callback(answered)
 
+        if self._closing:
+            return
         reading = asyncio.create_task(read(), name="admission stream")
         self._streams.add(reading)
         try:
             await asyncio.wait((reading,))
+            if not reading.cancelled():
+                reading.result()
             if answering:
                 await asyncio.wait(answering)
         finally:
@@ -156,16 +168,26 @@ class AdmissionService(AdmissionServicer):
             for task in (reading, *answering):
                 task.cancel()
 
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return len(self._streams)
+
     def close_streams(self) -> None:
         """What was asked is still answered; nothing more is read."""
+        self._closing = True
         for reading in self._streams:
             reading.cancel()
 
     async def _answer_in_time(self, request: pb.AdmitRequest) -> pb.AdmitAnswer | None:
         """None when the caller does not wait any more."""
         began = time.perf_counter()
+        deadline = request.deadline_monotonic_ms / 1000 or math.inf
+        if deadline <= time.monotonic():
+            self._metrics.admits.labels("gave_up").inc()
+            return None
         try:
-            async with asyncio.timeout(request.timeout_ms / 1000 if request.timeout_ms else None):
+            async with asyncio.timeout_at(deadline if deadline < math.inf else None):
                 return pb.AdmitAnswer(job_id=request.job_id, response=await self._answer(request))
         except TimeoutError:
             return None
