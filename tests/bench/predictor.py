@@ -198,7 +198,7 @@ def _evaluate(name: str, examples: list[Example], folder: Path | None) -> Iterat
         "features_ms": 1000 * (extracted - encoded) / len(examples), "encoder": encoder is not None,
     }  # fmt: skip
     first = len(examples) - min(COUNTED, len(examples) // 2)
-    known = prior.from_bytes(prior.known(folder))
+    known = prior.from_bytes(prior.obtain(folder))
     contenders: list[tuple[str, Contender]] = [
         ("buckets", Untrained(BucketPredictor())), ("class", Untrained(ClassMean())), ("paper", Learned(PAPER)),
         ("learned", Learned(known=known)),

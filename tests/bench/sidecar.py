@@ -5,7 +5,9 @@ the head from disk and to the encoder; and the memory it has then. The sidecar i
 asks has the others.
 
 Times are by the clock. Other load on the machine lengthens them, so beside them stand the CPU time that the sidecar spent, and how long
-its threads were ready and waited for a core, per admission: what a machine with a free core would not see.
+its threads were ready and waited for a core, per admission: what a machine with a free core would not see. Neighbours on the same processor
+lengthen even that: the least and the most of the medians of ten parts of the load say by how much, and a question that is refused at
+once, asked at the same pace, what of an admission is the way there and back.
 """
 
 import asyncio
@@ -38,6 +40,8 @@ RATE: Final = 50.0
 _HEAD_ROWS: Final = 4000
 _START_SECONDS: Final = 60.0
 _BATCH: Final = 64
+_PARTS: Final = 10
+_REFUSED: Final = 200
 _CORE: Final = max(os.sched_getaffinity(0))
 _ENCODED: Final = 'alise_scheduler_encodings_total{outcome="encoded"}'
 
@@ -60,10 +64,15 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
     admits = [row["ms"] for row in rows if row["kind"] == "admit"]
     if not admits:
         return []
+    size = -(-len(admits) // _PARTS)
+    parts = [percentile(admits[start : start + size], 0.50) for start in range(0, len(admits), size)]
     restart, cost, batch, memory = (next(row for row in rows if row["kind"] == kind) for kind in ("restart", "cost50", "batch", "memory"))
     return [
         Figure("admit_p50_ms", percentile(admits, 0.50), "ms", "lower", 2.5),
+        Figure("admit_p50_least_ms", min(parts), "ms", "lower"),
+        Figure("admit_p50_most_ms", max(parts), "ms", "lower"),
         Figure("admit_p99_ms", percentile(admits, 0.99), "ms", "lower", 15.0),
+        Figure("admit_refused_p50_ms", percentile((row["ms"] for row in rows if row["kind"] == "refused"), 0.50), "ms", "lower"),
         Figure("admit_cpu_ms", cost["cpu_ms"], "ms", "lower"),
         Figure("admit_waited_for_core_ms", cost["waited_ms"], "ms", "lower"),
         Figure("admit_batched_per_s", batch["per_second"], "1/s", "higher", 300.0),
@@ -112,6 +121,9 @@ async def _run(folder: str, prompts: Sequence[str], encoder: Path | None, calls:
             (cpu_now, waited_now), encoded_now = _cpu(process.pid), await _metric(port, _ENCODED)
             spent = {"cpu_ms": 1000 * (cpu_now - cpu) / calls, "waited_ms": 1000 * (waited_now - waited) / calls}
             rows.append({"kind": "cost50", **spent, "encoded": (encoded_now - encoded) / calls})
+            for _ in range(_REFUSED):
+                rows.append({"kind": "refused", "ms": await _refused(stream)})
+                await asyncio.sleep(1 / RATE)
             at = time.monotonic()
             for start in range(0, calls, _BATCH):
                 asks = [_request(calls + number, prompts[number % len(prompts)]) for number in range(start, start + _BATCH)]
@@ -177,6 +189,14 @@ def _request(number: int, prompt: str) -> pb.AdmitRequest:
 async def _admit(stream: AdmissionStream, number: int, prompt: str) -> float:
     began = time.perf_counter()
     await stream.ask(_request(number, prompt), timeout_seconds=60.0)
+    return (time.perf_counter() - began) * 1000
+
+
+async def _refused(stream: AdmissionStream) -> float:
+    """Milliseconds until a question of another version of the contract is refused."""
+    began = time.perf_counter()
+    with contextlib.suppress(AskError):
+        await stream.ask(pb.AdmitRequest(contract_version=CONTRACT_VERSION + 1, job_id="refused"), timeout_seconds=60.0)
     return (time.perf_counter() - began) * 1000
 
 

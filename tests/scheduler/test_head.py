@@ -78,6 +78,8 @@ def test_many_answers_of_one_length_share_the_middle_of_their_ranks(head: Head) 
         pytest.param({"trust": np.array(np.nan)}, id="no number"),
         pytest.param({"wide": np.zeros((384, 3), np.float32)}, id="another projection"),
         pytest.param({"trees.feature": np.full(1, 999, np.int16)}, id="trees of something else"),
+        pytest.param({"landmarks": np.zeros((1500, 10), np.float32)}, id="landmarks on no grid"),
+        pytest.param({"landmarks": np.zeros((1500, 10), np.int8)}, id="landmarks of something else"),
     ],
 )
 def test_a_head_whose_parts_do_not_fit_is_refused(head: Head, wrong: dict[str, Any]) -> None:

@@ -17,24 +17,16 @@ from . import effect, lexical
 Row = NDArray[np.float32]
 Half = NDArray[np.float16]
 
+# The last: how much text a token of the conversation so far is, in logs: few characters where it is about code or in another language.
 REQUEST: Final = (
-    "endpoint",
-    "structured",
-    "turns",
-    "prompt_chars",
-    "earlier_chars",
-    "earlier_per_turn",
-    "cap",
-    "temperature",
-    "chars_per_token",
-)
+    "endpoint", "structured", "turns", "prompt_chars", "earlier_chars", "earlier_per_turn", "cap", "temperature", "chars_per_token",
+)  # fmt: skip
 # ln(tokens) by general knowledge (`prior.py`): of such a prompt, and in a conversation whose answers are so much longer or shorter.
 EXPECTED: Final = ("prior", "prior_here")
 CONVERSATION: Final = (
     "said_last", "said_mean", "said_most", "said_least", "said_recent", "said_spread", "said_before", "said_times",
     "said_alike", "said_most_alike", "alike_most", "alike_last",
 )  # fmt: skip
-# How much text a token of the conversation so far is, in logs: few characters where it is about code or in another language.
 _CHARS_PER_TOKEN_AT: Final = REQUEST.index("chars_per_token")
 _EARLIER_PER_TURN_AT: Final = REQUEST.index("earlier_per_turn")
 # Columns at the end of a row that `complete` fills in, beside chars_per_token.

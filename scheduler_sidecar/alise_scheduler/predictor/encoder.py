@@ -62,8 +62,7 @@ class OnnxEncoder:
         for row, text in enumerate(texts):
             ids = self._ids(text)
             if len(ids) > 2:
-                tokens = np.array([ids], np.int32)
-                made[row] = self._session.run(None, {"input_ids": tokens, "attention_mask": np.ones_like(tokens)})[0][0]
+                made[row] = self._session.run(["embedding"], {"input_ids": np.array([ids], np.int32)})[0][0]
         return made
 
     def _ids(self, text: str) -> list[int]:

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from ..core.lengths import QUANTILES
 from . import neighbours, trees
 from .detail import EXPECTED, PRIOR_AT
-from .kernel import Kernel
+from .grid import REACH, bounded
+from .kernel import STEP, Kernel, landmarks
 from .trees import MISSING, Forest
 
 # Bumped when the meaning of a column changes: rows and heads of another layout are not used.
 LAYOUT: Final = 7
 # The same for what is in a head's file: rows stay, a head of another one is trained anew.
-HEAD_LAYOUT: Final = 8
+HEAD_LAYOUT: Final = 9
 PROJECTED: Final = 64
 # Of an embedding's 384, what the kernel compares: it orders as well, in less time.
 COMPARED: Final = 192
@@ -38,8 +39,8 @@ TEXT_SCALE: Final = 0.10
 CONTEXT_SCALE: Final = 0.90
 REQUEST_SCALE: Final = 0.20
 EXPECTED_SCALE: Final = 0.40
-# No standardized number is farther from its mean.
-_FARTHEST: Final = 40.0 * TEXT_SCALE
+# No standardized number is farther from its mean, for the kernel's grid.
+_FARTHEST: Final = REACH * STEP
 MIN_SPREAD: Final = 0.05
 # The kernel's share of the expected rank, beside the trees that know what it says.
 SMOOTH_SHARE: Final = 0.5
@@ -79,8 +80,8 @@ class Scaling:
         return unit
 
     def points(self, numbers: Rows, vectors: Rows, contexts: Rows) -> Rows:
-        """What the kernel compares: embedding, context, request, text and, last, what is expected beforehand. Of how long
-        answers were, only what share of its text they are."""
+        """What the kernel compares: embedding, context, request, text and, last, what is expected beforehand. Of a
+        conversation's answers only how much text their tokens are, never how long they were."""
         context = contexts @ self.basis * np.float32(CONTEXT_SCALE)
         return np.concatenate([vectors @ self.wide, context, self.numbers(numbers)[:, : PRIOR_AT + 1]], axis=1)
 
@@ -95,12 +96,6 @@ def tree_rows(numbers: Rows, projected: Rows, near: Rows, smooth: Rows) -> Rows:
 def blend(boosted: Rows, smooth: Rows) -> Rows:
     """The expected rank."""
     return bounded((1.0 - SMOOTH_SHARE) * boosted + SMOOTH_SHARE * smooth, 0.0, 1.0)
-
-
-def bounded(values: Rows, low: float, high: float) -> Rows:
-    """np.clip in a third of the time, for what is done at each admission."""
-    made: Rows = np.minimum(np.maximum(values, np.float32(low)), np.float32(high))
-    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +146,7 @@ class Head:
         held: dict[str, NDArray[Any]] = {
             "about": np.array([HEAD_LAYOUT, self.version, self.rows]), "point_trees": np.array(self.point_trees),
             "mean": self.scaling.mean, "scale": self.scaling.scale, "basis": self.scaling.basis, "wide": self.scaling.wide,
-            "landmarks": self.kernel.landmarks, "squares": self.kernel.squares, "weights": self.kernel.weights,
+            "landmarks": self.kernel.landmarks.places, "step": np.array(self.kernel.landmarks.step), "weights": self.kernel.weights,
             "line": np.array([self.kernel.bias, self.kernel.gamma, self.kernel.slope]), "trust": np.array(self.trust),
             "knots": self.knots, "centres": self.centres, "table": self.table,
         }  # fmt: skip
@@ -169,7 +164,7 @@ def from_bytes(data: bytes) -> Head:
                 raise ValueError(f"a head of layout {layout}; this program reads {HEAD_LAYOUT}")
             head = Head(
                 version, rows, Scaling(held["mean"], held["scale"], held["basis"], held["wide"]),
-                Kernel(held["landmarks"], held["squares"], held["weights"], *map(float, held["line"])),
+                Kernel(landmarks(held["landmarks"], float(held["step"])), held["weights"], *map(float, held["line"])),
                 trees.from_arrays("trees.", held), int(held["point_trees"]),
                 held["knots"], held["centres"], held["table"], float(held["trust"]),
             )  # fmt: skip
@@ -186,7 +181,7 @@ def from_bytes(data: bytes) -> Head:
 
 def _answers(head: Head) -> bool:
     """Whether its parts fit together: asked of a request that nothing is known of, it says something."""
-    if not math.isfinite(head.trust):
+    if not math.isfinite(head.trust) or head.kernel.landmarks.places.dtype != np.int8:
         return False
     numbers = np.full((1, len(head.scaling.mean)), np.nan, np.float32)
     vectors = np.zeros((1, len(head.scaling.wide)), np.float32)

@@ -1,7 +1,8 @@
 """Kernel ridge regression on landmarks (Nyström): the smooth part of the expected rank, and a feature of the trees.
 
 A prompt is a point: its embedding, its numbers standardized and scaled so that all of them together weigh about as much, and what the
-conversation is about. What is left of the last number's straight line is fitted.
+conversation is about. What is left of the last number's straight line is fitted. Points are compared on a grid (`grid.py`), in fitting as
+in serving.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from .grid import Places, place, products, squares
+
 LANDMARKS: Final = 1500
+# Of the grid. What is compared reaches 127 of it.
+STEP: Final = 0.01
 # (gamma, ridge): with few rows a smooth function, with MANY_ROWS one that bends more.
 MANY_ROWS: Final = 3000
 _FEW: Final = (0.4, 1.5)
@@ -20,11 +25,34 @@ Rows = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
-    """landmarks [M, D] and their squared lengths [M], weights [M]."""
+class Landmarks:
+    """`places` [M, D] on a grid of this step, and their squared lengths in steps² [M]."""
 
-    landmarks: Rows
+    places: Places
+    step: float
     squares: Rows
+
+    def features(self, points: Rows, gamma: float) -> Rows:
+        """exp(-gamma · distance²) of each point to each landmark, [N, M]."""
+        placed = place(points, self.step)
+        distance = products(placed, self.places)
+        distance *= np.float32(-2.0)
+        distance += self.squares
+        distance += squares(placed)[:, None]
+        distance *= np.float32(-gamma * self.step**2)
+        made: Rows = np.exp(distance, out=distance)
+        return made
+
+
+def landmarks(places: Places, step: float) -> Landmarks:
+    return Landmarks(places, step, squares(places))
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """weights [M]: one per landmark."""
+
+    landmarks: Landmarks
     weights: Rows
     bias: float
     gamma: float
@@ -34,26 +62,18 @@ class Kernel:
     def predict(self, points: Rows) -> Rows:
         """points [N, D] -> [N]."""
         line = np.float32(self.bias) + np.float32(self.slope) * points[:, -1]
-        values: Rows = (features(points, self.landmarks, self.squares, self.gamma) @ self.weights + line).astype(np.float32)
+        values: Rows = (self.landmarks.features(points, self.gamma) @ self.weights + line).astype(np.float32)
         return values
-
-
-def features(points: Rows, landmarks: Rows, squares: Rows, gamma: float) -> Rows:
-    """exp(-gamma · distance²) of each point to each landmark, [N, M]."""
-    distance = (points**2).sum(1)[:, None] + squares[None, :] - 2.0 * (points @ landmarks.T)
-    made: Rows = np.exp(-np.float32(gamma) * np.maximum(distance, 0.0))
-    return made
 
 
 def fit(points: Rows, target: Rows, folds: NDArray[np.int64], seed: int) -> tuple[Kernel, Rows]:
     """The fitted kernel, and for each row the prediction of one that was fitted without its fold. points [N, D], target [N]."""
     chance = np.random.default_rng(seed)
-    chosen = chance.choice(len(points), min(LANDMARKS, len(points)), replace=False)
-    landmarks = points[np.sort(chosen)]
-    squares = (landmarks**2).sum(1)
+    chosen = np.sort(chance.choice(len(points), min(LANDMARKS, len(points)), replace=False))
+    near = landmarks(place(points[chosen], STEP), STEP)
     gamma, strength = _MANY if len(points) >= MANY_ROWS else _FEW
-    phi = features(points, landmarks, squares, gamma)
-    ridge = strength * features(landmarks, landmarks, squares, gamma).astype(np.float64) + 1e-6 * np.eye(len(landmarks))
+    phi = near.features(points, gamma)
+    ridge = strength * phi[chosen].astype(np.float64) + 1e-6 * np.eye(len(chosen))
     bias = float(target.mean())
     last = points[:, -1]
     slope = float(last @ (target - bias)) / max(float(last @ last), 1e-6)
@@ -68,4 +88,4 @@ def fit(points: Rows, target: Rows, folds: NDArray[np.int64], seed: int) -> tupl
     for number, part in parts.items():
         weights = np.linalg.solve(gram - grams[number], side - sides[number])
         held[folds == number] = part @ weights.astype(np.float32) + line[folds == number]
-    return Kernel(landmarks, squares, np.linalg.solve(gram, side).astype(np.float32), bias, gamma, slope), held
+    return Kernel(near, np.linalg.solve(gram, side).astype(np.float32), bias, gamma, slope), held

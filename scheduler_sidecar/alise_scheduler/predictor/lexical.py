@@ -9,7 +9,10 @@ from collections.abc import Callable
 from typing import Final
 
 _EDGE_CHARS: Final = 2000
+# Of what shares are taken.
+_SHARE_CHARS: Final = 500
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,]\d+)*")
+_MARK: Final = re.compile(r"[^\w\s]|_")
 _SENTENCE: Final = re.compile(r"[.!?](?:\s|$)")
 _URL: Final = re.compile(r"https?://|www\.")
 _CODE: Final = re.compile(r"```|\bdef \w|\bfunction\b|#include|\bclass \w|</\w+>|[{};]\s*$|=>|\bSELECT\b|\bimport \w", re.MULTILINE)
@@ -114,7 +117,7 @@ def row(text: str) -> list[float]:
     values = [
         math.log1p(len(text)), math.log1p(count), sum(map(len, words)) / count if count else math.nan, math.log1p(edges.count("\n")),
         math.log1p(len(_SENTENCE.findall(edges))), _share(edges, str.isdigit), _share(edges, str.isupper),
-        0.0 if edges.isascii() else _share(edges, _not_ascii), _share(edges, _is_mark), min(edges.count("?"), 9),
+        0.0 if edges.isascii() else _share(edges, _not_ascii), _marks(edges), min(edges.count("?"), 9),
         min(edges.count("!"), 9), min(edges.count(":"), 9), min(edges.count(","), 30), min(edges.count("\n\n"), 9),
         float(end == "?"), float(end == ":"), float(end == "."), len(set(words)) / count if count else math.nan,
         min(len(_CODE.findall(edges)), 20), float(_MATH.search(edges) is not None), min(len(_LIST.findall(edges)), 20),
@@ -128,7 +131,7 @@ def row(text: str) -> list[float]:
 
 
 def _share(text: str, kind: Callable[[str], bool]) -> float:
-    part = text[:500]
+    part = text[:_SHARE_CHARS]
     return sum(map(kind, part)) / len(part) if part else 0.0
 
 
@@ -136,8 +139,10 @@ def _not_ascii(char: str) -> bool:
     return char > "\x7f"
 
 
-def _is_mark(char: str) -> bool:
-    return not (char.isalnum() or char.isspace())
+def _marks(text: str) -> float:
+    """The share of what is neither a letter, a digit nor space."""
+    part = text[:_SHARE_CHARS]
+    return len(_MARK.findall(part)) / len(part) if part else 0.0
 
 
 def _number(word: str) -> float:

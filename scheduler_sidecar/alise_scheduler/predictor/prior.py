@@ -31,14 +31,15 @@ from . import lexical
 from .background import step_back
 from .detail import EMBEDDING, TEXT
 from .encoder import MODEL_FILE, VOCABULARY_FILE, Encoder, OnnxEncoder
-from .kernel import Kernel, features
+from .grid import UNIT_STEP, bounded, place
+from .kernel import Kernel, landmarks
 
 LINES_FILE: Final = "prior.tsv"
 MADE_FILE: Final = "prior.npz"
 # Of another layout, or fitted on other columns, it is not read.
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 # What a prior follows from, beside the encoder's own files.
-_SOURCES: Final = (LINES_FILE, "prior.py", "kernel.py", "lexical.py", "encoder.py", "wordpiece.py")
+_SOURCES: Final = (LINES_FILE, "prior.py", "kernel.py", "grid.py", "lexical.py", "encoder.py", "wordpiece.py")
 # Of an embedding's 384, what is compared.
 COMPARED: Final = 256
 # Where it is fitted while others wait for memory and a processor, and of the kernel on numbers alone.
@@ -119,8 +120,8 @@ class Prior:
         }  # fmt: skip
         for name, kernel in (("worded", self.worded), ("alone", self.alone)):
             if kernel is not None:
-                held |= {f"{name}.landmarks": kernel.landmarks, f"{name}.weights": kernel.weights}
-                held[f"{name}.bias"] = np.array([kernel.bias, kernel.gamma])
+                held |= {f"{name}.landmarks": kernel.landmarks.places, f"{name}.weights": kernel.weights}
+                held[f"{name}.bias"] = np.array([kernel.landmarks.step, kernel.bias, kernel.gamma])
         np.savez(out, **held)  # type: ignore[arg-type]
         return out.getvalue()
 
@@ -161,7 +162,7 @@ def made_before(encoder: Path) -> bytes | None:
         return None
 
 
-def fit(lines: Sequence[Line], encoder: Encoder | None, landmarks: int = LANDMARKS) -> Prior:
+def fit(lines: Sequence[Line], encoder: Encoder | None, most: int = LANDMARKS) -> Prior:
     """The same lines and encoder make the same prior. `lines` must not be empty."""
     numbers = np.array([lexical.row(line.text) for line in lines], np.float32)
     tokens = np.log([line.tokens for line in lines]).astype(np.float32)
@@ -176,7 +177,7 @@ def fit(lines: Sequence[Line], encoder: Encoder | None, landmarks: int = LANDMAR
         vectors = encoder.encode([line.text for line in lines])
         _, directions = np.linalg.eigh((vectors.T @ vectors).astype(np.float64))
         basis = np.ascontiguousarray(directions[:, ::-1][:, :COMPARED], np.float32)
-        worded = _regression(np.concatenate([vectors @ basis, text], axis=1), tokens, _GAMMA, landmarks)
+        worded = _regression(np.concatenate([vectors @ basis, text], axis=1), tokens, _GAMMA, most)
     return Prior(mean, scale, basis, worded, _regression(text * np.float32(_ALONE), tokens, _GAMMA_ALONE, LANDMARKS))
 
 
@@ -188,36 +189,35 @@ def quantiles(expected: float) -> Row:
 
 def scaled(numbers: Rows, mean: Row, scale: Row) -> Rows:
     """Text numbers [N, F], NaN where unknown, as the kernels compare them."""
-    bound = np.float32(_CLIP * _TEXT_SCALE)
-    made: Rows = np.clip((np.where(np.isnan(numbers), mean, numbers) - mean) * scale, -bound, bound).astype(np.float32)
-    return made
+    return bounded((np.where(np.isnan(numbers), mean, numbers) - mean) * scale, -_CLIP * _TEXT_SCALE, _CLIP * _TEXT_SCALE)
 
 
-def _regression(points: Rows, tokens: Row, gamma: float, landmarks: int) -> Kernel:
+def _regression(points: Rows, tokens: Row, gamma: float, most: int) -> Kernel:
     """Kernel ridge regression; with fewer landmarks than points, Nyström's."""
     bias = float(tokens.mean())
-    if landmarks >= len(points):
-        squares = (points**2).sum(axis=1)
-        gram = features(points, points, squares, gamma).astype(np.float64)
-        gram[np.diag_indices_from(gram)] += _RIDGE
-        return Kernel(points, squares, np.linalg.solve(gram, tokens - bias).astype(np.float32), bias, gamma)
-    chosen = points[np.sort(np.random.default_rng(_SEED).choice(len(points), landmarks, replace=False))]
-    squares = (chosen**2).sum(axis=1)
+    chosen = np.arange(len(points))
+    if most < len(points):
+        chosen = np.sort(np.random.default_rng(_SEED).choice(len(points), most, replace=False))
+    near = landmarks(place(points[chosen], UNIT_STEP), UNIT_STEP)
     # In float32 their products would be noise for a kernel that is smooth.
-    phi = features(points, chosen, squares, gamma).astype(np.float64)
-    gram = phi.T @ phi + _RIDGE * features(chosen, chosen, squares, gamma).astype(np.float64)
-    gram[np.diag_indices_from(gram)] += 1e-5
-    return Kernel(chosen, squares, np.linalg.solve(gram, phi.T @ (tokens - bias)).astype(np.float32), bias, gamma)
+    phi = near.features(points, gamma).astype(np.float64)
+    if most < len(points):
+        # On the grid two may be at the same place.
+        gram, side = phi.T @ phi + _RIDGE * phi[chosen] + 1e-6 * np.eye(most), phi.T @ (tokens - bias)
+    else:
+        gram, side = phi, tokens - bias
+        gram[np.diag_indices_from(gram)] += _RIDGE
+    return Kernel(near, np.linalg.solve(gram, side).astype(np.float32), bias, gamma)
 
 
 def _kernel(held: Any, name: str, columns: int) -> Kernel:
-    landmarks, weights, (bias, gamma) = held[f"{name}.landmarks"], held[f"{name}.weights"], held[f"{name}.bias"]
-    if landmarks.shape != (len(weights), columns):
-        raise ValueError(f"a prior whose parts do not fit: landmarks {landmarks.shape}, {len(weights)} weights")
-    return Kernel(landmarks, (landmarks**2).sum(axis=1), weights, float(bias), float(gamma))
+    places, weights, (step, bias, gamma) = held[f"{name}.landmarks"], held[f"{name}.weights"], held[f"{name}.bias"]
+    if places.shape != (len(weights), columns) or places.dtype != np.int8:
+        raise ValueError(f"a prior whose parts do not fit: landmarks {places.shape} {places.dtype}, {len(weights)} weights")
+    return Kernel(landmarks(places, float(step)), weights, float(bias), float(gamma))
 
 
-def known(encoder: Path | None) -> bytes:
+def obtain(encoder: Path | None) -> bytes:
     """The bytes of the best prior to be had at once. Raises EncoderError, OSError."""
     if encoder is None:
         return fit(own_lines(), None).to_bytes()
@@ -245,7 +245,7 @@ def main() -> None:
         make(Path(arguments.encoder))
         return
     step_back()
-    sys.stdout.buffer.write(known(Path(arguments.encoder) if arguments.encoder else None))
+    sys.stdout.buffer.write(obtain(Path(arguments.encoder) if arguments.encoder else None))
 
 
 if __name__ == "__main__":
