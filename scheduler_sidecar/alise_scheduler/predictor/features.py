@@ -65,16 +65,16 @@ class Features:
 
     def __post_init__(self) -> None:
         """Raises ValueError when a number does not fit."""
-        for item in fields(self)[:-1]:
-            value, top = getattr(self, item.name), 2**64 if item.name in ("text", "conversation", "tenant") else 256
-            if not 0 <= value < top:
-                raise ValueError(f"features.{item.name} must be in [0, {top}), got {value}")
+        for name, top in _TOPS:
+            if not 0 <= getattr(self, name) < top:
+                raise ValueError(f"features.{name} must be in [0, {top}), got {getattr(self, name)}")
 
     def without_hashes(self) -> "Features":
         """What remains when their key is another: the buckets' numbers."""
         return replace(self, text=0, conversation=0, tenant=0, detail=None)
 
 
+_TOPS: Final = tuple((item.name, 2**64 if item.name in ("text", "conversation", "tenant") else 256) for item in fields(Features)[:-1])
 UNKNOWN: Final = Features()
 
 

@@ -33,13 +33,13 @@ from .detail import EMBEDDING, TEXT
 from .encoder import MODEL_FILE, VOCABULARY_FILE, Encoder, OnnxEncoder
 from .grid import UNIT_STEP, bounded, place
 from .kernel import Kernel, landmarks
+from .lines import LINES_FILE, Line, own_lines
 
-LINES_FILE: Final = "prior.tsv"
 MADE_FILE: Final = "prior.npz"
 # Of another layout, or fitted on other columns, it is not read.
 LAYOUT: Final = 3
 # What a prior follows from, beside the encoder's own files.
-_SOURCES: Final = (LINES_FILE, "prior.py", "kernel.py", "grid.py", "lexical.py", "encoder.py", "wordpiece.py")
+_SOURCES: Final = (LINES_FILE, "lines.py", "prior.py", "kernel.py", "grid.py", "lexical.py", "encoder.py", "wordpiece.py")
 # Of an embedding's 384, what is compared.
 COMPARED: Final = 256
 # Where it is fitted while others wait for memory and a processor, and of the kernel on numbers alone.
@@ -60,32 +60,6 @@ _CHARS: Final = TEXT.start + lexical.NAMES.index("chars")
 
 Row = NDArray[np.float32]
 Rows = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A prompt and about how many tokens a chat model answers."""
-
-    text: str
-    tokens: int
-
-
-def read_lines(said: str) -> tuple[Line, ...]:
-    """The lines of `tokens<TAB>prompt`; # begins a comment. Raises ValueError naming a line that is neither."""
-    made = []
-    for number, line in enumerate(said.splitlines(), start=1):
-        if line.startswith("#") or not line:
-            continue
-        tokens, tab, text = line.partition("\t")
-        if not tab or not text or not tokens.isdecimal() or int(tokens) == 0:
-            raise ValueError(f"line {number} should be a number of tokens, a tab and a prompt, got {line[:60]!r}")
-        made.append(Line("\\".join(part.replace("\\n", "\n") for part in text.split("\\\\")), int(tokens)))
-    return tuple(made)
-
-
-def own_lines() -> tuple[Line, ...]:
-    """Those of this package."""
-    return read_lines(resources.files(__package__).joinpath(LINES_FILE).read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, slots=True)

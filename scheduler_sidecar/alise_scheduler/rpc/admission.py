@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -53,12 +52,16 @@ async def no_encoder(text: str) -> NDArray[np.float32] | None:
     return None
 
 
-def to_ask(message: pb.AdmitRequest) -> Ask:
-    """The question in a message. Raises ContractError or InvalidRequestError."""
+def check(message: pb.AdmitRequest) -> None:
+    """Raises ContractError or InvalidRequestError."""
     if message.contract_version != CONTRACT_VERSION:
         raise ContractError(f"contract version {message.contract_version} is not spoken here; this sidecar speaks {CONTRACT_VERSION}")
     if not 0 < len(message.job_id) <= _MAX_JOB_ID_CHARS:
         raise InvalidRequestError(f"job_id must have 1..{_MAX_JOB_ID_CHARS} characters, got {len(message.job_id)}")
+
+
+def to_ask(message: pb.AdmitRequest, embedding: NDArray[np.float32] | None = None) -> Ask:
+    """The question in a message; `embedding` is its prompt's."""
     return Ask(
         job_id=message.job_id,
         question=Question(
@@ -75,6 +78,7 @@ def to_ask(message: pb.AdmitRequest) -> Ask:
             temperature=message.temperature if message.HasField("temperature") else math.nan,
             conversation_now=message.conversation_now,
             conversation_previous=message.conversation_previous,
+            embedding=embedding,
         ),
         samples=min(max(message.n, 1), _MAX_SAMPLES),
         objective=message.objective,
@@ -202,11 +206,9 @@ class AdmissionService(AdmissionServicer):
     async def _answer(self, request: pb.AdmitRequest) -> pb.AdmitResponse:
         outcome = "invalid"
         try:
-            ask = to_ask(request)
-            embedding = await self._encode(ask.question.prompt)
-            if embedding is not None:
-                ask = replace(ask, question=replace(ask.question, embedding=embedding))
-            answer = await self._admit(ask)
+            check(request)
+            embedding = await self._encode(request.prompt[:MAX_PROMPT_BYTES])
+            answer = await self._admit(to_ask(request, embedding))
             outcome = "admitted" if isinstance(answer, Admitted) else answer.reason.value
         except ContractError:
             outcome = "version"
@@ -220,11 +222,12 @@ class AdmissionService(AdmissionServicer):
         finally:
             self._metrics.admits.labels(outcome).inc()
         if isinstance(answer, Admitted):
-            fields = {"job": ask.job_id, "job_level": answer.level, "predicted_tokens": round(answer.predicted_tokens)}
+            fields = {"job": request.job_id, "job_level": answer.level, "predicted_tokens": round(answer.predicted_tokens)}
             log.debug("job admitted", extra=fields)
         else:
             log.info(
-                "job rejected", extra={"job": ask.job_id, "reason": answer.reason.value, "retry_after_seconds": answer.retry_after_seconds}
+                "job rejected",
+                extra={"job": request.job_id, "reason": answer.reason.value, "retry_after_seconds": answer.retry_after_seconds},
             )
         return to_response(answer)
 
