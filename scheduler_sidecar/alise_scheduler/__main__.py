@@ -14,7 +14,7 @@ from alise_contract.names import CONTROL_SOCKET
 from . import logs
 from .config import Settings, env_name, flag_name, load
 from .errors import ConfigError
-from .supervisor import HEARTBEAT_FD_ENV, RESTARTS_ENV, Heart, Supervisor, scheduler_command
+from .supervisor import HEARTBEAT_FD_ENV, RESTARTS_ENV, Heart, Supervisor, child_environ, scheduler_command
 
 _USAGE_ERROR = 2
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             asyncio.run(run(settings, int(restarts) if restarts.isdigit() else 0, Heart(int(heartbeat) if heartbeat else None)))
             return 0
         case "supervise":
-            env = {key: value for key, value in os.environ.items() if key not in (HEARTBEAT_FD_ENV, RESTARTS_ENV)}
+            env = child_environ(os.environ)
             supervisor = Supervisor(scheduler_command(given[1:]), env, settings.hang_seconds, settings.restart_max_seconds)
             return supervisor.run()
         case _:

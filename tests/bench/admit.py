@@ -18,6 +18,7 @@ from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1 import engine_control_pb2 as engine_pb
 from alise_engine.admission_stream import AdmissionStream
 from alise_engine.tracker import PROGRESS_SECONDS
+from alise_scheduler.supervisor import child_environ
 from tests.bench.harness import Figure, Row, Settings, percentile
 from tests.scheduler.engine_server import EngineServer
 from tests.tools.encoder import setting
@@ -59,8 +60,8 @@ async def _latencies(live: int, calls: int, encoder: Path | None) -> list[float]
                 request_id=f"r{number}", job_id=f"live{number}", phase=phase, prompt_tokens=100, age_ms=number
             )
         env = {
-            **os.environ, "ALISE_SOCKET_DIR": folder, "ALISE_HTTP_PORT": "0", "ALISE_HTTP_HOST": "127.0.0.1", "ALISE_MAX_PENDING": "0",
-            "ALISE_ENCODER": setting(encoder),
+            **child_environ(os.environ), "ALISE_SOCKET_DIR": folder, "ALISE_HTTP_PORT": "0", "ALISE_HTTP_HOST": "127.0.0.1",
+            "ALISE_MAX_PENDING": "0", "ALISE_ENCODER": setting(encoder),
         }  # fmt: skip
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "alise_scheduler", "run", env=env, stderr=asyncio.subprocess.DEVNULL

@@ -31,6 +31,7 @@ from alise_contract.v1.admission_pb2_grpc import AdmissionStub
 from alise_engine.admission_stream import AdmissionStream, AskError
 from alise_scheduler.predictor.store import SqliteStore
 from alise_scheduler.predictor.train import train
+from alise_scheduler.supervisor import child_environ
 from tests.bench.harness import Figure, Row, percentile
 from tests.scheduler.predictor_builders import make_history, make_sample
 from tests.tools.encoder import setting
@@ -89,8 +90,8 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
 async def _run(folder: str, prompts: Sequence[str], encoder: Path | None, calls: int) -> list[Row]:
     port = _free_port()
     env = {
-        **os.environ, "ALISE_SOCKET_DIR": folder, "ALISE_HTTP_PORT": str(port), "ALISE_HTTP_HOST": "127.0.0.1", "ALISE_MAX_PENDING": "0",
-        "ALISE_HISTORY_DIR": f"{folder}/history", "ALISE_ENCODER": setting(encoder),
+        **child_environ(os.environ), "ALISE_SOCKET_DIR": folder, "ALISE_HTTP_PORT": str(port), "ALISE_HTTP_HOST": "127.0.0.1",
+        "ALISE_MAX_PENDING": "0", "ALISE_HISTORY_DIR": f"{folder}/history", "ALISE_ENCODER": setting(encoder),
     }  # fmt: skip
     began = time.monotonic()
     process = await asyncio.create_subprocess_exec(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from alise_scheduler.supervisor import FIRST_PAUSE_SECONDS, HEALTHY_SECONDS, Heart, next_pause
+from alise_scheduler.supervisor import FIRST_PAUSE_SECONDS, HEALTHY_SECONDS, HEARTBEAT_FD_ENV, Heart, child_environ, next_pause
 
 PATIENCE_SECONDS = 30.0
 
@@ -194,3 +194,13 @@ def test_the_heart_beats_about_once_a_second() -> None:
     assert os.read(read, 100) == b"..."
     os.close(read)
     os.close(write)
+
+
+def test_the_child_has_this_process_environment_without_its_heartbeat() -> None:
+    made = child_environ({"PATH": "/bin", HEARTBEAT_FD_ENV: "7"})
+    assert (made["PATH"], HEARTBEAT_FD_ENV in made) == ("/bin", False)
+
+
+def test_the_childs_memory_is_one_heap_unless_somebody_chose() -> None:
+    assert "arena_max=1" in child_environ({})["GLIBC_TUNABLES"]
+    assert child_environ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=4"})["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=4"
