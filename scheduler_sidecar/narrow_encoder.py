@@ -33,7 +33,7 @@ def narrow(weights: Weights, look: Look, kept: Sequence[float] = KEPT) -> dict[s
     for layer, (share, goal) in enumerate(zip(kept, goals, strict=True)):
         at = f"encoder.layer.{layer}."
         before, inner = look(made, [f"{at}attention.output.norm", f"{at}gelu"])
-        chosen, matrix, bias = refit(inner, goal - before, _count(share, inner.shape[1]))
+        chosen, matrix, bias = refit(inner, goal - before, kept_count(share, inner.shape[1]))
         for kind in ("weight", "bias"):
             made[f"{at}intermediate.dense.{kind}"] = np.ascontiguousarray(weights[f"{at}intermediate.dense.{kind}"][chosen])
         made[f"{at}output.dense.weight"], made[f"{at}output.dense.bias"] = np.ascontiguousarray(matrix.T), bias
@@ -58,7 +58,8 @@ def refit(inner: Rows, goal: Rows, count: int) -> tuple[NDArray[np.intp], Rows, 
     return left[:-1], fitted[:-1], fitted[-1]
 
 
-def _count(share: float, size: int) -> int:
+def kept_count(share: float, size: int) -> int:
+    """How many of `size` neurons are kept."""
     return size if share >= 1.0 else max(_TOGETHER, round(share * size / _TOGETHER) * _TOGETHER)
 
 

@@ -46,7 +46,7 @@ def next_pause(previous_seconds: float, lived_seconds: float, longest_seconds: f
 
 
 def child_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """What the scheduler process is started with where this process has that."""
+    """The scheduler process's: this one's without what the supervisor tells it, and settings of the C library unless somebody chose."""
     return {_TUNABLES_ENV: _TUNABLES} | {key: value for key, value in environ.items() if key not in (HEARTBEAT_FD_ENV, RESTARTS_ENV)}
 
 

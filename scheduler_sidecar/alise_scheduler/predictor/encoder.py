@@ -51,6 +51,9 @@ class OnnxEncoder:
             self._session = onnxruntime.InferenceSession(
                 str(folder / MODEL_FILE), options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
             )
+            inputs = [item.name for item in self._session.get_inputs()]
+            if inputs != ["input_ids"]:
+                raise ValueError(f"it takes {inputs}, not input_ids alone; export it anew with export_encoder.py")
             made = self.encode(["hello"])
         except Exception as error:  # onnxruntime's errors have no common base but this
             raise EncoderError(f"the encoder in {folder} cannot be used: {error}") from error

@@ -20,9 +20,15 @@ Rows = NDArray[np.float32]
 Places = NDArray[np.int8]
 
 
+def bounded(values: Rows, low: float, high: float) -> Rows:
+    """np.clip in a third of the time, for what is done at each admission."""
+    made: Rows = np.minimum(np.maximum(values, np.float32(low)), np.float32(high))
+    return made
+
+
 def place(points: Rows, step: float) -> Places:
-    """The nearest places, in steps. Any shape; no coordinate may be beyond REACH steps."""
-    made: Places = np.rint(points * np.float32(1.0 / step)).astype(np.int8)
+    """The nearest places, in steps; of what is beyond the grid, its edge. Any shape."""
+    made: Places = np.rint(bounded(points * np.float32(1.0 / step), -REACH, REACH)).astype(np.int8)
     return made
 
 
@@ -38,10 +44,4 @@ def squares(places: Places) -> Rows:
     """Squared lengths in steps², [N], of [N, D]."""
     exact = places.astype(np.float32)
     made: Rows = np.vecdot(exact, exact)
-    return made
-
-
-def bounded(values: Rows, low: float, high: float) -> Rows:
-    """np.clip in a third of the time, for what is done at each admission."""
-    made: Rows = np.minimum(np.maximum(values, np.float32(low)), np.float32(high))
     return made

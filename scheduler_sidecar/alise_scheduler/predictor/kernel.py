@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .grid import Places, place, products, squares
 
 LANDMARKS: Final = 1500
-# Of the grid. What is compared reaches 127 of it.
+# The grid's: coordinates reach 1.27 to either side.
 STEP: Final = 0.01
 # (gamma, ridge): with few rows a smooth function, with MANY_ROWS one that bends more.
 MANY_ROWS: Final = 3000

@@ -49,9 +49,11 @@ def leave_out(vectors: Rows, log_tokens: Rows, roots: NDArray[np.int64], count: 
     made = np.full((len(vectors), len(NAMES)), np.nan, np.float32)
     if len(vectors) <= 2 * count:
         return made
+    # As the index has them.
+    rounded = place(vectors, UNIT_STEP) * np.float32(UNIT_STEP)
     for start in range(0, len(vectors), block):
         part = slice(start, min(start + block, len(vectors)))
-        similarity = vectors[part] @ vectors.T
+        similarity = rounded[part] @ rounded.T
         own = roots[part, None] == roots[None, :]
         similarity[own] = _OWN
         near = np.argpartition(-similarity, count, axis=1)[:, :count]

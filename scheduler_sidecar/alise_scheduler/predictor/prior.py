@@ -95,7 +95,7 @@ class Prior:
         for name, kernel in (("worded", self.worded), ("alone", self.alone)):
             if kernel is not None:
                 held |= {f"{name}.landmarks": kernel.landmarks.places, f"{name}.weights": kernel.weights}
-                held[f"{name}.bias"] = np.array([kernel.landmarks.step, kernel.bias, kernel.gamma])
+                held[f"{name}.bias"] = np.array([kernel.bias, kernel.gamma])
         np.savez(out, **held)  # type: ignore[arg-type]
         return out.getvalue()
 
@@ -136,7 +136,7 @@ def made_before(encoder: Path) -> bytes | None:
         return None
 
 
-def fit(lines: Sequence[Line], encoder: Encoder | None, most: int = LANDMARKS) -> Prior:
+def fit(lines: Sequence[Line], encoder: Encoder | None, landmark_count: int = LANDMARKS) -> Prior:
     """The same lines and encoder make the same prior. `lines` must not be empty."""
     numbers = np.array([lexical.row(line.text) for line in lines], np.float32)
     tokens = np.log([line.tokens for line in lines]).astype(np.float32)
@@ -151,7 +151,7 @@ def fit(lines: Sequence[Line], encoder: Encoder | None, most: int = LANDMARKS) -
         vectors = encoder.encode([line.text for line in lines])
         _, directions = np.linalg.eigh((vectors.T @ vectors).astype(np.float64))
         basis = np.ascontiguousarray(directions[:, ::-1][:, :COMPARED], np.float32)
-        worded = _regression(np.concatenate([vectors @ basis, text], axis=1), tokens, _GAMMA, most)
+        worded = _regression(np.concatenate([vectors @ basis, text], axis=1), tokens, _GAMMA, landmark_count)
     return Prior(mean, scale, basis, worded, _regression(text * np.float32(_ALONE), tokens, _GAMMA_ALONE, LANDMARKS))
 
 
@@ -166,18 +166,18 @@ def scaled(numbers: Rows, mean: Row, scale: Row) -> Rows:
     return bounded((np.where(np.isnan(numbers), mean, numbers) - mean) * scale, -_CLIP * _TEXT_SCALE, _CLIP * _TEXT_SCALE)
 
 
-def _regression(points: Rows, tokens: Row, gamma: float, most: int) -> Kernel:
+def _regression(points: Rows, tokens: Row, gamma: float, landmark_count: int) -> Kernel:
     """Kernel ridge regression; with fewer landmarks than points, Nyström's."""
     bias = float(tokens.mean())
     chosen = np.arange(len(points))
-    if most < len(points):
-        chosen = np.sort(np.random.default_rng(_SEED).choice(len(points), most, replace=False))
+    if landmark_count < len(points):
+        chosen = np.sort(np.random.default_rng(_SEED).choice(len(points), landmark_count, replace=False))
     near = landmarks(place(points[chosen], UNIT_STEP), UNIT_STEP)
     # In float32 their products would be noise for a kernel that is smooth.
     phi = near.features(points, gamma).astype(np.float64)
-    if most < len(points):
+    if landmark_count < len(points):
         # On the grid two may be at the same place.
-        gram, side = phi.T @ phi + _RIDGE * phi[chosen] + 1e-6 * np.eye(most), phi.T @ (tokens - bias)
+        gram, side = phi.T @ phi + _RIDGE * phi[chosen] + 1e-6 * np.eye(landmark_count), phi.T @ (tokens - bias)
     else:
         gram, side = phi, tokens - bias
         gram[np.diag_indices_from(gram)] += _RIDGE
@@ -185,10 +185,10 @@ def _regression(points: Rows, tokens: Row, gamma: float, most: int) -> Kernel:
 
 
 def _kernel(held: Any, name: str, columns: int) -> Kernel:
-    places, weights, (step, bias, gamma) = held[f"{name}.landmarks"], held[f"{name}.weights"], held[f"{name}.bias"]
+    places, weights, (bias, gamma) = held[f"{name}.landmarks"], held[f"{name}.weights"], held[f"{name}.bias"]
     if places.shape != (len(weights), columns) or places.dtype != np.int8:
         raise ValueError(f"a prior whose parts do not fit: landmarks {places.shape} {places.dtype}, {len(weights)} weights")
-    return Kernel(landmarks(places, float(step)), weights, float(bias), float(gamma))
+    return Kernel(landmarks(places, UNIT_STEP), weights, float(bias), float(gamma))
 
 
 def obtain(encoder: Path | None) -> bytes:

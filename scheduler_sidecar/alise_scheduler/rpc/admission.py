@@ -60,13 +60,18 @@ def check(message: pb.AdmitRequest) -> None:
         raise InvalidRequestError(f"job_id must have 1..{_MAX_JOB_ID_CHARS} characters, got {len(message.job_id)}")
 
 
+def prompt_of(message: pb.AdmitRequest) -> str:
+    """What is looked at of its prompt."""
+    return message.prompt[:MAX_PROMPT_BYTES]
+
+
 def to_ask(message: pb.AdmitRequest, embedding: NDArray[np.float32] | None = None) -> Ask:
     """The question in a message; `embedding` is its prompt's."""
     return Ask(
         job_id=message.job_id,
         question=Question(
             endpoint=message.endpoint,
-            prompt=message.prompt[:MAX_PROMPT_BYTES],
+            prompt=prompt_of(message),
             prompt_chars=message.prompt_chars,
             turns=message.turns,
             max_tokens=message.max_tokens,
@@ -207,7 +212,7 @@ class AdmissionService(AdmissionServicer):
         outcome = "invalid"
         try:
             check(request)
-            embedding = await self._encode(request.prompt[:MAX_PROMPT_BYTES])
+            embedding = await self._encode(prompt_of(request))
             answer = await self._admit(to_ask(request, embedding))
             outcome = "admitted" if isinstance(answer, Admitted) else answer.reason.value
         except ContractError:
