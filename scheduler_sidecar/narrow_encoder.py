@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-# Of each layer's inner neurons, what is kept: about as much is lost in each. The last layer needs its own.
+# Of each layer's inner neurons, what is kept: few where few will do, and all of the last layer's.
 KEPT: Final = (0.25, 0.67, 0.42, 1.0)
 # Kept are multiples of it: what the kernels that multiply them work on at once.
 _TOGETHER: Final = 64
