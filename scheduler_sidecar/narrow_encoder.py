@@ -7,7 +7,7 @@ over the diagonal of the inverse second moments), some at a time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +61,3 @@ def refit(inner: Rows, goal: Rows, count: int) -> tuple[NDArray[np.intp], Rows, 
 def kept_count(share: float, size: int) -> int:
     """How many of `size` neurons are kept."""
     return size if share >= 1.0 else max(_TOGETHER, round(share * size / _TOGETHER) * _TOGETHER)
-
-
-def rows_of(parts: Sequence[Any]) -> Rows:
-    """One matrix of what each prompt gave, [1, S, ...] each."""
-    made: Rows = np.concatenate([part[0] for part in parts])
-    return made

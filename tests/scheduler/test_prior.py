@@ -1,6 +1,7 @@
 """What is known beforehand: its lines, the regression on them, its use before the first head and beside one."""
 
 import asyncio
+import io
 import math
 import subprocess
 import sys
@@ -112,6 +113,15 @@ def test_a_prior_comes_back_from_its_bytes() -> None:
 def test_bytes_that_hold_no_prior_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         from_bytes(data)
+
+
+def test_landmarks_on_no_grid_are_refused() -> None:
+    with np.load(io.BytesIO(PRIOR.to_bytes())) as held:
+        parts = dict(held)
+    out = io.BytesIO()
+    np.savez(out, **(parts | {"alone.landmarks": parts["alone.landmarks"].astype(np.float32)}))
+    with pytest.raises(ValueError, match="do not fit"):
+        from_bytes(out.getvalue())
 
 
 def made_folder(folder: Path) -> Path:
