@@ -26,6 +26,9 @@ ADMISSION_SOCKET: Final = "admission.sock"
 CONTROL_SOCKET: Final = "control.sock"
 # Of gRPC connections on these that stay open, at both ends: no pings beside the messages to find out how far away the other end is.
 LOCAL_RPC_OPTIONS: Final = (("grpc.http2.bdp_probe", 0),)
+# Random bytes in the socket directory, 0600, made by whichever container starts first; gone with the pod.
+POD_KEY_FILE: Final = "pod.key"
+POD_KEY_BYTES: Final = 32
 ENGINE_PORT: Final = 8000
 SCHEDULER_HTTP_PORT: Final = 9400
 OPERATOR_HTTP_PORT: Final = 9500
@@ -37,12 +40,20 @@ RUN_AS: Final = 65532
 # Keys in the body's `vllm_xargs`; vLLM carries them to SamplingParams.extra_args.
 JOB_XARG: Final = "alise_job"
 HINT_XARG: Final = "alise_hint"
+# Signs job id, priority and hint with the pod's key (`stamp.py`): what a client writes under these keys is not signed and not believed.
+STAMP_XARG: Final = "alise_stamp"
 # Header that vLLM lets win over the body's `priority`; the middleware removes it.
 PRIORITY_HEADER: Final = "x-vllm-priority"
-TENANT_HEADER: Final = "x-llm-d-inference-fairness-id"
-OBJECTIVE_HEADER: Final = "x-llm-d-inference-objective"
-SLO_TTFT_HEADER: Final = "x-llm-d-slo-ttft-ms"
+# The spelling of today first, then the one that the inference gateway had before; the first that is sent counts.
+TENANT_HEADERS: Final = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
+OBJECTIVE_HEADERS: Final = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
+SLO_TTFT_HEADERS: Final = ("x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
+# On every answer of a route that generates: the class the request had, and what admission said.
+CLASS_RESPONSE_HEADER: Final = "x-alise-class"
+OUTCOME_RESPONSE_HEADER: Final = "x-alise-outcome"
+DEFAULT_CLASS: Final = "default"
 MAX_HINT_BYTES: Final = 1024
+MAX_JOB_ID_CHARS: Final = 64
 MAX_PROMPT_BYTES: Final = 16 * 1024
 
 # --- priority ---------------------------------------------------------------------------------------------------------------------
@@ -79,3 +90,27 @@ ADMIT_DEADLINE_SECONDS: Final = 0.050
 ADMIT_DEADLINE_ENV: Final = "ALISE_ADMIT_DEADLINE_MS"
 # Admitted jobs that never reach the engine stop counting after this.
 ADMITTED_EXPIRES_SECONDS: Final = 5.0
+
+# --- settings of the engine's API-server process, written by the operator -----------------------------------------------------------
+# As the scheduler's setting of the same name: requests that wait for their first token; 0: no limit.
+MAX_PENDING_ENV: Final = "ALISE_MAX_PENDING"
+DEFAULT_MAX_PENDING: Final = 1000
+# JSON list of the classes, as the scheduler's setting of the same name.
+CLASSES_ENV: Final = "ALISE_CLASSES"
+# true: the headers that name class and tenant count (a gateway sets them); false: they are ignored.
+TRUST_HEADERS_ENV: Final = "ALISE_TRUST_HEADERS"
+# A larger body is refused with 413.
+MAX_BODY_BYTES_ENV: Final = "ALISE_MAX_BODY_BYTES"
+DEFAULT_MAX_BODY_BYTES: Final = 32 * 1024 * 1024
+# A body that is not there after this long is refused with 408.
+BODY_SECONDS_ENV: Final = "ALISE_BODY_SECONDS"
+DEFAULT_BODY_SECONDS: Final = 60.0
+# true: the prefix cache is shared within a tenant only.
+ISOLATE_PREFIX_CACHE_ENV: Final = "ALISE_ISOLATE_PREFIX_CACHE"
+# Folder with one file per tenant (a mounted Secret): the file's name is the tenant, each of its lines an API key. Unset: no keys of ours.
+AUTH_DIR_ENV: Final = "ALISE_AUTH_DIR"
+AUTH_DIR: Final = "/etc/alise/auth"
+# JSON object: tenant -> class; a tenant that is not named has the default class.
+AUTH_CLASSES_ENV: Final = "ALISE_AUTH_CLASSES"
+# true: /metrics wants a key as well.
+AUTH_METRICS_ENV: Final = "ALISE_AUTH_METRICS"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from alise_contract.names import HINT_XARG, JOB_XARG, MAX_PROMPT_BYTES, OBJECTIVE_HEADER, SLO_TTFT_HEADER, TENANT_HEADER
+from alise_contract.names import HINT_XARG, JOB_XARG, MAX_PROMPT_BYTES, OBJECTIVE_HEADERS, SLO_TTFT_HEADERS, TENANT_HEADERS
 
 JSON = Any
 
@@ -96,7 +96,7 @@ def describe(endpoint: Endpoint, body: JSON, headers: Mapping[str, str]) -> Desc
         streaming=body.get("stream") is True,
         structured=_structured(body),
         tenant=_tenant(headers),
-        objective=headers.get(OBJECTIVE_HEADER, "")[:MAX_LABEL_CHARS],
+        objective=_first(headers, OBJECTIVE_HEADERS)[:MAX_LABEL_CHARS],
         slo_ttft_ms=_slo_ttft_ms(headers),
         conversation=prompt.conversation,
         conversation_now=prompt.conversation_now,
@@ -261,14 +261,19 @@ def _structured(body: Mapping[str, JSON]) -> bool:
 
 def _tenant(headers: Mapping[str, str]) -> str:
     """The fairness header, else a hash of the API key: never the key itself."""
-    if named := headers.get(TENANT_HEADER, "").strip():
+    if named := _first(headers, TENANT_HEADERS).strip():
         return named[:MAX_LABEL_CHARS]
     scheme, _, key = headers.get("authorization", "").partition(" ")
     return f"key-{_digest(key.strip())[:16]}" if scheme.lower() == "bearer" and key.strip() else ""
 
 
+def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> str:
+    """The first of these headers that was sent; empty when none was."""
+    return next((headers[name] for name in names if headers.get(name)), "")
+
+
 def _slo_ttft_ms(headers: Mapping[str, str]) -> int:
-    value = headers.get(SLO_TTFT_HEADER, "").strip()
+    value = _first(headers, SLO_TTFT_HEADERS).strip()
     return min(int(value), _UINT32_MAX) if value.isascii() and value.isdigit() and len(value) <= 10 else 0
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alise_contract.names import MAX_PROMPT_BYTES, OBJECTIVE_HEADER, SLO_TTFT_HEADER, TENANT_HEADER
+from alise_contract.names import MAX_PROMPT_BYTES, OBJECTIVE_HEADERS, SLO_TTFT_HEADERS, TENANT_HEADERS
 from alise_engine.describe import MAX_MESSAGES, Description, Endpoint, describe, stamped, unstamped
 
 CHAT, COMPLETIONS, RESPONSES = Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS, Endpoint.RESPONSES
@@ -123,7 +123,7 @@ def test_structured_output_is_seen(endpoint: Endpoint, more: dict[str, Any], str
 
 
 def test_the_fairness_header_names_the_tenant() -> None:
-    headers = {TENANT_HEADER: "team-a", "authorization": "Bearer secret"}
+    headers = {TENANT_HEADERS[0]: "team-a", "authorization": "Bearer secret"}
     assert described(CHAT, BODIES[CHAT], headers).tenant == "team-a"
 
 
@@ -150,11 +150,11 @@ def test_nobody_is_named_without_a_key(header: str) -> None:
     ],
 )
 def test_the_slo_header(value: str, slo_ttft_ms: int) -> None:
-    assert described(CHAT, BODIES[CHAT], {SLO_TTFT_HEADER: value, OBJECTIVE_HEADER: "batch"}).slo_ttft_ms == slo_ttft_ms
+    assert described(CHAT, BODIES[CHAT], {SLO_TTFT_HEADERS[0]: value, OBJECTIVE_HEADERS[0]: "batch"}).slo_ttft_ms == slo_ttft_ms
 
 
 def test_the_objective_header_is_the_class() -> None:
-    assert described(CHAT, BODIES[CHAT], {OBJECTIVE_HEADER: "batch"}).objective == "batch"
+    assert described(CHAT, BODIES[CHAT], {OBJECTIVE_HEADERS[0]: "batch"}).objective == "batch"
 
 
 class Message(dict[str, str]):
