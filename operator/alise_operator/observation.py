@@ -62,6 +62,8 @@ class Pod:
     terminating: bool
     # Scheduled, not ready, and no container says why.
     silent: bool
+    # Its engine has answered since its container started: only then can there be open streams.
+    served: bool = False
     troubles: tuple[Trouble, ...] = ()
     report: PodReport | None = None
     # Why there is no report although the pod is ready.
@@ -143,6 +145,7 @@ def view_pod(pod: Manifest) -> Pod:
         ready=ready,
         terminating=terminating,
         silent=not (ready or terminating or troubles or started) and conditions.get("PodScheduled", {}).get("status") == "True",
+        served=ready or any(one["name"] == ENGINE_CONTAINER and one.get("started") is True for one in _containers(status)),
         troubles=troubles,
         ended=status.get("phase") in ("Failed", "Succeeded"),
         template=_template(pod),

@@ -20,7 +20,7 @@ from alise_operator.errors import ApplyError, ClusterError, Gone, InternalError,
 from alise_operator.kube import Kube, Resource
 from alise_operator.observe import SECRETS, Poller, observe
 from alise_operator.rules import check
-from alise_operator.spec import DsnSecretRef, SecretKeyRef, Spec, parse
+from alise_operator.spec import SecretKey, Spec, parse
 from alise_operator.status import changes, fold
 
 log = logging.getLogger(__name__)
@@ -146,24 +146,32 @@ class Reconciler:
 
     async def _check_secrets(self, spec: Spec, owner: Owner) -> None:
         history = spec.predictor.history.postgres
-        named = {
+        named: dict[str, SecretKey | None] = {
             "spec.model.tokenSecretRef": spec.model.token_secret_ref,
             "spec.predictor.history.postgres.dsnSecretRef": history.dsn_secret_ref if history else None,
+            "spec.predictor.history.postgres.keySecretRef": history.key_secret_ref if history else None,
         }
         for field, reference in named.items():
             if reference is not None:
-                await self._check_secret(field, reference, owner)
+                entries = await self._secret_entries(field, reference.name, reference.key, owner)
+                if reference.key not in entries:
+                    # Its other keys are not named: whoever may write a resource need not be allowed to read the namespace's secrets.
+                    where = f"{field}: Secret {owner.namespace}/{reference.name}"
+                    raise MissingSecret(f"{where} has no key {reference.key!r}; add it or name another one")
+        if spec.auth is not None:
+            name = spec.auth.secret_ref.name
+            if not await self._secret_entries("spec.auth.secretRef", name, "TENANT", owner):
+                where = f"spec.auth.secretRef: Secret {owner.namespace}/{name}"
+                raise MissingSecret(f"{where} is empty, so no request would be allowed; add a tenant with its API keys")
 
-    async def _check_secret(self, field: str, reference: SecretKeyRef | DsnSecretRef, owner: Owner) -> None:
-        where = f"{field}: Secret {owner.namespace}/{reference.name}"
-        create = f"kubectl create secret generic {reference.name} -n {owner.namespace} --from-literal={reference.key}=…"
+    async def _secret_entries(self, field: str, name: str, key: str, owner: Owner) -> set[str]:
+        """Names of what the Secret holds. Raises MissingSecret with the command that creates it."""
         try:
-            secret = await self._kube.get(SECRETS, owner.namespace, reference.name)
+            secret = await self._kube.get(SECRETS, owner.namespace, name)
         except Gone as error:
-            raise MissingSecret(f"{where} does not exist; create it: {create}") from error
-        if reference.key not in (secret.get("data") or {}):
-            # Its other keys are not named: whoever may write a resource need not be allowed to read the namespace's secrets.
-            raise MissingSecret(f"{where} has no key {reference.key!r}; add it or name another one")
+            create = f"kubectl create secret generic {name} -n {owner.namespace} --from-literal={key}=…"
+            raise MissingSecret(f"{field}: Secret {owner.namespace}/{name} does not exist; create it: {create}") from error
+        return set(secret.get("data") or {})
 
     async def _apply(self, spec: Spec, owner: Owner) -> None:
         manifests = children(spec, owner, await self._discovered())

@@ -4,16 +4,28 @@ The CRD carries the simple ones as CEL, so that a current API server refuses the
 older servers prune CEL and because some need arithmetic.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Final
 
-from alise_contract.names import SOCKET_DIR_ENV
+from alise_contract.names import (
+    AUTH_CLASSES_ENV,
+    AUTH_DIR_ENV,
+    AUTH_METRICS_ENV,
+    BODY_SECONDS_ENV,
+    CLASSES_ENV,
+    ISOLATE_PREFIX_CACHE_ENV,
+    MAX_BODY_BYTES_ENV,
+    MAX_PENDING_ENV,
+    SOCKET_DIR_ENV,
+    TRUST_HEADERS_ENV,
+)
 from alise_operator.errors import InvalidSpec, Problem
-from alise_operator.flags import bad_dtype, flag_problems, kv_cache_dtypes
+from alise_operator.flags import bad_dtype, flag_problems, given_flags, kv_cache_dtypes
 from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
 from alise_operator.spec import Engine, Resources, Spec
 
+KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 
@@ -26,9 +38,25 @@ ENGINE_BASE_BYTES: Final = 1 * GIB
 # What the scheduler takes as the weight of a request class.
 MIN_CLASS_WEIGHT: Final = Decimal("0.0625")
 MAX_CLASS_WEIGHT: Final = Decimal(16)
+MIN_BODY_BYTES: Final = KIB
+MAX_BODY_BYTES: Final = GIB
 
-# Environment that the operator sets in the engine's container.
-RESERVED_ENV: Final = frozenset({SOCKET_DIR_ENV, "HOME", "TMPDIR", "HF_HOME"})
+# Environment that the operator sets in the engine's container, and the field that sets it, if there is one.
+RESERVED_ENV: Final[Mapping[str, str]] = {
+    SOCKET_DIR_ENV: "",
+    "HOME": "",
+    "TMPDIR": "",
+    "HF_HOME": "",
+    MAX_PENDING_ENV: "spec.admission.maxPending",
+    CLASSES_ENV: "spec.scheduling.classes",
+    TRUST_HEADERS_ENV: "spec.admission.trustHeaders",
+    MAX_BODY_BYTES_ENV: "spec.admission.maxBodySize",
+    BODY_SECONDS_ENV: "spec.admission.bodySeconds",
+    ISOLATE_PREFIX_CACHE_ENV: "spec.admission.isolatePrefixCache",
+    AUTH_DIR_ENV: "spec.auth.secretRef",
+    AUTH_CLASSES_ENV: "spec.auth.tenants",
+    AUTH_METRICS_ENV: "spec.auth.guardMetrics",
+}
 # A variable of these is off; None comes from elsewhere, and the engine looks at it itself.
 _HARMLESS_VALUES: Final = (None, "", "0")
 
@@ -36,7 +64,7 @@ _HARMLESS_VALUES: Final = (None, "", "0")
 def check(spec: Spec, name: str) -> None:
     """Raises InvalidSpec that names every rule the spec of the resource called `name` breaks."""
     problems = [*_name(name), *_route(spec), *_device(spec.engine), *flag_problems(spec.engine), *_env(spec), *_classes(spec)]
-    problems += [*_cache(spec), *_quantities(spec), *_memory(spec)]
+    problems += [*_auth(spec), *_body_size(spec), *_cache(spec), *_quantities(spec), *_memory(spec)]
     if problems:
         raise InvalidSpec(problems)
 
@@ -115,7 +143,10 @@ def _env(spec: Spec) -> Iterator[Problem]:
         if variable.value not in _HARMLESS_VALUES and (why := _unsupported_env(spec.engine).get(variable.name)) is not None:
             yield Problem(field, f"{variable.name}={variable.value}: {why}; leave it out")
         if variable.name in RESERVED_ENV:
-            yield Problem(field, f"{variable.name} is set by the operator")
+            instead = RESERVED_ENV[variable.name]
+            yield Problem(field, f"{variable.name} is set by the operator" + (f"; use {instead}" if instead else ""))
+        if variable.name == "VLLM_API_KEY" and spec.auth is not None:
+            yield Problem(field, "VLLM_API_KEY is given here and spec.auth names a Secret with API keys; keep one of them")
         if variable.name == "HF_TOKEN" and spec.model.token_secret_ref is not None:
             yield Problem(field, "HF_TOKEN is given here and by spec.model.tokenSecretRef; keep one of them")
         if (variable.value is not None) == (variable.value_from is not None):
@@ -140,6 +171,33 @@ def _classes(spec: Spec) -> Iterator[Problem]:
         seen.add(one.name)
         if not MIN_CLASS_WEIGHT <= parse_quantity(one.weight) <= MAX_CLASS_WEIGHT:
             yield Problem(f"{field}.weight", f"{one.weight!r} is not between {MIN_CLASS_WEIGHT} and {MAX_CLASS_WEIGHT}")
+
+
+def _auth(spec: Spec) -> Iterator[Problem]:
+    """The classes of tenants exist, and vLLM's own API key does not come on top of the Secret's."""
+    if spec.auth is None:
+        return
+    for index, name, _ in given_flags(spec.engine.args):
+        if name == "api-key":
+            yield Problem(
+                f"spec.engine.args[{index}]", "--api-key is given here and spec.auth names a Secret with API keys; keep one of them"
+            )
+    classes, seen = [one.name for one in spec.scheduling.classes], set[str]()
+    for index, tenant in enumerate(spec.auth.tenants):
+        field = f"spec.auth.tenants[{index}]"
+        if tenant.name in seen:
+            yield Problem(f"{field}.name", f"{tenant.name!r} is given twice")
+        seen.add(tenant.name)
+        if tenant.class_ not in classes:
+            allowed = f"use one of {', '.join(map(repr, classes))}" if classes else "there are none yet; add it there"
+            yield Problem(f"{field}.class", f"{tenant.class_!r} is not a class in spec.scheduling.classes; {allowed}")
+
+
+def _body_size(spec: Spec) -> Iterator[Problem]:
+    value = spec.admission.max_body_size
+    if not MIN_BODY_BYTES <= parse_quantity(value) <= MAX_BODY_BYTES:
+        limits = f"{format_bytes(MIN_BODY_BYTES)} and {format_bytes(MAX_BODY_BYTES)}"
+        yield Problem("spec.admission.maxBodySize", f"{value!r} is not between {limits}")
 
 
 def _quantities(spec: Spec) -> Iterator[Problem]:

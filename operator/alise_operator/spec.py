@@ -18,6 +18,9 @@ from alise_operator.quantities import PATTERN
 NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_MAX_LENGTH: Final = 63
 _SECRET_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+_SECRET_ENTRY: Final = r"^[-._a-zA-Z0-9]+$"
+# Clients send the name in a header: no control characters, no comma (which joins headers that are sent twice), no blank at either end.
+CLASS_NAME_PATTERN: Final = r"^[^\x00-\x20,\x7f-\xa0]([^\x00-\x1f,\x7f-\x9f]*[^\x00-\x20,\x7f-\xa0])?$"
 _HOST: Final = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
 
@@ -34,6 +37,7 @@ Quantity = Annotated[
 # An object that Kubernetes itself defines and checks when the child is applied.
 Opaque = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
 SecretName = Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)]
+ClassName = Annotated[str, Field(min_length=1, max_length=63, pattern=CLASS_NAME_PATTERN)]
 
 
 def rule(expression: str, message: str) -> dict[str, str]:
@@ -61,6 +65,16 @@ class DsnSecretRef(_Model):
     """Name of a Secret in the resource's namespace."""
     key: Annotated[str, Field(min_length=1, max_length=253)] = "dsn"
     """Key in the Secret."""
+
+
+class HistoryKeySecretRef(_Model):
+    name: SecretName
+    """Name of a Secret in the resource's namespace."""
+    key: Annotated[str, Field(min_length=1, max_length=253)] = "key"
+    """Key in the Secret."""
+
+
+SecretKey = SecretKeyRef | DsnSecretRef | HistoryKeySecretRef
 
 
 class ModelCache(_Model):
@@ -136,8 +150,9 @@ class Engine(_Model):
 
 
 class RequestClass(_Model):
-    name: Annotated[str, Field(min_length=1, max_length=63)]
-    """What clients send in the header x-llm-d-inference-objective."""
+    name: ClassName
+    """Name of the class. API keys get a class by spec.auth.tenants; requests can ask for one in the header x-llm-d-inference-objective,
+    which counts only with spec.admission.trustHeaders."""
     weight: Quantity = "1"
     """How much sooner it runs: 2 as if its jobs were half as long, 250m as if four times. From 62.5m (1/16) to 16."""
     slo_ttft_ms: Annotated[int, Field(ge=0)] = 0
@@ -171,9 +186,14 @@ class KvOffload(_Model):
 class PostgresHistory(_Model):
     dsn_secret_ref: DsnSecretRef
     """Secret that holds the connection string (postgresql://user:password@host/database). The database has the extension pgvector."""
+    key_secret_ref: HistoryKeySecretRef | None = None
+    """Secret key that salts what is stored and signs what replicas share; derived from the database password when left out."""
 
 
 class PredictorHistory(_Model):
+    embeddings: bool = True
+    """Whether the history keeps a sentence embedding of each prompt. It says what the prompt was about; without it, predictions are less
+    accurate."""
     postgres: PostgresHistory | None = None
     """A PostgreSQL database that the replicas of this resource share, so that they learn from each other and new ones start warm. Each
     pod keeps its own history as well."""
@@ -183,7 +203,8 @@ class Predictor(_Model):
     encoder: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^/\S+$")] | None = None
     """Folder of the sentence encoder (encoder.onnx, vocab.txt) in the scheduler's image or volumes; the image's own when left out."""
     history: PredictorHistory = Field(default_factory=PredictorHistory)
-    """Where lengths of past answers are kept: in the pod when left out. Prompts are never stored."""
+    """What is kept of finished requests, in the pod and optionally in a database: lengths, numbers that describe the text, salted hashes,
+    and sentence embeddings of prompts unless embeddings is false. The text itself is never stored."""
 
 
 class Admission(_Model):
@@ -191,6 +212,38 @@ class Admission(_Model):
     """Requests of one replica that may wait for their first token; further ones get 429 with Retry-After. 0: no limit."""
     max_wait_seconds: Annotated[int, Field(ge=0)] = 0
     """Requests whose predicted wait is longer get 429 with Retry-After. 0: no limit."""
+    trust_headers: bool = False
+    """The headers that name a request's class and tenant count. Set it where a gateway sets them and clients cannot."""
+    max_body_size: Quantity = "32Mi"
+    """Largest body of a request, from 1Ki to 1Gi; larger ones get 413."""
+    body_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    """How long a client may take to send the body of a request; slower ones get 408."""
+    isolate_prefix_cache: bool = False
+    """The prefix cache is shared within a tenant only."""
+
+
+class AuthSecretRef(_Model):
+    name: SecretName
+    """Name of a Secret in the resource's namespace. Each entry is a tenant: its name is the tenant's name, its value holds the tenant's API
+    keys, one per line."""
+
+
+class Tenant(_Model):
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=_SECRET_ENTRY)]
+    """Name of the tenant, which is the name of its entry in the Secret."""
+    class_: Annotated[ClassName, Field(alias="class")]
+    """Class of the tenant's requests, one of spec.scheduling.classes."""
+
+
+class Auth(_Model):
+    secret_ref: AuthSecretRef
+    """Secret that holds the API keys. Changes take effect within about a minute, without a restart."""
+    tenants: list[Tenant] = Field(
+        default_factory=list, max_length=256, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+    )
+    """Classes of tenants; a tenant that is not listed has the default class."""
+    guard_metrics: bool = False
+    """/metrics of the engine requires an API key as well."""
 
 
 class ParentRef(_Model):
@@ -262,7 +315,9 @@ class Spec(_Model):
     predictor: Predictor = Field(default_factory=Predictor)
     """How lengths of answers are predicted."""
     admission: Admission = Field(default_factory=Admission)
-    """When a request is turned away at once instead of waiting."""
+    """Limits of requests, and which of their headers count."""
+    auth: Auth | None = None
+    """API keys that clients must send as a bearer token; no keys are required when left out."""
     route: Route = Field(default_factory=Route)
     """How clients reach it from outside the cluster."""
     network_policy: NetworkPolicy = Field(default_factory=NetworkPolicy)
@@ -300,6 +355,8 @@ def _problem(detail: ErrorDetails) -> Problem:
             text = f"{value!r} is above the largest allowed value {limits['le']}"
         case "string_pattern_mismatch" if limits.get("pattern") == PATTERN:
             text = f"{value!r} is not a quantity such as 500m, 2 or 4Gi"
+        case "string_pattern_mismatch" if limits.get("pattern") == CLASS_NAME_PATTERN:
+            text = f"{value!r} cannot be sent in a header; leave out control characters, commas, and blanks at the beginning and end"
         case "string_pattern_mismatch":
             text = f"{value!r} does not match {limits['pattern']}"
         case "string_too_short":

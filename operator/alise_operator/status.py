@@ -138,7 +138,8 @@ def progressing(spec: Spec | None, error: OperatorError | None, seen: Observatio
         waits_for_user = error is None or isinstance(error, SpecError)
         what = "waits for a spec that can be applied" if waits_for_user else "waits for the cluster; tried again"
         return Condition("Progressing", "False", error.reason if error else "InvalidSpec", what)
-    leaving = sum(pod.terminating for pod in seen.pods)
+    draining = sum(pod.terminating and pod.served for pod in seen.pods)
+    stopping = sum(pod.terminating and not pod.served for pod in seen.pods)
     if workload is None or not workload.observed:
         return Condition("Progressing", "True", "Applying", "the Deployment has been applied and is being taken up")
     if workload.stalled:
@@ -151,8 +152,10 @@ def progressing(spec: Spec | None, error: OperatorError | None, seen: Observatio
         return Condition("Progressing", "True", "RollingOut", "pods of the current spec replace older ones")
     if workload.ready < workload.desired:
         return Condition("Progressing", "True", "Starting", _count(workload))
-    if leaving:
-        return Condition("Progressing", "True", "Draining", f"{_pods(leaving)} to finish open streams before stopping")
+    if draining:
+        return Condition("Progressing", "True", "Draining", f"waiting for {_pods(draining)} to finish open streams before stopping")
+    if stopping:
+        return Condition("Progressing", "True", "Stopping", f"waiting for {_pods(stopping)} to stop")
     return Condition("Progressing", "False", "Complete", _count(workload))
 
 

@@ -56,6 +56,7 @@ def make_pod(**changes: Any) -> Pod:
         "ready": True,
         "terminating": False,
         "silent": False,
+        "served": True,
         "report": make_report(),
     }
     return Pod(**(fields | changes))

@@ -6,7 +6,7 @@ import pytest
 
 from alise_engine.cli import _parser as engine_parser
 from alise_operator.build import children
-from alise_operator.build.pod import EXIT_MARGIN_SECONDS, engine_args, scheduler_env
+from alise_operator.build.pod import EXIT_MARGIN_SECONDS, admission_env, engine_args, scheduler_env
 from alise_operator.build.route import url
 from alise_operator.cluster import Cluster
 from alise_operator.errors import MissingApi
@@ -37,6 +37,11 @@ SPECS: dict[str, dict[str, Any]] = {
     "classes and limits": {
         "scheduling": {"policy": "gittins", "ageing": False, "classes": [{"name": "batch", "weight": "250m", "sloTtftMs": 500}]},
         "admission": {"maxPending": 5, "maxWaitSeconds": 7},
+    },
+    "API keys of tenants with classes": {
+        "auth": {"secretRef": {"name": "keys"}, "tenants": [{"name": "team-a", "class": "gold"}], "guardMetrics": True},
+        "scheduling": {"classes": [{"name": "gold", "weight": 2}]},
+        "admission": {"maxBodySize": "1.5Mi", "bodySeconds": 5, "isolatePrefixCache": True},
     },
     "guarded pods": {
         "networkPolicy": {"from": [{"podSelector": {"matchLabels": {"app": "gateway"}}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]}
@@ -284,6 +289,60 @@ def test_a_class_of_requests_reaches_the_scheduler_with_its_weight() -> None:
     assert (batch.name, batch.weight, batch.slo_ttft_ms) == ("batch", 0.25, 500)
 
 
+KEYS = {"secretRef": {"name": "keys"}}
+
+
+def test_the_api_server_gets_the_limits_that_the_scheduler_has() -> None:
+    spec = make_spec(**SPECS["classes and limits"])
+    engine, scheduler = admission_env(spec), scheduler_env(spec)
+    shared = {"ALISE_MAX_PENDING": "5", "ALISE_CLASSES": '[{"name":"batch","weight":0.25,"sloTtftMs":500}]'}
+    assert {name: engine[name] for name in shared} == {name: scheduler[name] for name in shared} == shared
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "value"),
+    [
+        pytest.param({}, "ALISE_MAX_BODY_BYTES", str(32 << 20), id="a body of 32 MiB"),
+        pytest.param({"maxBodySize": "1.5Mi"}, "ALISE_MAX_BODY_BYTES", str(3 << 19), id="a quantity in bytes"),
+        pytest.param({}, "ALISE_BODY_SECONDS", "60", id="a minute to send it"),
+        pytest.param({"bodySeconds": 5}, "ALISE_BODY_SECONDS", "5", id="five seconds to send it"),
+        pytest.param({}, "ALISE_TRUST_HEADERS", "false", id="headers of clients are not believed"),
+        pytest.param({"trustHeaders": True}, "ALISE_TRUST_HEADERS", "true", id="headers of a gateway are believed"),
+        pytest.param({}, "ALISE_ISOLATE_PREFIX_CACHE", "false", id="one prefix cache for all"),
+        pytest.param({"isolatePrefixCache": True}, "ALISE_ISOLATE_PREFIX_CACHE", "true", id="a prefix cache per tenant"),
+    ],
+)
+def test_limits_of_requests_reach_the_engine(changes: dict[str, Any], name: str, value: str) -> None:
+    assert environment("engine", admission=changes)[name] == value
+
+
+def test_the_engine_reads_api_keys_from_the_secret_and_nobody_else_does() -> None:
+    volumes = {one["name"]: one for one in pod(auth=KEYS)["volumes"]}
+    assert volumes["api-keys"]["secret"] == {"secretName": "keys", "defaultMode": 0o440}
+    (mount,) = [one for one in container("engine", auth=KEYS)["volumeMounts"] if one["name"] == "api-keys"]
+    # A subPath would never be updated.
+    assert mount == {"name": "api-keys", "mountPath": "/etc/alise/auth", "readOnly": True}
+    assert environment("engine", auth=KEYS)["ALISE_AUTH_DIR"] == mount["mountPath"]
+    assert "api-keys" not in [one["name"] for one in container("scheduler", auth=KEYS)["volumeMounts"]]
+
+
+def test_tenants_get_their_classes_and_metrics_are_guarded_on_demand() -> None:
+    guarded = environment("engine", **SPECS["API keys of tenants with classes"])
+    open_to_all = environment("engine", auth=KEYS)
+    assert (guarded["ALISE_AUTH_CLASSES"], guarded["ALISE_AUTH_METRICS"]) == ('{"team-a":"gold"}', "true")
+    assert (open_to_all["ALISE_AUTH_CLASSES"], open_to_all["ALISE_AUTH_METRICS"]) == ("{}", "false")
+
+
+def test_without_auth_no_keys_are_mounted_or_asked_for() -> None:
+    assert "api-keys" not in [one["name"] for one in pod()["volumes"]]
+    assert not [name for name in environment("engine") if name.startswith("ALISE_AUTH")]
+
+
+def test_the_engine_is_started_by_an_init() -> None:
+    """PID 1 ignores SIGTERM until it has installed a handler; vLLM does that only after it has loaded the model."""
+    assert container("engine")["command"] == ["tini", "--", "alise-engine"]
+
+
 def test_the_token_comes_from_the_secret_and_never_as_text() -> None:
     env = environment("engine", model={"uri": "a/b", "tokenSecretRef": {"name": "hub", "key": "hf"}})
     assert env["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "hf"}}
@@ -300,6 +359,19 @@ def test_a_shared_history_is_reached_by_a_secret_and_never_as_text() -> None:
     assert env["ALISE_HISTORY_DSN"] == {"secretKeyRef": {"name": "lengths", "key": "dsn"}}
     assert env["ALISE_ENCODER"] == "/encoders/mine"
     assert {"ALISE_HISTORY_DSN", "ALISE_ENCODER"}.isdisjoint(environment("scheduler"))
+
+
+def test_the_key_of_a_shared_history_comes_from_a_secret() -> None:
+    postgres = {"dsnSecretRef": {"name": "lengths"}, "keySecretRef": {"name": "salt"}}
+    env = environment("scheduler", predictor={"history": {"postgres": postgres}})
+    assert env["ALISE_HISTORY_KEY"] == {"secretKeyRef": {"name": "salt", "key": "key"}}
+    del postgres["keySecretRef"]
+    assert "ALISE_HISTORY_KEY" not in environment("scheduler", predictor={"history": {"postgres": postgres}})
+
+
+@pytest.mark.parametrize(("history", "value"), [({}, "true"), ({"embeddings": False}, "false")], ids=["by default", "left out"])
+def test_embeddings_of_prompts_are_kept_unless_left_out(history: dict[str, Any], value: str) -> None:
+    assert environment("scheduler", predictor={"history": history})["ALISE_HISTORY_EMBEDDINGS"] == value
 
 
 def test_the_key_of_a_connection_string_is_dsn_unless_named() -> None:

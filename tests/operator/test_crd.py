@@ -86,8 +86,8 @@ def test_defaults_of_the_schema_are_the_defaults_of_the_operator() -> None:
         path: node["default"] for path, node in nodes(spec_schema) if "default" in node and node["default"] != {} and "[]" not in path
     }
     given = {"model": {"uri": "x", "tokenSecretRef": {"name": "x"}, "cache": {"size": "1Gi"}}, "engine": {}}
-    shared = {"history": {"postgres": {"dsnSecretRef": {"name": "x"}}}}
-    spec = Spec.model_validate(raw_spec(**given, predictor=shared))
+    shared = {"history": {"postgres": {"dsnSecretRef": {"name": "x"}, "keySecretRef": {"name": "x"}}}}
+    spec = Spec.model_validate(raw_spec(**given, predictor=shared, auth={"secretRef": {"name": "x"}}))
     dumped = spec.model_dump(by_alias=True)
     for path, default in defaults.items():
         value: Any = dumped
@@ -97,7 +97,18 @@ def test_defaults_of_the_schema_are_the_defaults_of_the_operator() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"replicas": -1}, {"scheduling": {"policy": "lifo"}}, {"drainSeconds": "x"}, {"route": {"hosts": ["A B"]}}]
+    "changes",
+    [
+        {"replicas": -1},
+        {"scheduling": {"policy": "lifo"}},
+        {"drainSeconds": "x"},
+        {"route": {"hosts": ["A B"]}},
+        {"scheduling": {"classes": [{"name": "a\r\nb"}]}},
+        {"scheduling": {"classes": [{"name": "a,b"}]}},
+        {"auth": {}},
+        {"auth": {"secretRef": {"name": "keys"}, "tenants": [{"name": "team a", "class": "gold"}]}},
+        {"admission": {"bodySeconds": 0}},
+    ],
 )
 def test_the_api_server_refuses_what_the_schema_can_say(changes: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):

@@ -105,6 +105,29 @@ def test_a_pod_that_is_well_or_starting_is_no_trouble(pod: dict[str, Any]) -> No
     assert view_pod(pod).troubles == ()
 
 
+@pytest.mark.parametrize(
+    ("pod", "served"),
+    [
+        pytest.param(pod_object(ready=True, containers=[container({"running": {}}) | {"started": True}]), True, id="ready"),
+        pytest.param(
+            pod_object(deleted=True, containers=[container({"running": {}}) | {"started": True}]),
+            True,
+            id="not ready any more, which a pod that drains is",
+        ),
+        pytest.param(pod_object(containers=[container({"running": {}}) | {"started": False}]), False, id="loading its model"),
+        pytest.param(
+            pod_object(containers=[container({"running": {}}, name="scheduler") | {"started": True}]),
+            False,
+            id="of which only the sidecar runs",
+        ),
+        pytest.param(pod_object(containers=[container({"running": {}})]), False, id="of a cluster that does not say"),
+        pytest.param({"metadata": {"name": "tiny-1", "uid": "u"}}, False, id="without any status"),
+    ],
+)
+def test_a_pod_may_have_streams_once_its_engine_has_started(pod: dict[str, Any], served: bool) -> None:
+    assert view_pod(pod).served is served
+
+
 def test_long_words_keep_their_end() -> None:
     died = {"terminated": {"exitCode": 1, "message": "x " * 500 + "ValueError: no such model"}}
     (trouble,) = view_pod(pod_object(containers=[container(BACK_OFF, last=died, restarts=1)])).troubles

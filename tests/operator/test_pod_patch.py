@@ -36,7 +36,7 @@ def test_a_patch_merges_into_the_pod_and_its_containers_by_name() -> None:
     assert merged["spec"]["priorityClassName"] == "high"
     assert "topologySpreadConstraints" not in merged["spec"]
     engine, extra = merged["spec"]["containers"]
-    assert (engine["imagePullPolicy"], engine["command"]) == ("Always", ["alise-engine"])
+    assert (engine["imagePullPolicy"], engine["command"]) == ("Always", ["tini", "--", "alise-engine"])
     assert extra["name"] == "extra"
 
 
@@ -100,6 +100,21 @@ def test_a_patch_that_breaks_the_pod_is_refused(patch: dict[str, Any], said: str
     with pytest.raises(InvalidSpec) as caught:
         template(patch)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "mounts",
+    [
+        # A list whose items have no names replaces the generated one.
+        pytest.param([{"mountPath": "/run/alise"}], id="gone"),
+        pytest.param([{"name": "api-keys", "mountPath": "/elsewhere"}], id="moved"),
+        pytest.param([{"name": "api-keys", "subPath": "team-a"}], id="one file of it, which is never updated"),
+    ],
+)
+def test_the_mount_of_the_api_keys_stays_as_it_is(mounts: list[dict[str, Any]]) -> None:
+    generated = pod_template(make_spec(auth={"secretRef": {"name": "keys"}}), OWNER, CURRENT)
+    with pytest.raises(InvalidSpec, match="must leave the mount /etc/alise/auth as it is: it holds the API keys"):
+        patched(generated, engine(volumeMounts=mounts), OWNER)
 
 
 def test_more_time_and_a_hook_of_its_own_beside_the_drain_are_the_users_to_set() -> None:

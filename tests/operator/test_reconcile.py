@@ -205,6 +205,54 @@ async def test_a_missing_secret_stops_everything_until_it_is_there(world: World,
     assert world.kube.names("deployments") == ["tiny"]
 
 
+AUTH = {"secretRef": {"name": "keys"}}
+
+
+@pytest.mark.parametrize(
+    ("secret", "said"),
+    [
+        pytest.param(
+            None,
+            "spec.auth.secretRef: Secret default/keys does not exist; create it: kubectl create secret generic keys -n default "
+            "--from-literal=TENANT=…",
+            id="no secret",
+        ),
+        pytest.param(
+            {}, "spec.auth.secretRef: Secret default/keys is empty, so no request would be allowed", id="a secret without tenants"
+        ),
+    ],
+)
+async def test_a_missing_secret_of_api_keys_is_said_and_waited_for(world: World, secret: dict[str, str] | None, said: str) -> None:
+    world.kube.put_engine(raw_spec(auth=AUTH))
+    if secret is not None:
+        world.kube.put(SECRETS, {"metadata": {"name": "keys"}, "data": secret})
+    conditions = await world.reconcile()
+    assert conditions["Ready"]["reason"] == conditions["Degraded"]["reason"] == "MissingSecret"
+    assert said in conditions["Ready"]["message"]
+    assert world.kube.writes == []
+    world.kube.put(SECRETS, {"metadata": {"name": "keys"}, "data": {"team-a": "eA=="}})
+    assert (await world.reconcile())["Ready"]["reason"] == "Starting"
+
+
+async def test_other_api_keys_do_not_roll_the_pods(world: World) -> None:
+    world.kube.put(SECRETS, {"metadata": {"name": "keys"}, "data": {"team-a": "eA=="}})
+    world.kube.put_engine(raw_spec(auth=AUTH))
+    await world.reconcile()
+    template = copy.deepcopy(world.deployment()["spec"]["template"])
+    world.kube.put(SECRETS, {"metadata": {"name": "keys"}, "data": {"team-a": "eQ==", "team-b": "eg=="}})
+    world.restart()
+    await world.reconcile()
+    assert world.deployment()["spec"]["template"] == template
+
+
+async def test_a_missing_key_of_the_shared_history_is_said(world: World) -> None:
+    postgres = {"dsnSecretRef": {"name": "lengths"}, "keySecretRef": {"name": "lengths"}}
+    world.kube.put(SECRETS, {"metadata": {"name": "lengths"}, "data": {"dsn": "eA=="}})
+    world.kube.put_engine(raw_spec(predictor={"history": {"postgres": postgres}}))
+    message = (await world.reconcile())["Ready"]["message"]
+    assert "spec.predictor.history.postgres.keySecretRef: Secret default/lengths has no key 'key'; add it" in message
+
+
 async def test_the_gateway_api_is_found_when_it_is_installed_later(world: World) -> None:
     world.kube.cluster = Cluster(34, frozenset())
     world.kube.put_engine(raw_spec(route=HTTP_ROUTE))

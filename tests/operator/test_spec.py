@@ -5,11 +5,14 @@ import pytest
 import yaml
 
 from alise_operator.errors import InvalidSpec
-from alise_operator.rules import check
+from alise_operator.rules import RESERVED_ENV, check
 from alise_operator.spec import parse
 from tests.operator.builders import make_spec, raw_spec
 
 SAMPLES = sorted((Path(__file__).parents[2] / "manifests" / "samples").glob("*.yaml"))
+
+
+KEYS = {"secretRef": {"name": "keys"}}
 
 
 def complaint(raw: dict[str, Any], name: str = "tiny") -> str:
@@ -187,6 +190,59 @@ def engine(**changes: Any) -> dict[str, Any]:
             ["spec.scheduling.classes[1].name: 'a' is given twice"],
             id="a class twice",
         ),
+        pytest.param(
+            raw_spec(scheduling={"classes": [{"name": "a\tb"}]}),
+            ["spec.scheduling.classes[0].name: 'a\\tb' cannot be sent in a header; leave out control characters"],
+            id="a control character in the name of a class",
+        ),
+        pytest.param(raw_spec(scheduling={"classes": [{"name": " a"}]}), ["' a' cannot be sent in a header"], id="a blank before a class"),
+        pytest.param(raw_spec(scheduling={"classes": [{"name": "a "}]}), ["'a ' cannot be sent in a header"], id="a blank after a class"),
+        pytest.param(raw_spec(scheduling={"classes": [{"name": "a,b"}]}), ["'a,b' cannot be sent in a header"], id="a comma in a class"),
+        pytest.param(
+            raw_spec(auth=KEYS | {"tenants": [{"name": "team-a", "class": "gold"}]}, scheduling={"classes": [{"name": "batch"}]}),
+            ["spec.auth.tenants[0].class: 'gold' is not a class in spec.scheduling.classes; use one of 'batch'"],
+            id="a tenant of an unknown class",
+        ),
+        pytest.param(
+            raw_spec(auth=KEYS | {"tenants": [{"name": "team-a", "class": "gold"}]}),
+            ["spec.auth.tenants[0].class: 'gold' is not a class in spec.scheduling.classes; there are none yet"],
+            id="a tenant of a class where there are none",
+        ),
+        pytest.param(
+            raw_spec(auth=KEYS | {"tenants": [{"name": "a", "class": "gold"}] * 2}, scheduling={"classes": [{"name": "gold"}]}),
+            ["spec.auth.tenants[1].name: 'a' is given twice"],
+            id="a tenant twice",
+        ),
+        pytest.param(
+            raw_spec(auth=KEYS | {"tenants": [{"name": "team a", "class": "gold"}]}, scheduling={"classes": [{"name": "gold"}]}),
+            ["spec.auth.tenants[0].name: 'team a' does not match"],
+            id="a tenant that cannot be an entry of a Secret",
+        ),
+        pytest.param(raw_spec(auth={}), ["spec.auth.secretRef: is required"], id="API keys from nowhere"),
+        pytest.param(
+            engine(args=["--enforce-eager", "--api_key=secret"]) | {"auth": KEYS},
+            ["spec.engine.args[1]: --api-key is given here and spec.auth names a Secret with API keys; keep one of them"],
+            id="API keys and vLLM's own",
+        ),
+        pytest.param(
+            engine(env=[{"name": "VLLM_API_KEY", "value": "secret"}]) | {"auth": KEYS},
+            ["spec.engine.env[0]: VLLM_API_KEY is given here and spec.auth names a Secret with API keys; keep one of them"],
+            id="API keys and vLLM's own in the environment",
+        ),
+        pytest.param(
+            raw_spec(admission={"maxBodySize": "1023"}),
+            ["spec.admission.maxBodySize: '1023' is not between 1Ki and 1Gi"],
+            id="bodies too small for a request",
+        ),
+        pytest.param(
+            raw_spec(admission={"maxBodySize": "1025Mi"}), ["'1025Mi' is not between 1Ki and 1Gi"], id="bodies as large as the memory"
+        ),
+        pytest.param(
+            raw_spec(admission={"bodySeconds": 0}), ["spec.admission.bodySeconds: 0 is below the smallest allowed value 1"], id="no time"
+        ),
+        pytest.param(
+            raw_spec(admission={"bodySeconds": 3601}), ["3601 is above the largest allowed value 3600"], id="more than an hour for a body"
+        ),
         pytest.param(raw_spec(drainSeconds=-5), ["spec.drainSeconds: -5 is below"], id="a negative drain"),
         pytest.param(raw_spec(podTemplate="x"), ["spec.podTemplate: 'x' is not allowed"], id="text for the pod template"),
     ],
@@ -204,6 +260,12 @@ def test_all_wrong_fields_are_named_at_once() -> None:
         "spec.drainSeconds",
         "spec.suspend",
     ]
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_ENV))
+def test_a_variable_that_the_operator_sets_is_refused_with_the_field_to_use(name: str) -> None:
+    message = complaint(engine(env=[{"name": name, "value": "1"}]))
+    assert message == f"spec.engine.env[0]: {name} is set by the operator" + (f"; use {RESERVED_ENV[name]}" if RESERVED_ENV[name] else "")
 
 
 @pytest.mark.parametrize("name", ["a.b", "1st", "x" * 64])
@@ -229,6 +291,15 @@ def test_a_name_that_cannot_name_a_service_is_refused(name: str) -> None:
             raw_spec(replicas=2, model={"uri": "/models/tiny", "cache": {"size": "1Gi", "accessMode": "ReadWriteMany"}}),
             id="a volume of several nodes for two replicas",
         ),
+        pytest.param(raw_spec(scheduling={"classes": [{"name": "größe"}, {"name": "急ぎ"}, {"name": "two words"}]}), id="names in UTF-8"),
+        pytest.param(raw_spec(auth=KEYS), id="API keys without classes"),
+        pytest.param(
+            raw_spec(auth=KEYS | {"tenants": [{"name": "Team_a.b-1", "class": "größe"}]}, scheduling={"classes": [{"name": "größe"}]}),
+            id="a tenant with a class",
+        ),
+        pytest.param(engine(args=["--api-key", "secret"], env=[{"name": "VLLM_API_KEY", "value": "secret"}]), id="vLLM's own API keys"),
+        pytest.param(raw_spec(admission={"maxBodySize": "1Ki", "bodySeconds": 3600}), id="the smallest bodies"),
+        pytest.param(raw_spec(admission={"maxBodySize": "1Gi", "bodySeconds": 1}), id="the largest bodies"),
         pytest.param(
             raw_spec(networkPolicy={"from": [{"namespaceSelector": {"matchLabels": {"team": "edge"}}}]}), id="who may reach the pods"
         ),

@@ -74,6 +74,13 @@ def test_a_bad_first_spec_says_that_nothing_runs() -> None:
         pytest.param(
             None, seen(make_pod(), make_pod(name="tiny-2", terminating=True)), "True", "Draining", id="a pod that finishes its streams"
         ),
+        pytest.param(
+            None,
+            seen(make_pod(), make_pod(name="tiny-2", terminating=True, ready=False, served=False)),
+            "True",
+            "Stopping",
+            id="a pod that stops before it was ready",
+        ),
         pytest.param(None, seen(stalled=True, ready=0), "False", "Stalled", id="a stuck rollout"),
         pytest.param(BAD, GOOD, "False", "InvalidSpec", id="a bad spec"),
         pytest.param(ApplyError("x"), GOOD, "False", "ApplyFailed", id="a child that was refused"),
@@ -245,6 +252,15 @@ def test_a_rollout_that_meets_trouble_is_not_said_to_go_on(reason: str) -> None:
     condition = progressing(make_spec(), None, rolling(stuck))
     assert (condition.status, condition.reason) == ("False", reason)
     assert condition.message.startswith("the rollout does not go on; words")
+
+
+def test_nobody_waits_for_streams_of_a_pod_that_never_served() -> None:
+    leaving = make_pod(name="tiny-2", terminating=True, ready=False, served=False)
+    message = progressing(make_spec(), None, seen(make_pod(), leaving)).message
+    assert message == "waiting for 1 pod to stop"
+    served = make_pod(name="tiny-3", terminating=True)
+    both = progressing(make_spec(), None, seen(make_pod(), leaving, served)).message
+    assert both == "waiting for 1 pod to finish open streams before stopping"
 
 
 def test_trouble_of_a_pod_that_is_being_replaced_holds_nothing_up() -> None:

@@ -9,24 +9,37 @@ import json
 from typing import Any, Final
 
 from alise_contract.names import (
+    AUTH_CLASSES_ENV,
+    AUTH_DIR,
+    AUTH_DIR_ENV,
+    AUTH_METRICS_ENV,
+    BODY_SECONDS_ENV,
+    CLASSES_ENV,
     ENGINE_CONTAINER,
     ENGINE_PORT,
+    ISOLATE_PREFIX_CACHE_ENV,
+    MAX_BODY_BYTES_ENV,
+    MAX_PENDING_ENV,
     RUN_AS,
     RUN_DIR,
     SCHEDULER_CONTAINER,
     SCHEDULER_HTTP_PORT,
     SOCKET_DIR,
     SOCKET_DIR_ENV,
+    TRUST_HEADERS_ENV,
 )
 from alise_operator.build.meta import Manifest, Owner, labels, selector
 from alise_operator.cluster import Cluster
 from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
 from alise_operator.rules import KV_SPACE_ENV, SOCKET_VOLUME_BYTES, cpu_kv_space_gib, needed_memory_bytes, shared_memory_bytes
-from alise_operator.spec import Engine, Resources, Spec
+from alise_operator.spec import Engine, Resources, SecretKey, Spec
 
 SCRATCH: Final = "/scratch"
 CACHE: Final = "/model-cache"
 HISTORY: Final = "/var/lib/alise"
+AUTH_VOLUME: Final = "api-keys"
+# Owner and group may read; fsGroup gives the files the group that the containers run as.
+_AUTH_MODE: Final = 0o440
 # About four times what 100,000 requests take.
 _HISTORY_LIMIT: Final = "512Mi"
 # After the drain: vLLM ends its workers, then the scheduler leaves.
@@ -116,18 +129,22 @@ def engine_image(engine: Engine, cluster: Cluster) -> str:
 
 
 def _engine(spec: Spec, cluster: Cluster) -> Manifest:
-    mounts = [
+    mounts: list[Manifest] = [
         {"name": "run", "mountPath": RUN_DIR},
         {"name": "scratch", "mountPath": SCRATCH},
         {"name": "shm", "mountPath": "/dev/shm"},
     ]
     if spec.model.cache is not None:
         mounts.append({"name": "model-cache", "mountPath": CACHE})
+    if spec.auth is not None:
+        # The whole folder, no subPath: only then does the kubelet update the files when the Secret changes.
+        mounts.append({"name": AUTH_VOLUME, "mountPath": AUTH_DIR, "readOnly": True})
     return {
         "name": ENGINE_CONTAINER,
         "image": engine_image(spec.engine, cluster),
         "imagePullPolicy": "IfNotPresent",
-        "command": ["alise-engine"],
+        # PID 1 has no default signal handlers: without an init, SIGTERM would be lost until vLLM has installed its own.
+        "command": ["tini", "--", "alise-engine"],
         "args": engine_args(spec),
         "env": _engine_env(spec),
         "ports": [{"name": "http", "protocol": "TCP", "containerPort": ENGINE_PORT}],
@@ -173,35 +190,58 @@ def scheduler_env(spec: Spec) -> dict[str, str]:
         "ALISE_AGEING": _bool(scheduling.ageing),
         "ALISE_PREEMPTION": _bool(scheduling.preemption),
         "ALISE_QUANTIZATION": spec.kv_offload.quantization,
-        "ALISE_MAX_PENDING": str(spec.admission.max_pending),
+        MAX_PENDING_ENV: str(spec.admission.max_pending),
         "ALISE_MAX_WAIT_SECONDS": str(spec.admission.max_wait_seconds),
         "ALISE_HISTORY_DIR": HISTORY,
+        "ALISE_HISTORY_EMBEDDINGS": _bool(spec.predictor.history.embeddings),
     }
     if spec.predictor.encoder is not None:
         env["ALISE_ENCODER"] = spec.predictor.encoder
-    if scheduling.classes:
-        classes = [
-            {"name": one.name, "weight": float(parse_quantity(one.weight)), "sloTtftMs": one.slo_ttft_ms} for one in scheduling.classes
-        ]
-        env["ALISE_CLASSES"] = json.dumps(classes, separators=(",", ":"))
+    return env | _classes_env(spec)
+
+
+def admission_env(spec: Spec) -> dict[str, str]:
+    """Settings of the engine's API server process: who may send requests, and how many and how large."""
+    admission = spec.admission
+    env = {
+        MAX_PENDING_ENV: str(admission.max_pending),
+        TRUST_HEADERS_ENV: _bool(admission.trust_headers),
+        MAX_BODY_BYTES_ENV: str(quantity_bytes(admission.max_body_size)),
+        BODY_SECONDS_ENV: str(admission.body_seconds),
+        ISOLATE_PREFIX_CACHE_ENV: _bool(admission.isolate_prefix_cache),
+    }
+    env |= _classes_env(spec)
+    if spec.auth is not None:
+        env[AUTH_DIR_ENV] = AUTH_DIR
+        env[AUTH_CLASSES_ENV] = _json({tenant.name: tenant.class_ for tenant in spec.auth.tenants})
+        env[AUTH_METRICS_ENV] = _bool(spec.auth.guard_metrics)
     return env
+
+
+def _classes_env(spec: Spec) -> dict[str, str]:
+    classes = [
+        {"name": one.name, "weight": float(parse_quantity(one.weight)), "sloTtftMs": one.slo_ttft_ms} for one in spec.scheduling.classes
+    ]
+    return {CLASSES_ENV: _json(classes)} if classes else {}
 
 
 def _history_env(spec: Spec) -> list[Manifest]:
     postgres = spec.predictor.history.postgres
     if postgres is None:
         return []
-    reference = {"name": postgres.dsn_secret_ref.name, "key": postgres.dsn_secret_ref.key}
-    return [{"name": "ALISE_HISTORY_DSN", "valueFrom": {"secretKeyRef": reference}}]
+    env = [_from_secret("ALISE_HISTORY_DSN", postgres.dsn_secret_ref)]
+    if postgres.key_secret_ref is not None:
+        env.append(_from_secret("ALISE_HISTORY_KEY", postgres.key_secret_ref))
+    return env
 
 
 def _engine_env(spec: Spec) -> list[Manifest]:
     hub = CACHE if spec.model.cache is not None else f"{SCRATCH}/huggingface"
     fixed = {SOCKET_DIR_ENV: SOCKET_DIR, "HOME": SCRATCH, "TMPDIR": SCRATCH, "HF_HOME": hub}
-    env: list[Manifest] = [{"name": name, "value": value} for name, value in fixed.items()]
+    env: list[Manifest] = [{"name": name, "value": value} for name, value in (fixed | admission_env(spec)).items()]
     token = spec.model.token_secret_ref
     if token is not None:
-        env.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": token.name, "key": token.key}}})
+        env.append(_from_secret("HF_TOKEN", token))
     given = {variable.name for variable in spec.engine.env}
     defaults = {"VLLM_NO_USAGE_STATS": "1"}
     if spec.engine.device == "cpu":
@@ -240,7 +280,17 @@ def _volumes(spec: Spec, owner: Owner) -> list[Manifest]:
     ]
     if spec.model.cache is not None:
         volumes.append({"name": "model-cache", "persistentVolumeClaim": {"claimName": owner.name}})
+    if spec.auth is not None:
+        volumes.append({"name": AUTH_VOLUME, "secret": {"secretName": spec.auth.secret_ref.name, "defaultMode": _AUTH_MODE}})
     return volumes
+
+
+def _from_secret(name: str, reference: SecretKey) -> Manifest:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": reference.name, "key": reference.key}}}
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _bool(value: bool) -> str:

@@ -8,7 +8,7 @@ without a word and nobody would miss before the first rollout.
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from alise_contract.names import ENGINE_CONTAINER, RUN_DIR, SCHEDULER_CONTAINER
+from alise_contract.names import AUTH_DIR, ENGINE_CONTAINER, RUN_DIR, SCHEDULER_CONTAINER
 from alise_operator.build.merge import merge
 from alise_operator.build.meta import Manifest, Owner, selector
 from alise_operator.errors import InvalidSpec, Problem
@@ -25,7 +25,7 @@ def patched(template: Manifest, patch: Mapping[str, Any], owner: Owner) -> Manif
     problems = list(_shape_problems(patch))
     if not problems:
         merged: Manifest = merge(template, dict(patch))
-        problems = [*_lost(merged, owner), *_drain_problems(merged, template)]
+        problems = [*_lost(merged, owner), *_lost_keys(merged, template), *_drain_problems(merged, template)]
     if problems:
         raise InvalidSpec(problems)
     return merged
@@ -97,6 +97,19 @@ def _lost(template: Manifest, owner: Owner) -> Iterator[Problem]:
             yield Problem(f"{_FIELD}.spec.containers", f"must keep the container {name!r}")
         elif RUN_DIR not in [mount.get("mountPath") for mount in container.get("volumeMounts") or ()]:
             yield Problem(f"{_FIELD}.spec.containers", f"must keep the mount {RUN_DIR} of container {name!r}: its sockets are there")
+
+
+def _lost_keys(template: Manifest, generated: Manifest) -> Iterator[Problem]:
+    """Without its mount the engine would find no API keys."""
+    wanted, kept = ([mount for mount in _engine_mounts(one) if mount.get("mountPath") == AUTH_DIR] for one in (generated, template))
+    if wanted != kept:
+        yield Problem(
+            f"{_FIELD}.spec.containers[{ENGINE_CONTAINER}].volumeMounts", f"must leave the mount {AUTH_DIR} as it is: it holds the API keys"
+        )
+
+
+def _engine_mounts(template: Manifest) -> list[Manifest]:
+    return _containers(template).get(ENGINE_CONTAINER, {}).get("volumeMounts") or []
 
 
 def _drain_problems(template: Manifest, generated: Manifest) -> Iterator[Problem]:
