@@ -18,7 +18,8 @@ from alise_operator.quantities import PATTERN
 NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_MAX_LENGTH: Final = 63
 _SECRET_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-_SECRET_ENTRY: Final = r"^[-._a-zA-Z0-9]+$"
+# An entry of a Secret; the engine skips those that begin with a dot, as the kubelet's own files do.
+_TENANT_NAME: Final = r"^[-_a-zA-Z0-9][-._a-zA-Z0-9]*$"
 # Clients send the name in a header: no control characters, no comma (which joins headers that are sent twice), no blank at either end.
 CLASS_NAME_PATTERN: Final = r"^[^\x00-\x20,\x7f-\xa0]([^\x00-\x1f,\x7f-\x9f]*[^\x00-\x20,\x7f-\xa0])?$"
 _HOST: Final = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
@@ -225,11 +226,11 @@ class Admission(_Model):
 class AuthSecretRef(_Model):
     name: SecretName
     """Name of a Secret in the resource's namespace. Each entry is a tenant: its name is the tenant's name, its value holds the tenant's API
-    keys, one per line."""
+    keys, one per line. Names that begin with a dot are skipped."""
 
 
 class Tenant(_Model):
-    name: Annotated[str, Field(min_length=1, max_length=253, pattern=_SECRET_ENTRY)]
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=_TENANT_NAME)]
     """Name of the tenant, which is the name of its entry in the Secret."""
     class_: Annotated[ClassName, Field(alias="class")]
     """Class of the tenant's requests, one of spec.scheduling.classes."""
@@ -237,7 +238,7 @@ class Tenant(_Model):
 
 class Auth(_Model):
     secret_ref: AuthSecretRef
-    """Secret that holds the API keys. Changes take effect within about a minute, without a restart."""
+    """Secret that holds the API keys. Changes take effect within about 90 seconds, without a restart."""
     tenants: list[Tenant] = Field(
         default_factory=list, max_length=256, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
     )
@@ -317,7 +318,7 @@ class Spec(_Model):
     admission: Admission = Field(default_factory=Admission)
     """Limits of requests, and which of their headers count."""
     auth: Auth | None = None
-    """API keys that clients must send as a bearer token; no keys are required when left out."""
+    """API keys that clients must send, as a bearer token or in the header x-api-key; no keys are required when left out."""
     route: Route = Field(default_factory=Route)
     """How clients reach it from outside the cluster."""
     network_policy: NetworkPolicy = Field(default_factory=NetworkPolicy)

@@ -218,6 +218,11 @@ def engine(**changes: Any) -> dict[str, Any]:
             ["spec.auth.tenants[0].name: 'team a' does not match"],
             id="a tenant that cannot be an entry of a Secret",
         ),
+        pytest.param(
+            raw_spec(auth=KEYS | {"tenants": [{"name": ".a", "class": "gold"}]}, scheduling={"classes": [{"name": "gold"}]}),
+            ["spec.auth.tenants[0].name: '.a' does not match"],
+            id="a tenant whose entry is skipped",
+        ),
         pytest.param(raw_spec(auth={}), ["spec.auth.secretRef: is required"], id="API keys from nowhere"),
         pytest.param(
             engine(args=["--enforce-eager", "--api_key=secret"]) | {"auth": KEYS},
