@@ -67,7 +67,7 @@ def locked(target: run_cluster.Target, tiny: Resource) -> Iterator[Resource]:
         yield resource
     finally:
         resource.kubectl("delete", "alise", NAME, "--ignore-not-found", "--wait=true", timeout_seconds=200)
-        resource.kubectl("delete", "secret", SECRET)
+        resource.kubectl("delete", "secret", SECRET, "--ignore-not-found")
 
 
 def ask(resource: Resource, *wanted: tuple[str, Any, dict[str, str]]) -> list[Answer]:
