@@ -79,6 +79,8 @@ def test_an_invalid_patch_keeps_the_children_and_is_announced_once(engine: Engin
         pytest.param({"replicas": -1}, "spec.replicas", id="negative replicas"),
         pytest.param({"scheduling": {"policy": "lifo"}}, "spec.scheduling.policy", id="an unknown policy"),
         pytest.param({"kvOffload": {"hostMemory": "2 GB"}}, "spec.kvOffload.hostMemory", id="a bad quantity"),
+        pytest.param({"scheduling": {"classes": [{"name": "a\tb"}]}}, "spec.scheduling.classes.name", id="a tab in the name of a class"),
+        pytest.param({"auth": {}}, "spec.auth.secretRef", id="API keys from nowhere"),
     ],
 )
 def test_the_api_server_refuses_what_the_schema_forbids(engine: Engine, spec: dict[str, object], said: str) -> None:
@@ -202,6 +204,18 @@ def test_a_route_that_the_cluster_cannot_serve_names_what_to_install(engine: Eng
     condition = engine.until("Ready", "False", "MissingApi")
     assert "install the Gateway API or use Ingress" in condition["message"]
     assert engine.one("deployment") == {}
+
+
+def test_api_keys_change_without_a_new_template_of_the_pods(engine: Engine) -> None:
+    engine.kubectl("create", "secret", "generic", "keys", "--from-literal=team-a=one")
+    tenants = [{"name": "team-a", "class": "größe"}]
+    engine.apply(scheduling={"classes": [{"name": "größe"}]}, auth={"secretRef": {"name": "keys"}, "tenants": tenants})
+    before = engine.child("deployment")
+    assert [one["secret"]["secretName"] for one in before["spec"]["template"]["spec"]["volumes"] if "secret" in one] == ["keys"]
+    engine.kubectl("patch", "secret", "keys", "-p", json.dumps({"stringData": {"team-a": "two", "team-b": "three"}}))
+    engine.patch({"replicas": 2})
+    after = eventually("the replicas are applied", lambda: found if (found := engine.one("deployment"))["spec"]["replicas"] == 2 else None)
+    assert after["spec"]["template"] == before["spec"]["template"]
 
 
 def test_a_missing_secret_is_named_and_its_creation_is_enough(engine: Engine) -> None:
