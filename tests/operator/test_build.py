@@ -338,9 +338,10 @@ def test_without_auth_no_keys_are_mounted_or_asked_for() -> None:
     assert not [name for name in environment("engine") if name.startswith("ALISE_AUTH")]
 
 
-def test_the_engine_is_started_by_an_init() -> None:
-    """PID 1 ignores SIGTERM until it has installed a handler; vLLM does that only after it has loaded the model."""
-    assert container("engine")["command"] == ["tini", "--", "alise-engine"]
+@pytest.mark.parametrize("name", ["engine", "scheduler"])
+def test_containers_are_started_by_an_init(name: str) -> None:
+    """PID 1 ignores SIGTERM until it has installed a handler, which takes vLLM many seconds."""
+    assert container(name)["command"] == ["tini", "--", f"alise-{name}"]
 
 
 def test_the_token_comes_from_the_secret_and_never_as_text() -> None:

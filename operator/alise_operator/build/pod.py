@@ -47,6 +47,8 @@ EXIT_MARGIN_SECONDS: Final = 30
 # A large model is downloaded and loaded before the first /health succeeds.
 _STARTUP_PERIOD_SECONDS: Final = 5
 STARTUP_SECONDS: Final = 3600
+# PID 1 has no default signal handlers: without an init, SIGTERM would be lost until the process has installed its own.
+_INIT: Final = ("tini", "--")
 _CONTAINER_SECURITY: Final[Manifest] = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -143,8 +145,7 @@ def _engine(spec: Spec, cluster: Cluster) -> Manifest:
         "name": ENGINE_CONTAINER,
         "image": engine_image(spec.engine, cluster),
         "imagePullPolicy": "IfNotPresent",
-        # PID 1 has no default signal handlers: without an init, SIGTERM would be lost until vLLM has installed its own.
-        "command": ["tini", "--", "alise-engine"],
+        "command": [*_INIT, "alise-engine"],
         "args": engine_args(spec),
         "env": _engine_env(spec),
         "ports": [{"name": "http", "protocol": "TCP", "containerPort": ENGINE_PORT}],
@@ -161,13 +162,13 @@ def _engine(spec: Spec, cluster: Cluster) -> Manifest:
 
 
 def _scheduler(spec: Spec, cluster: Cluster) -> Manifest:
-    """No readiness probe: a scheduler that is down costs order, it must not take the pod out of the Service. Its PID 1 restarts it."""
+    """No readiness probe: a scheduler that is down costs order, it must not take the pod out of the Service. Its supervisor restarts it."""
     wait_seconds = spec.drain_seconds + EXIT_MARGIN_SECONDS // 2
     return {
         "name": SCHEDULER_CONTAINER,
         "image": spec.scheduling.image or cluster.images.scheduler,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["alise-scheduler"],
+        "command": [*_INIT, "alise-scheduler"],
         "args": ["supervise"],
         "env": [{"name": name, "value": value} for name, value in scheduler_env(spec).items()] + _history_env(spec),
         "ports": [{"name": "metrics", "protocol": "TCP", "containerPort": SCHEDULER_HTTP_PORT}],
