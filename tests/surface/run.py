@@ -1,0 +1,192 @@
+"""Plays the table against stock vLLM and against ours, one request at a time, and says where they differ and where an engine died.
+
+    python -m tests.surface                                              starts both on this machine
+    python -m tests.surface http://127.0.0.1:8001 http://127.0.0.1:8002  stock and ours
+
+One at a time, because what else is in a batch may change the last bits of a result, and with them a text.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx
+
+from tests.surface.compare import Answer, Difference, differences, unwanted
+from tests.surface.requests import COMPLETIONS, ID_BEFORE, JSON_TYPE, MODEL, SURFACE, Mark, Request
+
+REQUEST_SECONDS: Final = 60.0
+ALIVE_SECONDS: Final = 30.0
+# A response in the background, of a few tokens.
+POLL_SECONDS: Final = 30.0
+POLL_EVERY_SECONDS: Final = 0.2
+IN_PROGRESS: Final = frozenset({"queued", "in_progress"})
+# How the tokens of a stream fall into chunks depends on timing, and now and then its kinds of events do too.
+ATTEMPTS: Final = 2
+ALIVE: Final = {"model": MODEL, "prompt": [72], "max_tokens": 1, "temperature": 0}
+
+
+class ServerDown(Exception):
+    """A server did not come back; the message says which."""
+
+
+@dataclass(slots=True)
+class Server:
+    """One of the two. `revive` returns when it serves again after its engine died, or raises; without one the run ends there."""
+
+    name: str
+    url: str
+    revive: Callable[[], None] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    # By row: the id of the answer to it.
+    ids: dict[str, str] = field(default_factory=dict)
+
+    def ask(self, client: httpx.Client, request: Request) -> Answer:
+        """Send a row and return the answer; a connection that breaks is an answer with status 0."""
+        before = self.ids.get(request.follows, "id-of-nothing")
+        content = request.content()
+        if content is not None:
+            content = content.replace(ID_BEFORE.encode(), before.encode())
+        headers = {**self.headers, **({"content-type": request.content_type} if content is not None and request.content_type else {})}
+        url = self.url + request.path.replace(ID_BEFORE, before)
+        deadline = time.monotonic() + POLL_SECONDS
+        while True:
+            answer = _ask(client, request.method, url, content, headers)
+            document = answer.json() if Mark.POLL in request.marks else None
+            if not isinstance(document, dict) or document.get("status") not in IN_PROGRESS or time.monotonic() > deadline:
+                break
+            time.sleep(POLL_EVERY_SECONDS)
+        self.ids[request.id] = answer.id()
+        return answer
+
+    def alive(self, client: httpx.Client) -> bool:
+        """Whether it is healthy and its engine makes a token."""
+        headers = {**self.headers, "content-type": JSON_TYPE}
+        token = _ask(client, "POST", self.url + COMPLETIONS, json.dumps(ALIVE).encode(), headers, ALIVE_SECONDS)
+        return token.status == 200 and _ask(client, "GET", self.url + "/health", None, self.headers, ALIVE_SECONDS).status == 200
+
+    def come_back(self) -> None:
+        """Raises ServerDown when it cannot."""
+        if self.revive is None:
+            raise ServerDown(f"{self.name} at {self.url} is dead and nobody starts it again")
+        self.revive()
+
+
+def _ask(
+    client: httpx.Client, method: str, url: str, content: bytes | None, headers: dict[str, str], timeout_seconds: float = REQUEST_SECONDS
+) -> Answer:
+    try:
+        response = client.request(method, url, content=content, headers=headers, timeout=timeout_seconds)
+    except httpx.HTTPError as error:
+        return Answer(0, {}, b"", f"{type(error).__name__}: {error}")
+    return Answer(response.status_code, {name.lower(): value for name, value in response.headers.items()}, response.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Unlike:
+    """A row that was answered otherwise, for no reason that is given."""
+
+    request: Request
+    differences: tuple[Difference, ...]
+    stock: Answer | None
+    ours: Answer
+
+    def __str__(self) -> str:
+        return "\n".join([self.request.id, *(f"    {difference}" for difference in self.differences)])
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """An engine that did not survive a row."""
+
+    server: str
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    compared: tuple[str, ...]
+    unlike: tuple[Unlike, ...]
+    # Rows that stock does not survive, and how ours answered.
+    not_compared: dict[str, int]
+    deaths: tuple[Death, ...]
+    # Rows with a difference that is on purpose.
+    wanted: tuple[str, ...]
+    # Why not all rows were played; '' when they were.
+    ended_early: str = ""
+
+    @property
+    def engine_deaths(self) -> tuple[Death, ...]:
+        """Those of ours."""
+        return tuple(death for death in self.deaths if death.server == OURS)
+
+    def figures(self) -> dict[str, int]:
+        return {
+            "requests_compared": len(self.compared),
+            "requests_unlike_stock": len(self.unlike),
+            "requests_with_a_wanted_difference": len(self.wanted),
+            "requests_stock_dies_of": len(self.not_compared),
+            "engine_deaths": len(self.engine_deaths),
+        }
+
+    def report(self) -> str:
+        lines = [f"{name}: {number}" for name, number in self.figures().items()]
+        lines += [f"{death.server} died of: {death.request.id}" for death in self.deaths]
+        lines += [f"ended early: {self.ended_early}"] if self.ended_early else []
+        return "\n".join([*lines, *(str(unlike) for unlike in self.unlike)])
+
+
+STOCK: Final = "stock"
+OURS: Final = "ours"
+
+
+def play(
+    stock: Server, ours: Server, requests: Sequence[Request] = SURFACE, progress: Callable[[Request], None] = lambda request: None
+) -> Result:
+    """Send every row to both and compare; end early when a server died that nothing brings back."""
+    compared: list[str] = []
+    unlike: list[Unlike] = []
+    deaths: list[Death] = []
+    wanted: list[str] = []
+    not_compared: dict[str, int] = {}
+    ended_early = ""
+    try:
+        with httpx.Client() as client:
+            for request in requests:
+                progress(request)
+                if Mark.STOCK_DIES in request.marks:
+                    answer = ours.ask(client, request)
+                    not_compared[request.id] = answer.status
+                    if not 200 <= answer.status < 500:
+                        difference = Difference(
+                            "status", "an answer below 500, since stock dies of it", f"{answer.status} {answer.failure}"
+                        )
+                        unlike.append(Unlike(request, (difference,), None, answer))
+                    _bury(client, ours, request, deaths)
+                    continue
+                for _ in range(ATTEMPTS):
+                    theirs, own = stock.ask(client, request), ours.ask(client, request)
+                    found = differences(theirs, own)
+                    unexplained = unwanted(request, found)
+                    died = [_bury(client, server, request, deaths) for server in (stock, ours)]
+                    if not unexplained or any(died) or not request.streams:
+                        break
+                compared.append(request.id)
+                if unexplained:
+                    unlike.append(Unlike(request, unexplained, theirs, own))
+                elif found:
+                    wanted.append(request.id)
+    except ServerDown as error:
+        ended_early = str(error)
+    return Result(tuple(compared), tuple(unlike), not_compared, tuple(deaths), tuple(wanted), ended_early)
+
+
+def _bury(client: httpx.Client, server: Server, request: Request, deaths: list[Death]) -> bool:
+    """Whether the server's engine died of the row; it is alive again afterwards. Raises ServerDown."""
+    if server.alive(client):
+        return False
+    deaths.append(Death(server.name, request))
+    server.come_back()
+    return True
