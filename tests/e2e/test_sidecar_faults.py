@@ -10,7 +10,7 @@ from tests.e2e.support import Resource, Stream, wait_until
 
 pytestmark = pytest.mark.e2e
 
-# Sends a signal to every scheduler process (the supervisor is PID 1 and gets none); one may end while it is looked at.
+# Sends a signal to every scheduler process, but not to its supervisor, whose command is `supervise`; one may end while it is looked at.
 SIGNAL_ALL = """
 import os, signal, time
 
