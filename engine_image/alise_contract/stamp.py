@@ -1,8 +1,8 @@
 """The pod's key, and what is signed with it. Known to the containers of one pod and to nobody else.
 
-Whichever container starts first makes the key in the pod's socket directory (0700, in memory); it outlives a restart of either and goes with
-the pod. Two things are signed, each for one job: the stamp that the API server puts on an engine request (EngineCore believes no other
-priority), and the hint that the scheduler gives out and gets back (it believes no other).
+Whichever container starts first makes the key in the pod's socket directory (0700, in memory). The key outlives a restart of either
+container and goes with the pod. Two things are signed, each for one job: the stamp that the API server puts on an engine request, and the
+hint that the scheduler gives out and later gets back. EngineCore and the scheduler ignore what is not signed.
 """
 
 import hashlib

@@ -8,7 +8,7 @@ import base64
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from alise_contract.v1 import admission_pb2
 from . import breaker
 from .admission_stream import AdmissionStream, AskError
 from .describe import Description, Endpoint
+from .identity import Caller
 
 logger = logging.getLogger("vllm.alise.admission")
 
@@ -28,6 +29,8 @@ _ENDPOINTS: Final = {
     Endpoint.CHAT_COMPLETIONS: admission_pb2.ENDPOINT_CHAT_COMPLETIONS,
     Endpoint.COMPLETIONS: admission_pb2.ENDPOINT_COMPLETIONS,
     Endpoint.RESPONSES: admission_pb2.ENDPOINT_RESPONSES,
+    Endpoint.MESSAGES: admission_pb2.ENDPOINT_MESSAGES,
+    Endpoint.OTHER: admission_pb2.ENDPOINT_OTHER,
 }
 
 
@@ -66,6 +69,18 @@ class FailedOpen:
 
 Decision = Admitted | Rejected | FailedOpen
 
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request that wants to come in."""
+
+    job_id: str
+    description: Description
+    caller: Caller = field(default_factory=Caller)
+    # 0: none.
+    slo_ttft_ms: int = 0
+
+
 _REJECTIONS: Final = {
     admission_pb2.Rejected.REASON_OVERLOADED: RejectReason.OVERLOADED,
     admission_pb2.Rejected.REASON_WAIT_TOO_LONG: RejectReason.WAIT_TOO_LONG,
@@ -80,6 +95,8 @@ _FAILURES: Final = {
     # A sidecar that does not know the method is older than the contract.
     grpc.StatusCode.UNIMPLEMENTED: FailOpenReason.VERSION,
 }
+# The sidecar is well: it told us that our message is wrong.
+_OUR_FAULTS: Final = frozenset({grpc.StatusCode.INVALID_ARGUMENT})
 
 
 class Admission:
@@ -98,39 +115,53 @@ class Admission:
     async def close(self) -> None:
         await self._stream.close()
 
-    async def admit(self, job_id: str, description: Description) -> Decision:
+    async def admit(self, ask: Ask) -> Decision:
+        """Returns the sidecar's decision, or that it has none."""
+        try:
+            question = request_message(ask)
+        except Exception:
+            # Ours, not the sidecar's: its breaker must not hear of it.
+            logger.exception("admit job=%s failed open: the request cannot be put into a message", ask.job_id)
+            return FailedOpen(FailOpenReason.ERROR)
         self._breaker, may_ask = breaker.asked(self._breaker, self._clock())
         if not may_ask:
             return FailedOpen(FailOpenReason.BREAKER_OPEN)
         try:
-            decision = await self._ask(job_id, description)
+            decision, fault = await self._ask(question)
         except asyncio.CancelledError:
-            # The probe must not stay open for ever because the server went down around it.
-            self._breaker = breaker.failed(self._breaker, self._clock())
+            # Whoever asked has gone; that says nothing about the sidecar. A probe must not stay open for ever because of it.
+            self._breaker = breaker.abandoned(self._breaker)
             raise
-        if isinstance(decision, FailedOpen):
-            self._breaker = breaker.failed(self._breaker, self._clock())
-        else:
-            self._breaker = breaker.answered(self._breaker)
+        self._breaker = breaker.failed(self._breaker, self._clock()) if fault else breaker.answered(self._breaker)
         return decision
 
-    async def _ask(self, job_id: str, description: Description) -> Decision:
+    def withdraw(self, job_id: str) -> None:
+        """Tells the sidecar that an admitted job ended before the engine had it. Nobody waits for this; unheard, the job expires there."""
+        self._stream.tell(admission_pb2.AdmitRequest(contract_version=CONTRACT_VERSION, job_id=job_id, withdrawn=True))
+
+    async def _ask(self, question: admission_pb2.AdmitRequest) -> tuple[Decision, bool]:
+        """The decision, and whether the sidecar is at fault that there is none."""
         try:
-            return _decision(await self._stream.ask(_request(job_id, description), self._deadline_seconds))
+            return _decision(await self._stream.ask(question, self._deadline_seconds)), False
         except AskError as error:
             reason = _FAILURES.get(error.code, FailOpenReason.ERROR)
-            logger.debug("admit job=%s failed open reason=%s detail=%s", job_id, reason.value, error)
-            return FailedOpen(reason)
+            logger.debug("admit job=%s failed open reason=%s detail=%s", question.job_id, reason.value, error)
+            return FailedOpen(reason), error.code not in _OUR_FAULTS
+        except ValueError as error:
+            logger.error("admit job=%s failed open: %s", question.job_id, error)
+            return FailedOpen(FailOpenReason.ERROR), True
         except Exception:
             # Whatever is wrong between us and the sidecar costs order, never a request.
-            logger.exception("admit job=%s failed open reason=error", job_id)
-            return FailedOpen(FailOpenReason.ERROR)
+            logger.exception("admit job=%s failed open reason=error", question.job_id)
+            return FailedOpen(FailOpenReason.ERROR), False
 
 
-def _request(job_id: str, description: Description) -> admission_pb2.AdmitRequest:
+def request_message(ask: Ask) -> admission_pb2.AdmitRequest:
+    """Returns the question to the sidecar."""
+    description = ask.description
     return admission_pb2.AdmitRequest(
         contract_version=CONTRACT_VERSION,
-        job_id=job_id,
+        job_id=ask.job_id,
         endpoint=_ENDPOINTS[description.endpoint],
         model=description.model,
         prompt=description.prompt,
@@ -140,14 +171,19 @@ def _request(job_id: str, description: Description) -> admission_pb2.AdmitReques
         n=description.n,
         streaming=description.streaming,
         structured=description.structured,
-        tenant=description.tenant,
-        objective=description.objective,
-        slo_ttft_ms=description.slo_ttft_ms,
+        tenant=_sendable(ask.caller.tenant),
+        objective=_sendable(ask.caller.klass),
+        slo_ttft_ms=ask.slo_ttft_ms,
         conversation=description.conversation,
         conversation_now=description.conversation_now,
         conversation_previous=description.conversation_previous,
         temperature=description.temperature,
     )
+
+
+def _sendable(text: str) -> str:
+    # Headers and file names may carry what protobuf's strings may not.
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _decision(response: admission_pb2.AdmitResponse) -> Decision:

@@ -19,6 +19,8 @@ _CHANNEL_OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.use_local_subchannel_pool", 1),
 )
+# Messages that wait to be sent.
+MAX_UNSENT: Final = 10_000
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -52,6 +54,11 @@ class AdmissionStream:
         if answer.HasField("failure"):
             raise AskError(_CODES.get(answer.failure.code, grpc.StatusCode.UNKNOWN), answer.failure.message)
         return answer.response
+
+    def tell(self, request: admission_pb2.AdmitRequest) -> None:
+        """Sends what is not answered, where there is a stream. Never waits and never fails."""
+        if not self._closed and self._open is not None and not self._open.ended:
+            self._open.tell(request)
 
     async def close(self) -> None:
         self._closed = True
@@ -91,6 +98,12 @@ class _OpenStream:
             # Nobody waits for it any more: a sidecar that hangs is not sent what piled up meanwhile.
             self._waiting.pop(request.job_id, None)
             self._unsent.pop(request.job_id, None)
+
+    def tell(self, request: admission_pb2.AdmitRequest) -> None:
+        # To a sidecar that hangs nothing is piled up.
+        if len(self._unsent) < MAX_UNSENT:
+            self._unsent[request.job_id] = request
+            self._more.set()
 
     def cancel(self) -> None:
         self._call.cancel()

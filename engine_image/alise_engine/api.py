@@ -8,24 +8,31 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from alise_contract.names import ADMISSION_SOCKET, CONTROL_SOCKET
+from alise_contract.names import ADMISSION_SOCKET, CONTROL_SOCKET, DEFAULT_MAX_PENDING
+from alise_contract.stamp import derived
 from alise_contract.v1 import engine_control_pb2 as pb
 
-from .admission import Admission, Decision, FailedOpen, FailOpenReason, Rejected
+from .admission import Admission, Admitted, Ask, Decision, FailedOpen, FailOpenReason, Rejected, RejectReason
+from .body import BodyLimits, max_marks
 from .control.core import Core
 from .control.drain import Drain
 from .control.progress import Progress
 from .control.server import ControlServer, ControlServicer
-from .core_protocol import PHASES
-from .describe import Description
+from .core_protocol import PHASE_WAITING, PHASES, FinishedRow, RequestRow
+from .describe import Description, Endpoint
 from .errors import CoreUnavailable
+from .identity import Caller, Headers, Keyring, Rules, caller
+from .keys import KeyFolder
 from .metrics import Metrics
 from .open_requests import OpenRequests
+from .parsing import Parser
+from .pending import Pending
+from .stamping import AddRequest, Ticket, stamp_key, stamping
 from .status import AdmissionTally, Observed, SidecarTally, report
 
 logger = logging.getLogger("vllm.alise.api")
@@ -36,6 +43,14 @@ class ApiSettings:
     socket_dir: Path
     admit_deadline_seconds: float
     vllm_version: str
+    pod_key: bytes
+    max_pending: int = DEFAULT_MAX_PENDING
+    limits: BodyLimits = field(default_factory=BodyLimits)
+    rules: Rules = field(default_factory=Rules)
+    # None: no API keys of ours.
+    auth_dir: Path | None = None
+    guards_metrics: bool = False
+    isolates_prefix_cache: bool = False
 
 
 @dataclass(slots=True)
@@ -47,6 +62,7 @@ class _Connected:
     server: ControlServer
     poll: asyncio.Task[None]
     serves: Callable[[str], bool]
+    max_model_len: int
 
 
 class EngineApi:
@@ -58,8 +74,15 @@ class EngineApi:
         self._tally = AdmissionTally()
         self._sidecar = SidecarTally()
         self._admission = Admission(settings.socket_dir / ADMISSION_SOCKET, settings.admit_deadline_seconds)
+        self._pending = Pending(settings.max_pending)
+        self._parser = Parser()
+        self._keys = KeyFolder(settings.auth_dir) if settings.auth_dir is not None else None
+        # Of vLLM's own --api-key.
+        self._flag_keys: Keyring | None = None
         self._connected: _Connected | None = None
+        metrics.set_classes(settings.rules.classes)
         metrics.open_requests.set_function(lambda: self._open.count)
+        metrics.pending_requests.set_function(lambda: self._pending.count)
         metrics.draining.set_function(lambda: self.draining)
         metrics.plan_fresh.set_function(self._sidecar.plan_fresh)
         metrics.sidecar_connected.set_function(lambda: self._connected is not None and self._connected.progress.watched)
@@ -67,7 +90,7 @@ class EngineApi:
 
     async def connect(self, core: Core, serves: Callable[[str], bool]) -> None:
         """Starts the control server. Raises CoreUnavailable when the engine runs without our scheduler, ConfigError for a bad socket."""
-        progress = Progress(core, self._open, self._metrics.core)
+        progress = Progress(core, self._open, self._metrics.core, self._heard)
         shape = await progress.learn()
         drain = Drain(self._open, lambda: _live(progress), lambda: progress.set_draining(True))
         servicer = ControlServicer(core, progress, drain, self._sidecar, self._metrics, self.report, self._boot_id)
@@ -75,7 +98,7 @@ class EngineApi:
         await server.start()
         poll = asyncio.create_task(progress.run(), name="alise-poll")
         poll.add_done_callback(_tell_death)
-        self._connected = _Connected(progress, drain, server, poll, serves)
+        self._connected = _Connected(progress, drain, server, poll, serves, shape.max_model_len)
         logger.info("engine boot=%s model=%s host_limit_bytes=%d", self._boot_id, shape.model, shape.host_limit_bytes)
 
     async def stop(self) -> None:
@@ -86,6 +109,7 @@ class EngineApi:
             connected.progress.close()
             await connected.server.stop()
         await self._admission.close()
+        self._parser.close()
 
     # --- what the middleware asks ---------------------------------------------------------------------------------------------
 
@@ -97,19 +121,53 @@ class EngineApi:
     def refusing(self) -> bool:
         return self._connected is not None and self._connected.drain.refusing
 
+    @property
+    def limits(self) -> BodyLimits:
+        return self._settings.limits
+
+    @property
+    def max_marks(self) -> int:
+        return max_marks(self._connected.max_model_len if self._connected is not None else 0)
+
+    @property
+    def guards_metrics(self) -> bool:
+        return self._settings.guards_metrics
+
+    def caller(self, headers: Headers) -> Caller | None:
+        return caller(headers, self._keys.keyring() if self._keys is not None else self._flag_keys, self._settings.rules)
+
+    def cache_salt(self, caller: Caller) -> str:
+        """Returns what keeps this caller's prefixes apart from others'; empty where the cache is shared."""
+        if not self._settings.isolates_prefix_cache:
+            return ""
+        return derived(self._settings.pod_key, f"prefix cache {caller.tenant}").hex()[:32]
+
     def open(self) -> AbstractContextManager[None]:
         return self._open.entered()
 
     def serves(self, model: str) -> bool:
         return self._connected is None or self._connected.serves(model)
 
-    async def decide(self, job_id: str, description: Description) -> Decision:
+    async def parse(self, endpoint: Endpoint, data: bytes) -> Description | None:
+        return await self._parser.parse(endpoint, data)
+
+    async def decide(self, ask: Ask) -> Decision:
+        """Counts the request as one that waits, and asks the sidecar. The count holds whatever the sidecar does."""
+        if not self._pending.enter(ask.job_id, ask.caller.tenant, ask.description.n):
+            waiting, limit = self._pending.count, self._settings.max_pending
+            return self._rejected(
+                Rejected(RejectReason.OVERLOADED, f"{waiting} requests wait for their first token and the limit is {limit}", 1)
+            )
         started = time.monotonic()
-        decision = await self._admission.admit(job_id, description)
+        try:
+            decision = await self._admission.admit(ask)
+        except BaseException:
+            self._pending.leave(ask.job_id)
+            raise
         now = time.monotonic()
-        self._tally.recent.add(now)
         match decision:
             case FailedOpen(reason):
+                self._tally.recent.add(now)
                 self._tally.failed_open_by_reason[reason.value] += 1
                 self._tally.recent_failed_open.add(now)
                 self._metrics.failed_open.labels(reason.value).inc()
@@ -117,9 +175,10 @@ class EngineApi:
                 if reason is FailOpenReason.VERSION:
                     self._sidecar.refused_us()
             case Rejected():
-                self._tally.rejected += 1
-                self._metrics.admissions.labels("rejected").inc()
-            case _:
+                self._pending.leave(ask.job_id)
+                decision = self._rejected(decision)
+            case Admitted():
+                self._tally.recent.add(now)
                 self._tally.admitted += 1
                 self._metrics.admissions.labels("admitted").inc()
                 self._sidecar.understood()
@@ -128,11 +187,45 @@ class EngineApi:
         self._metrics.set_breaker(self._admission.breaker_phase)
         return decision
 
+    def _rejected(self, rejected: Rejected) -> Rejected:
+        self._tally.recent.add(time.monotonic())
+        self._tally.rejected += 1
+        self._metrics.admissions.labels("rejected").inc()
+        return rejected
+
+    def answered(self, ticket: Ticket) -> None:
+        ticket.answered = True
+        self._pending.leave(ticket.stamp.job_id)
+        if not ticket.engine_requests:
+            # vLLM refused it, or its client went away: it must not count on where it was admitted.
+            self._admission.withdraw(ticket.stamp.job_id)
+
+    def seen(self, klass: str, outcome: str) -> None:
+        self._metrics.seen(klass, outcome)
+
     def passed_through(self, reason: str) -> None:
         self._metrics.passed_through.labels(reason).inc()
 
-    def rejected(self, rejected: Rejected) -> None:
-        self._metrics.refused.labels(rejected.reason.value).inc()
+    # --- what the engine is told, and tells -----------------------------------------------------------------------------------
+
+    def stamping(self, add_request: AddRequest) -> AddRequest:
+        """Returns the engine client's `add_request` with the stamp of the current request on what it adds."""
+        return stamping(add_request, stamp_key(self._settings.pod_key), self._entered)
+
+    def use_flag_keys(self, keys: Keyring) -> None:
+        """vLLM has API keys of its own (`--api-key`): what it leaves open is guarded with them, too."""
+        self._flag_keys = keys
+
+    def _entered(self, ticket: Ticket) -> None:
+        if ticket.answered:
+            self._pending.enter_late(ticket.stamp.job_id, ticket.tenant)
+
+    def _heard(self, changed: Sequence[RequestRow], finished: Sequence[FinishedRow]) -> None:
+        for row in changed:
+            if row.job_id and (row.phase != PHASE_WAITING or row.generated_tokens):
+                self._pending.leave(row.job_id)
+        for ending in finished:
+            self._pending.leave(ending.job_id)
 
     # --- what the operator asks -----------------------------------------------------------------------------------------------
 

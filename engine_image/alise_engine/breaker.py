@@ -3,7 +3,7 @@
             TRIPPED             PROBED
     CLOSED ─────────▶ OPEN ─────────────▶ HALF_OPEN
        ▲                ▲                  │    │
-       │                └──── FAILED ──────┘    │
+       │                └ FAILED, ABANDONED┘    │
        └──────────────── ANSWERED ──────────────┘
 
 In HALF_OPEN exactly one request asks; the others go in at the neutral level.
@@ -30,6 +30,8 @@ class Event(Enum):
     FAILED = "failed"
     # It did not, once too often.
     TRIPPED = "tripped"
+    # Whoever asked went away before there was an answer, which says nothing about the sidecar.
+    ABANDONED = "abandoned"
     # The open time is over and one request goes to see.
     PROBED = "probed"
 
@@ -44,6 +46,10 @@ TRANSITIONS: Final = {
     (Phase.OPEN, Event.PROBED): Phase.HALF_OPEN,
     (Phase.HALF_OPEN, Event.ANSWERED): Phase.CLOSED,
     (Phase.HALF_OPEN, Event.FAILED): Phase.OPEN,
+    (Phase.CLOSED, Event.ABANDONED): Phase.CLOSED,
+    (Phase.OPEN, Event.ABANDONED): Phase.OPEN,
+    # The next request asks at once: nobody waits for this probe any more.
+    (Phase.HALF_OPEN, Event.ABANDONED): Phase.OPEN,
 }
 
 
@@ -69,6 +75,11 @@ def asked(breaker: Breaker, now_seconds: float) -> tuple[Breaker, bool]:
 
 def answered(breaker: Breaker) -> Breaker:
     return replace(_moved(breaker, Event.ANSWERED), failures=0)
+
+
+def abandoned(breaker: Breaker) -> Breaker:
+    """Returns the breaker after whoever asked went away: no failure is counted."""
+    return _moved(breaker, Event.ABANDONED)
 
 
 def failed(breaker: Breaker, now_seconds: float) -> Breaker:

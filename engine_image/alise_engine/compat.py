@@ -131,11 +131,9 @@ def int8_codec() -> Int8:
 
 
 # --- requests -----------------------------------------------------------------------------------------------------------------------
-def extra_arg(request: Request, key: str) -> str:
-    """What was stamped into `vllm_xargs`; empty when nothing was."""
-    extra = request.sampling_params.extra_args if request.sampling_params is not None else None
-    value = (extra or {}).get(key, "")
-    return value if isinstance(value, str) else str(value)
+def extra_args(request: Request) -> dict[str, Any]:
+    """What came with the sampling parameters beside vLLM's own; empty for pooling."""
+    return (request.sampling_params.extra_args if request.sampling_params is not None else None) or {}
 
 
 def may_be_saved(request: Request) -> bool:

@@ -1,32 +1,39 @@
-"""What a request's body and headers say about the work ahead; pure.
+"""What a request's body says about the work ahead; pure.
 
-Knows the three OpenAI bodies as far as admission needs them. Does not validate them: a body that vLLM would refuse is answered with None
-(or described as well as it goes), and vLLM's own 4xx is what the client sees.
+It knows the bodies of OpenAI's chat, completions and responses and of Anthropic's messages, as far as admission needs them. It does not
+validate: a body that it does not understand is described as `Endpoint.OTHER`, counted and ranked neutral, and vLLM's own answer is what the
+client sees. It never raises, whatever the JSON.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
-from alise_contract.names import HINT_XARG, JOB_XARG, MAX_PROMPT_BYTES, OBJECTIVE_HEADERS, SLO_TTFT_HEADERS, TENANT_HEADERS
+from alise_contract.names import MAX_PROMPT_BYTES
 
 JSON = Any
 
-MAX_LABEL_CHARS: Final = 128
 # A prompt of token ids has no characters; about four per token is what byte-pair vocabularies give for English.
 CHARS_PER_TOKEN: Final = 4
 # vLLM's default for /v1/completions, as in OpenAI's API.
 COMPLETIONS_MAX_TOKENS: Final = 16
+# More samples than any engine takes; what is counted stays far from the end of an integer.
+MAX_SAMPLES: Final = 1 << 20
 _UINT32_MAX: Final = (1 << 32) - 1
+_UINT64_MAX: Final = (1 << 64) - 1
 
 
 class Endpoint(Enum):
     CHAT_COMPLETIONS = "/v1/chat/completions"
     COMPLETIONS = "/v1/completions"
     RESPONSES = "/v1/responses"
+    MESSAGES = "/v1/messages"
+    # Any other route that generates, and bodies that were not understood.
+    OTHER = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +41,18 @@ class Description:
     """The part of an AdmitRequest that the request itself says."""
 
     endpoint: Endpoint
-    model: str
+    model: str = ""
     # The newest user text, at most 16 KiB of UTF-8.
-    prompt: str
-    prompt_chars: int
-    turns: int
+    prompt: str = ""
+    prompt_chars: int = 0
+    turns: int = 1
     # 0: none.
-    max_tokens: int
-    n: int
-    streaming: bool
-    structured: bool
-    tenant: str
-    objective: str
-    # 0: none.
-    slo_ttft_ms: int
-    conversation: str
+    max_tokens: int = 0
+    # Engine requests.
+    n: int = 1
+    streaming: bool = False
+    structured: bool = False
+    conversation: str = ""
     # As the next turn will name it, and as the turn before named it.
     conversation_now: str = ""
     conversation_previous: str = ""
@@ -78,54 +82,32 @@ class _Prompt:
     conversation_previous: str = ""
 
 
-def describe(endpoint: Endpoint, body: JSON, headers: Mapping[str, str]) -> Description | None:
-    """None when the body is not one that vLLM could serve: not an object, no prompt, `vllm_xargs` of another type."""
-    if not isinstance(body, dict) or not _is_optional(body.get("model"), str) or not _is_optional(body.get("vllm_xargs"), dict):
-        return None
-    prompt = _PROMPTS[endpoint](body)
-    if prompt is None:
-        return None
-    return Description(
-        endpoint=endpoint,
-        model=_valid_utf8(body.get("model") or ""),
-        prompt=_truncated(prompt.newest),
-        prompt_chars=prompt.chars,
-        turns=prompt.turns,
+def describe(endpoint: Endpoint, body: JSON) -> Description:
+    """Returns what is known of the request; of a body that is not understood, how many engine requests it may become."""
+    if not isinstance(body, dict):
+        return Description(Endpoint.OTHER)
+    prompt = _PROMPTS[endpoint](body) if endpoint in _PROMPTS else None
+    general = Description(
+        endpoint=Endpoint.OTHER,
+        model=_valid_utf8(body["model"]) if isinstance(body.get("model"), str) else "",
         max_tokens=_max_tokens(endpoint, body),
-        n=max(1, _count(body.get("n"))) * prompt.prompts,
+        n=_samples(body, prompt.prompts if prompt is not None else _prompts(body)),
         streaming=body.get("stream") is True,
+    )
+    if prompt is None:
+        return general
+    return replace(
+        general,
+        endpoint=endpoint,
+        prompt=_truncated(prompt.newest),
+        prompt_chars=min(prompt.chars, _UINT64_MAX),
+        turns=min(prompt.turns, _UINT32_MAX),
         structured=_structured(body),
-        tenant=_tenant(headers),
-        objective=_first(headers, OBJECTIVE_HEADERS)[:MAX_LABEL_CHARS],
-        slo_ttft_ms=_slo_ttft_ms(headers),
         conversation=prompt.conversation,
         conversation_now=prompt.conversation_now,
         conversation_previous=prompt.conversation_previous,
         temperature=_temperature(body.get("temperature")),
     )
-
-
-def stamped(body: Mapping[str, JSON], priority: int, job_id: str, hint: str) -> dict[str, JSON]:
-    """The body with our priority, job id and hint; what the client sent under these keys is gone."""
-    ours = {JOB_XARG: job_id, HINT_XARG: hint} if hint else {JOB_XARG: job_id}
-    return {**body, "priority": priority, "vllm_xargs": {**_foreign_xargs(body), **ours}}
-
-
-def unstamped(body: dict[str, JSON]) -> dict[str, JSON]:
-    """The body of a request that is not admitted (another endpoint): nobody jumps the queue or takes another job's id there either.
-
-    The same object when there is nothing to remove.
-    """
-    if "priority" not in body and "vllm_xargs" not in body:
-        return body
-    clean = {key: value for key, value in body.items() if key not in ("priority", "vllm_xargs")}
-    xargs = _foreign_xargs(body)
-    return {**clean, "vllm_xargs": xargs} if xargs else clean
-
-
-def _foreign_xargs(body: Mapping[str, JSON]) -> dict[str, JSON]:
-    xargs = body.get("vllm_xargs")
-    return {key: value for key, value in xargs.items() if key not in (JOB_XARG, HINT_XARG)} if isinstance(xargs, dict) else {}
 
 
 # --- the prompt -------------------------------------------------------------------------------------------------------------------
@@ -138,7 +120,7 @@ def _chat_prompt(body: Mapping[str, JSON]) -> _Prompt | None:
     newest = messages[-MAX_MESSAGES:]
     if not all(isinstance(message, dict) for message in newest):
         return None
-    return _conversation([_Turn(str(message.get("role", "")), _text(message.get("content"))) for message in newest], len(messages))
+    return _conversation([_Turn(_role(message), _text(message.get("content"))) for message in newest], len(messages))
 
 
 def _completion_prompt(body: Mapping[str, JSON]) -> _Prompt | None:
@@ -148,7 +130,7 @@ def _completion_prompt(body: Mapping[str, JSON]) -> _Prompt | None:
             return _Prompt(prompt, len(prompt), turns=1)
         case [str(), *_] if all(isinstance(part, str) for part in prompt):
             return _Prompt("\n".join(prompt), sum(map(len, prompt)), turns=1, prompts=len(prompt))
-        case [int(), *_]:
+        case [int() | float(), *_]:
             return _Prompt("", CHARS_PER_TOKEN * len(prompt), turns=1)
         case [list(), *_] if all(isinstance(part, list) for part in prompt):
             return _Prompt("", CHARS_PER_TOKEN * sum(map(len, prompt)), turns=1, prompts=len(prompt))
@@ -165,7 +147,7 @@ def _responses_prompt(body: Mapping[str, JSON]) -> _Prompt | None:
             prompt = _conversation([*turns, _Turn("user", given)])
         case [dict(), *_] if all(isinstance(item, dict) for item in given[-MAX_MESSAGES:]):
             newest = given[-MAX_MESSAGES:]
-            items = [_Turn(str(item.get("role", "")), _text(item.get("content", item.get("output")))) for item in newest]
+            items = [_Turn(_role(item), _text(item.get("content", item.get("output")))) for item in newest]
             prompt = _conversation([*turns, *items], len(turns) + len(given))
         case _:
             return None
@@ -176,11 +158,43 @@ def _responses_prompt(body: Mapping[str, JSON]) -> _Prompt | None:
     return _Prompt(prompt.newest, prompt.chars, prompt.turns + 1, conversation=_digest(previous))
 
 
+def _messages_prompt(body: Mapping[str, JSON]) -> _Prompt | None:
+    """Anthropic's: the system prompt beside the messages, tool results among the user's blocks."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        return None
+    newest = messages[-MAX_MESSAGES:]
+    if not all(isinstance(message, dict) for message in newest):
+        return None
+    system = _text(body.get("system"))
+    turns = [_Turn("system", system)] if system else []
+    turns += [_Turn(_role(message), _text(message.get("content"))) for message in newest]
+    return _conversation(turns, len(messages) + (1 if system else 0))
+
+
 _PROMPTS: Final = {
     Endpoint.CHAT_COMPLETIONS: _chat_prompt,
     Endpoint.COMPLETIONS: _completion_prompt,
     Endpoint.RESPONSES: _responses_prompt,
+    Endpoint.MESSAGES: _messages_prompt,
 }
+
+
+def _prompts(body: Mapping[str, JSON]) -> int:
+    """How many prompts a body of unknown format may hold: the longest list of lists, texts or objects under the usual names.
+
+    A chat's messages are objects and one prompt; a batch of chats is a list of lists.
+    """
+    most = 1
+    for name in ("messages", "prompt", "prompts", "input", "inputs", "text_2", "documents", "items"):
+        value = body.get(name)
+        if isinstance(value, list) and value and isinstance(value[0], list if name == "messages" else (list, str, dict)):
+            most = max(most, len(value))
+    return most
+
+
+def _samples(body: Mapping[str, JSON], prompts: int) -> int:
+    return min(max(1, _count(body.get("n"))) * prompts, MAX_SAMPLES)
 
 
 def _conversation(turns: list[_Turn], count: int = 0) -> _Prompt:
@@ -223,6 +237,11 @@ def _digests(turns: list[_Turn], ends: set[int]) -> dict[int, str]:
     return made
 
 
+def _role(message: Mapping[str, JSON]) -> str:
+    role = message.get("role", "")
+    return role if isinstance(role, str) else ""
+
+
 def _text(content: JSON) -> str:
     """The text of a message's content: a string, or the text parts of a list; pictures and audio have none."""
     if isinstance(content, str):
@@ -237,13 +256,23 @@ def _text(content: JSON) -> str:
 
 
 def _max_tokens(endpoint: Endpoint, body: Mapping[str, JSON]) -> int:
+    """The greatest number of tokens that vLLM will generate; 0: no limit but the model's. Null is as good as absent, as in vLLM."""
     match endpoint:
-        case Endpoint.CHAT_COMPLETIONS:
-            return _count(body.get("max_completion_tokens")) or _count(body.get("max_tokens"))
         case Endpoint.COMPLETIONS:
-            return _count(body["max_tokens"]) if "max_tokens" in body else COMPLETIONS_MAX_TOKENS
+            if body.get("max_tokens") is None:
+                return COMPLETIONS_MAX_TOKENS
+            if body.get("echo") is True and _is_zero(body["max_tokens"]):
+                # Scoring a prompt: vLLM computes one token and throws it away.
+                return 1
+            return _count(body["max_tokens"])
         case Endpoint.RESPONSES:
             return _count(body.get("max_output_tokens"))
+        case _:
+            return _count(body.get("max_completion_tokens")) or _count(body.get("max_tokens"))
+
+
+def _is_zero(value: JSON) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float | str) and value in (0, "0")
 
 
 def _temperature(value: JSON) -> float | None:
@@ -255,34 +284,18 @@ def _structured(body: Mapping[str, JSON]) -> bool:
     text = body.get("text")
     formats = (body.get("response_format"), text.get("format") if isinstance(text, dict) else None)
     shaped = any(isinstance(shape, dict) and shape.get("type", "text") != "text" for shape in formats)
-    tools = bool(body.get("tools")) and body.get("tool_choice") != "none"
+    choice = body.get("tool_choice")
+    tools = bool(body.get("tools")) and (choice.get("type") if isinstance(choice, dict) else choice) != "none"
     return shaped or tools or bool(body.get("structured_outputs"))
 
 
-def _tenant(headers: Mapping[str, str]) -> str:
-    """The fairness header, else a hash of the API key: never the key itself."""
-    if named := _first(headers, TENANT_HEADERS).strip():
-        return named[:MAX_LABEL_CHARS]
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    return f"key-{_digest(key.strip())[:16]}" if scheme.lower() == "bearer" and key.strip() else ""
-
-
-def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> str:
-    """The first of these headers that was sent; empty when none was."""
-    return next((headers[name] for name in names if headers.get(name)), "")
-
-
-def _slo_ttft_ms(headers: Mapping[str, str]) -> int:
-    value = _first(headers, SLO_TTFT_HEADERS).strip()
-    return min(int(value), _UINT32_MAX) if value.isascii() and value.isdigit() and len(value) <= 10 else 0
-
-
 def _count(value: JSON) -> int:
+    """A number as vLLM's parser takes it: 100, 100.0 and "100" are the same. Anything else is 0."""
+    if isinstance(value, str) and len(value) <= 20 and value.isascii() and value.strip().isdigit():
+        value = int(value)
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        value = int(value)
     return min(max(value, 0), _UINT32_MAX) if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
-def _is_optional(value: JSON, kind: type) -> bool:
-    return value is None or isinstance(value, kind)
 
 
 def _truncated(text: str) -> str:

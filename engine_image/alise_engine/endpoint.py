@@ -5,28 +5,55 @@ authentication.
 """
 
 import importlib.metadata
+import json
 import logging
+import math
 import os
 from argparse import Namespace
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.datastructures import State
 
-from alise_contract.names import ADMIT_DEADLINE_ENV, ADMIT_DEADLINE_SECONDS, SOCKET_DIR, SOCKET_DIR_ENV, STATUS_PATH
+from alise_contract.names import (
+    ADMIT_DEADLINE_ENV,
+    ADMIT_DEADLINE_SECONDS,
+    AUTH_CLASSES_ENV,
+    AUTH_DIR_ENV,
+    AUTH_METRICS_ENV,
+    BODY_SECONDS_ENV,
+    CLASSES_ENV,
+    DEFAULT_BODY_SECONDS,
+    DEFAULT_MAX_BODY_BYTES,
+    DEFAULT_MAX_PENDING,
+    ISOLATE_PREFIX_CACHE_ENV,
+    MAX_BODY_BYTES_ENV,
+    MAX_PENDING_ENV,
+    SOCKET_DIR,
+    SOCKET_DIR_ENV,
+    STATUS_PATH,
+    TRUST_HEADERS_ENV,
+)
+from alise_contract.stamp import pod_key
 
 from .api import ApiSettings, EngineApi
+from .body import BodyLimits
 from .control.core import EngineCoreClient
 from .errors import ConfigError, CoreUnavailable
+from .identity import Keyring, Rules, digest
 from .metrics import Metrics
 from .middleware import AliseMiddleware
 from .status import as_json
 
 logger = logging.getLogger("vllm.alise.endpoint")
+
+T = TypeVar("T")
+# vLLM's own variable for --api-key.
+_VLLM_API_KEY_ENV: Final = "VLLM_API_KEY"
 
 
 class ServerPlugin:
@@ -57,6 +84,9 @@ class ServerPlugin:
     async def init_state(self, engine_client: Any, state: State, args: Namespace) -> None:
         """Raises ConfigError when the engine is not one of ours."""
         models = state.openai_serving_models
+        if keys := [key for key in (*(args.api_key or ()), os.environ.get(_VLLM_API_KEY_ENV, "")) if key]:
+            self._api.use_flag_keys(Keyring({digest(key): f"key-{digest(key).hex()[:16]}" for key in keys}))
+        engine_client.add_request = self._api.stamping(engine_client.add_request)
 
         def serves(model: str) -> bool:
             return bool(models.is_base_model(model)) or model in models.lora_requests
@@ -71,16 +101,61 @@ class ServerPlugin:
 
 
 def settings(environ: Mapping[str, str]) -> ApiSettings:
-    """Raises ConfigError for a deadline that is none."""
-    given = environ.get(ADMIT_DEADLINE_ENV, str(ADMIT_DEADLINE_SECONDS * 1e3))
+    """Returns the settings in an environment. Raises ConfigError that names the variable, its value and what is expected."""
+    socket_dir = Path(environ.get(SOCKET_DIR_ENV, SOCKET_DIR))
     try:
-        deadline_ms = float(given)
-    except ValueError:
-        deadline_ms = -1.0
-    if not 1 <= deadline_ms <= 10_000:
-        raise ConfigError(f"{ADMIT_DEADLINE_ENV} is {given!r}: expected milliseconds from 1 to 10000")
+        key = pod_key(socket_dir)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the pod's key cannot be made in {socket_dir}: {error}; use another --alise-socket-dir") from error
+    classes = frozenset(_read(environ, CLASSES_ENV, _class_names, 'a JSON list such as [{"name": "batch"}]', ()))
     return ApiSettings(
-        socket_dir=Path(environ.get(SOCKET_DIR_ENV, SOCKET_DIR)),
-        admit_deadline_seconds=deadline_ms / 1e3,
+        socket_dir=socket_dir,
+        admit_deadline_seconds=_number(environ, ADMIT_DEADLINE_ENV, 1, 10_000, ADMIT_DEADLINE_SECONDS * 1e3) / 1e3,
         vllm_version=importlib.metadata.version("vllm"),
+        pod_key=key,
+        max_pending=int(_number(environ, MAX_PENDING_ENV, 0, 2**31, DEFAULT_MAX_PENDING)),
+        limits=BodyLimits(
+            int(_number(environ, MAX_BODY_BYTES_ENV, 1, 2**40, DEFAULT_MAX_BODY_BYTES)),
+            _number(environ, BODY_SECONDS_ENV, 0.1, 86_400, DEFAULT_BODY_SECONDS),
+        ),
+        rules=Rules(
+            classes,
+            _read(environ, AUTH_CLASSES_ENV, _tenant_classes, 'a JSON object such as {"team-a": "batch"}', {}),
+            _flag(environ, TRUST_HEADERS_ENV),
+        ),
+        auth_dir=Path(environ[AUTH_DIR_ENV]) if environ.get(AUTH_DIR_ENV) else None,
+        guards_metrics=_flag(environ, AUTH_METRICS_ENV),
+        isolates_prefix_cache=_flag(environ, ISOLATE_PREFIX_CACHE_ENV),
     )
+
+
+def _read(environ: Mapping[str, str], name: str, parse: Callable[[str], T], expected: str, default: Any) -> T:
+    given = environ.get(name)
+    if given is None:
+        return default  # type: ignore[no-any-return]
+    try:
+        return parse(given)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{name} is {given!r}: expected {expected}") from error
+
+
+def _number(environ: Mapping[str, str], name: str, least: float, most: float, default: float) -> float:
+    def parse(text: str) -> float:
+        number = float(text)
+        if not (math.isfinite(number) and least <= number <= most):
+            raise ValueError
+        return number
+
+    return _read(environ, name, parse, f"a number from {least:g} to {most:g}", default)
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool:
+    return _read(environ, name, {"true": True, "false": False}.__getitem__, "true or false", False)
+
+
+def _class_names(text: str) -> list[str]:
+    return [str(one["name"]) for one in json.loads(text)]
+
+
+def _tenant_classes(text: str) -> dict[str, str]:
+    return {str(tenant): str(klass) for tenant, klass in json.loads(text).items()}

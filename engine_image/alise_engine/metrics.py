@@ -12,13 +12,16 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .admission import FailOpenReason, RejectReason
+from alise_contract.names import DEFAULT_CLASS
+
+from .admission import FailOpenReason
 from .breaker import Phase as BreakerPhase
 from .core_protocol import PHASES, Counters
+from .middleware import OUTCOMES as REQUEST_OUTCOMES
 
 ADMIT_SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
 OUTCOMES: Final = ("admitted", "rejected", "failed_open")
-PASSED_THROUGH: Final = ("not_json", "too_large", "not_described", "unknown_model")
+PASSED_THROUGH: Final = ("not_json", "not_described", "unknown_model")
 APPLY_OUTCOMES: Final = ("applied", "stale_session", "stale_sequence", "version", "invalid", "failed")
 
 
@@ -42,13 +45,18 @@ class Metrics:
             Counter("alise_engine_failed_open", "Requests that went in at the neutral level, by reason", ["reason"], registry=registry),
             [reason.value for reason in FailOpenReason],
         )
-        self.refused = _labelled(
-            Counter("alise_engine_refused", "Requests answered with 429 or 503 here, by reason", ["reason"], registry=registry),
-            [reason.value for reason in RejectReason],
+        self._requests = Counter(
+            "alise_engine_http_requests",
+            "Requests that generate, by class and by what became of them before the engine",
+            ["class", "outcome"],
+            registry=registry,
         )
+        self._classes: frozenset[str] = frozenset()
+        self.set_classes(frozenset())
+        self.pending_requests = Gauge("alise_engine_pending_requests", "Requests that wait for their first step", registry=registry)
         self.passed_through = _labelled(
             Counter(
-                "alise_engine_passed_through", "Requests left as they were for vLLM to answer, by reason", ["reason"], registry=registry
+                "alise_engine_passed_through", "Requests that were not ranked by their own length, by reason", ["reason"], registry=registry
             ),
             PASSED_THROUGH,
         )
@@ -66,6 +74,17 @@ class Metrics:
         self.draining = Gauge("alise_engine_draining", "1 while the engine drains", registry=registry)
         self.plan_fresh = Gauge("alise_engine_plan_fresh", "1 while the last plan is carried out", registry=registry)
         self.sidecar_connected = Gauge("alise_engine_sidecar_connected", "1 while a Watch session is open", registry=registry)
+
+    def set_classes(self, classes: frozenset[str]) -> None:
+        """Says which classes there are; a request of any other is counted as the default one's."""
+        self._classes = classes
+        for klass in (DEFAULT_CLASS, *sorted(classes)):
+            for outcome in REQUEST_OUTCOMES:
+                self._requests.labels(klass, outcome)
+
+    def seen(self, klass: str, outcome: str) -> None:
+        """Counts a request."""
+        self._requests.labels(klass if klass in self._classes else DEFAULT_CLASS, outcome).inc()
 
     def set_breaker(self, phase: BreakerPhase) -> None:
         for each in BreakerPhase:

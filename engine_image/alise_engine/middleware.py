@@ -1,171 +1,205 @@
-"""ASGI middleware in vLLM's API server: asks the sidecar about a request and stamps it. Pure ASGI, so that streams stay streams.
+"""ASGI middleware in vLLM's API server: who asks, may it come in, and with which rank. Pure ASGI, so that streams stay streams.
 
-What it must never do is stand in the way: a body it does not understand goes on byte for byte and vLLM's own 4xx answers it; a sidecar that
-is dead, slow or of another version costs order, never a request. It sits inside API-key authentication (the endpoint plugin adds it
-before vLLM adds its own), so that nobody without a key reaches the sidecar.
+    any request                where there are API keys: 401 without one, but for probes (`routes.needs_key`)
+    a request that generates   read within its limits, counted, described, asked about, and carried out under a ticket (`stamping.py`)
+    everything else            untouched
 
-    POST /v1/chat/completions, /v1/completions, /v1/responses    asked about and stamped
-    other POSTs that generate                                    priority and our keys removed, counted as open, refused while draining
-    everything else                                              untouched
+Bodies reach vLLM byte for byte: rank, job id and hint are not in them. What vLLM would refuse is refused by vLLM, in its own words. A
+scheduler that is dead, slow or of another version costs order, never a request; API keys and limits hold all the same. The endpoint plugin
+adds this before vLLM adds its own middleware, so that it sits inside vLLM's own API-key check where that is switched on.
 """
 
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from alise_contract.names import NEUTRAL_LEVEL, PRIORITY_HEADER, pack_priority
+from alise_contract.names import CLASS_RESPONSE_HEADER, DEFAULT_CLASS, OUTCOME_RESPONSE_HEADER, PRIORITY_HEADER
 
-from .admission import Admitted, Decision, FailedOpen, Rejected, RejectReason
-from .describe import JSON, Description, Endpoint, describe, stamped, unstamped
+from .admission import Admitted, Ask, Decision, FailedOpen, Rejected, RejectReason
+from .body import BodyLimits, Disconnected, Receive, Refused, marks, read
+from .describe import Description, Endpoint
+from .identity import Caller, slo_ttft_ms
+from .routes import Route, endpoint_of, needs_key, route_of
+from .stamping import CURRENT, NEUTRAL_PRIORITY, Stamp, Ticket
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-ENDPOINTS: Final = {endpoint.value: endpoint for endpoint in Endpoint}
-# Routes of vLLM 0.32.0 that put work into the engine without being asked about.
-OTHER_GENERATING: Final = frozenset(
-    {
-        "/invocations",
-        "/inference/v1/generate",
-        "/v1/chat/completions/batch",
-        "/v1/messages",
-        "/v1/audio/transcriptions",
-        "/v1/audio/translations",
-        "/cohere/v2/chat",
-        "/generative_scoring",
-        "/v1/systemone",
-    }
-)
-# A larger body (pictures, audio) is not read twice: it goes on as it comes, unstamped.
-MAX_BODY_BYTES: Final = 32 * 1024 * 1024
-NEUTRAL: Final = Admitted(pack_priority(NEUTRAL_LEVEL, 0), "")
 # Another pod answers at once.
 DRAINING: Final = Rejected(RejectReason.DRAINING, "this replica is draining; try again", 1)
+_WRONG_KEY: Final = "this request needs an API key: send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`"
+# Outcomes of admission that are no rejection; with the reasons of `RejectReason` and the refusals below the label of a metric.
+ADMITTED: Final = "admitted"
+FAILED_OPEN: Final = "failed_open"
+NEUTRAL: Final = "neutral"
+UNAUTHORIZED: Final = "unauthorized"
+_REFUSED: Final = {408: "body_too_slow", 413: "body_too_large"}
+OUTCOMES: Final = (ADMITTED, FAILED_OPEN, NEUTRAL, UNAUTHORIZED, *_REFUSED.values(), *(reason.value for reason in RejectReason))
 
 
 class Gate(Protocol):
-    """What the middleware asks of the rest; `api.EngineApi` in the server, a fake in tests."""
+    """What the middleware asks of the rest; `api.EngineApi` in the server."""
 
     @property
     def refusing(self) -> bool: ...
     @property
     def draining(self) -> bool: ...
+    @property
+    def limits(self) -> BodyLimits: ...
+    @property
+    def max_marks(self) -> int: ...
+    @property
+    def guards_metrics(self) -> bool: ...
+    def caller(self, headers: dict[str, str]) -> Caller | None:
+        """None: there are API keys, and the request has none of them."""
+        ...
+
+    def cache_salt(self, caller: Caller) -> str: ...
     def open(self) -> Any:
-        """A context manager around one HTTP request."""
+        """A context manager around one HTTP request that was read."""
         ...
 
     def serves(self, model: str) -> bool: ...
-    async def decide(self, job_id: str, description: Description) -> Decision: ...
+    async def parse(self, endpoint: Endpoint, data: bytes) -> Description | None: ...
+    async def decide(self, ask: Ask) -> Decision: ...
+    def answered(self, ticket: Ticket) -> None:
+        """The HTTP answer is complete, or its client has gone."""
+        ...
+
+    def seen(self, klass: str, outcome: str) -> None:
+        """Counts a request that generates, or was refused."""
+        ...
+
     def passed_through(self, reason: str) -> None: ...
-    def rejected(self, rejected: Rejected) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Body:
-    """As far as it was read: `complete` is False for one that is too large or whose client went away."""
+@dataclass(slots=True)
+class _Outcome:
+    """What the answer's headers and the metric say."""
 
-    data: bytes
-    complete: bool
-    disconnected: bool = False
+    klass: str
+    name: str = NEUTRAL
 
 
 class AliseMiddleware:
-    def __init__(self, app: App, gate: Gate, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(self, app: App, gate: Gate) -> None:
         self._app = app
         self._gate = gate
-        self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = _path(scope) if scope["type"] == "http" and scope["method"] == "POST" else ""
-        if path not in ENDPOINTS and path not in OTHER_GENERATING:
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        with self._gate.open():
-            await self._handle(path, scope, receive, send)
+        path, headers = _path(scope), _headers(scope)
+        method = scope.get("method", "GET")
+        # 1. May this client ask at all?
+        caller = self._gate.caller(headers)
+        if caller is None and needs_key(method, path, self._gate.guards_metrics):
+            self._gate.seen("", UNAUTHORIZED)
+            await _unauthorized(scope, send)
+            return
+        if scope["type"] == "websocket" or route_of(method, path) is Route.OTHER:
+            await self._app(scope, receive, send)
+            return
+        await self._generate(path, caller or Caller(), headers, scope, receive, send)
 
-    async def _handle(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        # 1. Is this pod on its way out?
-        if self._gate.refusing:
-            await self._reject(DRAINING, send)
+    async def _generate(self, path: str, caller: Caller, headers: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
+        outcome = _Outcome(caller.klass)
+        send = _telling(send, outcome, self._gate)
+        try:
+            # 2. Read the body, within its limits. Nobody waits for a request that is not there yet.
+            body = DRAINING if self._gate.refusing else await read(receive, _declared_bytes(headers), self._gate.limits)
+            if isinstance(body, bytes) and _is_json(headers) and (found := marks(body)) > self._gate.max_marks:
+                body = Refused(413, f"the JSON has {found} commas, colons and brackets; this server reads {self._gate.max_marks}")
+            if isinstance(body, Refused | Rejected):
+                await self._refuse(body, outcome, send)
+                return
+            with self._gate.open():
+                await self._read(path, body, caller, headers, outcome, scope, receive, send)
+        except Disconnected:
             return
-        if self._gate.draining:
-            send = _closing(send)
-        # 2. Read the body; what cannot be read here is vLLM's to answer.
-        scope = _without_priority_header(scope)
-        body = await _read(receive, self._max_body_bytes)
-        if body.disconnected:
-            return
-        parsed = _parsed(body)
-        if not isinstance(parsed, dict):
-            self._gate.passed_through("not_json" if body.complete else "too_large")
-            await self._app(scope, _replay(body, receive), send)
-            return
-        # 3. Ask about it.
-        endpoint = ENDPOINTS.get(path)
-        new = unstamped(parsed) if endpoint is None else await self._admitted(endpoint, parsed, scope)
-        if isinstance(new, Rejected):
-            await self._reject(new, send)
-            return
-        # 4. Let it through, as it was when there was nothing to change.
-        if new is parsed:
-            await self._app(scope, _replay(body, receive), send)
-            return
-        data = json.dumps(new).encode("ascii")
-        await self._app(_with_length(scope, len(data)), _replay(_Body(data, complete=True), receive), send)
+        finally:
+            self._gate.seen(caller.klass, outcome.name)
 
-    async def _admitted(self, endpoint: Endpoint, body: dict[str, JSON], scope: Scope) -> dict[str, JSON] | Rejected:
-        description = describe(endpoint, body, _headers(scope))
+    async def _read(
+        self,
+        path: str,
+        body: bytes,
+        caller: Caller,
+        headers: dict[str, str],
+        outcome: _Outcome,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        # 3. What does it say?
+        endpoint = endpoint_of(path)
+        description = await self._gate.parse(endpoint, body) if _is_json(headers) else Description(Endpoint.OTHER)
+        job_id = uuid.uuid4().hex
+        # 4. May it come in, and with which rank?
+        decision = await self._decide(job_id, description, caller, headers)
+        if isinstance(decision, Rejected):
+            await self._refuse(decision, outcome, send)
+            return
+        if isinstance(decision, FailedOpen):
+            outcome.name = FAILED_OPEN
+        elif isinstance(decision, Admitted):
+            outcome.name = NEUTRAL if description is None or description.endpoint is Endpoint.OTHER else ADMITTED
+        # The job id goes in without a scheduler too: one that comes back learns the job from Watch.
+        admitted = decision if isinstance(decision, Admitted) else Admitted(NEUTRAL_PRIORITY, "")
+        ticket = Ticket(Stamp(job_id, admitted.priority, admitted.hint), caller.tenant, self._gate.cache_salt(caller))
+        # 5. Let it through as it came.
+        token = CURRENT.set(ticket)
+        try:
+            await self._app(_without_priority_header(scope), _replay(body, receive), send)
+        finally:
+            CURRENT.reset(token)
+            self._gate.answered(ticket)
+
+    async def _decide(self, job_id: str, description: Description | None, caller: Caller, headers: dict[str, str]) -> Decision | None:
+        """None where there is nothing to decide: vLLM answers such a request without computing anything."""
         if description is None:
-            self._gate.passed_through("not_described")
-            return body
+            self._gate.passed_through("not_json")
+            return None
         if description.model and not self._gate.serves(description.model):
             self._gate.passed_through("unknown_model")
-            return body
-        job_id = uuid.uuid4().hex
-        decision = await self._gate.decide(job_id, description)
-        if isinstance(decision, Rejected):
-            return decision
-        # The job id goes in without a sidecar too: one that comes back learns the job from Watch.
-        admitted = NEUTRAL if isinstance(decision, FailedOpen) else decision
-        return stamped(body, admitted.priority, job_id, admitted.hint)
+            return None
+        if description.endpoint is Endpoint.OTHER:
+            self._gate.passed_through("not_described")
+        return await self._gate.decide(Ask(job_id, description, caller, slo_ttft_ms(headers)))
 
-    async def _reject(self, rejected: Rejected, send: Send) -> None:
-        self._gate.rejected(rejected)
-        status, kind = (503, "ServiceUnavailableError") if rejected.reason is RejectReason.DRAINING else (429, "RateLimitError")
-        error = {"message": rejected.message, "type": kind, "param": None, "code": status}
-        data = json.dumps({"error": error}).encode("ascii")
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(data)),
-            (b"retry-after", b"%d" % rejected.retry_after_seconds),
-        ]
-        if self._gate.draining:
-            headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": data})
+    async def _refuse(self, refusal: Refused | Rejected, outcome: _Outcome, send: Send) -> None:
+        if isinstance(refusal, Refused):
+            outcome.name = _REFUSED[refusal.status]
+            # The rest of the body is not read: the connection cannot be used again.
+            await _error(send, refusal.status, "BadRequestError", refusal.message, ((b"connection", b"close"),))
+            return
+        outcome.name = refusal.reason.value
+        status, kind = (503, "ServiceUnavailableError") if refusal.reason is RejectReason.DRAINING else (429, "RateLimitError")
+        await _error(send, status, kind, refusal.message, ((b"retry-after", b"%d" % refusal.retry_after_seconds),))
 
 
-async def _read(receive: Receive, max_bytes: int) -> _Body:
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return _Body(b"", complete=False, disconnected=True)
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if not message.get("more_body", False):
-            return _Body(b"".join(parts), complete=True)
-        if size > max_bytes:
-            return _Body(b"".join(parts), complete=False)
+async def _unauthorized(scope: Scope, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": _WRONG_KEY})
+        return
+    await _error(send, 401, "AuthenticationError", _WRONG_KEY, ((b"www-authenticate", b"Bearer"), (b"connection", b"close")))
 
 
-def _replay(body: _Body, receive: Receive) -> Receive:
+async def _error(send: Send, status: int, kind: str, message: str, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    """An error as OpenAI's API has them."""
+    error = {"message": message, "type": kind, "param": None, "code": status}
+    data = json.dumps({"error": error}).encode("ascii")
+    base = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(data)))
+    await send({"type": "http.response.start", "status": status, "headers": [*base, *headers]})
+    await send({"type": "http.response.body", "body": data})
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
     """First what was read, then the client itself: vLLM waits there for `http.disconnect` and cancels the request in the engine."""
     delivered = False
 
@@ -174,48 +208,57 @@ def _replay(body: _Body, receive: Receive) -> Receive:
         if delivered:
             return await receive()
         delivered = True
-        return {"type": "http.request", "body": body.data, "more_body": not body.complete}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     return replayed
 
 
-def _parsed(body: _Body) -> JSON:
-    if not body.complete:
-        return None
-    try:
-        return json.loads(body.data)
-    except (ValueError, RecursionError):
-        return None
+def _telling(send: Send, outcome: _Outcome, gate: Gate) -> Send:
+    """Adds to the answer which class the request had and what admission said; while draining, also that the connection ends."""
+
+    async def telling(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [
+                *message.get("headers", ()),
+                (CLASS_RESPONSE_HEADER.encode(), (outcome.klass or DEFAULT_CLASS).encode("utf-8", "replace")),
+                (OUTCOME_RESPONSE_HEADER.encode(), outcome.name.encode()),
+            ]
+            if gate.draining:
+                # The client's next request must find another pod.
+                headers = [*(pair for pair in headers if pair[0].lower() != b"connection"), (b"connection", b"close")]
+            message = {**message, "headers": headers}
+        await send(message)
+
+    return telling
 
 
 def _path(scope: Scope) -> str:
-    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
+    """The path as the router sees it."""
+    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    """Header values as text: UTF-8 where they are that, Latin-1 where not. Of a header that comes twice the last one counts."""
+    return {name.decode("latin-1").lower(): _text(value) for name, value in scope["headers"]}
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _declared_bytes(headers: dict[str, str]) -> int | None:
+    value = headers.get("content-length", "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= 18 else None
+
+
+def _is_json(headers: dict[str, str]) -> bool:
+    """Anything but a form is looked at as JSON: vLLM itself does not insist on the content type everywhere."""
+    return not headers.get("content-type", "").lower().startswith("multipart/")
 
 
 def _without_priority_header(scope: Scope) -> Scope:
-    return _with_headers(scope, (pair for pair in scope["headers"] if pair[0].lower() != PRIORITY_HEADER.encode()))
-
-
-def _with_length(scope: Scope, length: int) -> Scope:
-    rest = (pair for pair in scope["headers"] if pair[0].lower() not in (b"content-length", b"transfer-encoding"))
-    return _with_headers(scope, [*rest, (b"content-length", b"%d" % length)])
-
-
-def _with_headers(scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> Scope:
-    return {**scope, "headers": list(headers)}
-
-
-def _closing(send: Send) -> Send:
-    """While draining a connection is not kept alive: its client's next request must find another pod."""
-
-    async def closing(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            kept = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"connection"]
-            message = {**message, "headers": [*kept, (b"connection", b"close")]}
-        await send(message)
-
-    return closing
+    return {**scope, "headers": [pair for pair in scope["headers"] if pair[0].lower() != PRIORITY_HEADER.encode()]}

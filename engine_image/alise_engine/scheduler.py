@@ -25,8 +25,6 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.version import __version__ as vllm_version
 
-from alise_contract.names import HINT_XARG, JOB_XARG
-
 from . import compat, core_state, report
 from .core_protocol import (
     CODEC_INT8,
@@ -47,7 +45,8 @@ from .errors import ConfigError, PayloadError
 from .kv.ledger import Holder
 from .prefetch import Prefetcher
 from .ranked_queue import RankedQueue
-from .settings import check_connector, configured_codec
+from .settings import check_connector, configured_codec, stamp_key
+from .stamping import NEUTRAL_PRIORITY, Stamp, read_stamp
 from .steps import Steps
 from .tracker import HostCopy, Tracker
 
@@ -61,6 +60,7 @@ CANDIDATES: Final = 8
 Request = Any
 
 _PRIORITY: Final = attrgetter("priority")
+UNSTAMPED: Final = Stamp("", NEUTRAL_PRIORITY)
 
 
 # To the type checker the base is vLLM's (which it does not read); at run time the scheduler comes in behind the mixin.
@@ -84,6 +84,7 @@ class AliseMixin(Base):
         self.plan = core_state.EMPTY_PLAN
         self.codec = configured_codec(self.vllm_config.additional_config)
         self._check_codec(self.codec, ConfigError)
+        self._stamp_key = stamp_key(self.vllm_config.additional_config)
         self.tracker = Tracker()
         self.tally: Counter[str] = Counter()
         self.steps = Steps(self.tracker, self.tally)
@@ -228,9 +229,11 @@ class AliseMixin(Base):
     # --- the life of a request ------------------------------------------------------------------------------------------------------
     def add_request(self, request: Request) -> None:
         if request.request_id not in self.tracker.requests:
-            job_id = compat.extra_arg(request, JOB_XARG)
-            tracked = self.tracker.add(request, job_id, compat.extra_arg(request, HINT_XARG), self.clock())
-            request.priority = self._priority(job_id, tracked.stamped_priority)
+            # What this pod's API server did not sign counts as nothing: no job, no hint, and the neutral rank.
+            stamp = read_stamp(compat.extra_args(request), self._stamp_key) or UNSTAMPED
+            request.priority = stamp.priority
+            tracked = self.tracker.add(request, stamp.job_id, stamp.hint, self.clock())
+            request.priority = self._priority(stamp.job_id, tracked.stamped_priority)
         super().add_request(request)
 
     def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kwargs: Any) -> None:

@@ -1,7 +1,12 @@
 """What vLLM's own configuration says to the scheduler."""
 
+import secrets
 from typing import Any, Final
 
+from alise_contract.names import POD_KEY_BYTES
+from alise_contract.stamp import pod_key
+
+from . import stamping
 from .core_protocol import CODEC_AUTO, CODEC_INT8, CODEC_RAW
 from .errors import ConfigError
 from .kv.connector import AliseKVConnector
@@ -17,6 +22,19 @@ def configured_codec(additional_config: Any) -> str:
     if name not in CODEC_SETTINGS:
         raise ConfigError(f"additional-config alise.codec is {name!r}: use one of {', '.join(CODEC_SETTINGS)}")
     return CODEC_SETTINGS[name]
+
+
+def stamp_key(additional_config: Any) -> bytes:
+    """Returns the key of stamps that are believed. Raises ConfigError when the pod's key cannot be read.
+
+    Without a socket directory in `--additional-config` there is no API server of ours before this engine, and nothing is believed.
+    """
+    settings = additional_config.get("alise", {}) if isinstance(additional_config, dict) else {}
+    socket_dir = settings.get("socket_dir")
+    try:
+        return stamping.stamp_key(pod_key(socket_dir) if socket_dir else secrets.token_bytes(POD_KEY_BYTES))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the pod's key cannot be read in {socket_dir}: {error}; use another --alise-socket-dir") from error
 
 
 def check_connector(connector: Any) -> None:

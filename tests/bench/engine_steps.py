@@ -111,7 +111,7 @@ def _run(engine: Any, base: _Base, live: int, running: int) -> Iterator[Row]:
     scheduler = base.scheduler
     scheduler.max_num_active_reqs = running
     for index in range(live):
-        scheduler.add_request(_request(index))
+        scheduler.add_request(_request(index, engine.stamped(f"job{index}")))
     _step(scheduler)
     for step in range(STEPS):
         planned = step % PLAN_STEPS == 0
@@ -136,13 +136,11 @@ def _call(scheduler: Any, call: Any) -> float:
     return time.thread_time() - began
 
 
-def _request(index: int) -> Any:
+def _request(index: int, stamp: dict[str, Any]) -> Any:
     from vllm import SamplingParams
     from vllm.v1.request import Request
 
-    from alise_contract.names import JOB_XARG
-
-    sampling = SamplingParams(temperature=0.0, max_tokens=STEPS + 2, ignore_eos=True, extra_args={JOB_XARG: f"job{index}"})
+    sampling = SamplingParams(temperature=0.0, max_tokens=STEPS + 2, ignore_eos=True, extra_args=stamp)
     return Request(f"r{index}", _PROMPT, sampling, None, arrival_time=float(index))
 
 

@@ -129,6 +129,8 @@ class FakeAdmission(admission_pb2_grpc.AdmissionServicer):
         async with asyncio.TaskGroup() as tasks:
             async for request in requests:
                 self.requests.append(request)
+                if request.withdrawn:
+                    continue
                 tasks.create_task(self._answer(request, context))
 
     async def _answer(self, request: admission_pb2.AdmitRequest, context: Any) -> None:

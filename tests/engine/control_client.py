@@ -76,7 +76,7 @@ class Watching:
 @asynccontextmanager
 async def running(directory: Path, fake: FakeCore | None = None) -> AsyncIterator[Engine]:
     fake, registry = fake or FakeCore(), CollectorRegistry()
-    api = EngineApi(ApiSettings(directory, 0.05, "0.32.0"), Metrics(registry))
+    api = EngineApi(ApiSettings(directory, 0.05, "0.32.0", bytes(32)), Metrics(registry))
     await api.connect(fake, lambda _: True)
     async with grpc.aio.insecure_channel(f"unix:{directory / 'control.sock'}") as channel:
         try:

@@ -2,13 +2,14 @@
 
 import gc
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alise_contract.names import HINT_XARG, JOB_XARG
+from alise_contract.stamp import pod_key
 from alise_engine.core_protocol import (
     ApplyAnswer,
     ApplyCall,
@@ -21,6 +22,7 @@ from alise_engine.core_protocol import (
     SnapshotAnswer,
     SnapshotCall,
 )
+from alise_engine.stamping import Stamp, stamp_key, stamped_args
 
 BLOCK_SIZE = 32
 HOST_BYTES = 256 << 20
@@ -77,13 +79,16 @@ class Engine:
         from vllm.config import KVTransferConfig
 
         self.options = options
+        # The pod's key, as the API server and EngineCore have it.
+        self._run = tempfile.TemporaryDirectory(prefix="alise-")
+        self.stamp_key = stamp_key(pod_key(self._run.name))
         from vllm.platforms import current_platform
 
         if options.asynchronous and current_platform.is_cpu():
             _allow_async_scheduling_on_cpu()
         ours: dict[str, Any] = {
             "scheduler_cls": "alise_engine.scheduler.make_scheduler",
-            "additional_config": {"alise": {"codec": options.codec}},
+            "additional_config": {"alise": {"codec": options.codec, "socket_dir": self._run.name}},
             "kv_transfer_config": KVTransferConfig(
                 kv_connector="AliseKVConnector",
                 kv_connector_module_path="alise_engine.kv.connector",
@@ -123,11 +128,15 @@ class Engine:
 
         self._count += 1
         name = f"r{self._count}"
-        extra = {JOB_XARG: job, HINT_XARG: hint} if job else {}
+        extra = self.stamped(job, hint, priority) if job else {}
         parameters = SamplingParams(**{"temperature": 0.0, "max_tokens": tokens, "ignore_eos": True, "extra_args": extra} | sampling)
         self.answers[name] = Answer()
         self.llm.llm_engine.add_request(name, {"prompt_token_ids": prompt}, parameters, priority=priority)
         return name
+
+    def stamped(self, job: str, hint: str = "", priority: int = 0) -> dict[str, Any]:
+        """Extra arguments as the API server signs them."""
+        return stamped_args(None, Stamp(job, priority, hint), self.stamp_key)
 
     def abort(self, name: str) -> None:
         self.llm.llm_engine.abort_request([name])
@@ -215,6 +224,7 @@ class Engine:
     def close(self) -> None:
         self.core.shutdown()
         self.llm = self.core = self.scheduler = None
+        self._run.cleanup()
         gc.collect()
 
 

@@ -1,4 +1,4 @@
-"""What admission learns from a body and its headers."""
+"""What admission learns from a body."""
 
 import json
 from typing import Any
@@ -7,15 +7,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alise_contract.names import MAX_PROMPT_BYTES, OBJECTIVE_HEADERS, SLO_TTFT_HEADERS, TENANT_HEADERS
-from alise_engine.describe import MAX_MESSAGES, Description, Endpoint, describe, stamped, unstamped
+from alise_contract.names import MAX_PROMPT_BYTES
+from alise_engine.admission import Ask, request_message
+from alise_engine.describe import MAX_MESSAGES, MAX_SAMPLES, Description, Endpoint, describe
 
-CHAT, COMPLETIONS, RESPONSES = Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS, Endpoint.RESPONSES
+CHAT, COMPLETIONS, RESPONSES, MESSAGES = Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.MESSAGES
+OTHER = Endpoint.OTHER
 
 
-def described(endpoint: Endpoint, body: dict[str, Any], headers: dict[str, str] | None = None) -> Description:
-    description = describe(endpoint, body, headers or {})
-    assert description is not None
+def described(endpoint: Endpoint, body: dict[str, Any]) -> Description:
+    description = describe(endpoint, body)
+    assert description.endpoint is endpoint
     return description
 
 
@@ -46,6 +48,16 @@ NEWEST_TEXT = [
         2,
         id="a response's input items",
     ),
+    pytest.param(COMPLETIONS, {"prompt": [72.0, 105.0]}, "", 1, 8, id="token ids written as floats (R1)"),
+    pytest.param(MESSAGES, chat(("user", "hi"), system="be brief"), "hi", 2, 10, id="Anthropic's system prompt (A18)"),
+    pytest.param(
+        MESSAGES,
+        chat(("user", [{"type": "text", "text": "hi"}]), system=[{"type": "text", "text": "be brief"}]),
+        "hi",
+        2,
+        10,
+        id="Anthropic's blocks",
+    ),
 ]
 
 
@@ -55,23 +67,37 @@ def test_the_newest_user_text_is_the_prompt(endpoint: Endpoint, body: dict[str, 
     assert (description.prompt, description.turns, description.prompt_chars) == (prompt, turns, chars)
 
 
-NOT_OURS = [
+NOT_UNDERSTOOD = [
     pytest.param(CHAT, [], id="not an object"),
     pytest.param(CHAT, {"model": "tiny"}, id="chat without messages"),
     pytest.param(CHAT, {"messages": []}, id="no message"),
     pytest.param(CHAT, {"messages": "hi"}, id="messages that are a string"),
     pytest.param(CHAT, {"messages": ["hi"]}, id="a message that is a string"),
-    pytest.param(CHAT, {**chat(("user", "hi")), "model": 7}, id="a model that is a number"),
-    pytest.param(CHAT, {**chat(("user", "hi")), "vllm_xargs": []}, id="extra arguments that are a list"),
     pytest.param(COMPLETIONS, {"prompt": None}, id="a completion without prompt"),
     pytest.param(COMPLETIONS, {"prompt": ["a", 1]}, id="a mixed list of prompts"),
     pytest.param(RESPONSES, {"input": 7}, id="an input that is a number"),
+    pytest.param(RESPONSES, {"input": [], "instructions": "hi"}, id="an empty input, which vLLM serves (R1)"),
+    pytest.param(MESSAGES, {"messages": {}}, id="Anthropic's messages as an object"),
 ]
 
 
-@pytest.mark.parametrize(("endpoint", "body"), NOT_OURS)
-def test_a_body_that_vllm_would_refuse_is_not_described(endpoint: Endpoint, body: Any) -> None:
-    assert describe(endpoint, body, {}) is None
+@pytest.mark.parametrize(("endpoint", "body"), NOT_UNDERSTOOD)
+def test_a_body_that_is_not_understood_is_ranked_neutral(endpoint: Endpoint, body: Any) -> None:
+    description = describe(endpoint, body)
+    assert (description.endpoint, description.prompt, description.conversation) == (OTHER, "", "")
+
+
+@pytest.mark.parametrize(
+    ("body", "n"),
+    [
+        pytest.param({"messages": [[], [], []]}, 3, id="a batch of chats"),
+        pytest.param({"messages": [{}, {}]}, 1, id="one chat of several messages"),
+        pytest.param({"input": ["a", "b"], "n": 2}, 4, id="a list of inputs"),
+        pytest.param({"input": "abc"}, 1, id="one input"),
+    ],
+)
+def test_of_another_routes_body_the_engine_requests_are_counted(body: dict[str, Any], n: int) -> None:
+    assert describe(OTHER, body).n == n
 
 
 LIMITS = [
@@ -82,10 +108,15 @@ LIMITS = [
     pytest.param(CHAT, {"max_tokens": True}, 0, id="a boolean is none"),
     pytest.param(CHAT, {"max_tokens": 10**12}, 2**32 - 1, id="an enormous one is clamped"),
     pytest.param(COMPLETIONS, {}, 16, id="a completion's default"),
-    pytest.param(COMPLETIONS, {"max_tokens": None}, 0, id="a completion without limit"),
+    pytest.param(COMPLETIONS, {"max_tokens": None}, 16, id="null is a completion's default, as in vLLM (A20)"),
+    pytest.param(COMPLETIONS, {"max_tokens": 100.0}, 100, id="a float that is whole (A20)"),
+    pytest.param(COMPLETIONS, {"max_tokens": "100"}, 100, id="a number as text"),
+    pytest.param(COMPLETIONS, {"max_tokens": 0, "echo": True, "logprobs": 1}, 1, id="scoring a prompt takes one step (A20)"),
+    pytest.param(CHAT, {"max_completion_tokens": None, "max_tokens": 5}, 5, id="max_completion_tokens null beside max_tokens (A20)"),
+    pytest.param(MESSAGES, {"max_tokens": 9}, 9, id="Anthropic's max_tokens"),
     pytest.param(RESPONSES, {"max_output_tokens": 9}, 9, id="max_output_tokens"),
 ]
-BODIES = {CHAT: chat(("user", "hi")), COMPLETIONS: {"prompt": "hi"}, RESPONSES: {"input": "hi"}}
+BODIES = {CHAT: chat(("user", "hi")), COMPLETIONS: {"prompt": "hi"}, RESPONSES: {"input": "hi"}, MESSAGES: chat(("user", "hi"))}
 
 
 @pytest.mark.parametrize(("endpoint", "more", "max_tokens"), LIMITS)
@@ -100,6 +131,7 @@ def test_the_clients_limit_on_output_tokens(endpoint: Endpoint, more: dict[str, 
         pytest.param({"prompt": "a", "n": 3}, 3, id="samples"),
         pytest.param({"prompt": ["a", "b"], "n": 3}, 6, id="samples of several prompts"),
         pytest.param({"prompt": "a", "n": "many"}, 1, id="nonsense"),
+        pytest.param({"prompt": ["a", "b"], "n": 4294967295}, MAX_SAMPLES, id="more than any message can carry (L2)"),
     ],
 )
 def test_engine_requests_that_a_job_becomes(body: dict[str, Any], n: int) -> None:
@@ -115,46 +147,12 @@ def test_engine_requests_that_a_job_becomes(body: dict[str, Any], n: int) -> Non
         pytest.param(CHAT, {"tools": [{"type": "function"}]}, True, id="tools"),
         pytest.param(CHAT, {"tools": [{"type": "function"}], "tool_choice": "none"}, False, id="tools that may not be called"),
         pytest.param(COMPLETIONS, {"structured_outputs": {"regex": "a+"}}, True, id="a regular expression"),
+        pytest.param(MESSAGES, {"tools": [{"name": "f"}], "tool_choice": {"type": "none"}}, False, id="Anthropic's way to say no tools"),
         pytest.param(RESPONSES, {"text": {"format": {"type": "json_schema"}}}, True, id="a response's schema"),
     ],
 )
 def test_structured_output_is_seen(endpoint: Endpoint, more: dict[str, Any], structured: bool) -> None:
     assert described(endpoint, {**BODIES[endpoint], **more}).structured is structured
-
-
-def test_the_fairness_header_names_the_tenant() -> None:
-    headers = {TENANT_HEADERS[0]: "team-a", "authorization": "Bearer secret"}
-    assert described(CHAT, BODIES[CHAT], headers).tenant == "team-a"
-
-
-def test_without_it_a_hash_of_the_api_key_does_and_never_the_key() -> None:
-    one, other = (described(CHAT, BODIES[CHAT], {"authorization": f"Bearer {key}"}).tenant for key in ("secret", "other"))
-    assert one != other
-    assert one.startswith("key-")
-    assert "secret" not in one
-
-
-@pytest.mark.parametrize("header", [pytest.param("Basic abc", id="another scheme"), pytest.param("Bearer ", id="an empty key")])
-def test_nobody_is_named_without_a_key(header: str) -> None:
-    assert described(CHAT, BODIES[CHAT], {"authorization": header}).tenant == ""
-
-
-@pytest.mark.parametrize(
-    ("value", "slo_ttft_ms"),
-    [
-        pytest.param("250", 250, id="milliseconds"),
-        pytest.param("soon", 0, id="a word"),
-        pytest.param("-5", 0, id="negative"),
-        pytest.param("9" * 10, 2**32 - 1, id="enormous"),
-        pytest.param("9" * 5000, 0, id="endless"),
-    ],
-)
-def test_the_slo_header(value: str, slo_ttft_ms: int) -> None:
-    assert described(CHAT, BODIES[CHAT], {SLO_TTFT_HEADERS[0]: value, OBJECTIVE_HEADERS[0]: "batch"}).slo_ttft_ms == slo_ttft_ms
-
-
-def test_the_objective_header_is_the_class() -> None:
-    assert described(CHAT, BODIES[CHAT], {OBJECTIVE_HEADERS[0]: "batch"}).objective == "batch"
 
 
 class Message(dict[str, str]):
@@ -242,8 +240,9 @@ def test_a_lone_surrogate_does_not_reach_protobuf() -> None:
     assert (description.model, description.prompt) == ("?", "?")
 
 
+surrogates = st.text(alphabet=st.characters(categories=["Cs", "L", "Nd"]), max_size=5)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | surrogates,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "type", "text"]), inner, max_size=3),
     max_leaves=8,
 )
@@ -260,30 +259,25 @@ KEYS = [
     "vllm_xargs",
     "response_format",
     "instructions",
+    "max_output_tokens",
+    "temperature",
+    "tool_choice",
+    "system",
+    "previous_response_id",
+    "structured_outputs",
 ]
 
 
 @RELAXED
-@given(st.sampled_from(Endpoint), st.dictionaries(st.sampled_from(KEYS), json_values))
-def test_no_json_breaks_it(endpoint: Endpoint, body: dict[str, Any]) -> None:
-    description = describe(endpoint, body, {})
-    assert description is None or description.n >= 1
+@given(st.sampled_from(Endpoint), st.dictionaries(st.sampled_from(KEYS), json_values) | json_values)
+def test_no_json_breaks_the_description_or_the_message_to_the_sidecar(endpoint: Endpoint, body: Any) -> None:
+    description = describe(endpoint, body)
+    assert 1 <= description.n <= MAX_SAMPLES
+    assert request_message(Ask("job", description)).n == description.n
 
 
-def test_stamping_replaces_what_the_client_sent_under_our_keys_and_keeps_the_rest() -> None:
-    body = {"prompt": "a", "priority": -5, "vllm_xargs": {"alise_job": "mine", "alise_hint": "x", "other": 1}}
-    assert stamped(body, 7, "job", "aGk=") == {
-        "prompt": "a",
-        "priority": 7,
-        "vllm_xargs": {"other": 1, "alise_job": "job", "alise_hint": "aGk="},
-    }
-
-
-def test_without_a_hint_a_clients_own_hint_is_gone_too() -> None:
-    assert stamped({"vllm_xargs": {"alise_hint": "x"}}, 0, "job", "")["vllm_xargs"] == {"alise_job": "job"}
-
-
-def test_other_endpoints_lose_priority_and_job_and_nothing_else() -> None:
-    body = {"prompt": "a", "priority": -5, "vllm_xargs": {"alise_job": "mine"}}
-    assert unstamped(body) == {"prompt": "a"}
-    assert unstamped({"vllm_xargs": {"other": 1}}) == {"vllm_xargs": {"other": 1}}
+def test_a_role_nested_deeper_than_the_stack_does_not_break_it() -> None:
+    role: list[Any] = []
+    for _ in range(100_000):
+        role = [role]
+    assert described(CHAT, {"messages": [{"role": role, "content": "hi"}]}).prompt == "hi"

@@ -44,7 +44,7 @@ def test_the_recent_count_is_that_of_the_last_minute(times: list[float], later: 
 
 
 def test_a_report_before_there_is_an_engine_has_every_field(tmp_path: Path) -> None:
-    api = EngineApi(ApiSettings(tmp_path, 0.05, "0.32.0"), Metrics(CollectorRegistry()))
+    api = EngineApi(ApiSettings(tmp_path, 0.05, "0.32.0", bytes(32)), Metrics(CollectorRegistry()))
     report = as_json(api.report())
     assert report["sidecar"] == {
         "connected": False,

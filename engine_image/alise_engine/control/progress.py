@@ -8,11 +8,11 @@ import asyncio
 import logging
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..core_protocol import Counters, EngineShape, PollAnswer, RequestRow, SnapshotAnswer
+from ..core_protocol import Counters, EngineShape, FinishedRow, PollAnswer, RequestRow, SnapshotAnswer
 from ..errors import ControlError, CoreUnavailable, PayloadError, StaleSession
 from ..metrics import CoreView
 from ..open_requests import OpenRequests
@@ -78,10 +78,18 @@ class Watcher:
 class Progress:
     """The only caller of `snapshot` and `poll`."""
 
-    def __init__(self, core: Core, open_requests: OpenRequests, view: CoreView) -> None:
+    def __init__(
+        self,
+        core: Core,
+        open_requests: OpenRequests,
+        view: CoreView,
+        on_rows: Callable[[Sequence[RequestRow], Sequence[FinishedRow]], None] | None = None,
+    ) -> None:
+        """`on_rows` hears of every row that changed and of every request that ended; it must not block."""
         self._core = core
         self._open_requests = open_requests
         self._view = view
+        self._on_rows = on_rows
         self._live: dict[str, RequestRow] = {}
         self._shape: EngineShape | None = None
         self._watcher: Watcher | None = None
@@ -155,6 +163,7 @@ class Progress:
         answer = await core_calls.snapshot(self._core)
         self._shape = answer.shape
         self._live = {row.request_id: row for row in answer.requests}
+        self._tell_rows(answer.requests, ())
         self._show(answer.counters)
         return answer
 
@@ -164,9 +173,14 @@ class Progress:
             self._live[row.request_id] = replace(row, hint="")
         for ending in answer.finished:
             self._live.pop(ending.request_id, None)
+        self._tell_rows(answer.requests, answer.finished)
         self._show(answer.counters)
         if self._watcher is not None:
             self._watcher.put(answer)
+
+    def _tell_rows(self, changed: Sequence[RequestRow], finished: Sequence[FinishedRow]) -> None:
+        if self._on_rows is not None:
+            self._on_rows(changed, finished)
 
     def _show(self, counters: Counters) -> None:
         self._view.counters = counters

@@ -1,0 +1,89 @@
+"""Whose request this is, and which class it has; pure.
+
+A client says who it is with an API key. Headers that name a tenant or a class are somebody's word: they count only where the resource
+says that a gateway sets them (`trustHeaders`), and then only within the tenant of the key.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from alise_contract.names import OBJECTIVE_HEADERS, SLO_TTFT_HEADERS, TENANT_HEADERS
+
+MAX_LABEL_CHARS: Final = 128
+_UINT32_MAX: Final = (1 << 32) - 1
+
+Headers = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as far as it is believed."""
+
+    # Empty: nobody in particular; all of those share one share.
+    tenant: str = ""
+    # Empty: the default class.
+    klass: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """API keys by their SHA-256, and the tenant of each."""
+
+    tenants: Mapping[bytes, str] = field(default_factory=dict)
+
+    def tenant(self, key: str) -> str | None:
+        """Returns the tenant whose key this is; None for a key of nobody."""
+        return self.tenants.get(digest(key))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the resource says of callers."""
+
+    classes: frozenset[str] = frozenset()
+    tenant_classes: Mapping[str, str] = field(default_factory=dict)
+    trust_headers: bool = False
+
+
+def digest(key: str) -> bytes:
+    """Returns what a keyring remembers of a key."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def caller(headers: Headers, keyring: Keyring | None, rules: Rules) -> Caller | None:
+    """Returns who asks; None when there are keys and the request has none of them. Without a keyring everybody may ask."""
+    key = _key(headers)
+    tenant = ""
+    if keyring is not None:
+        known = keyring.tenant(key) if key else None
+        if known is None:
+            return None
+        tenant = known
+    klass = rules.tenant_classes.get(tenant, "") if tenant else ""
+    if rules.trust_headers:
+        part = _first(headers, TENANT_HEADERS)
+        # With a key it is a part of the key's tenant, whatever it is called: never another tenant.
+        tenant = "/".join(filter(None, (tenant, part))) or (f"key-{digest(key).hex()[:16]}" if key else "")
+        named = _first(headers, OBJECTIVE_HEADERS)
+        klass = named if named in rules.classes else klass
+    return Caller(tenant[:MAX_LABEL_CHARS], klass if klass in rules.classes else "")
+
+
+def slo_ttft_ms(headers: Headers) -> int:
+    """Returns the time to first token that the client asks for, milliseconds; 0 when it asks for none that can be read."""
+    value = _first(headers, SLO_TTFT_HEADERS)
+    return min(int(value), _UINT32_MAX) if value.isascii() and value.isdigit() and len(value) <= 10 else 0
+
+
+def _key(headers: Headers) -> str:
+    """The API key: a bearer token, or the header that Anthropic's clients use."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return headers.get("x-api-key", "").strip()
+
+
+def _first(headers: Headers, names: tuple[str, ...]) -> str:
+    return next((value for name in names if (value := headers.get(name, "").strip())), "")

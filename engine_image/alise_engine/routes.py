@@ -1,0 +1,86 @@
+"""Which of vLLM 0.32's routes put work into the engine, and which may be reached without an API key; pure.
+
+A POST that no list here knows counts as generating, so that a route that a later vLLM adds cannot be used to get around admission. A test
+compares the lists with the routes of the running application.
+"""
+
+from enum import Enum
+from typing import Final
+
+from alise_contract.names import STATUS_PATH
+
+from .describe import Endpoint
+
+
+class Route(Enum):
+    # Work for the engine.
+    GENERATES = "generates"
+    # Everything else: answered by the API server, or for operators.
+    OTHER = "other"
+
+
+# Routes whose bodies are described, so that their requests are ranked by the predicted length.
+DESCRIBED: Final = {endpoint.value: endpoint for endpoint in Endpoint if endpoint is not Endpoint.OTHER}
+# POST routes that give the engine nothing to compute.
+NOT_GENERATING: Final = frozenset(
+    {
+        "/ping",
+        "/tokenize",
+        "/detokenize",
+        "/v1/messages/count_tokens",
+        "/v1/chat/completions/render",
+        "/v1/completions/render",
+        "/v1/chat/completions/derender",
+        "/v1/completions/derender",
+        "/v1/load_lora_adapter",
+        "/v1/unload_lora_adapter",
+        "/abort_requests",
+        "/inference/v1/abort_requests",
+        "/start_profile",
+        "/stop_profile",
+        "/scale_elastic_ep",
+        "/is_scaling_elastic_ep",
+        "/reset_prefix_cache",
+        "/reset_mm_cache",
+        "/reset_encoder_cache",
+        "/collective_rpc",
+        "/sleep",
+        "/wake_up",
+        "/release_kv_cache_memory",
+        "/pause",
+        "/resume",
+        "/init_weight_transfer_engine",
+        "/shutdown_weight_transfer_engine",
+        "/start_weight_update",
+        "/start_draft_weight_update",
+        "/update_weights",
+        "/finish_weight_update",
+        "/update_weight_version",
+        "/weight_checker",
+    }
+)
+_CANCEL: Final = ("/v1/responses/", "/cancel")
+# Probes, and the status that the operator reads: counters, no request.
+OPEN_PATHS: Final = frozenset({"/health", "/ping", STATUS_PATH})
+METRICS_PATH: Final = "/metrics"
+
+
+def route_of(method: str, path: str) -> Route:
+    """Returns what a request to this path means for the engine."""
+    if method != "POST" or path in NOT_GENERATING or (path.startswith(_CANCEL[0]) and path.endswith(_CANCEL[1])):
+        return Route.OTHER
+    return Route.GENERATES
+
+
+def endpoint_of(path: str) -> Endpoint:
+    """Returns how bodies sent there are described."""
+    return DESCRIBED.get(path, Endpoint.OTHER)
+
+
+def needs_key(method: str, path: str, guard_metrics: bool) -> bool:
+    """Returns whether a request needs an API key, where there are keys. A browser's preflight (OPTIONS) carries none."""
+    if method == "OPTIONS" or path in OPEN_PATHS:
+        return False
+    if path == METRICS_PATH or path.startswith(METRICS_PATH + "/"):
+        return guard_metrics
+    return True

@@ -1,0 +1,93 @@
+"""Whose request it is and which class it has: an API key, and headers where they are trusted."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alise_engine.identity import MAX_LABEL_CHARS, Caller, Keyring, Rules, caller, digest, slo_ttft_ms
+
+OBJECTIVE, FAIRNESS = "x-llm-d-inference-objective", "x-llm-d-inference-fairness-id"
+KEYS = Keyring({digest("sk-a"): "team-a", digest("sk-b"): "team-b"})
+CLASSES = frozenset({"gold", "größe"})
+TRUSTING = Rules(CLASSES, {"team-a": "gold"}, trust_headers=True)
+STRICT = Rules(CLASSES, {"team-a": "gold"})
+A, B = {"authorization": "Bearer sk-a"}, {"authorization": "bearer sk-b"}
+
+WHO = [
+    pytest.param({}, None, STRICT, Caller("", ""), id="without keys everybody is nobody in particular"),
+    pytest.param({FAIRNESS: "x", OBJECTIVE: "gold"}, None, STRICT, Caller("", ""), id="headers are nobody's word by default (R3)"),
+    pytest.param({"authorization": "Bearer random"}, None, STRICT, Caller("", ""), id="a key that nobody checks makes no tenant"),
+    pytest.param({FAIRNESS: "x", OBJECTIVE: "gold"}, None, TRUSTING, Caller("x", "gold"), id="headers that a gateway sets"),
+    pytest.param({OBJECTIVE: "platinum"}, None, TRUSTING, Caller("", ""), id="a class that there is not"),
+    pytest.param({OBJECTIVE: "größe"}, None, TRUSTING, Caller("", "größe"), id="a class with an umlaut (A12)"),
+    pytest.param(A, KEYS, STRICT, Caller("team-a", "gold"), id="a key has a tenant and a class"),
+    pytest.param(B, KEYS, STRICT, Caller("team-b", ""), id="a tenant without a class has the default one"),
+    pytest.param({**A, FAIRNESS: "team-b"}, KEYS, STRICT, Caller("team-a", "gold"), id="a tenant cannot call itself another (R3)"),
+    pytest.param({**A, FAIRNESS: "team-b"}, KEYS, TRUSTING, Caller("team-a/team-b", "gold"), id="a part of a tenant stays within it"),
+    pytest.param({**B, OBJECTIVE: "gold"}, KEYS, STRICT, Caller("team-b", ""), id="a class is not for the asking (R3)"),
+    pytest.param({"x-api-key": "sk-a"}, KEYS, STRICT, Caller("team-a", "gold"), id="the header of Anthropic's clients"),
+    pytest.param({}, KEYS, STRICT, None, id="no key"),
+    pytest.param({"authorization": "Bearer sk-c"}, KEYS, STRICT, None, id="a key of nobody"),
+    pytest.param({"authorization": "Basic sk-a"}, KEYS, STRICT, None, id="another scheme"),
+    pytest.param({"authorization": "Bearer "}, KEYS, STRICT, None, id="an empty key"),
+    pytest.param(A, Keyring(), TRUSTING, None, id="no key can be read: nobody is let in"),
+]
+
+
+@pytest.mark.parametrize(("headers", "keyring", "rules", "who"), WHO)
+def test_who_asks(headers: dict[str, str], keyring: Keyring | None, rules: Rules, who: Caller | None) -> None:
+    assert caller(headers, keyring, rules) == who
+
+
+OLD_NAMES = [
+    pytest.param("x-gateway-inference-objective", "gold", Caller("", "gold"), id="the class"),
+    pytest.param("x-gateway-inference-fairness-id", "team-a", Caller("team-a", ""), id="the tenant"),
+]
+
+
+@pytest.mark.parametrize(("header", "value", "who"), OLD_NAMES)
+def test_the_headers_old_names_are_understood(header: str, value: str, who: Caller) -> None:
+    """A12, R6."""
+    assert caller({header: value}, None, TRUSTING) == who
+
+
+def test_of_both_spellings_the_new_one_counts() -> None:
+    assert caller({FAIRNESS: "new", "x-gateway-inference-fairness-id": "old"}, None, TRUSTING) == Caller("new")
+
+
+def test_a_trusted_gateway_that_passes_keys_on_makes_a_tenant_of_each_and_never_shows_the_key() -> None:
+    one, other = (caller({"authorization": f"Bearer {key}"}, None, TRUSTING) for key in ("secret", "other"))
+    assert one is not None
+    assert other is not None
+    assert one != other
+    assert (one.tenant.startswith("key-"), "secret" in one.tenant) == (True, False)
+
+
+SLO = [
+    pytest.param({"x-llm-d-slo-ttft-ms": "250"}, 250, id="milliseconds"),
+    pytest.param({"x-slo-ttft-ms": "250"}, 250, id="the old name (R6)"),
+    pytest.param({"x-llm-d-slo-ttft-ms": "soon"}, 0, id="a word"),
+    pytest.param({"x-llm-d-slo-ttft-ms": "-5"}, 0, id="negative"),
+    pytest.param({"x-llm-d-slo-ttft-ms": "9" * 10}, 2**32 - 1, id="enormous"),
+    pytest.param({"x-llm-d-slo-ttft-ms": "9" * 5000}, 0, id="endless"),
+    pytest.param({}, 0, id="none"),
+]
+
+
+@pytest.mark.parametrize(("headers", "milliseconds"), SLO)
+def test_the_time_to_first_token_that_a_client_asks_for(headers: dict[str, str], milliseconds: int) -> None:
+    assert slo_ttft_ms(headers) == milliseconds
+
+
+NAMES = st.sampled_from(["authorization", "x-api-key", OBJECTIVE, FAIRNESS, "x-gateway-inference-objective", "x-slo-ttft-ms"])
+TEXT = st.text(alphabet=st.characters(categories=["L", "N", "P", "Z", "Cs", "Cc"]), max_size=200)
+
+
+@given(st.dictionaries(NAMES, TEXT | st.sampled_from(["Bearer sk-a", "gold"])), st.booleans(), st.booleans())
+def test_no_header_breaks_it_or_leads_to_another_tenant(headers: dict[str, str], keyed: bool, trusted: bool) -> None:
+    slo_ttft_ms(headers)
+    who = caller(headers, KEYS if keyed else None, TRUSTING if trusted else STRICT)
+    if who is not None:
+        assert len(who.tenant) <= MAX_LABEL_CHARS
+        assert who.klass in {"", *CLASSES}
+        assert not keyed or who.tenant.split("/")[0] in {"team-a", "team-b"}
