@@ -30,6 +30,8 @@ NOT_GENERATING: Final = frozenset(
         "/v1/messages/count_tokens",
         "/v1/chat/completions/render",
         "/v1/completions/render",
+        "/v1/responses/render",
+        "/v1/messages/render",
         "/v1/chat/completions/derender",
         "/v1/completions/derender",
         "/v1/load_lora_adapter",

@@ -76,7 +76,8 @@ class ServedEngine:
 
 
 @contextlib.contextmanager
-def serving(model: Path, *flags: str) -> Iterator[ServedEngine]:
+def serving(model: Path, *flags: str, **environment: str) -> Iterator[ServedEngine]:
+    """`environment` comes on top of what a user's shell has."""
     with tempfile.TemporaryDirectory(prefix="alise-") as directory:
         sockets, log = Path(directory) / "sock", Path(directory) / "engine.log"
         port = _free_port()
@@ -85,6 +86,7 @@ def serving(model: Path, *flags: str) -> Iterator[ServedEngine]:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
         # The machine may be busy: nothing in these tests is about the sidecar answering within 50 ms.
         environ |= {"ALISE_SOCKET_DIR": str(sockets), "ALISE_ADMIT_DEADLINE_MS": "2000", "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "1"}
+        environ |= environment
         with log.open("wb") as output:
             process = subprocess.Popen(command, env=environ, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
