@@ -43,15 +43,18 @@ class Request:
     case: tuple[str, ...] = ()
     # The id of an earlier row; see ID_BEFORE.
     follows: str = ""
+    # Blanks after the body.
+    padding_bytes: int = 0
 
     @property
     def streams(self) -> bool:
         return isinstance(self.body, dict) and self.body.get("stream") is True
 
     def content(self) -> bytes | None:
-        if self.body is None or isinstance(self.body, bytes):
-            return self.body
-        return json.dumps(self.body).encode()
+        if self.body is None:
+            return None
+        body = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+        return body + b" " * self.padding_bytes
 
 
 COMPLETIONS: Final = "/v1/completions"
@@ -63,6 +66,24 @@ INVOCATIONS: Final = "/invocations"
 GENERATE: Final = "/inference/v1/generate"
 SCORING: Final = "/generative_scoring"
 DECISIONS: Final = "/v1/systemone"
+COHERE: Final = "/cohere/v2/chat"
+TRANSCRIPTIONS: Final = "/v1/audio/transcriptions"
+TRANSLATIONS: Final = "/v1/audio/translations"
+# All of vLLM 0.32's routes that put work into the engine of a model that generates.
+GENERATING: Final = (
+    COMPLETIONS,
+    CHAT,
+    BATCH,
+    RESPONSES,
+    MESSAGES,
+    INVOCATIONS,
+    GENERATE,
+    SCORING,
+    DECISIONS,
+    COHERE,
+    TRANSCRIPTIONS,
+    TRANSLATIONS,
+)
 
 HELLO: Final = [{"role": "user", "content": "hello"}]
 WEATHER: Final = {
@@ -457,20 +478,20 @@ def _others() -> Iterator[Request]:
     yield Request("render a message", "/v1/messages/render", {"model": MODEL, "messages": HELLO, "max_tokens": 4})
     yield Request("render a response", "/v1/responses/render", {"model": MODEL, "input": "hello"})
     yield Request("abort what is not there", "/inference/v1/abort_requests", {"request_ids": ["missing"]})
-    yield Request("cohere chat", "/cohere/v2/chat", {"model": MODEL, "messages": HELLO, "max_tokens": 8, "temperature": 0}, case=("R4",))
+    yield Request("cohere chat", COHERE, {"model": MODEL, "messages": HELLO, "max_tokens": 8, "temperature": 0}, case=("R4",))
     yield Request("embeddings of a model that has none", "/v1/embeddings", {"model": MODEL, "input": "hello"})
     yield Request("pooling of a model that has none", "/pooling", {"model": MODEL, "input": "hello"})
     yield Request("reranking by a model that cannot", "/v1/rerank", {"model": MODEL, "query": "a", "documents": ["b"]})
     yield Request("classification by a model that cannot", "/classify", {"model": MODEL, "input": "a"})
-    for route in ("transcriptions", "translations"):
+    for route in (TRANSCRIPTIONS, TRANSLATIONS):
         yield Request(
-            f"audio {route} by a model that hears nothing",
-            f"/v1/audio/{route}",
+            f"audio {route.rpartition('/')[2]} by a model that hears nothing",
+            route,
             _form(model=MODEL),
             content_type=f"multipart/form-data; boundary={BOUNDARY}",
             case=("R4",),
         )
-    yield Request("audio that is JSON", "/v1/audio/transcriptions", {"model": MODEL})
+    yield Request("audio that is JSON", TRANSCRIPTIONS, {"model": MODEL})
     yield Request("a LoRA adapter to be loaded, which is not allowed", "/v1/load_lora_adapter", {"lora_name": "x", "lora_path": "/x"})
     yield Request("the models", "/v1/models", method="GET")
     yield Request("the version", "/version", method="GET")
@@ -501,6 +522,10 @@ def _others() -> Iterator[Request]:
     yield Request("completion with NaN for a temperature", COMPLETIONS, completion[:-2] + b"NaN}")
     yield Request("completion of half a surrogate pair", COMPLETIONS, completion.replace(b'"a"', b'"\\ud800"'))
     yield Request("completion of 5,000 nested lists", COMPLETIONS, completion.replace(b'"a"', b"[" * 5000 + b"]" * 5000))
+    yield Request(
+        "completion of a million empty lists", COMPLETIONS, completion.replace(b'"a"', b"[" + b"[]," * 999_999 + b"[]]"), case=("L4",)
+    )
+    yield Request("completion padded to 33 MiB", COMPLETIONS, completion, padding_bytes=33 * 2**20, case=("R1",))
     yield Request("completion with a number of 5,000 digits", COMPLETIONS, completion.replace(b'"a"', b"[" + b"1" * 5000 + b"]"))
 
 

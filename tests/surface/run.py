@@ -21,7 +21,7 @@ REQUEST_SECONDS: Final = 60.0
 ALIVE_SECONDS: Final = 30.0
 # A response in the background, of a few tokens.
 POLL_SECONDS: Final = 30.0
-POLL_EVERY_SECONDS: Final = 0.2
+POLL_EVERY_SECONDS: Final = 0.05
 IN_PROGRESS: Final = frozenset({"queued", "in_progress"})
 # How the tokens of a stream fall into chunks depends on timing, and now and then its kinds of events do too.
 ATTEMPTS: Final = 2

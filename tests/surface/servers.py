@@ -41,7 +41,8 @@ STOCK_FLAGS: Final = (
 OUR_FLAGS: Final = ("--alise-host-memory=256Mi", "--alise-kv-codec=none")
 # Without the store there is no previous response and none in the background.
 ENVIRON: Final = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
-STOCK_ENVIRON: Final = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+# No plugins: alise's are installed beside it, and vLLM loads all of them when it is not told which.
+STOCK_ENVIRON: Final = {"VLLM_PLUGINS": "", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @contextlib.contextmanager
