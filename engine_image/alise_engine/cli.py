@@ -5,6 +5,7 @@ import asyncio
 import importlib.metadata
 import json
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from alise_contract.names import CONTRACT_VERSION, CONTROL_SOCKET, SOCKET_DIR, S
 from alise_contract.v1 import engine_control_pb2 as pb
 from alise_contract.v1 import engine_control_pb2_grpc as pb_grpc
 
-from .compose import DEFAULT_HOST_MEMORY, KV_CODECS, WATCHED, Device, Machine, Own, compose
+from . import patches, starting
+from .compose import DEFAULT_HOST_MEMORY, KV_CODECS, PLUGIN_GROUPS, WATCHED, Device, Machine, Own, compose
 from .errors import ConfigError
 from .status import as_json
 
@@ -33,13 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _serve(own, rest)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    socket = Path(own.alise_socket_dir or os.environ.get(SOCKET_DIR_ENV) or SOCKET_DIR) / CONTROL_SOCKET
-    if own.command == "drain" and not socket.exists():
-        print(f"no engine listens on {socket}: nothing to drain")
+    control = Path(own.alise_socket_dir or os.environ.get(SOCKET_DIR_ENV) or SOCKET_DIR) / CONTROL_SOCKET
+    if own.command == "drain" and not _listens(control):
+        print(f"no engine listens on {control}: nothing to drain")
         return 0
     if own.command == "drain":
-        return asyncio.run(_drain(socket, own.accept_seconds, own.timeout_seconds))
-    return asyncio.run(_status(socket))
+        return asyncio.run(_drain(control, own.accept_seconds, own.timeout_seconds))
+    return asyncio.run(_status(control))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,19 +75,26 @@ def _seconds(text: str) -> float:
 
 
 def _serve(own: argparse.Namespace, argv: list[str]) -> int:
+    starting.end_on_signals()
     device = _device()
     model = Path(argv[0]) if argv and not argv[0].startswith("-") else None
-    machine = Machine(device, os.cpu_count() or 1, model_is_local=model is not None and model.is_dir())
+    machine = Machine(device, os.cpu_count() or 1, model is not None and model.is_dir(), _installed_plugins())
     flags = Own(own.alise_host_memory, own.alise_kv_codec, own.alise_socket_dir)
+    environ = dict(os.environ)
     try:
         # Once for the environment, which vLLM reads while its parser is built; once more with what the parser found.
-        os.environ.update(compose(argv, {}, flags, machine, os.environ).environ)
-        composed = compose(argv, given_flags(argv), flags, machine, os.environ)
+        first = compose(argv, {}, flags, machine, environ)
+        os.environ.update(first.environ)
+        composed = compose(argv, given_flags(argv), flags, machine, environ)
     except ConfigError as error:
         print(f"alise-engine: {error}", file=sys.stderr)
         return 2
+    for name in first.environ.keys() - composed.environ.keys() - environ.keys():
+        del os.environ[name]
+    os.environ.update(composed.environ)
     from vllm.entrypoints.cli.main import main as vllm_main
 
+    patches.keep_signal_handlers()
     # vLLM's own entry point, so that every sub-step of `vllm serve` happens as it does there.
     sys.argv = ["vllm", *composed.argv]
     vllm_main()
@@ -95,6 +104,11 @@ def _serve(own: argparse.Namespace, argv: list[str]) -> int:
 def _device() -> Device:
     """Which build of vLLM is installed: the CPU one says so in its version."""
     return "cpu" if "cpu" in importlib.metadata.version("vllm") else "cuda"
+
+
+def _installed_plugins() -> tuple[str, ...]:
+    """Returns the names of the plugins that vLLM loads when nobody says which."""
+    return tuple(found.name for group in PLUGIN_GROUPS for found in importlib.metadata.entry_points(group=group))
 
 
 def given_flags(argv: Sequence[str]) -> Mapping[str, Any]:
@@ -113,13 +127,26 @@ def given_flags(argv: Sequence[str]) -> Mapping[str, Any]:
 # --- drain and status -------------------------------------------------------------------------------------------------------------
 
 
-async def _drain(socket: Path, accept_seconds: float, timeout_seconds: float) -> int:
+def _listens(socket_path: Path) -> bool:
+    """Whether there is an engine behind the socket. One that was killed leaves its socket behind."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(socket_path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            # Whatever it is, the call itself will say.
+            pass
+        return True
+
+
+async def _drain(control: Path, accept_seconds: float, timeout_seconds: float) -> int:
     request = pb.DrainRequest(contract_version=CONTRACT_VERSION, accept_seconds=accept_seconds, timeout_seconds=timeout_seconds)
-    async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+    async with grpc.aio.insecure_channel(f"unix:{control}") as channel:
         try:
             drained = await _stub(channel).Drain(request, timeout=timeout_seconds + RPC_MARGIN_SECONDS)
         except grpc.aio.AioRpcError as error:
-            return _failed(socket, error)
+            return _failed(control, error)
     if drained.finished:
         print(f"drained after {drained.waited_seconds:.1f} s")
         return 0
@@ -127,12 +154,12 @@ async def _drain(socket: Path, accept_seconds: float, timeout_seconds: float) ->
     return 1
 
 
-async def _status(socket: Path) -> int:
-    async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
+async def _status(control: Path) -> int:
+    async with grpc.aio.insecure_channel(f"unix:{control}") as channel:
         try:
             report = await _stub(channel).Status(pb.StatusRequest(), timeout=STATUS_SECONDS)
         except grpc.aio.AioRpcError as error:
-            return _failed(socket, error)
+            return _failed(control, error)
     print(json.dumps(as_json(report), indent=2))
     return 0
 
@@ -141,8 +168,8 @@ def _stub(channel: grpc.aio.Channel) -> Any:
     return pb_grpc.EngineControlStub(channel)
 
 
-def _failed(socket: Path, error: grpc.aio.AioRpcError) -> int:
-    print(f"alise-engine: the engine on {socket} did not answer: {error.code().name}: {error.details()}", file=sys.stderr)
+def _failed(control: Path, error: grpc.aio.AioRpcError) -> int:
+    print(f"alise-engine: the engine on {control} did not answer: {error.code().name}: {error.details()}", file=sys.stderr)
     return 1
 
 

@@ -53,6 +53,12 @@ REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "vllm.distributed.kv_transfer.kv_connector.factory:KVConnectorFactory._registry": (),
     "vllm.v1.core.sched.request_queue:RequestQueue.prepend_requests": ("requests",),
     "vllm.v1.engine.core:EngineCoreProc._handle_client_request": (),
+    # What `patches.py` replaces.
+    "vllm.entrypoints.launchers.api_server.entry:signal.signal": (),
+    "vllm.v1.worker.worker_base:WorkerWrapperBase.init_device": (),
+    "vllm.v1.worker.cpu_model_runner:CPUModelRunner._sample": (),
+    "vllm.v1.worker.cpu_model_runner:CPUModelRunner._bookkeeping_sync": (),
+    "vllm.v1.worker.gpu_input_batch:InputBatch.num_reqs": (),
 }
 # Attributes that exist on instances only; looked for in the source of the class.
 REQUIRED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
@@ -93,6 +99,8 @@ REQUIRED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
         "sampling_params",
     ),
     "vllm.v1.core.kv_cache_manager:KVCacheManager": ("block_pool", "watermark_blocks"),
+    "vllm.v1.worker.gpu_model_runner:GPUModelRunner": ("input_batch", "discard_request_mask"),
+    "vllm.v1.worker.gpu_input_batch:InputBatch": ("generators",),
 }
 
 

@@ -28,6 +28,16 @@ CPU_KV_CACHE_DTYPES: Final = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
 # What SIGTERM leaves running requests when nothing drained before; a little less than Kubernetes' default grace period of 30 s.
 SHUTDOWN_TIMEOUT_SECONDS: Final = 25
 MODEL_RUNNER_ENV: Final = "VLLM_USE_V2_MODEL_RUNNER"
+PLUGINS_ENV: Final = "VLLM_PLUGINS"
+# Groups of entry points that vLLM loads without being told to, unless VLLM_PLUGINS names others.
+PLUGIN_GROUPS: Final = ("vllm.general_plugins", "vllm.io_processor_plugins", "vllm.platform_plugins", "vllm.stat_logger_plugins")
+# To name one of these is to turn it on (this one downloads adapters), so it is named by the user or not at all.
+_OPT_IN_PLUGINS: Final = frozenset({"lora_hf_hub_resolver"})
+# The processes of one engine are in one pod and talk over loopback. Without these torch and vLLM listen on the pod's address.
+_LOOPBACK: Final = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+# vLLM compiles some functions on their first use (log-probabilities, for one), `--enforce-eager` or not, and on a CPU that takes a C++
+# compiler, which the image does not have. The first is read by vLLM and by torch, the second leaves torch's wrapper out as well.
+_NOT_COMPILED: Final = {"TORCH_COMPILE_DISABLE": "1", "TORCHDYNAMO_DISABLE": "1"}
 _UNITS: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -47,6 +57,8 @@ class Machine:
     cores: int
     # The model is a folder here: no hub needs to be asked for it.
     model_is_local: bool = False
+    # Names of the installed plugins that vLLM loads without being told to.
+    plugins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +137,16 @@ def compose(argv: Sequence[str], given: Mapping[str, Any], own: Own, machine: Ma
         # vLLM's CPU kernels take others silently and answer wrongly.
         raise ConfigError(f"--kv-cache-dtype {dtype}: a CPU has {', '.join(CPU_KV_CACHE_DTYPES)}")
     flags = ["--scheduler-cls", SCHEDULER_CLS, "--scheduling-policy", "priority", "--kv-transfer-config", _kv_transfer_config(own)]
-    flags += ["--additional-config", _additional_config(own, given)]
+    flags += ["--additional-config", _additional_config(own, given, _socket_dir(own, environ))]
     if "shutdown_timeout" not in given:
         flags += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_SECONDS)]
     if machine.device == "cpu" and "block_size" not in given:
         flags += ["--block-size", str(CPU_BLOCK_SIZE)]
     if machine.device == "cpu" and "enforce_eager" not in given:
-        # Compiling wants a C++ compiler at run time, which the image does not have.
         flags += ["--enforce-eager"]
     if machine.device == "cpu" and "distributed_executor_backend" not in given and not _more_than_one(given.get("tensor_parallel_size")):
         flags += ["--distributed-executor-backend", IN_PROCESS_EXECUTOR]
-    return Composed(("serve", *argv, *flags), _environ(own, machine, environ))
+    return Composed(("serve", *argv, *flags), _environ(own, given, machine, environ))
 
 
 def quantity_bytes(text: str) -> int:
@@ -146,14 +157,19 @@ def quantity_bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2] or ""])
 
 
-def _additional_config(own: Own, given: Mapping[str, Any]) -> str:
+def _additional_config(own: Own, given: Mapping[str, Any], socket_dir: str) -> str:
     """The user's own, with ours beside it: the flag that comes last wins."""
     if own.kv_codec not in KV_CODECS:
         raise ConfigError(f"--alise-kv-codec {own.kv_codec!r}: expected one of {', '.join(KV_CODECS)}")
     users = given.get("additional_config") or {}
     if not isinstance(users, dict) or PLUGIN in users:
         raise ConfigError(f"--additional-config {users!r}: `{PLUGIN}` is set by alise-engine; use --alise-kv-codec")
-    return json.dumps({**users, PLUGIN: {"codec": own.kv_codec}})
+    # The scheduler finds the pod's key there, by which it knows what our API server has stamped.
+    return json.dumps({**users, PLUGIN: {"codec": own.kv_codec, "socket_dir": socket_dir}})
+
+
+def _socket_dir(own: Own, environ: Mapping[str, str]) -> str:
+    return str(Path(own.socket_dir or environ.get(SOCKET_DIR_ENV) or SOCKET_DIR).absolute())
 
 
 def _kv_transfer_config(own: Own) -> str:
@@ -167,28 +183,41 @@ def _kv_transfer_config(own: Own) -> str:
     )
 
 
-def _environ(own: Own, machine: Machine, environ: Mapping[str, str]) -> dict[str, str]:
+def _environ(own: Own, given: Mapping[str, Any], machine: Machine, environ: Mapping[str, str]) -> dict[str, str]:
     if environ.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):
         raise ConfigError("VLLM_USE_RUST_FRONTEND is set: the plugin lives in vLLM's Python API server, unset it")
-    plugins = [name for name in environ.get("VLLM_PLUGINS", "").split(",") if name]
-    ours = {
-        "VLLM_PLUGINS": ",".join(plugins if PLUGIN in plugins else [*plugins, PLUGIN]),
-        SOCKET_DIR_ENV: str(Path(own.socket_dir or environ.get(SOCKET_DIR_ENV) or SOCKET_DIR).absolute()),
-    }
+    ours = {PLUGINS_ENV: _plugins(machine, environ), SOCKET_DIR_ENV: _socket_dir(own, environ)}
+    defaults = dict(_LOOPBACK)
     if machine.device == "cuda":
         if environ.get(MODEL_RUNNER_ENV, "0") != "0":
             raise ConfigError(f"{MODEL_RUNNER_ENV}={environ[MODEL_RUNNER_ENV]}: resuming is exact with model runner V1 only, unset it")
-        return {**ours, MODEL_RUNNER_ENV: "0"}
-    defaults = {
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        # A thread for the API server and one for EngineCore: with other load OpenMP's spinning threads collapse.
-        "OMP_NUM_THREADS": str(max(1, machine.cores - 2)),
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        # The sidecar's cores are the model's too: for most requests 50 ms pass before it gets one.
-        ADMIT_DEADLINE_ENV: "250",
-        **({"HF_HUB_OFFLINE": "1"} if machine.model_is_local else {}),
-    }
+        ours[MODEL_RUNNER_ENV] = "0"
+    else:
+        defaults |= {
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            # A thread for the API server and one for EngineCore: with other load OpenMP's spinning threads collapse.
+            "OMP_NUM_THREADS": str(max(1, machine.cores - 2)),
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            # The sidecar's cores are the model's too: for most requests 50 ms pass before it gets one.
+            ADMIT_DEADLINE_ENV: "250",
+        }
+        if given.get("enforce_eager", True):
+            defaults |= _NOT_COMPILED
+        if machine.model_is_local:
+            defaults["HF_HUB_OFFLINE"] = "1"
     return {**ours, **{name: value for name, value in defaults.items() if name not in environ}}
+
+
+def _plugins(machine: Machine, environ: Mapping[str, str]) -> str:
+    """Returns the plugins that may be loaded: the user's choice, else all that are installed as without alise; ours in any case.
+
+    vLLM loads endpoint plugins only by name, and once there is a list it loads nothing that is not on it.
+    """
+    if PLUGINS_ENV in environ:
+        names = [name for name in environ[PLUGINS_ENV].split(",") if name]
+    else:
+        names = [name for name in machine.plugins if name not in _OPT_IN_PLUGINS]
+    return ",".join(dict.fromkeys([*names, PLUGIN]))
 
 
 def _flag(dest: str) -> str:

@@ -15,11 +15,14 @@ SCHEDULER_CLS = "alise_engine.scheduler.make_scheduler"
 
 
 def register() -> None:
-    """`vllm.general_plugins`: makes the KV connector known by name."""
+    """`vllm.general_plugins`: makes the KV connector known by name, and corrects vLLM where it runs a model on a CPU."""
     from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 
     if CONNECTOR_NAME not in KVConnectorFactory._registry:
         KVConnectorFactory.register_connector(CONNECTOR_NAME, CONNECTOR_MODULE, CONNECTOR_NAME)
+    from .patches import correct_workers
+
+    correct_workers()
 
 
 def AliseEndpoint() -> "ServerPlugin":

@@ -38,12 +38,13 @@ def test_the_scheduler_and_the_connector_are_ours() -> None:
         "kv_role": "kv_both",
         "kv_connector_extra_config": {"host_bytes": 512 * 2**20},
     }
-    assert json.loads(value(result, "--additional-config")) == {"alise": {"codec": "int8"}}
+    assert json.loads(value(result, "--additional-config")) == {"alise": {"codec": "int8", "socket_dir": "/run/alise/sock"}}
 
 
 def test_the_users_additional_config_stays_beside_ours() -> None:
     result = composed(given={"additional_config": {"other": 1}})
-    assert json.loads(value(result, "--additional-config")) == {"other": 1, "alise": {"codec": "auto"}}
+    config = json.loads(value(result, "--additional-config"))
+    assert (config["other"], config["alise"]["codec"]) == (1, "auto")
 
 
 def test_on_a_cpu_defaults_are_set_where_the_user_set_none() -> None:
@@ -74,16 +75,48 @@ def test_on_cuda_the_first_model_runner_is_used_and_no_cpu_setting() -> None:
     assert {"--block-size", "--distributed-executor-backend"}.isdisjoint(result.argv)
 
 
+COMPILERS_OFF = {"TORCH_COMPILE_DISABLE": "1", "TORCHDYNAMO_DISABLE": "1"}
+
+
+def test_on_a_cpu_nothing_is_compiled() -> None:
+    assert COMPILERS_OFF.items() <= composed().environ.items()
+
+
 @pytest.mark.parametrize(
-    ("before", "after"),
+    ("given", "environ", "machine"),
     [
-        pytest.param("", "alise", id="none"),
-        pytest.param("other", "other,alise", id="another"),
-        pytest.param("alise,other", "alise,other", id="ours already"),
+        pytest.param({"enforce_eager": False}, {}, CPU, id="a flag asks for compiling"),
+        pytest.param({}, dict.fromkeys(COMPILERS_OFF, "0"), CPU, id="the environment asks for compiling"),
+        pytest.param({}, {}, CUDA, id="a GPU's image has what it takes"),
     ],
 )
-def test_our_plugin_is_allowed_beside_the_users(before: str, after: str) -> None:
-    assert composed(environ={"VLLM_PLUGINS": before}).environ["VLLM_PLUGINS"] == after
+def test_compiling_stays_on(given: dict[str, Any], environ: dict[str, str], machine: Machine) -> None:
+    assert COMPILERS_OFF.keys().isdisjoint(composed(given=given, environ=environ, machine=machine).environ)
+
+
+@pytest.mark.parametrize("machine", [CPU, CUDA], ids=["cpu", "cuda"])
+def test_the_processes_of_an_engine_talk_over_loopback(machine: Machine) -> None:
+    expected = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    assert expected.items() <= composed(machine=machine).environ.items()
+
+
+def test_the_users_interface_stays() -> None:
+    assert "GLOO_SOCKET_IFNAME" not in composed(environ={"GLOO_SOCKET_IFNAME": "eth1"}).environ
+
+
+@pytest.mark.parametrize(
+    ("environ", "allowed"),
+    [
+        pytest.param({}, "mine,theirs,alise", id="unset: all that are installed"),
+        pytest.param({"VLLM_PLUGINS": ""}, "alise", id="the user wants none"),
+        pytest.param({"VLLM_PLUGINS": "other"}, "other,alise", id="the user wants another"),
+        pytest.param({"VLLM_PLUGINS": "alise,other"}, "alise,other", id="the user names ours already"),
+        pytest.param({"VLLM_PLUGINS": "lora_hf_hub_resolver"}, "lora_hf_hub_resolver,alise", id="the user turns one on that downloads"),
+    ],
+)
+def test_plugins_load_as_without_alise_and_ours_too(environ: dict[str, str], allowed: str) -> None:
+    machine = Machine("cpu", 4, plugins=("mine", "theirs", "lora_hf_hub_resolver"))
+    assert composed(machine=machine, environ=environ).environ["VLLM_PLUGINS"] == allowed
 
 
 @pytest.mark.parametrize(
@@ -95,7 +128,9 @@ def test_our_plugin_is_allowed_beside_the_users(before: str, after: str) -> None
     ],
 )
 def test_the_socket_directory(own: Own, environ: dict[str, str], directory: str) -> None:
-    assert composed(own=own, environ=environ).environ["ALISE_SOCKET_DIR"] == directory
+    result = composed(own=own, environ=environ)
+    assert result.environ["ALISE_SOCKET_DIR"] == directory
+    assert json.loads(value(result, "--additional-config"))["alise"]["socket_dir"] == directory
 
 
 def test_a_local_model_asks_no_hub() -> None:

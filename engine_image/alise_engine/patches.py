@@ -1,0 +1,74 @@
+"""Two mistakes of vLLM 0.32.0 that we correct in the running process, because no setting or extension point reaches them.
+
+Each function is harmless when it is called twice. The names that are replaced are listed in `compat_names.py`, so that another vLLM is
+noticed.
+"""
+
+import functools
+import signal
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+
+def keep_signal_handlers() -> None:
+    """Keeps vLLM from replacing our handlers while it starts, in the API server's process.
+
+    Its own raises KeyboardInterrupt, which `zmq_socket_ctx` swallows while EngineCore starts: the process then waits for ever.
+    """
+    from vllm.entrypoints.launchers.api_server import entry
+
+    def ignored(*_: Any) -> None:
+        """The only handler that this module installs is the one for SIGTERM."""
+
+    entry.signal = SimpleNamespace(signal=ignored, SIGTERM=signal.SIGTERM)
+
+
+def correct_workers() -> None:
+    """Corrects the CPU's model runner in every process that is about to run a model; costs the others nothing."""
+    from vllm.v1.worker.worker_base import WorkerWrapperBase
+
+    init_device = WorkerWrapperBase.init_device
+    if hasattr(init_device, "__wrapped__") and init_device.__module__ == __name__:
+        return
+
+    @functools.wraps(init_device, assigned=("__name__", "__qualname__", "__doc__"))
+    def corrected(worker: Any, *args: Any, **kwargs: Any) -> Any:
+        from vllm.platforms import current_platform
+
+        if current_platform.is_cpu():
+            draw_nothing_for_partial_prefills()
+        return init_device(worker, *args, **kwargs)
+
+    WorkerWrapperBase.init_device = corrected
+
+
+def draw_nothing_for_partial_prefills() -> None:
+    """Lets a request with a seed be prefilled in several steps on a CPU.
+
+    After a step that computes only a part of a prompt, vLLM discards the token it has sampled, and takes back what the request's generator
+    drew for it by moving the generator's offset. Generators on a CPU have no offset, and the exception ends EngineCore. Here the generator
+    of such a request is out of sight for the step, so nothing is drawn and nothing has to be taken back.
+    """
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    for name in ("_sample", "_bookkeeping_sync"):
+        # The methods are the GPU runner's; only the CPU's gets its own.
+        if name not in vars(CPUModelRunner):
+            setattr(CPUModelRunner, name, _hiding_generators(getattr(CPUModelRunner, name)))
+
+
+def _hiding_generators(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def hiding(runner: Any, *args: Any, **kwargs: Any) -> Any:
+        batch = runner.input_batch
+        # The sampler's metadata holds this very dictionary.
+        generators: dict[int, Any] = batch.generators
+        discarded = runner.discard_request_mask.np[: batch.num_reqs].nonzero()[0]
+        hidden = {row: generators.pop(row) for row in map(int, discarded) if row in generators}
+        try:
+            return method(runner, *args, **kwargs)
+        finally:
+            generators.update(hidden)
+
+    return hiding
