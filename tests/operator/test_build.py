@@ -1,10 +1,12 @@
 import argparse
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 
 from alise_engine.cli import _parser as engine_parser
+from alise_engine.endpoint import settings as engine_settings
 from alise_operator.build import children
 from alise_operator.build.pod import EXIT_MARGIN_SECONDS, admission_env, engine_args, scheduler_env
 from alise_operator.build.route import url
@@ -282,6 +284,18 @@ def test_the_scheduler_understands_its_settings(changes: dict[str, Any]) -> None
     assert [one.name for one in settings.classes] == [one.name for one in spec.scheduling.classes]
     waiting = scheduler_parser().parse_args(container("scheduler", **changes)["lifecycle"]["preStop"]["exec"]["command"][1:])
     assert waiting.command == "wait-for-engine-exit"
+
+
+@pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes in SPECS.items()])
+def test_the_engine_understands_its_settings(changes: dict[str, Any], tmp_path: Path) -> None:
+    spec = make_spec(**changes)
+    settings = engine_settings(admission_env(spec) | {"ALISE_SOCKET_DIR": str(tmp_path)})
+    auth, admission = spec.auth, spec.admission
+    assert (settings.max_pending, settings.limits.seconds) == (admission.max_pending, admission.body_seconds)
+    assert (settings.rules.trust_headers, settings.isolates_prefix_cache) == (admission.trust_headers, admission.isolate_prefix_cache)
+    assert settings.rules.classes == {one.name for one in spec.scheduling.classes}
+    assert settings.rules.tenant_classes == ({one.name: one.class_ for one in auth.tenants} if auth else {})
+    assert (settings.auth_dir, settings.guards_metrics) == ((Path("/etc/alise/auth"), auth.guard_metrics) if auth else (None, False))
 
 
 def test_a_class_of_requests_reaches_the_scheduler_with_its_weight() -> None:
