@@ -49,7 +49,7 @@ class RequestClass(BaseModel):
 class Settings(BaseModel):
     """All settings of `alise-scheduler`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     socket_dir: str = Field(SOCKET_DIR, min_length=1, description="Folder of admission.sock and control.sock.")
     policy: Literal["boost", "alise", "gittins", "sjf", "fcfs"] = Field("boost", description="Who goes first.")
@@ -78,6 +78,14 @@ class Settings(BaseModel):
     encode_ms: float = Field(15.0, gt=0, le=1000, description="An admission waits this long for its prompt's embedding.")
     history_dir: str = Field("", description="Folder of the history of finished requests. Empty: in memory, lost with the process.")
     history_dsn: str = Field("", repr=False, description="PostgreSQL with pgvector that replicas share. Empty: not shared.")
+    history_key: str = Field(
+        "",
+        repr=False,
+        description="Secret that salts hashes and signs heads, the same for all replicas. Empty: made of the DSN's password.",
+    )
+    history_embeddings: bool = Field(
+        True, description="Prompts' embeddings are kept in the history. false: in memory only; a restart learns again without them."
+    )
     http_host: str = Field("0.0.0.0", min_length=1, description="Address of /metrics, /healthz and /statusz.")
     http_port: int = Field(SCHEDULER_HTTP_PORT, ge=0, le=65535, description="Their port; 0 picks a free one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
@@ -149,5 +157,7 @@ def load(env: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
             field = str(item["loc"][0]) if item["loc"] else "?"
             inner = ".".join(str(part) for part in item["loc"][1:])
             where = source.get(field, field) + (f" ({inner})" if inner else "")
-            lines.append(f"{where}={values.get(field)!r}: {item['msg']}")
-        raise ConfigError("; ".join(lines)) from error
+            known = Settings.model_fields.get(field)
+            value = "(hidden)" if known is not None and not known.repr else repr(values.get(field))
+            lines.append(f"{where}={value}: {item['msg']}")
+        raise ConfigError("; ".join(lines)) from None

@@ -18,7 +18,7 @@ from .core.admit import Rejected
 from .core.plan import Plan
 from .core.reports import EngineEvent, EngineLost, EngineSnapshot, EngineUpdate
 from .engine.seam import Engine
-from .errors import EngineError, InboxFullError, SessionLostError
+from .errors import EngineError, EngineUnavailableError, InboxFullError, SessionLostError
 from .state import Admitted, Ask, State
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,11 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class _Withdrawn:
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Applied:
     session_id: str
     plan: Plan
@@ -81,7 +86,7 @@ class Dispatcher:
         self._engine = engine
         self._clock = clock
         self._on_turn = on_turn
-        self._inbox: deque[_Asked | _Applied | EngineEvent] = deque()
+        self._inbox: deque[_Asked | _Withdrawn | _Applied | EngineEvent] = deque()
         self._wake = asyncio.Event()
         self._timer: Timer | None = None
         self._at = 0.0
@@ -101,6 +106,12 @@ class Dispatcher:
         answer: asyncio.Future[Admitted | Rejected] = asyncio.get_running_loop().create_future()
         self._post(_Asked(ask, answer))
         return await answer
+
+    def withdraw(self, job_id: str) -> None:
+        """Takes an admitted job back that will not reach the engine. It stops counting before the next admission is decided."""
+        if len(self._inbox) < 2 * MAX_INBOX:
+            # Beyond that it is not posted: the job stops counting after ADMITTED_EXPIRES_SECONDS anyway.
+            self._post(_Withdrawn(job_id))
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -159,8 +170,10 @@ class Dispatcher:
             self._plan()
         self._set_timer()
 
-    def _take(self, item: "_Asked | _Applied | EngineEvent") -> None:
+    def _take(self, item: "_Asked | _Withdrawn | _Applied | EngineEvent") -> None:
         match item:
+            case _Withdrawn():
+                self._dirty |= self._state.withdraw(item.job_id)
             case _Asked():
                 # A caller that gave up has failed open: its request may come, at the neutral level.
                 if not item.answer.done():
@@ -209,6 +222,11 @@ class Dispatcher:
             unknown = await self._engine.apply(session_id, sequence, plan)
         except EngineError as error:
             self._post(_Applied(session_id, plan, (), error))
+        except Exception as error:
+            # Without an answer no plan would ever be sent again.
+            log.exception("plan could not be sent", extra={"sequence": sequence})
+            self._state.metrics.background_failures.labels("apply").inc()
+            self._post(_Applied(session_id, plan, (), EngineUnavailableError(f"Apply {sequence}: {type(error).__name__}")))
         else:
             self._post(_Applied(session_id, plan, unknown, None))
 
@@ -242,7 +260,7 @@ class Dispatcher:
         finally:
             self._wake.set()
 
-    def _post(self, item: "_Asked | _Applied | EngineEvent") -> None:
+    def _post(self, item: "_Asked | _Withdrawn | _Applied | EngineEvent") -> None:
         self._inbox.append(item)
         self._wake.set()
 

@@ -1,10 +1,18 @@
-"""The metrics of this room, all of them. Labels are bounded: outcomes, phases and terms listed here."""
+"""All metrics of the sidecar. Labels are bounded: outcomes, phases, terms and tasks listed here, classes listed in the settings.
 
+Anybody who may scrape sees these, so no series changes by what a single request was: values of requests are held back until BATCH of them
+are there and then published together. Counts of events (admissions, ends) are not held back.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+
+from alise_contract.names import DEFAULT_CLASS
 
 from .core.reports import Phase
 
@@ -18,32 +26,75 @@ APPLY_FAILURES: Final = ("unavailable", "session")
 ENDINGS: Final = ("stop", "length", "abort", "error")
 TRAININGS: Final = ("trained", "failed")
 ENCODINGS: Final = ("encoded", "late", "busy", "failed")
+BACKGROUND_TASKS: Final = ("apply", "archive", "encoder", "history", "learner", "predictor")
+# Requests whose values are published together.
+BATCH: Final = 16
 COST_TERMS: Final = ("step", "prefill_token", "decode_request", "context_token")
 
 
-class Metrics:
-    """All metrics, in a registry of their own."""
+class BatchedHistogram:
+    """A histogram that publishes its observations BATCH at a time. A scrape in another thread sees a batch as a whole or not at all."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
+        self._name, self._documentation = name, documentation
+        self._bounds = (*map(float, buckets), float("inf"))
+        self._waiting: list[float] = []
+        # Counts by bucket, cumulative, and the sum; replaced, never changed.
+        self._published: tuple[tuple[int, ...], float] = ((0,) * len(self._bounds), 0.0)
+        registry.register(self)
+
+    def observe(self, value: float) -> None:
+        self._waiting.append(value)
+        if len(self._waiting) >= BATCH:
+            counts, total = self._published
+            added = (sum(value <= bound for value in self._waiting) for bound in self._bounds)
+            self._published = tuple(count + more for count, more in zip(counts, added, strict=True)), total + sum(self._waiting)
+            self._waiting.clear()
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """What the registry asks for at a scrape."""
+        counts, total = self._published
+        names = [("+Inf" if bound == float("inf") else str(bound)) for bound in self._bounds]
+        buckets = [(name, float(count)) for name, count in zip(names, counts, strict=True)]
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=total)
+
+
+class Rise:
+    """Adds to a counter what a running total rose since the last call."""
+
+    def __init__(self, add: Callable[[float], None]) -> None:
+        self._add = add
+        self._before = 0
+
+    def __call__(self, total: int) -> None:
+        if total > self._before:
+            self._add(total - self._before)
+        self._before = total
+
+
+class Metrics:
+    """All metrics, in a registry of their own. `classes` are the names of the request classes in the settings."""
+
+    def __init__(self, classes: Iterable[str] = ()) -> None:
         self.registry = registry = CollectorRegistry()
+        self._classes = frozenset(classes) | {DEFAULT_CLASS}
+        # (predicted, real, |log error|) of answers that are not published yet, and typical work since the last time it was.
+        self._answers: list[tuple[float, int, float]] = []
+        self._admitted = 0
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self.admits = Counter("alise_scheduler_admits_total", "Admission requests by outcome", ["outcome"], registry=registry)
-        self.admit_seconds = Histogram("alise_scheduler_admit_seconds", "Time to answer an Admit call", buckets=_FAST, registry=registry)
-        self.length_ratio = Histogram(
-            "alise_scheduler_length_ratio",
-            "Predicted median length over the real one",
-            buckets=_RATIOS,
-            registry=registry,
+        self.admits = Counter("alise_scheduler_admits_total", "Admission requests by outcome", ["outcome", "class"], registry=registry)
+        self.withdrawn = Counter(
+            "alise_scheduler_jobs_withdrawn_total", "Admitted jobs that ended before they reached the engine", registry=registry
         )
+        self.admit_seconds = BatchedHistogram("alise_scheduler_admit_seconds", "Time to answer an Admit call", _FAST, registry)
+        self.length_ratio = BatchedHistogram("alise_scheduler_length_ratio", "Predicted median length over the real one", _RATIOS, registry)
         self.length_log_error = Gauge(
             "alise_scheduler_length_log_error", "Smoothed |ln(predicted / real)| of lengths; 0.69 is a factor of two", registry=registry
         )
         self.tokens = Counter("alise_scheduler_answer_tokens_total", "Output tokens of answers that ended", ["kind"], registry=registry)
         self.ended = Counter("alise_scheduler_requests_ended_total", "Engine requests that ended", ["reason"], registry=registry)
-        self.ttft_seconds = Histogram(
-            "alise_scheduler_ttft_seconds", "Time to first token, from the engine", buckets=_WAITS, registry=registry
-        )
+        self.ttft_seconds = BatchedHistogram("alise_scheduler_ttft_seconds", "Time to first token, from the engine", _WAITS, registry)
         self.jobs = Gauge("alise_scheduler_jobs", "Live jobs by phase", ["phase"], registry=registry)
         self.expired = Counter("alise_scheduler_jobs_expired_total", "Admitted jobs that never reached the engine", registry=registry)
         self.plan_seconds = Histogram("alise_scheduler_plan_seconds", "Time to decide", buckets=_FAST, registry=registry)
@@ -60,7 +111,7 @@ class Metrics:
         self.host_bytes = Gauge("alise_scheduler_host_bytes", "Host memory: planned, used, budget", ["kind"], registry=registry)
         self.neutral_seconds = Gauge("alise_scheduler_neutral_seconds", "Work of the typical job, level 0", registry=registry)
         self.draining = Gauge("alise_scheduler_draining", "The engine is draining", registry=registry)
-        self.restarts = Gauge("alise_scheduler_restarts", "Times the supervisor started this process again", registry=registry)
+        self.restarts = Counter("alise_scheduler_restarts_total", "Times the supervisor started this process again", registry=registry)
         self.cost_seconds = Gauge("alise_scheduler_step_model_seconds", "Fitted coefficients of a step", ["term"], registry=registry)
         self.cost_error = Gauge("alise_scheduler_step_model_error_ratio", "Smoothed relative error of predicted steps", registry=registry)
         self.cost_pace = Gauge("alise_scheduler_step_model_pace", "Time of a step now over its usual time", registry=registry)
@@ -68,18 +119,29 @@ class Metrics:
         self.head_version = Gauge("alise_scheduler_head_version", "Version of the learned head in use; 0: none yet", registry=registry)
         self.head_rows = Gauge("alise_scheduler_head_rows", "Finished requests the head in use learned from", registry=registry)
         self.trainings = Counter("alise_scheduler_trainings_total", "Trainings of the head", ["outcome"], registry=registry)
-        self.rollbacks = Gauge("alise_scheduler_head_rollbacks", "New heads that were worse and went, since the start", registry=registry)
+        self.rollbacks = Counter(
+            "alise_scheduler_head_rollbacks_total", "New heads that predicted worse and were removed", registry=registry
+        )
         self.encoder_ready = Gauge("alise_scheduler_encoder_ready", "1: prompts are embedded; 0: features only", registry=registry)
         self.prior_ready = Gauge("alise_scheduler_prior_ready", "1: lengths of kinds of prompts are known beforehand", registry=registry)
         self.encodings = Counter("alise_scheduler_encodings_total", "Prompts to embed by outcome", ["outcome"], registry=registry)
         self.history_up = Gauge("alise_scheduler_history_up", "A store of the history works", ["store"], registry=registry)
-        self.history_dropped = Gauge(
-            "alise_scheduler_history_dropped", "Finished requests a store was down for too long to take", ["store"], registry=registry
+        self.history_dropped = Counter(
+            "alise_scheduler_history_dropped_total", "Finished requests a store was down for too long to take", ["store"], registry=registry
         )
         self.history_recovered = Gauge("alise_scheduler_history_recovered", "1: a bad history file was moved aside", registry=registry)
+        self.background_failures = Counter(
+            "alise_scheduler_background_failures_total",
+            "Unexpected errors in background work; the work goes on without what failed",
+            ["task"],
+            registry=registry,
+        )
         # Series exist from the start, so that a rate over them is never missing its first increment.
         for outcome in ADMIT_OUTCOMES:
-            self.admits.labels(outcome)
+            for name in sorted(self._classes):
+                self.admits.labels(outcome, name)
+        for task in BACKGROUND_TASKS:
+            self.background_failures.labels(task)
         for reason in APPLY_FAILURES:
             self.apply_failures.labels(reason)
         for ending in ENDINGS:
@@ -92,3 +154,23 @@ class Metrics:
             self.encodings.labels(outcome)
         for phase in Phase:
             self.jobs.labels(phase.name.lower())
+
+    def count_admit(self, outcome: str, objective: str = "") -> None:
+        """An admission request of this class had this outcome."""
+        self.admits.labels(outcome, objective if objective in self._classes else DEFAULT_CLASS).inc()
+
+    def answered(self, predicted_median: float, predicted_mean: float, tokens: int, smoothed_log_error: float) -> None:
+        """A request ended by itself after `tokens`."""
+        self.length_ratio.observe(predicted_median / tokens)
+        self._answers.append((predicted_mean, tokens, smoothed_log_error))
+        if len(self._answers) >= BATCH:
+            self.tokens.labels("predicted").inc(sum(answer[0] for answer in self._answers))
+            self.tokens.labels("real").inc(sum(answer[1] for answer in self._answers))
+            self.length_log_error.set(self._answers[-1][2])
+            self._answers.clear()
+
+    def admitted(self, neutral_seconds: float) -> None:
+        """A job was admitted, and the typical job is so long now: each admission moves it by what was predicted."""
+        if self._admitted % BATCH == 0:
+            self.neutral_seconds.set(neutral_seconds)
+        self._admitted += 1

@@ -6,7 +6,6 @@ import gc
 import importlib
 import logging
 import os
-import secrets
 import signal
 import sys
 from collections.abc import Callable
@@ -18,12 +17,13 @@ from alise_contract.names import ADMISSION_SOCKET, CONTROL_SOCKET
 from .config import Settings
 from .dispatcher import Dispatcher, LoopClock
 from .engine.client import EngineClient
-from .metrics import Metrics
+from .keys import Keys, keys_of
+from .metrics import Metrics, Rise
 from .predictor.encode_queue import EncodeQueue
 from .predictor.learner import Learner, prior_in_process
 from .predictor.model import BucketPredictor
 from .predictor.rules import RULES, Rule
-from .predictor.start import Parts, load_encoder, start
+from .predictor.start import Parts, Where, load_encoder, start
 from .rpc.admission import AdmissionServer, AdmissionService
 from .state import ClassRule, State
 
@@ -39,21 +39,28 @@ async def run(settings: Settings, restarts: int, beat: Callable[[], None]) -> No
     Admissions are answered before what was learned is back and before the encoder and the HTTP server are loaded; those come as soon as
     they can. Raises whatever ends the dispatcher, and OSError when a port or socket cannot be had.
     """
-    metrics = Metrics()
-    metrics.restarts.set(restarts)
+    metrics = Metrics(item.name for item in settings.classes)
+    metrics.restarts.inc(restarts)
     sys.setswitchinterval(_SWITCH_SECONDS)
-    encoding = EncodeQueue(None, settings.encode_ms / 1000, lambda said: metrics.encodings.labels(said).inc())
+    encoding = EncodeQueue(
+        None,
+        settings.encode_ms / 1000,
+        lambda said: metrics.encodings.labels(said).inc(),
+        on_failure=metrics.background_failures.labels("encoder").inc,
+    )
+    keys = keys_of(settings)
     state = State(
         policy=settings.to_policy(),
         limits=settings.to_admit_limits(),
         classes={item.name: ClassRule(item.weight, item.slo_ttft_ms) for item in settings.classes},
         predictor=BucketPredictor(),
         metrics=metrics,
-        salt=secrets.token_bytes(16),
+        salt=keys.salt,
+        hint_key=keys.hint,
     )
     engine = EngineClient(os.path.join(settings.socket_dir, CONTROL_SOCKET), metrics.reconnects.inc)
     dispatcher = Dispatcher(state, engine, LoopClock(), beat)
-    service = AdmissionService(dispatcher.admit, metrics, encoding.encode)
+    service = AdmissionService(dispatcher.admit, metrics, encoding.encode, dispatcher.withdraw)
     admission = AdmissionServer(service, os.path.join(settings.socket_dir, ADMISSION_SOCKET))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -63,8 +70,9 @@ async def run(settings: Settings, restarts: int, beat: Callable[[], None]) -> No
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(dispatcher.run(), name="dispatcher"), stopping]
     try:
         await admission.start()
+        tasks.append(asyncio.create_task(admission.serve(), name="admission server"))
         if settings.predictor != "buckets":
-            tasks.append(asyncio.create_task(_learn(settings, state, engine, encoding, metrics), name="learner"))
+            tasks.append(asyncio.create_task(_learn(settings, keys, state, engine, encoding, metrics), name="learner"))
         tasks.append(asyncio.create_task(_serve_http(settings, dispatcher, metrics), name="http server"))
         log.info("scheduler started", extra={"policy": settings.policy, "restarts": restarts, "pid": os.getpid()})
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -95,12 +103,21 @@ async def _serve_http(settings: Settings, dispatcher: Dispatcher, metrics: Metri
         await server.stop()
 
 
-async def _learn(settings: Settings, state: State, engine: EngineClient, encoding: EncodeQueue, metrics: Metrics) -> None:
+async def _learn(
+    settings: Settings, keys: Keys, state: State, engine: EngineClient, encoding: EncodeQueue, metrics: Metrics
+) -> None:  # fmt: skip
     """Brings back what was learned, then the encoder, then learns until cancelled."""
     rule = RULES[settings.predictor]
-    parts = await asyncio.to_thread(start, settings.history_dir, settings.history_dsn, rule)
+    where = Where(settings.history_dir, settings.history_dsn, keys.head, settings.history_embeddings)
     try:
-        state.predict_with(parts.predictor, parts.salt)
+        parts = await asyncio.to_thread(start, where, rule)
+    except Exception:
+        # What is kept would be there again after a restart, and fail again: without it, requests are served.
+        log.exception("the history cannot be used: starting without it")
+        metrics.background_failures.labels("history").inc()
+        parts = await asyncio.to_thread(start, Where(), rule)
+    try:
+        state.predict_with(parts.predictor)
         if settings.encoder:
             encoding.encoder = await asyncio.to_thread(load_encoder, settings.encoder)
             engine.has_encoder = encoding.encoder is not None
@@ -113,15 +130,29 @@ async def _learn(settings: Settings, state: State, engine: EngineClient, encodin
 
 
 def _learner(parts: Parts, metrics: Metrics, rule: Rule, encoder: str) -> Learner:
+    failed = metrics.background_failures.labels
+    rolled_back, archive_failed = Rise(metrics.rollbacks.inc), Rise(failed("archive").inc)
+    dropped = {outlet.name: Rise(metrics.history_dropped.labels(outlet.name).inc) for outlet in parts.archive.outlets()}
+
     def measure() -> None:
+        parts.archive.start()
         metrics.head_version.set(parts.predictor.version)
         metrics.head_rows.set(parts.predictor.head_rows)
         metrics.prior_ready.set(parts.predictor.prior is not None)
-        metrics.rollbacks.set(parts.predictor.rollbacks)
+        rolled_back(parts.predictor.rollbacks)
+        archive_failed(parts.archive.failures + sum(outlet.failures for outlet in parts.archive.outlets()))
         for outlet in parts.archive.outlets():
-            metrics.history_up.labels(outlet.name).set(outlet.up)
-            metrics.history_dropped.labels(outlet.name).set(outlet.dropped)
+            metrics.history_up.labels(outlet.name).set(outlet.up and parts.archive.alive)
+            dropped[outlet.name](outlet.dropped)
 
     metrics.history_recovered.set(parts.recovered)
     know = partial(prior_in_process, encoder) if rule.prior else None
-    return Learner(parts.predictor, parts.archive, lambda said: metrics.trainings.labels(said).inc(), rule=rule, on_turn=measure, know=know)
+    return Learner(
+        parts.predictor,
+        parts.archive,
+        lambda said: metrics.trainings.labels(said).inc(),
+        rule=rule,
+        on_turn=measure,
+        know=know,
+        on_failure=failed("learner").inc,
+    )

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from alise_contract.names import ADMITTED_EXPIRES_SECONDS, MAX_HINT_BYTES, MIN_LEVEL, pack_priority
+from alise_contract.names import ADMITTED_EXPIRES_SECONDS, MIN_LEVEL, NEUTRAL_LEVEL, pack_priority
 
 from .core import exec_time
 from .core.admit import AdmitLimits, Load, Rejected, admit
@@ -22,13 +22,13 @@ from .core.decide import Decision, decide
 from .core.exec_time import CostModel
 from .core.fairness import behind
 from .core.job import Job, Snapshot, columns
-from .core.lengths import PRIOR
+from .core.lengths import PRIOR, Lengths, sane
 from .core.newcomer import newcomer
 from .core.plan import Limits, Plan, Rank
 from .core.rank import Policy, neutral_after, order_of
 from .core.reports import Counters, EngineLost, EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, FinishReason
 from .metrics import COST_TERMS, Metrics
-from .predictor.features import CHARS_PER_TOKEN, UNKNOWN, Question, extract
+from .predictor.features import CHARS_PER_TOKEN, UNKNOWN, Features, Question, extract
 from .predictor.hint import Hint, decode, encode
 from .predictor.learn import observation
 from .predictor.model import Predictor, log_error
@@ -36,6 +36,8 @@ from .predictor.model import Predictor, log_error
 log = logging.getLogger(__name__)
 
 _ERROR_RATE: Final = 0.05
+# Until the engine has said how long its context is, prompts are taken to be at most so long.
+_MIN_PROMPT_BOUND: Final = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class Ask:
     samples: int = 1
     objective: str = ""
     slo_ttft_ms: int = 0
+    # Of a route whose text is not known: it counts for limits and shares, its level is the neutral one, and it teaches nothing.
+    neutral: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,9 @@ class State:
         predictor: Predictor,
         metrics: Metrics,
         salt: bytes,
+        hint_key: bytes = b"",
     ) -> None:
+        """`salt` keys the hashes of features. `hint_key` signs hints; empty: none are given out and none are believed."""
         self.policy = policy
         self.admit_limits = limits
         self.classes = classes
@@ -99,7 +105,11 @@ class State:
         # The typical job in decoding steps: seconds follow the cost model while that finds its way.
         self._neutral_steps = PRIOR.mean
         self._salt = salt
+        self._hint_key = hint_key
         self._boot_id = ""
+        self._predictor_failures = 0
+        # What an admitted job added to the load: its level and seconds of work.
+        self._added: dict[str, tuple[int, float]] = {}
         # What is known of live jobs beyond what core needs.
         self._details: dict[str, Hint] = {}
         self._sent: dict[str, Rank] = {}
@@ -114,46 +124,76 @@ class State:
         """Work of the typical job: level 0 is there."""
         return self._neutral_steps * self.cost.decode_step_seconds()
 
-    def predict_with(self, predictor: Predictor, salt: bytes) -> None:
-        """Another predictor, whose hashes are keyed with `salt`. Live jobs, hashed with the salt before, teach it kinds only."""
-        self.predictor, self._salt = predictor, salt
-        self._details = {job: replace(hint, features=hint.features.without_hashes()) for job, hint in self._details.items()}
+    def predict_with(self, predictor: Predictor) -> None:
+        """Predicts with another predictor from now on."""
+        self.predictor = predictor
 
     # --- admission --------------------------------------------------------------------------------------------------------------------
 
     def admit(self, ask: Ask, at: float) -> Admitted | Rejected:
         """Lets a request in with a priority and a hint, or says why not."""
         rule = self.classes.get(ask.objective, ClassRule())
-        features = extract(ask.question, self._salt)
-        lengths = self.predictor.predict(features, ask.question.max_tokens)
-        prompt_tokens = max(1, ask.question.prompt_chars // CHARS_PER_TOKEN)
+        weight = 1.0 if ask.neutral else rule.weight
+        features, lengths = self._foresee(ask)
+        # A prompt that does not fit is refused by the engine: it must not count as hours of work until then.
+        prompt_tokens = max(1, min(ask.question.prompt_chars // CHARS_PER_TOKEN, max(self.shape.max_model_len, _MIN_PROMPT_BOUND)))
         known = ask.job_id in self.book.jobs
         probe = Job(
-            id=ask.job_id, order=0, lengths=lengths, weight=rule.weight, tenant=ask.question.tenant, max_tokens=ask.question.max_tokens,
+            id=ask.job_id, order=0, lengths=lengths, weight=weight, tenant=ask.question.tenant, max_tokens=ask.question.max_tokens,
             samples=max(1, ask.samples), prompt_tokens=prompt_tokens, arrived_at=at, phase_at=at,
         )  # fmt: skip
         new = newcomer(probe, self.policy, self.shape, self.cost, self.neutral_seconds, self.load.backlog_seconds())
-        level = int(behind(np.array(new.level))) if probe.tenant in self.load.crowding else new.level
+        level = NEUTRAL_LEVEL if ask.neutral else new.level
+        if probe.tenant in self.load.crowding:
+            level = int(behind(np.array(level)))
         if not known:
             rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits, ask.question.tenant)
             if rejected is not None:
                 return rejected
-        prior = Prior(lengths, rule.weight, ask.question.tenant)
+        prior = Prior(lengths, weight, ask.question.tenant)
         job = self.book.admit(ask.job_id, prior, ask.question.max_tokens, ask.samples, prompt_tokens, at)
-        hint = Hint(lengths, rule.weight, features, ask.objective, ask.question.tenant)
+        hint = Hint(lengths, weight, features, ask.objective, ask.question.tenant)
         self._details[job.id] = hint
         if not known:
-            self._count(level, new.work_seconds * probe.samples)
-            self._neutral_steps = neutral_after(self._neutral_steps, new.work_seconds / self.cost.decode_step_seconds())
-        data = encode(hint)
-        assert len(data) <= MAX_HINT_BYTES
-        return Admitted(pack_priority(level, order_of(job.order)), data, level, lengths.median)
+            work_seconds = new.work_seconds * probe.samples
+            self._count(1, level, work_seconds)
+            self._added[job.id] = (level, work_seconds)
+            if not ask.neutral:
+                self._neutral_steps = neutral_after(self._neutral_steps, new.work_seconds / self.cost.decode_step_seconds())
+            self.metrics.admitted(self.neutral_seconds)
+        return Admitted(pack_priority(level, order_of(job.order)), encode(hint, self._hint_key, ask.job_id), level, lengths.median)
 
-    def _count(self, level: int, work_seconds: float) -> None:
-        """Adds an admitted job to the load that the next Admit sees; the next decision counts afresh."""
+    def withdraw(self, job_id: str) -> bool:
+        """Stops counting an admitted job that will not reach the engine; whether there was one. What the engine reported is its own."""
+        if self.book.withdraw(job_id) is None:
+            return False
+        level, work_seconds = self._added.get(job_id, (NEUTRAL_LEVEL, 0.0))
+        self._count(-1, level, -work_seconds)
+        self._forget((job_id,))
+        self.metrics.withdrawn.inc()
+        return True
+
+    def _count(self, jobs: int, level: int, work_seconds: float) -> None:
+        """Adds an admitted job to the load that the next Admit sees, or takes it off; the next decision counts afresh."""
         work = np.zeros(256) if self.load.work_seconds is None else self.load.work_seconds.copy()
-        work[level - MIN_LEVEL] += work_seconds
-        self.load = replace(self.load, pending=self.load.pending + 1, live=self.load.live + 1, work_seconds=work)
+        work[level - MIN_LEVEL] = max(0.0, work[level - MIN_LEVEL] + work_seconds)
+        self.load = replace(self.load, pending=max(0, self.load.pending + jobs), live=max(0, self.load.live + jobs), work_seconds=work)
+
+    def _foresee(self, ask: Ask) -> tuple[Features, Lengths]:
+        """Features of a request and how long its answer will be. A predictor that fails costs the prediction, never the admission."""
+        try:
+            features = UNKNOWN if ask.neutral else extract(ask.question, self._salt)
+            return features, self.predictor.predict(features, ask.question.max_tokens)
+        except Exception:
+            self._predictor_failed("a length could not be predicted")
+            return UNKNOWN, sane(PRIOR.tokens, ask.question.max_tokens)
+
+    def _predictor_failed(self, event: str) -> None:
+        self.metrics.background_failures.labels("predictor").inc()
+        self._predictor_failures += 1
+        # A client can repeat what made it fail: the 1st, 2nd, 4th, 8th … are logged.
+        if self._predictor_failures & (self._predictor_failures - 1) == 0:
+            log.exception(event, extra={"failures": self._predictor_failures})
 
     # --- the engine's reports ---------------------------------------------------------------------------------------------------------
 
@@ -240,13 +280,18 @@ class State:
         return columns(jobs, at, self.shape, self.cost, self.neutral_seconds, self._sent)
 
     def _describe(self, request: EngineRequest) -> Prior:
-        """What a request that this process did not admit says of itself: its hint, else it is average."""
-        hint = decode(request.hint)
+        """What a request that this process did not admit says of itself: its signed hint, else it is average."""
+        hint = decode(request.hint, self._hint_key, request.job_id) if request.job_id else None
         if hint is None:
-            return Prior(self.predictor.predict(UNKNOWN, request.max_tokens))
-        if request.job_id:
-            self._details[request.job_id] = hint
-        return Prior(hint.lengths, hint.weight, hint.tenant)
+            try:
+                return Prior(self.predictor.predict(UNKNOWN, request.max_tokens))
+            except Exception:
+                self._predictor_failed("a length could not be predicted")
+                return Prior(sane(PRIOR.tokens, request.max_tokens))
+        self._details[request.job_id] = hint
+        # The settings may have changed since it was signed: never more than the class has now.
+        rule = self.classes.get(hint.klass, ClassRule())
+        return Prior(hint.lengths, min(hint.weight, rule.weight), hint.tenant)
 
     def _learn(self, ended: Ended) -> None:
         finished, hint = ended.finished, self._details.get(ended.finished.job_id)
@@ -254,22 +299,24 @@ class State:
         if finished.ttft_seconds > 0:
             self.metrics.ttft_seconds.observe(finished.ttft_seconds)
         seen = observation(finished)
-        if seen is not None:
-            self.predictor.learn(hint.features if hint else UNKNOWN, seen)
+        # A hint of no features is of a route whose text is not known: other requests are not like it.
+        if seen is not None and (hint is None or hint.features != UNKNOWN):
+            try:
+                self.predictor.learn(hint.features if hint else UNKNOWN, seen)
+            except Exception:
+                self._predictor_failed("a length could not be learned")
         if ended.job is not None and finished.reason is FinishReason.STOP and finished.generated_tokens:
             predicted = ended.job.lengths
             self._observed += 1
             self._log_error += max(_ERROR_RATE, 1 / self._observed) * (log_error(predicted, finished.generated_tokens) - self._log_error)
-            self.metrics.length_log_error.set(self._log_error)
-            self.metrics.length_ratio.observe(predicted.median / finished.generated_tokens)
-            self.metrics.tokens.labels("predicted").inc(predicted.mean)
-            self.metrics.tokens.labels("real").inc(finished.generated_tokens)
+            self.metrics.answered(predicted.median, predicted.mean, finished.generated_tokens, self._log_error)
         if ended.last:
             self._forget((finished.job_id,))
 
     def _forget(self, jobs: tuple[str, ...]) -> None:
         for job in jobs:
             self._details.pop(job, None)
+            self._added.pop(job, None)
             self._sent.pop(job, None)
             self._missing.discard(job)
 
@@ -283,7 +330,6 @@ class State:
         m.host_bytes.labels("planned").set(decision.placement.host_bytes)
         m.host_bytes.labels("used").set(self.counters.host_bytes)
         m.host_bytes.labels("budget").set(decision.placement.host_budget_bytes)
-        m.neutral_seconds.set(self.neutral_seconds)
         c = self.cost.coefficients
         for term, value in zip(COST_TERMS, (c.step_seconds, c.prefill_seconds, c.decode_seconds, c.context_seconds), strict=True):
             m.cost_seconds.labels(term).set(value)

@@ -17,6 +17,7 @@ from alise_scheduler.predictor.features import Question
 from alise_scheduler.predictor.model import BucketPredictor, Predictor
 from alise_scheduler.state import Ask, ClassRule, State
 
+HINT_KEY = b"the hints' key of a pod in tests"
 SHAPE = EngineShape(max_num_seqs=2, max_model_len=4096, num_device_blocks=256, block_bytes=32 * 1024, host_limit_bytes=1 << 24)
 
 
@@ -46,7 +47,7 @@ def make_snapshot(
 
 
 def make_ask(job_id: str = "a", **fields: object) -> Ask:
-    names = {"samples", "objective", "slo_ttft_ms"}
+    names = {"samples", "objective", "slo_ttft_ms", "neutral"}
     outer = {key: value for key, value in fields.items() if key in names}
     question = replace(Question(endpoint=1, prompt="say something", prompt_chars=40), **{k: v for k, v in fields.items() if k not in names})  # type: ignore[arg-type]
     return Ask(job_id, question, **outer)  # type: ignore[arg-type]
@@ -57,8 +58,10 @@ def make_state(
     limits: AdmitLimits | None = None,
     predictor: Predictor | None = None,
     classes: Mapping[str, ClassRule] | None = None,
+    hint_key: bytes = HINT_KEY,
 ) -> State:
-    return State(policy or Policy(), limits or AdmitLimits(), classes or {}, predictor or BucketPredictor(), Metrics(), b"salt")
+    rules = classes or {}
+    return State(policy or Policy(), limits or AdmitLimits(), rules, predictor or BucketPredictor(), Metrics(rules), b"salt", hint_key)
 
 
 @dataclass(order=True)

@@ -67,7 +67,10 @@ class Pod:
         return answer
 
     def metric(self, name: str, **labels: str) -> float:
-        return self.state.metrics.registry.get_sample_value(name, labels) or 0.0
+        """The sum of the series with these labels."""
+        families = self.state.metrics.registry.collect()
+        samples = (sample for family in families for sample in family.samples if sample.name == name)
+        return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
     async def get(self, path: str) -> tuple[int, str]:
         async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{self.http_port}{path}") as answer:
@@ -82,7 +85,7 @@ async def started(folder: Path, limits: AdmitLimits | None = None) -> AsyncItera
     client = EngineClient(str(folder / "control.sock"), state.metrics.reconnects.inc)
     dispatcher = Dispatcher(state, client, LoopClock())
     encoding = Encoding()
-    service = AdmissionService(dispatcher.admit, state.metrics, encoding)
+    service = AdmissionService(dispatcher.admit, state.metrics, encoding, dispatcher.withdraw)
     server = AdmissionServer(service, str(folder / "admission.sock"))
     http = HttpServer(make_app(state.metrics.registry, dispatcher.status), "127.0.0.1", 0)
     task = asyncio.create_task(dispatcher.run())

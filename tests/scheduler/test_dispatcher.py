@@ -16,6 +16,7 @@ from alise_scheduler.core.reports import EngineEvent, FinishReason, Phase, Step
 from alise_scheduler.dispatcher import MAX_INBOX, REFRESH_SECONDS, Dispatcher
 from alise_scheduler.engine.fake import FakeEngine
 from alise_scheduler.errors import EngineUnavailableError, InboxFullError, SessionLostError
+from alise_scheduler.metrics import BATCH
 from alise_scheduler.state import Admitted, ClassRule, State
 from tests.scheduler.builders import FakeClock, make_ask, make_request, make_state, settle
 
@@ -348,14 +349,14 @@ async def test_a_class_has_its_weight_and_its_objective() -> None:
 
 
 async def test_it_learns_from_what_ends(bench: Bench) -> None:
-    for number in range(8):
+    for number in range(BATCH):
         await bench.enter(f"j{number}", Phase.RUNNING)
         bench.engine.report(make_request(f"j{number}", Phase.RUNNING, generated_tokens=7))
         bench.engine.finish(f"r-j{number}", FinishReason.STOP)
         await bench.clock.advance(0.05)
     assert (await bench.admit("next")).predicted_tokens == pytest.approx(7, rel=0.3)
-    assert bench.metric("alise_scheduler_requests_ended_total", reason="stop") == 8
-    assert bench.metric("alise_scheduler_length_ratio_count") == 8
+    assert bench.metric("alise_scheduler_requests_ended_total", reason="stop") == BATCH
+    assert bench.metric("alise_scheduler_length_ratio_count") == BATCH
 
 
 async def test_a_clock_that_goes_backwards_stands_still(bench: Bench) -> None:

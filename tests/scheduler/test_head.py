@@ -4,15 +4,19 @@ import io
 import math
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from alise_scheduler.core.lengths import QUANTILES
+from alise_scheduler.predictor.arrays import MAX_FILE_BYTES, MAX_UNPACKED_BYTES
 from alise_scheduler.predictor.calibration import Calibration, interval, middle
-from alise_scheduler.predictor.head import KNOTS, Head, Rows, from_bytes
+from alise_scheduler.predictor.head import HEAD_LAYOUT, KNOTS, Head, Rows, from_bytes
 from alise_scheduler.predictor.neighbours import NEIGHBOURS, Index, Neighbours, leave_out, statistics
 from alise_scheduler.predictor.train import MIN_ROWS, read_history, train
 from alise_scheduler.predictor.trees import from_arrays, from_dumps, join
@@ -75,6 +79,16 @@ def test_many_answers_of_one_length_share_the_middle_of_their_ranks(head: Head) 
 @pytest.mark.parametrize(
     "wrong",
     [
+        pytest.param({"trees.depth": np.array(10**9)}, id="deeper than any tree"),
+        pytest.param({"trees.roots": np.zeros(3000, np.int64)}, id="more trees than are ever trained"),
+        pytest.param({"trees.feature": "negative"}, id="trees of a column before the first"),
+        pytest.param({"trees.value": "NaN"}, id="leaves of no number"),
+        pytest.param({"knots": np.zeros((101, 2), np.float32)}, id="a table instead of a row"),
+        pytest.param({"knots": np.zeros(101, np.int64)}, id="whole numbers"),
+        pytest.param({"knots": np.array(["a"] * 101)}, id="texts"),
+        pytest.param({"line": np.array([0.0, np.inf, 0.0])}, id="an infinite kernel"),
+        pytest.param({"about": np.array([HEAD_LAYOUT, 1, -5])}, id="of a negative number of rows"),
+        pytest.param({"basis": np.zeros((384, 4000), np.float32)}, id="more directions than there are"),
         pytest.param({"trust": np.array(np.nan)}, id="no number"),
         pytest.param({"wide": np.zeros((384, 3), np.float32)}, id="another projection"),
         pytest.param({"trees.feature": np.full(1, 999, np.int16)}, id="trees of something else"),
@@ -87,13 +101,58 @@ def test_a_head_whose_parts_do_not_fit_is_refused(head: Head, wrong: dict[str, A
     with np.load(io.BytesIO(head.to_bytes())) as held:
         parts = dict(held)
     if "trees.feature" in wrong:
-        wrong = {"trees.feature": np.full_like(parts["trees.feature"], 999)}
+        wrong = {"trees.feature": np.full_like(parts["trees.feature"], -1 if isinstance(wrong["trees.feature"], str) else 999)}
+    if "trees.value" in wrong:
+        wrong = {"trees.value": np.full_like(parts["trees.value"], np.nan)}
     if isinstance(wrong.get("landmarks"), str):
         wrong = {"landmarks": parts["landmarks"].astype(np.float32)}
     out = io.BytesIO()
     np.savez(out, **(parts | wrong))
-    with pytest.raises(ValueError, match="makes no numbers"):
+    with pytest.raises(ValueError):
         from_bytes(out.getvalue())
+
+
+def test_a_head_larger_than_any_is_not_even_unpacked() -> None:
+    with pytest.raises(ValueError, match="too many for a head"):
+        from_bytes(b"\0" * (MAX_FILE_BYTES + 1))
+
+
+def test_a_small_file_that_unpacks_to_a_large_one_is_refused() -> None:
+    out = io.BytesIO()
+    np.savez_compressed(out, about=np.zeros(MAX_UNPACKED_BYTES // 8 + 1))
+    assert len(out.getvalue()) < MAX_FILE_BYTES
+    with pytest.raises(ValueError, match="are too many"):
+        from_bytes(out.getvalue())
+
+
+def test_an_array_that_claims_to_be_larger_than_its_data_is_refused() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        entry = io.BytesIO()
+        np.lib.format.write_array_header_1_0(entry, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})
+        file.writestr("about.npy", entry.getvalue())
+    with pytest.raises(ValueError, match="shape"):
+        from_bytes(out.getvalue())
+
+
+def test_an_array_of_python_objects_is_refused_and_not_unpickled() -> None:
+    out = io.BytesIO()
+    np.savez(out, about=np.array([print, {"a": 1}], object))
+    with pytest.raises(ValueError, match="numbers in at most two"):
+        from_bytes(out.getvalue())
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.floats(0, 1), new=st.binary(min_size=1, max_size=8))
+def test_a_damaged_head_is_refused_or_answers_with_numbers(head: Head, at: float, new: bytes) -> None:
+    data = bytearray(head.to_bytes())
+    place = int(at * (len(data) - len(new)))
+    data[place : place + len(new)] = new
+    try:
+        again = from_bytes(bytes(data))
+    except ValueError:
+        return
+    assert np.isfinite(predicted(again, HISTORY.numbers[:1], HISTORY.vectors[:1])).all()
 
 
 def test_a_head_comes_back_from_its_bytes(head: Head) -> None:
@@ -198,7 +257,7 @@ def test_trees_that_do_not_fit_together_are_refused(wrong: dict[str, Any], says:
     held = from_dumps([DUMP]).arrays("")
     assert len(held["child"]) == 6
     with pytest.raises(ValueError, match=says):
-        from_arrays("", {**held, **wrong})
+        from_arrays("", {**held, **wrong}, columns=2)
 
 
 def test_the_nearest_are_found_and_the_oldest_are_overwritten() -> None:

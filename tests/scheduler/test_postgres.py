@@ -14,12 +14,13 @@ from alise_scheduler.predictor.archive import RETRY_SECONDS, Archive
 from alise_scheduler.predictor.learned import FIRST_TRAINING, LearnedPredictor, equip
 from alise_scheduler.predictor.model import Observation
 from alise_scheduler.predictor.postgres import PostgresStore
-from alise_scheduler.predictor.start import start
+from alise_scheduler.predictor.start import Where, start
 from alise_scheduler.predictor.store import SqliteStore
 from alise_scheduler.predictor.train import train
 from tests.scheduler.postgres_server import PostgresServer
 from tests.scheduler.predictor_builders import make_features, make_history, make_sample, make_task
 
+KEY = b"the key of the shared heads"
 pytestmark = pytest.mark.database
 
 
@@ -48,7 +49,7 @@ class Replica:
     def __init__(self, server: PostgresServer, folder: Path, name: str) -> None:
         self.now = 0.0
         local = SqliteStore(folder / name)
-        self.archive = Archive(local, None, lambda: PostgresStore(server.dsn, name), clock=lambda: self.now)
+        self.archive = Archive(local, None, lambda: PostgresStore(server.dsn, name, KEY), clock=lambda: self.now)
         self.predictor = LearnedPredictor(self.archive.keep)
 
     def answer(self, count: int, tokens: int = 30) -> None:
@@ -63,7 +64,7 @@ class Replica:
 
 
 def test_what_was_written_comes_back(server: PostgresServer) -> None:
-    store = PostgresStore(server.dsn, "one")
+    store = PostgresStore(server.dsn, "one", KEY)
     samples = [make_sample(10, 1, root=2**63 + 5, now=7), make_sample(20, 2, embedding=None, ended=False)]
     store.append(samples)
     again = store.load(10)
@@ -73,12 +74,8 @@ def test_what_was_written_comes_back(server: PostgresServer) -> None:
     store.close()
 
 
-def test_replicas_agree_on_the_salt(server: PostgresServer) -> None:
-    assert PostgresStore(server.dsn, "one", b"1" * 16).salt == PostgresStore(server.dsn, "two", b"2" * 16).salt == b"1" * 16
-
-
 def test_the_newest_head_comes_back(server: PostgresServer) -> None:
-    store = PostgresStore(server.dsn, "one")
+    store = PostgresStore(server.dsn, "one", KEY)
     for version in (1, 2, 3):
         store.save_head(version, b"head %d" % version)
     assert store.load_head() == b"head 3"
@@ -128,8 +125,8 @@ def test_a_sidecar_that_has_learned_nothing_begins_with_the_others_head(server: 
         prompt, tokens = make_task(chance)
         one.learn(make_features(prompt), Observation(tokens, True))
     history, _ = one.newest()
-    PostgresStore(server.dsn, "one").save_head(4, train(history, 4).to_bytes())
-    late = start(str(tmp_path / "late"), server.dsn)
+    PostgresStore(server.dsn, "one", KEY).save_head(4, train(history, 4).to_bytes())
+    late = start(Where(str(tmp_path / "late"), server.dsn, KEY))
     late.archive.close()
     short, long = (
         late.predictor.predict(make_features(f"{verb} bridges 7"), 0).median for verb in ("Name one fact about", "Write an essay about")
@@ -140,11 +137,11 @@ def test_a_sidecar_that_has_learned_nothing_begins_with_the_others_head(server: 
 
 def test_a_sidecar_with_a_head_keeps_it(server: PostgresServer, tmp_path: Path) -> None:
     history = make_history(FIRST_TRAINING)
-    PostgresStore(server.dsn, "one").save_head(4, train(history, 4).to_bytes())
+    PostgresStore(server.dsn, "one", KEY).save_head(4, train(history, 4).to_bytes())
     own = SqliteStore(tmp_path / "own")
     own.save_head(2, train(history, 2).to_bytes())
     own.close()
-    started = start(str(tmp_path / "own"), server.dsn)
+    started = start(Where(str(tmp_path / "own"), server.dsn, KEY))
     started.archive.close()
     assert started.predictor.version == 2
 
@@ -185,11 +182,11 @@ def test_a_database_that_stops_costs_nothing_and_is_caught_up_with(server: Postg
 def test_a_table_of_another_dimension_is_refused(server: PostgresServer) -> None:
     server.execute("CREATE EXTENSION IF NOT EXISTS vector; CREATE TABLE alise_requests (id bigserial, embedding vector(3))")
     with pytest.raises(HistoryError, match="embeddings of 3 dimensions; this version writes 384"):
-        PostgresStore(server.dsn, "one")
+        PostgresStore(server.dsn, "one", KEY)
 
 
 def test_a_database_out_of_reach_delays_nothing(tmp_path: Path) -> None:
-    parts = start(str(tmp_path), f"host={tmp_path} password=hunter2 dbname=nowhere")
+    parts = start(Where(str(tmp_path), f"host={tmp_path} password=hunter2 dbname=nowhere", KEY))
     parts.predictor.learn(make_features(), Observation(10, True))
     parts.archive.close()
     assert len(parts.predictor.recent) == 1
@@ -197,5 +194,5 @@ def test_a_database_out_of_reach_delays_nothing(tmp_path: Path) -> None:
 
 def test_an_error_does_not_tell_the_password(tmp_path: Path) -> None:
     with pytest.raises(HistoryError) as caught:
-        PostgresStore(f"host={tmp_path} password=hunter2 dbname=nowhere", "one")
+        PostgresStore(f"host={tmp_path} password=hunter2 dbname=nowhere", "one", KEY)
     assert "hunter2" not in str(caught.value)

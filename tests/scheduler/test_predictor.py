@@ -8,14 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_contract.names import MAX_HINT_BYTES
+from alise_contract.stamp import MAC_BYTES, mac
 from alise_scheduler.core.lengths import PRIOR, Lengths, sane
-from alise_scheduler.core.reports import EngineShape, EngineSnapshot, EngineUpdate, Finished, FinishReason
+from alise_scheduler.core.reports import Finished, FinishReason
 from alise_scheduler.predictor.features import KEYWORD_CLASSES, UNKNOWN, Features, Question, extract
 from alise_scheduler.predictor.hint import Hint, decode, encode
 from alise_scheduler.predictor.history import WINDOW, Bucket, censored_quantiles
 from alise_scheduler.predictor.learn import observation
 from alise_scheduler.predictor.model import BucketPredictor, Observation, log_error
-from tests.scheduler.builders import make_ask, make_request, make_state
+
+KEY = b"the hints' key of a pod"
 
 
 def features(prompt: str = "hello", **fields: object) -> Features:
@@ -35,18 +37,6 @@ def test_it_starts_at_the_prior() -> None:
 def test_the_same_text_again_is_expected_to_be_as_long_again() -> None:
     predictor = taught(BucketPredictor(), "say it", 37)
     assert predictor.predict(features("say it"), 0).median == pytest.approx(37, rel=0.1)
-
-
-def test_what_was_hashed_with_another_salt_teaches_kinds_and_no_texts() -> None:
-    state, predictor = make_state(), BucketPredictor()
-    state.admit(make_ask("a", prompt="Tell me", conversation="c"), 0.0)
-    state.predict_with(predictor, b"another")
-    state.snapshot(EngineSnapshot("boot", "session", EngineShape(), (make_request("a"),)), 1.0)
-    state.update(EngineUpdate(finished=(Finished("r-a", "a", FinishReason.STOP, generated_tokens=7),)), 2.0)
-    assert len(predictor) > 0
-    for salt in (b"salt", b"another"):
-        asked = extract(Question(endpoint=1, prompt="Tell me", conversation="c"), salt)
-        assert predictor.same_text(asked) == (None, 0.0)
 
 
 def test_a_similar_request_learns_from_its_kind() -> None:
@@ -158,25 +148,26 @@ def test_a_length_that_was_asked_for_is_a_feature() -> None:
 @given(st.text(max_size=300), st.integers(-5, 2**63), st.integers(-5, 2**31), st.integers(-1, 10**9))
 def test_any_question_has_features(prompt: str, chars: int, turns: int, cap: int) -> None:
     made = extract(Question(7, prompt, chars, turns, cap, True, "tenant", "conversation"), b"salt")
-    assert decode(encode(Hint(PRIOR, 1.0, made))) is not None
+    assert decode(encode(Hint(PRIOR, 1.0, made), KEY, "j"), KEY, "j") is not None
 
 
 HINT = Hint(sane(range(1, 11)), 2.0, features("hello", tenant="me", conversation="c"), "batch", "me")
 
 
 def test_a_hint_comes_back_as_it_was() -> None:
-    assert decode(encode(HINT)) == HINT
+    assert decode(encode(HINT, KEY, "j"), KEY, "j") == HINT
 
 
 def test_a_hint_is_small_whatever_its_texts() -> None:
-    assert len(encode(Hint(PRIOR, 1.0, UNKNOWN, "k" * 5000, "ü" * 5000))) <= 250 < MAX_HINT_BYTES
+    assert len(encode(Hint(PRIOR, 1.0, UNKNOWN, "k" * 5000, "ü" * 5000), KEY, "j" * 64)) <= 650 < MAX_HINT_BYTES
 
 
-def sealed(body: bytes) -> bytes:
-    return body + struct.pack("<I", zlib.crc32(body))
+def signed(body: bytes) -> bytes:
+    return body + mac(KEY, b"j", body)
 
 
-GOOD = encode(HINT)[:-4]
+GOOD = encode(HINT, KEY, "j")
+BODY = GOOD[:-MAC_BYTES]
 
 
 @pytest.mark.parametrize(
@@ -184,29 +175,42 @@ GOOD = encode(HINT)[:-4]
     [
         pytest.param(b"", id="none"),
         pytest.param(b"somebody else's bytes, long enough to be looked at by anyone who expects a hint here" * 3, id="foreign"),
-        pytest.param(encode(HINT)[:-1], id="cut"),
-        pytest.param(encode(HINT) + b"x", id="too long"),
-        pytest.param(encode(HINT)[:10] + b"\xff" + encode(HINT)[11:], id="damaged"),
-        pytest.param(sealed(GOOD[:2] + b"\x09" + GOOD[3:]), id="of a later version"),
-        pytest.param(sealed(GOOD[:3] + struct.pack("<f", float("nan")) + GOOD[7:]), id="NaN tokens"),
-        pytest.param(sealed(GOOD[:3] + struct.pack("<f", 1e9) + GOOD[7:]), id="a billion tokens"),
-        pytest.param(sealed(GOOD[:43] + struct.pack("<f", float("inf")) + GOOD[47:]), id="infinite weight"),
-        pytest.param(sealed(GOOD + b"more"), id="with something behind it"),
+        pytest.param(GOOD[:-1], id="cut"),
+        pytest.param(GOOD + b"x", id="too long"),
+        pytest.param(signed(BODY + b"x" * 2000), id="signed and over the limit"),
+        pytest.param(GOOD[:10] + b"\xff" + GOOD[11:], id="damaged"),
+        pytest.param(BODY + struct.pack("<I", zlib.crc32(BODY)), id="R2: with a right checksum instead of a signature"),
+        pytest.param(encode(HINT, KEY, "another"), id="R2: signed for another job"),
+        pytest.param(encode(HINT, b"of another pod", "j"), id="R2: signed by another pod"),
+        pytest.param(signed(BODY[:2] + b"\x09" + BODY[3:]), id="of a later version"),
+        pytest.param(signed(BODY[:3] + struct.pack("<f", float("nan")) + BODY[7:]), id="NaN tokens"),
+        pytest.param(signed(BODY[:3] + struct.pack("<f", 1e9) + BODY[7:]), id="a billion tokens"),
+        pytest.param(signed(BODY[:43] + struct.pack("<f", float("inf")) + BODY[47:]), id="infinite weight"),
+        pytest.param(signed(BODY + b"more"), id="with something behind it"),
     ],
 )
 def test_a_hint_that_cannot_be_ours_is_none(data: bytes) -> None:
-    assert decode(data) is None
+    assert decode(data, KEY, "j") is None
 
 
-@given(st.binary(max_size=400))
-def test_no_bytes_are_fatal(data: bytes) -> None:
-    assert decode(data) is None
-    assert decode(sealed(data)) is None or data[:3] == b"AL\x01"
+@given(st.binary(max_size=1200), st.text(max_size=5))
+def test_no_bytes_are_a_hint_by_chance(data: bytes, job_id: str) -> None:
+    assert decode(data, KEY, job_id) is None
+
+
+@given(st.binary(max_size=1200))
+def test_no_signed_bytes_are_fatal(data: bytes) -> None:
+    assert decode(signed(data), KEY, "j") is None or data[:3] == b"AL\x02"
+
+
+def test_without_a_key_no_hint_is_given_out_and_none_believed() -> None:
+    assert encode(HINT, b"", "j") == b""
+    assert decode(GOOD, b"", "j") is None
 
 
 @given(st.lists(st.floats(1, 1e6, width=32), min_size=10, max_size=10))
 def test_lengths_survive_the_hint(values: list[float]) -> None:
     lengths = Lengths(tuple(sorted(values)))
-    again = decode(encode(Hint(lengths, 1.0, UNKNOWN)))
+    again = decode(encode(Hint(lengths, 1.0, UNKNOWN), KEY, "j"), KEY, "j")
     assert again is not None
     assert again.lengths == lengths

@@ -160,7 +160,7 @@ async def test_http_serves_metrics_health_and_status(pod: Pod) -> None:
     await pod.admit("a")
     code, text = await pod.get("/metrics")
     assert code == 200
-    assert 'alise_scheduler_admits_total{outcome="admitted"} 1.0' in text
+    assert 'alise_scheduler_admits_total{class="default",outcome="admitted"} 1.0' in text
     assert (await pod.get("/healthz"))[0] == 200
     code, text = await pod.get("/statusz")
     assert code == 200

@@ -20,21 +20,22 @@ from alise_scheduler.predictor.archive import MAX_WAITING, RETRY_SECONDS, Archiv
 from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.predictor.model import Observation
 from alise_scheduler.predictor.recent import Recent, Sample
-from alise_scheduler.predictor.start import start
+from alise_scheduler.predictor.start import Where, start
 from alise_scheduler.predictor.store import FILE, SqliteStore, pack_vector, unpack_vector
 from tests.scheduler.predictor_builders import make_features, make_sample
 
 HASHES = st.integers(0, 2**64 - 1)
 SAMPLES = st.builds(
-    lambda tokens, seed, ended, root, model, now, previous, blind: make_sample(
-        tokens, seed, ended=ended, root=root, model=model, now=now, previous=previous, **({"embedding": None} if blind else {})
+    lambda tokens, seed, ended, root, model, now, previous, tenant, blind: make_sample(
+        tokens, seed, ended=ended, root=root, model=model, now=now, previous=previous, tenant=tenant,
+        **({"embedding": None} if blind else {}),
     ),
-    st.integers(1, 10**6), st.integers(0, 5), st.booleans(), HASHES, HASHES, HASHES, HASHES, st.booleans(),
+    st.integers(1, 10**6), st.integers(0, 5), st.booleans(), HASHES, HASHES, HASHES, HASHES, HASHES, st.booleans(),
 )  # fmt: skip
 
 
 def alike(one: Sample, other: Sample) -> bool:
-    same = (one.ended, one.root, one.model, one.now, one.previous) == (other.ended, other.root, other.model, other.now, other.previous)
+    same = all(getattr(one, name) == getattr(other, name) for name in ("ended", "root", "model", "now", "previous", "tenant"))
     near = np.allclose(one.numbers, other.numbers, atol=2e-3) and math.isclose(one.log_tokens, other.log_tokens)
     if one.embedding is None or other.embedding is None:
         return same and near and one.embedding is other.embedding
@@ -68,10 +69,6 @@ def test_rows_that_are_too_old_go(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, max_rows=10, max_age_seconds=-1.0)
     store.append([make_sample()] * 5)
     assert store.count() == 0
-
-
-def test_the_salt_stays(tmp_path: Path) -> None:
-    assert SqliteStore(tmp_path).salt == SqliteStore(tmp_path).salt != SqliteStore(tmp_path / "other").salt
 
 
 def test_the_newest_head_comes_back(tmp_path: Path) -> None:
@@ -125,7 +122,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_that_says_what_to_do(tmp_path:
 
 def test_without_a_usable_folder_history_is_in_memory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    parts = start(str(tmp_path / "file"), "")
+    parts = start(Where(str(tmp_path / "file")))
     parts.predictor.learn(make_features(), Observation(10, True))
     parts.archive.close()
     assert len(parts.predictor.recent) == 1
@@ -174,7 +171,7 @@ def test_killing_the_writer_loses_no_committed_row_and_never_the_file(tmp_path: 
 
 
 def test_no_text_of_a_prompt_is_on_disk(tmp_path: Path) -> None:
-    parts = start(str(tmp_path), "")
+    parts = start(Where(str(tmp_path)))
     secret = "Xylophonequartz"
     for number in range(20):
         names: dict[str, Any] = dict.fromkeys(("tenant", "model", "objective", "conversation_now", "conversation_previous"), secret)
@@ -187,14 +184,13 @@ def test_no_text_of_a_prompt_is_on_disk(tmp_path: Path) -> None:
 
 
 def test_what_was_learned_is_there_after_a_restart(tmp_path: Path) -> None:
-    first = start(str(tmp_path), "")
+    first = start(Where(str(tmp_path)))
     for _ in range(30):
         first.predictor.learn(make_features(conversation_now="c"), Observation(500, True))
     first.archive.close()
-    second = start(str(tmp_path), "")
+    second = start(Where(str(tmp_path)))
     second.archive.close()
     assert len(second.predictor.recent) == 30
-    assert second.salt == first.salt
 
 
 class Flaky:
@@ -203,7 +199,6 @@ class Flaky:
     def __init__(self) -> None:
         self.works = True
         self.rows: list[Sample] = []
-        self.salt = b""
 
     def load(self, rows: int) -> list[Sample]:
         return self.rows[-rows:]

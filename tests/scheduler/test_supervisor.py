@@ -168,7 +168,7 @@ def test_the_real_scheduler_comes_back_after_a_kill(tmp_path: Path) -> None:
         os.kill(started()[0]["pid"], signal.SIGKILL)
         until(lambda: len(started()) == 2)
         with urllib.request.urlopen(f"http://127.0.0.1:{started()[1]['http_port']}/metrics", timeout=10) as answer:
-            assert "alise_scheduler_restarts 1.0" in answer.read().decode()
+            assert "alise_scheduler_restarts_total 1.0" in answer.read().decode()
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_SECONDS) == 0
         assert not alive(started()[1]["pid"])

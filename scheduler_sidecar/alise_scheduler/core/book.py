@@ -134,6 +134,13 @@ class JobBook:
             self._coming.popleft()
         return tuple(late)
 
+    def withdraw(self, job_id: str) -> Job | None:
+        """Forgets an admitted job that the engine has not reported; returns it. Any other job is the engine's: None."""
+        job = self.jobs.get(job_id)
+        if job is None or job.phase is not Phase.ADMITTED:
+            return None
+        return self.jobs.pop(job_id)
+
     def in_order(self) -> tuple[Job, ...]:
         """All jobs."""
         return tuple(self.jobs.values())

@@ -33,7 +33,11 @@ _PACE_RATE: Final = 0.05
 _PACE_CLIP: Final = 0.5
 _PACE_AFTER_STEPS: Final = 64
 _MAX_STEP_SECONDS: Final = 60.0
+# More than any engine attends to in one step; a number beyond it is an error and would outweigh all other steps.
+_MAX_STEP_TOKENS: Final = 1e9
 _LEAST_STEP_SECONDS: Final = 1e-5
+# Steps that claim no cost at all fit to nothing, and work is measured in these.
+_LEAST_DECODE_SECONDS: Final = 1e-6
 # A unit: relative errors are counted as if steps took so long.
 _TYPICAL_STEP_SECONDS: Final = 0.01
 # Until so many are seen, none is far off.
@@ -95,7 +99,7 @@ class CostModel:
 
     def decode_step_seconds(self) -> float:
         """β: seconds of a typical decoding step, which is what one more token costs a running job."""
-        return self.coefficients.step(0, self.batch, self.batch_context)
+        return max(self.coefficients.step(0, self.batch, self.batch_context), _LEAST_DECODE_SECONDS)
 
     def seconds_left(self, prefill_tokens: Floats, tokens_left: Floats, context_tokens: Floats) -> Floats:
         """Seconds each job still needs on the engine: what must be prefilled, then one step a token. Shape [J], positive."""
@@ -105,11 +109,14 @@ class CostModel:
 
 
 def _usable(step: Step) -> bool:
-    return 0 < step.duration_seconds <= _MAX_STEP_SECONDS and step.prefill_tokens + step.decode_requests > 0
+    counts = (step.prefill_tokens, step.decode_requests, step.context_tokens)
+    return (
+        0 < step.duration_seconds <= _MAX_STEP_SECONDS and all(0 <= count <= _MAX_STEP_TOKENS for count in counts) and sum(counts[:2]) > 0
+    )
 
 
 def observe(model: CostModel, steps: Sequence[Step]) -> CostModel:
-    """The model after these steps; steps that cannot be (no work, no time, over a minute) teach nothing."""
+    """The model after these steps; steps that cannot be (no work, no time, over a minute or a billion tokens) teach nothing."""
     usable = [step for step in steps if _usable(step)]
     if not usable:
         return model
@@ -163,7 +170,10 @@ def _solve(normal: Floats, moment: Floats, weight: float) -> Coefficients:
     start = np.array([default.step_seconds, default.prefill_seconds, default.decode_seconds, default.context_seconds]) * _SCALE
     a = normal + ridge * np.eye(4)
     b = moment + ridge * start
-    free = np.linalg.solve(a, b)
+    try:
+        free = np.linalg.solve(a, b)
+    except np.linalg.LinAlgError:
+        return default
     theta = np.maximum(free, 0.0)
     if (free < 0).any():
         for _ in range(_SWEEPS):

@@ -1,13 +1,24 @@
-"""Protobuf messages of `EngineControl` to frozen data and back. Messages stop here; numbers out of range are mended here."""
+"""Protobuf messages of `EngineControl` to frozen data and back. Messages stop here, and everything in them is bounded here.
 
+A request's ids and hint come from clients in the end. No value of a row may raise further in, because Watch would fail as long as the
+request is active: numbers are clipped, an overlong hint reads as none, an overlong job id as none, an overlong request id as its hash.
+"""
+
+import hashlib
 from typing import Final
 
-from alise_contract.names import CONTRACT_VERSION
+from alise_contract.names import CONTRACT_VERSION, MAX_HINT_BYTES, MAX_JOB_ID_CHARS
 from alise_contract.v1 import engine_control_pb2 as pb
 
 from ..core import reports
 from ..core.plan import Limits, Plan
 
+# More than any engine has; sums and products of these stay far inside what float64 and int64 hold.
+MAX_COUNT: Final = 1 << 30
+MAX_BYTES: Final = 1 << 50
+MAX_SECONDS: Final = 1e7
+_MAX_REQUEST_ID_CHARS: Final = 256
+_PRIORITY_REACH: Final = 1 << 62
 _PHASES: Final = {
     pb.PHASE_WAITING: reports.Phase.WAITING,
     pb.PHASE_RUNNING: reports.Phase.RUNNING,
@@ -41,13 +52,13 @@ def from_snapshot(message: pb.Snapshot) -> reports.EngineSnapshot:
         boot_id=message.boot_id,
         session_id=message.session_id,
         shape=reports.EngineShape(
-            max_num_seqs=max(1, shape.max_num_seqs),
-            max_num_batched_tokens=shape.max_num_batched_tokens,
-            max_model_len=max(1, shape.max_model_len),
-            block_size=max(1, shape.block_size),
-            num_device_blocks=shape.num_device_blocks,
-            block_bytes=shape.block_bytes,
-            host_limit_bytes=shape.host_limit_bytes,
+            max_num_seqs=max(1, _count(shape.max_num_seqs)),
+            max_num_batched_tokens=_count(shape.max_num_batched_tokens),
+            max_model_len=max(1, _count(shape.max_model_len)),
+            block_size=max(1, _count(shape.block_size)),
+            num_device_blocks=_count(shape.num_device_blocks),
+            block_bytes=_bytes(shape.block_bytes),
+            host_limit_bytes=_bytes(shape.host_limit_bytes),
             model=shape.model,
         ),
         requests=tuple(from_request(request) for request in message.requests),
@@ -61,7 +72,8 @@ def from_update(message: pb.Update) -> reports.EngineUpdate:
         requests=tuple(from_request(request) for request in message.requests),
         finished=tuple(from_finished(item) for item in message.finished),
         steps=tuple(
-            reports.Step(step.duration_us / 1e6, step.prefill_tokens, step.decode_requests, step.context_tokens) for step in message.steps
+            reports.Step(step.duration_us / 1e6, _count(step.prefill_tokens), _count(step.decode_requests), _count(step.context_tokens))
+            for step in message.steps
         ),
         counters=from_counters(message.counters) if message.HasField("counters") else None,
         draining=message.draining,
@@ -71,44 +83,66 @@ def from_update(message: pb.Update) -> reports.EngineUpdate:
 def from_request(message: pb.EngineRequest) -> reports.EngineRequest:
     """An unspecified phase reads as WAITING: the engine knows the request, and nothing says that it ran."""
     return reports.EngineRequest(
-        request_id=message.request_id,
-        job_id=message.job_id,
+        request_id=_request_id(message.request_id),
+        job_id=_job_id(message.job_id),
         phase=_PHASES.get(message.phase, reports.Phase.WAITING),
-        prompt_tokens=message.prompt_tokens,
-        generated_tokens=message.generated_tokens,
-        device_tokens=message.device_tokens,
-        host_tokens=message.host_tokens,
-        host_bytes=message.host_bytes,
-        max_tokens=message.max_tokens,
-        preemptions=message.preemptions,
-        priority=message.priority,
-        age_seconds=message.age_ms / 1000,
-        phase_seconds=message.phase_ms / 1000,
-        hint=message.hint,
+        prompt_tokens=_count(message.prompt_tokens),
+        generated_tokens=_count(message.generated_tokens),
+        device_tokens=_count(message.device_tokens),
+        host_tokens=_count(message.host_tokens),
+        host_bytes=_bytes(message.host_bytes),
+        max_tokens=_count(message.max_tokens),
+        preemptions=_count(message.preemptions),
+        priority=min(max(message.priority, -_PRIORITY_REACH), _PRIORITY_REACH),
+        age_seconds=_seconds(message.age_ms),
+        phase_seconds=_seconds(message.phase_ms),
+        hint=message.hint if len(message.hint) <= MAX_HINT_BYTES else b"",
     )
 
 
 def from_finished(message: pb.Finished) -> reports.Finished:
     """An unspecified reason reads as ERROR, from which nothing is learned."""
     return reports.Finished(
-        request_id=message.request_id,
-        job_id=message.job_id,
+        request_id=_request_id(message.request_id),
+        job_id=_job_id(message.job_id),
         reason=_REASONS.get(message.reason, reports.FinishReason.ERROR),
-        prompt_tokens=message.prompt_tokens,
-        generated_tokens=message.generated_tokens,
-        preemptions=message.preemptions,
-        age_seconds=message.age_ms / 1000,
-        ttft_seconds=message.ttft_ms / 1000,
+        prompt_tokens=_count(message.prompt_tokens),
+        generated_tokens=_count(message.generated_tokens),
+        preemptions=_count(message.preemptions),
+        age_seconds=_seconds(message.age_ms),
+        ttft_seconds=_seconds(message.ttft_ms),
     )
 
 
 def from_counters(message: pb.Counters) -> reports.Counters:
     return reports.Counters(
-        free_device_blocks=message.free_device_blocks,
-        host_bytes=message.host_raw_bytes + message.host_int8_bytes,
+        free_device_blocks=_count(message.free_device_blocks),
+        host_bytes=_bytes(message.host_raw_bytes) + _bytes(message.host_int8_bytes),
         preemptions=message.preemptions_rank + message.preemptions_memory + message.preemptions_hold,
         exact_resumes=message.exact_resumes,
     )
+
+
+def _count(value: int) -> int:
+    return min(value, MAX_COUNT)
+
+
+def _bytes(value: int) -> int:
+    return min(value, MAX_BYTES)
+
+
+def _seconds(milliseconds: int) -> float:
+    return min(milliseconds / 1000, MAX_SECONDS)
+
+
+def _job_id(value: str) -> str:
+    """Nobody was admitted under a longer name."""
+    return value if len(value) <= MAX_JOB_ID_CHARS else ""
+
+
+def _request_id(value: str) -> str:
+    """The id of a request may be its client's choice (X-Request-Id)."""
+    return value if len(value) <= _MAX_REQUEST_ID_CHARS else hashlib.blake2b(value.encode(), digest_size=16).hexdigest()
 
 
 def to_apply(session_id: str, sequence: int, plan: Plan, has_encoder: bool | None = None) -> pb.ApplyRequest:

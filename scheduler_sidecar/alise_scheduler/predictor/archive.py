@@ -4,6 +4,7 @@ The local store is the pod's own; the shared one, where a resource names a datab
 gone and come back: what could not be written meanwhile waits (the newest MAX_WAITING), and reading goes on where it stopped.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -44,6 +45,8 @@ class Outlet(Generic[Store]):
         self.store = store
         self._reopen = reopen
         self.dropped = 0
+        # Unexpected errors.
+        self.failures = 0
         self._waiting: deque[Sample] = deque()
         self._head: tuple[int, bytes] | None = None
         self._notes: dict[str, str] = {}
@@ -90,10 +93,19 @@ class Outlet(Generic[Store]):
                 reads(self.store)
         except HistoryError as error:
             log.warning("history store fails", extra={"store": self.name, "detail": str(error), "waiting": len(self._waiting)})
-            if self.store is not None:
-                self.store.close()
-            self.store = None
-            self._retry_at = at + RETRY_SECONDS
+            self._give_up(at)
+        except Exception:
+            # Not foreseen, and no reason to stop writing for ever: the store is opened anew like one that was down.
+            log.exception("history store fails", extra={"store": self.name, "waiting": len(self._waiting)})
+            self.failures += 1
+            self._give_up(at)
+
+    def _give_up(self, at: float) -> None:
+        store, self.store = self.store, None
+        self._retry_at = at + RETRY_SECONDS
+        if store is not None:
+            with contextlib.suppress(Exception):
+                store.close()
 
 
 class Archive:
@@ -114,10 +126,24 @@ class Archive:
         self._position: int | None = None
         self._positioned = False
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="archive", daemon=True)
+        self._thread: threading.Thread | None = None
+        # Unexpected errors of the thread, beside those of the stores.
+        self.failures = 0
 
     def start(self) -> None:
+        """Starts the thread, again if it has ended without being told to."""
+        if self.alive or self._stop.is_set():
+            return
+        if self._thread is not None:
+            log.error("the history's thread has ended: starting it again")
+            self.failures += 1
+        self._thread = threading.Thread(target=self._run, name="archive", daemon=True)
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether anything is written at all."""
+        return self._thread is not None and self._thread.is_alive()
 
     def keep(self, sample: Sample) -> None:
         """Writes a sample soon."""
@@ -144,7 +170,7 @@ class Archive:
     def close(self) -> None:
         """Writes what waits, once, and ends the thread."""
         self._stop.set()
-        if self._thread.is_alive():
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join(_CLOSE_SECONDS)
 
     def step(self) -> None:
@@ -172,8 +198,15 @@ class Archive:
 
     def _run(self) -> None:
         while not self._stop.wait(WRITE_SECONDS):
-            self.step()
-        self.step()
+            self._try_step()
+        self._try_step()
         for store in (self.local.store, self.shared.store if self.shared is not None else None):
             if store is not None:
                 store.close()
+
+    def _try_step(self) -> None:
+        try:
+            self.step()
+        except Exception:
+            log.exception("the history's thread failed and goes on")
+            self.failures += 1

@@ -8,6 +8,8 @@ from typing import Final
 
 LIMIT_SECONDS: Final = 900.0
 _MAX_LOG_CHARS: Final = 500
+# Background work needs none of them.
+_SECRETS: Final = frozenset({"ALISE_HISTORY_DSN", "ALISE_HISTORY_KEY"})
 
 
 class BackgroundError(Exception):
@@ -16,7 +18,8 @@ class BackgroundError(Exception):
 
 async def run_module(name: str, *arguments: str, given: bytes = b"") -> bytes:
     """What `python -m alise_scheduler.predictor.NAME ARGUMENTS` says. Raises BackgroundError, or TimeoutError after LIMIT_SECONDS."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    env = {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     command = (sys.executable, "-m", f"{__package__}.{name}", *arguments)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, env=env)

@@ -2,9 +2,13 @@
 
 Every finished answer moves both a little: the middle towards where half of the answers are longer, the width to where 80% of them fall
 between the 10% and the 90% quantile. A served model that changes is followed within a few hundred answers, long before the next training.
+
+Each tenant moves its own corrections only. Who has too few answers for that uses the median of what the other tenants have, with "no
+correction" among them: a single tenant, whatever it asks for, cannot decide what everybody is told. With one tenant it is the only one.
 """
 
 import math
+import statistics
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +18,9 @@ from numpy.typing import NDArray
 
 COVERAGE: Final = 0.80
 MAX_GROUPS: Final = 1000
+MAX_TENANTS: Final = 64
+# So many own answers weigh as much as the others' corrections.
+_OWN_PULL: Final = 10.0
 _SLOWEST: Final = 0.02
 _HEAD_START: Final = 15.0
 _MAX_ERROR: Final = 0.6
@@ -41,32 +48,37 @@ def middle(log_quantiles: Row) -> float:
 
 
 class Calibration:
-    """The corrections of at most MAX_GROUPS groups; the least recently used are forgotten."""
+    """The corrections of at most MAX_GROUPS groups, and of MAX_TENANTS tenants in each; the least recently used are forgotten."""
 
     def __init__(self) -> None:
-        self._groups: OrderedDict[Group, _State] = OrderedDict()
+        self._groups: OrderedDict[Group, OrderedDict[int, _State]] = OrderedDict()
 
-    def apply(self, log_quantiles: Row, groups: tuple[Group, ...]) -> Row:
+    def apply(self, log_quantiles: Row, groups: tuple[Group, ...], tenant: int = 0) -> Row:
         """Quantiles of ln(tokens) as they are to be believed; `groups` from coarse to fine add up."""
         shift, log_width = 0.0, 0.0
         for group in groups:
-            state = self._groups.get(group)
-            if state is not None:
-                shift, log_width = shift + state.shift, log_width + state.log_width
+            states = self._groups.get(group)
+            if states is not None:
+                moved, widened = _correction(states, tenant)
+                shift, log_width = shift + moved, log_width + widened
         centre = middle(log_quantiles)
         made: Row = np.maximum(centre + shift + (log_quantiles - centre) * np.float32(math.exp(log_width)), 0.0)
         return made
 
-    def learn(self, log_quantiles: Row, groups: tuple[Group, ...], log_tokens: float, ended: bool) -> None:
+    def learn(self, log_quantiles: Row, groups: tuple[Group, ...], log_tokens: float, ended: bool, tenant: int = 0) -> None:
         """An answer ended, or was cut at `log_tokens`. `log_quantiles` are the head's own, before `apply`."""
         for depth, group in enumerate(groups, start=1):
-            believed = self.apply(log_quantiles, groups[:depth])
+            believed = self.apply(log_quantiles, groups[:depth], tenant)
             low, high = interval(believed)
             error = log_tokens - middle(believed)
             if not ended and error <= 0.0:
                 continue
-            state = self._groups.setdefault(group, _State())
+            states = self._groups.setdefault(group, OrderedDict())
             self._groups.move_to_end(group)
+            state = states.setdefault(tenant, _State())
+            states.move_to_end(tenant)
+            if len(states) > MAX_TENANTS:
+                states.popitem(last=False)
             state.count += 1
             rate = max(_SLOWEST, 1.0 / (state.count + _HEAD_START))
             state.shift += rate * min(max(error, -_MAX_ERROR), _MAX_ERROR)
@@ -75,3 +87,17 @@ class Calibration:
                 state.log_width = min(max(state.log_width + rate * (outside - (1.0 - COVERAGE)), -_MAX_WIDTH), _MAX_WIDTH)
         while len(self._groups) > MAX_GROUPS:
             self._groups.popitem(last=False)
+
+
+def _correction(states: OrderedDict[int, _State], tenant: int) -> tuple[float, float]:
+    """Shift and log of the width for a tenant, of all tenants' states."""
+    own = states.get(tenant)
+    if own is not None and len(states) == 1:
+        return own.shift, own.log_width
+    others = [state for name, state in states.items() if name != tenant]
+    shift = statistics.median([0.0, *(state.shift for state in others)])
+    log_width = statistics.median([0.0, *(state.log_width for state in others)])
+    if own is None:
+        return shift, log_width
+    trust = own.count / (own.count + _OWN_PULL)
+    return trust * own.shift + (1.0 - trust) * shift, trust * own.log_width + (1.0 - trust) * log_width

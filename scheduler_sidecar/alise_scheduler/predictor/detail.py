@@ -4,7 +4,6 @@ A row is REQUEST, the prompt's own (`lexical.py`), EXPECTED and CONVERSATION, in
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import effect, lexical
+from .shares import FairLru
 
 Row = NDArray[np.float32]
 Half = NDArray[np.float16]
@@ -63,6 +63,7 @@ class Detail:
     # The conversation as the next turn will know it, and as the turn before knew it.
     now: int = 0
     previous: int = 0
+    tenant: int = 0
 
 
 def request_numbers(
@@ -135,28 +136,30 @@ def _alike(said: Said, embedding: Row | None) -> list[float]:
 
 
 class Conversations:
-    """What was answered in each conversation, by the hash that its next turn will name; the least recently used are forgotten."""
+    """What was answered in each conversation, by the hash that its next turn will name; the least recently used of the tenant with the
+    most are forgotten."""
 
     def __init__(self) -> None:
-        self._said: OrderedDict[int, Said] = OrderedDict()
+        self._said: FairLru[int, Said] = FairLru(MAX_CONVERSATIONS)
 
     def __len__(self) -> int:
         return len(self._said)
 
-    def find(self, previous: int) -> Said | None:
+    def find(self, previous: int, tenant: int = 0) -> Said | None:
         """The conversation whose newest turn called itself `previous`."""
-        return self._said.get(previous) if previous else None
+        return self._said.get(tenant, previous) if previous else None
 
     def add(
-        self, previous: int, now: int, log_tokens: float, embedding: Row | None = None, prior: float = math.nan, rest: float = math.nan
-    ) -> None:
+        self, previous: int, now: int, log_tokens: float, embedding: Row | None = None, prior: float = math.nan, rest: float = math.nan,
+        tenant: int = 0,
+    ) -> None:  # fmt: skip
         """A turn of it ended. `embedding` is its prompt's, `prior` what was expected of that, `rest` by how much its rank was above what
         the head expected; NaN: nothing."""
         if not now:
             return
-        before = self.find(previous)
+        before = self.find(previous, tenant)
         lengths, beyond = (before.log_tokens, before.beyond) if before else ((), ())
-        asked, rests = self._earlier(before, now)
+        asked, rests = self._earlier(before, now, tenant)
         if not math.isnan(prior):
             beyond = (*beyond, log_tokens - prior)[-MAX_SAID:]
         asked = (*asked, None if embedding is None else embedding.astype(np.float16))[-MAX_ASKED:]
@@ -164,19 +167,16 @@ class Conversations:
         rests = () if math.isnan(rest) else (*rests, rest)[-MAX_ASKED:]
         turns = effect.weights(_stacked(asked[-len(rests) :]), np.array(rests, np.float32)) if rests else None
         said = Said(before.root if before else now, (*lengths, log_tokens)[-MAX_SAID:], asked, beyond, rests, turns)
-        self._said[now] = said
-        self._said.move_to_end(now)
+        self._said.put(tenant, now, said)
         if before is not None:
             # Who goes on from there again is rare, and vectors are nearly all of the memory.
-            self._said[previous] = replace(before, asked=(), rests=(), turns=None)
-        if len(self._said) > MAX_CONVERSATIONS:
-            self._said.popitem(last=False)
+            self._said.replace(tenant, previous, replace(before, asked=(), rests=(), turns=None))
 
-    def _earlier(self, before: Said | None, now: int) -> tuple[tuple[Half | None, ...], tuple[float, ...]]:
+    def _earlier(self, before: Said | None, now: int, tenant: int) -> tuple[tuple[Half | None, ...], tuple[float, ...]]:
         """What was asked before the turn `now`, and the rests of those answers."""
         if before is None:
             return (), ()
-        again = self._said.get(now)
+        again = self._said.get(tenant, now)
         if again is not None and again.root == before.root:
             # Another answer to a turn that was answered before, which has what the turn before it has given away.
             return again.asked[:-1], again.rests[:-1]

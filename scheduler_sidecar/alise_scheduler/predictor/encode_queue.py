@@ -7,6 +7,7 @@ What is late there or too much is left out: the prediction then rests on the fea
 
 import asyncio
 import concurrent.futures
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -15,10 +16,16 @@ from typing import Final
 from .detail import Row
 from .encoder import Encoder
 
+log = logging.getLogger(__name__)
+
 MAX_WAITING: Final = 128
 # The loop rests from encoding for as long as the last one took, and does none while one of late took more than this part of the timeout.
 _LOOP_TIMEOUT_SHARE: Final = 0.25
 _SMOOTHING: Final = 0.2
+
+
+def _one_thread() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="encoder")
 
 
 class EncodeQueue:
@@ -31,7 +38,9 @@ class EncodeQueue:
         count: Callable[[str], None] = lambda outcome: None,
         clock: Callable[[], float] = time.monotonic,
         work_clock: Callable[[], float] = time.thread_time,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_failure = on_failure
         # None: there is none, or it is still being loaded.
         self.encoder = encoder
         self._timeout_seconds = timeout_seconds
@@ -44,7 +53,7 @@ class EncodeQueue:
         # The longest of late, forgotten smoothly; not known before the first.
         self._usual_seconds = math.inf
         self._last_seconds = 0.0
-        self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="encoder")
+        self._pool = _one_thread()
 
     async def encode(self, text: str) -> Row | None:
         """The text's vector, [EMBEDDING]; None when it says nothing or there was no time."""
@@ -58,8 +67,16 @@ class EncodeQueue:
         if self._waiting >= MAX_WAITING:
             self._count("busy")
             return None
+        try:
+            work = asyncio.get_running_loop().run_in_executor(self._pool, self._work, encoder, text, began + self._timeout_seconds)
+        except RuntimeError:
+            # No thread can be started, or the pool has been shut down: another one, and no embedding for this request.
+            log.exception("the encoder's thread is gone: another one is made")
+            self._pool = _one_thread()
+            self._count("failed")
+            self._on_failure()
+            return None
         self._waiting += 1
-        work = asyncio.get_running_loop().run_in_executor(self._pool, self._work, encoder, text, began + self._timeout_seconds)
         work.add_done_callback(self._done)
         try:
             async with asyncio.timeout(self._timeout_seconds):

@@ -1,12 +1,13 @@
 """What an admission request says about the length of its answer, as small numbers; the text itself is looked at and let go.
 
-Hashes are keyed with a salt of this process, so that what is kept cannot be searched for known prompts.
+Hashes are keyed with a salt that is not stored beside them, so that what is kept cannot be searched for known prompts; the tenant is part
+of those of texts and conversations, so that a copy of another tenant's prompt is a different prompt.
 """
 
 import hashlib
 import math
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Final
 
 import numpy as np
@@ -69,10 +70,6 @@ class Features:
             if not 0 <= getattr(self, name) < top:
                 raise ValueError(f"features.{name} must be in [0, {top}), got {getattr(self, name)}")
 
-    def without_hashes(self) -> "Features":
-        """What remains when their key is another: the buckets' numbers."""
-        return replace(self, text=0, conversation=0, tenant=0, detail=None)
-
 
 _TOPS: Final = tuple((item.name, 2**64 if item.name in ("text", "conversation", "tenant") else 256) for item in fields(Features)[:-1])
 UNKNOWN: Final = Features()
@@ -113,8 +110,8 @@ def extract(question: Question, salt: bytes) -> Features:
         keyword=next((i for i, pattern in enumerate(_KEYWORD_RE, start=1) if pattern.search(edges)), 0),
         asked=_asked(edges),
         cap=_log2(question.max_tokens),
-        text=_hash(text, salt),
-        conversation=_hash(question.conversation, salt),
+        text=_own_hash(question, text, salt),
+        conversation=_own_hash(question, question.conversation, salt),
         tenant=_hash(question.tenant, salt),
         detail=_detail(question, salt),
     )
@@ -132,9 +129,15 @@ def _detail(question: Question, salt: bytes) -> Detail:
         model=_hash(question.model, salt),
         klass=_hash(question.objective, salt),
         # Many begin with the same words: a conversation is one tenant's.
-        now=_hash(question.conversation_now and f"{question.tenant}\0{question.conversation_now}", salt),
-        previous=_hash(question.conversation_previous and f"{question.tenant}\0{question.conversation_previous}", salt),
+        now=_own_hash(question, question.conversation_now, salt),
+        previous=_own_hash(question, question.conversation_previous, salt),
+        tenant=_hash(question.tenant, salt),
     )
+
+
+def _own_hash(question: Question, text: str, salt: bytes) -> int:
+    """The hash of a text of this tenant; 0 for none."""
+    return _hash(text and f"{question.tenant}\0{text}", salt)
 
 
 def _log2(value: int) -> int:

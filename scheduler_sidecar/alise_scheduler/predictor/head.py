@@ -9,7 +9,6 @@ Knows nothing of training (`train.py`). A head is arrays only, so that a file of
 """
 
 import io
-import zipfile
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,15 +17,16 @@ from numpy.typing import NDArray
 
 from ..core.lengths import QUANTILES
 from . import neighbours, trees
-from .detail import EXPECTED, PRIOR_AT
+from .arrays import Arrays, checked, finite, read_arrays
+from .detail import EMBEDDING, EXPECTED, NUMBERS, PRIOR_AT
 from .grid import REACH, bounded
-from .kernel import STEP, Kernel, landmarks
+from .kernel import LANDMARKS, STEP, Kernel, landmarks
 from .trees import MISSING, Forest
 
 # Bumped when the meaning of a column changes: rows and heads of another layout are not used.
-LAYOUT: Final = 8
+LAYOUT: Final = 9
 # The same for what is in a head's file: rows stay, a head of another one is trained anew.
-HEAD_LAYOUT: Final = 9
+HEAD_LAYOUT: Final = 10
 PROJECTED: Final = 64
 # Of an embedding's 384, what the kernel compares: it orders as well, in less time.
 COMPARED: Final = 192
@@ -44,6 +44,7 @@ MIN_SPREAD: Final = 0.05
 # The kernel's share of the expected rank, beside the trees that know what it says.
 SMOOTH_SHARE: Final = 0.5
 MAX_LOG_TOKENS: Final = 13.8
+_MAX_COUNT: Final = 1 << 30
 _RANKS: Final = np.linspace(0.0, 1.0, KNOTS)
 _PLACES: Final = np.arange(BINS)
 
@@ -155,34 +156,42 @@ class Head:
 
 
 def from_bytes(data: bytes) -> Head:
-    """The head in these bytes. Raises ValueError when they hold none of this layout."""
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as held:
-            layout, version, rows = (int(value) for value in held["about"])
-            if layout != HEAD_LAYOUT:
-                raise ValueError(f"a head of layout {layout}; this program reads {HEAD_LAYOUT}")
-            head = Head(
-                version, rows, Scaling(held["mean"], held["scale"], held["basis"], held["wide"]),
-                Kernel(landmarks(held["landmarks"], STEP), held["weights"], *map(float, held["line"])),
-                trees.from_arrays("trees.", held), int(held["point_trees"]),
-                held["knots"], held["centres"], held["table"], float(held["trust"]),
-            )  # fmt: skip
-    except (KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"these {len(data)} bytes hold no head: {error}") from error
-    if head.table.shape != (BINS, QUANTILES) or head.knots.shape != (KNOTS,) or len(head.scaling.mean) != len(head.scaling.scale):
-        raise ValueError(f"a head whose parts do not fit: table {head.table.shape}, knots {head.knots.shape}")
+    """The head in these bytes. Raises ValueError when they hold none of this layout, or one larger than any that is trained here."""
+    held = read_arrays(data)
+    layout, version, rows = (int(value) for value in checked(held, "about", "i", 3))
+    if layout != HEAD_LAYOUT:
+        raise ValueError(f"a head of layout {layout}; this program reads {HEAD_LAYOUT}")
+    basis, wide = _floats(held, "basis", EMBEDDING, None), _floats(held, "wide", EMBEDDING, None)
+    if not (basis.shape[1] <= PROJECTED and wide.shape[1] <= COMPARED):
+        raise ValueError(f"a head whose parts do not fit: {basis.shape[1]} and {wide.shape[1]} directions")
+    places = checked(held, "landmarks", "i", None, wide.shape[1] + basis.shape[1] + PRIOR_AT + 1)
+    if places.dtype != np.int8 or not 0 < len(places) <= LANDMARKS:
+        raise ValueError(f"a head of {len(places)} landmarks of {places.dtype}")
+    bias, gamma, slope = map(float, _floats(held, "line", 3))
+    forest = trees.from_arrays("trees.", held, NUMBERS + len(neighbours.NAMES) + 1 + min(TREE_DIMENSIONS, basis.shape[1]))
+    head = Head(
+        version, rows, Scaling(_floats(held, "mean", NUMBERS), _floats(held, "scale", NUMBERS), basis, wide),
+        Kernel(landmarks(places, STEP), _floats(held, "weights", len(places)), bias, gamma, slope),
+        forest, int(checked(held, "point_trees", "i")),
+        _floats(held, "knots", KNOTS), _floats(held, "centres", BINS), _floats(held, "table", BINS, QUANTILES),
+        float(_floats(held, "trust")),
+    )  # fmt: skip
     if not 0 <= head.point_trees <= len(head.trees.roots):
         raise ValueError(f"a head with {head.point_trees} of {len(head.trees.roots)} trees for the rank")
+    if not 0 <= version <= _MAX_COUNT or not 0 <= rows <= _MAX_COUNT:
+        raise ValueError(f"a head of version {version} from {rows} rows")
     if not _answers(head):
         raise ValueError("a head that makes no numbers of a request that nothing is known of")
     return head
 
 
+def _floats(held: Arrays, name: str, *shape: int | None) -> Rows:
+    array: Rows = finite(checked(held, name, "f", *shape), name)
+    return array
+
+
 def _answers(head: Head) -> bool:
-    """Whether its parts fit together: asked of a request that nothing is known of, it says something."""
-    parts = (head.scaling.mean, head.scaling.scale, head.scaling.basis, head.scaling.wide, np.array(head.trust))
-    if not all(np.isfinite(part).all() for part in parts) or head.kernel.landmarks.places.dtype != np.int8:
-        return False
+    """Whether its parts fit together: asked about a request that nothing is known of, it answers with numbers."""
     numbers = np.full((1, len(head.scaling.mean)), np.nan, np.float32)
     vectors = np.zeros((1, len(head.scaling.wide)), np.float32)
     near = np.full((1, len(neighbours.NAMES)), np.nan, np.float32)
@@ -191,5 +200,4 @@ def _answers(head: Head) -> bool:
         made = head.predict(numbers, head.scaling.project(vectors), near, smooth)
     except (IndexError, ValueError):
         return False
-    columns = numbers.shape[1] + near.shape[1] + 1 + TREE_DIMENSIONS
-    return bool(np.isfinite(made).all() and (head.trees.feature < columns).all())
+    return bool(np.isfinite(made).all())

@@ -1,24 +1,26 @@
-"""The hint: what this process knows of a job, stamped into the request and echoed by the engine, so that a restarted one knows it again.
+"""The hint: what the sidecar knows of a job, stamped into the request and echoed by the engine, so that a restarted sidecar knows it again.
 
 Layout, little endian: magic `AL`, version byte, QUANTILES × float32 tokens, float32 weight, seven feature bytes, three 64-bit hashes, two
-length-prefixed strings (class, tenant; each at most 63 bytes), CRC32 of all before. About 110 bytes. Anything else reads as no hint: a hint
-comes back through a client-visible request body and is never trusted further than "ignored or used".
+length-prefixed strings (class, tenant; each at most 255 bytes), then a MAC over the job id and everything before it. The key is derived
+from the pod's key, so a hint is valid for one job of one pod. Everything else reads as no hint, because clients can write hints too.
 """
 
 import math
 import struct
-import zlib
 from dataclasses import dataclass
 from typing import Final
+
+from alise_contract.names import MAX_HINT_BYTES
+from alise_contract.stamp import MAC_BYTES, is_mac, mac
 
 from ..core.lengths import QUANTILES, Lengths
 from .features import Features
 
 _MAGIC: Final = b"AL"
-_VERSION: Final = 1
+# 2: signed. Hints of version 1 had a checksum, which anybody could compute.
+_VERSION: Final = 2
 _FIXED: Final = struct.Struct(f"<2sB{QUANTILES}ff7B3Q")
-_CRC: Final = struct.Struct("<I")
-_MAX_TEXT: Final = 63
+MAX_TEXT_BYTES: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,10 @@ class Hint:
     tenant: str = ""
 
 
-def encode(hint: Hint) -> bytes:
-    """The hint as bytes, at most 250."""
+def encode(hint: Hint, key: bytes, job_id: str) -> bytes:
+    """Returns the hint of this job as bytes, at most 650; empty without a key, because nobody would believe it."""
+    if not key:
+        return b""
     f = hint.features
     fixed = _FIXED.pack(
         _MAGIC, _VERSION, *hint.lengths.tokens, hint.weight,
@@ -39,15 +43,15 @@ def encode(hint: Hint) -> bytes:
         f.text, f.conversation, f.tenant,
     )  # fmt: skip
     body = fixed + _text(hint.klass) + _text(hint.tenant)
-    return body + _CRC.pack(zlib.crc32(body))
+    return body + mac(key, _name(job_id), body)
 
 
-def decode(data: bytes) -> Hint | None:
-    """The hint in these bytes; None when they are empty, foreign, cut, damaged or say something impossible."""
-    if len(data) < _FIXED.size + 2 + _CRC.size:
+def decode(data: bytes, key: bytes, job_id: str) -> Hint | None:
+    """Returns the hint that `encode` made for this job with this key; None for any other bytes."""
+    if not key or not _FIXED.size + 2 + MAC_BYTES <= len(data) <= MAX_HINT_BYTES:
         return None
-    body, crc = data[: -_CRC.size], data[-_CRC.size :]
-    if _CRC.unpack(crc)[0] != zlib.crc32(body):
+    body, signature = data[:-MAC_BYTES], data[-MAC_BYTES:]
+    if not is_mac(key, signature, _name(job_id), body):
         return None
     magic, version, *values = _FIXED.unpack_from(body)
     if magic != _MAGIC or version != _VERSION:
@@ -62,8 +66,12 @@ def decode(data: bytes) -> Hint | None:
         return None
 
 
+def _name(job_id: str) -> bytes:
+    return job_id.encode("utf-8", "surrogatepass")
+
+
 def _text(value: str) -> bytes:
-    data = value.encode("utf-8", "replace")[:_MAX_TEXT]
+    data = value.encode("utf-8", "replace")[:MAX_TEXT_BYTES]
     return bytes([len(data)]) + data
 
 

@@ -4,18 +4,25 @@ A length cap or an abort is a censored observation: the answer was at least that
 read as short answers. Where the survivors never ended (all censored), the rest of the distribution is put TAIL_FACTOR past the longest.
 """
 
-from collections import deque
+from collections import Counter, deque
 from typing import Final
 
 import numpy as np
 
 from ..core.lengths import MAX_TOKENS, PROBABILITIES, TAIL_FACTOR, Floats
+from .shares import most
 
 WINDOW: Final = 128
+# What all lengths of one other tenant count together, in observations: a stranger's requests hint at what is usual here and cannot
+# decide it, however many they are.
+FOREIGN_EVIDENCE: Final = 0.25
+_MAX_ASKERS: Final = 16
 
 
-def censored_quantiles(tokens: Floats, ended: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Floats:
+def censored_quantiles(tokens: Floats, ended: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], weights: Floats | None = None) -> Floats:
     """Quantiles at PROBABILITIES of lengths of which some are only known to be at least `tokens`. Shape [QUANTILES], ascending.
+
+    `weights` say how often each is counted; None: once.
 
     Raises ValueError when there is no observation.
     """
@@ -24,8 +31,13 @@ def censored_quantiles(tokens: Floats, ended: np.ndarray[tuple[int, ...], np.dty
     # At equal lengths ends come first: who was censored there had survived it.
     rows = np.lexsort((~ended, tokens))
     tokens, ended = tokens[rows], ended[rows]
-    at_risk = len(tokens) - np.arange(len(tokens))
-    survival = np.cumprod(np.where(ended, 1.0 - 1.0 / at_risk, 1.0))
+    if weights is None:
+        left = 1.0 - 1.0 / (len(tokens) - np.arange(len(tokens)))
+    else:
+        weights = weights[rows]
+        # Exactly 0 at the end, as without weights.
+        left = np.maximum(1.0 - weights / np.cumsum(weights[::-1])[::-1], 0.0)
+    survival = np.cumprod(np.where(ended, left, 1.0))
     done = 1.0 - survival
     rows = np.searchsorted(done, np.array(PROBABILITIES) - 1e-9, side="left")
     past = tokens[-1] * TAIL_FACTOR
@@ -34,30 +46,80 @@ def censored_quantiles(tokens: Floats, ended: np.ndarray[tuple[int, ...], np.dty
 
 
 class Bucket:
-    """The newest WINDOW observations of one kind of request."""
+    """The newest WINDOW observations of one kind of request, of several tenants where there are several."""
 
-    __slots__ = ("_ended", "_log_quantiles", "_tokens")
+    __slots__ = ("_ended", "_found", "_tenant", "_tenants", "_tokens")
 
     def __init__(self) -> None:
-        self._tokens: deque[float] = deque(maxlen=WINDOW)
-        self._ended: deque[bool] = deque(maxlen=WINDOW)
-        self._log_quantiles: Floats | None = None
+        self._tokens: deque[float] = deque()
+        self._ended: deque[bool] = deque()
+        # Whose they are: one for all, or, once there are several, one each.
+        self._tenant = 0
+        self._tenants: deque[int] | None = None
+        # (ln of the quantiles, evidence) by who asks; made anew only after an `add`.
+        self._found: dict[int, tuple[Floats, float]] = {}
 
     def __len__(self) -> int:
         return len(self._tokens)
 
-    @property
-    def evidence(self) -> float:
-        """How many lengths it knows: a censored one counts a quarter, because it bounds only one side."""
-        return sum(1.0 if ended else 0.25 for ended in self._ended)
-
-    def add(self, tokens: float, ended: bool) -> None:
+    def add(self, tokens: float, ended: bool, tenant: int = 0) -> None:
+        if not self._tokens:
+            self._tenant = tenant
+        elif self._tenants is None and tenant != self._tenant:
+            self._tenants = deque([self._tenant] * len(self._tokens))
         self._tokens.append(tokens)
         self._ended.append(ended)
-        self._log_quantiles = None
+        self._found.clear()
+        if self._tenants is not None:
+            self._tenants.append(tenant)
+            self._share(self._tenants, tenant)
+        elif len(self._tokens) > WINDOW:
+            self._drop(0)
 
-    def log_quantiles(self) -> Floats:
-        """Natural logarithms of the quantiles; made anew only after an `add`."""
-        if self._log_quantiles is None:
-            self._log_quantiles = np.log(censored_quantiles(np.array(self._tokens), np.array(self._ended, dtype=np.bool_)))
-        return self._log_quantiles
+    def opinion(self, asker: int = 0) -> tuple[Floats, float]:
+        """Natural logarithms of the quantiles, and how many lengths they rest on, for a request of this tenant.
+
+        A length that was cut counts a quarter, because it bounds only one side; all of another tenant's count FOREIGN_EVIDENCE at most.
+        """
+        found = self._found.get(asker)
+        if found is None:
+            if len(self._found) >= _MAX_ASKERS:
+                self._found.clear()
+            found = self._found[asker] = self._opinion(asker)
+        return found
+
+    def log_quantiles(self, asker: int = 0) -> Floats:
+        return self.opinion(asker)[0]
+
+    def _opinion(self, asker: int) -> tuple[Floats, float]:
+        tokens, ended = np.array(self._tokens), np.array(self._ended, dtype=np.bool_)
+        evidence = sum(1.0 if end else 0.25 for end in self._ended)
+        if self._tenants is None:
+            return np.log(censored_quantiles(tokens, ended)), evidence if asker == self._tenant else min(evidence, FOREIGN_EVIDENCE)
+        known = np.where(ended, 1.0, 0.25)
+        tenants = np.array(self._tenants, np.uint64)
+        weights, evidence = np.ones(len(tokens)), 0.0
+        for tenant in np.unique(tenants):
+            own = tenants == tenant
+            total = float(known[own].sum())
+            believed = total if int(tenant) == asker else min(total, FOREIGN_EVIDENCE)
+            weights[own] = believed / total
+            evidence += believed
+        return np.log(censored_quantiles(tokens, ended, weights)), evidence
+
+    def _share(self, tenants: deque[int], newest: int) -> None:
+        """Drops the oldest of the tenant with the most, until there is room and nobody has too many."""
+        counts = Counter(tenants)
+        while True:
+            largest = max(counts.values())
+            crowded = newest if counts[newest] == largest else max(counts, key=counts.__getitem__)
+            if len(tenants) <= WINDOW and largest <= most(WINDOW, len(counts)):
+                return
+            row = tenants.index(crowded)
+            del tenants[row]
+            self._drop(row)
+            counts[crowded] -= 1
+
+    def _drop(self, row: int) -> None:
+        del self._tokens[row]
+        del self._ended[row]

@@ -8,8 +8,8 @@ what ended since, the old one comes back.
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from .calibration import Calibration, Group
 from .detail import EMBEDDING, PRIOR_AT, Conversations, Detail, Said, carried_over, complete, context
 from .features import Features
 from .head import Scaling
-from .model import BucketPredictor, Observation
+from .model import LOG_PRIOR, BucketPredictor, Observation
 from .neighbours import INDEX_ROWS, Index
 from .recent import Recent, Sample
 from .train import MAX_ROWS, History
@@ -38,6 +38,9 @@ TRIAL: Final = 300
 _TRIAL_AT_LEAST: Final = 100
 _WORSE: Final = 1.05
 _SAME_TEXT_PULL: Final = 2.0
+# A tenant with so many rows in what a head learned from believes it as it is; with fewer, so many count as much as one other tenant.
+_OWN_ROWS: Final = 64
+_ROWS_LIKE_A_TENANT: Final = 8
 _LOG_TAIL: Final = math.log(TAIL_FACTOR)
 _PROBABILITIES: Final = np.array(PROBABILITIES, np.float32)
 _NO_NEIGHBOURS: Final = np.full((1, len(neighbours.NAMES)), np.nan, np.float32)
@@ -94,19 +97,39 @@ class Equipped:
 
     head: ServingHead
     index: Index
+    # Rows that the head learned from, by tenant.
+    tenants: Mapping[int, int] = field(default_factory=dict)
 
-    def foresee(self, row: Row, embedding: Row | None, said: Said | None = None) -> Foreseen:
+    def trust(self, tenant: int) -> float:
+        """How far a tenant believes it, 0..1: wholly where it learned from that tenant; else the more, the more tenants it learned from.
+
+        So what one tenant taught is half believed by another until that one has answers of its own.
+        """
+        own = self.tenants.get(tenant, 0)
+        others = len(self.tenants) - (tenant in self.tenants)
+        if own >= _OWN_ROWS or not others:
+            return 1.0
+        evidence = others + own / _ROWS_LIKE_A_TENANT
+        return evidence / (evidence + 1.0)
+
+    def foresee(self, row: Row, embedding: Row | None, said: Said | None = None, tenant: int = 0) -> Foreseen:
         """`said` is the conversation it is a turn of."""
         numbers, vectors, near = row[None], _NO_VECTOR, _NO_NEIGHBOURS
         if embedding is not None:
             vectors = embedding[None]
         projected = self.head.scaling.project(vectors)
         if embedding is not None:
-            found = self.index.nearest(projected[0], root=said.root if said else 0)
+            found = self.index.nearest(projected[0], root=said.root if said else 0, tenant=tenant)
             near = near if found is None else found.statistics()[None]
         expected = self.head.expect(numbers, vectors, context(said, embedding)[None])
         smooth = expected + np.float32(self.head.trust * carried_over(said, embedding))
-        return Foreseen(self.head.predict(numbers, projected, near, smooth)[0], float(expected[0]))
+        quantiles = self.head.predict(numbers, projected, near, smooth)[0]
+        trust = self.trust(tenant)
+        if trust < 1.0:
+            prior_here = float(row[PRIOR_AT + 1])
+            known = LOG_PRIOR.astype(np.float32) if math.isnan(prior_here) else prior.quantiles(prior_here)
+            quantiles = known + np.float32(trust) * (quantiles - known)
+        return Foreseen(quantiles, float(expected[0]))
 
     def rest(self, sample: Sample, said: Said | None, expected: float | None = None) -> float:
         """By how much its rank was above `expected`, or, None, what it is to expect now; NaN for no turn of a conversation.
@@ -124,18 +147,21 @@ class Equipped:
     def add(self, sample: Sample) -> None:
         if sample.embedding is not None:
             length = sample.log_tokens + (0.0 if sample.ended else _LOG_TAIL)
-            self.index.add(self.head.scaling.project(sample.embedding[None])[0], length, sample.root)
+            self.index.add(self.head.scaling.project(sample.embedding[None])[0], length, sample.root, sample.tenant)
 
     def add_all(self, history: History) -> None:
         projected = self.head.scaling.project(history.vectors)
         tokens = history.log_tokens + np.where(history.ended, 0.0, _LOG_TAIL)
+        tenants = np.zeros(len(tokens), np.uint64) if history.tenants is None else history.tenants
         for row in np.flatnonzero(history.vectors.any(axis=1)):
-            self.index.add(projected[row], float(tokens[row]), int(history.roots[row]) % 2**64)
+            self.index.add(projected[row], float(tokens[row]), int(history.roots[row]) % 2**64, int(tenants[row]))
 
 
 def equip(head: ServingHead, history: History) -> Equipped:
     """A head with an index of this history. Takes a moment: not for the dispatcher."""
-    equipped = Equipped(head, Index(head.scaling.basis.shape[1], INDEX_ROWS))
+    tenants, rows = np.unique(np.zeros(0, np.uint64) if history.tenants is None else history.tenants, return_counts=True)
+    by_tenant = dict(zip(tenants.tolist(), rows.tolist(), strict=True))
+    equipped = Equipped(head, Index(head.scaling.basis.shape[1], INDEX_ROWS), by_tenant)
     equipped.add_all(history)
     return equipped
 
@@ -174,11 +200,11 @@ class LearnedPredictor:
         detail = features.detail
         if detail is None:
             return self._buckets.predict(features, max_tokens)
-        said = self._conversations.find(detail.previous)
+        said = self._conversations.find(detail.previous, detail.tenant)
         own = self._own(self._row(detail, said), detail, said)
         if own is None:
             return self._buckets.predict(features, max_tokens)
-        believed = self._calibration.apply(own.log_quantiles, _groups(detail))
+        believed = self._calibration.apply(own.log_quantiles, _groups(detail), detail.tenant)
         same, evidence = self._buckets.same_text(features)
         if same is not None:
             believed = believed + np.float32(evidence / (evidence + _SAME_TEXT_PULL)) * (same.astype(np.float32) - believed)
@@ -190,11 +216,13 @@ class LearnedPredictor:
         if detail is None:
             return
         log_tokens = math.log(max(1, observation.tokens))
-        said = self._conversations.find(detail.previous)
+        said = self._conversations.find(detail.previous, detail.tenant)
         row = self._row(detail, said)
         expected = self._judge(row, detail, said, log_tokens, observation.ended)
         root = said.root if said else detail.now
-        sample = Sample(row, detail.embedding, log_tokens, observation.ended, root, detail.model, detail.now, detail.previous)
+        sample = Sample(
+            row, detail.embedding, log_tokens, observation.ended, root, detail.model, detail.now, detail.previous, detail.tenant
+        )  # fmt: skip
         self.take(sample, expected)
         self._keep(sample)
 
@@ -203,9 +231,12 @@ class LearnedPredictor:
     def take(self, sample: Sample, expected: float | None = None) -> None:
         """A finished request, of this process or of another one; `expected` is the rank the head expected, None: not asked yet."""
         self.recent.add(sample)
-        said = self._conversations.find(sample.previous)
+        said = self._conversations.find(sample.previous, sample.tenant)
         rest = self._serving.rest(sample, said, expected) if self._serving is not None else math.nan
-        self._conversations.add(sample.previous, sample.now, sample.log_tokens, sample.embedding, float(sample.numbers[PRIOR_AT]), rest)
+        expected_before = float(sample.numbers[PRIOR_AT])
+        self._conversations.add(
+            sample.previous, sample.now, sample.log_tokens, sample.embedding, expected_before, rest, sample.tenant
+        )  # fmt: skip
         for equipped in (self._serving, self._before):
             if equipped is not None:
                 equipped.add(sample)
@@ -228,7 +259,7 @@ class LearnedPredictor:
 
     def install(self, equipped: Equipped, seen: int) -> None:
         """Uses a new head; what came after sample `seen` is added to its index."""
-        equipped.add_all(self.recent.newest(self.recent.added - seen))
+        equipped.add_all(self.recent.newest(self.recent.added - seen, since=seen))
         if self._serving is None:
             # What was learned is how far off the prior is.
             self._calibration = Calibration()
@@ -242,7 +273,7 @@ class LearnedPredictor:
     def _own(self, row: Row, detail: Detail, said: Said | None) -> Foreseen | None:
         """By the head or what is known beforehand; None where there is neither."""
         if self._serving is not None:
-            return self._serving.foresee(row, detail.embedding, said)
+            return self._serving.foresee(row, detail.embedding, said, detail.tenant)
         expected = float(row[PRIOR_AT + 1])
         return None if math.isnan(expected) else Foreseen(prior.quantiles(expected))
 
@@ -257,8 +288,10 @@ class LearnedPredictor:
             return None
         quantiles, expected = own.log_quantiles, None if self._serving is None else own.expected
         if self._serving is not None and self._before is not None and ended:
-            old = self._before.foresee(row, detail.embedding, said)
-            new_loss, old_loss = (pinball(self._calibration.apply(q, groups), log_tokens) for q in (quantiles, old.log_quantiles))
+            old = self._before.foresee(row, detail.embedding, said, detail.tenant)
+            new_loss, old_loss = (
+                pinball(self._calibration.apply(q, groups, detail.tenant), log_tokens) for q in (quantiles, old.log_quantiles)
+            )  # fmt: skip
             self._losses = (self._losses[0] + new_loss, self._losses[1] + old_loss)
             self._on_trial -= 1
             if TRIAL - self._on_trial >= _TRIAL_AT_LEAST and self._losses[0] > _WORSE * self._losses[1]:
@@ -270,7 +303,7 @@ class LearnedPredictor:
                 self._serving, self._before, quantiles, expected = self._before, None, old.log_quantiles, old.expected
             elif self._on_trial <= 0:
                 self._before = None
-        self._calibration.learn(quantiles, groups, log_tokens, ended)
+        self._calibration.learn(quantiles, groups, log_tokens, ended, detail.tenant)
         return expected
 
 

@@ -50,8 +50,10 @@ class Learner:
         rule: Rule = LEARNED,
         on_turn: Callable[[], None] = lambda: None,
         know: Know | None = None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        """`know` gives the bytes of a prior; None: the rule wants none."""
+        """`know` gives the bytes of a prior; None: the rule wants none. `on_failure` is called at errors that are not foreseen."""
+        self._on_failure = on_failure
         self._predictor = predictor
         self._archive = archive
         self._count = count
@@ -66,9 +68,16 @@ class Learner:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.prepare(), name="prior")
             while True:
-                if await self.turn():
+                try:
+                    if await self.turn():
+                        await asyncio.sleep(REST_SECONDS)
+                    self._on_turn()
+                except Exception:
+                    # What cannot be learned from must not end the process: it would be there again after a restart.
+                    log.exception("learning failed, the head in use stays")
+                    self._count("failed")
+                    self._on_failure()
                     await asyncio.sleep(REST_SECONDS)
-                self._on_turn()
                 await asyncio.sleep(TURN_SECONDS)
 
     async def prepare(self) -> None:
@@ -77,7 +86,9 @@ class Learner:
             return
         try:
             made = await asyncio.to_thread(prior.from_bytes, await self._know())
-        except (BackgroundError, TimeoutError, OSError, ValueError) as error:
+        except Exception as error:
+            if not isinstance(error, (BackgroundError, TimeoutError, OSError, ValueError)):
+                self._on_failure()
             log.warning("no prior: lengths are learned from nothing", extra={"detail": str(error)})
             return
         self._predictor.prior = made

@@ -17,8 +17,10 @@ _SENTENCE: Final = re.compile(r"[.!?](?:\s|$)")
 _URL: Final = re.compile(r"https?://|www\.")
 _CODE: Final = re.compile(r"```|\bdef \w|\bfunction\b|#include|\bclass \w|</\w+>|[{};]\s*$|=>|\bSELECT\b|\bimport \w", re.MULTILINE)
 _MATH: Final = re.compile(r"\d\s*[-+*/^=x×÷]\s*\d|\\frac|√|∫")
-_LIST: Final = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
-_QUOTED: Final = re.compile(r"[\"“'‘]([^\"”'’]{2,})[\"”'’]")
+# Blanks within the line only: over newlines every line start would look through all that follow, 0.3 s for a prompt of nothing else.
+_LIST: Final = re.compile(r"^[^\S\n]*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
+_OPENING: Final = re.compile(r"[\"“'‘]")
+_CLOSING: Final = re.compile(r"[\"”'’]")
 _COUNT_WISH: Final = re.compile(
     r"\b(\d{1,4}|one|two|three|four|five|six|seven|eight|nine|ten|fifteen|twenty|hundred)[- ]"
     r"(?:\w+[- ]){0,2}(words?|sentences?|paragraphs?|pages?|lines?|characters?|tokens?|bullets?|points?|items?|stanzas?|minutes?)\b"
@@ -111,7 +113,6 @@ def row(text: str) -> list[float]:
             groups[number] += 1.0
     opening = words[1:] if words[:1] == ["please"] else words
     last_groups = _GROUP_OF.get(words[-1], ()) if words else ()
-    quoted = _QUOTED.search(edges)
     end = edges.rstrip()[-1:]
     head = low[:600]
     values = [
@@ -121,13 +122,27 @@ def row(text: str) -> list[float]:
         min(edges.count("!"), 9), min(edges.count(":"), 9), min(edges.count(","), 30), min(edges.count("\n\n"), 9),
         float(end == "?"), float(end == ":"), float(end == "."), len(set(words)) / count if count else math.nan,
         min(len(_CODE.findall(edges)), 20), float(_MATH.search(edges) is not None), min(len(_LIST.findall(edges)), 20),
-        float(_URL.search(low) is not None), min(edges.count('"') / 2, 9), float(len(quoted[1])) if quoted else 0.0,
+        float(_URL.search(low) is not None), min(edges.count('"') / 2, 9), float(_quoted_chars(edges)),
         float(_FIRST.get(opening[0], 0)) if opening else math.nan, float(_FIRST.get(opening[1], 0)) if len(opening) > 1 else math.nan,
         float(opening is not words), math.log1p(len(last_line)), math.log1p(max(0, len(text) - len(first_line))), _wish_tokens(head),
         _things(head), math.log1p(len(first_line)), math.log1p(stop.end() if stop else len(edges)), float(len(words[0])) if words else 0.0,
         float(last_groups[0]) if last_groups else -1.0, sum(word.endswith("s") for word in words) / count if count else math.nan,
     ]  # fmt: skip
     return [*map(float, values), *groups]
+
+
+def _quoted_chars(text: str) -> int:
+    """Length of the first quotation of at least two characters; 0 without one.
+
+    In linear time: a pattern for it would look through the rest of the text from each opening mark.
+    """
+    for opening in _OPENING.finditer(text):
+        closing = _CLOSING.search(text, opening.end())
+        if closing is None:
+            return 0
+        if closing.start() - opening.end() >= 2:
+            return closing.start() - opening.end()
+    return 0
 
 
 def _share(text: str, kind: Callable[[str], bool]) -> float:

@@ -1,7 +1,8 @@
 """The predictor: quantiles of past lengths of similar requests, backing off to coarser similarity where little is known.
 
 Similarity is a chain of buckets from everything to this very text. Starting at the prior, each finer bucket pulls the quantiles (in logs)
-towards its own by `evidence / (evidence + pull)`: a bucket with no observation changes nothing, one with many decides.
+towards its own by `evidence / (evidence + pull)`: a bucket with no observation changes nothing, one with many decides. What others than
+the asking tenant sent is weak evidence, however much it is (`history.py`); buckets of texts and conversations are one tenant's own.
 """
 
 import math
@@ -14,12 +15,15 @@ import numpy as np
 from ..core.lengths import PRIOR, Floats, Lengths, sane
 from .features import Features
 from .history import Bucket
+from .shares import FairLru
 
 MAX_BUCKETS: Final = 20_000
 _PULL: Final = 4.0
 # The same text or conversation again says more than one more request of a kind.
 _PULL_SAME: Final = 0.5
-_LOG_PRIOR: Final = np.log(np.array(PRIOR.tokens))
+# Kinds of buckets that are one tenant's; their keys are hashes in which the tenant is.
+_OWN: Final = frozenset({"tenant", "conversation", "text"})
+LOG_PRIOR: Final = np.log(np.array(PRIOR.tokens))
 
 Key = tuple[str | int, ...]
 
@@ -63,38 +67,61 @@ def bucket_keys(f: Features) -> tuple[tuple[Key, float], ...]:
 
 
 class BucketPredictor:
-    """Predictor over at most MAX_BUCKETS buckets; the least recently used go first."""
+    """Predictor over at most MAX_BUCKETS buckets; the least recently used go first, of tenants' own those of the tenant with the most."""
 
     def __init__(self) -> None:
-        self._buckets: OrderedDict[Key, Bucket] = OrderedDict()
+        self._shared: OrderedDict[Key, Bucket] = OrderedDict()
+        self._own: FairLru[Key, Bucket] = FairLru(MAX_BUCKETS)
 
     def __len__(self) -> int:
-        return len(self._buckets)
+        return len(self._shared) + len(self._own)
 
     def predict(self, features: Features, max_tokens: int) -> Lengths:
-        log_quantiles = _LOG_PRIOR
+        log_quantiles = LOG_PRIOR
         for key, pull in bucket_keys(features):
-            bucket = self._buckets.get(key)
+            bucket = self._find(key, features.tenant)
             if bucket is not None:
-                self._buckets.move_to_end(key)
-                trust = bucket.evidence / (bucket.evidence + pull)
-                log_quantiles = log_quantiles + trust * (bucket.log_quantiles() - log_quantiles)
+                own, evidence = bucket.opinion(features.tenant)
+                log_quantiles = log_quantiles + evidence / (evidence + pull) * (own - log_quantiles)
         return sane(np.exp(log_quantiles).tolist(), max_tokens)
 
     def same_text(self, features: Features) -> tuple[Floats | None, float]:
         """Quantiles of ln(tokens) of answers to this very text in this very conversation, and their evidence; (None, 0) without one."""
-        bucket = self._buckets.get(("text", features.text, features.conversation)) if features.text else None
-        return (None, 0.0) if bucket is None else (bucket.log_quantiles(), bucket.evidence)
+        if not features.text:
+            return None, 0.0
+        bucket = self._own.get(features.tenant, ("text", features.text, features.conversation))
+        return (None, 0.0) if bucket is None else bucket.opinion(features.tenant)
 
     def learn(self, features: Features, observation: Observation) -> None:
         for key, _ in bucket_keys(features):
-            bucket = self._buckets.get(key)
+            bucket = self._find(key, features.tenant)
             if bucket is None:
-                bucket = self._buckets[key] = Bucket()
-                if len(self._buckets) > MAX_BUCKETS:
-                    self._buckets.popitem(last=False)
-            self._buckets.move_to_end(key)
-            bucket.add(float(max(1, observation.tokens)), observation.ended)
+                bucket = self._make(key, features.tenant)
+            bucket.add(float(max(1, observation.tokens)), observation.ended, features.tenant)
+
+    def _find(self, key: Key, tenant: int) -> Bucket | None:
+        """The bucket, which is then the one used last."""
+        own = key[0] in _OWN
+        bucket = self._own.get(tenant, key) if own else self._shared.get(key)
+        if bucket is not None:
+            if own:
+                self._own.touch(tenant, key)
+            else:
+                self._shared.move_to_end(key)
+        return bucket
+
+    def _make(self, key: Key, tenant: int) -> Bucket:
+        if len(self) >= MAX_BUCKETS:
+            if len(self._shared) > len(self._own):
+                self._shared.popitem(last=False)
+            else:
+                self._own.drop_oldest()
+        bucket = Bucket()
+        if key[0] in _OWN:
+            self._own.put(tenant, key, bucket)
+        else:
+            self._shared[key] = bucket
+        return bucket
 
 
 def log_error(predicted: Lengths, tokens: int) -> float:

@@ -2,7 +2,8 @@
 
 Brute force over projected vectors: 10,000 of 64 dimensions are 640 kB to go through, which an approximate index would not undercut by
 enough to pay for being approximate. Older rows add little: lengths drift, and near duplicates are recent. A conversation's own turns are
-left out, in training as in serving: what they say is said better by its own numbers (`detail.py`).
+left out, in training as in serving: what they say is said better by its own numbers (`detail.py`). So are copies of a prompt that another
+tenant sent: a prediction must not tell anybody that a prompt was asked before.
 """
 
 import math
@@ -12,7 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .grid import UNIT_STEP, place, products
+from .grid import UNIT_STEP, place, products, squares
+from .shares import FairSlots
 
 INDEX_ROWS: Final = 10_000
 NEIGHBOURS: Final = 25
@@ -20,6 +22,9 @@ NEIGHBOURS: Final = 25
 _SHARPNESS: Final = 12.0
 # A similarity below all there are: of rows that are left out.
 _OWN: Final = -2.0
+# Two rows are copies up to this squared distance, a cosine of .999, and what rounding to the grid adds per dimension, in steps².
+_COPY: Final = 0.002 / UNIT_STEP**2
+_ROUNDING: Final = 1.0 / 6.0
 NAMES: Final = (
     "near_mean", "near_spread", "near_best", "near_similarity", "near_median", "near_five", "near_one", "near_low", "near_high",
 )  # fmt: skip
@@ -44,22 +49,35 @@ def statistics(similarity: Rows, log_tokens: Rows) -> Rows:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-def leave_out(vectors: Rows, log_tokens: Rows, roots: NDArray[np.int64], count: int = NEIGHBOURS, block: int = 512) -> Rows:
-    """`statistics` of every row against all of other conversations. vectors [N, D] of length 1 -> [N, 9]; NaN where they are too few."""
+def leave_out(
+    vectors: Rows, log_tokens: Rows, roots: NDArray[np.int64], count: int = NEIGHBOURS, block: int = 512,
+    tenants: NDArray[np.uint64] | None = None,
+) -> Rows:  # fmt: skip
+    """`statistics` of every row against all of other conversations, without other tenants' copies of it. vectors [N, D] of length 1 ->
+    [N, 9]; NaN where they are too few. tenants None: all the same."""
     made = np.full((len(vectors), len(NAMES)), np.nan, np.float32)
     if len(vectors) <= 2 * count:
         return made
     # As the index has them.
-    rounded = place(vectors, UNIT_STEP) * np.float32(UNIT_STEP)
+    placed = place(vectors, UNIT_STEP)
+    rounded, lengths = placed * np.float32(UNIT_STEP), squares(placed)
+    several = tenants is not None and bool((tenants != tenants[0]).any())
     for start in range(0, len(vectors), block):
         part = slice(start, min(start + block, len(vectors)))
         similarity = rounded[part] @ rounded.T
         own = roots[part, None] == roots[None, :]
+        if several and tenants is not None:
+            apart = lengths[part, None] + lengths - 2.0 * similarity / np.float32(UNIT_STEP**2)
+            own |= (tenants[part, None] != tenants[None, :]) & (apart <= _copy(vectors.shape[1]))
         similarity[own] = _OWN
         near = np.argpartition(-similarity, count, axis=1)[:, :count]
         made[part] = statistics(np.take_along_axis(similarity, near, 1), log_tokens[near])
         made[part][len(vectors) - own.sum(axis=1) <= count] = np.nan
     return made
+
+
+def _copy(dimensions: int) -> float:
+    return _COPY + _ROUNDING * dimensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,35 +105,46 @@ class Neighbours:
 
 
 class Index:
-    """A ring of the newest rows. Vectors have length 1."""
+    """The newest rows, shared fairly between tenants. Vectors have length 1."""
 
     def __init__(self, dimensions: int, rows: int = INDEX_ROWS) -> None:
         self._vectors = np.zeros((rows, dimensions), np.int8)
+        self._lengths = np.zeros(rows, np.float32)
         self._tokens = np.zeros(rows, np.float32)
         self._roots = np.zeros(rows, np.uint64)
-        self._next = 0
-        self._count = 0
+        self._tenants = np.zeros(rows, np.uint64)
+        self._slots = FairSlots(rows)
 
     def __len__(self) -> int:
-        return self._count
+        return self._slots.used
 
-    def add(self, vector: Rows, log_tokens: float, root: int = 0) -> None:
+    def add(self, vector: Rows, log_tokens: float, root: int = 0, tenant: int = 0) -> None:
         """`root` names its conversation; 0: of none."""
-        self._vectors[self._next] = place(vector, UNIT_STEP)
-        self._roots[self._next] = root
-        self._tokens[self._next] = log_tokens
-        self._next = (self._next + 1) % len(self._tokens)
-        self._count = min(self._count + 1, len(self._tokens))
+        at = self._slots.take(tenant)
+        placed = place(vector, UNIT_STEP)
+        self._vectors[at] = placed
+        self._lengths[at] = squares(placed)
+        self._roots[at] = root
+        self._tokens[at] = log_tokens
+        self._tenants[at] = tenant
 
-    def nearest(self, vector: Rows, count: int = NEIGHBOURS, root: int = 0) -> Neighbours | None:
-        """Of other conversations than `root`. None while there are not twice as many rows as asked for, or these have no more than that."""
-        if self._count <= 2 * count:
+    def nearest(self, vector: Rows, count: int = NEIGHBOURS, root: int = 0, tenant: int = 0) -> Neighbours | None:
+        """Of other conversations than `root`, and no other tenant's copies of it. None while there are not twice as many rows as asked for,
+        or these have no more than that."""
+        rows = self._slots.used
+        if rows <= 2 * count:
             return None
-        similarity = products(place(vector, UNIT_STEP)[None], self._vectors[: self._count])[0] * np.float32(UNIT_STEP**2)
-        if root:
-            own = self._roots[: self._count] == np.uint64(root)
-            if self._count - np.count_nonzero(own) <= count:
+        placed = place(vector, UNIT_STEP)
+        steps = products(placed[None], self._vectors[:rows])[0]
+        similarity = steps * np.float32(UNIT_STEP**2)
+        left_out = self._roots[:rows] == np.uint64(root) if root else None
+        if self._slots.several(tenant):
+            apart = self._lengths[:rows] + squares(placed) - np.float32(2.0) * steps
+            copies = (apart <= _copy(len(vector))) & (self._tenants[:rows] != np.uint64(tenant))
+            left_out = copies if left_out is None else left_out | copies
+        if left_out is not None:
+            if rows - np.count_nonzero(left_out) <= count:
                 return None
-            similarity[own] = _OWN
-        near = np.argpartition(similarity, self._count - count)[self._count - count :]
+            similarity[left_out] = _OWN
+        near = np.argpartition(similarity, rows - count)[rows - count :]
         return Neighbours(similarity[near], self._tokens[near])

@@ -6,7 +6,6 @@ lengths as logarithms. Its one number becomes a distribution by the errors that 
 
 import io
 import math
-import zipfile
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.lengths import PROBABILITIES, QUANTILES, TAIL_FACTOR
+from .arrays import checked, finite, read_arrays
+from .detail import EMBEDDING
 from .head import MAX_LOG_TOKENS, Scaling
 from .neighbours import NAMES, leave_out
 from .train import MIN_ROWS, History
@@ -70,18 +71,16 @@ class PaperHead:
 
 def from_bytes(data: bytes) -> PaperHead:
     """The head in these bytes. Raises ValueError when they hold none of this kind."""
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as held:
-            kind, version, rows = (int(value) for value in held["about"])
-            if kind != _KIND:
-                raise ValueError(f"a head of kind {kind}; the paper's are {_KIND}")
-            layers = (held["layer0"], held["layer1"], held["layer2"], held["layer3"])
-            errors = held["errors"]
-    except (KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"these {len(data)} bytes hold no head: {error}") from error
-    if errors.shape != (2, QUANTILES) or layers[0].shape != (len(layers[0]), HIDDEN):
-        raise ValueError(f"a head whose parts do not fit: errors {errors.shape}, layer {layers[0].shape}")
-    return PaperHead(version, rows, _scaling(len(layers[0])), layers, errors)
+    held = read_arrays(data)
+    kind, version, rows = (int(value) for value in checked(held, "about", "i", 3))
+    if kind != _KIND:
+        raise ValueError(f"a head of kind {kind}; the paper's are {_KIND}")
+    shapes: tuple[tuple[int, ...], ...] = ((EMBEDDING, HIDDEN), (HIDDEN,), (HIDDEN,), (1,))
+    into, into_bias, out, out_bias = (
+        finite(checked(held, f"layer{number}", "f", *shape), f"layer{number}") for number, shape in enumerate(shapes)
+    )
+    errors = finite(checked(held, "errors", "f", 2, QUANTILES), "errors")
+    return PaperHead(version, rows, _scaling(EMBEDDING), (into, into_bias, out, out_bias), errors)
 
 
 def train(history: History, version: int) -> PaperHead:
@@ -92,7 +91,7 @@ def train(history: History, version: int) -> PaperHead:
     tokens = (history.log_tokens + np.where(history.ended, 0.0, np.log(TAIL_FACTOR))).astype(np.float32)
     unseen = np.arange(count) % _HELD_OUT == 0
     tried = forward(_fit(history.vectors[~unseen], tokens[~unseen], version), history.vectors[unseen])
-    near = leave_out(history.vectors, tokens, history.roots)
+    near = leave_out(history.vectors, tokens, history.roots, tenants=history.tenants)
     similar = near[:, _BEST] >= SIMILAR
     everywhere = np.quantile(tokens[unseen] - tried, PROBABILITIES)
     where_similar = np.quantile((tokens - near[:, _MEAN])[similar], PROBABILITIES) if similar.sum() >= MIN_ROWS // 5 else everywhere

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .detail import EMBEDDING, NUMBERS
+from .shares import FairSlots
 from .train import History
 
 RECENT_ROWS: Final = 20_000
@@ -26,35 +27,44 @@ class Sample:
     model: int = 0
     now: int = 0
     previous: int = 0
+    tenant: int = 0
 
 
 class Recent:
-    """The newest `rows` samples. `added` counts all that ever came."""
+    """The newest `rows` samples, shared fairly between tenants. `added` counts all that ever came."""
 
     def __init__(self, rows: int = RECENT_ROWS) -> None:
         self.added = 0
+        self._slots = FairSlots(rows)
         self._numbers = np.zeros((rows, NUMBERS), np.float32)
         self._vectors = np.zeros((rows, EMBEDDING), np.float16)
         self._tokens = np.zeros(rows, np.float32)
         self._ended = np.zeros(rows, np.bool_)
         self._roots = np.zeros(rows, np.int64)
+        self._tenants = np.zeros(rows, np.uint64)
+        # The how manieth each was.
+        self._number = np.zeros(rows, np.int64)
 
     def __len__(self) -> int:
-        return min(self.added, len(self._tokens))
+        return self._slots.used
 
     def add(self, sample: Sample) -> None:
-        at = self.added % len(self._tokens)
+        at = self._slots.take(sample.tenant)
         self._numbers[at] = sample.numbers
         self._vectors[at] = 0.0 if sample.embedding is None else sample.embedding
         self._tokens[at] = sample.log_tokens
         self._ended[at] = sample.ended
         self._roots[at] = np.uint64(sample.root).astype(np.int64) if sample.root else self.added
+        self._tenants[at] = sample.tenant
+        self._number[at] = self.added
         self.added += 1
 
-    def newest(self, count: int) -> History:
-        """A copy of the newest `count` samples, or as many as there are, oldest first."""
-        count = min(count, len(self))
-        rows = np.arange(self.added - count, self.added) % len(self._tokens)
+    def newest(self, count: int, since: int = 0) -> History:
+        """A copy of the newest `count` samples, or as many as there are, oldest first; of those that came after the first `since` only."""
+        rows = np.argsort(self._number[: self._slots.used], kind="stable")
+        rows = rows[np.searchsorted(self._number[rows], since) :]
+        rows = rows[max(0, len(rows) - count) :]
         return History(
             self._numbers[rows], self._vectors[rows].astype(np.float32), self._tokens[rows], self._ended[rows], self._roots[rows],
+            self._tenants[rows],
         )  # fmt: skip

@@ -3,7 +3,7 @@
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import EncoderError, HistoryError
@@ -12,21 +12,30 @@ from .encoder import Encoder, OnnxEncoder
 from .learned import LearnedPredictor, equip
 from .recent import RECENT_ROWS
 from .rules import LEARNED, Rule
-from .store import SALT_BYTES, SqliteStore
+from .store import SqliteStore
 
 log = logging.getLogger(__name__)
 
 _REPLICA_NOTE = "replica"
-_AGREED_NOTE = "salt agreed"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where the history is kept. `folder` empty: in memory; `dsn` empty: not shared. `head_key` signs shared heads; without `embeddings`
+    none are written anywhere, nor heads."""
+
+    folder: str = ""
+    dsn: str = field(default="", repr=False)
+    head_key: bytes = field(default=b"", repr=False)
+    embeddings: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What `run.py` needs. `salt` keys all hashes."""
+    """What `run.py` needs."""
 
     predictor: LearnedPredictor
     archive: Archive
-    salt: bytes
     # A history file that could not be read was moved aside.
     recovered: bool
 
@@ -43,39 +52,38 @@ def load_encoder(folder: str) -> Encoder | None:
         return None
 
 
-def start(history_dir: str, dsn: str, rule: Rule = LEARNED) -> Parts:
-    """Opens the stores, takes in what they hold, starts the archive's thread. `history_dir` empty: in memory; `dsn` empty: not shared."""
-    local = _open_local(history_dir)
-    salt = local.salt if local else secrets.token_bytes(SALT_BYTES)
+def start(where: Where, rule: Rule = LEARNED) -> Parts:
+    """Opens the stores, takes in what they hold, starts the archive's thread."""
+    local = _open_local(where)
     replica = _replica(local)
-    head = None
-    if dsn:
-        salt, head = _from_replicas(local, dsn, replica, salt, rule)
-    reopen: Callable[[], SqliteStore] | None = (lambda: SqliteStore(Path(history_dir))) if history_dir else None
-    share: Callable[[], SharedStore] | None = (lambda: _connect(dsn, replica, salt)) if dsn else None
+    reopen: Callable[[], SqliteStore] | None = (lambda: _sqlite(where)) if where.folder else None
+    share: Callable[[], SharedStore] | None = (lambda: _connect(where, replica)) if where.dsn else None
     archive = Archive(local, reopen, share)
     predictor = LearnedPredictor(archive.keep)
-    if local is not None:
-        own = _restore(predictor, local)
-        if own is not None and _use(predictor, rule, own):
-            head = None
-    if head is not None:
-        _use(predictor, rule, head)
+    own = _restore(predictor, local) if local is not None else None
+    if (own is None or not _use(predictor, rule, own)) and share is not None:
+        shared = _head_of_replicas(share)
+        if shared is not None:
+            _use(predictor, rule, shared)
     log.info("history taken in", extra={"rows": len(predictor.recent), "head": predictor.version})
     archive.start()
-    return Parts(predictor, archive, salt, local is not None and local.recovered)
+    return Parts(predictor, archive, local is not None and local.recovered)
 
 
-def _open_local(folder: str) -> SqliteStore | None:
-    if not folder:
+def _sqlite(where: Where) -> SqliteStore:
+    return SqliteStore(Path(where.folder), embeddings=where.embeddings)
+
+
+def _open_local(where: Where) -> SqliteStore | None:
+    if not where.folder:
         return None
     try:
-        store = SqliteStore(Path(folder))
+        store = _sqlite(where)
     except HistoryError as error:
         log.warning("history is kept in memory only", extra={"detail": str(error)})
         return None
     if store.recovered:
-        log.error("the history could not be read: moved aside, started afresh", extra={"folder": folder})
+        log.error("the history could not be read: moved aside, started afresh", extra={"folder": where.folder})
     return store
 
 
@@ -94,32 +102,23 @@ def _replica(local: SqliteStore | None) -> str:
     return made
 
 
-def _connect(dsn: str, replica: str, salt: bytes) -> SharedStore:
+def _connect(where: Where, replica: str) -> SharedStore:
     from .postgres import PostgresStore
 
-    return PostgresStore(dsn, replica, salt)
+    return PostgresStore(where.dsn, replica, where.head_key, where.embeddings)
 
 
-def _from_replicas(local: SqliteStore | None, dsn: str, replica: str, own: bytes, rule: Rule) -> tuple[bytes, bytes | None]:
-    """The replicas' common salt, and their newest head for a replica that has none.
-
-    With the database out of reach the own salt: conversations are then not found across replicas.
-    """
+def _head_of_replicas(connect: Callable[[], SharedStore]) -> bytes | None:
+    """The replicas' newest head, for one that has none."""
     try:
-        if local is not None and local.note(_AGREED_NOTE) and _reads(rule, local.load_head()):
-            return own, None
-        shared = _connect(dsn, replica, own)
+        shared = connect()
         try:
-            head = shared.load_head()
+            return shared.load_head()
         finally:
             shared.close()
-        if local is not None and not local.note(_AGREED_NOTE):
-            local.adopt_salt(shared.salt)
-            local.save_note(_AGREED_NOTE, "yes")
-        return shared.salt, head
     except HistoryError as error:
         log.warning("shared history is out of reach, local history serves", extra={"detail": str(error)})
-        return own, None
+        return None
 
 
 def _restore(predictor: LearnedPredictor, store: SqliteStore) -> bytes | None:
@@ -131,13 +130,6 @@ def _restore(predictor: LearnedPredictor, store: SqliteStore) -> bytes | None:
     except HistoryError as error:
         log.warning("history could not be taken in", extra={"detail": str(error)})
         return None
-
-
-def _reads(rule: Rule, head: bytes | None) -> bool:
-    try:
-        return head is not None and rule.read(head) is not None
-    except ValueError:
-        return False
 
 
 def _use(predictor: LearnedPredictor, rule: Rule, head: bytes) -> bool:

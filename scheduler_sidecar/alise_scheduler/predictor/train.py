@@ -36,19 +36,20 @@ Flags = NDArray[np.bool_]
 @dataclass(frozen=True, slots=True)
 class History:
     """Finished requests, oldest first. numbers [N, NUMBERS] (NaN: unknown); vectors [N, D], 0 where there is none; log_tokens [N];
-    ended [N], False where the answer was cut; roots [N] name conversations."""
+    ended [N], False where the answer was cut; roots [N] name conversations, tenants [N] who asked; None: all the same."""
 
     numbers: Rows
     vectors: Rows
     log_tokens: Rows
     ended: Flags
     roots: NDArray[np.int64]
+    tenants: NDArray[np.uint64] | None = None
 
     def to_bytes(self) -> bytes:
         out = io.BytesIO()
         np.savez(
             out, numbers=self.numbers, vectors=self.vectors.astype(np.float16), log_tokens=self.log_tokens, ended=self.ended,
-            roots=self.roots,
+            roots=self.roots, tenants=np.zeros(len(self.roots), np.uint64) if self.tenants is None else self.tenants,
         )  # fmt: skip
         return out.getvalue()
 
@@ -56,7 +57,9 @@ class History:
 def read_history(data: bytes) -> History:
     """What `to_bytes` gave. Raises KeyError or ValueError when it is something else."""
     with np.load(io.BytesIO(data), allow_pickle=False) as held:
-        return History(held["numbers"], held["vectors"].astype(np.float32), held["log_tokens"], held["ended"], held["roots"])
+        return History(
+            held["numbers"], held["vectors"].astype(np.float32), held["log_tokens"], held["ended"], held["roots"], held["tenants"]
+        )
 
 
 def train(history: History, version: int) -> Head:
@@ -79,7 +82,7 @@ def train(history: History, version: int) -> Head:
     moves = effect.carry_over(history.vectors, ranks - expected, history.roots, answered)
     trust = effect.trust(moves, ranks - expected)
     held_smooth = expected + np.float32(trust) * moves
-    near = leave_out(projected, _bounded(history), history.roots)
+    near = leave_out(projected, _bounded(history), history.roots, tenants=history.tenants)
     near[~history.vectors.any(axis=1)] = np.nan
     rows = tree_rows(scaling.expecting(history.numbers), projected, near, held_smooth)
     point = _boost(rows, ranks, "l2", version, BAGS if count < kernel.MANY_ROWS else 1)

@@ -10,6 +10,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Arrays, checked, finite
+
+# More than any forest that is trained here: 800 trees of 31 leaves, 9 deep.
+MAX_NODES: Final = 200_000
+MAX_TREES: Final = 2_000
+MAX_DEPTH: Final = 32
 MISSING: Final = -1000.0
 
 Rows = NDArray[np.float32]
@@ -70,18 +76,33 @@ def join(first: Forest, second: Forest) -> Forest:
     )  # fmt: skip
 
 
-def from_arrays(prefix: str, held: Mapping[str, NDArray[Any]]) -> Forest:
-    """The forest that `arrays` gave. Raises KeyError when one is not there and ValueError when they do not fit together."""
-    feature, threshold, child, value, roots = (held[prefix + n] for n in ("feature", "threshold", "child", "value", "roots"))
+def from_arrays(prefix: str, held: Arrays, columns: int) -> Forest:
+    """The forest that `arrays` gave, of rows of this many columns. Raises ValueError when something is missing, too large or does not fit.
+
+    Every prediction walks down `depth` times, so it is bounded and never taken on trust.
+    """
+    threshold, value = checked(held, prefix + "threshold", "f", None), checked(held, prefix + "value", "f", None)
+    feature, child, roots = (checked(held, prefix + name, "i", None) for name in ("feature", "child", "roots"))
+    depth = int(checked(held, prefix + "depth", "i"))
     nodes = len(feature)
     if not len(threshold) == len(value) == len(child) == nodes:
         raise ValueError(f"a forest of {nodes} nodes with {len(threshold)} thresholds, {len(child)} children, {len(value)} values")
+    if nodes > MAX_NODES or len(roots) > MAX_TREES or not 0 <= depth <= MAX_DEPTH:
+        raise ValueError(f"a forest of {len(roots)} trees of {nodes} nodes, {depth} deep: too large")
     inner = child != np.arange(nodes)
-    if nodes and not (child.min() >= 0 and (child + inner).max() < nodes and roots.min() >= 0 and roots.max() < nodes):
+    if nodes and not (child.min() >= 0 and (child.astype(np.int64) + inner).max() < nodes):
         raise ValueError("a forest whose nodes point outside of it")
+    if len(roots) and not (roots.min() >= 0 and roots.max() < nodes):
+        raise ValueError("a forest whose nodes point outside of it")
+    if nodes and not (feature.min() >= 0 and feature.max() < columns):
+        raise ValueError(f"a forest of other columns than {columns}")
     if not np.isposinf(threshold[~inner]).all():
         raise ValueError("a forest with leaves that go on")
-    return Forest(feature, threshold, child.astype(np.intp), value, roots.astype(np.intp), int(held[prefix + "depth"]))
+    finite(threshold[inner], prefix + "threshold")
+    return Forest(
+        feature.astype(np.int16), threshold.astype(np.float32), child.astype(np.intp), finite(value, prefix + "value").astype(np.float32),
+        roots.astype(np.intp), depth,
+    )  # fmt: skip
 
 
 def from_dumps(dumps: Sequence[Mapping[str, Any]]) -> Forest:

@@ -27,6 +27,7 @@ class Vocabulary:
         if missing:
             raise ValueError(f"{path} has no {', '.join(missing)}: not the vocab.txt of a BERT")
         self.cls, self.sep, self._unknown = self._ids["[CLS]"], self._ids["[SEP]"], self._ids["[UNK]"]
+        self._longest = max(map(len, self._ids))
         self._pieces = lru_cache(maxsize=20_000)(self._split)
 
     def __len__(self) -> int:
@@ -42,7 +43,8 @@ class Vocabulary:
         made: list[int] = []
         start = 0
         while start < len(word):
-            for end in range(len(word), start, -1):
+            # No piece is longer, so nothing longer is looked for: a word of 100 odd characters would take a millisecond.
+            for end in range(min(len(word), start + self._longest), start, -1):
                 number = self._ids.get(word[start:end] if start == 0 else "##" + word[start:end])
                 if number is not None:
                     made.append(number)

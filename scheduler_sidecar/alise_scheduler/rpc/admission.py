@@ -1,6 +1,7 @@
 """`Admission` on the pod's socket, with gRPC health and reflection. Translates messages and errors; decides nothing."""
 
 import asyncio
+import hashlib
 import logging
 import math
 import os
@@ -16,7 +17,7 @@ from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]
 from grpc_reflection.v1alpha import reflection
 from numpy.typing import NDArray
 
-from alise_contract.names import CONTRACT_VERSION, LOCAL_RPC_OPTIONS, MAX_PROMPT_BYTES
+from alise_contract.names import CONTRACT_VERSION, LOCAL_RPC_OPTIONS, MAX_JOB_ID_CHARS, MAX_PROMPT_BYTES
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1.admission_pb2_grpc import AdmissionServicer, add_AdmissionServicer_to_server
 
@@ -24,13 +25,23 @@ from ..core.admit import Reason, Rejected
 from ..errors import ContractError, InboxFullError, InvalidRequestError
 from ..metrics import Metrics
 from ..predictor.features import Question
+from ..predictor.hint import MAX_TEXT_BYTES
 from ..state import Admitted, Ask
 
 log = logging.getLogger(__name__)
 
 MAX_BATCH: Final = 1024
-_MAX_JOB_ID_CHARS: Final = 256
 _MAX_SAMPLES: Final = 1024
+# Names are hashes and names of classes, tenants and models. A longer one is replaced by its own hash.
+_MAX_NAME_BYTES: Final = MAX_TEXT_BYTES
+# The number that features have for an endpoint. Messages are chats in another format, and a head learned what chat is.
+_ENDPOINTS: Final[Mapping[int, int]] = {
+    pb.ENDPOINT_UNSPECIFIED: pb.ENDPOINT_UNSPECIFIED,
+    pb.ENDPOINT_CHAT_COMPLETIONS: pb.ENDPOINT_CHAT_COMPLETIONS,
+    pb.ENDPOINT_COMPLETIONS: pb.ENDPOINT_COMPLETIONS,
+    pb.ENDPOINT_RESPONSES: pb.ENDPOINT_RESPONSES,
+    pb.ENDPOINT_MESSAGES: pb.ENDPOINT_CHAT_COMPLETIONS,
+}
 _REASONS: Final = {
     Reason.OVERLOADED: pb.Rejected.REASON_OVERLOADED,
     Reason.WAIT_TOO_LONG: pb.Rejected.REASON_WAIT_TOO_LONG,
@@ -44,6 +55,7 @@ _CODES: Final[Mapping[type[Exception], grpc.StatusCode]] = {
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Admission"].full_name
 
 Admit = Callable[[Ask], Awaitable[Admitted | Rejected]]
+Withdraw = Callable[[str], None]
 Encode = Callable[[str], Awaitable[NDArray[np.float32] | None]]
 
 
@@ -56,8 +68,8 @@ def check(message: pb.AdmitRequest) -> None:
     """Raises ContractError or InvalidRequestError."""
     if message.contract_version != CONTRACT_VERSION:
         raise ContractError(f"contract version {message.contract_version} is not spoken here; this sidecar speaks {CONTRACT_VERSION}")
-    if not 0 < len(message.job_id) <= _MAX_JOB_ID_CHARS:
-        raise InvalidRequestError(f"job_id must have 1..{_MAX_JOB_ID_CHARS} characters, got {len(message.job_id)}")
+    if not 0 < len(message.job_id) <= MAX_JOB_ID_CHARS:
+        raise InvalidRequestError(f"job_id must have 1..{MAX_JOB_ID_CHARS} characters, got {len(message.job_id)}")
 
 
 def prompt_of(message: pb.AdmitRequest) -> str:
@@ -66,29 +78,41 @@ def prompt_of(message: pb.AdmitRequest) -> str:
 
 
 def to_ask(message: pb.AdmitRequest, embedding: NDArray[np.float32] | None = None) -> Ask:
-    """The question in a message; `embedding` is its prompt's."""
+    """Returns the question in a message, whatever its values; `embedding` is its prompt's.
+
+    An endpoint that this version does not know is like one whose text is not known: neutral.
+    """
     return Ask(
         job_id=message.job_id,
         question=Question(
-            endpoint=message.endpoint,
+            endpoint=_ENDPOINTS.get(message.endpoint, pb.ENDPOINT_UNSPECIFIED),
             prompt=prompt_of(message),
             prompt_chars=message.prompt_chars,
             turns=message.turns,
             max_tokens=message.max_tokens,
             structured=message.structured,
-            tenant=message.tenant,
-            conversation=message.conversation,
-            model=message.model,
-            objective=message.objective,
+            tenant=_name(message.tenant),
+            conversation=_name(message.conversation),
+            model=_name(message.model),
+            objective=_name(message.objective),
             temperature=message.temperature if message.HasField("temperature") else math.nan,
-            conversation_now=message.conversation_now,
-            conversation_previous=message.conversation_previous,
+            conversation_now=_name(message.conversation_now),
+            conversation_previous=_name(message.conversation_previous),
             embedding=embedding,
         ),
         samples=min(max(message.n, 1), _MAX_SAMPLES),
-        objective=message.objective,
+        objective=_name(message.objective),
         slo_ttft_ms=message.slo_ttft_ms,
+        neutral=message.endpoint not in _ENDPOINTS,
     )
+
+
+def _name(text: str) -> str:
+    """A name as it is, or the hash of one that would not fit into a hint: cut, two tenants could become one."""
+    if len(text) <= _MAX_NAME_BYTES // 4:
+        return text
+    data = text.encode("utf-8", "replace")
+    return text if len(data) <= _MAX_NAME_BYTES else "hash:" + hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def to_response(answer: Admitted | Rejected) -> pb.AdmitResponse:
@@ -107,8 +131,9 @@ def _failure(job_id: str, code: grpc.StatusCode, message: str) -> pb.AdmitAnswer
 class AdmissionService(AdmissionServicer):
     """Answers Admit, AdmitStream and AdmitBatch out of the dispatcher."""
 
-    def __init__(self, admit: Admit, metrics: Metrics, encode: Encode = no_encoder) -> None:
+    def __init__(self, admit: Admit, metrics: Metrics, encode: Encode = no_encoder, withdraw: Withdraw = lambda job_id: None) -> None:
         self._admit = admit
+        self._withdraw = withdraw
         self._encode = encode
         self._metrics = metrics
         self._streams: set[asyncio.Task[None]] = set()
@@ -128,7 +153,7 @@ class AdmissionService(AdmissionServicer):
         began = time.perf_counter()
         try:
             if len(request.requests) > MAX_BATCH:
-                self._metrics.admits.labels("invalid").inc()
+                self._metrics.count_admit("invalid")
                 raise InvalidRequestError(f"a batch may hold {MAX_BATCH} requests, got {len(request.requests)}")
             return pb.AdmitBatchResponse(responses=await asyncio.gather(*(self._answer(item) for item in request.requests)))
         except (ContractError, InvalidRequestError, InboxFullError) as error:
@@ -137,8 +162,13 @@ class AdmissionService(AdmissionServicer):
             self._metrics.admit_seconds.observe(time.perf_counter() - began)
 
     async def AdmitStream(self, requests: AsyncIterator[pb.AdmitRequest], context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-        """Answers as they are ready; what is asked for too much waits unread."""
+        """Replies out of order, as results become ready. At most MAX_BATCH requests are in flight; the rest stay unread.
+
+        A withdrawn job stops counting, also when its admission is still in flight.
+        """
         answering: set[asyncio.Task[None]] = set()
+        # Jobs whose answer is not ready: a write that has begun is never cancelled.
+        asking: dict[str, asyncio.Task[None]] = {}
         writing = asyncio.Lock()
         room = asyncio.Semaphore(MAX_BATCH)
 
@@ -151,15 +181,27 @@ class AdmissionService(AdmissionServicer):
 
         async def answer(request: pb.AdmitRequest) -> None:
             said = await self._answer_in_time(request)
+            asking.pop(request.job_id, None)
             if said is not None:
                 async with writing:
                     await context.write(said)
 
+        def withdraw(request: pb.AdmitRequest) -> None:
+            if request.contract_version != CONTRACT_VERSION or not 0 < len(request.job_id) <= MAX_JOB_ID_CHARS:
+                return
+            if (task := asking.pop(request.job_id, None)) is not None:
+                task.cancel()
+            self._withdraw(request.job_id)
+
         async def read() -> None:
             async for request in requests:
+                if request.withdrawn:
+                    withdraw(request)
+                    continue
                 await room.acquire()
                 task = asyncio.create_task(answer(request))
                 answering.add(task)
+                asking[request.job_id] = task
                 task.add_done_callback(answered)
 
         if self._closing:
@@ -193,7 +235,7 @@ class AdmissionService(AdmissionServicer):
         began = time.perf_counter()
         deadline = request.deadline_monotonic_ms / 1000 or math.inf
         if deadline <= time.monotonic():
-            self._metrics.admits.labels("gave_up").inc()
+            self._metrics.count_admit("gave_up", request.objective)
             return None
         try:
             async with asyncio.timeout_at(deadline if deadline < math.inf else None):
@@ -225,7 +267,7 @@ class AdmissionService(AdmissionServicer):
             outcome = "inbox_full"
             raise
         finally:
-            self._metrics.admits.labels(outcome).inc()
+            self._metrics.count_admit(outcome, request.objective)
         if isinstance(answer, Admitted):
             fields = {"job": request.job_id, "job_level": answer.level, "predicted_tokens": round(answer.predicted_tokens)}
             log.debug("job admitted", extra=fields)
@@ -271,6 +313,10 @@ class AdmissionServer:
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         log.info("admission listens", extra={"socket": self._path})
+
+    async def serve(self) -> None:
+        """Returns when the server has ended, which nobody but `stop` should bring about."""
+        await self._server.wait_for_termination()
 
     async def stop(self, grace_seconds: float = 1.0) -> None:
         """Ends calls within the grace."""

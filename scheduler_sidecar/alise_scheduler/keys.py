@@ -1,0 +1,54 @@
+"""The keys of the sidecar: what signs hints, what salts hashes and what signs shared heads. None of them is ever stored with the data.
+
+Hints are signed with a key of the pod. The history's salt and the heads' key come from `history_key` where it is set, so that all replicas
+have the same; else from the database's password, which the replicas share too; without a database from the pod's key, so that hashes of
+one pod mean nothing in another.
+"""
+
+import logging
+import secrets
+from dataclasses import dataclass, field
+from typing import Final
+
+from alise_contract.stamp import derived, pod_key
+
+from .config import Settings
+
+log = logging.getLogger(__name__)
+
+SALT_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    # Empty: there is none, hints are neither given out nor believed.
+    hint: bytes = field(repr=False)
+    salt: bytes = field(repr=False)
+    head: bytes = field(repr=False)
+
+
+def keys_of(settings: Settings) -> Keys:
+    """Reads or makes the pod's key and derives the others. Never raises: what cannot be had is logged and gone without."""
+    pod = b""
+    try:
+        pod = pod_key(settings.socket_dir)
+    except (OSError, ValueError) as error:
+        log.error(
+            "no pod key: jobs are not recognised after a restart of this container",
+            extra={"detail": str(error), "setting": "ALISE_SOCKET_DIR"},
+        )
+    shared = _shared_key(settings)
+    # Without any key the hashes are this process's own.
+    history = shared or pod or secrets.token_bytes(32)
+    return Keys(derived(pod, "hint") if pod else b"", derived(history, "history")[:SALT_BYTES], derived(history, "head"))
+
+
+def _shared_key(settings: Settings) -> bytes:
+    """What all replicas know and the database's content does not say; empty without a key and a database."""
+    if settings.history_key:
+        return settings.history_key.encode("utf-8", "surrogateescape")
+    if not settings.history_dsn:
+        return b""
+    from .predictor.dsn import password_of
+
+    return (password_of(settings.history_dsn) or settings.history_dsn).encode("utf-8", "surrogateescape")

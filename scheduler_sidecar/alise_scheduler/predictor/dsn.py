@@ -1,0 +1,47 @@
+"""What may be said of a database's connection string. It holds a password, and libpq's messages quote whatever they could not read."""
+
+import re
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._:,/-]{1,253}")
+_URL: Final = re.compile(r"postgres(?:ql)?://")
+
+
+def password_of(dsn: str) -> str:
+    """The password in it; empty when there is none or the string cannot be read."""
+    return str(_parsed(dsn).get("password") or "")
+
+
+def where(dsn: str) -> str:
+    """Host and database for a message, such as ` at db.example:/lengths`; empty unless they were read beyond doubt.
+
+    A password with a special character shifts what follows, so that a part of it reads as host, port or database.
+    """
+    held = _parsed(dsn)
+    names = [str(held.get(name) or "") for name in ("host", "dbname")]
+    secret = str(held.get("password") or "")
+    if not names[0] or not all(_NAME.fullmatch(name) for name in names if name):
+        return ""
+    if secret and any(secret in name or name in secret for name in names if name):
+        return ""
+    if _URL.match(dsn):
+        try:
+            parts = urlsplit(dsn)
+            doubtful = dsn.count("@") > 1 or bool(parts.fragment) or dsn.count(":") > 3 or (parts.hostname or "") != names[0].lower()
+        except ValueError:
+            return ""
+        if doubtful:
+            return ""
+    return f" at {names[0]}" + (f", database {names[1]}" if names[1] else "")
+
+
+def _parsed(dsn: str) -> dict[str, Any]:
+    """Its parts; empty when it is malformed, for then nothing of it may be said."""
+    try:
+        from psycopg.conninfo import conninfo_to_dict
+
+        return dict(conninfo_to_dict(dsn))
+    except Exception:
+        # psycopg's errors, and whatever an odd string does to it: their text may quote the password.
+        return {}

@@ -1,0 +1,395 @@
+"""What one client can send, and that nobody else notices: limits, hints, odd numbers, routes of unknown text."""
+
+import asyncio
+import itertools
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from alise_contract.names import CONTRACT_VERSION, MAX_HINT_BYTES, NEUTRAL_LEVEL
+from alise_contract.v1 import admission_pb2 as pb
+from alise_contract.v1 import engine_control_pb2 as engine_pb
+from alise_scheduler.core.admit import AdmitLimits, Rejected
+from alise_scheduler.core.exec_time import CostModel, observe
+from alise_scheduler.core.lengths import PRIOR, Lengths
+from alise_scheduler.core.reports import EngineShape, EngineSnapshot, EngineUpdate, Finished, FinishReason, Phase, Step
+from alise_scheduler.dispatcher import Dispatcher
+from alise_scheduler.engine import convert
+from alise_scheduler.metrics import BATCH
+from alise_scheduler.predictor.features import UNKNOWN, Features, extract
+from alise_scheduler.predictor.hint import Hint, encode
+from alise_scheduler.predictor.lexical import _LIST, _quoted_chars
+from alise_scheduler.predictor.model import BucketPredictor, Observation
+from alise_scheduler.rpc.admission import to_ask
+from alise_scheduler.state import Admitted, ClassRule, State
+from tests.scheduler.builders import HINT_KEY, make_ask, make_request, make_state
+from tests.scheduler.pod import started, until
+from tests.scheduler.test_dispatcher import running
+from tests.scheduler.test_rpc_stream import Stream
+
+
+def opened(state: State, *requests: Any, **shape: Any) -> State:
+    state.snapshot(EngineSnapshot("boot", "session", EngineShape(**({"max_num_seqs": 4} | shape)), tuple(requests)), 0.0)
+    return state
+
+
+# --- L1: what vLLM refuses stops counting -----------------------------------------------------------------------------------------------
+
+
+def test_l1_ten_withdrawn_requests_leave_room_for_ten_more_at_once() -> None:
+    state = opened(make_state(limits=AdmitLimits(max_pending=10)))
+    for number in range(10):
+        assert isinstance(state.admit(make_ask(f"bad{number}"), 1.0), Admitted)
+    assert isinstance(state.admit(make_ask("one more"), 1.0), Rejected)
+    for number in range(10):
+        assert state.withdraw(f"bad{number}")
+    assert all(isinstance(state.admit(make_ask(f"good{number}"), 1.0), Admitted) for number in range(10))
+
+
+async def test_l1_a_withdrawal_on_the_stream_makes_room_and_is_not_answered(tmp_path: Path) -> None:
+    async with started(tmp_path / "sock", AdmitLimits(max_pending=1)) as pod:
+        stream = Stream(pod)
+        await stream.ask("bad")
+        assert (await stream.answer()).job_id == "bad"
+        await stream.ask("bad", withdrawn=True)
+        await stream.ask("good")
+        answer = await stream.answer()
+        assert (answer.job_id, answer.response.WhichOneof("decision")) == ("good", "admitted")
+        assert pod.metric("alise_scheduler_jobs_withdrawn_total") == 1
+
+
+async def test_a_withdrawal_overtakes_an_admission_that_is_not_decided_yet(tmp_path: Path) -> None:
+    async with started(tmp_path / "sock") as pod:
+        pod.encoding.hold = asyncio.Event()
+        stream = Stream(pod)
+        await stream.ask("bad")
+        await until(lambda: pod.encoding.asked == 1)
+        await stream.ask("bad", withdrawn=True)
+        await until(lambda: pod.metric("alise_scheduler_admits_total", outcome="gave_up") == 1)
+        pod.encoding.hold.set()
+        await stream.ask("good")
+        assert (await stream.answer()).job_id == "good"
+        assert list(pod.state.book.jobs) == ["good"]
+
+
+def test_a_job_that_the_engine_has_is_not_withdrawn() -> None:
+    state = opened(make_state())
+    state.admit(make_ask("a"), 1.0)
+    state.update(EngineUpdate(requests=(make_request("a"),)), 2.0)
+    assert not state.withdraw("a")
+    assert "a" in state.book.jobs
+
+
+def test_withdrawing_what_was_never_admitted_changes_nothing() -> None:
+    state = opened(make_state())
+    before = state.load
+    assert not state.withdraw("nobody")
+    assert state.load == before
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["admit", "withdraw", "plan"])), max_size=30))
+def test_the_load_is_what_is_there_and_never_negative(moves: list[tuple[str, str]]) -> None:
+    state = opened(make_state())
+    for job, move in moves:
+        match move:
+            case "admit":
+                state.admit(make_ask(job, prompt="hello" * len(moves)), 1.0)
+            case "withdraw":
+                state.withdraw(job)
+            case _:
+                state.decide(1.0)
+        assert state.load.pending == state.load.live == len(state.book)
+        assert state.load.work_seconds is None or bool((state.load.work_seconds >= 0).all())
+
+
+# --- R2: hints --------------------------------------------------------------------------------------------------------------------------
+
+
+def hinted(state: State, hint: bytes, job_id: str = "x") -> Any:
+    opened(state, make_request(job_id, hint=hint))
+    return state.book.jobs[job_id]
+
+
+HEAVY = Hint(Lengths((1.0,) * 10), 16.0, UNKNOWN, "gold", "victim")
+
+
+def test_r2_an_unsigned_hint_with_a_heavy_weight_and_another_tenant_is_not_believed() -> None:
+    job = hinted(make_state(classes={"gold": ClassRule(16.0)}), encode(HEAVY, b"a key of the client's", "x"))
+    assert (job.weight, job.tenant) == (1.0, "")
+    assert job.lengths.median == pytest.approx(PRIOR.median)
+
+
+def test_r2_a_hint_of_another_job_is_not_believed() -> None:
+    job = hinted(make_state(classes={"gold": ClassRule(16.0)}), encode(HEAVY, HINT_KEY, "y"))
+    assert (job.weight, job.tenant) == (1.0, "")
+
+
+@pytest.mark.parametrize(
+    ("classes", "weight"),
+    [
+        pytest.param({"gold": ClassRule(16.0)}, 16.0, id="as its class still says"),
+        pytest.param({"gold": ClassRule(2.0)}, 2.0, id="capped to what its class says now"),
+        pytest.param({}, 1.0, id="capped to the default when its class is gone"),
+    ],
+)
+def test_a_signed_hint_is_worth_no_more_than_its_class_is_now(classes: dict[str, ClassRule], weight: float) -> None:
+    job = hinted(make_state(classes=classes), encode(HEAVY, HINT_KEY, "x"))
+    assert (job.weight, job.tenant) == (weight, "victim")
+
+
+def test_a_light_hint_stays_light_when_its_class_became_heavy() -> None:
+    light = Hint(PRIOR, 0.25, UNKNOWN, "batch", "")
+    assert hinted(make_state(classes={"batch": ClassRule(8.0)}), encode(light, HINT_KEY, "x")).weight == 0.25
+
+
+def test_a_hint_comes_back_to_a_restarted_sidecar() -> None:
+    answer = opened(make_state(classes={"gold": ClassRule(4.0)})).admit(make_ask("x", objective="gold", tenant="me"), 1.0)
+    assert isinstance(answer, Admitted)
+    job = hinted(make_state(classes={"gold": ClassRule(4.0)}), answer.hint)
+    assert (job.weight, job.tenant) == (4.0, "me")
+
+
+def test_without_a_key_hints_are_empty_and_requests_are_served() -> None:
+    state = opened(make_state(hint_key=b""))
+    answer = state.admit(make_ask("x"), 1.0)
+    assert isinstance(answer, Admitted)
+    assert answer.hint == b""
+
+
+# --- routes ---------------------------------------------------------------------------------------------------------------------------
+
+
+def asked(endpoint: int, **fields: Any) -> Any:
+    values = {"prompt": "Write a story", "prompt_chars": 13, **fields}
+    return to_ask(pb.AdmitRequest(contract_version=CONTRACT_VERSION, job_id="x", endpoint=endpoint, **values))  # type: ignore[arg-type]
+
+
+def test_messages_are_looked_at_as_chats_are() -> None:
+    chat, messages = (extract(asked(number).question, b"s") for number in (pb.ENDPOINT_CHAT_COMPLETIONS, pb.ENDPOINT_MESSAGES))
+    assert chat == messages
+    assert chat.detail is not None
+    assert messages.detail is not None
+    assert np.array_equal(chat.detail.numbers, messages.detail.numbers, equal_nan=True)
+
+
+@pytest.mark.parametrize("endpoint", [pb.ENDPOINT_OTHER, 77, -3])
+def test_a_route_of_unknown_text_has_the_neutral_level_and_weight(endpoint: int) -> None:
+    state = opened(make_state(classes={"gold": ClassRule(16.0)}))
+    answer = state.admit(asked(endpoint, objective="gold", max_tokens=1, tenant="me"), 1.0)
+    assert isinstance(answer, Admitted)
+    assert answer.level == NEUTRAL_LEVEL
+    assert (state.book.jobs["x"].weight, state.book.jobs["x"].tenant) == (1.0, "me")
+
+
+def test_a_route_of_unknown_text_counts_as_pending() -> None:
+    state = opened(make_state(limits=AdmitLimits(max_pending=1)))
+    state.admit(asked(pb.ENDPOINT_OTHER), 1.0)
+    assert isinstance(state.admit(make_ask("another"), 1.0), Rejected)
+
+
+def test_a_route_of_unknown_text_teaches_nothing() -> None:
+    predictor = BucketPredictor()
+    state = opened(make_state(predictor=predictor))
+    state.admit(asked(pb.ENDPOINT_OTHER), 1.0)
+    state.update(EngineUpdate(requests=(make_request("x", Phase.RUNNING),)), 2.0)
+    state.update(EngineUpdate(finished=(Finished("r-x", "x", FinishReason.STOP, generated_tokens=7),)), 3.0)
+    assert len(predictor) == 0
+
+
+# --- L2: extreme values ---------------------------------------------------------------------------------------------------------------
+
+UINT32, UINT64 = st.sampled_from([0, 1, 2, 1000, 2**31, 2**32 - 1]), st.sampled_from([0, 1, 2**31, 2**62, 2**63, 2**64 - 1])
+TEXT = st.one_of(st.text(max_size=80), st.sampled_from(["", "\n" * 20_000, "‘" * 20_000, "\x00", "\U0010ffff" * 300, "a" * 300_000]))
+MESSAGES = st.builds(
+    lambda temperature, **fields: pb.AdmitRequest(**fields, **({} if temperature is None else {"temperature": temperature})),
+    temperature=st.one_of(st.none(), st.floats(width=32)),
+    contract_version=st.just(CONTRACT_VERSION), job_id=st.text(min_size=1, max_size=64), endpoint=st.integers(-(2**31), 2**31 - 1),
+    model=TEXT, prompt=TEXT, prompt_chars=UINT64, turns=UINT32, max_tokens=UINT32, n=UINT32, structured=st.booleans(), tenant=TEXT,
+    objective=TEXT, slo_ttft_ms=UINT32, conversation=TEXT, conversation_now=TEXT, conversation_previous=TEXT,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(MESSAGES, st.booleans())
+def test_l2_any_message_is_admitted_or_rejected_and_leaves_a_sound_load(message: pb.AdmitRequest, session: bool) -> None:
+    state = opened(make_state()) if session else make_state()
+    answer = state.admit(to_ask(message), 1.0)
+    assert isinstance(answer, Admitted)
+    assert len(answer.hint) <= MAX_HINT_BYTES
+    assert math.isfinite(state.load.backlog_seconds())
+    assert math.isfinite(state.decide(2.0).load.backlog_seconds())
+    assert state.metrics.registry.get_sample_value("alise_scheduler_background_failures_total", {"task": "predictor"}) == 0
+
+
+def test_a_prompt_of_64_mib_is_looked_at_as_its_beginning() -> None:
+    message = pb.AdmitRequest(contract_version=CONTRACT_VERSION, job_id="x", prompt="x" * (64 << 20), prompt_chars=64 << 20)
+    assert isinstance(opened(make_state()).admit(to_ask(message), 1.0), Admitted)
+
+
+def test_a_prompt_that_does_not_fit_is_no_reason_to_turn_others_away() -> None:
+    """Counted by its length it would be hours of work, until the engine has refused it."""
+    state = opened(make_state(limits=AdmitLimits(max_wait_seconds=200.0)), max_num_seqs=1, max_model_len=4096)
+    state.admit(asked(1, prompt_chars=2**40), 1.0)
+    assert isinstance(state.admit(make_ask("small"), 1.0), Admitted)
+
+
+def test_two_tenants_of_endless_names_stay_two() -> None:
+    one, two = (asked(1, tenant="t" * 100_000 + end).question.tenant for end in "ab")
+    assert one != two
+    assert len(one) <= 255
+
+
+class Broken:
+    """A predictor that fails at whatever it is asked."""
+
+    def predict(self, features: Features, max_tokens: int) -> Lengths:
+        raise IndexError("a bug")
+
+    def learn(self, features: Features, observation: Observation) -> None:
+        raise IndexError("a bug")
+
+
+def test_a_predictor_that_fails_costs_the_prediction_and_no_request() -> None:
+    state = opened(make_state(predictor=Broken()))
+    assert isinstance(state.admit(make_ask("a"), 1.0), Admitted)
+    state.update(EngineUpdate(requests=(make_request("a", Phase.RUNNING), make_request("around"))), 2.0)
+    assert state.metrics.registry.get_sample_value("alise_scheduler_background_failures_total", {"task": "predictor"}) == 2
+
+
+OLD_LIST = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
+OLD_QUOTED = re.compile(r"[\"“'‘]([^\"”'’]{2,})[\"”'’]")
+
+
+@settings(max_examples=300)
+@given(st.text(alphabet="\"“”'‘’ab- *\n\r\t1.)", max_size=40))
+def test_the_quick_look_at_quotes_and_lists_finds_what_the_slow_patterns_found(text: str) -> None:
+    quoted = OLD_QUOTED.search(text)
+    assert _quoted_chars(text) == (len(quoted[1]) if quoted else 0)
+    assert len(_LIST.findall(text)) == len(OLD_LIST.findall(text))
+
+
+# --- L3: what the engine reports --------------------------------------------------------------------------------------------------------
+
+ROWS = st.builds(
+    engine_pb.EngineRequest,
+    request_id=st.sampled_from(["r0", "r1", "r" * 100_000]), job_id=st.sampled_from(["", "a", "b" * 64, "c" * 1000]),
+    phase=st.integers(-5, 9), prompt_tokens=UINT32, generated_tokens=UINT32, device_tokens=UINT32, host_tokens=UINT32, host_bytes=UINT64,
+    max_tokens=UINT32, preemptions=UINT32, priority=st.sampled_from([0, -(2**63), 2**63 - 1]), age_ms=UINT64, phase_ms=UINT64,
+    hint=st.sampled_from([b"", b"x" * 100, b"x" * (1 << 20)]),
+)  # fmt: skip
+ENDS = st.builds(
+    engine_pb.Finished, request_id=st.sampled_from(["r0", "r1", "r9"]), job_id=st.sampled_from(["", "a"]), reason=st.integers(-1, 9),
+    prompt_tokens=UINT32, generated_tokens=UINT32, age_ms=UINT64, ttft_ms=UINT64,
+)  # fmt: skip
+STEPS = st.builds(engine_pb.Step, duration_us=UINT32, prefill_tokens=UINT32, decode_requests=UINT32, context_tokens=UINT64)
+SHAPES = st.builds(
+    engine_pb.EngineShape, max_num_seqs=UINT32, max_num_batched_tokens=UINT32, max_model_len=UINT32, block_size=UINT32,
+    num_device_blocks=UINT32, block_bytes=UINT64, host_limit_bytes=UINT64,
+)  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(SHAPES, st.lists(ROWS, max_size=4), st.lists(ROWS, max_size=4), st.lists(ENDS, max_size=3), st.lists(STEPS, max_size=5))
+def test_l3_whatever_the_engine_reports_a_plan_can_be_sent(
+    shape: engine_pb.EngineShape, first: list[Any], then: list[Any], ends: list[Any], steps: list[Any]
+) -> None:
+    state = make_state()
+    snapshot = convert.from_response(
+        engine_pb.WatchResponse(snapshot=engine_pb.Snapshot(boot_id="b", session_id="s", engine=shape, requests=first))
+    )
+    update = convert.from_response(engine_pb.WatchResponse(update=engine_pb.Update(requests=then, finished=ends, steps=steps)))
+    assert isinstance(snapshot, EngineSnapshot)
+    assert isinstance(update, EngineUpdate)
+    state.snapshot(snapshot, 1.0)
+    state.update(update, 2.0)
+    decision = state.decide(3.0)
+    assert convert.to_apply("s", 1, decision.plan).SerializeToString()
+    assert isinstance(state.admit(make_ask("next"), 4.0), Admitted)
+
+
+def test_l3_a_hint_over_the_limit_does_not_come_in() -> None:
+    assert convert.from_request(engine_pb.EngineRequest(request_id="r", job_id="a", hint=b"x" * (MAX_HINT_BYTES + 1))).hint == b""
+
+
+@given(st.lists(st.builds(Step, st.floats(), *[st.one_of(st.integers(-(2**63), 2**64), st.just(0))] * 3), max_size=20))
+def test_steps_of_impossible_numbers_leave_a_usable_model(steps: list[Step]) -> None:
+    model = observe(CostModel(), steps)
+    assert 0 < model.decode_step_seconds() < math.inf
+
+
+# --- silent ends ----------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_plan_that_cannot_be_sent_is_not_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(make_state()) as bench:
+        bench.engine.failures = [ValueError("a plan that no message holds")]  # type: ignore[list-item]
+        bench.engine.boot()
+        await bench.clock.advance(1.0)
+        assert bench.plans()
+        assert bench.metric("alise_scheduler_background_failures_total", task="apply") == 1
+
+
+def test_a_flood_of_withdrawals_does_not_grow_the_inbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alise_scheduler.dispatcher.MAX_INBOX", 10)
+    dispatcher = Dispatcher(make_state(), None, None)  # type: ignore[arg-type]
+    for number in range(100):
+        dispatcher.withdraw(f"j{number}")
+    assert len(dispatcher._inbox) == 20
+
+
+# --- L6: metrics ----------------------------------------------------------------------------------------------------------------------
+
+
+def one_request(state: State, number: int, tokens: int) -> None:
+    job = f"j{number}"
+    state.admit(make_ask(job), 1.0)
+    state.update(EngineUpdate(requests=(make_request(job, Phase.RUNNING, generated_tokens=tokens),)), 2.0)
+    state.update(EngineUpdate(finished=(Finished(f"r-{job}", job, FinishReason.STOP, generated_tokens=tokens, ttft_seconds=0.123),)), 3.0)
+    state.metrics.admit_seconds.observe(0.001)
+
+
+HELD_BACK = ("answer_tokens", "length_ratio", "length_log_error", "ttft_seconds", "admit_seconds", "neutral_seconds")
+
+
+def scraped(state: State) -> dict[Any, float]:
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in state.metrics.registry.collect()
+        if family.name.removeprefix("alise_scheduler_") in HELD_BACK
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+def test_l6_between_two_scrapes_no_sum_shows_what_one_request_was() -> None:
+    state = opened(make_state())
+    one_request(state, 0, 10)
+    scrapes = [scraped(state)]
+    for number in range(1, 64):
+        one_request(state, number, 10 + number)
+        scrapes.append(scraped(state))
+    for name in {key[0] for key in scrapes[0]}:
+        own = [{key: value for key, value in scrape.items() if key[0] == name} for scrape in scrapes]
+        changed = [number for number in range(1, 64) if own[number] != own[number - 1]]
+        assert all(later - sooner >= BATCH for sooner, later in itertools.pairwise(changed)), name
+    assert scrapes[-1][("alise_scheduler_answer_tokens_total", ("kind", "real"))] == sum(range(10, 74))
+
+
+@pytest.mark.parametrize(
+    ("objective", "label"),
+    [
+        pytest.param("gold", "gold", id="a class"),
+        pytest.param("", "default", id="none"),
+        pytest.param("x" * 50, "default", id="an unknown one"),
+    ],
+)
+def test_admissions_are_counted_by_class_and_classes_are_bounded(objective: str, label: str) -> None:
+    metrics = make_state(classes={"gold": ClassRule()}).metrics
+    metrics.count_admit("admitted", objective)
+    assert metrics.registry.get_sample_value("alise_scheduler_admits_total", {"outcome": "admitted", "class": label}) == 1
