@@ -71,6 +71,11 @@ def caller(headers: Headers, keyring: Keyring | None, rules: Rules) -> Caller | 
     return Caller(tenant[:MAX_LABEL_CHARS], klass if klass in rules.classes else "")
 
 
+def owner(tenant: str) -> str:
+    """Returns whose share a tenant takes from: `team-a` of `team-a/somebody`, so that parts made up at will are no way around it."""
+    return tenant.partition("/")[0]
+
+
 def slo_ttft_ms(headers: Headers) -> int:
     """Returns the time to first token that the client asks for, milliseconds; 0 when it asks for none that can be read."""
     value = _first(headers, SLO_TTFT_HEADERS)

@@ -2,6 +2,7 @@
 
     any request                where there are API keys: 401 without one, but for probes (`routes.needs_key`)
     a request that generates   read within its limits, counted, described, asked about, and carried out under a ticket (`stamping.py`)
+    any other with a body      read within the same limits
     everything else            untouched
 
 Bodies reach vLLM byte for byte: rank, job id and hint are not in them. What vLLM would refuse is refused by vLLM, in its own words. A
@@ -37,6 +38,9 @@ ADMITTED: Final = "admitted"
 FAILED_OPEN: Final = "failed_open"
 NEUTRAL: Final = "neutral"
 UNAUTHORIZED: Final = "unauthorized"
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+# The rest of the body is not read: the connection cannot be used again.
+_CLOSE: Final = ((b"connection", b"close"),)
 _REFUSED: Final = {408: "body_too_slow", 413: "body_too_large"}
 OUTCOMES: Final = (ADMITTED, FAILED_OPEN, NEUTRAL, UNAUTHORIZED, *_REFUSED.values(), *(reason.value for reason in RejectReason))
 
@@ -102,19 +106,41 @@ class AliseMiddleware:
             self._gate.seen("", UNAUTHORIZED)
             await _unauthorized(scope, send)
             return
-        if scope["type"] == "websocket" or route_of(method, path) is Route.OTHER:
+        if scope["type"] == "websocket" or method not in _WITH_BODY:
             await self._app(scope, receive, send)
+        elif route_of(method, path) is Route.GENERATES:
+            await self._generate(path, caller or Caller(), headers, scope, receive, send)
+        else:
+            await self._pass_on(headers, scope, receive, send)
+
+    async def _pass_on(self, headers: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
+        """A route that does not generate. Its body has the same limits: vLLM parses it on the same event loop."""
+        try:
+            body = await self._body(headers, receive)
+        except Disconnected:
             return
-        await self._generate(path, caller or Caller(), headers, scope, receive, send)
+        if isinstance(body, Refused):
+            self._gate.seen("", _REFUSED[body.status])
+            await _error(send, body.status, "BadRequestError", body.message, _CLOSE)
+            return
+        await self._app(scope, _replay(body, receive), send)
+
+    async def _body(self, headers: dict[str, str], receive: Receive) -> bytes | Refused:
+        """The whole body, unless it is over a limit. Raises Disconnected."""
+        body = await read(receive, _declared_bytes(headers), self._gate.limits)
+        if isinstance(body, bytes) and _is_json(headers) and (found := marks(body)) > self._gate.max_marks:
+            return Refused(413, f"the JSON has {found} commas, colons and brackets; this server reads {self._gate.max_marks}")
+        return body
 
     async def _generate(self, path: str, caller: Caller, headers: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
         outcome = _Outcome(caller.klass)
         send = _telling(send, outcome, self._gate)
         try:
             # 2. Read the body, within its limits. Nobody waits for a request that is not there yet.
-            body = DRAINING if self._gate.refusing else await read(receive, _declared_bytes(headers), self._gate.limits)
-            if isinstance(body, bytes) and _is_json(headers) and (found := marks(body)) > self._gate.max_marks:
-                body = Refused(413, f"the JSON has {found} commas, colons and brackets; this server reads {self._gate.max_marks}")
+            body = DRAINING if self._gate.refusing else await self._body(headers, receive)
+            if isinstance(body, bytes) and self._gate.refusing:
+                # The drain began while the body was on its way.
+                body = DRAINING
             if isinstance(body, Refused | Rejected):
                 await self._refuse(body, outcome, send)
                 return
@@ -175,8 +201,7 @@ class AliseMiddleware:
     async def _refuse(self, refusal: Refused | Rejected, outcome: _Outcome, send: Send) -> None:
         if isinstance(refusal, Refused):
             outcome.name = _REFUSED[refusal.status]
-            # The rest of the body is not read: the connection cannot be used again.
-            await _error(send, refusal.status, "BadRequestError", refusal.message, ((b"connection", b"close"),))
+            await _error(send, refusal.status, "BadRequestError", refusal.message, _CLOSE)
             return
         outcome.name = refusal.reason.value
         status, kind = (503, "ServiceUnavailableError") if refusal.reason is RejectReason.DRAINING else (429, "RateLimitError")

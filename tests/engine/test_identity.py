@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_engine.identity import MAX_LABEL_CHARS, Caller, Keyring, Rules, caller, digest, slo_ttft_ms
+from alise_engine.identity import MAX_LABEL_CHARS, Caller, Keyring, Rules, caller, digest, owner, slo_ttft_ms
 
 OBJECTIVE, FAIRNESS = "x-llm-d-inference-objective", "x-llm-d-inference-fairness-id"
 KEYS = Keyring({digest("sk-a"): "team-a", digest("sk-b"): "team-b"})
@@ -37,6 +37,18 @@ WHO = [
 @pytest.mark.parametrize(("headers", "keyring", "rules", "who"), WHO)
 def test_who_asks(headers: dict[str, str], keyring: Keyring | None, rules: Rules, who: Caller | None) -> None:
     assert caller(headers, keyring, rules) == who
+
+
+@pytest.mark.parametrize(
+    ("tenant", "whose"),
+    [
+        pytest.param("team-a", "team-a", id="a tenant"),
+        pytest.param("team-a/x/y", "team-a", id="a part of one"),
+        pytest.param("", "", id="nobody in particular"),
+    ],
+)
+def test_whose_share_a_request_takes_from(tenant: str, whose: str) -> None:
+    assert owner(tenant) == whose
 
 
 OLD_NAMES = [

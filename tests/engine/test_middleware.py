@@ -267,8 +267,9 @@ async def test_a_body_over_the_limit_is_refused(tmp_path: Path, sidecar: FakeAdm
         assert server.metric("http_requests_total", **{"class": "default", "outcome": "body_too_large"}) == 1
 
 
-async def test_json_that_is_all_brackets_is_refused_before_anybody_parses_it(server: Server, sidecar: FakeAdmission) -> None:
-    exchange = await server.post(b'{"prompt": [' + b"[]," * 200_000 + b"[]]}", "/v1/completions")
+@pytest.mark.parametrize("path", ["/v1/completions", "/tokenize", "/a/route/of/tomorrow"])
+async def test_json_that_is_all_brackets_is_refused_before_anybody_parses_it(server: Server, sidecar: FakeAdmission, path: str) -> None:
+    exchange = await server.post(b'{"prompt": [' + b"[]," * 200_000 + b"[]]}", path)
     assert (exchange.status, server.bodies, sidecar.requests) == (413, [], [])
 
 
@@ -545,6 +546,17 @@ async def test_then_it_refuses_and_says_when_to_try_again(server: Server, sideca
     assert (exchange.status, exchange.response_headers["retry-after"], exchange.response_headers["connection"]) == (503, "1", "close")
     assert (server.bodies, sidecar.requests) == ([], [])
     assert server.metric("http_requests_total", **{"class": "default", "outcome": "draining"}) == 1
+
+
+async def test_a_request_whose_body_is_on_its_way_when_the_drain_begins_goes_to_another_pod(server: Server, tmp_path: Path) -> None:
+    exchange = Exchange(CHAT, json.dumps(chat()).encode())
+
+    async def after_the_drain() -> Any:
+        await drain(tmp_path, accept_seconds=0)
+        return await exchange.receive()
+
+    await server.app(exchange.scope, after_the_drain, exchange.send)
+    assert (exchange.status, server.bodies) == (503, [])
 
 
 async def test_what_does_not_generate_is_still_answered(server: Server, tmp_path: Path) -> None:
