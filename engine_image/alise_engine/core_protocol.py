@@ -220,7 +220,7 @@ def _limits(value: Wire) -> LimitsRow:
     for name, number in as_dict(limits).items():
         if number < 0:
             raise PayloadError(f"limits: {name} {number} is negative")
-    if limits.int8_host_fraction > 1:
+    if not 0 <= limits.int8_host_fraction <= 1:
         raise PayloadError(f"limits: int8_host_fraction {limits.int8_host_fraction} is outside [0, 1]")
     return limits
 

@@ -22,8 +22,8 @@ SUITES = {
     "serving": "tests.bench.serving",
     "soak": "tests.bench.soak",
 }
-# Not among all of them: they need what few machines have.
-ON_REQUEST = {"gpu": "tests.bench.gpu"}
+# Not among all of them: they take an hour, or need what few machines have.
+ON_REQUEST = {"fuzz": "tests.bench.fuzz", "gpu": "tests.bench.gpu"}
 
 
 def settings_from(environment: dict[str, str]) -> Settings:

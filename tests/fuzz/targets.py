@@ -1,0 +1,28 @@
+"""The fuzz targets: modules with `target(data)`, which raises when something is wrong, and `seeds()`, the inputs to begin with."""
+
+import importlib
+from typing import Final, Protocol, cast
+
+TARGETS: Final = {
+    "requests": "tests.fuzz.requests",
+    "descriptions": "tests.fuzz.descriptions",
+    "callers": "tests.fuzz.callers",
+    "hints": "tests.fuzz.hints",
+    "admissions": "tests.fuzz.admissions",
+    "reports": "tests.fuzz.reports",
+    "plans": "tests.fuzz.plans",
+}
+
+
+class Target(Protocol):
+    """A module that can be fuzzed."""
+
+    def target(self, data: bytes) -> None:
+        """Raises on a finding, whatever the type of the exception."""
+
+    def seeds(self) -> list[bytes]:
+        """Returns inputs made from real messages."""
+
+
+def load(module: str) -> Target:
+    return cast(Target, importlib.import_module(module))
