@@ -49,6 +49,7 @@ from tests.bench import policies_flood
 from tests.bench.workload import Prompt, load
 from tests.tools import encoder as encoders
 
+_HINT_KEY: Final = b"of no pod"
 SLOTS: Final = 16
 LOAD: Final = 0.9
 _CAP_TOKENS: Final = 512
@@ -88,7 +89,7 @@ class Loop:
         self.encoder = encoder
         self.predictor = LearnedPredictor()
         self.predictor.prior = known
-        self.state = None if policy is None else State(policy, limits or AdmitLimits(), {}, self.predictor, Metrics(), b"bench")
+        self.state = None if policy is None else State(policy, limits or AdmitLimits(), {}, self.predictor, Metrics(), b"bench", _HINT_KEY)
         self.now = 0.0
         self.served: dict[str, Served] = {}
         # Of each row: what was predicted at its admission, and its name in the engine; a row that was refused has neither.
@@ -140,7 +141,7 @@ class Loop:
             admitted = self.state.admit(Ask(job, question), self.now)
             if not isinstance(admitted, Admitted):
                 return ""
-            said = decode(admitted.hint)
+            said = decode(admitted.hint, _HINT_KEY, job)
             assert said is not None
             self.told[row] = said.lengths.tokens
             priority, hint = admitted.priority, base64.b64encode(admitted.hint).decode()

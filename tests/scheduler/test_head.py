@@ -129,7 +129,7 @@ def test_an_array_that_claims_to_be_larger_than_its_data_is_refused() -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as file:
         entry = io.BytesIO()
-        np.lib.format.write_array_header_1_0(entry, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})
+        np.lib.format.write_array_header_1_0(entry, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})  # type: ignore[no-untyped-call]
         file.writestr("about.npy", entry.getvalue())
     with pytest.raises(ValueError, match="shape"):
         from_bytes(out.getvalue())

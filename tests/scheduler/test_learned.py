@@ -371,3 +371,32 @@ async def test_an_encoder_that_fails_costs_the_vector_only() -> None:
     queue = EncodeQueue(Broken(), 5.0)
     assert await queue.encode("hello") is None
     queue.close()
+
+
+async def test_without_a_thread_a_text_goes_unembedded_and_the_next_has_one() -> None:
+    outcomes: list[str] = []
+    failures: list[int] = []
+    queue = EncodeQueue(HashEncoder(), 5.0, outcomes.append, on_failure=lambda: failures.append(1))
+    queue._pool.shutdown()
+    assert await queue.encode("a text") is None
+    assert await queue.encode("a text") is not None
+    assert (outcomes, failures) == (["failed", "encoded"], [1])
+
+
+async def test_learning_goes_on_after_an_error_that_nobody_foresaw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alise_scheduler.predictor.learner.REST_SECONDS", 0.0)
+    monkeypatch.setattr("alise_scheduler.predictor.learner.TURN_SECONDS", 0.0)
+    failures: list[int] = []
+    again = asyncio.Event()
+
+    async def turn() -> bool:
+        if failures:
+            again.set()
+        raise KeyError("a bug")
+
+    learner = Learner(LearnedPredictor(), Archive(None, None), on_failure=lambda: failures.append(1))
+    monkeypatch.setattr(learner, "turn", turn)
+    task = asyncio.create_task(learner.run())
+    await asyncio.wait_for(again.wait(), 20)
+    assert not task.done()
+    task.cancel()

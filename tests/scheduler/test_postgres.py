@@ -11,6 +11,7 @@ import pytest
 from alise_scheduler.errors import HistoryError
 from alise_scheduler.predictor import postgres
 from alise_scheduler.predictor.archive import RETRY_SECONDS, Archive
+from alise_scheduler.predictor.arrays import MAX_FILE_BYTES
 from alise_scheduler.predictor.learned import FIRST_TRAINING, LearnedPredictor, equip
 from alise_scheduler.predictor.model import Observation
 from alise_scheduler.predictor.postgres import PostgresStore
@@ -79,6 +80,62 @@ def test_the_newest_head_comes_back(server: PostgresServer) -> None:
     for version in (1, 2, 3):
         store.save_head(version, b"head %d" % version)
     assert store.load_head() == b"head 3"
+
+
+def test_a_head_that_is_not_signed_with_the_key_is_not_looked_into(server: PostgresServer, caplog: pytest.LogCaptureFixture) -> None:
+    store = PostgresStore(server.dsn, "one", KEY)
+    PostgresStore(server.dsn, "two", b"of another resource").save_head(1, b"not ours")
+    assert store.load_head() is None
+    assert "none is signed" in caplog.text
+    store.save_head(1, b"ours")
+    server.execute("UPDATE alise_heads SET data = data || 'x'")
+    assert store.load_head() is None
+
+
+def test_an_endless_head_is_not_fetched(server: PostgresServer) -> None:
+    store = PostgresStore(server.dsn, "one", KEY)
+    store.save_head(1, b"x" * (MAX_FILE_BYTES + 1))
+    assert store.load_head() is None
+
+
+def test_without_embeddings_none_are_shared_and_those_there_go(server: PostgresServer) -> None:
+    store = PostgresStore(server.dsn, "one", KEY)
+    store.append([make_sample()])
+    store.save_head(1, b"a head")
+    blind = PostgresStore(server.dsn, "two", KEY, embeddings=False)
+    blind.append([make_sample()])
+    blind.save_head(2, b"a head")
+    assert [sample.embedding for sample in store.load(10)] == [None, None]
+    assert store.load_head() is None
+
+
+def test_a_salt_of_before_is_removed_and_old_rows_with_it(server: PostgresServer) -> None:
+    PostgresStore(server.dsn, "one", KEY).append([make_sample()])
+    server.execute("INSERT INTO alise_meta VALUES ('salt', 'x'); UPDATE alise_requests SET layout = 1;")
+    server.execute("ALTER TABLE alise_requests DROP COLUMN tenant")
+    store = PostgresStore(server.dsn, "one", KEY)
+    store.append([make_sample(tenant=2**64 - 1)])
+    (only,) = store.load(10)
+    assert only.tenant == 2**64 - 1
+    assert store._connection.execute("SELECT key FROM alise_meta WHERE key = 'salt'").fetchall() == []
+
+
+def test_a_row_that_cannot_be_read_is_left_out(server: PostgresServer) -> None:
+    store = PostgresStore(server.dsn, "one", KEY)
+    store.append([make_sample(10), make_sample(20), make_sample(30)])
+    server.execute("UPDATE alise_requests SET numbers = 'x' WHERE id = (SELECT min(id) FROM alise_requests)")
+    server.execute("UPDATE alise_requests SET log_tokens = 'NaN' WHERE id = (SELECT max(id) FROM alise_requests)")
+    assert [round(float(np.exp(sample.log_tokens))) for sample in store.load(10)] == [20]
+
+
+def test_l6_a_flood_by_one_tenant_leaves_the_others_rows(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "MAX_SHARED_ROWS", 50)
+    monkeypatch.setattr(postgres, "_PRUNE_EVERY", 20)
+    store = PostgresStore(server.dsn, "one", KEY)
+    store.append([make_sample(tenant=1)] * 10)
+    for _ in range(6):
+        store.append([make_sample(tenant=2)] * 20)
+    assert sum(sample.tenant == 1 for sample in store.load(1000)) == 10
 
 
 def test_two_sidecars_learn_from_each_other(server: PostgresServer, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,87 @@ def test_rows_that_are_too_old_go(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, max_rows=10, max_age_seconds=-1.0)
     store.append([make_sample()] * 5)
     assert store.count() == 0
+
+
+def modes(folder: Path) -> dict[str, str]:
+    return {path.name: oct(path.stat().st_mode & 0o777) for path in (folder, *folder.iterdir())}
+
+
+def test_nobody_else_can_read_the_history_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        store = SqliteStore(tmp_path / "history")
+        store.append([make_sample()])
+        held = modes(tmp_path / "history")
+    finally:
+        os.umask(before)
+    assert held == {"history": "0o700", FILE: "0o600", f"{FILE}-wal": "0o600", f"{FILE}-shm": "0o600"}
+
+
+def test_files_that_were_open_to_all_are_closed(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    store.append([make_sample()])
+    for path in (tmp_path, *tmp_path.iterdir()):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    (tmp_path / "history.corrupt").write_bytes(b"x")
+    SqliteStore(tmp_path)
+    assert set(modes(tmp_path).values()) == {"0o700", "0o600"}
+
+
+def test_a_file_moved_aside_is_private(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"not a database at all, but long enough to be looked at" * 100)
+    (tmp_path / FILE).chmod(0o644)
+    SqliteStore(tmp_path)
+    assert modes(tmp_path)["history.corrupt"] == "0o600"
+
+
+def test_a_salt_of_before_is_removed_and_the_history_begins_anew(tmp_path: Path) -> None:
+    salt = b"sixteen bytes .."
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+        connection.execute("CREATE TABLE requests (id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, embedding BLOB)")
+        connection.execute("INSERT INTO meta VALUES ('salt', ?), ('layout', X'382f')", (salt,))
+        connection.execute("INSERT INTO requests (at, embedding) VALUES (1.0, ?)", (b"an old embedding",))
+    connection.close()
+    store = SqliteStore(tmp_path)
+    assert store.load(10) == []
+    store.append([make_sample()])
+    store.close()
+    held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert salt not in held
+    assert b"an old embedding" not in held
+
+
+def test_without_embeddings_none_are_kept_nor_heads_which_hold_some(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, embeddings=False)
+    store.append([make_sample(tokens=20)])
+    store.save_head(1, b"a head with landmarks")
+    (again,) = store.load(10)
+    assert again.embedding is None
+    assert math.exp(again.log_tokens) == pytest.approx(20)
+    assert store.load_head() is None
+
+
+def test_embeddings_that_are_not_wanted_any_more_leave_the_file(tmp_path: Path) -> None:
+    store, sample = SqliteStore(tmp_path), make_sample()
+    store.append([sample])
+    store.save_head(1, b"a head with landmarks")
+    store.close()
+    SqliteStore(tmp_path, embeddings=False).close()
+    held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    packed = pack_vector(sample.embedding)
+    assert packed is not None
+    assert packed not in held
+    assert b"a head with landmarks" not in held
+
+
+def test_l6_a_flood_by_one_tenant_leaves_the_others_rows_in_the_file(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, max_rows=100)
+    store.append([make_sample(tenant=1)] * 30)
+    for _ in range(20):
+        store.append([make_sample(tenant=2)] * 40)
+    assert sum(sample.tenant == 1 for sample in store.load(100)) == 30
+    assert sum(sample.tenant == 1 for sample in store.load(60)) == 30
 
 
 def test_the_newest_head_comes_back(tmp_path: Path) -> None:
@@ -241,6 +323,59 @@ def test_a_store_that_was_down_gets_what_waited() -> None:
     archive.step()
     assert archive.local.up
     assert len(flaky.rows) == 2
+
+
+class Buggy(Flaky):
+    """A store that fails as nobody foresaw."""
+
+    def append(self, samples: list[Sample]) -> None:
+        if not self.works:
+            raise ZeroDivisionError("a bug")
+        super().append(samples)
+
+
+def test_a_store_with_a_bug_is_down_and_opened_again(caplog: pytest.LogCaptureFixture) -> None:
+    now, buggy = [0.0], Buggy()
+    archive = Archive(buggy, lambda: buggy, clock=lambda: now[0])  # type: ignore[arg-type, return-value]
+    buggy.works = False
+    archive.keep(make_sample())
+    archive.step()
+    assert not archive.local.up
+    assert archive.local.failures == 1
+    buggy.works = True
+    now[0] += RETRY_SECONDS
+    archive.step()
+    assert archive.local.up
+    assert len(buggy.rows) == 1
+
+
+def test_the_historys_thread_outlives_what_it_stumbles_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alise_scheduler.predictor.archive.WRITE_SECONDS", 0.001)
+    rounds, enough = [0], threading.Event()
+
+    def step() -> None:
+        rounds[0] += 1
+        if rounds[0] > 3:
+            enough.set()
+        raise RuntimeError("a bug")
+
+    archive = Archive(None, None)
+    monkeypatch.setattr(archive, "step", step)
+    archive.start()
+    assert enough.wait(20)
+    assert archive.alive
+    archive.close()
+    assert archive.failures >= 3
+
+
+def test_a_thread_that_ended_is_started_again() -> None:
+    archive = Archive(None, None)
+    assert not archive.alive
+    archive._thread = threading.Thread(target=lambda: None)
+    archive.start()
+    assert archive.alive
+    assert archive.failures == 1
+    archive.close()
 
 
 def test_what_waits_is_bounded() -> None:

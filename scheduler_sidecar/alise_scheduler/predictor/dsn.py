@@ -26,6 +26,9 @@ def where(dsn: str) -> str:
     if secret and any(secret in name or name in secret for name in names if name):
         return ""
     if _URL.match(dsn):
+        if not secret:
+            # A URL without a password may be one whose password was read as something else.
+            return ""
         try:
             parts = urlsplit(dsn)
             doubtful = dsn.count("@") > 1 or bool(parts.fragment) or dsn.count(":") > 3 or (parts.hostname or "") != names[0].lower()

@@ -178,15 +178,17 @@ class PostgresStore:
             if execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone() is None:
                 execute("CREATE EXTENSION vector")
             execute(_SCHEMA.encode())
+            found = execute(
+                "SELECT atttypmod FROM pg_attribute WHERE attrelid = 'alise_requests'::regclass AND attname = 'embedding'"
+            ).fetchone()
+            if found is None or found[0] != EMBEDDING:
+                there = "no embedding" if found is None else f"embeddings of {found[0]} dimensions"
+                raise HistoryError(
+                    f"the table alise_requests has {there}; this version writes {EMBEDDING}: name another database or drop it"
+                )
             # Versions before this one kept the salt of their hashes here.
             execute("DELETE FROM alise_meta WHERE key = 'salt'")
             execute("DELETE FROM alise_requests WHERE layout < %s", (_LAYOUT,))
-        found = execute(
-            "SELECT atttypmod FROM pg_attribute WHERE attrelid = 'alise_requests'::regclass AND attname = 'embedding'"
-        ).fetchone()
-        if found is None or found[0] != EMBEDDING:
-            there = "no embedding" if found is None else f"embeddings of {found[0]} dimensions"
-            raise HistoryError(f"the table alise_requests has {there}; this version writes {EMBEDDING}: name another database or drop it")
         if not self._embeddings:
             with self._connection.transaction():
                 execute("SET LOCAL statement_timeout = '60s'")
@@ -195,7 +197,7 @@ class PostgresStore:
 
     def _prune(self) -> None:
         execute = self._connection.execute
-        counts = dict(execute("SELECT tenant, count(*) FROM alise_requests GROUP BY tenant").fetchall())
+        counts: dict[int, int] = dict(execute("SELECT tenant, count(*) FROM alise_requests GROUP BY tenant").fetchall())
         if sum(counts.values()) > MAX_SHARED_ROWS:
             level = fair_level(list(counts.values()), MAX_SHARED_ROWS)
             last = "SELECT id FROM alise_requests WHERE tenant = %s ORDER BY id DESC LIMIT 1 OFFSET %s"
