@@ -11,8 +11,8 @@ from tests.fuzz.run import Outcome, fuzz
 from tests.fuzz.targets import TARGETS, load
 
 SECONDS = 20
-# On two cores: each has less than a core, and all of them take about a minute.
-AT_ONCE = 3
+# On two cores each has half of one; all of them take about a minute.
+AT_ONCE = 4
 
 
 @pytest.mark.parametrize("name", TARGETS)

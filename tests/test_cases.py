@@ -1,0 +1,65 @@
+"""`tests/CASES.md` is true: every case has a row, and every test that a row names exists."""
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CASES = [
+    *("D1", "D2", "D3"),
+    *("R1", "R2", "R3", "R4", "R5", "R6"),
+    *("L1", "L2", "L3", "L4", "L5", "L6", "L7"),
+    *("A12", "A18", "A20", "A21", "A25"),
+    *("embeddings", "0600", "salt", "DSN", "head depth", "archive thread", "poll", "ports", "SIGTERM", "compile"),
+]
+# In the place of a test.
+WITHOUT_TEST = ("*next*", "*open*")
+
+
+def rows() -> dict[str, str]:
+    """The last column of each row, by its case."""
+    found = {}
+    for line in (ROOT / "tests/CASES.md").read_text().splitlines():
+        if line.startswith("| ") and not line.startswith("| case "):
+            case, _, _, tests = (cell.strip() for cell in line.strip("|").split(" | "))
+            assert case not in found, f"{case} has two rows"
+            found[case] = tests
+    return found
+
+
+def named() -> Iterator[tuple[str, str]]:
+    """Each case with each test that its row names."""
+    for case, tests in rows().items():
+        if tests not in WITHOUT_TEST:
+            yield from ((case, test.strip("`")) for test in tests.split("<br>"))
+
+
+@cache
+def tree(path: str) -> ast.Module:
+    return ast.parse((ROOT / path).read_text())
+
+
+def test_every_case_has_a_row() -> None:
+    assert list(rows()) == CASES
+
+
+@pytest.mark.parametrize("test", sorted({test for _, test in named()}))
+def test_a_test_that_is_named_exists(test: str) -> None:
+    """With the id of a parametrized test in brackets: a text that stands in its file."""
+    found = re.fullmatch(r"(tests/[\w/]+\.py)::(test_\w+)(?:\[(.+)\])?", test)
+    assert found, f"not a path and a test: {test}"
+    path, name, row = found.groups()
+    nodes = list(ast.walk(tree(path)))
+    assert any(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name for node in nodes), f"no {name} in {path}"
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert row is None or row in texts, f"nothing in {path} is called {row!r}"
+
+
+@pytest.mark.parametrize("case", sorted({case for case, tests in rows().items() if tests in WITHOUT_TEST}))
+def test_a_case_without_a_test_says_why(case: str) -> None:
+    [line] = [line for line in (ROOT / "tests/CASES.md").read_text().splitlines() if line.startswith(f"| {case} |")]
+    assert line.count(rows()[case]) == 2, "the third column begins with the same word"
