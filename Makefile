@@ -56,7 +56,7 @@ lock: install ## Resolves the exact locks of every role
 bench: install ## Every benchmark (DATASET= SEEDS= QUICK=1); results in bench-results/
 	@$(PYTHON) -m tests.bench
 
-bench-%: install ## One benchmark: bench-engine, bench-operator, bench-policies, bench-predictor, bench-serving, bench-soak (ten minutes of random plans), bench-fuzz (ten minutes per target), bench-gpu
+bench-%: install ## One benchmark: bench-engine, bench-hostile (one client against the others), bench-operator, bench-policies, bench-predictor, bench-serving, bench-soak (ten minutes of random plans), bench-fuzz (ten minutes per target), bench-gpu
 	@$(PYTHON) -m tests.bench $*
 
 clean: ## Removes what the tools left in this folder; $$ALISE_CACHE stays

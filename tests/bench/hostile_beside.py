@@ -9,6 +9,7 @@ honest requests it is of 95th percentiles, and the figure says so.
 import asyncio
 import contextlib
 import json
+import subprocess
 import sys
 import time
 import urllib.request
@@ -51,14 +52,14 @@ def measure(model: Path, settings: Settings, seeds: int, inputs: Sequence[Input]
     for setting in (ORDINARY, FLOODED):
         waiting = [(seed, one) for seed in range(seeds) for one in inputs if one.flood == (setting == FLOODED)]
         while waiting:
-            with serving(model, setting) as pod:
+            with serving(model, setting) as pod, _client() as client:
                 asyncio.run(_warm(pod, setting))
                 while waiting:
                     seed, one = waiting.pop(0)
                     common = {"input": one.id, "case": one.case, "seed": seed, "setting": setting.name}
                     pace = 0.0
                     for side in ("hostile", "good"):
-                        seen = asyncio.run(_side(pod, setting, one, pace))
+                        seen = asyncio.run(_side(pod, setting, client, one, pace))
                         pace = pace or max(0.1, seen.client["sent"] / SIDE_SECONDS)
                         yield {"kind": "beside", "side": side, **common, **_row(one, side, seen)}
                     if not asyncio.run(_alive(pod, setting)):
@@ -80,24 +81,27 @@ def _row(one: Input, side: str, seen: _Side) -> Row:
     }
 
 
-async def _side(pod: Pod, setting: Setting, one: Input, pace: float) -> _Side:
+@contextlib.contextmanager
+def _client() -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "tests.bench.hostile_client"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+async def _side(pod: Pod, setting: Setting, client: "subprocess.Popen[str]", one: Input, pace: float) -> _Side:
     """Both clients for SIDE_SECONDS."""
     orders = Orders(pod.port, one.id, SIDE_SECONDS, pace, {**setting.headers("hostile"), **one.headers})
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.hostile_client", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    try:
-        child.stdin.write(json.dumps(asdict(orders)).encode() + b"\n")
-        await asyncio.wait_for(child.stdout.readline(), _BEGIN_SECONDS)
-        await asyncio.sleep(_LEAD_SECONDS)
-        honest = await _honest(pod, setting, SIDE_SECONDS - 2 * _LEAD_SECONDS)
-        said = json.loads(await asyncio.wait_for(child.stdout.readline(), SIDE_SECONDS + _BEGIN_SECONDS))
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await child.wait()
+    assert client.stdin is not None
+    assert client.stdout is not None
+    client.stdin.write(json.dumps(asdict(orders)) + "\n")
+    client.stdin.flush()
+    await asyncio.wait_for(asyncio.to_thread(client.stdout.readline), _BEGIN_SECONDS)
+    await asyncio.sleep(_LEAD_SECONDS)
+    honest = await _honest(pod, setting, SIDE_SECONDS - 2 * _LEAD_SECONDS)
+    said = json.loads(await asyncio.wait_for(asyncio.to_thread(client.stdout.readline), SIDE_SECONDS + _BEGIN_SECONDS))
     await _quiet(pod)
     return _Side(honest, said)
 

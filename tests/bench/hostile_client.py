@@ -1,7 +1,7 @@
-"""The one client that is hostile, in a process of its own: `python -m tests.bench.hostile_client`, with its orders as JSON on stdin.
+"""The one client that is hostile, in a process of its own: `python -m tests.bench.hostile_client`, with orders on stdin, a JSON line each.
 
-It sends one input as fast as its connections allow, or honest requests at a given pace, prints `began` when it begins, and what it was
-answered when the time is over. It talks to a port of this machine and to nothing else.
+For each it sends one input as fast as its connections allow, or honest requests at a given pace, prints `began` when it begins, and what it
+was answered when the time is over. It talks to a port of this machine and to nothing else.
 """
 
 import asyncio
@@ -60,8 +60,8 @@ async def _work(orders: Orders, one: Input, build: Build, numbers: Iterator[int]
 
 
 def main() -> None:
-    orders = Orders(**json.loads(sys.stdin.readline()))
-    print(json.dumps(asyncio.run(run(orders))), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(asyncio.run(run(Orders(**json.loads(line))))), flush=True)
 
 
 if __name__ == "__main__":

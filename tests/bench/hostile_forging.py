@@ -1,8 +1,8 @@
 """Every channel by which a client might choose its own rank, tried on a served pod whose slots are taken and whose queue is full.
 
-Before each forgery the same client sends the honest request that it was made from. Counted as forged is an engine request with a job, a
-hint or a priority that the scheduler did not give it, a question to the scheduler with a tenant or a class that the client does not have,
-and a level that beats the honest twin's. The forger knows more than any client can: the hint of a request that waits, and a stamp for it
+Before each forgery the same client sends the honest request that it was made from, and takes it back. Counted as forged is an engine request
+with a job, a hint or a priority that the scheduler did not give it, a question to the scheduler with a tenant or a class that the client
+does not have, and a level that beats the honest twin's. The forger knows more than any client can: the hint of a request that waits, and a stamp for it
 that the pod's own key signed.
 """
 
@@ -40,6 +40,9 @@ BEST: Final = pack_priority(-128, 0)
 _OLD_HINT: Final = struct.Struct(f"<2sB{QUANTILES}ff7B3Q")
 _SECONDS: Final = 8.0
 _START_SECONDS: Final = 60.0
+# Levels by which two like requests may differ: the queue has moved on between them. Four are a factor of two, a class of weight 16 is
+# sixteen.
+DRIFT_LEVELS: Final = 2
 # Three polls of the engine: what came around the middleware shows by then.
 _SETTLE_SECONDS: Final = 0.15
 _EVERY_SECONDS: Final = 0.02
@@ -250,16 +253,17 @@ async def _try(pod: Pod, setting: Setting, heard: Heard, channel: Channel) -> Ro
     base = {"content-type": "application/json", **key}
     twin_data = message("POST", channel.honest_path or channel.path, base, json.dumps(channel.honest).encode())
     twin, twin_jobs, _, twin_entered = await _send(pod, heard, twin_data, settle_seconds=0.0)
+    await _take_back(heard, twin, twin_jobs)
     given = {} if channel.without_key else key
     headers = {"content-type": channel.content_type, **given, **channel.headers}
     data = message("GET" if channel.upgrade else "POST", channel.path, headers, channel.content, channel.framing)
     forger, jobs, answer, entered = await _send(pod, heard, data, others=frozenset(twin_jobs))
     if answer.status in (307, 308) and "location" in answer.headers:
         path = answer.headers["location"].removeprefix(pod.url).removeprefix("http://127.0.0.1")
-        await _stop(forger)
+        await _take_back(heard, forger, jobs)
         data = message("POST", path, headers, channel.content, channel.framing)
         forger, jobs, answer, entered = await _send(pod, heard, data, others=frozenset(twin_jobs))
-    await _stop(twin, forger)
+    await _take_back(heard, forger, jobs)
     return {
         "status": answer.status,
         "entitled": "hostile" if setting.keyed else "",
@@ -346,10 +350,15 @@ async def _until(condition: Callable[[], bool], seconds: float) -> None:
         await asyncio.sleep(_EVERY_SECONDS)
 
 
-async def _stop(*tasks: "asyncio.Task[Answer]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _take_back(heard: Heard, task: "asyncio.Task[Answer]", jobs: Set[str]) -> None:
+    """Give a request up, and wait until the engine has forgotten it: what the same client has in the queue counts for its next one."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    def forgotten() -> bool:
+        return all(request_id in heard.finished for request_id, rows in heard.rows.items() if rows[0].job_id in jobs)
+
+    await _until(forgotten, _SECONDS)
 
 
 # --- judging ----------------------------------------------------------------------------------------------------------------------
@@ -369,6 +378,6 @@ def forged(row: Row) -> str:
             return "a hint that the scheduler did not give"
         if not entry["allowed"]:
             return f"priority {entry['priority']}, which the scheduler did not give"
-    if row["levels"] and row["twin_levels"] and row["levels"][0] < row["twin_levels"][0]:
+    if row["levels"] and row["twin_levels"] and row["levels"][0] < row["twin_levels"][0] - DRIFT_LEVELS:
         return f"level {row['levels'][0]}, where the honest twin has {row['twin_levels'][0]}"
     return ""

@@ -56,7 +56,7 @@ def measure(prompts: Sequence[str], encoder: Path | None, quick: bool) -> Iterat
             store.append(samples)
         store.save_head(1, train(make_history(_HEAD_ROWS), 1).to_bytes())
         store.close()
-        with _kept_off(_CORE):
+        with kept_off(_CORE):
             yield from asyncio.run(_run(folder, prompts, encoder, 250 if quick else 2000))
 
 
@@ -141,7 +141,7 @@ async def _run(folder: str, prompts: Sequence[str], encoder: Path | None, calls:
 
 
 @contextlib.contextmanager
-def _kept_off(core: int) -> Iterator[None]:
+def kept_off(core: int) -> Iterator[None]:
     """This thread, and those it starts, on other cores, if there are any."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, before - {core} or before)
