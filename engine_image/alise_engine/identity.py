@@ -49,7 +49,7 @@ class Rules:
 
 def digest(key: str) -> bytes:
     """Returns what a keyring remembers of a key."""
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def caller(headers: Headers, keyring: Keyring | None, rules: Rules) -> Caller | None:
@@ -62,18 +62,25 @@ def caller(headers: Headers, keyring: Keyring | None, rules: Rules) -> Caller | 
             return None
         tenant = known
     klass = rules.tenant_classes.get(tenant, "") if tenant else ""
+    # Its parts have room after it, so that they stay recognisable as its own (`owner`).
+    tenant = _label(tenant, MAX_LABEL_CHARS // 2)
     if rules.trust_headers:
         part = _first(headers, TENANT_HEADERS)
         # With a key it is a part of the key's tenant, whatever it is called: never another tenant.
         tenant = "/".join(filter(None, (tenant, part))) or (f"key-{digest(key).hex()[:16]}" if key else "")
         named = _first(headers, OBJECTIVE_HEADERS)
         klass = named if named in rules.classes else klass
-    return Caller(tenant[:MAX_LABEL_CHARS], klass if klass in rules.classes else "")
+    return Caller(_label(tenant, MAX_LABEL_CHARS), klass if klass in rules.classes else "")
 
 
 def owner(tenant: str) -> str:
     """Returns whose share a tenant takes from: `team-a` of `team-a/somebody`, so that parts made up at will are no way around it."""
     return tenant.partition("/")[0]
+
+
+def _label(tenant: str, most: int) -> str:
+    """Returns a name of at most `most` characters. A longer one ends in its hash: cut, two tenants could become one."""
+    return tenant if len(tenant) <= most else f"{tenant[: most - 33]}-{digest(tenant).hex()[:32]}"
 
 
 def slo_ttft_ms(headers: Headers) -> int:

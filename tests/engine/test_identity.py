@@ -91,6 +91,19 @@ def test_the_time_to_first_token_that_a_client_asks_for(headers: dict[str, str],
     assert slo_ttft_ms(headers) == milliseconds
 
 
+def test_two_tenants_of_endless_names_stay_two_and_their_parts_are_theirs() -> None:
+    names = ["t" * 150 + end for end in "ab"]
+    keys = Keyring({digest(name): name for name in names})
+    [a, b] = [caller({"x-api-key": name}, keys, STRICT) for name in names]
+    part = caller({"x-api-key": names[0], FAIRNESS: "p" * 200}, keys, TRUSTING)
+    assert a is not None
+    assert b is not None
+    assert part is not None
+    assert a.tenant != b.tenant
+    assert owner(part.tenant) == owner(a.tenant)
+    assert max(len(who.tenant) for who in (a, b, part)) <= MAX_LABEL_CHARS
+
+
 NAMES = st.sampled_from(["authorization", "x-api-key", OBJECTIVE, FAIRNESS, "x-gateway-inference-objective", "x-slo-ttft-ms"])
 TEXT = st.text(alphabet=st.characters(categories=["L", "N", "P", "Z", "Cs", "Cc"]), max_size=200)
 
