@@ -9,6 +9,7 @@ from pathlib import Path
 from alise_engine import tiny_model
 from tests.surface import servers
 from tests.surface.compare import Answer
+from tests.surface.fuzz import fuzz
 from tests.surface.requests import SURFACE, Request
 from tests.surface.run import OURS, STOCK, Server, play
 
@@ -19,6 +20,7 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="TEXT", help="rows whose id contains this, and what they continue")
     parser.add_argument("--without", nargs="*", default=[], metavar="CASE", help="leave out the rows of these reports")
     parser.add_argument("--bodies", action="store_true", help="print both answers of an unlike row")
+    parser.add_argument("--fuzz", action="store_true", help="send what schemathesis generates as well")
     arguments = parser.parse_args()
     if len(arguments.urls) not in (0, 2):
         parser.error(f"{len(arguments.urls)} URLs: give that of stock and that of ours, or none")
@@ -29,11 +31,15 @@ def main() -> int:
             model = tiny_model.write_model(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "tiny")
             stock, ours = stack.enter_context(servers.both(model))
         result = play(stock, ours, _rows(arguments.only, set(arguments.without)))
-    print(result.report())
+        print(result.report(), flush=True)
+        fuzzed = fuzz(stock, ours) if arguments.fuzz and not result.ended_early else None
+    if fuzzed is not None:
+        print(fuzzed.report())
     if arguments.bodies:
         for unlike in result.unlike:
             print(f"--- {unlike.request.id}", _text(unlike.stock), _text(unlike.ours), sep="\n")
-    return 1 if result.unlike or result.engine_deaths or result.ended_early else 0
+    good = not (result.unlike or result.engine_deaths or result.ended_early)
+    return 0 if good and (fuzzed is None or not (fuzzed.worse or fuzzed.deaths)) else 1
 
 
 def _rows(only: str, without: set[str]) -> list[Request]:

@@ -95,6 +95,11 @@ def unwanted(request: Request, found: Sequence[Difference], wanted: Sequence[Wan
     return tuple(difference for difference in found if not any(reason.covers(request, difference) for reason in wanted))
 
 
+def reasons(request: Request, found: Sequence[Difference], wanted: Sequence[Wanted] = WANTED) -> tuple[str, ...]:
+    """Return the reasons of the differences that have one."""
+    return tuple(one.reason for one in wanted if any(one.covers(request, difference) for difference in found))
+
+
 def differences(stock: Answer, ours: Answer) -> tuple[Difference, ...]:
     """Return how the answers differ; a status that differs stands alone, since all else follows from it."""
     if stock.status != ours.status:

@@ -8,13 +8,13 @@ One at a time, because what else is in a batch may change the last bits of a res
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import httpx
 
-from tests.surface.compare import Answer, Difference, differences, unwanted
+from tests.surface.compare import Answer, Difference, differences, reasons, unwanted
 from tests.surface.requests import COMPLETIONS, ID_BEFORE, JSON_TYPE, MODEL, SURFACE, Mark, Request
 
 REQUEST_SECONDS: Final = 60.0
@@ -30,6 +30,14 @@ ALIVE: Final = {"model": MODEL, "prompt": [72], "max_tokens": 1, "temperature": 
 
 class ServerDown(Exception):
     """A server did not come back; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """An engine that did not survive a row."""
+
+    server: str
+    request: Request
 
 
 @dataclass(slots=True)
@@ -67,11 +75,15 @@ class Server:
         token = _ask(client, "POST", self.url + COMPLETIONS, json.dumps(ALIVE).encode(), headers, ALIVE_SECONDS)
         return token.status == 200 and _ask(client, "GET", self.url + "/health", None, self.headers, ALIVE_SECONDS).status == 200
 
-    def come_back(self) -> None:
-        """Raises ServerDown when it cannot."""
+    def survived(self, client: httpx.Client, request: Request, deaths: list[Death]) -> bool:
+        """Whether its engine did; if not, that is written down and it is alive again. Raises ServerDown when it cannot be."""
+        if self.alive(client):
+            return True
+        deaths.append(Death(self.name, request))
         if self.revive is None:
             raise ServerDown(f"{self.name} at {self.url} is dead and nobody starts it again")
         self.revive()
+        return False
 
 
 def _ask(
@@ -98,22 +110,14 @@ class Unlike:
 
 
 @dataclass(frozen=True, slots=True)
-class Death:
-    """An engine that did not survive a row."""
-
-    server: str
-    request: Request
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
     compared: tuple[str, ...]
     unlike: tuple[Unlike, ...]
     # Rows that stock does not survive, and how ours answered.
     not_compared: dict[str, int]
     deaths: tuple[Death, ...]
-    # Rows with a difference that is on purpose.
-    wanted: tuple[str, ...]
+    # By reason: rows with a difference that is on purpose.
+    wanted: Mapping[str, tuple[str, ...]]
     # Why not all rows were played; '' when they were.
     ended_early: str = ""
 
@@ -126,7 +130,6 @@ class Result:
         return {
             "requests_compared": len(self.compared),
             "requests_unlike_stock": len(self.unlike),
-            "requests_with_a_wanted_difference": len(self.wanted),
             "requests_stock_dies_of": len(self.not_compared),
             "engine_deaths": len(self.engine_deaths),
         }
@@ -134,6 +137,7 @@ class Result:
     def report(self) -> str:
         lines = [f"{name}: {number}" for name, number in self.figures().items()]
         lines += [f"{death.server} died of: {death.request.id}" for death in self.deaths]
+        lines += [f"on purpose in {len(rows)} rows: {reason}" for reason, rows in self.wanted.items()]
         lines += [f"ended early: {self.ended_early}"] if self.ended_early else []
         return "\n".join([*lines, *(str(unlike) for unlike in self.unlike)])
 
@@ -149,7 +153,7 @@ def play(
     compared: list[str] = []
     unlike: list[Unlike] = []
     deaths: list[Death] = []
-    wanted: list[str] = []
+    wanted: dict[str, tuple[str, ...]] = {}
     not_compared: dict[str, int] = {}
     ended_early = ""
     try:
@@ -164,29 +168,20 @@ def play(
                             "status", "an answer below 500, since stock dies of it", f"{answer.status} {answer.failure}"
                         )
                         unlike.append(Unlike(request, (difference,), None, answer))
-                    _bury(client, ours, request, deaths)
+                    ours.survived(client, request, deaths)
                     continue
                 for _ in range(ATTEMPTS):
                     theirs, own = stock.ask(client, request), ours.ask(client, request)
                     found = differences(theirs, own)
                     unexplained = unwanted(request, found)
-                    died = [_bury(client, server, request, deaths) for server in (stock, ours)]
-                    if not unexplained or any(died) or not request.streams:
+                    survived = [server.survived(client, request, deaths) for server in (stock, ours)]
+                    if not unexplained or not all(survived) or not request.streams:
                         break
                 compared.append(request.id)
                 if unexplained:
                     unlike.append(Unlike(request, unexplained, theirs, own))
-                elif found:
-                    wanted.append(request.id)
+                for reason in reasons(request, found):
+                    wanted[reason] = (*wanted.get(reason, ()), request.id)
     except ServerDown as error:
         ended_early = str(error)
-    return Result(tuple(compared), tuple(unlike), not_compared, tuple(deaths), tuple(wanted), ended_early)
-
-
-def _bury(client: httpx.Client, server: Server, request: Request, deaths: list[Death]) -> bool:
-    """Whether the server's engine died of the row; it is alive again afterwards. Raises ServerDown."""
-    if server.alive(client):
-        return False
-    deaths.append(Death(server.name, request))
-    server.come_back()
-    return True
+    return Result(tuple(compared), tuple(unlike), not_compared, tuple(deaths), wanted, ended_early)
