@@ -30,7 +30,8 @@ FLAGS: Final = (
     "--tool-call-parser=hermes",
     "--enable-scale-out",
 )
-SIZES: Final = (f"--served-model-name={MODEL}", f"--max-model-len={MAX_MODEL_LEN}", "--max-num-seqs=8")
+MAX_NUM_SEQS: Final = 8
+SIZES: Final = (f"--served-model-name={MODEL}", f"--max-model-len={MAX_MODEL_LEN}", f"--max-num-seqs={MAX_NUM_SEQS}")
 # What `alise-engine serve` adds on a CPU and stock has to be told: the same kernels on the same blocks, and priorities allowed.
 STOCK_FLAGS: Final = (
     "--enforce-eager",
