@@ -171,6 +171,6 @@ class Metrics:
 
     def admitted(self, neutral_seconds: float) -> None:
         """A job was admitted, and the typical job is so long now: each admission moves it by what was predicted."""
+        self._admitted += 1
         if self._admitted % BATCH == 0:
             self.neutral_seconds.set(neutral_seconds)
-        self._admitted += 1

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 _ERROR_RATE: Final = 0.05
 # Until the engine has said how long its context is, prompts are taken to be at most so long.
-_MIN_PROMPT_BOUND: Final = 1 << 17
+_LONGEST_PROMPT: Final = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,7 @@ class State:
         self._sent_limits: Limits | None = None
         self._log_error = 0.0
         self._observed = 0
+        metrics.neutral_seconds.set(self.neutral_seconds)
 
     @property
     def neutral_seconds(self) -> float:
@@ -136,7 +137,8 @@ class State:
         weight = 1.0 if ask.neutral else rule.weight
         features, lengths = self._foresee(ask)
         # A prompt that does not fit is refused by the engine: it must not count as hours of work until then.
-        prompt_tokens = max(1, min(ask.question.prompt_chars // CHARS_PER_TOKEN, max(self.shape.max_model_len, _MIN_PROMPT_BOUND)))
+        longest = self.shape.max_model_len if self._boot_id else _LONGEST_PROMPT
+        prompt_tokens = max(1, min(ask.question.prompt_chars // CHARS_PER_TOKEN, longest))
         known = ask.job_id in self.book.jobs
         probe = Job(
             id=ask.job_id, order=0, lengths=lengths, weight=weight, tenant=ask.question.tenant, max_tokens=ask.question.max_tokens,

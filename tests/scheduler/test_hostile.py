@@ -234,7 +234,7 @@ def test_a_prompt_of_64_mib_is_looked_at_as_its_beginning() -> None:
 
 def test_a_prompt_that_does_not_fit_is_no_reason_to_turn_others_away() -> None:
     """Counted by its length it would be hours of work, until the engine has refused it."""
-    state = opened(make_state(limits=AdmitLimits(max_wait_seconds=200.0)), max_num_seqs=1, max_model_len=4096)
+    state = opened(make_state(limits=AdmitLimits(max_wait_seconds=30.0)), max_num_seqs=1, max_model_len=4096)
     state.admit(asked(1, prompt_chars=2**40), 1.0)
     assert isinstance(state.admit(make_ask("small"), 1.0), Admitted)
 

@@ -81,7 +81,12 @@ class EngineClient:
                 message = await (asyncio.wait_for(call.read(), SNAPSHOT_SECONDS) if expected == 1 else call.read())
                 if not isinstance(message, pb.WatchResponse):
                     raise EngineUnavailableError("the engine ended the stream")
-                event = convert.from_response(message)
+                try:
+                    event = convert.from_response(message)
+                except Exception:
+                    # The same message would come again after a reconnect: what can be read after it is worth more.
+                    log.exception("a message of the engine cannot be read and is left out", extra={"sequence": message.sequence})
+                    event = None
                 if message.sequence != expected or (expected == 1) != isinstance(event, EngineSnapshot):
                     raise EngineUnavailableError(
                         f"message {message.sequence} ({message.WhichOneof('event')}) came where {expected} was due"

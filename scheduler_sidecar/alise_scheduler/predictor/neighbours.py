@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .grid import UNIT_STEP, place, products, squares
+from .grid import UNIT_STEP, Places, place, products, squares
 from .shares import FairSlots
 
 INDEX_ROWS: Final = 10_000
@@ -137,14 +137,23 @@ class Index:
         placed = place(vector, UNIT_STEP)
         steps = products(placed[None], self._vectors[:rows])[0]
         similarity = steps * np.float32(UNIT_STEP**2)
-        left_out = self._roots[:rows] == np.uint64(root) if root else None
-        if self._slots.several(tenant):
-            apart = self._lengths[:rows] + squares(placed) - np.float32(2.0) * steps
-            copies = (apart <= _copy(len(vector))) & (self._tenants[:rows] != np.uint64(tenant))
-            left_out = copies if left_out is None else left_out | copies
-        if left_out is not None:
-            if rows - np.count_nonzero(left_out) <= count:
+        if root:
+            own = self._roots[:rows] == np.uint64(root)
+            if rows - np.count_nonzero(own) <= count:
                 return None
-            similarity[left_out] = _OWN
+            similarity[own] = _OWN
         near = np.argpartition(similarity, rows - count)[rows - count :]
+        # Copies are the nearest there are: where none is among these there is none.
+        if self._slots.several(tenant) and self._copies(placed, steps, near, tenant).any():
+            copies = self._copies(placed, steps, np.arange(rows), tenant)
+            similarity[copies] = _OWN
+            if np.count_nonzero(similarity > _OWN) <= count:
+                return None
+            near = np.argpartition(similarity, rows - count)[rows - count :]
         return Neighbours(similarity[near], self._tokens[near])
+
+    def _copies(self, placed: Places, steps: Rows, rows: NDArray[np.intp], tenant: int) -> NDArray[np.bool_]:
+        """Which of these rows are other tenants' copies of a prompt; `steps` [N] are its products with all rows."""
+        apart = self._lengths[rows] + squares(placed) - np.float32(2.0) * steps[rows]
+        copies: NDArray[np.bool_] = (apart <= _copy(len(placed))) & (self._tenants[rows] != np.uint64(tenant))
+        return copies
