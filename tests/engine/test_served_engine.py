@@ -34,10 +34,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedEngine]:
     tiny_model.write_model(model)
     flags = ["--served-model-name", "tiny", "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs", str(SLOTS), "--dtype", "float32"]
     # Background responses want the store of responses; the route of token ids its flag.
-    flags.append("--enable-scale-out")
-    with serving(
-        model, *flags, "--api-key", API_KEY, "--alise-host-memory", "256Mi", "--alise-kv-codec", "none", VLLM_ENABLE_RESPONSES_API_STORE="1"
-    ) as engine:
+    flags += ["--enable-scale-out", "--enable-prompt-tokens-details"]
+    environment = {"VLLM_ENABLE_RESPONSES_API_STORE": "1", "ALISE_TRUST_HEADERS": "true", "ALISE_ISOLATE_PREFIX_CACHE": "true"}
+    with serving(model, *flags, "--api-key", API_KEY, "--alise-host-memory", "256Mi", "--alise-kv-codec", "none", **environment) as engine:
         yield engine
 
 
@@ -237,6 +236,19 @@ async def test_a_large_body_is_described_too(engine: ServedEngine, sidecar: Fake
     async with engine.http() as http:
         response = await http.post("/v1/chat/completions", json=body)
     assert (response.status_code, sidecar.requests[0].max_tokens) == (200, 3)
+
+
+async def test_a_tenant_does_not_see_which_prefixes_another_one_has_cached(engine: ServedEngine) -> None:
+    """L7: the engine says how much of a prompt was cached; the time to the first token says it, too."""
+
+    async def cached(tenant: str) -> int:
+        body = {"model": "tiny", "prompt": "a long prompt " * 40, "max_tokens": 1}
+        async with engine.http() as http:
+            response = await http.post("/v1/completions", json=body, headers={"x-llm-d-inference-fairness-id": tenant})
+        return int(response.raise_for_status().json()["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    seen = [await cached(tenant) for tenant in ("one", "one", "another", "another")]
+    assert [tokens > 0 for tokens in seen] == [False, True, False, True]
 
 
 async def test_requests_that_vllm_refuses_do_not_count_as_waiting(engine: ServedEngine, sidecar: FakeAdmission) -> None:
