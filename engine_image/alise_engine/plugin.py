@@ -4,10 +4,13 @@
 import the engine.
 """
 
+import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .endpoint import ServerPlugin
+
+logger = logging.getLogger("vllm.alise.plugin")
 
 CONNECTOR_NAME = "AliseKVConnector"
 CONNECTOR_MODULE = "alise_engine.kv.connector"
@@ -26,7 +29,14 @@ def register() -> None:
 
 
 def AliseEndpoint() -> "ServerPlugin":
-    """`vllm.endpoint_plugins`: the middleware, the status route and the control server; only the API server makes one."""
-    from .endpoint import ServerPlugin
+    """`vllm.endpoint_plugins`: the middleware, the status route and the control server; only the API server makes one.
 
-    return ServerPlugin()
+    Raises SystemExit when it cannot be made. vLLM logs any other exception here and serves without the plugin: without API keys and limits.
+    """
+    try:
+        from .endpoint import ServerPlugin
+
+        return ServerPlugin()
+    except Exception as error:
+        logger.exception("the API server cannot be protected and does not start")
+        raise SystemExit(f"alise-engine: {error}") from error

@@ -1,9 +1,9 @@
 """Every channel by which a client might choose its own rank, tried on a served pod whose slots are taken and whose queue is full.
 
-Before each forgery the same client sends the honest request that it was made from, and takes it back. Counted as forged is an engine request
-with a job, a hint or a priority that the scheduler did not give it, a question to the scheduler with a tenant or a class that the client
-does not have, and a level that beats the honest twin's. The forger knows more than any client can: the hint of a request that waits, and a stamp for it
-that the pod's own key signed.
+Before each forgery the same client sends the honest request that it was made from, and takes it back. Counted as forged is an engine
+request with a job, a hint or a priority that the scheduler did not give it, a question to the scheduler with a tenant or a class that the
+client does not have, and a level that beats the honest twin's. The forger knows more than any client can: the hint of a request that
+waits, and a stamp for it that the pod's own key signed.
 """
 
 import asyncio

@@ -12,6 +12,7 @@ from alise_engine.api import ApiSettings, EngineApi
 from alise_engine.endpoint import settings
 from alise_engine.errors import ConfigError
 from alise_engine.metrics import Metrics
+from alise_engine.plugin import AliseEndpoint
 from alise_engine.recent import WINDOW_SECONDS, RecentCount
 from alise_engine.status import as_json
 
@@ -30,6 +31,14 @@ def test_the_environment_wins() -> None:
 def test_a_deadline_that_is_none_is_named(value: str) -> None:
     with pytest.raises(ConfigError, match="ALISE_ADMIT_DEADLINE_MS"):
         settings({"ALISE_ADMIT_DEADLINE_MS": value})
+
+
+def test_an_api_server_that_cannot_be_protected_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """vLLM goes on without a plugin that raises an Exception, and would serve without the API keys."""
+    monkeypatch.setenv("ALISE_SOCKET_DIR", str(tmp_path))
+    monkeypatch.setenv("ALISE_AUTH_CLASSES", "not JSON")
+    with pytest.raises(SystemExit, match="ALISE_AUTH_CLASSES"):
+        AliseEndpoint()
 
 
 @hypothesis_settings(deadline=None)
