@@ -95,6 +95,7 @@ def _serve(own: argparse.Namespace, argv: list[str]) -> int:
     from vllm.entrypoints.cli.main import main as vllm_main
 
     patches.keep_signal_handlers()
+    patches.limit_grammars()
     # vLLM's own entry point, so that every sub-step of `vllm serve` happens as it does there.
     sys.argv = ["vllm", *composed.argv]
     vllm_main()

@@ -55,6 +55,7 @@ REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "vllm.v1.engine.core:EngineCoreProc._handle_client_request": (),
     # What `patches.py` replaces.
     "vllm.entrypoints.launchers.api_server.entry:signal.signal": (),
+    "vllm.sampling_params:SamplingParams._validate_structured_outputs": (),
     "vllm.v1.worker.worker_base:WorkerWrapperBase.init_device": (),
     "vllm.v1.worker.cpu_model_runner:CPUModelRunner._sample": (),
     "vllm.v1.worker.cpu_model_runner:CPUModelRunner._bookkeeping_sync": (),

@@ -1,4 +1,4 @@
-"""Two mistakes of vLLM 0.32.0 that we correct in the running process, because no setting or extension point reaches them.
+"""What we correct in vLLM 0.32.0 in the running process, because no setting or extension point reaches it.
 
 Each function is harmless when it is called twice. The names that are replaced are listed in `compat_names.py`, so that another vLLM is
 noticed.
@@ -9,6 +9,8 @@ import signal
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+
+from .grammar_limits import complaint
 
 
 def keep_signal_handlers() -> None:
@@ -22,6 +24,24 @@ def keep_signal_handlers() -> None:
         """The only handler that this module installs is the one for SIGTERM."""
 
     entry.signal = SimpleNamespace(signal=ignored, SIGTERM=signal.SIGTERM)
+
+
+def limit_grammars() -> None:
+    """Has vLLM refuse grammars that are too large, with 400 as others that it refuses, in the API server's process."""
+    from vllm.exceptions import VLLMValidationError
+    from vllm.sampling_params import SamplingParams
+
+    validate = SamplingParams._validate_structured_outputs
+    if hasattr(validate, "__wrapped__"):
+        return
+
+    @functools.wraps(validate)
+    def limited(params: Any, *args: Any, **kwargs: Any) -> None:
+        if params.structured_outputs is not None and (why := complaint(params.structured_outputs)) is not None:
+            raise VLLMValidationError(f"The grammar of the structured output is too large: {why}.", parameter="structured_outputs")
+        validate(params, *args, **kwargs)
+
+    SamplingParams._validate_structured_outputs = limited
 
 
 def correct_workers() -> None:
