@@ -84,12 +84,18 @@ class Progress:
         open_requests: OpenRequests,
         view: CoreView,
         on_rows: Callable[[Sequence[RequestRow], Sequence[FinishedRow]], None] | None = None,
+        on_failure: Callable[[], None] | None = None,
     ) -> None:
-        """`on_rows` hears of every row that changed and of every request that ended; it must not block."""
+        """`on_rows` hears of every row that changed and of every request that ended, `on_failure` of every poll that failed by a mistake
+        of ours rather than of the engine; neither may block.
+        """
         self._core = core
         self._open_requests = open_requests
         self._view = view
         self._on_rows = on_rows
+        self._on_failure = on_failure
+        # An answer may have been lost on the way to `_live`: the next poll has to be a snapshot.
+        self._stale = False
         self._live: dict[str, RequestRow] = {}
         self._shape: EngineShape | None = None
         self._watcher: Watcher | None = None
@@ -140,20 +146,33 @@ class Progress:
             await self._poll()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Polls until cancelled; nothing else ends it."""
         while True:
             await self._wake.wait()
             self._wake.clear()
             quiet_polls = 0
             while quiet_polls < LINGER_POLLS:
-                try:
-                    await self.refresh()
-                except (CoreUnavailable, PayloadError) as error:
-                    self._lost(error)
+                if not await self._survive():
                     await asyncio.sleep(RETRY_SECONDS)
                 busy = self._open_requests.count > 0 or bool(self._live)
                 quiet_polls = 0 if busy else quiet_polls + 1
                 await asyncio.sleep(POLL_SECONDS)
+
+    async def _survive(self) -> bool:
+        """Refreshes; returns whether that worked."""
+        try:
+            await self.refresh()
+        except (CoreUnavailable, PayloadError) as error:
+            logger.warning("poll of EngineCore failed: %s", error)
+            self._lost(error)
+            return False
+        except Exception as error:
+            logger.exception("poll of EngineCore failed by a mistake in alise; it goes on")
+            if self._on_failure is not None:
+                self._on_failure()
+            self._lost(error)
+            return False
+        return True
 
     def close(self) -> None:
         if self._watcher is not None:
@@ -165,9 +184,13 @@ class Progress:
         self._live = {row.request_id: row for row in answer.requests}
         self._tell_rows(answer.requests, ())
         self._show(answer.counters)
+        self._stale = False
         return answer
 
     async def _poll(self) -> None:
+        if self._stale:
+            await self._snapshot()
+            return
         answer = await core_calls.poll(self._core)
         for row in answer.requests:
             self._live[row.request_id] = replace(row, hint="")
@@ -187,8 +210,8 @@ class Progress:
         self._view.host_limit_bytes = self._shape.host_limit_bytes if self._shape is not None else 0
         self._view.requests_by_phase = Counter(row.phase for row in self._live.values())
 
-    def _lost(self, error: CoreUnavailable | PayloadError) -> None:
-        logger.warning("poll of EngineCore failed: %s", error)
+    def _lost(self, error: Exception) -> None:
+        self._stale = True
         if self._watcher is not None:
             self._watcher.end(CoreUnavailable(str(error)))
             self._watcher = None

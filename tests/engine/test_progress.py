@@ -1,0 +1,96 @@
+"""The poll of EngineCore goes on whatever happens in it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from alise_engine.control import progress as module
+from alise_engine.control.progress import Progress
+from alise_engine.core_protocol import FinishedRow, RequestRow
+from alise_engine.errors import CoreUnavailable
+from alise_engine.metrics import CoreView
+from alise_engine.open_requests import OpenRequests
+from tests.engine.api_fakes import FakeCore, eventually, make_finished, make_row
+
+
+class Listener:
+    """Hears of rows, and fails while it is told to."""
+
+    def __init__(self) -> None:
+        self.failing = False
+        self.failures = 0
+
+    def rows(self, changed: Sequence[RequestRow], finished: Sequence[FinishedRow]) -> None:
+        if self.failing and (changed or finished):
+            raise ZeroDivisionError("a mistake")
+
+    def failed(self) -> None:
+        self.failures += 1
+        self.failing = False
+
+
+@asynccontextmanager
+async def polling(core: FakeCore, listener: Listener) -> AsyncIterator[Progress]:
+    """A poll that runs, with a request open as long as it does."""
+    requests = OpenRequests()
+    progress = Progress(core, requests, CoreView(), listener.rows, listener.failed)
+    running = asyncio.create_task(progress.run())
+    with requests.entered():
+        yield progress
+        assert not running.done()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.001)
+
+
+def live(progress: Progress, count: int) -> Callable[[], bool]:
+    return lambda: progress.live_count == count
+
+
+async def test_a_mistake_is_counted_and_the_poll_goes_on() -> None:
+    core, listener = FakeCore(), Listener()
+    async with polling(core, listener) as progress:
+        listener.failing = True
+        core.put(make_row("r1"))
+        await eventually(lambda: listener.failures == 1, "the failure is told")
+        core.put(make_row("r2"))
+        await eventually(live(progress, 2), "the next rows are learnt")
+
+
+async def test_an_ending_that_was_lost_by_a_mistake_is_learnt_again() -> None:
+    core, listener = FakeCore(), Listener()
+    async with polling(core, listener) as progress:
+        core.put(make_row("r1"))
+        core.put(make_row("r2"))
+        await eventually(live(progress, 2), "both are alive")
+        listener.failing = True
+        core.end(make_finished("r1"))
+        await eventually(live(progress, 1), "one has ended")
+
+
+async def test_a_watch_that_may_have_missed_something_ends() -> None:
+    core, listener = FakeCore(), Listener()
+    async with polling(core, listener) as progress:
+        watcher = await progress.watch()
+        listener.failing = True
+        core.put(make_row("r1"))
+        with pytest.raises(CoreUnavailable, match="a mistake"):
+            async for _ in watcher.changes():
+                pass
+
+
+async def test_an_engine_that_is_down_is_no_mistake() -> None:
+    core, listener = FakeCore(), Listener()
+    async with polling(core, listener):
+        core.down = True
+        calls = len(core.calls)
+        await eventually(lambda: len(core.calls) > calls + 3, "it is asked again")
+    assert listener.failures == 0
