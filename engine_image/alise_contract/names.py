@@ -83,6 +83,16 @@ def unpack_priority(priority: int) -> tuple[int, int]:
     return level, priority - level * _ORDER_SPAN
 
 
+# --- tenants ------------------------------------------------------------------------------------------------------------------------
+# Between an API key's tenant and the part of it that a trusted header names.
+PART_SEPARATOR: Final = "/"
+
+
+def owner_of(tenant: str) -> str:
+    """Returns whose share a tenant takes from: `team-a` of `team-a/somebody`. Parts that a client makes up are no way to a larger share."""
+    return tenant.partition(PART_SEPARATOR)[0]
+
+
 # --- plan -------------------------------------------------------------------------------------------------------------------------
 # A plan this old (engine's monotonic clock) is no plan: holds are lifted, rank preemption stops, order is by arrival.
 PLAN_EXPIRES_SECONDS: Final = 2.0

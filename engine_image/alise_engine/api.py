@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from alise_contract.names import ADMISSION_SOCKET, CONTROL_SOCKET, DEFAULT_MAX_PENDING
+from alise_contract.names import ADMISSION_SOCKET, CONTROL_SOCKET, DEFAULT_MAX_PENDING, owner_of
 from alise_contract.stamp import derived
 from alise_contract.v1 import engine_control_pb2 as pb
 
@@ -26,7 +26,7 @@ from .control.server import ControlServer, ControlServicer
 from .core_protocol import PHASE_WAITING, PHASES, FinishedRow, RequestRow
 from .describe import Description, Endpoint
 from .errors import CoreUnavailable
-from .identity import Caller, Headers, Keyring, Rules, caller, owner
+from .identity import Caller, Headers, Keyring, Rules, caller
 from .keys import KeyFolder
 from .metrics import Metrics
 from .open_requests import OpenRequests
@@ -153,7 +153,7 @@ class EngineApi:
 
     async def decide(self, ask: Ask) -> Decision:
         """Counts the request as one that waits, and asks the sidecar. The count holds whatever the sidecar does."""
-        if not self._pending.enter(ask.job_id, owner(ask.caller.tenant), ask.description.n):
+        if not self._pending.enter(ask.job_id, owner_of(ask.caller.tenant), ask.description.n):
             waiting, limit = self._pending.count, self._settings.max_pending
             return self._rejected(
                 Rejected(RejectReason.OVERLOADED, f"{waiting} requests wait for their first token and the limit is {limit}", 1)
@@ -218,7 +218,7 @@ class EngineApi:
 
     def _entered(self, ticket: Ticket) -> None:
         if ticket.answered:
-            self._pending.enter_late(ticket.stamp.job_id, owner(ticket.tenant))
+            self._pending.enter_late(ticket.stamp.job_id, owner_of(ticket.tenant))
 
     def _heard(self, changed: Sequence[RequestRow], finished: Sequence[FinishedRow]) -> None:
         for row in changed:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from alise_contract.names import OBJECTIVE_HEADERS, SLO_TTFT_HEADERS, TENANT_HEADERS
+from alise_contract.names import OBJECTIVE_HEADERS, PART_SEPARATOR, SLO_TTFT_HEADERS, TENANT_HEADERS
 
 MAX_LABEL_CHARS: Final = 128
 _UINT32_MAX: Final = (1 << 32) - 1
@@ -62,20 +62,15 @@ def caller(headers: Headers, keyring: Keyring | None, rules: Rules) -> Caller | 
             return None
         tenant = known
     klass = rules.tenant_classes.get(tenant, "") if tenant else ""
-    # Its parts have room after it, so that they stay recognisable as its own (`owner`).
+    # Its parts have room after it, so that they stay recognisable as its own (`owner_of`).
     tenant = _label(tenant, MAX_LABEL_CHARS // 2)
     if rules.trust_headers:
         part = _first(headers, TENANT_HEADERS)
         # With a key it is a part of the key's tenant, whatever it is called: never another tenant.
-        tenant = "/".join(filter(None, (tenant, part))) or (f"key-{digest(key).hex()[:16]}" if key else "")
+        tenant = PART_SEPARATOR.join(filter(None, (tenant, part))) or (f"key-{digest(key).hex()[:16]}" if key else "")
         named = _first(headers, OBJECTIVE_HEADERS)
         klass = named if named in rules.classes else klass
     return Caller(_label(tenant, MAX_LABEL_CHARS), klass if klass in rules.classes else "")
-
-
-def owner(tenant: str) -> str:
-    """Returns whose share a tenant takes from: `team-a` of `team-a/somebody`, so that parts made up at will are no way around it."""
-    return tenant.partition("/")[0]
 
 
 def _label(tenant: str, most: int) -> str:

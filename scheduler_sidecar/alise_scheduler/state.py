@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from alise_contract.names import ADMITTED_EXPIRES_SECONDS, MIN_LEVEL, NEUTRAL_LEVEL, pack_priority
+from alise_contract.names import ADMITTED_EXPIRES_SECONDS, MIN_LEVEL, NEUTRAL_LEVEL, owner_of, pack_priority
 
 from .core import exec_time
 from .core.admit import AdmitLimits, Load, Rejected, admit
@@ -146,10 +146,11 @@ class State:
         )  # fmt: skip
         new = newcomer(probe, self.policy, self.shape, self.cost, self.neutral_seconds, self.load.backlog_seconds())
         level = NEUTRAL_LEVEL if ask.neutral else new.level
-        if probe.tenant in self.load.crowding:
+        owner = owner_of(probe.tenant)
+        if owner in self.load.crowding:
             level = int(behind(np.array(level)))
         if not known:
-            rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits, ask.question.tenant)
+            rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits, owner)
             if rejected is not None:
                 return rejected
         prior = Prior(lengths, weight, ask.question.tenant)
@@ -259,7 +260,7 @@ class State:
             ranks = {job: rank for job, rank in decision.plan.ranks.items() if job not in self._missing}
             decision = replace(decision, plan=replace(decision.plan, ranks=ranks))
         over = decision.over_share
-        crowding = frozenset[str]() if over is None else frozenset(jobs[row].tenant for row in over.nonzero()[0].tolist())
+        crowding = frozenset[str]() if over is None else frozenset(owner_of(jobs[row].tenant) for row in over.nonzero()[0].tolist())
         self.load = replace(decision.load, crowding=crowding)
         self.metrics.plan_seconds.observe(time.perf_counter() - began)
         self._measure(decision)

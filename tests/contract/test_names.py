@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_contract.names import MAX_LEVEL, MIN_LEVEL, pack_priority, unpack_priority
+from alise_contract.names import MAX_LEVEL, MIN_LEVEL, owner_of, pack_priority, unpack_priority
 
 levels = st.integers(MIN_LEVEL, MAX_LEVEL)
 orders = st.integers(-(2**31), 2**31 - 1)
@@ -36,3 +36,15 @@ def test_an_unstamped_request_is_neutral() -> None:
 def test_a_rank_out_of_range_is_refused(level: int, order: int) -> None:
     with pytest.raises(ValueError, match="is outside"):
         pack_priority(level, order)
+
+
+@pytest.mark.parametrize(
+    ("tenant", "whose"),
+    [
+        pytest.param("team-a", "team-a", id="a tenant"),
+        pytest.param("team-a/x/y", "team-a", id="a part of one"),
+        pytest.param("", "", id="nobody in particular"),
+    ],
+)
+def test_whose_share_a_request_takes_from(tenant: str, whose: str) -> None:
+    assert owner_of(tenant) == whose

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_engine.identity import MAX_LABEL_CHARS, Caller, Keyring, Rules, caller, digest, owner, slo_ttft_ms
+from alise_contract.names import owner_of
+from alise_engine.identity import MAX_LABEL_CHARS, Caller, Keyring, Rules, caller, digest, slo_ttft_ms
 
 OBJECTIVE, FAIRNESS = "x-llm-d-inference-objective", "x-llm-d-inference-fairness-id"
 KEYS = Keyring({digest("sk-a"): "team-a", digest("sk-b"): "team-b"})
@@ -37,18 +38,6 @@ WHO = [
 @pytest.mark.parametrize(("headers", "keyring", "rules", "who"), WHO)
 def test_who_asks(headers: dict[str, str], keyring: Keyring | None, rules: Rules, who: Caller | None) -> None:
     assert caller(headers, keyring, rules) == who
-
-
-@pytest.mark.parametrize(
-    ("tenant", "whose"),
-    [
-        pytest.param("team-a", "team-a", id="a tenant"),
-        pytest.param("team-a/x/y", "team-a", id="a part of one"),
-        pytest.param("", "", id="nobody in particular"),
-    ],
-)
-def test_whose_share_a_request_takes_from(tenant: str, whose: str) -> None:
-    assert owner(tenant) == whose
 
 
 OLD_NAMES = [
@@ -100,7 +89,7 @@ def test_two_tenants_of_endless_names_stay_two_and_their_parts_are_theirs() -> N
     assert b is not None
     assert part is not None
     assert a.tenant != b.tenant
-    assert owner(part.tenant) == owner(a.tenant)
+    assert owner_of(part.tenant) == owner_of(a.tenant)
     assert max(len(who.tenant) for who in (a, b, part)) <= MAX_LABEL_CHARS
 
 

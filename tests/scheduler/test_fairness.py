@@ -52,6 +52,22 @@ def test_a_flooding_tenants_short_jobs_rank_behind_a_quiet_ones_long_job() -> No
     assert found["long"] < OVER_SHARE_LEVEL
 
 
+def test_parts_that_a_tenant_makes_up_are_no_way_to_a_larger_share() -> None:
+    """R3: a fresh name per request, behind one API key."""
+    flood = [make_job(f"f{number}", 5, tenant=f"loud/{number}") for number in range(20)]
+    found = levels([*flood, make_job("long", 4000, tenant="quiet")])
+    assert sum(level < OVER_SHARE_LEVEL for level in found.values()) == 3
+    assert found["long"] < OVER_SHARE_LEVEL
+
+
+def test_parts_of_a_tenant_take_turns_within_its_share() -> None:
+    flood = [make_job(f"f{number}", 5, tenant="team/loud") for number in range(20)]
+    found = levels([*flood, make_job("mine", 4000, tenant="team/quiet"), make_job("theirs", 4000, tenant="other")])
+    within_share = {job for job, level in found.items() if level < OVER_SHARE_LEVEL}
+    assert {"mine", "theirs"} <= within_share
+    assert len(within_share) == 3
+
+
 @pytest.mark.parametrize(
     ("slots", "expected"),
     [

@@ -11,6 +11,8 @@ are known to be over it beforehand: a quiet tenant's job that arrives takes such
 at admission, and does not wait for the plan that would have found out who must go. For the same reason a quantum protects nobody while a
 tenant is over its share. What a flood still costs the quiet ones is that steps full of prompts take longer.
 
+Parts of a tenant (`team-a/somebody`) take turns within its share.
+
 Nobody starves by this: each tenant always has a share, and its longest-waiting job comes first in its own order (core/rank.py).
 """
 
@@ -66,7 +68,7 @@ def over_share(levels: Ints, snapshot: Snapshot, slots: float) -> NDArray[np.boo
         return None
     fill = fill_level(demand, weight, slots - lent_slots(slots))
     # How many slots of its own tenant are asked for before each job?
-    rows = np.lexsort((snapshot.order, levels, tenant))
+    rows = np.lexsort((snapshot.order, levels, _turns(levels, snapshot), tenant))
     total = np.cumsum(samples[rows]) - samples[rows]
     first = np.searchsorted(tenant[rows], np.arange(tenants))
     before = np.empty(len(snapshot))
@@ -74,6 +76,17 @@ def over_share(levels: Ints, snapshot: Snapshot, slots: float) -> NDArray[np.boo
     # Everybody's first job fits.
     over: NDArray[np.bool_] = (before > 0) & (before + samples > (fill * weight)[tenant] + 1e-9)
     return over if over.any() else None
+
+
+def _turns(levels: Ints, snapshot: Snapshot) -> Ints:
+    """How many jobs of its own part come before each job. Parts of a tenant take turns, so that none of them fills the tenant's share."""
+    if snapshot.part is None:
+        return np.zeros(len(snapshot), dtype=np.int64)
+    rows = np.lexsort((snapshot.order, levels, snapshot.part))
+    first = np.searchsorted(snapshot.part[rows], snapshot.part[rows])
+    turns = np.empty(len(snapshot), dtype=np.int64)
+    turns[rows] = np.arange(len(snapshot)) - first
+    return turns
 
 
 def within(levels: Ints) -> Ints:

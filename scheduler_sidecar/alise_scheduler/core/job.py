@@ -7,6 +7,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from alise_contract.names import PART_SEPARATOR, owner_of
+
 from ..errors import IllegalMoveError
 from .exec_time import CostModel
 from .lengths import QUANTILES, Floats, Lengths
@@ -104,7 +106,7 @@ class Snapshot:
     phase: Ints
     order: Ints
     weight: Floats
-    # Number of the job's tenant, counted from 0 without gaps.
+    # Number of the tenant whose share the job takes from, counted from 0 without gaps.
     tenant: Ints
     # [J, QUANTILES] tokens.
     lengths: Floats
@@ -125,6 +127,8 @@ class Snapshot:
     neutral_seconds: float
     # What the engine was told last, [3, J]; see `plan.sent_columns`.
     sent: Ints
+    # Number of the part of its tenant; None where no tenant has parts.
+    part: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.jobs)
@@ -144,6 +148,7 @@ def columns(
     progress = np.array([_progress(job) for job in jobs], dtype=np.float64).reshape(len(jobs), 4)
     limits = [limit_tokens(job, engine) for job in jobs]
     names = tuple(job.id for job in jobs)
+    owners: dict[str, int] = {}
     tenants: dict[str, int] = {}
     return Snapshot(
         at=at,
@@ -152,7 +157,7 @@ def columns(
         phase=whole([job.phase for job in jobs]),
         order=whole([job.order for job in jobs]),
         weight=column([job.weight for job in jobs]),
-        tenant=whole([tenants.setdefault(job.tenant, len(tenants)) for job in jobs]),
+        tenant=whole([owners.setdefault(owner_of(job.tenant), len(owners)) for job in jobs]),
         lengths=np.array([job.lengths.tokens for job in jobs], dtype=np.float64).reshape(len(jobs), QUANTILES),
         limit_tokens=column(limits),
         samples=column([len(job.requests) or job.samples for job in jobs]),
@@ -167,7 +172,12 @@ def columns(
         cost=cost,
         neutral_seconds=neutral_seconds,
         sent=sent_columns(names, sent),
+        part=whole([tenants.setdefault(job.tenant, len(tenants)) for job in jobs]) if any(map(_has_part, jobs)) else None,
     )
+
+
+def _has_part(job: Job) -> bool:
+    return PART_SEPARATOR in job.tenant
 
 
 def _progress(job: Job) -> tuple[int, int, int, int]:
