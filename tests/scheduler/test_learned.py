@@ -383,6 +383,28 @@ async def test_without_a_thread_a_text_goes_unembedded_and_the_next_has_one() ->
     assert (outcomes, failures) == (["failed", "encoded"], [1])
 
 
+async def test_the_stores_are_looked_after_while_a_head_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alise_scheduler.predictor.learner.TURN_SECONDS", 0.0)
+    looks, enough = [0], asyncio.Event()
+
+    def look() -> None:
+        looks[0] += 1
+        if looks[0] > 3:
+            enough.set()
+        raise KeyError("a bug")
+
+    async def trains_for_ever() -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    learner = Learner(LearnedPredictor(), Archive(None, None), on_turn=look)
+    monkeypatch.setattr(learner, "turn", trains_for_ever)
+    task = asyncio.create_task(learner.run())
+    await asyncio.wait_for(enough.wait(), 20)
+    assert not task.done()
+    task.cancel()
+
+
 async def test_learning_goes_on_after_an_error_that_nobody_foresaw(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alise_scheduler.predictor.learner.REST_SECONDS", 0.0)
     monkeypatch.setattr("alise_scheduler.predictor.learner.TURN_SECONDS", 0.0)

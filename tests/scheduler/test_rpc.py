@@ -70,6 +70,7 @@ async def test_limits_arrive_with_the_first_plan(pod: Pod) -> None:
     [
         pytest.param({"contract_version": 999}, grpc.StatusCode.FAILED_PRECONDITION, "version", id="another contract version"),
         pytest.param({"contract_version": 0}, grpc.StatusCode.FAILED_PRECONDITION, "version", id="no contract version"),
+        pytest.param({"withdrawn": True}, grpc.StatusCode.INVALID_ARGUMENT, "invalid", id="a withdrawal that is not on a stream"),
         pytest.param({"job_id": ""}, grpc.StatusCode.INVALID_ARGUMENT, "invalid", id="an empty job id"),
         pytest.param({"job_id": "x" * 1000}, grpc.StatusCode.INVALID_ARGUMENT, "invalid", id="an endless job id"),
     ],

@@ -84,6 +84,24 @@ def test_l6_another_tenants_copy_of_a_prompt_is_no_neighbour() -> None:
     assert 9.0 in own.log_tokens
 
 
+def test_l6_copies_are_left_out_however_many_there_are() -> None:
+    index = Index(dimensions=2, rows=400)
+    for _ in range(3 * NEIGHBOURS):
+        index.add(unit(0.0), 9.0, tenant=1)
+    for number in range(3 * NEIGHBOURS):
+        index.add(unit(0.8 + 0.005 * number), 1.0, tenant=3)
+    found = index.nearest(unit(0.0), tenant=2)
+    assert found is not None
+    assert set(found.log_tokens.tolist()) == {1.0}
+
+
+def test_l6_where_there_are_only_copies_there_are_no_neighbours() -> None:
+    index = Index(dimensions=2, rows=400)
+    for _ in range(3 * NEIGHBOURS):
+        index.add(unit(0.0), 9.0, tenant=1)
+    assert index.nearest(unit(0.0), tenant=2) is None
+
+
 def test_l6_another_tenants_like_prompts_are_neighbours_still() -> None:
     index = Index(dimensions=2, rows=400)
     for number in range(100):

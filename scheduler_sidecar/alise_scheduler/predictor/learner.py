@@ -67,11 +67,11 @@ class Learner:
         """Runs until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.prepare(), name="prior")
+            group.create_task(self._look(), name="look")
             while True:
                 try:
                     if await self.turn():
                         await asyncio.sleep(REST_SECONDS)
-                    self._on_turn()
                 except Exception:
                     # What cannot be learned from must not end the process: it would be there again after a restart.
                     log.exception("learning failed, the head in use stays")
@@ -79,6 +79,16 @@ class Learner:
                     self._on_failure()
                     await asyncio.sleep(REST_SECONDS)
                 await asyncio.sleep(TURN_SECONDS)
+
+    async def _look(self) -> None:
+        """Calls `on_turn` about once a second, also while a training takes minutes: the archive's thread is looked after there."""
+        while True:
+            try:
+                self._on_turn()
+            except Exception:
+                log.exception("the learner's state could not be measured")
+                self._on_failure()
+            await asyncio.sleep(TURN_SECONDS)
 
     async def prepare(self) -> None:
         """Has the prior made and puts it to use; without one the predictor does what it did before there were any."""

@@ -70,6 +70,8 @@ def check(message: pb.AdmitRequest) -> None:
         raise ContractError(f"contract version {message.contract_version} is not spoken here; this sidecar speaks {CONTRACT_VERSION}")
     if not 0 < len(message.job_id) <= MAX_JOB_ID_CHARS:
         raise InvalidRequestError(f"job_id must have 1..{MAX_JOB_ID_CHARS} characters, got {len(message.job_id)}")
+    if message.withdrawn:
+        raise InvalidRequestError("a job is withdrawn on AdmitStream only")
 
 
 def prompt_of(message: pb.AdmitRequest) -> str:
