@@ -1,1 +1,1 @@
-"""Predicts how long an answer will be and learns from those that ended. Stores lengths and hashes, never prompt text."""
+"""Predicts how long an answer will be and learns from those that ended. Stores lengths, numbers, embeddings and salted hashes; no text."""
