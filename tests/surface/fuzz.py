@@ -91,26 +91,26 @@ def fuzz(stock: Server, ours: Server, examples: int = EXAMPLES, other_examples: 
         for name, path, strategies in _operations(document):
             count = examples if path in GENERATING else other_examples
             for strategy in strategies:
-                for request in _drawn(strategy, count):
+                for request in drawn(strategy, count):
                     send(name, request)
             ours.survived(client, Request(f"the last of {name}", path), deaths)
     return Fuzzed(statuses, tuple(worse), tuple(deaths))
 
 
-def _drawn(strategy: st.SearchStrategy[Request], examples: int) -> list[Request]:
+def drawn(strategy: st.SearchStrategy[Request], examples: int) -> list[Request]:
     """Return what the fixed seed makes of the strategy, without repetitions."""
-    drawn: list[Request] = []
+    found: list[Request] = []
 
     @settings(max_examples=examples, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @seed(SEED)
     @given(strategy)
     def draw(request: Request) -> None:
-        drawn.append(request)
+        found.append(request)
 
     # An operation without parameters has one request that is right and none that is wrong.
     with contextlib.suppress(Unsatisfiable):
         draw()
-    return list(dict.fromkeys(drawn))
+    return list(dict.fromkeys(found))
 
 
 def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str, tuple[st.SearchStrategy[Request], ...]]]:
