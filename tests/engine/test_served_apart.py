@@ -93,6 +93,13 @@ async def test_a_request_is_answered_without_a_compiler(apart: Apart, fields: di
     assert not apart.compiler_calls.exists()
 
 
+async def test_a_grammar_that_would_take_the_machine_is_refused(apart: Apart) -> None:
+    body = {"model": "tiny", "prompt": "hello", "structured_outputs": {"json": {"type": "array", "minItems": 10**9}}}
+    async with apart.engine.http() as client:
+        answer = await client.post("/v1/completions", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "structured_outputs")
+
+
 def test_other_plugins_of_the_image_load_in_both_processes(apart: Apart) -> None:
     processes = _session(apart.engine.process.pid)
     assert len(set(map(int, apart.plugin_calls.read_text().split())) & processes) == 2
