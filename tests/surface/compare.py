@@ -1,9 +1,9 @@
-"""Compares what two servers answered to the same request; pure.
+"""Compares the answers of two servers to the same request; pure.
 
 Equal means: the same status, content type and header names; the same JSON with the same keys, texts, token ids, finish reasons and errors.
-What differs between two answers of one server is left out: ids, times, and how tokens are spread over the chunks of a stream, since tokens
-that are ready together are sent in one. A stream is therefore compared by what a client makes of it: which kinds of events came in which
-order, and the texts, lists and last numbers that they add up to.
+What differs between two answers of the same server is ignored: ids, times, and how tokens are split into the chunks of a stream (tokens that
+are ready together are sent in one). A stream is therefore compared by its result: the order of its kinds of events, the keys of each kind,
+and the texts, lists and last numbers that the events add up to.
 """
 
 import json
@@ -71,7 +71,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A difference that is on purpose. All three patterns match as a whole: a row's id, where it differs, and what ours answers there."""
+    """An intended difference. All three patterns match as a whole: a row's id, where it differs, and what ours answers there."""
 
     reason: str
     where: str
@@ -84,24 +84,29 @@ class Wanted:
 
 
 WANTED: Final = (
-    Wanted("the class and the outcome of a request are said in headers of the answer", where=r"header x-alise-(class|outcome)"),
-    Wanted("a body above the limit is refused before it is read whole", where="status", rows="completion padded .*", ours="413 .*"),
-    Wanted("JSON of very many values would hold up all other requests", where="status", rows=".* of a million .*", ours="413 .*"),
+    Wanted("response headers name the request's class and outcome", where=r"header x-alise-(class|outcome)"),
+    Wanted("a body above the size limit is refused", where="status", rows="completion padded .*", ours="413 .*"),
+    Wanted(
+        "JSON with too many values is refused: parsing it would block all other requests",
+        where="status",
+        rows=".* of a million .*",
+        ours="413 .*",
+    ),
 )
 
 
 def unwanted(request: Request, found: Sequence[Difference], wanted: Sequence[Wanted] = WANTED) -> tuple[Difference, ...]:
-    """Return the differences that no reason is given for."""
+    """Return the differences that are not intended."""
     return tuple(difference for difference in found if not any(reason.covers(request, difference) for reason in wanted))
 
 
 def reasons(request: Request, found: Sequence[Difference], wanted: Sequence[Wanted] = WANTED) -> tuple[str, ...]:
-    """Return the reasons of the differences that have one."""
+    """Return the reasons of the intended differences."""
     return tuple(one.reason for one in wanted if any(one.covers(request, difference) for difference in found))
 
 
 def differences(stock: Answer, ours: Answer) -> tuple[Difference, ...]:
-    """Return how the answers differ; a status that differs stands alone, since all else follows from it."""
+    """Return how the answers differ. When the status differs, that is the only difference: the rest follows from it."""
     if stock.status != ours.status:
         return (Difference("status", _outcome(stock), _outcome(ours)),)
     return (*_headers(stock, ours), *_bodies(stock, ours))
@@ -132,7 +137,7 @@ def _bodies(stock: Answer, ours: Answer) -> Iterator[Difference]:
 
 
 def normalized(value: Any, key: str = "") -> Any:
-    """Return the value with ids and times replaced by what they are."""
+    """Return the value with ids, times and the like replaced by placeholders."""
     if isinstance(value, dict):
         return {name: normalized(inner, name) for name, inner in value.items() if name not in _CHUNK_KEYS}
     if isinstance(value, list):
@@ -207,7 +212,7 @@ def _parsed(text: str) -> Any:
 
 
 def fold(stream: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Return what a client makes of a stream: the order of its kinds of events, the keys that each kind has, and what they add up to."""
+    """Return the order of a stream's kinds of events, the keys of each kind, and what the events add up to."""
     order: list[str] = []
     keys: dict[str, list[str]] = {}
     sums: dict[str, Any] = {}

@@ -1,8 +1,8 @@
-"""Requests that schemathesis makes of our /openapi.json: no answer of ours may be 5xx where stock's is not, and the engine survives all.
+"""Sends requests that schemathesis generates from our /openapi.json: none may get a 5xx that stock does not give, or end the engine.
 
-Of every operation three kinds are tried: bodies that the schema allows, bodies that it does not, and, since most of both are refused for
-their first nonsense, a good request of the table with a few of its fields replaced by what the schema allows. Generation starts from a
-fixed seed, and what is generated is bounded, so that every run sends the same and takes the same time.
+Each operation gets three kinds of bodies: valid ones, invalid ones, and a good request of the table with a few fields replaced by valid
+values. The third kind gets further into the server, which rejects most of the others at their first field. The seed is fixed and lengths
+are bounded, so that every run sends the same requests and takes about as long.
 """
 
 import contextlib
@@ -69,7 +69,7 @@ class Fuzzed:
 
 
 def fuzz(stock: Server, ours: Server, examples: int = EXAMPLES, other_examples: int = OTHER_EXAMPLES) -> Fuzzed:
-    """Send what is generated to ours, and what it answers with 5xx to stock. Raises ServerDown when one cannot be had back."""
+    """Send generated requests to ours, and those that it answers with 5xx also to stock. Raises ServerDown."""
     statuses: dict[str, dict[int, int]] = {}
     worse: list[Worse] = []
     deaths: list[Death] = []
@@ -98,7 +98,7 @@ def fuzz(stock: Server, ours: Server, examples: int = EXAMPLES, other_examples: 
 
 
 def drawn(strategy: st.SearchStrategy[Request], examples: int) -> list[Request]:
-    """Return what the fixed seed makes of the strategy, without repetitions."""
+    """Return the examples that the fixed seed gives, without duplicates."""
     found: list[Request] = []
 
     @settings(max_examples=examples, deadline=None, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
@@ -107,7 +107,7 @@ def drawn(strategy: st.SearchStrategy[Request], examples: int) -> list[Request]:
     def draw(request: Request) -> None:
         found.append(request)
 
-    # An operation without parameters has one request that is right and none that is wrong.
+    # An operation without parameters has exactly one valid request and no invalid one.
     with contextlib.suppress(Unsatisfiable):
         draw()
     return list(dict.fromkeys(found))
@@ -138,7 +138,7 @@ def _laid_over(good: Mapping[str, Any]) -> "Callable[[Case[Any]], Request]":
 
 
 def of_few_fields(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document with bodies of known fields alone, none of them needed: what is generated is then laid over a good body."""
+    """Return the document with request bodies limited to known fields, all optional, to be merged into a good body."""
     changed = copy.deepcopy(document)
     for methods in changed["paths"].values():
         for operation in methods.values():
@@ -150,7 +150,7 @@ def of_few_fields(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_request(case: "Case[Any]") -> Request:
-    """Return what schemathesis made, bounded in its lengths; the same bytes can be sent to both servers."""
+    """Return the generated case as a row with bounded lengths, which can be sent to both servers."""
     query = f"?{urlencode(case.query, doseq=True)}" if case.query else ""
     body = case.body if isinstance(case.body, bytes) else None
     if isinstance(case.body, dict | list | str | int | float | bool) or case.body is None:
@@ -165,7 +165,7 @@ def as_request(case: "Case[Any]") -> Request:
 
 
 def bounded(value: Any) -> Any:
-    """Return the JSON with lengths and numbers of choices that take no more than a moment; those that are refused stay."""
+    """Return the JSON with small lengths and numbers of choices; values that vLLM rejects are kept."""
     if isinstance(value, list):
         return [bounded(item) for item in value]
     if not isinstance(value, dict):

@@ -24,7 +24,7 @@ BOUNDARY: Final = "a-boundary-that-is-in-no-part"
 
 
 class Mark(Enum):
-    # Stock vLLM's engine dies of it. It is sent to ours alone, which has to answer, with 4xx at worst.
+    # Stock vLLM's engine dies of it, so it is sent only to ours, which must answer with 2xx or 4xx.
     STOCK_DIES = "stock dies"
     # Repeated until the answer is no longer in progress.
     POLL = "poll"
@@ -155,9 +155,9 @@ def _completions() -> Iterator[Request]:
     yield _completion("with max_tokens -1", max_tokens=-1)
     yield _completion("with max_tokens beyond 64 bits", max_tokens=2**70)
     yield _without(_completion("without max_tokens"), "max_tokens")
-    yield _completion("with logit bias that forces a token", logit_bias={"65": 100})
-    yield _completion("with logit bias of a token that is not in the vocabulary", logit_bias={str(VOCABULARY + 5): 1})
-    yield _completion("with logit bias whose key is no number", logit_bias={"A": 1})
+    yield _completion("with a logit bias that forces a token", logit_bias={"65": 100})
+    yield _completion("with a logit bias for a token outside the vocabulary", logit_bias={str(VOCABULARY + 5): 1})
+    yield _completion("with a logit bias key that is not a number", logit_bias={"A": 1})
     yield from _both(_completion("with all three penalties", frequency_penalty=1.5, presence_penalty=1.0, repetition_penalty=1.3))
     yield _completion("with a frequency penalty of 3", frequency_penalty=3)
     yield _completion("with a repetition penalty of 0", repetition_penalty=0)
@@ -166,12 +166,12 @@ def _completions() -> Iterator[Request]:
     yield _completion("with an empty stop string", stop=[""])
     yield _completion("with a stop token id", stop_token_ids=[0x65, 0x20], max_tokens=40)
     yield _completion("with a negative stop token id", stop_token_ids=[-1])
-    yield _completion("with min_tokens above what stops it", min_tokens=20, stop_token_ids=list(range(0x20, 0x50)), max_tokens=24)
+    yield _completion("with min_tokens and frequent stop tokens", min_tokens=20, stop_token_ids=list(range(0x20, 0x50)), max_tokens=24)
     yield _completion("with min_tokens above max_tokens", min_tokens=9, max_tokens=8)
     yield _completion("with bad words", bad_words=["a", "e", "the"], max_tokens=20)
     yield _completion("with allowed token ids", allowed_token_ids=[0x41, 0x42], max_tokens=20)
-    yield _completion("with no allowed token id", allowed_token_ids=[])
-    yield _completion("with an allowed token id beyond the vocabulary", allowed_token_ids=[VOCABULARY * 10])
+    yield _completion("with an empty list of allowed token ids", allowed_token_ids=[])
+    yield _completion("with an allowed token id outside the vocabulary", allowed_token_ids=[VOCABULARY * 10])
     yield _completion("that ignores the end of the text", ignore_eos=True, max_tokens=64)
     yield _completion("with top_k 1", temperature=1.0, top_k=1, seed=1)
     yield _completion("with top_k -5", top_k=-5)
@@ -184,7 +184,7 @@ def _completions() -> Iterator[Request]:
     yield _completion("with a seed beyond 64 bits", seed=2**70)
     yield _completion("with a negative seed", temperature=1.0, seed=-3)
     yield _completion("with n 0", n=0)
-    yield _completion("with n beyond what is allowed", n=100_000)
+    yield _completion("with n above the limit", n=100_000)
     yield _completion("with n of 4 billion and two prompts", prompt=["a", "b"], n=2**32 - 1, case=("L2",))
     yield _completion("with n 2 at temperature 0", n=2)
     yield _completion("with best_of", best_of=2)
@@ -193,7 +193,7 @@ def _completions() -> Iterator[Request]:
     yield from _both(_completion("that returns token ids", return_token_ids=True))
     yield _completion("with a truncated prompt", prompt="abcdefgh" * 10, truncate_prompt_tokens=5, return_token_ids=True)
     yield _completion("with a prompt truncated from the right", prompt="abcdefgh", truncate_prompt_tokens=3, truncation_side="right")
-    yield _completion("with a prompt truncated to what the model takes", prompt="a" * 5000, truncate_prompt_tokens=-1)
+    yield _completion("with a prompt truncated to the context length", prompt="a" * 5000, truncate_prompt_tokens=-1)
     yield _completion("without special tokens", add_special_tokens=False, return_token_ids=True)
     yield _completion("with special tokens in the text", allowed_token_ids=[258, 259], skip_special_tokens=False)
     yield from _both(_completion("of token ids", prompt=[72, 105]))
@@ -205,40 +205,40 @@ def _completions() -> Iterator[Request]:
     yield _completion("of a list with an empty list", prompt=[[]])
     yield _completion("of null", prompt=None)
     yield _without(_completion("without a prompt"), "prompt")
-    yield _completion("of floats that are whole", prompt=[72.0, 105.0], case=("R1",))
-    yield _completion("of a number in a text beside a number", prompt=["72", 105], case=("R1",))
-    yield _completion("of texts and lists together", prompt=["a", [72]])
+    yield _completion("of token ids written as floats", prompt=[72.0, 105.0], case=("R1",))
+    yield _completion("of a text with digits and a number in one list", prompt=["72", 105], case=("R1",))
+    yield _completion("of a text and a list of token ids in one list", prompt=["a", [72]])
     yield _completion("of a negative token id", prompt=[-1])
-    yield _completion("of a token id beyond the vocabulary", prompt=[VOCABULARY + 1000])
+    yield _completion("of a token id outside the vocabulary", prompt=[VOCABULARY + 1000])
     yield _completion("of a token id beyond 64 bits", prompt=[2**70])
     yield _completion("of an object", prompt={"text": "a"})
-    yield _completion("of text beyond ASCII", prompt="日本語 🙂 \u0000 \ud7ff", max_tokens=4)
+    yield _completion("of non-ASCII text", prompt="日本語 🙂 \u0000 \ud7ff", max_tokens=4)
     yield _completion("of a prompt that leaves room for 8 tokens", prompt="a" * (MAX_MODEL_LEN - 8))
     yield _completion("of a prompt that leaves room for 7 of 8 tokens", prompt="a" * (MAX_MODEL_LEN - 7))
-    yield _completion("of a prompt as long as the model takes", prompt="a" * MAX_MODEL_LEN)
-    yield _completion("of a prompt longer than the model takes", prompt="a" * (MAX_MODEL_LEN + 100))
+    yield _completion("of a prompt as long as the context", prompt="a" * MAX_MODEL_LEN)
+    yield _completion("of a prompt longer than the context", prompt="a" * (MAX_MODEL_LEN + 100))
     yield _completion("of prompt embeddings, which are not enabled", prompt=None, prompt_embeds="AAAA")
     yield _completion("with a JSON schema", structured_outputs={"json": WEATHER}, max_tokens=40)
     yield from _both(_completion("with a regex", structured_outputs={"regex": r"\d{3}-\d{4}"}, max_tokens=20))
     yield _completion("with a choice", structured_outputs={"choice": ["positive", "negative"]}, max_tokens=20)
     yield _completion("with a grammar", structured_outputs={"grammar": 'root ::= "yes" | "no"'}, max_tokens=20)
     yield _completion("with a JSON object", structured_outputs={"json_object": True}, max_tokens=20)
-    yield _completion("with a regex that is none", structured_outputs={"regex": "("})
-    yield _completion("with a grammar that is none", structured_outputs={"grammar": "root ::= ("})
-    yield _completion("with a JSON schema that is none", structured_outputs={"json": {"type": "nonsense"}})
-    yield _completion("with two kinds of structure", structured_outputs={"regex": "a", "choice": ["a"]})
-    yield _completion("with no kind of structure", structured_outputs={})
+    yield _completion("with an invalid regex", structured_outputs={"regex": "("})
+    yield _completion("with an invalid grammar", structured_outputs={"grammar": "root ::= ("})
+    yield _completion("with an invalid JSON schema", structured_outputs={"json": {"type": "nonsense"}})
+    yield _completion("with two structured output constraints", structured_outputs={"regex": "a", "choice": ["a"]})
+    yield _completion("with empty structured_outputs", structured_outputs={})
     yield _completion("with a response format", response_format=JSON_SCHEMA, max_tokens=40)
     yield from (
         _completion(f"streamed with {name}", stream=True, stream_options=options)
         for name, options in (
             ("usage", {"include_usage": True}),
             ("continuous usage", {"include_usage": True, "continuous_usage_stats": True}),
-            ("options that are empty", {}),
+            ("empty options", {}),
         )
     )
     yield _completion("with stream options but no stream", stream_options={"include_usage": True})
-    yield _completion("with a parameter nobody knows", frobnicate=True)
+    yield _completion("with an unknown parameter", frobnicate=True)
     yield _completion("of an unknown model", model="gpt-9")
     yield _completion("of a LoRA adapter that is not loaded", model="tiny-lora")
     yield _without(_completion("without a model"), "model")
@@ -253,7 +253,7 @@ def _completions() -> Iterator[Request]:
     )
     yield _completion("with a priority beyond 64 bits", priority=2**70)
     yield _completion("with xargs of the client's own", vllm_xargs={"theirs": 1})
-    yield _completion("with xargs that are no object", vllm_xargs="x")
+    yield _completion("with xargs that are not an object", vllm_xargs="x")
 
 
 def _chats() -> Iterator[Request]:
@@ -269,8 +269,8 @@ def _chats() -> Iterator[Request]:
     yield _chat("with logit bias, penalties and a stop string", logit_bias={"65": 3}, presence_penalty=1.5, stop="z", max_tokens=30)
     yield from _both(_chat("with a JSON schema", response_format=JSON_SCHEMA, max_tokens=40))
     yield _chat("with a JSON object", response_format={"type": "json_object"}, max_tokens=20)
-    yield _chat("with a response format nobody knows", response_format={"type": "xml"})
-    yield _chat("with a JSON schema that is missing", response_format={"type": "json_schema"})
+    yield _chat("with an unknown response format", response_format={"type": "xml"})
+    yield _chat("with a response format without its JSON schema", response_format={"type": "json_schema"})
     yield _chat("with a choice", structured_outputs={"choice": ["red", "green"]}, max_tokens=20)
     for choice in ("none", "auto", "required"):
         yield from _both(
@@ -278,9 +278,9 @@ def _chats() -> Iterator[Request]:
         )
     named = {"type": "function", "function": {"name": "weather"}}
     yield from _both(_chat("with tools, one by name", tools=[WEATHER_TOOL, TIME_TOOL], tool_choice=named, max_tokens=80))
-    yield _chat("with a tool by a name that is not among them", tools=[TIME_TOOL], tool_choice=named)
-    yield _chat("with a tool choice but no tools", tool_choice="required")
-    yield _chat("with tools that are no list", tools="weather")
+    yield _chat("with a tool choice that names an unknown tool", tools=[TIME_TOOL], tool_choice=named)
+    yield _chat("with a tool choice but without tools", tool_choice="required")
+    yield _chat("with tools that are not a list", tools="weather")
     yield _chat(
         "that continues after a tool's answer",
         messages=[
@@ -306,23 +306,23 @@ def _chats() -> Iterator[Request]:
     )
     yield _chat("echoed", echo=True)
     yield _chat("that returns token ids", return_token_ids=True)
-    yield _chat("with a template of the client's own, which is not trusted", chat_template="{{ messages[0]['content'] }}")
-    yield _chat("with a picture, which the model cannot see", messages=[_with_picture()])
+    yield _chat("with an untrusted chat template", chat_template="{{ messages[0]['content'] }}")
+    yield _chat("with an image for a text model", messages=[_with_picture()])
     yield _chat(
-        "with sound, which the model cannot hear",
+        "with audio for a text model",
         messages=[{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}]}],
     )
     yield _chat("without messages", messages=[])
-    yield _chat("of messages that are text", messages="hello")
+    yield _chat("with a text as messages", messages="hello")
     yield _chat("of a message without a role", messages=[{"content": "hello"}])
-    yield _chat("of a role nobody knows", messages=[{"role": "wizard", "content": "hello"}])
-    yield _chat("of a message that is null", messages=[None])
-    yield _chat("of content that is null", messages=[{"role": "user", "content": None}])
-    yield _chat("of content that is a number", messages=[{"role": "user", "content": 5}])
-    yield _chat("longer than the model takes", messages=[{"role": "user", "content": "x" * 5000}])
+    yield _chat("with an unknown role", messages=[{"role": "wizard", "content": "hello"}])
+    yield _chat("with null as a message", messages=[None])
+    yield _chat("with null as content", messages=[{"role": "user", "content": None}])
+    yield _chat("with a number as content", messages=[{"role": "user", "content": 5}])
+    yield _chat("longer than the context", messages=[{"role": "user", "content": "x" * 5000}])
     yield _chat("of an unknown model", model="gpt-9")
     yield _chat("with a reasoning effort", reasoning_effort="low")
-    yield _chat("with a thinking budget, which the model has no thoughts for", thinking_token_budget=5)
+    yield _chat("with a thinking budget for a model that does not reason", thinking_token_budget=5)
     yield _chat("with a priority of the client's own", priority=-5, case=("R1",))
 
 
@@ -338,10 +338,10 @@ def _batches() -> Iterator[Request]:
     yield batch("two conversations")
     yield batch("two conversations with logprobs", logprobs=True, top_logprobs=1)
     yield batch("with a JSON schema", response_format=JSON_SCHEMA, max_tokens=40)
-    yield batch("streamed, which it is not", stream=True)
-    yield batch("of no conversation", messages=[])
-    yield batch("of one conversation that is no list", messages=HELLO)
-    yield batch("with two choices each, which it has not", n=2)
+    yield batch("with stream true, which is unsupported", stream=True)
+    yield batch("without conversations", messages=[])
+    yield batch("of one conversation that is not in a list", messages=HELLO)
+    yield batch("with n 2, which is unsupported", n=2)
 
 
 def _responses() -> Iterator[Request]:
@@ -349,7 +349,7 @@ def _responses() -> Iterator[Request]:
     yield from _both(_response("with instructions", instructions="Be brief."))
     yield _response("of input items", input=[{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}])
     yield _response(
-        "of no input, with a rank of the client's own",
+        "with empty input and a priority, a job id and a hint of the client's own",
         input=[],
         instructions="hi",
         priority=-4611686018427387904,
@@ -357,13 +357,13 @@ def _responses() -> Iterator[Request]:
         case=("R1",),
     )
     yield _response(
-        "that continues the one before", input="and then?", previous_response_id=ID_BEFORE, follows="response, at temperature 0"
+        "that continues the previous one", input="and then?", previous_response_id=ID_BEFORE, follows="response, at temperature 0"
     )
     yield Request(
-        "response, read again by its id", f"{RESPONSES}/{ID_BEFORE}", method="GET", follows="response, that continues the one before"
+        "response, read again by its id", f"{RESPONSES}/{ID_BEFORE}", method="GET", follows="response, that continues the previous one"
     )
-    yield _response("that continues one that is not there", previous_response_id="resp_missing")
-    yield _response("that continues one whose id is malformed", previous_response_id="missing")
+    yield _response("that continues an unknown one", previous_response_id="resp_missing")
+    yield _response("that continues one with a malformed id", previous_response_id="missing")
     yield _response("in the background", background=True)
     yield Request(
         "response, in the background, when it is done",
@@ -378,9 +378,9 @@ def _responses() -> Iterator[Request]:
         follows="response, in the background",
     )
     yield _response("in the background without being stored", background=True, store=False)
-    yield Request("response, read by an id that is not there", f"{RESPONSES}/resp_missing", method="GET")
+    yield Request("response, read by an unknown id", f"{RESPONSES}/resp_missing", method="GET")
     yield _response("with logprobs", include=["message.output_text.logprobs"], top_logprobs=2, case=("D1",))
-    yield _response("with top_logprobs that are not included", top_logprobs=2)
+    yield _response("with top_logprobs but without include", top_logprobs=2)
     yield from _both(
         _response("with a JSON schema", text={"format": {"type": "json_schema", "name": "w", "schema": WEATHER}}, max_output_tokens=40)
     )
@@ -388,16 +388,14 @@ def _responses() -> Iterator[Request]:
     for choice in ("none", "auto", "required"):
         yield _response(f"with tools, choice {choice}", tools=[tool], tool_choice=choice, max_output_tokens=80)
     yield _response("with tools, one by name", tools=[tool], tool_choice={"type": "function", "name": "weather"}, max_output_tokens=80)
-    yield _response("seeded by nothing at temperature 0 with penalties", presence_penalty=1.0, frequency_penalty=1.0)
+    yield _response("with penalties", presence_penalty=1.0, frequency_penalty=1.0)
     yield _response("with max_output_tokens null", max_output_tokens=None, instructions="x" * 1900)
     yield _response("with max_output_tokens 0", max_output_tokens=0)
-    yield _response("longer than the model takes", input="x" * 5000)
-    yield _response("longer than the model takes, truncated", input="x" * 5000, truncation="auto")
-    yield _response("of input that is a number", input=5)
+    yield _response("longer than the context", input="x" * 5000)
+    yield _response("longer than the context, truncated", input="x" * 5000, truncation="auto")
+    yield _response("with a number as input", input=5)
     yield _without(_response("without input"), "input")
-    yield _response(
-        "with a picture", input=[{"role": "user", "content": [{"type": "input_image", "image_url": PICTURE, "detail": "auto"}]}]
-    )
+    yield _response("with an image", input=[{"role": "user", "content": [{"type": "input_image", "image_url": PICTURE, "detail": "auto"}]}])
     yield _response("of an unknown model", model="gpt-9")
 
 
@@ -411,14 +409,14 @@ def _messages() -> Iterator[Request]:
     tool = {"name": "weather", "description": "The weather of a city", "input_schema": WEATHER}
     for choice in ({"type": "none"}, {"type": "auto"}, {"type": "any"}, {"type": "tool", "name": "weather"}):
         yield from _both(_message(f"with tools, choice {choice['type']}", tools=[tool], tool_choice=choice, max_tokens=80))
-    yield _message("with a tool choice that names no tool", tools=[tool], tool_choice={"type": "tool"})
+    yield _message("with a tool choice without a name", tools=[tool], tool_choice={"type": "tool"})
     yield _message("with max_tokens 0", max_tokens=0)
     yield _without(_message("without max_tokens"), "max_tokens")
     yield _message("without messages", messages=[])
     yield _message("of an unknown model", model="claude-9")
-    yield _message("longer than the model takes", messages=[{"role": "user", "content": "x" * 5000}])
+    yield _message("longer than the context", messages=[{"role": "user", "content": "x" * 5000}])
     source = {"type": "base64", "media_type": "image/png", "data": PICTURE.partition(",")[2]}
-    yield _message("with a picture", messages=[{"role": "user", "content": [{"type": "image", "source": source}]}])
+    yield _message("with an image", messages=[{"role": "user", "content": [{"type": "image", "source": source}]}])
     yield _message("with thinking", thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=1100)
     yield _message("counted", path=f"{MESSAGES}/count_tokens")
     yield _message("counted for an unknown model", path=f"{MESSAGES}/count_tokens", model="claude-9")
@@ -430,8 +428,8 @@ def _invocations() -> Iterator[Request]:
     yield from _both(Request("invocation of a completion", INVOCATIONS, completion, case=("R4", "R5")))
     yield from _both(Request("invocation of a chat", INVOCATIONS, chat, case=("R4",)))
     yield Request("invocation with logprobs", INVOCATIONS, {**chat, "logprobs": True, "top_logprobs": 1}, case=("D1",))
-    yield Request("invocation of nothing that is known", INVOCATIONS, {"question": 1})
-    yield Request("invocation of what is no object", INVOCATIONS, [1, 2])
+    yield Request("invocation with an unknown body", INVOCATIONS, {"question": 1})
+    yield Request("invocation with a list of numbers", INVOCATIONS, [1, 2])
 
 
 def _token_ids() -> Iterator[Request]:
@@ -442,10 +440,10 @@ def _token_ids() -> Iterator[Request]:
     yield _generate("with prompt logprobs", sampling={"prompt_logprobs": 1})
     yield _generate("with a regex", sampling={"structured_outputs": {"regex": r"\d{4}"}})
     yield _generate("with a priority and xargs of the client's own", priority=-9, sampling={"extra_args": {"alise_job": "x"}})
-    yield _generate("that are none", token_ids=[])
-    yield _generate("that are negative", token_ids=[-1])
-    yield _generate("beyond the vocabulary", token_ids=[VOCABULARY + 1000])
-    yield _generate("beyond what the model takes", token_ids=[72] * (MAX_MODEL_LEN + 1))
+    yield _generate("empty", token_ids=[])
+    yield _generate("negative", token_ids=[-1])
+    yield _generate("outside the vocabulary", token_ids=[VOCABULARY + 1000])
+    yield _generate("longer than the context", token_ids=[72] * (MAX_MODEL_LEN + 1))
     yield _without(_generate("without sampling parameters"), "sampling_params")
     yield _generate("of an unknown model", model="gpt-9")
 
@@ -458,45 +456,45 @@ def _scores() -> Iterator[Request]:
     yield score("two texts")
     yield score("without softmax, items first", apply_softmax=False, item_first=True)
     yield score("of token ids", query=[72], items=[[65], [66]])
-    yield score("of a label beyond the vocabulary", label_token_ids=[VOCABULARY + 5])
-    yield score("of no items", items=[])
+    yield score("of a label outside the vocabulary", label_token_ids=[VOCABULARY + 5])
+    yield score("without items", items=[])
     questions = {"q": {"type": "choice", "instructions": "Which?", "criteria": {"a": "the first", "b": "the second"}}}
     yield Request("structured decision", DECISIONS, {"model": MODEL, "state": "the sky is blue", "questions": questions}, case=("R4",))
     yield Request("structured decision without questions", DECISIONS, {"model": MODEL, "state": "x"})
 
 
 def _others() -> Iterator[Request]:
-    """Routes that do not generate with this model, and what is malformed before any route looks at it."""
+    """Routes that do not generate with this model, and bodies that no route can parse."""
     yield Request("tokenize", "/tokenize", {"model": MODEL, "prompt": "hello", "return_token_strs": True})
     yield Request("tokenize a chat", "/tokenize", {"model": MODEL, "messages": HELLO})
-    yield Request("tokenize nothing", "/tokenize", {"model": MODEL})
+    yield Request("tokenize without a prompt", "/tokenize", {"model": MODEL})
     yield Request("detokenize", "/detokenize", {"model": MODEL, "tokens": [72, 105]})
-    yield Request("detokenize an id beyond the vocabulary", "/detokenize", {"model": MODEL, "tokens": [VOCABULARY + 1000]})
+    yield Request("detokenize an id outside the vocabulary", "/detokenize", {"model": MODEL, "tokens": [VOCABULARY + 1000]})
     yield Request("detokenize a negative id", "/detokenize", {"model": MODEL, "tokens": [-1]})
     yield Request("render a completion", "/v1/completions/render", {"model": MODEL, "prompt": "hello", "max_tokens": 4})
     yield Request("render a chat", "/v1/chat/completions/render", {"model": MODEL, "messages": HELLO, "max_tokens": 4})
     yield Request("render a message", "/v1/messages/render", {"model": MODEL, "messages": HELLO, "max_tokens": 4})
     yield Request("render a response", "/v1/responses/render", {"model": MODEL, "input": "hello"})
-    yield Request("abort what is not there", "/inference/v1/abort_requests", {"request_ids": ["missing"]})
+    yield Request("abort an unknown request", "/inference/v1/abort_requests", {"request_ids": ["missing"]})
     yield Request("cohere chat", COHERE, {"model": MODEL, "messages": HELLO, "max_tokens": 8, "temperature": 0}, case=("R4",))
-    yield Request("embeddings of a model that has none", "/v1/embeddings", {"model": MODEL, "input": "hello"})
-    yield Request("pooling of a model that has none", "/pooling", {"model": MODEL, "input": "hello"})
-    yield Request("reranking by a model that cannot", "/v1/rerank", {"model": MODEL, "query": "a", "documents": ["b"]})
-    yield Request("classification by a model that cannot", "/classify", {"model": MODEL, "input": "a"})
+    yield Request("embeddings of a generating model", "/v1/embeddings", {"model": MODEL, "input": "hello"})
+    yield Request("pooling of a generating model", "/pooling", {"model": MODEL, "input": "hello"})
+    yield Request("reranking by a generating model", "/v1/rerank", {"model": MODEL, "query": "a", "documents": ["b"]})
+    yield Request("classification by a generating model", "/classify", {"model": MODEL, "input": "a"})
     for route in (TRANSCRIPTIONS, TRANSLATIONS):
         yield Request(
-            f"audio {route.rpartition('/')[2]} by a model that hears nothing",
+            f"audio {route.rpartition('/')[2]} by a text model",
             route,
             _form(model=MODEL),
             content_type=f"multipart/form-data; boundary={BOUNDARY}",
             case=("R4",),
         )
-    yield Request("audio that is JSON", TRANSCRIPTIONS, {"model": MODEL})
-    yield Request("a LoRA adapter to be loaded, which is not allowed", "/v1/load_lora_adapter", {"lora_name": "x", "lora_path": "/x"})
+    yield Request("audio as JSON", TRANSCRIPTIONS, {"model": MODEL})
+    yield Request("loading a LoRA adapter, which is not enabled", "/v1/load_lora_adapter", {"lora_name": "x", "lora_path": "/x"})
     yield Request("the models", "/v1/models", method="GET")
     yield Request("the version", "/version", method="GET")
     yield Request("a ping", "/ping", method="GET")
-    yield Request("a route that is not there", "/v1/nothing", {})
+    yield Request("an unknown route", "/v1/nothing", {})
     yield Request("a completion by GET", COMPLETIONS, method="GET")
     completion = json.dumps({"model": MODEL, "prompt": "a", "max_tokens": 2, "temperature": 0}).encode()
     for name, path in (
@@ -506,21 +504,21 @@ def _others() -> Iterator[Request]:
         ("message", MESSAGES),
         ("invocation", INVOCATIONS),
     ):
-        yield Request(f"{name} of JSON that is cut", path, completion[:-5])
-        yield Request(f"{name} of an empty body", path, b"")
-        yield Request(f"{name} of null", path, b"null")
-        yield Request(f"{name} of a list", path, b"[]")
-        yield Request(f"{name} of bytes that are no UTF-8", path, b'{"model": "\xff\xfe"}')
-        yield Request(f"{name} of another content type", path, completion, content_type="text/plain")
+        yield Request(f"{name} with truncated JSON", path, completion[:-5])
+        yield Request(f"{name} with an empty body", path, b"")
+        yield Request(f"{name} with null as the body", path, b"null")
+        yield Request(f"{name} with a list as the body", path, b"[]")
+        yield Request(f"{name} with invalid UTF-8", path, b'{"model": "\xff\xfe"}')
+        yield Request(f"{name} with the content type text/plain", path, completion, content_type="text/plain")
     yield Request("completion without a content type", COMPLETIONS, completion, content_type="")
     yield Request(
         "completion with a character set in the content type", COMPLETIONS, completion, content_type="application/json; charset=utf-8"
     )
-    yield Request("completion of JSON with a byte order mark", COMPLETIONS, b"\xef\xbb\xbf" + completion)
-    yield Request("completion of JSON in UTF-16", COMPLETIONS, completion.decode().encode("utf-16"))
-    yield Request("completion with a key twice", COMPLETIONS, completion[:-1] + b', "max_tokens": 3}')
+    yield Request("completion with a byte order mark", COMPLETIONS, b"\xef\xbb\xbf" + completion)
+    yield Request("completion in UTF-16", COMPLETIONS, completion.decode().encode("utf-16"))
+    yield Request("completion with a repeated key", COMPLETIONS, completion[:-1] + b', "max_tokens": 3}')
     yield Request("completion with NaN for a temperature", COMPLETIONS, completion[:-2] + b"NaN}")
-    yield Request("completion of half a surrogate pair", COMPLETIONS, completion.replace(b'"a"', b'"\\ud800"'))
+    yield Request("completion with half a surrogate pair", COMPLETIONS, completion.replace(b'"a"', b'"\\ud800"'))
     yield Request("completion of 5,000 nested lists", COMPLETIONS, completion.replace(b'"a"', b"[" * 5000 + b"]" * 5000))
     yield Request(
         "completion of a million empty lists", COMPLETIONS, completion.replace(b'"a"', b"[" + b"[]," * 999_999 + b"[]]"), case=("L4",)
@@ -530,7 +528,7 @@ def _others() -> Iterator[Request]:
 
 
 def _last() -> Iterator[Request]:
-    """What stock does not survive."""
+    """Requests that end stock vLLM's engine; they come last, so that nothing has to be restarted."""
     yield _completion(
         "of four long prompts with a seed, which are prefilled in parts",
         prompt=[letter * 1500 for letter in "abcd"],

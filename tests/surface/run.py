@@ -1,9 +1,9 @@
-"""Plays the table against stock vLLM and against ours, one request at a time, and says where they differ and where an engine died.
+"""Plays the table against stock vLLM and against ours, one request at a time, and reports where they differ and which engine died.
 
     python -m tests.surface                                              starts both on this machine
     python -m tests.surface http://127.0.0.1:8001 http://127.0.0.1:8002  stock and ours
 
-One at a time, because what else is in a batch may change the last bits of a result, and with them a text.
+Requests are sent one at a time: the other requests of a batch can change the last bits of a result, and with them the text.
 """
 
 import json
@@ -23,13 +23,13 @@ ALIVE_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 30.0
 POLL_EVERY_SECONDS: Final = 0.05
 IN_PROGRESS: Final = frozenset({"queued", "in_progress"})
-# How the tokens of a stream fall into chunks depends on timing, and now and then its kinds of events do too.
+# How the tokens of a stream are split into chunks depends on timing, and rarely the order of its events does too.
 ATTEMPTS: Final = 2
 ALIVE: Final = {"model": MODEL, "prompt": [72], "max_tokens": 1, "temperature": 0}
 
 
 class ServerDown(Exception):
-    """A server did not come back; the message says which."""
+    """A server died and could not be restarted; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Death:
 
 @dataclass(slots=True)
 class Server:
-    """One of the two. `revive` returns when it serves again after its engine died, or raises; without one the run ends there."""
+    """One of the two servers. `revive` restarts it or waits until it is restarted; without it the run ends when the engine dies."""
 
     name: str
     url: str
@@ -70,18 +70,18 @@ class Server:
         return answer
 
     def alive(self, client: httpx.Client) -> bool:
-        """Whether it is healthy and its engine makes a token."""
+        """Return whether it is healthy and its engine generates a token."""
         headers = {**self.headers, "content-type": JSON_TYPE}
         token = _ask(client, "POST", self.url + COMPLETIONS, json.dumps(ALIVE).encode(), headers, ALIVE_SECONDS)
         return token.status == 200 and _ask(client, "GET", self.url + "/health", None, self.headers, ALIVE_SECONDS).status == 200
 
     def survived(self, client: httpx.Client, request: Request, deaths: list[Death]) -> bool:
-        """Whether its engine did; if not, that is written down and it is alive again. Raises ServerDown when it cannot be."""
+        """Return whether its engine is alive; if not, record the death and restart it. Raises ServerDown when that fails."""
         if self.alive(client):
             return True
         deaths.append(Death(self.name, request))
         if self.revive is None:
-            raise ServerDown(f"{self.name} at {self.url} is dead and nobody starts it again")
+            raise ServerDown(f"{self.name} at {self.url} is dead, and this run cannot restart it")
         self.revive()
         return False
 
@@ -98,7 +98,7 @@ def _ask(
 
 @dataclass(frozen=True, slots=True)
 class Unlike:
-    """A row that was answered otherwise, for no reason that is given."""
+    """A row with a difference that `compare.WANTED` does not explain."""
 
     request: Request
     differences: tuple[Difference, ...]
@@ -113,7 +113,7 @@ class Unlike:
 class Result:
     compared: tuple[str, ...]
     unlike: tuple[Unlike, ...]
-    # Rows that stock does not survive, and how ours answered.
+    # Rows that stock does not survive, with the status of our answer.
     not_compared: dict[str, int]
     deaths: tuple[Death, ...]
     # By reason: rows with a difference that is on purpose.
@@ -149,7 +149,7 @@ OURS: Final = "ours"
 def play(
     stock: Server, ours: Server, requests: Sequence[Request] = SURFACE, progress: Callable[[Request], None] = lambda request: None
 ) -> Result:
-    """Send every row to both and compare; end early when a server died that nothing brings back."""
+    """Send every row to both and compare; end early when a dead server cannot be restarted."""
     compared: list[str] = []
     unlike: list[Unlike] = []
     deaths: list[Death] = []

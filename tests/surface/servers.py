@@ -1,4 +1,4 @@
-"""The two servers on this machine, with the flags that both need to be comparable."""
+"""Starts stock vLLM and ours on this machine with comparable flags."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ START_SECONDS: Final = 300.0
 STOP_SECONDS: Final = 60.0
 LOG_TAIL_LINES: Final = 30
 
-# What is served, by both. float32, so that texts do not hang on the last bits; the rest switches on routes and parameters.
+# Of both servers. float32, so that texts do not depend on the last bits; the others enable routes and parameters.
 FLAGS: Final = (
     "--dtype=float32",
     "--enable-auto-tool-choice",
@@ -32,7 +32,7 @@ FLAGS: Final = (
 )
 MAX_NUM_SEQS: Final = 8
 SIZES: Final = (f"--served-model-name={MODEL}", f"--max-model-len={MAX_MODEL_LEN}", f"--max-num-seqs={MAX_NUM_SEQS}")
-# What `alise-engine serve` adds on a CPU and stock has to be told: the same kernels on the same blocks, and priorities allowed.
+# `alise-engine serve` sets these on a CPU; stock has to be told: the same kernels, the same block size, and priorities allowed.
 STOCK_FLAGS: Final = (
     "--enforce-eager",
     f"--block-size={CPU_BLOCK_SIZE}",
@@ -40,7 +40,7 @@ STOCK_FLAGS: Final = (
     "--scheduling-policy=priority",
 )
 OUR_FLAGS: Final = ("--alise-host-memory=256Mi", "--alise-kv-codec=none")
-# Without the store there is no previous response and none in the background.
+# Previous responses and background responses need the store.
 ENVIRON: Final = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
 # No plugins: alise's are installed beside it, and vLLM loads all of them when it is not told which.
 STOCK_ENVIRON: Final = {"VLLM_PLUGINS": "", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
@@ -48,9 +48,9 @@ STOCK_ENVIRON: Final = {"VLLM_PLUGINS": "", "VLLM_CPU_OMP_THREADS_BIND": "nobind
 
 @contextlib.contextmanager
 def both(model: Path) -> Iterator[tuple[Server, Server]]:
-    """Stock and ours on the model, each started again when its engine dies."""
+    """Serve the model with both; each is restarted when its engine dies."""
     with tempfile.TemporaryDirectory(prefix="alise-") as folder:
-        # Deadlines of the sidecar do not matter here; there is none.
+        # There is no sidecar: every request is admitted without one.
         own = {"ALISE_SOCKET_DIR": f"{folder}/sock", "ALISE_HTTP_PORT": "0"}
         stock_command = ("vllm.entrypoints.cli.main", "serve", str(model), *SIZES, *FLAGS, *STOCK_FLAGS)
         our_command = ("alise_engine.cli", "serve", str(model), *SIZES, *FLAGS, *OUR_FLAGS)
@@ -67,7 +67,7 @@ class _Process:
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
-        """Start it, anew if need be, and return when it is healthy. Raises ServerDown with the end of its log."""
+        """Start or restart it and return when it is healthy. Raises ServerDown with the end of its log."""
         self.end()
         # Tests that run engines in this process set vLLM up for that; the child gets what a user's shell has.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
