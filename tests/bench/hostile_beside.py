@@ -27,7 +27,9 @@ from tests.bench.hostile_inputs import COMPLETIONS, GOOD, INPUTS, JSON_TYPE, SHO
 from tests.bench.hostile_served import Pod, Setting, serving
 from tests.bench.hostile_wire import Answer, exchange, message
 
+# Honest requests a second; fewer beside a flood, where at most five of them may wait at once (half of maxPending).
 RATE: Final = 12.0
+FLOODED_RATE: Final = 4.0
 SIDE_SECONDS: Final = 5.0
 ENOUGH: Final = 100
 ORDINARY: Final = Setting(slots=8)
@@ -77,7 +79,8 @@ def _row(one: Input, side: str, seen: _Side) -> Row:
         "ttft_ms": [round(1000 * answer.first_seconds, 2) for answer in seen.honest],
         # Whatever else than a whole answer within _ANSWER_SECONDS.
         "rejected": sum(not _whole(answer) for answer in seen.honest),
-        "honest_statuses": Counter(answer.status for answer in seen.honest),
+        "honest_statuses": dict(Counter(answer.status for answer in seen.honest)),
+        "honest_failures": sorted({answer.body[:300].decode(errors="replace") for answer in seen.honest if not _whole(answer)})[:3],
         "sent": seen.client["sent"],
         "pace": round(seen.client["sent"] / SIDE_SECONDS, 2),
         "statuses": statuses,
@@ -116,12 +119,13 @@ async def _side(pod: Pod, setting: Setting, client: "subprocess.Popen[str]", one
 
 
 async def _honest(pod: Pod, setting: Setting, seconds: float) -> list[Answer]:
-    """Streamed answers, RATE a second, each asked for at its moment."""
+    """Streamed answers at the setting's rate, each asked for at its moment."""
+    rate = FLOODED_RATE if setting == FLOODED else RATE
     data = message("POST", COMPLETIONS, {**JSON_TYPE, **setting.headers("honest")}, json.dumps({**SHORT, "stream": True}).encode())
     began = time.monotonic()
     tasks = []
-    for number in range(round(RATE * seconds)):
-        await asyncio.sleep(max(0.0, began + number / RATE - time.monotonic()))
+    for number in range(round(rate * seconds)):
+        await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
         tasks.append(asyncio.create_task(exchange(pod.port, data, _ANSWER_SECONDS)))
     return list(await asyncio.gather(*tasks))
 
