@@ -120,7 +120,7 @@ def test_what_was_compared_with_stock_was_ours(played: Result) -> None:
 
 def test_no_generated_request_gets_a_5xx_that_stock_does_not_give(servers: tuple[Server, Server], played: Result) -> None:
     fuzzed = fuzz(*servers)
-    assert (fuzzed.worse, fuzzed.deaths) == ((), ()), fuzzed.report()
+    assert (fuzzed.worse, fuzzed.engine_deaths) == ((), ()), fuzzed.report()
 
 
 def test_the_engine_was_never_started_again(ours: Resource, played: Result) -> None:

@@ -39,7 +39,7 @@ def main() -> int:
         for unlike in result.unlike:
             print(f"--- {unlike.request.id}", _text(unlike.stock), _text(unlike.ours), sep="\n")
     good = not (result.unlike or result.engine_deaths or result.ended_early)
-    return 0 if good and (fuzzed is None or not (fuzzed.worse or fuzzed.deaths)) else 1
+    return 0 if good and (fuzzed is None or not (fuzzed.worse or fuzzed.engine_deaths)) else 1
 
 
 def _rows(only: str, without: set[str]) -> list[Request]:

@@ -22,7 +22,7 @@ from schemathesis import Case, GenerationMode
 
 from tests.surface.compare import Answer
 from tests.surface.requests import GENERATING, JSON_TYPE, SURFACE, Request
-from tests.surface.run import Death, Server
+from tests.surface.run import ONE_CONNECTION_EACH, OURS, Death, Server
 
 SEED: Final = 12
 # Of each kind, for a route that generates and for another.
@@ -57,13 +57,19 @@ class Fuzzed:
     deaths: tuple[Death, ...]
 
     @property
+    def engine_deaths(self) -> tuple[Death, ...]:
+        """Those of ours."""
+        return tuple(death for death in self.deaths if death.server == OURS)
+
+    @property
     def requests(self) -> int:
         return sum(sum(counts.values()) for counts in self.statuses.values())
 
     def report(self) -> str:
         lines = [f"requests: {self.requests}", *(f"{name}: {dict(counts)}" for name, counts in self.statuses.items())]
         lines += [
-            f"{death.server} died of: {death.request.method} {death.request.path} {death.request.content()!r}" for death in self.deaths
+            f"{death.server} died of: {death.request.method} {death.request.path} {(death.request.content() or b'')[:2000]!r}"
+            for death in self.deaths
         ]
         return "\n".join([*lines, *map(str, self.worse)])
 
@@ -73,7 +79,7 @@ def fuzz(stock: Server, ours: Server, examples: int = EXAMPLES, other_examples: 
     statuses: dict[str, dict[int, int]] = {}
     worse: list[Worse] = []
     deaths: list[Death] = []
-    with httpx.Client() as client:
+    with httpx.Client(limits=ONE_CONNECTION_EACH) as client:
         document = client.get(f"{ours.url}/openapi.json", headers=ours.headers, timeout=60).raise_for_status().json()
 
         def send(name: str, request: Request) -> None:

@@ -25,6 +25,8 @@ POLL_EVERY_SECONDS: Final = 0.05
 IN_PROGRESS: Final = frozenset({"queued", "in_progress"})
 # How the tokens of a stream are split into chunks depends on timing, and rarely the order of its events does too.
 ATTEMPTS: Final = 2
+# A connection per request: a server closes idle ones, and a request on one of those would look like a death.
+ONE_CONNECTION_EACH: Final = httpx.Limits(max_keepalive_connections=0)
 ALIVE: Final = {"model": MODEL, "prompt": [72], "max_tokens": 1, "temperature": 0}
 
 
@@ -157,7 +159,7 @@ def play(
     not_compared: dict[str, int] = {}
     ended_early = ""
     try:
-        with httpx.Client() as client:
+        with httpx.Client(limits=ONE_CONNECTION_EACH) as client:
             for request in requests:
                 progress(request)
                 if Mark.STOCK_DIES in request.marks:
