@@ -18,19 +18,19 @@ from alise_contract.stamp import derived
 from alise_contract.v1 import engine_control_pb2 as pb
 
 from .admission import Admission, Admitted, Ask, Decision, FailedOpen, FailOpenReason, Rejected, RejectReason
-from .body import BodyLimits, max_marks
+from .body import BODIES_AT_ONCE, BodyLimits, Uploads
 from .control.core import Core
 from .control.drain import Drain
 from .control.progress import Progress
 from .control.server import ControlServer, ControlServicer
 from .core_protocol import PHASE_WAITING, PHASES, FinishedRow, RequestRow
-from .describe import Description, Endpoint
+from .describe import Endpoint
 from .errors import CoreUnavailable
 from .identity import Caller, Headers, Keyring, Rules, caller
 from .keys import KeyFolder
 from .metrics import Metrics
 from .open_requests import OpenRequests
-from .parsing import Parser
+from .parsing import Parsed, Parser
 from .pending import Pending
 from .stamping import AddRequest, Ticket, stamp_key, stamping
 from .status import AdmissionTally, Observed, SidecarTally, report
@@ -61,7 +61,6 @@ class _Connected:
     drain: Drain
     server: ControlServer
     poll: asyncio.Task[None]
-    serves: Callable[[str], bool]
     max_model_len: int
 
 
@@ -76,6 +75,7 @@ class EngineApi:
         self._admission = Admission(settings.socket_dir / ADMISSION_SOCKET, settings.admit_deadline_seconds)
         self._pending = Pending(settings.max_pending)
         self._parser = Parser()
+        self._uploads = Uploads(BODIES_AT_ONCE * settings.limits.max_bytes)
         self._keys = KeyFolder(settings.auth_dir) if settings.auth_dir is not None else None
         # Of vLLM's own --api-key.
         self._flag_keys: Keyring | None = None
@@ -88,17 +88,16 @@ class EngineApi:
         metrics.sidecar_connected.set_function(lambda: self._connected is not None and self._connected.progress.watched)
         metrics.set_breaker(self._admission.breaker_phase)
 
-    async def connect(self, core: Core, serves: Callable[[str], bool]) -> None:
+    async def connect(self, core: Core) -> None:
         """Starts the control server. Raises CoreUnavailable when the engine runs without our scheduler, ConfigError for a bad socket."""
-        progress = Progress(core, self._open, self._metrics.core, self._heard)
+        progress = Progress(core, self._open, self._metrics.core, self._heard, self._metrics.poll_failures.inc)
         shape = await progress.learn()
         drain = Drain(self._open, lambda: _live(progress), lambda: progress.set_draining(True))
         servicer = ControlServicer(core, progress, drain, self._sidecar, self._metrics, self.report, self._boot_id)
         server = ControlServer(servicer, self._settings.socket_dir / CONTROL_SOCKET)
         await server.start()
         poll = asyncio.create_task(progress.run(), name="alise-poll")
-        poll.add_done_callback(_tell_death)
-        self._connected = _Connected(progress, drain, server, poll, serves, shape.max_model_len)
+        self._connected = _Connected(progress, drain, server, poll, shape.max_model_len)
         logger.info("engine boot=%s model=%s host_limit_bytes=%d", self._boot_id, shape.model, shape.host_limit_bytes)
 
     async def stop(self) -> None:
@@ -126,8 +125,11 @@ class EngineApi:
         return self._settings.limits
 
     @property
-    def max_marks(self) -> int:
-        return max_marks(self._connected.max_model_len if self._connected is not None else 0)
+    def max_model_len(self) -> int:
+        return self._connected.max_model_len if self._connected is not None else 0
+
+    def upload(self, caller: Caller) -> AbstractContextManager[Callable[[int], bool]]:
+        return self._uploads.upload(owner_of(caller.tenant))
 
     @property
     def guards_metrics(self) -> bool:
@@ -145,10 +147,7 @@ class EngineApi:
     def open(self) -> AbstractContextManager[None]:
         return self._open.entered()
 
-    def serves(self, model: str) -> bool:
-        return self._connected is None or self._connected.serves(model)
-
-    async def parse(self, endpoint: Endpoint, data: bytes) -> Description | None:
+    async def parse(self, endpoint: Endpoint, data: bytes) -> Parsed:
         return await self._parser.parse(endpoint, data)
 
     async def decide(self, ask: Ask) -> Decision:
@@ -252,11 +251,6 @@ class EngineApi:
                 vllm_version=self._settings.vllm_version,
             )
         )
-
-
-def _tell_death(poll: asyncio.Task[None]) -> None:
-    if not poll.cancelled() and (error := poll.exception()) is not None:
-        logger.error("the poll of EngineCore died: no metrics, no Watch; restart the engine", exc_info=error)
 
 
 async def _live(progress: Progress) -> int:

@@ -1,7 +1,9 @@
 """Reads a request's body within its limits of size and time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +15,15 @@ Receive = Callable[[], Awaitable[Message]]
 # Commas, colons and brackets of a JSON body. vLLM's server parses it on the event loop that serves everybody, about ten million of them a
 # second. Room for prompts of token ids comes on top, see `max_marks`.
 BASE_MARKS: Final = 100_000
+# Bytes of a body whose text vLLM tokenizes as a whole, however long it is. vLLM has one thread for that, and a megabyte takes it about a
+# second. Room for long contexts comes on top, see `max_text_bytes`.
+BASE_TEXT_BYTES: Final = 1024 * 1024
+# Bodies up to this size do not count towards what the bodies of a tenant may take together.
+SMALL_BYTES: Final = 1024 * 1024
+# Bodies of the greatest size that a tenant may send at the same time.
+BODIES_AT_ONCE: Final = 4
+# CPU time of parsing a body, in this process or another. vLLM's server spends the same once more, on its event loop.
+MAX_PARSE_SECONDS: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +44,39 @@ class Disconnected(Exception):
     """The client went away before its body was there."""
 
 
-async def read(receive: Receive, declared_bytes: int | None, limits: BodyLimits) -> bytes | Refused:
-    """Returns the whole body. Raises Disconnected."""
+class Uploads:
+    """How much memory the bodies that are being read take, by tenant."""
+
+    def __init__(self, most_per_tenant: int) -> None:
+        self._most = most_per_tenant
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def upload(self, tenant: str) -> Iterator[Callable[[int], bool]]:
+        """Counts one body as long as the context lasts. The value takes the size so far and says whether there is room for it."""
+        held = 0
+
+        def grown_to(size: int) -> bool:
+            nonlocal held
+            growth = size - held if size > SMALL_BYTES else 0
+            if self._held[tenant] + growth > self._most:
+                return False
+            held += growth
+            self._held[tenant] += growth
+            return True
+
+        try:
+            yield grown_to
+        finally:
+            self._held[tenant] -= held
+            if not self._held[tenant]:
+                del self._held[tenant]
+
+
+async def read(
+    receive: Receive, declared_bytes: int | None, limits: BodyLimits, has_room: Callable[[int], bool] = lambda size: True
+) -> bytes | Refused:
+    """Returns the whole body. `has_room` hears how large it is so far. Raises Disconnected."""
     if declared_bytes is not None and declared_bytes > limits.max_bytes:
         return _too_large(limits)
     parts: list[bytes] = []
@@ -49,11 +91,18 @@ async def read(receive: Receive, declared_bytes: int | None, limits: BodyLimits)
                 size += len(part)
                 if size > limits.max_bytes:
                     return _too_large(limits)
+                if not has_room(size):
+                    return Refused(429, "too many large requests are being sent at the same time; send some of them later")
                 parts.append(part)
                 if not message.get("more_body", False):
                     return b"".join(parts)
     except TimeoutError:
         return Refused(408, f"the request's body was not there within {limits.seconds:g} s; send it faster or in smaller requests")
+
+
+def max_text_bytes(max_model_len: int) -> int:
+    """Returns how large a body may be whose text is tokenized however long it is: 16 bytes for each token of the model's context fit."""
+    return BASE_TEXT_BYTES + 16 * max_model_len
 
 
 def max_marks(max_model_len: int) -> int:

@@ -132,8 +132,10 @@ def int8_codec() -> Int8:
 
 # --- requests -----------------------------------------------------------------------------------------------------------------------
 def extra_args(request: Request) -> dict[str, Any]:
-    """What came with the sampling parameters beside vLLM's own; empty for pooling."""
-    return (request.sampling_params.extra_args if request.sampling_params is not None else None) or {}
+    """What came with the parameters of generation or pooling beside vLLM's own."""
+    if request.sampling_params is not None:
+        return request.sampling_params.extra_args or {}
+    return (request.pooling_params.extra_kwargs if request.pooling_params is not None else None) or {}
 
 
 def may_be_saved(request: Request) -> bool:

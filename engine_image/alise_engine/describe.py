@@ -58,6 +58,8 @@ class Description:
     conversation_previous: str = ""
     # None: not set.
     temperature: float | None = None
+    # The prompt may be longer than the model takes: it is tokenized as a whole and then cut.
+    truncates: bool = False
 
 
 # Of a longer chat the newest are looked at: the event loop that serves everybody does it.
@@ -93,6 +95,7 @@ def describe(endpoint: Endpoint, body: JSON) -> Description:
         max_tokens=_max_tokens(endpoint, body),
         n=_samples(body, prompt.prompts if prompt is not None else _prompts(body)),
         streaming=body.get("stream") is True,
+        truncates=body.get("truncate_prompt_tokens") is not None,
     )
     if prompt is None:
         return general

@@ -60,7 +60,8 @@ class ServerPlugin:
     """As `vllm.plugins.endpoint_plugins.interface.EndpointPlugin` wants it."""
 
     name = "alise"
-    required_tasks = ("generate",)
+    # Everything but `render`, which has no engine: pooling models need API keys, limits, a status and a drain just as well.
+    required_tasks = ("generate", "embed", "token_embed", "classify", "token_classify", "plugin", "embed&token_classify")
 
     def __init__(self) -> None:
         self._api = EngineApi(settings(os.environ), Metrics())
@@ -83,16 +84,11 @@ class ServerPlugin:
 
     async def init_state(self, engine_client: Any, state: State, args: Namespace) -> None:
         """Raises ConfigError when the engine is not one of ours."""
-        models = state.openai_serving_models
         if keys := [key for key in (*(args.api_key or ()), os.environ.get(_VLLM_API_KEY_ENV, "")) if key]:
             self._api.use_flag_keys(Keyring({digest(key): f"key-{digest(key).hex()[:16]}" for key in keys}))
         engine_client.add_request = self._api.stamping(engine_client.add_request)
-
-        def serves(model: str) -> bool:
-            return bool(models.is_base_model(model)) or model in models.lora_requests
-
         try:
-            await self._api.connect(EngineCoreClient(engine_client), serves)
+            await self._api.connect(EngineCoreClient(engine_client))
         except CoreUnavailable as error:
             raise ConfigError(f"the engine runs without alise's scheduler, start it with `alise-engine serve`: {error}") from error
 

@@ -21,7 +21,7 @@ from .middleware import OUTCOMES as REQUEST_OUTCOMES
 
 ADMIT_SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
 OUTCOMES: Final = ("admitted", "rejected", "failed_open")
-PASSED_THROUGH: Final = ("not_json", "not_described", "unknown_model")
+PASSED_THROUGH: Final = ("not_json", "not_described")
 APPLY_OUTCOMES: Final = ("applied", "stale_session", "stale_sequence", "version", "invalid", "failed")
 
 
@@ -64,6 +64,11 @@ class Metrics:
             "alise_engine_admit_seconds",
             "Time that asking the sidecar took, failures included",
             buckets=ADMIT_SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self.poll_failures = Counter(
+            "alise_engine_poll_failures",
+            "Polls of EngineCore that failed by a mistake of alise; the next one starts afresh",
             registry=registry,
         )
         self.applies = _labelled(

@@ -13,16 +13,18 @@ adds this before vLLM adds its own middleware, so that it sits inside vLLM's own
 import json
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from alise_contract.names import CLASS_RESPONSE_HEADER, DEFAULT_CLASS, OUTCOME_RESPONSE_HEADER, PRIORITY_HEADER
 
 from .admission import Admitted, Ask, Decision, FailedOpen, Rejected, RejectReason
-from .body import BodyLimits, Disconnected, Receive, Refused, marks, read
+from .body import MAX_PARSE_SECONDS, BodyLimits, Disconnected, Receive, Refused, marks, max_marks, max_text_bytes, read
 from .describe import Description, Endpoint
 from .identity import Caller, slo_ttft_ms
-from .routes import Route, endpoint_of, needs_key, route_of
+from .parsing import Busy, Parsed
+from .routes import FORMS, OPEN_PATHS, Route, endpoint_of, is_metrics, needs_key, route_of
 from .stamping import CURRENT, NEUTRAL_PRIORITY, Stamp, Ticket
 
 Scope = MutableMapping[str, Any]
@@ -41,7 +43,7 @@ UNAUTHORIZED: Final = "unauthorized"
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 # The rest of the body is not read: the connection cannot be used again.
 _CLOSE: Final = ((b"connection", b"close"),)
-_REFUSED: Final = {408: "body_too_slow", 413: "body_too_large"}
+_REFUSED: Final = {408: "body_too_slow", 413: "body_too_large", 429: "too_many_bodies"}
 OUTCOMES: Final = (ADMITTED, FAILED_OPEN, NEUTRAL, UNAUTHORIZED, *_REFUSED.values(), *(reason.value for reason in RejectReason))
 
 
@@ -55,7 +57,7 @@ class Gate(Protocol):
     @property
     def limits(self) -> BodyLimits: ...
     @property
-    def max_marks(self) -> int: ...
+    def max_model_len(self) -> int: ...
     @property
     def guards_metrics(self) -> bool: ...
     def caller(self, headers: dict[str, str]) -> Caller | None:
@@ -67,8 +69,14 @@ class Gate(Protocol):
         """A context manager around one HTTP request that was read."""
         ...
 
-    def serves(self, model: str) -> bool: ...
-    async def parse(self, endpoint: Endpoint, data: bytes) -> Description | None: ...
+    def upload(self, caller: Caller) -> AbstractContextManager[Callable[[int], bool]]:
+        """Counts the memory of a body while it is read."""
+        ...
+
+    async def parse(self, endpoint: Endpoint, data: bytes) -> Parsed:
+        """Raises Busy."""
+        ...
+
     async def decide(self, ask: Ask) -> Decision: ...
     def answered(self, ticket: Ticket) -> None:
         """The HTTP answer is complete, or its client has gone."""
@@ -101,22 +109,24 @@ class AliseMiddleware:
         path, headers = _path(scope), _headers(scope)
         method = scope.get("method", "GET")
         # 1. May this client ask at all?
-        caller = self._gate.caller(headers)
-        if caller is None and needs_key(method, path, self._gate.guards_metrics):
+        guarded = needs_key(method, path, self._gate.guards_metrics)
+        caller = self._gate.caller(headers) if guarded else Caller()
+        if caller is None:
             self._gate.seen("", UNAUTHORIZED)
             await _unauthorized(scope, send)
-            return
-        if scope["type"] == "websocket" or method not in _WITH_BODY:
+        elif scope["type"] == "websocket" or method not in _WITH_BODY or path in OPEN_PATHS or is_metrics(path):
+            # Nothing here reads a body.
             await self._app(scope, receive, send)
         elif route_of(method, path) is Route.GENERATES:
-            await self._generate(path, caller or Caller(), headers, scope, receive, send)
+            await self._generate(path, caller, headers, scope, receive, send)
         else:
-            await self._pass_on(headers, scope, receive, send)
+            await self._pass_on(path, caller, headers, scope, receive, send)
 
-    async def _pass_on(self, headers: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
-        """A route that does not generate. Its body has the same limits: vLLM parses it on the same event loop."""
+    async def _pass_on(self, path: str, caller: Caller, headers: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
+        """A route that does not generate. vLLM parses its body on the same event loop, and tokenizes its text whatever the length."""
+        limits = replace(self._gate.limits, max_bytes=min(self._gate.limits.max_bytes, max_text_bytes(self._gate.max_model_len)))
         try:
-            body = await self._body(headers, receive)
+            body = await self._body(path, caller, headers, receive, limits)
         except Disconnected:
             return
         if isinstance(body, Refused):
@@ -125,11 +135,13 @@ class AliseMiddleware:
             return
         await self._app(scope, _replay(body, receive), send)
 
-    async def _body(self, headers: dict[str, str], receive: Receive) -> bytes | Refused:
+    async def _body(self, path: str, caller: Caller, headers: dict[str, str], receive: Receive, limits: BodyLimits) -> bytes | Refused:
         """The whole body, unless it is over a limit. Raises Disconnected."""
-        body = await read(receive, _declared_bytes(headers), self._gate.limits)
-        if isinstance(body, bytes) and _is_json(headers) and (found := marks(body)) > self._gate.max_marks:
-            return Refused(413, f"the JSON has {found} commas, colons and brackets; this server reads {self._gate.max_marks}")
+        with self._gate.upload(caller) as has_room:
+            body = await read(receive, _declared_bytes(headers), limits, has_room)
+        most = max_marks(self._gate.max_model_len)
+        if isinstance(body, bytes) and path not in FORMS and (found := marks(body)) > most:
+            return Refused(413, f"the JSON has {found} commas, colons and brackets; this server reads {most}")
         return body
 
     async def _generate(self, path: str, caller: Caller, headers: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,7 +149,7 @@ class AliseMiddleware:
         send = _telling(send, outcome, self._gate)
         try:
             # 2. Read the body, within its limits. Nobody waits for a request that is not there yet.
-            body = DRAINING if self._gate.refusing else await self._body(headers, receive)
+            body = DRAINING if self._gate.refusing else await self._body(path, caller, headers, receive, self._gate.limits)
             if isinstance(body, bytes) and self._gate.refusing:
                 # The drain began while the body was on its way.
                 body = DRAINING
@@ -163,8 +175,10 @@ class AliseMiddleware:
         send: Send,
     ) -> None:
         # 3. What does it say?
-        endpoint = endpoint_of(path)
-        description = await self._gate.parse(endpoint, body) if _is_json(headers) else Description(Endpoint.OTHER)
+        description = await self._described(path, body)
+        if isinstance(description, Refused | Rejected):
+            await self._refuse(description, outcome, send)
+            return
         job_id = uuid.uuid4().hex
         # 4. May it come in, and with which rank?
         decision = await self._decide(job_id, description, caller, headers)
@@ -186,13 +200,25 @@ class AliseMiddleware:
             CURRENT.reset(token)
             self._gate.answered(ticket)
 
+    async def _described(self, path: str, body: bytes) -> Description | Refused | Rejected | None:
+        """None: it is no JSON, and vLLM refuses it."""
+        if path in FORMS:
+            return Description(Endpoint.OTHER)
+        try:
+            parsed = await self._gate.parse(endpoint_of(path), body)
+        except Busy as error:
+            return Rejected(RejectReason.OVERLOADED, f"{error}; try again", 1)
+        if parsed.cpu_seconds > MAX_PARSE_SECONDS:
+            return Refused(413, f"the JSON took {parsed.cpu_seconds:.1f} s to parse; send it in smaller requests")
+        most = max_text_bytes(self._gate.max_model_len)
+        if parsed.description is not None and parsed.description.truncates and len(body) > most:
+            return Refused(413, f"with truncate_prompt_tokens a request may have {most} bytes; cut the prompt before sending it")
+        return parsed.description
+
     async def _decide(self, job_id: str, description: Description | None, caller: Caller, headers: dict[str, str]) -> Decision | None:
         """None where there is nothing to decide: vLLM answers such a request without computing anything."""
         if description is None:
             self._gate.passed_through("not_json")
-            return None
-        if description.model and not self._gate.serves(description.model):
-            self._gate.passed_through("unknown_model")
             return None
         if description.endpoint is Endpoint.OTHER:
             self._gate.passed_through("not_described")
@@ -201,7 +227,8 @@ class AliseMiddleware:
     async def _refuse(self, refusal: Refused | Rejected, outcome: _Outcome, send: Send) -> None:
         if isinstance(refusal, Refused):
             outcome.name = _REFUSED[refusal.status]
-            await _error(send, refusal.status, "BadRequestError", refusal.message, _CLOSE)
+            again = ((b"retry-after", b"1"),) if refusal.status == 429 else ()
+            await _error(send, refusal.status, "BadRequestError", refusal.message, (*_CLOSE, *again))
             return
         outcome.name = refusal.reason.value
         status, kind = (503, "ServiceUnavailableError") if refusal.reason is RejectReason.DRAINING else (429, "RateLimitError")
@@ -264,8 +291,8 @@ def _path(scope: Scope) -> str:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """Header values as text: UTF-8 where they are that, Latin-1 where not. Of a header that comes twice the last one counts."""
-    return {name.decode("latin-1").lower(): _text(value) for name, value in scope["headers"]}
+    """Header values as text: UTF-8 where possible, else Latin-1. Of a header that comes twice the first one counts, as in vLLM."""
+    return {name.decode("latin-1").lower(): _text(value) for name, value in reversed(scope["headers"])}
 
 
 def _text(value: bytes) -> str:
@@ -278,11 +305,6 @@ def _text(value: bytes) -> str:
 def _declared_bytes(headers: dict[str, str]) -> int | None:
     value = headers.get("content-length", "")
     return int(value) if value.isascii() and value.isdigit() and len(value) <= 18 else None
-
-
-def _is_json(headers: dict[str, str]) -> bool:
-    """Anything but a form is looked at as JSON: vLLM itself does not insist on the content type everywhere."""
-    return not headers.get("content-type", "").lower().startswith("multipart/")
 
 
 def _without_priority_header(scope: Scope) -> Scope:

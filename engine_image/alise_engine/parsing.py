@@ -7,8 +7,10 @@ import asyncio
 import json
 import logging
 import multiprocessing
+import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from typing import Final
 
 from .describe import JSON, Description, Endpoint, describe
@@ -17,20 +19,34 @@ logger = logging.getLogger("vllm.alise.parsing")
 
 # A body of this size takes about a millisecond.
 INLINE_BYTES: Final = 256 * 1024
-# Longer than the largest body takes, others before it included. A request that is not described by then is ranked neutral.
-PARSE_SECONDS: Final = 2.0
-# Bodies in the process or before it; what comes on top is ranked neutral at once.
-MAX_QUEUED: Final = 8
-UNREADABLE: Final = Description(Endpoint.OTHER)
+# Longer than the largest body takes, others before it and a start of the process included.
+PARSE_SECONDS: Final = 10.0
+# Bodies in the process or before it.
+MAX_QUEUED: Final = 16
 
 
-def parse(endpoint: Endpoint, data: bytes) -> Description | None:
-    """Returns what a body says; None when it is no JSON. Never raises."""
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a body says, and what it cost to find out."""
+
+    # None: it is no JSON.
+    description: Description | None
+    cpu_seconds: float = 0.0
+
+
+class Busy(Exception):
+    """Large bodies are not parsed now: others come first, or the process that does it has just ended."""
+
+
+def parse(endpoint: Endpoint, data: bytes) -> Parsed:
+    """Returns what a body says. Never raises."""
+    began = time.thread_time()
     try:
         body: JSON = json.loads(data)
     except (ValueError, RecursionError):
-        return None
-    return describe(endpoint, body)
+        return Parsed(None, time.thread_time() - began)
+    spent = time.thread_time() - began
+    return Parsed(describe(endpoint, body), spent)
 
 
 class Parser:
@@ -39,30 +55,27 @@ class Parser:
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
         self._queued = 0
-        # Bodies that were not described: the process was busy, slow or gone.
-        self.given_up = 0
 
-    async def parse(self, endpoint: Endpoint, data: bytes) -> Description | None:
-        """Returns what a body says; None when it is no JSON."""
+    async def parse(self, endpoint: Endpoint, data: bytes) -> Parsed:
+        """Returns what a body says. Raises Busy for a large one that cannot be looked at now: nobody passes unseen."""
         if len(data) <= INLINE_BYTES:
             return parse(endpoint, data)
         if self._queued >= MAX_QUEUED:
-            self.given_up += 1
-            return UNREADABLE
+            raise Busy(f"{self._queued} large requests are being parsed")
         self._queued += 1
         try:
             async with asyncio.timeout(PARSE_SECONDS):
                 return await asyncio.get_running_loop().run_in_executor(self._opened(), parse, endpoint, data)
         except TimeoutError:
-            logger.warning("a body of %d bytes was not parsed within %.0f s; its request is ranked neutral", len(data), PARSE_SECONDS)
+            logger.warning("a body of %d bytes was not parsed within %.0f s", len(data), PARSE_SECONDS)
+            raise Busy("large requests are parsed too slowly") from None
         except (BrokenProcessPool, RuntimeError) as error:
             # Killed for memory, perhaps: the next body gets a new one.
             logger.error("the process that parses large bodies has ended (%s); it is started again", error)
             self._pool = None
+            raise Busy("the process that parses large requests has ended") from error
         finally:
             self._queued -= 1
-        self.given_up += 1
-        return UNREADABLE
 
     def close(self) -> None:
         """Ends the process."""

@@ -62,6 +62,8 @@ NOT_GENERATING: Final = frozenset(
     }
 )
 _CANCEL: Final = ("/v1/responses/", "/cancel")
+# Routes that take files in a form; everywhere else a body is JSON, whatever its content type says.
+FORMS: Final = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations"})
 # Probes, and the status that the operator reads: counters, no request.
 OPEN_PATHS: Final = frozenset({"/health", "/ping", STATUS_PATH})
 METRICS_PATH: Final = "/metrics"
@@ -69,7 +71,13 @@ METRICS_PATH: Final = "/metrics"
 
 def route_of(method: str, path: str) -> Route:
     """Returns what a request to this path means for the engine."""
-    if method != "POST" or path in NOT_GENERATING or (path.startswith(_CANCEL[0]) and path.endswith(_CANCEL[1])):
+    if (
+        method != "POST"
+        or path in NOT_GENERATING
+        or path in OPEN_PATHS
+        or is_metrics(path)
+        or (path.startswith(_CANCEL[0]) and path.endswith(_CANCEL[1]))
+    ):
         return Route.OTHER
     return Route.GENERATES
 
@@ -81,8 +89,11 @@ def endpoint_of(path: str) -> Endpoint:
 
 def needs_key(method: str, path: str, guard_metrics: bool) -> bool:
     """Returns whether a request needs an API key, where there are keys. A browser's preflight (OPTIONS) carries none."""
-    if method == "OPTIONS" or path in OPEN_PATHS:
-        return False
-    if path == METRICS_PATH or path.startswith(METRICS_PATH + "/"):
+    if is_metrics(path):
         return guard_metrics
-    return True
+    return method != "OPTIONS" and path not in OPEN_PATHS
+
+
+def is_metrics(path: str) -> bool:
+    """Returns whether vLLM answers with its metrics: it does so for every method and every path that begins like this."""
+    return path.startswith(METRICS_PATH)

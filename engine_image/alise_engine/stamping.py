@@ -103,8 +103,9 @@ def stamping(add_request: AddRequest, key: bytes, on_enter: Callable[[Ticket], N
             raise TypeError("add_request takes request_id, prompt and params by position, everything else by name")
         ticket = CURRENT.get()
         stamp = ticket.stamp if ticket is not None else None
-        if hasattr(params, "extra_args"):
-            params.extra_args = stamped_args(params.extra_args, stamp, key) or None
+        # Parameters of generation and of pooling have different names for what is passed on as it is.
+        field = "extra_args" if hasattr(params, "extra_args") else "extra_kwargs"
+        setattr(params, field, stamped_args(getattr(params, field), stamp, key) or None)
         more["priority"] = stamp.priority if stamp is not None else NEUTRAL_PRIORITY
         if ticket is not None and ticket.cache_salt and isinstance(prompt, dict):
             # Beside the client's own salt, not instead of it. A copy: the caller may use its prompt again.

@@ -77,7 +77,7 @@ class Watching:
 async def running(directory: Path, fake: FakeCore | None = None) -> AsyncIterator[Engine]:
     fake, registry = fake or FakeCore(), CollectorRegistry()
     api = EngineApi(ApiSettings(directory, 0.05, "0.32.0", bytes(32)), Metrics(registry))
-    await api.connect(fake, lambda _: True)
+    await api.connect(fake)
     async with grpc.aio.insecure_channel(f"unix:{directory / 'control.sock'}") as channel:
         try:
             yield Engine(api, fake, channel, registry)

@@ -112,7 +112,7 @@ async def serving(directory: Path, deadline_seconds: float = DEADLINE_SECONDS, *
     """`settings` are fields of ApiSettings."""
     registry, core = CollectorRegistry(), FakeCore()
     api = EngineApi(ApiSettings(directory, deadline_seconds, "0.32.0", POD_KEY, **settings), Metrics(registry))
-    await api.connect(core, lambda model: model == "tiny")
+    await api.connect(core)
     server = Server(api, registry, core)
     server.may_answer.set()
     server.add_request = api.stamping(server._add_request)

@@ -160,6 +160,7 @@ GUARDED = [
     pytest.param("GET", "/v1/models", id="the models"),
     pytest.param("GET", "/version", id="the version"),
     pytest.param("GET", "/health/../v1/models", id="a path that begins like the probe's"),
+    pytest.param("POST", "/health/", id="a path that ends otherwise than the probe's"),
 ]
 
 
@@ -181,10 +182,19 @@ async def test_probes_and_the_status_need_no_key(guarded: Server, path: str) -> 
     assert (await guarded.post(b"{}", path, method="GET")).status == 200
 
 
-async def test_metrics_are_guarded_by_choice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/", "/metricsx", "/metrics/../x"])
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+async def test_metrics_are_guarded_by_choice(tmp_path: Path, path: str, method: str) -> None:
+    """vLLM answers with them on all of these."""
     (tmp_path / "keys").mkdir()
     async with serving(tmp_path, auth_dir=tmp_path / "keys", guards_metrics=True) as server:
-        assert (await server.post(b"{}", "/metrics", method="GET")).status == 401
+        assert (await server.post(b"{}", path, method=method)).status == 401
+
+
+@pytest.mark.parametrize("path", ["/health", "/ping", "/alise/v1/status", "/metrics"])
+async def test_what_needs_no_key_is_not_counted_as_a_request(guarded: Server, sidecar: FakeAdmission, path: str) -> None:
+    exchange = await guarded.post(b"{}", path)
+    assert (sidecar.requests, "x-alise-outcome" in exchange.response_headers) == ([], False)
 
 
 async def test_the_key_says_whose_request_it_is_and_which_class_it_has(guarded: Server, sidecar: FakeAdmission) -> None:
@@ -213,7 +223,6 @@ async def never_received() -> Any:
 PASSED_THROUGH = [
     pytest.param(b'{"model": ', "not_json", id="malformed JSON"),
     pytest.param(b"[" * 100_000, "not_json", id="nested without end"),
-    pytest.param(b'{"model": "gpt-9", "messages": [{"role": "user", "content": "hi"}]}', "unknown_model", id="an unknown model"),
 ]
 
 
@@ -253,6 +262,67 @@ async def test_other_requests_are_not_touched(server: Server, sidecar: FakeAdmis
 
 
 # --- limits of a body (L4) --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_request_for_an_unknown_model_counts_too(server: Server, sidecar: FakeAdmission) -> None:
+    """Some routes put another model in later, so what the body says is no reason to let it pass."""
+    await server.post({"model": "gpt-9", "prompt": "hi"}, "/invocations")
+    assert len(sidecar.requests) == 1
+
+
+async def test_a_form_is_looked_at_as_json_where_no_form_belongs(server: Server, sidecar: FakeAdmission) -> None:
+    """vLLM reads the first content type of two, and some routes read JSON whatever it says."""
+    body = b'{"prompt": [' + b"[]," * 200_000 + b"[]]}"
+    exchange = await server.post(body, "/v1/completions", {"content-type": "multipart/form-data"})
+    assert (exchange.status, server.bodies) == (413, [])
+
+
+TEXT_LIMITED = [
+    pytest.param("/tokenize", {}, 413, id="the tokenizer"),
+    pytest.param("/v1/completions", {"truncate_prompt_tokens": 100}, 413, id="a prompt that is cut after it was tokenized"),
+    pytest.param("/v1/completions", {}, 200, id="a prompt whose length vLLM looks at first"),
+]
+
+
+@pytest.mark.parametrize(("path", "more", "status"), TEXT_LIMITED)
+async def test_text_that_would_be_tokenized_whatever_its_length_has_a_limit(
+    server: Server, sidecar: FakeAdmission, path: str, more: dict[str, Any], status: int
+) -> None:
+    assert (await server.post({"model": "tiny", "prompt": "x" * 2_000_000, **more}, path)).status == status
+
+
+async def test_json_that_takes_long_to_parse_is_refused(server: Server, sidecar: FakeAdmission) -> None:
+    """vLLM parses it again on the event loop. The time is CPU time, which a busy machine changes little."""
+    body = b'{"prompt": "hi", "more": [' + b",".join([b"7" * 4_000] * 5_000) + b"]}"
+    exchange = await server.post(body, "/v1/completions")
+    assert (exchange.status, server.bodies) == (413, [])
+
+
+async def test_one_tenants_bodies_take_memory_for_a_few_at_a_time_and_others_are_not_kept_out(tmp_path: Path) -> None:
+    rules = Rules(trust_headers=True)
+    async with serving(tmp_path, limits=BodyLimits(max_bytes=2_000_000), rules=rules) as server:
+        forever = asyncio.Event()
+
+        async def upload(tenant: str) -> int:
+            exchange = Exchange(CHAT, b"", {"x-llm-d-inference-fairness-id": tenant, "transfer-encoding": "chunked"})
+            parts = [{"type": "http.request", "body": b"x" * 1_900_000, "more_body": True}]
+
+            async def receive() -> Any:
+                if parts:
+                    return parts.pop()
+                await forever.wait()
+                return {"type": "http.disconnect"}
+
+            await server.app(exchange.scope, receive, exchange.send)
+            return exchange.status if exchange.sent else 0
+
+        held = [asyncio.create_task(upload("loud")) for _ in range(4)]
+        await asyncio.sleep(0)
+        assert await upload("loud") == 429
+        quiet = asyncio.create_task(upload("quiet"))
+        await asyncio.sleep(0)
+        forever.set()
+        assert await asyncio.gather(quiet, *held) == [0] * 5
 
 
 @pytest.mark.parametrize(

@@ -161,11 +161,9 @@ ENDPOINTS = [
     pytest.param("/v1/messages", {"messages": MESSAGES, "max_tokens": LONG_ENOUGH, **ENDLESS}, id="Anthropic's messages (A18)"),
     pytest.param("/v1/chat/completions/batch", {"messages": [MESSAGES], "max_tokens": LONG_ENOUGH, **ENDLESS}, id="a batch of chats (R4)"),
     pytest.param("/invocations", {"messages": MESSAGES, "max_tokens": LONG_ENOUGH, **ENDLESS}, id="SageMaker's route (R4)"),
-    pytest.param(
-        "/inference/v1/generate", {"token_ids": [72, 105], "sampling_params": {"max_tokens": LONG_ENOUGH, **ENDLESS}}, id="tokens"
-    ),
+    pytest.param("/inference/v1/generate", {"token_ids": [72, 105], "sampling_params": ENDLESS | {"max_tokens": LONG_ENOUGH}}, id="tokens"),
 ]
-FORGED = {"priority": -99, "vllm_xargs": {"alise_job": "mine", "alise_hint": "bWluZQ==", "alise_stamp": "-99.00"}}
+FORGED: dict[str, Any] = {"priority": -99, "vllm_xargs": {"alise_job": "mine", "alise_hint": "bWluZQ==", "alise_stamp": "-99.00"}}
 
 
 @pytest.mark.parametrize(("path", "body"), ENDPOINTS)

@@ -21,7 +21,7 @@ def target(data: bytes) -> None:
     reader = Reader(data)
     first = reader.byte()
     endpoint = _ENDPOINTS[first % len(_ENDPOINTS)]
-    description = parse(endpoint, reader.rest()) if first & _AS_TEXT else describe(endpoint, reader.value())
+    description = parse(endpoint, reader.rest()).description if first & _AS_TEXT else describe(endpoint, reader.value())
     if description is not None:
         _check(endpoint, description)
 
