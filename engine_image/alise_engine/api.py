@@ -6,6 +6,7 @@ there is one, stopped with the application.
 
 import asyncio
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from alise_contract.stamp import derived
 from alise_contract.v1 import engine_control_pb2 as pb
 
 from .admission import Admission, Admitted, Ask, Decision, FailedOpen, FailOpenReason, Rejected, RejectReason
-from .body import BODIES_AT_ONCE, BodyLimits, Uploads
+from .body import BODIES_AT_ONCE, SMALL_TEXT_BYTES, TEXTS_AT_ONCE, BodyLimits, Uploads, max_json_bytes, max_text_bytes
 from .control.core import Core
 from .control.drain import Drain
 from .control.progress import Progress
@@ -32,6 +33,7 @@ from .metrics import Metrics
 from .open_requests import OpenRequests
 from .parsing import Parsed, Parser
 from .pending import Pending
+from .recent import WINDOW_SECONDS, RecentCount
 from .stamping import AddRequest, Ticket, stamp_key, stamping
 from .status import AdmissionTally, Observed, SidecarTally, report
 
@@ -62,6 +64,7 @@ class _Connected:
     server: ControlServer
     poll: asyncio.Task[None]
     max_model_len: int
+    text_only: bool
 
 
 class EngineApi:
@@ -74,7 +77,10 @@ class EngineApi:
         self._sidecar = SidecarTally()
         self._admission = Admission(settings.socket_dir / ADMISSION_SOCKET, settings.admit_deadline_seconds)
         self._pending = Pending(settings.max_pending)
+        self._begun = RecentCount()
         self._parser = Parser()
+        # Once the engine has said how long its context is.
+        self._text_work = Uploads(0, SMALL_TEXT_BYTES)
         self._uploads = Uploads(BODIES_AT_ONCE * settings.limits.max_bytes)
         self._keys = KeyFolder(settings.auth_dir) if settings.auth_dir is not None else None
         # Of vLLM's own --api-key.
@@ -88,8 +94,11 @@ class EngineApi:
         metrics.sidecar_connected.set_function(lambda: self._connected is not None and self._connected.progress.watched)
         metrics.set_breaker(self._admission.breaker_phase)
 
-    async def connect(self, core: Core) -> None:
-        """Starts the control server. Raises CoreUnavailable when the engine runs without our scheduler, ConfigError for a bad socket."""
+    async def connect(self, core: Core, text_only: bool = False) -> None:
+        """Starts the control server. `text_only`: the model takes neither pictures nor sounds.
+
+        Raises CoreUnavailable when the engine runs without our scheduler, ConfigError for a bad socket.
+        """
         progress = Progress(core, self._open, self._metrics.core, self._heard, self._metrics.poll_failures.inc)
         shape = await progress.learn()
         drain = Drain(self._open, lambda: _live(progress), lambda: progress.set_draining(True))
@@ -97,7 +106,8 @@ class EngineApi:
         server = ControlServer(servicer, self._settings.socket_dir / CONTROL_SOCKET)
         await server.start()
         poll = asyncio.create_task(progress.run(), name="alise-poll")
-        self._connected = _Connected(progress, drain, server, poll, shape.max_model_len)
+        self._connected = _Connected(progress, drain, server, poll, shape.max_model_len, text_only)
+        self._text_work = Uploads(TEXTS_AT_ONCE * max_text_bytes(shape.max_model_len), SMALL_TEXT_BYTES)
         logger.info("engine boot=%s model=%s host_limit_bytes=%d", self._boot_id, shape.model, shape.host_limit_bytes)
 
     async def stop(self) -> None:
@@ -128,6 +138,15 @@ class EngineApi:
     def max_model_len(self) -> int:
         return self._connected.max_model_len if self._connected is not None else 0
 
+    @property
+    def max_json_bytes(self) -> int:
+        """The limit of JSON beside the limit of every body."""
+        connected = self._connected
+        return max_json_bytes(connected.max_model_len) if connected is not None and connected.text_only else self._settings.limits.max_bytes
+
+    def text_work(self, caller: Caller) -> AbstractContextManager[Callable[[int], bool]]:
+        return self._text_work.upload(owner_of(caller.tenant))
+
     def upload(self, caller: Caller) -> AbstractContextManager[Callable[[int], bool]]:
         return self._uploads.upload(owner_of(caller.tenant))
 
@@ -152,11 +171,10 @@ class EngineApi:
 
     async def decide(self, ask: Ask) -> Decision:
         """Counts the request as one that waits, and asks the sidecar. The count holds whatever the sidecar does."""
-        if not self._pending.enter(ask.job_id, owner_of(ask.caller.tenant), ask.description.n):
+        if not self._pending.enter(ask.job_id, owner_of(ask.caller.tenant)):
             waiting, limit = self._pending.count, self._settings.max_pending
-            return self._rejected(
-                Rejected(RejectReason.OVERLOADED, f"{waiting} requests wait for their first token and the limit is {limit}", 1)
-            )
+            message = f"{waiting} requests wait for their first token and the limit is {limit}"
+            return self._rejected(Rejected(RejectReason.OVERLOADED, message, self._until_one_begins()))
         started = time.monotonic()
         try:
             decision = await self._admission.admit(ask)
@@ -216,13 +234,19 @@ class EngineApi:
         self._flag_keys = keys
 
     def _entered(self, ticket: Ticket) -> None:
-        if ticket.answered:
-            self._pending.enter_late(ticket.stamp.job_id, owner_of(ticket.tenant))
+        # Also after its HTTP answer: a background response goes on.
+        self._pending.accepted(ticket.stamp.job_id, owner_of(ticket.tenant), ticket.engine_requests)
+
+    def _until_one_begins(self) -> int:
+        """Seconds until a place in the queue is free, by how many requests have begun in the last minute; at least 1."""
+        begun = self._begun.total(time.monotonic())
+        return min(WINDOW_SECONDS, max(1, math.ceil(WINDOW_SECONDS / begun))) if begun else 1
 
     def _heard(self, changed: Sequence[RequestRow], finished: Sequence[FinishedRow]) -> None:
         for row in changed:
-            if row.job_id and (row.phase != PHASE_WAITING or row.generated_tokens):
-                self._pending.leave(row.job_id)
+            begun = row.job_id and (row.phase != PHASE_WAITING or row.generated_tokens)
+            if begun and self._pending.leave(row.job_id):
+                self._begun.add(time.monotonic())
         for ending in finished:
             self._pending.leave(ending.job_id)
 

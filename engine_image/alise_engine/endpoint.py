@@ -88,7 +88,7 @@ class ServerPlugin:
             self._api.use_flag_keys(Keyring({digest(key): f"key-{digest(key).hex()[:16]}" for key in keys}))
         engine_client.add_request = self._api.stamping(engine_client.add_request)
         try:
-            await self._api.connect(EngineCoreClient(engine_client))
+            await self._api.connect(EngineCoreClient(engine_client), not engine_client.model_config.is_multimodal_model)
         except CoreUnavailable as error:
             raise ConfigError(f"the engine runs without alise's scheduler, start it with `alise-engine serve`: {error}") from error
 

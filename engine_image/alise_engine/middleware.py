@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 from alise_contract.names import CLASS_RESPONSE_HEADER, DEFAULT_CLASS, OUTCOME_RESPONSE_HEADER, PRIORITY_HEADER
 
 from .admission import Admitted, Ask, Decision, FailedOpen, Rejected, RejectReason
-from .body import MAX_PARSE_SECONDS, BodyLimits, Disconnected, Receive, Refused, marks, max_marks, max_text_bytes, read
+from .body import MAX_PARSE_SECONDS, BodyLimits, Disconnected, Receive, Refused, max_marks, max_text_bytes, read
 from .describe import Description, Endpoint
 from .identity import Caller, slo_ttft_ms
 from .parsing import Busy, Parsed
@@ -43,6 +43,7 @@ UNAUTHORIZED: Final = "unauthorized"
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 # The rest of the body is not read: the connection cannot be used again.
 _CLOSE: Final = ((b"connection", b"close"),)
+_AGAIN: Final = {429: ((b"retry-after", b"1"),)}
 _REFUSED: Final = {408: "body_too_slow", 413: "body_too_large", 429: "too_many_bodies"}
 OUTCOMES: Final = (ADMITTED, FAILED_OPEN, NEUTRAL, UNAUTHORIZED, *_REFUSED.values(), *(reason.value for reason in RejectReason))
 
@@ -59,6 +60,8 @@ class Gate(Protocol):
     @property
     def max_model_len(self) -> int: ...
     @property
+    def max_json_bytes(self) -> int: ...
+    @property
     def guards_metrics(self) -> bool: ...
     def caller(self, headers: dict[str, str]) -> Caller | None:
         """None: there are API keys, and the request has none of them."""
@@ -71,6 +74,10 @@ class Gate(Protocol):
 
     def upload(self, caller: Caller) -> AbstractContextManager[Callable[[int], bool]]:
         """Counts the memory of a body while it is read."""
+        ...
+
+    def text_work(self, caller: Caller) -> AbstractContextManager[Callable[[int], bool]]:
+        """Counts text that is tokenized without a place in the queue."""
         ...
 
     async def parse(self, endpoint: Endpoint, data: bytes) -> Parsed:
@@ -124,32 +131,35 @@ class AliseMiddleware:
 
     async def _pass_on(self, path: str, caller: Caller, headers: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
         """A route that does not generate. vLLM parses its body on the same event loop, and tokenizes its text whatever the length."""
-        limits = replace(self._gate.limits, max_bytes=min(self._gate.limits.max_bytes, max_text_bytes(self._gate.max_model_len)))
+        most = max_text_bytes(self._gate.max_model_len)
         try:
-            body = await self._body(path, caller, headers, receive, limits)
+            body = await self._body(path, caller, headers, receive, most)
         except Disconnected:
             return
-        if isinstance(body, Refused):
-            self._gate.seen("", _REFUSED[body.status])
-            await _error(send, body.status, "BadRequestError", body.message, _CLOSE)
-            return
-        await self._app(scope, _replay(body, receive), send)
+        with self._gate.text_work(caller) as has_room:
+            if isinstance(body, bytes) and not has_room(len(body)):
+                body = Refused(429, "too much text is being tokenized at the same time; send some of it later")
+            if isinstance(body, Refused):
+                self._gate.seen("", _REFUSED[body.status])
+                await _error(send, body.status, "BadRequestError", body.message, (*_CLOSE, *_AGAIN.get(body.status, ())))
+                return
+            await self._app(scope, _replay(body, receive), send)
 
-    async def _body(self, path: str, caller: Caller, headers: dict[str, str], receive: Receive, limits: BodyLimits) -> bytes | Refused:
+    async def _body(self, path: str, caller: Caller, headers: dict[str, str], receive: Receive, most_json: int) -> bytes | Refused:
         """The whole body, unless it is over a limit. Raises Disconnected."""
+        limits, most_marks = self._gate.limits, None
+        if path not in FORMS:
+            limits = replace(limits, max_bytes=min(limits.max_bytes, most_json))
+            most_marks = max_marks(self._gate.max_model_len)
         with self._gate.upload(caller) as has_room:
-            body = await read(receive, _declared_bytes(headers), limits, has_room)
-        most = max_marks(self._gate.max_model_len)
-        if isinstance(body, bytes) and path not in FORMS and (found := marks(body)) > most:
-            return Refused(413, f"the JSON has {found} commas, colons and brackets; this server reads {most}")
-        return body
+            return await read(receive, _declared_bytes(headers), limits, has_room, most_marks)
 
     async def _generate(self, path: str, caller: Caller, headers: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
         outcome = _Outcome(caller.klass)
         send = _telling(send, outcome, self._gate)
         try:
             # 2. Read the body, within its limits. Nobody waits for a request that is not there yet.
-            body = DRAINING if self._gate.refusing else await self._body(path, caller, headers, receive, self._gate.limits)
+            body = DRAINING if self._gate.refusing else await self._body(path, caller, headers, receive, self._gate.max_json_bytes)
             if isinstance(body, bytes) and self._gate.refusing:
                 # The drain began while the body was on its way.
                 body = DRAINING
@@ -227,8 +237,7 @@ class AliseMiddleware:
     async def _refuse(self, refusal: Refused | Rejected, outcome: _Outcome, send: Send) -> None:
         if isinstance(refusal, Refused):
             outcome.name = _REFUSED[refusal.status]
-            again = ((b"retry-after", b"1"),) if refusal.status == 429 else ()
-            await _error(send, refusal.status, "BadRequestError", refusal.message, (*_CLOSE, *again))
+            await _error(send, refusal.status, "BadRequestError", refusal.message, (*_CLOSE, *_AGAIN.get(refusal.status, ())))
             return
         outcome.name = refusal.reason.value
         status, kind = (503, "ServiceUnavailableError") if refusal.reason is RejectReason.DRAINING else (429, "RateLimitError")

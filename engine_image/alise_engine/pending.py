@@ -5,24 +5,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
-def may_wait(by_tenant: Mapping[str, int], tenant: str, weight: int, limit: int) -> bool:
-    """Returns whether `weight` further requests of this tenant may wait. 0 is no limit.
+def may_wait(by_tenant: Mapping[str, int], tenant: str, limit: int) -> bool:
+    """Returns whether one more request of this tenant may wait. 0 is no limit.
 
     Up to the limit everybody may. Beyond it, and up to twice the limit, only tenants that have less than an even share of it: one tenant
     that fills the queue does not keep the others out.
     """
-    if not limit:
-        return True
     total, own = sum(by_tenant.values()), by_tenant.get(tenant, 0)
-    if total + weight <= limit:
+    if not limit or total < limit:
         return True
-    share = limit / len({*by_tenant, tenant})
-    return len({*by_tenant, tenant}) > 1 and own + weight <= share and total + weight <= 2 * limit
+    tenants = len({*by_tenant, tenant})
+    return tenants > 1 and own + 1 <= limit / tenants and total < 2 * limit
 
 
 @dataclass(slots=True)
 class Pending:
-    """The jobs that wait. One HTTP request is one job and may be several engine requests."""
+    """The jobs that wait. One HTTP request is one job and may become several engine requests.
+
+    A job counts as one until vLLM has accepted it, then as the engine requests that it became: what vLLM refuses, however many samples it
+    asks for, takes no room from others.
+    """
 
     limit: int
     by_tenant: Counter[str] = field(default_factory=Counter)
@@ -32,26 +34,26 @@ class Pending:
     def count(self) -> int:
         return sum(self.by_tenant.values())
 
-    def enter(self, job_id: str, tenant: str, engine_requests: int) -> bool:
-        """Counts a job, unless the limit is reached. A job of more requests than the limit counts as the limit: it may come alone."""
-        weight = max(1, min(engine_requests, self.limit)) if self.limit else 1
-        if job_id in self._jobs or not may_wait(self.by_tenant, tenant, weight, self.limit):
-            return job_id in self._jobs
-        self._add(job_id, tenant, weight)
+    def enter(self, job_id: str, tenant: str) -> bool:
+        """Counts a job, unless the limit is reached. Returns whether it is counted."""
+        if job_id not in self._jobs and not may_wait(self.by_tenant, tenant, self.limit):
+            return False
+        self.accepted(job_id, tenant, 1)
         return True
 
-    def enter_late(self, job_id: str, tenant: str) -> None:
-        """Counts a job that reached the engine after its HTTP request was answered; it was let in before."""
-        if job_id not in self._jobs:
-            self._add(job_id, tenant, 1)
+    def accepted(self, job_id: str, tenant: str, engine_requests: int) -> None:
+        """Counts a job as so many engine requests, at most as the limit. A job that is not counted any more is counted again."""
+        _, before = self._jobs.get(job_id, (tenant, 0))
+        weight = max(before, min(engine_requests, self.limit or engine_requests))
+        self._jobs[job_id] = (tenant, weight)
+        self.by_tenant[tenant] += weight - before
 
-    def leave(self, job_id: str) -> None:
-        """The job has begun or ended; once is enough."""
-        tenant, weight = self._jobs.pop(job_id, ("", 0))
+    def leave(self, job_id: str) -> bool:
+        """The job has begun or ended. Returns whether it was counted until now."""
+        if job_id not in self._jobs:
+            return False
+        tenant, weight = self._jobs.pop(job_id)
         self.by_tenant[tenant] -= weight
         if not self.by_tenant[tenant]:
             del self.by_tenant[tenant]
-
-    def _add(self, job_id: str, tenant: str, weight: int) -> None:
-        self._jobs[job_id] = (tenant, weight)
-        self.by_tenant[tenant] += weight
+        return True

@@ -112,7 +112,7 @@ def stamping(add_request: AddRequest, key: bytes, on_enter: Callable[[Ticket], N
             prompt = {**prompt, "cache_salt": f"{ticket.cache_salt}{prompt.get('cache_salt') or ''}"}
         answer = await add_request(request_id, prompt, params, **more)
         if ticket is not None:
-            ticket.engine_requests += 1
+            ticket.engine_requests += getattr(params, "n", 1)
             on_enter(ticket)
         return answer
 

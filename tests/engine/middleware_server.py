@@ -108,11 +108,13 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(directory: Path, deadline_seconds: float = DEADLINE_SECONDS, **settings: Any) -> AsyncIterator[Server]:
+async def serving(
+    directory: Path, deadline_seconds: float = DEADLINE_SECONDS, text_only: bool = False, **settings: Any
+) -> AsyncIterator[Server]:
     """`settings` are fields of ApiSettings."""
     registry, core = CollectorRegistry(), FakeCore()
     api = EngineApi(ApiSettings(directory, deadline_seconds, "0.32.0", POD_KEY, **settings), Metrics(registry))
-    await api.connect(core)
+    await api.connect(core, text_only)
     server = Server(api, registry, core)
     server.may_answer.set()
     server.add_request = api.stamping(server._add_request)

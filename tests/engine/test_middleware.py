@@ -291,6 +291,21 @@ async def test_text_that_would_be_tokenized_whatever_its_length_has_a_limit(
     assert (await server.post({"model": "tiny", "prompt": "x" * 2_000_000, **more}, path)).status == status
 
 
+async def test_json_for_a_model_that_takes_only_text_is_no_larger_than_its_context_needs(tmp_path: Path, sidecar: FakeAdmission) -> None:
+    async with serving(tmp_path, text_only=True) as server:
+        assert (await server.post({"prompt": "x" * 5_000_000}, "/v1/completions")).status == 413
+        assert (await server.post({"prompt": "x" * 3_000_000}, "/v1/completions")).status == 200
+
+
+async def test_text_that_is_tokenized_outside_of_the_queue_is_limited_together(server: Server) -> None:
+    server.may_answer.clear()
+    body = {"model": "tiny", "prompt": "x" * 60_000}
+    tasks = [asyncio.create_task(server.post(body, "/tokenize")) for _ in range(4)]
+    await eventually(lambda: sum(task.done() for task in tasks) == 1, "one was refused")
+    server.may_answer.set()
+    assert sorted([exchange.status for exchange in await asyncio.gather(*tasks)]) == [200, 200, 200, 429]
+
+
 async def test_json_that_takes_long_to_parse_is_refused(server: Server, sidecar: FakeAdmission) -> None:
     """vLLM parses it again on the event loop. The time is CPU time, which a busy machine changes little."""
     body = b'{"prompt": "hi", "more": [' + b",".join([b"7" * 4_000] * 5_000) + b"]}"
