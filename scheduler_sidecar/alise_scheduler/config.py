@@ -63,7 +63,6 @@ class Settings(BaseModel):
     preemption: bool = Field(True, description="Better-ranked jobs preempt running ones (policies boost, alise and gittins).")
     preempt_levels: int = Field(6, ge=1, le=128, description="Levels that a job must be better to preempt; 4 levels are a factor of 2.")
     min_quantum_steps: int = Field(4, ge=0, le=100_000, description="Engine steps a job runs before rank may preempt it.")
-    max_pending: int = Field(1000, ge=0, description="Jobs that wait for their first token; more are rejected. 0: no limit.")
     max_wait_seconds: float = Field(0.0, ge=0, description="Predicted waits over this are rejected. 0: no limit.")
     classes: tuple[RequestClass, ...] = Field((), description='JSON list, e.g. [{"name": "batch", "weight": 0.25, "sloTtftMs": 0}].')
     quantization: Literal["auto", "int8", "none"] = Field("auto", description="KV in host memory: INT8 under pressure, always, never.")
@@ -124,16 +123,16 @@ class Settings(BaseModel):
 
     def to_admit_limits(self) -> AdmitLimits:
         """What `admit()` needs of the settings."""
-        return AdmitLimits(self.max_pending, self.max_wait_seconds)
+        return AdmitLimits(self.max_wait_seconds)
 
 
 def env_name(field: str) -> str:
-    """The environment variable of a field: `max_pending` -> `ALISE_MAX_PENDING`."""
+    """The environment variable of a field: `max_wait_seconds` -> `ALISE_MAX_WAIT_SECONDS`."""
     return ENV_PREFIX + field.upper()
 
 
 def flag_name(field: str) -> str:
-    """The flag of a field: `max_pending` -> `--max-pending`."""
+    """The flag of a field: `max_wait_seconds` -> `--max-wait-seconds`."""
     return "--" + field.replace("_", "-")
 
 

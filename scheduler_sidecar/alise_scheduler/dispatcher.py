@@ -146,7 +146,6 @@ class Dispatcher:
             "model": state.shape.model,
             "draining": state.load.draining,
             "jobs": {phase.name.lower(): count for phase, count in state.book.counts().items()},
-            "pending": state.load.pending,
             "slots": state.load.slots,
             "backlog_seconds": round(state.load.backlog_seconds(), 3),
             "neutral_seconds": round(state.neutral_seconds, 4),

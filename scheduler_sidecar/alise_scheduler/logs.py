@@ -1,6 +1,6 @@
 """Structured logs: one JSON object per line on stderr, `event` first, the rest as fields.
 
-Use `log.info("job admitted", extra={"job": job_id, "pending": 3})`: everything in `extra` becomes a field. Prompts are never logged.
+Use `log.info("job admitted", extra={"job": job_id, "job_level": 3})`: everything in `extra` becomes a field. Prompts are never logged.
 """
 
 import json

@@ -146,11 +146,10 @@ class State:
         )  # fmt: skip
         new = newcomer(probe, self.policy, self.shape, self.cost, self.neutral_seconds, self.load.backlog_seconds())
         level = NEUTRAL_LEVEL if ask.neutral else new.level
-        owner = owner_of(probe.tenant)
-        if owner in self.load.crowding:
+        if owner_of(probe.tenant) in self.load.crowding:
             level = int(behind(np.array(level)))
         if not known:
-            rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits, owner)
+            rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits)
             if rejected is not None:
                 return rejected
         prior = Prior(lengths, weight, ask.question.tenant)
@@ -180,7 +179,7 @@ class State:
         """Adds an admitted job to the load that the next Admit sees, or takes it off; the next decision counts afresh."""
         work = np.zeros(256) if self.load.work_seconds is None else self.load.work_seconds.copy()
         work[level - MIN_LEVEL] = max(0.0, work[level - MIN_LEVEL] + work_seconds)
-        self.load = replace(self.load, pending=max(0, self.load.pending + jobs), live=max(0, self.load.live + jobs), work_seconds=work)
+        self.load = replace(self.load, live=max(0, self.load.live + jobs), work_seconds=work)
 
     def _foresee(self, ask: Ask) -> tuple[Features, Lengths]:
         """Features of a request and how long its answer will be. A predictor that fails costs the prediction, never the admission."""

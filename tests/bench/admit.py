@@ -61,7 +61,7 @@ async def _latencies(live: int, calls: int, encoder: Path | None) -> list[float]
             )
         env = {
             **child_environ(os.environ), "ALISE_SOCKET_DIR": folder, "ALISE_HTTP_PORT": "0", "ALISE_HTTP_HOST": "127.0.0.1",
-            "ALISE_MAX_PENDING": "0", "ALISE_ENCODER": setting(encoder),
+            "ALISE_ENCODER": setting(encoder),
         }  # fmt: skip
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "alise_scheduler", "run", env=env, stderr=asyncio.subprocess.DEVNULL

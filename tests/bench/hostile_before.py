@@ -69,6 +69,7 @@ def measure(settings: Settings) -> Iterator[Row]:
             encoder = _run(where, environ, "-m", "tests.tools.encoder").strip().splitlines()[-1] if encoded else ""
             environs[side] = {
                 **child_environ(environ), "ALISE_SOCKET_DIR": str(home), "ALISE_HTTP_PORT": "0", "ALISE_HTTP_HOST": "127.0.0.1",
+                # Only the scheduler of the commit before reads this one.
                 "ALISE_MAX_PENDING": "0", "ALISE_HISTORY_DIR": f"{home}/history", "ALISE_ENCODER": encoder,
             }  # fmt: skip
         with kept_off(_CORE):

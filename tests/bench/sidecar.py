@@ -91,7 +91,7 @@ async def _run(folder: str, prompts: Sequence[str], encoder: Path | None, calls:
     port = _free_port()
     env = {
         **child_environ(os.environ), "ALISE_SOCKET_DIR": folder, "ALISE_HTTP_PORT": str(port), "ALISE_HTTP_HOST": "127.0.0.1",
-        "ALISE_MAX_PENDING": "0", "ALISE_HISTORY_DIR": f"{folder}/history", "ALISE_ENCODER": setting(encoder),
+        "ALISE_HISTORY_DIR": f"{folder}/history", "ALISE_ENCODER": setting(encoder),
     }  # fmt: skip
     began = time.monotonic()
     process = await asyncio.create_subprocess_exec(

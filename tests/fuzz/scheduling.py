@@ -23,7 +23,7 @@ _METRICS: Final = Metrics(CLASSES)
 
 
 def fresh_state() -> State:
-    return State(Policy(), AdmitLimits(max_pending=50), CLASSES, BucketPredictor(), _METRICS, SALT, HINT_KEY)
+    return State(Policy(), AdmitLimits(max_wait_seconds=60.0), CLASSES, BucketPredictor(), _METRICS, SALT, HINT_KEY)
 
 
 def check_decision(state: State, at: float) -> None:

@@ -276,10 +276,10 @@ def test_the_engine_knows_the_flags_that_it_is_given(changes: dict[str, Any]) ->
 def test_the_scheduler_understands_its_settings(changes: dict[str, Any]) -> None:
     spec = make_spec(**changes)
     settings = scheduler_config.load(scheduler_env(spec), {})
-    assert (settings.policy, settings.ageing, settings.max_pending) == (
+    assert (settings.policy, settings.ageing, settings.max_wait_seconds) == (
         spec.scheduling.policy,
         spec.scheduling.ageing,
-        spec.admission.max_pending,
+        spec.admission.max_wait_seconds,
     )
     assert [one.name for one in settings.classes] == [one.name for one in spec.scheduling.classes]
     waiting = scheduler_parser().parse_args(container("scheduler", **changes)["lifecycle"]["preStop"]["exec"]["command"][1:])
@@ -306,11 +306,16 @@ def test_a_class_of_requests_reaches_the_scheduler_with_its_weight() -> None:
 KEYS = {"secretRef": {"name": "keys"}}
 
 
-def test_the_api_server_gets_the_limits_that_the_scheduler_has() -> None:
+def test_the_api_server_gets_the_classes_that_the_scheduler_has() -> None:
     spec = make_spec(**SPECS["classes and limits"])
-    engine, scheduler = admission_env(spec), scheduler_env(spec)
-    shared = {"ALISE_MAX_PENDING": "5", "ALISE_CLASSES": '[{"name":"batch","weight":0.25,"sloTtftMs":500}]'}
-    assert {name: engine[name] for name in shared} == {name: scheduler[name] for name in shared} == shared
+    classes = '[{"name":"batch","weight":0.25,"sloTtftMs":500}]'
+    assert admission_env(spec)["ALISE_CLASSES"] == scheduler_env(spec)["ALISE_CLASSES"] == classes
+
+
+def test_only_the_api_server_limits_how_many_requests_wait() -> None:
+    spec = make_spec(**SPECS["classes and limits"])
+    assert admission_env(spec)["ALISE_MAX_PENDING"] == "5"
+    assert "ALISE_MAX_PENDING" not in scheduler_env(spec)
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ def test_without_settings_the_defaults_hold() -> None:
 
 
 def test_the_environment_is_read_and_a_flag_wins() -> None:
-    env = {"ALISE_POLICY": "sjf", "ALISE_MAX_PENDING": "7", "ALISE_UNRELATED": "x"}
-    settings = load(env, {"max_pending": "9"})
-    assert (settings.policy, settings.max_pending) == ("sjf", 9)
+    env = {"ALISE_POLICY": "sjf", "ALISE_MAX_WAIT_SECONDS": "7", "ALISE_UNRELATED": "x"}
+    settings = load(env, {"max_wait_seconds": "9"})
+    assert (settings.policy, settings.max_wait_seconds) == ("sjf", 9)
 
 
 def test_every_setting_has_a_flag_that_names_its_variable() -> None:
@@ -33,8 +33,8 @@ def test_every_setting_has_a_flag_that_names_its_variable() -> None:
     ("variable", "value", "message"),
     [
         pytest.param("ALISE_POLICY", "best", "'alise', 'gittins', 'sjf' or 'fcfs'", id="an unknown policy"),
-        pytest.param("ALISE_MAX_PENDING", "-1", "greater than or equal to 0", id="a negative limit"),
-        pytest.param("ALISE_MAX_PENDING", "many", "valid integer", id="a word for a number"),
+        pytest.param("ALISE_MAX_WAIT_SECONDS", "-1", "greater than or equal to 0", id="a negative limit"),
+        pytest.param("ALISE_INT8_EWT_MS", "many", "valid integer", id="a word for a number"),
         pytest.param("ALISE_AGEING_JOBS", "nan", "finite number", id="no number"),
         pytest.param("ALISE_HOST_MEMORY", "2 apples", "is not a quantity", id="a quantity of apples"),
         pytest.param("ALISE_CLASSES", "{", "is not JSON", id="broken JSON"),
@@ -53,8 +53,8 @@ def test_bad_settings_name_the_variable_the_value_and_what_is_allowed(variable: 
 
 
 def test_all_mistakes_are_named_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"--policy.*ALISE_MAX_PENDING"):
-        load({"ALISE_MAX_PENDING": "-1"}, {"policy": "x"})
+    with pytest.raises(ConfigError, match=r"--policy.*ALISE_MAX_WAIT_SECONDS"):
+        load({"ALISE_MAX_WAIT_SECONDS": "-1"}, {"policy": "x"})
 
 
 @pytest.mark.parametrize(

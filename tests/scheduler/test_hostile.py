@@ -43,17 +43,19 @@ def opened(state: State, *requests: Any, **shape: Any) -> State:
 
 
 def test_l1_ten_withdrawn_requests_leave_room_for_ten_more_at_once() -> None:
-    state = opened(make_state(limits=AdmitLimits(max_pending=10)))
+    state = opened(make_state())
     for number in range(10):
-        assert isinstance(state.admit(make_ask(f"bad{number}"), 1.0), Admitted)
-    assert isinstance(state.admit(make_ask("one more"), 1.0), Rejected)
+        state.admit(make_ask(f"bad{number}", neutral=True), 1.0)
+    # Room for ten: the tenth waits for nine others, and an eleventh would wait for ten.
+    state.admit_limits = AdmitLimits(max_wait_seconds=0.95 * state.load.wait_seconds(NEUTRAL_LEVEL))
+    assert isinstance(state.admit(make_ask("one more", neutral=True), 1.0), Rejected)
     for number in range(10):
         assert state.withdraw(f"bad{number}")
-    assert all(isinstance(state.admit(make_ask(f"good{number}"), 1.0), Admitted) for number in range(10))
+    assert all(isinstance(state.admit(make_ask(f"good{number}", neutral=True), 1.0), Admitted) for number in range(10))
 
 
-async def test_l1_a_withdrawal_on_the_stream_makes_room_and_is_not_answered(tmp_path: Path) -> None:
-    async with started(tmp_path / "sock", AdmitLimits(max_pending=1)) as pod:
+async def test_l1_a_withdrawal_on_the_stream_takes_the_job_off_the_load_and_is_not_answered(tmp_path: Path) -> None:
+    async with started(tmp_path / "sock") as pod:
         stream = Stream(pod)
         await stream.ask("bad")
         assert (await stream.answer()).job_id == "bad"
@@ -61,6 +63,7 @@ async def test_l1_a_withdrawal_on_the_stream_makes_room_and_is_not_answered(tmp_
         await stream.ask("good")
         answer = await stream.answer()
         assert (answer.job_id, answer.response.WhichOneof("decision")) == ("good", "admitted")
+        assert (list(pod.state.book.jobs), pod.state.load.live) == (["good"], 1)
         assert pod.metric("alise_scheduler_jobs_withdrawn_total") == 1
 
 
@@ -104,7 +107,7 @@ def test_the_load_is_what_is_there_and_never_negative(moves: list[tuple[str, str
                 state.withdraw(job)
             case _:
                 state.decide(1.0)
-        assert state.load.pending == state.load.live == len(state.book)
+        assert state.load.live == len(state.book)
         assert state.load.work_seconds is None or bool((state.load.work_seconds >= 0).all())
 
 
@@ -187,10 +190,11 @@ def test_a_route_of_unknown_text_has_the_neutral_level_and_weight(endpoint: int)
     assert (state.book.jobs["x"].weight, state.book.jobs["x"].tenant) == (1.0, "me")
 
 
-def test_a_route_of_unknown_text_counts_as_pending() -> None:
-    state = opened(make_state(limits=AdmitLimits(max_pending=1)))
+def test_a_route_of_unknown_text_counts_for_predicted_waits() -> None:
+    state = opened(make_state(), max_num_seqs=1)
     state.admit(asked(pb.ENDPOINT_OTHER), 1.0)
-    assert isinstance(state.admit(make_ask("another"), 1.0), Rejected)
+    state.decide(1.0)
+    assert isinstance(state.admit(make_ask("another", neutral=True, slo_ttft_ms=1), 1.0), Rejected)
 
 
 def test_a_route_of_unknown_text_teaches_nothing() -> None:

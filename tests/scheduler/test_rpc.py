@@ -110,13 +110,15 @@ async def test_a_batch_over_the_limit_is_refused(pod: Pod) -> None:
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_over_the_pending_limit_the_answer_is_rejected(tmp_path: Path) -> None:
-    async with started(tmp_path / "sock", AdmitLimits(max_pending=1)) as pod:
-        await pod.admit("a")
-        answer = await pod.admit("b")
-    assert answer.rejected.reason == pb.Rejected.REASON_OVERLOADED
+async def test_over_the_wait_limit_the_answer_is_rejected(tmp_path: Path) -> None:
+    async with started(tmp_path / "sock", AdmitLimits(max_wait_seconds=0.1)) as pod:
+        # Both of the engine's slots are taken.
+        await pod.admit("a", endpoint=pb.ENDPOINT_OTHER)
+        await pod.admit("b", endpoint=pb.ENDPOINT_OTHER)
+        answer = await pod.admit("c", endpoint=pb.ENDPOINT_OTHER)
+    assert answer.rejected.reason == pb.Rejected.REASON_WAIT_TOO_LONG
     assert answer.rejected.retry_after_seconds >= 1
-    assert "limit is 1" in answer.rejected.message
+    assert "the limit is 0.1 s" in answer.rejected.message
 
 
 async def test_the_engine_may_restart(pod: Pod) -> None:

@@ -191,7 +191,6 @@ def scheduler_env(spec: Spec) -> dict[str, str]:
         "ALISE_AGEING": _bool(scheduling.ageing),
         "ALISE_PREEMPTION": _bool(scheduling.preemption),
         "ALISE_QUANTIZATION": spec.kv_offload.quantization,
-        MAX_PENDING_ENV: str(spec.admission.max_pending),
         "ALISE_MAX_WAIT_SECONDS": str(spec.admission.max_wait_seconds),
         "ALISE_HISTORY_DIR": HISTORY,
         "ALISE_HISTORY_EMBEDDINGS": _bool(spec.predictor.history.embeddings),

@@ -1,6 +1,7 @@
-"""May a request queue here? Pending and predicted-wait limits, answered with a predicted time to try again.
+"""May a request queue here? Limits of the predicted wait, answered with a predicted time to try again.
 
-A `Rejected` was never queued. The load is what the last decision saw plus what was admitted since.
+A `Rejected` was never queued. The load is what the last decision saw plus what was admitted since. How many requests may wait is not
+decided here: the engine's API server counts them and enforces `maxPending`.
 """
 
 import math
@@ -20,7 +21,6 @@ _DRAINING_RETRY_SECONDS: Final = 5
 
 
 class Reason(Enum):
-    OVERLOADED = "overloaded"
     WAIT_TOO_LONG = "wait_too_long"
     DRAINING = "draining"
 
@@ -36,7 +36,6 @@ class Rejected:
 class AdmitLimits:
     """0: no limit."""
 
-    max_pending: int = 0
     max_wait_seconds: float = 0.0
 
 
@@ -44,9 +43,7 @@ class AdmitLimits:
 class Load:
     """How busy the engine is."""
 
-    # Admitted or waiting for their first step.
-    pending: int = 0
-    # All live jobs, the running ones included.
+    # All live jobs, from admission on, the running ones included.
     live: int = 0
     # Seconds of work left by level, [LEVELS], index 0 is MIN_LEVEL.
     work_seconds: Floats | None = None
@@ -71,22 +68,12 @@ def work_by_level(levels: np.ndarray[tuple[int, ...], np.dtype[np.int64]], work_
     return np.bincount(levels - MIN_LEVEL, weights=work_seconds, minlength=LEVELS).astype(np.float64)
 
 
-def admit(level: int, slo_ttft_ms: int, load: Load, limits: AdmitLimits, tenant: str = "") -> Rejected | None:
-    """Why not, or None: it may come in.
-
-    The pending limit is for the tenants that crowd the others out, where there are any: the rest may come in up to twice the limit.
-    """
+def admit(level: int, slo_ttft_ms: int, load: Load, limits: AdmitLimits) -> Rejected | None:
+    """Why not, or None: it may come in."""
     # 1. Is the pod going away?
     if load.draining:
         return Rejected(Reason.DRAINING, "this replica is draining; another one will answer", _DRAINING_RETRY_SECONDS)
-    # 2. Are too many waiting?
-    spared = bool(load.crowding) and tenant not in load.crowding and load.pending < 2 * limits.max_pending
-    if limits.max_pending and load.pending >= limits.max_pending and not spared:
-        over = load.pending - limits.max_pending + 1
-        retry = load.backlog_seconds() * over / max(1, load.live)
-        message = f"{load.pending} requests are pending and the limit is {limits.max_pending}"
-        return Rejected(Reason.OVERLOADED, message, retry_after(retry))
-    # 3. Would it wait longer than anyone may, or than it can use?
+    # 2. Would it wait longer than anyone may, or than it can use?
     wait = load.wait_seconds(level)
     allowed = min(limits.max_wait_seconds or math.inf, slo_ttft_ms / 1000 if slo_ttft_ms else math.inf)
     if wait > allowed:

@@ -65,6 +65,5 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
     )
     arrived = snapshot.phase != Phase.ADMITTED
     ranks = Ranks(snapshot.jobs, level, order_of(snapshot.order), coarse_ms(waits), snapshot.rankable & arrived)
-    pending = len(snapshot) - int(np.count_nonzero(arrived & (snapshot.phase != Phase.WAITING)))
-    load = Load(pending, len(snapshot), work_by_level(level, work), slots, draining)
+    load = Load(len(snapshot), work_by_level(level, work), slots, draining)
     return Decision(diff(ranks, limits, snapshot.sent, sent_limits), ranks, limits, load, rows, waits, placement, over)

@@ -43,7 +43,6 @@ _ENDPOINTS: Final[Mapping[int, int]] = {
     pb.ENDPOINT_MESSAGES: pb.ENDPOINT_CHAT_COMPLETIONS,
 }
 _REASONS: Final = {
-    Reason.OVERLOADED: pb.Rejected.REASON_OVERLOADED,
     Reason.WAIT_TOO_LONG: pb.Rejected.REASON_WAIT_TOO_LONG,
     Reason.DRAINING: pb.Rejected.REASON_DRAINING,
 }
