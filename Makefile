@@ -19,7 +19,7 @@ run: install ## From nothing to a streamed answer through the ingress: cluster, 
 
 test: check ## All tests: the fast tier, the real engine, a real API server, and the whole node end to end
 	@$(PYTHON) -m tests.cluster packages
-	@$(PYTHON) -m pytest tests -m "engine or controlplane or e2e or database"
+	@$(PYTHON) -m pytest tests -m "engine or controlplane or e2e or database or process"
 
 check: install lint types unit ## Lint, types, import contracts, unit and contract tests: under a minute
 
@@ -30,7 +30,7 @@ types: install
 	@$(PYTHON) -m mypy operator scheduler_sidecar engine_image tests
 
 unit: install
-	@$(PYTHON) -m pytest tests -q -m "not engine and not controlplane and not e2e and not database"
+	@$(PYTHON) -m pytest tests -q -m "not engine and not controlplane and not e2e and not database and not process"
 
 serve: install ## Engine and sidecar on this machine without Kubernetes; OpenAI API on localhost (PORT=8000 MODEL=...)
 	@$(PYTHON) -m tests.tools.serve

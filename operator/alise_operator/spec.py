@@ -193,8 +193,8 @@ class PostgresHistory(_Model):
 
 class PredictorHistory(_Model):
     embeddings: bool = True
-    """Whether the history keeps a sentence embedding of each prompt. It says what the prompt was about. If false, embeddings stay in memory,
-    and predictions are less accurate after a restart."""
+    """Whether the history keeps a sentence embedding of each prompt. It says what the prompt was about. If false, embeddings stay in
+    memory, and predictions are less accurate after a restart."""
     postgres: PostgresHistory | None = None
     """A PostgreSQL database that the replicas of this resource share, so that they learn from each other and new ones start warm. Each
     pod keeps its own history as well."""

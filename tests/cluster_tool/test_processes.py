@@ -12,6 +12,8 @@ from tests.cluster.commands import run
 from tests.cluster.errors import ClusterError, CommandFailed, NotReady
 from tests.cluster.state import State
 
+pytestmark = pytest.mark.process
+
 WAIT = [sys.executable, "-c", "import time; time.sleep(600)"]
 IGNORE_SIGTERM = [
     sys.executable,

@@ -14,6 +14,8 @@ from tests.cluster.gateway.envoy import Envoy
 from tests.cluster.gateway.resources import UPSTREAM_HEADER, envoy_resources
 from tests.gateway.builders import make_endpoints, make_ingress, make_objects
 
+pytestmark = pytest.mark.process
+
 DEADLINE_SECONDS = 20.0
 HOST = {"Host": "tiny.test"}
 

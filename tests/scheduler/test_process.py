@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from alise_contract.v1 import engine_control_pb2 as engine_pb
 from tests.scheduler.engine_server import EngineServer
+
+pytestmark = pytest.mark.process
 
 _COUNT = """
 import alise_scheduler.state

@@ -20,6 +20,8 @@ from alise_scheduler.supervisor import (
     next_pause,
 )
 
+pytestmark = pytest.mark.process
+
 PATIENCE_SECONDS = 30.0
 
 # A supervisor over a child given as Python source.

@@ -14,6 +14,8 @@ from alise_scheduler.simulation.run import simulate
 from alise_scheduler.simulation.trace import Trace, at_load, heavy_tail, make_trace
 from tests.simulation.builders import core_mind
 
+pytestmark = pytest.mark.process
+
 MODEL = EngineModel()
 
 
