@@ -1,7 +1,8 @@
 """How long honest clients wait for their first token beside a hostile client, over how long beside the same client when it is honest.
 
 Honest requests come at a fixed rate whatever becomes of them, and are short. Beside them one client sends a hostile input as fast as its
-connections allow; then the same client, with as many connections, sends honest requests at the pace that it reached. Both clients, the
+connections allow; then the same client, with as many connections, sends honest requests at the pace that it reached (those of an input that
+is an odd honest request itself as fast as it can, too). Both clients, the
 engine and the scheduler share the cores of this machine. The ratio is of 99th percentiles over all seeds; where a side has fewer than 100
 honest requests it is of 95th percentiles, and the figure says so. Run it on a machine that does nothing else: on a busy one the ratios are
 those of its other work.
@@ -10,6 +11,7 @@ those of its other work.
 import asyncio
 import contextlib
 import json
+import math
 import subprocess
 import sys
 import time
@@ -65,7 +67,8 @@ def measure(model: Path, settings: Settings, seeds: int, inputs: Sequence[Input]
                     pace = 0.0
                     for side in ("hostile", "good"):
                         seen = asyncio.run(_side(pod, setting, client, one, pace))
-                        pace = pace or max(0.1, seen.client["sent"] / SIDE_SECONDS)
+                        # An input that costs as much as its honest twin: the twin reaches the same pace by itself, with the same bursts.
+                        pace = pace or (math.inf if one.good is not None else max(0.1, seen.client["sent"] / SIDE_SECONDS))
                         yield {"kind": "beside", "side": side, **common, **_row(one, side, seen)}
                     if not asyncio.run(_alive(pod, setting)):
                         yield {"kind": "death", "where": f"beside honest clients, {setting.name}", **common}
