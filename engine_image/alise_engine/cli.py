@@ -17,9 +17,10 @@ from alise_contract.names import CONTRACT_VERSION, CONTROL_SOCKET, SOCKET_DIR, S
 from alise_contract.v1 import engine_control_pb2 as pb
 from alise_contract.v1 import engine_control_pb2_grpc as pb_grpc
 
-from . import patches, starting
+from . import ending, patches, starting
 from .compose import DEFAULT_HOST_MEMORY, KV_CODECS, PLUGIN_GROUPS, WATCHED, Device, Machine, Own, compose
 from .errors import ConfigError
+from .plugin import engine_died
 from .status import as_json
 
 # Past the drain's own timeout: the answer's way back.
@@ -98,7 +99,11 @@ def _serve(own: argparse.Namespace, argv: list[str]) -> int:
     patches.limit_grammars()
     # vLLM's own entry point, so that every sub-step of `vllm serve` happens as it does there.
     sys.argv = ["vllm", *composed.argv]
+    ending.forget()
     vllm_main()
+    if engine_died():
+        print(f"alise-engine: {ending.last_words()}", file=sys.stderr)
+        return 1
     return 0
 
 

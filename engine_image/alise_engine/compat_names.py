@@ -53,7 +53,11 @@ REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "vllm.distributed.kv_transfer.kv_connector.factory:KVConnectorFactory._registry": (),
     "vllm.v1.core.sched.request_queue:RequestQueue.prepend_requests": ("requests",),
     "vllm.v1.engine.core:EngineCoreProc._handle_client_request": (),
+    "vllm.v1.engine.async_llm:AsyncLLM.add_request": ("request_id", "prompt", "params", "priority"),
+    "vllm.v1.engine.async_llm:AsyncLLM.errored": (),
+    "vllm.v1.engine.async_llm:AsyncLLM.shutdown": ("timeout",),
     # What `patches.py` replaces.
+    "vllm.v1.engine.core:EngineCoreProc._send_engine_dead": (),
     "vllm.entrypoints.launchers.api_server.entry:signal.signal": (),
     "vllm.sampling_params:SamplingParams._validate_structured_outputs": (),
     "vllm.v1.worker.worker_base:WorkerWrapperBase.init_device": (),

@@ -65,6 +65,9 @@ class ServerPlugin:
 
     def __init__(self) -> None:
         self._api = EngineApi(settings(os.environ), Metrics())
+        self._engine_client: Any = None
+        self._told_to_end = False
+        self.engine_died = False
 
     def attach_router(self, app: FastAPI) -> None:
         app.add_middleware(AliseMiddleware, gate=self._api)
@@ -78,6 +81,8 @@ class ServerPlugin:
                 try:
                     yield state
                 finally:
+                    client = self._engine_client
+                    self.engine_died = client is not None and bool(client.errored) and not self._told_to_end
                     await self._api.stop()
 
         app.router.lifespan_context = lifespan  # type: ignore[assignment]
@@ -86,11 +91,22 @@ class ServerPlugin:
         """Raises ConfigError when the engine is not one of ours."""
         if keys := [key for key in (*(args.api_key or ()), os.environ.get(_VLLM_API_KEY_ENV, "")) if key]:
             self._api.use_flag_keys(Keyring({digest(key): f"key-{digest(key).hex()[:16]}" for key in keys}))
+        self._engine_client = engine_client
+        engine_client.shutdown = self._noting_the_end(engine_client.shutdown)
         engine_client.add_request = self._api.stamping(engine_client.add_request)
         try:
             await self._api.connect(EngineCoreClient(engine_client), not engine_client.model_config.is_multimodal_model)
         except CoreUnavailable as error:
             raise ConfigError(f"the engine runs without alise's scheduler, start it with `alise-engine serve`: {error}") from error
+
+    def _noting_the_end(self, shutdown: Callable[..., Any]) -> Callable[..., Any]:
+        """vLLM ends its engine before its server when it is told to, and after it when the engine has died."""
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            self._told_to_end = True
+            return shutdown(*args, **kwargs)
+
+        return noted
 
     async def _status(self) -> JSONResponse:
         return JSONResponse(as_json(self._api.report()))

@@ -1,7 +1,7 @@
-"""Whose request this is, and which class it has; pure.
+"""The tenant and the class of a request; pure.
 
-A client says who it is with an API key. Headers that name a tenant or a class are somebody's word: they count only where the resource
-says that a gateway sets them (`trustHeaders`), and then only within the tenant of the key.
+A client identifies itself with an API key. Headers that name a tenant or a class count only if the resource says that a gateway sets them
+(`trustHeaders`), and then only within the tenant of the key.
 """
 
 import hashlib
@@ -19,9 +19,9 @@ Headers = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, as far as it is believed."""
+    """The authenticated sender of a request."""
 
-    # Empty: nobody in particular; all of those share one share.
+    # Empty: anonymous. All anonymous requests share one tenant's share.
     tenant: str = ""
     # Empty: the default class.
     klass: str = ""
@@ -34,13 +34,13 @@ class Keyring:
     tenants: Mapping[bytes, str] = field(default_factory=dict)
 
     def tenant(self, key: str) -> str | None:
-        """Returns the tenant whose key this is; None for a key of nobody."""
+        """Returns the tenant that the key belongs to; None for an unknown key."""
         return self.tenants.get(digest(key))
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the resource says of callers."""
+    """The resource's settings for callers."""
 
     classes: frozenset[str] = frozenset()
     tenant_classes: Mapping[str, str] = field(default_factory=dict)
@@ -48,12 +48,12 @@ class Rules:
 
 
 def digest(key: str) -> bytes:
-    """Returns what a keyring remembers of a key."""
+    """Returns the hash under which a keyring stores a key."""
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def caller(headers: Headers, keyring: Keyring | None, rules: Rules) -> Caller | None:
-    """Returns who asks; None when there are keys and the request has none of them. Without a keyring everybody may ask."""
+    """Returns the caller; None if there is a keyring and the request has no valid key. Without a keyring every request is accepted."""
     key = _key(headers)
     tenant = ""
     if keyring is not None:
@@ -66,7 +66,7 @@ def caller(headers: Headers, keyring: Keyring | None, rules: Rules) -> Caller | 
     tenant = _label(tenant, MAX_LABEL_CHARS // 2)
     if rules.trust_headers:
         part = _first(headers, TENANT_HEADERS)
-        # With a key it is a part of the key's tenant, whatever it is called: never another tenant.
+        # With a key, the header names a part of the key's tenant; it can never name another tenant.
         tenant = PART_SEPARATOR.join(filter(None, (tenant, part))) or (f"key-{digest(key).hex()[:16]}" if key else "")
         named = _first(headers, OBJECTIVE_HEADERS)
         klass = named if named in rules.classes else klass

@@ -12,14 +12,14 @@ logger = logging.getLogger("vllm.alise.keys")
 
 # How often the folder is looked at. The kubelet itself takes up to a minute and a half to bring a new Secret.
 CHECK_SECONDS: Final = 2.0
-# More in one file are somebody's mistake.
+# A larger file is a mistake.
 MAX_FILE_BYTES: Final = 1 << 20
 
 _Seen = tuple[tuple[str, int, int], ...]
 
 
 class KeyFolder:
-    """One file per tenant, named as the tenant; each line is a key. Without a readable key nobody is let in: this never fails open."""
+    """A folder with one file per tenant, named after the tenant; each line is a key. If no key can be read, every request is refused."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""ASGI middleware in vLLM's API server: who asks, may it come in, and with which rank. Pure ASGI, so that streams stay streams.
+"""ASGI middleware in vLLM's API server: authentication, limits, admission and rank. Pure ASGI, so that streams stay streams.
 
     any request                where there are API keys: 401 without one, but for probes (`routes.needs_key`)
     a request that generates   read within its limits, counted, described, asked about, and carried out under a ticket (`stamping.py`)

@@ -35,7 +35,7 @@ class Parsed:
 
 
 class Busy(Exception):
-    """Large bodies are not parsed now: others come first, or the process that does it has just ended."""
+    """A large body cannot be parsed now, because others are waiting or the parsing process has ended."""
 
 
 def parse(endpoint: Endpoint, data: bytes) -> Parsed:
@@ -57,7 +57,7 @@ class Parser:
         self._queued = 0
 
     async def parse(self, endpoint: Endpoint, data: bytes) -> Parsed:
-        """Returns what a body says. Raises Busy for a large one that cannot be looked at now: nobody passes unseen."""
+        """Returns what a body says. Raises Busy if a large body cannot be parsed now; it must not pass unchecked."""
         if len(data) <= INLINE_BYTES:
             return parse(endpoint, data)
         if self._queued >= MAX_QUEUED:

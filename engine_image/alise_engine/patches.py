@@ -6,10 +6,12 @@ noticed.
 
 import functools
 import signal
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from . import ending
 from .grammar_limits import complaint
 
 
@@ -42,6 +44,24 @@ def limit_grammars() -> None:
         validate(params, *args, **kwargs)
 
     SamplingParams._validate_structured_outputs = limited
+
+
+def keep_last_words() -> None:
+    """Has EngineCore leave its error for the server when it dies of one, in EngineCore's process."""
+    from vllm.v1.engine.core import EngineCoreProc
+
+    send_engine_dead = EngineCoreProc._send_engine_dead
+    if hasattr(send_engine_dead, "__wrapped__"):
+        return
+
+    @functools.wraps(send_engine_dead)
+    def leaving(core: Any) -> None:
+        # vLLM calls this while it handles the exception.
+        if (error := sys.exc_info()[1]) is not None:
+            ending.leave(error)
+        send_engine_dead(core)
+
+    EngineCoreProc._send_engine_dead = leaving
 
 
 def correct_workers() -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 def may_wait(by_tenant: Mapping[str, int], tenant: str, limit: int) -> bool:
     """Returns whether one more request of this tenant may wait. 0 is no limit.
 
-    Up to the limit everybody may. Beyond it, and up to twice the limit, only tenants that have less than an even share of it: one tenant
-    that fills the queue does not keep the others out.
+    Up to the limit, every tenant may. Beyond it, up to twice the limit, only tenants that hold less than an even share may, so that one
+    tenant that fills the queue does not lock out the others.
     """
     total, own = sum(by_tenant.values()), by_tenant.get(tenant, 0)
     if not limit or total < limit:

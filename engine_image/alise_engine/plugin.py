@@ -15,6 +15,13 @@ logger = logging.getLogger("vllm.alise.plugin")
 CONNECTOR_NAME = "AliseKVConnector"
 CONNECTOR_MODULE = "alise_engine.kv.connector"
 SCHEDULER_CLS = "alise_engine.scheduler.make_scheduler"
+# Of this process; there is one at most.
+_servers: "list[ServerPlugin]" = []
+
+
+def engine_died() -> bool:
+    """Returns whether the server of this process has ended because its engine had."""
+    return any(server.engine_died for server in _servers)
 
 
 def register() -> None:
@@ -36,7 +43,9 @@ def AliseEndpoint() -> "ServerPlugin":
     try:
         from .endpoint import ServerPlugin
 
-        return ServerPlugin()
+        server = ServerPlugin()
+        _servers.append(server)
+        return server
     except Exception as error:
         logger.exception("the API server cannot be protected and does not start")
         raise SystemExit(f"alise-engine: {error}") from error

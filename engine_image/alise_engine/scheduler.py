@@ -25,7 +25,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.version import __version__ as vllm_version
 
-from . import compat, core_state, report
+from . import compat, core_state, patches, report
 from .core_protocol import (
     CODEC_INT8,
     CODEC_RAW,
@@ -373,5 +373,6 @@ class AliseAsyncScheduler(AliseMixin, AsyncScheduler):
 
 def make_scheduler(*, vllm_config: Any, **kwargs: Any) -> Any:
     """`--scheduler-cls`: vLLM only needs a callable. Raises ConfigError, whose message says what to change."""
+    patches.keep_last_words()
     kind = AliseAsyncScheduler if vllm_config.scheduler_config.async_scheduling else AliseScheduler
     return kind(vllm_config=vllm_config, **kwargs)
