@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line: every setting is a flag of `run` and `supervise`."""
     root = argparse.ArgumentParser(prog="alise-scheduler", description="Predicts, admits and ranks the requests of one engine.")
     commands = root.add_subparsers(dest="command", required=True)
-    for name, text in (("run", "The scheduler process."), ("supervise", "PID 1: runs it and outlives it.")):
+    for name, text in (("run", "The scheduler process."), ("supervise", "Runs it and outlives it.")):
         command = commands.add_parser(name, help=text, description=text)
         for field, info in Settings.model_fields.items():
             command.add_argument(

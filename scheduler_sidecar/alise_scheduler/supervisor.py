@@ -1,8 +1,8 @@
-"""PID 1 of the sidecar container: starts the scheduler process and outlives it.
+"""The supervisor of the sidecar container: starts the scheduler process and outlives it.
 
 A container that is not running makes its pod NotReady and takes it out of the Service, so this process ends on SIGTERM or SIGINT only. It
 starts the child again when it dies, with a pause that doubles while the child dies young, and kills it when its heartbeat stops. It reaps
-every orphan, as PID 1 must. It is synchronous and small on purpose: nothing in here should be able to fail.
+every process below it that ends. It is synchronous and small on purpose: nothing in here should be able to fail.
 
 The heartbeat is a pipe: the child writes a byte about once a second, while its dispatcher turns. The child dies when writing fails,
 because then this process is gone.
