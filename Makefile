@@ -19,7 +19,7 @@ run: install ## From nothing to a streamed answer through the ingress: cluster, 
 
 test: check ## All tests: the fast tier, the real engine, a real API server, and the whole node end to end
 	@$(PYTHON) -m tests.cluster packages
-	@$(PYTHON) -m pytest tests -m "engine or controlplane or e2e or database or process"
+	@$(PYTHON) -m pytest tests --durations=25 -m "engine or controlplane or e2e or database or process"
 
 check: install lint types unit ## Lint, types, import contracts, unit and contract tests: under a minute
 
