@@ -1,5 +1,7 @@
 """What the fuzz targets check holds for real messages, for variations of them, and for 20 s of inputs that a fuzzer finds."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,6 +47,16 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Outcome]:
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_fuzzer_finds_nothing(outcomes: Mapping[str, Outcome], name: str) -> None:
     assert outcomes[name].findings == ()
+
+
+@pytest.mark.engine
+def test_a_fuzzer_that_a_large_process_starts_has_memory_of_its_own(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from tests.fuzz.run import fuzz; held = b'x' * 2_500_000_000;"
+        f"print([*fuzz({{'callers': 'tests.fuzz.callers'}}, 2, 1, Path({str(tmp_path)!r}))][0].findings)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.splitlines()[-1:] == ["()"], done.stderr
 
 
 @pytest.mark.engine
