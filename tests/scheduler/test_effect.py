@@ -18,6 +18,8 @@ from alise_scheduler.predictor.recent import Sample
 from alise_scheduler.predictor.train import train
 from tests.scheduler.predictor_builders import make_features, make_task
 
+pytestmark = pytest.mark.process
+
 CHAPTER, THANKS, SONG = HashEncoder().encode(["summarize the next chapter", "thanks", "write me a song of the sea"])
 
 

@@ -22,6 +22,8 @@ from alise_scheduler.predictor.train import MIN_ROWS, read_history, train
 from alise_scheduler.predictor.trees import from_arrays, from_dumps, join
 from tests.scheduler.predictor_builders import make_features, make_history
 
+pytestmark = pytest.mark.process
+
 HISTORY = make_history(250)
 
 

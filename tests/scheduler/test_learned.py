@@ -29,6 +29,8 @@ from alise_scheduler.predictor.model import Observation
 from alise_scheduler.predictor.train import read_history, train
 from tests.scheduler.predictor_builders import make_features, make_task
 
+pytestmark = pytest.mark.process
+
 
 def taught(count: int, factor: float = 1.0, predictor: LearnedPredictor | None = None, model: str = "m") -> LearnedPredictor:
     predictor = predictor or LearnedPredictor()

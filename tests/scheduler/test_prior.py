@@ -26,6 +26,8 @@ from alise_scheduler.predictor.rules import LEARNED, PAPER
 from alise_scheduler.predictor.train import train
 from tests.scheduler.predictor_builders import make_features, make_history, make_task
 
+pytestmark = pytest.mark.process
+
 PRIOR = fit(own_lines(), None)
 KINDS = ("Is nine odd? Yes or no.", "What is a comet?", "Write an essay of 800 words about the history of whaling.")
 

@@ -22,6 +22,8 @@ from alise_scheduler.predictor.shares import LEAST_ROWS, SHARES, FairLru, FairSl
 from alise_scheduler.predictor.train import train
 from tests.scheduler.predictor_builders import SALT, make_features, make_sample
 
+pytestmark = pytest.mark.process
+
 TENANTS = st.lists(st.integers(0, 5), max_size=200)
 
 
