@@ -89,7 +89,7 @@ PART_SEPARATOR: Final = "/"
 
 
 def owner_of(tenant: str) -> str:
-    """Returns whose share a tenant takes from: `team-a` of `team-a/somebody`. Parts that a client makes up are no way to a larger share."""
+    """Returns the tenant whose share a request takes from: `team-a` for `team-a/part`. Inventing parts does not enlarge the share."""
     return tenant.partition(PART_SEPARATOR)[0]
 
 

@@ -1,4 +1,4 @@
-"""The pod's key, and what is signed with it. Known to the containers of one pod and to nobody else.
+"""The pod's key, and what is signed with it. Only the containers of one pod know it.
 
 Whichever container starts first makes the key in the pod's socket directory (0700, in memory). The key outlives a restart of either
 container and goes with the pod. Two things are signed, each for one job: the stamp that the API server puts on an engine request, and the

@@ -129,14 +129,14 @@ class Admission:
         try:
             decision, fault = await self._ask(question)
         except asyncio.CancelledError:
-            # Whoever asked has gone; that says nothing about the sidecar. A probe must not stay open for ever because of it.
+            # The client has gone, which is no failure of the sidecar. A probe must not stay open for ever because of it.
             self._breaker = breaker.abandoned(self._breaker)
             raise
         self._breaker = breaker.failed(self._breaker, self._clock()) if fault else breaker.answered(self._breaker)
         return decision
 
     def withdraw(self, job_id: str) -> None:
-        """Tells the sidecar that an admitted job ended before the engine had it. Nobody waits for this; unheard, the job expires there."""
+        """Tells the sidecar that an admitted job ended before it reached the engine. If the message is lost, the job expires."""
         self._stream.tell(admission_pb2.AdmitRequest(contract_version=CONTRACT_VERSION, job_id=job_id, withdrawn=True))
 
     async def _ask(self, question: admission_pb2.AdmitRequest) -> tuple[Decision, bool]:

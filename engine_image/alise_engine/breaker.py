@@ -30,7 +30,7 @@ class Event(Enum):
     FAILED = "failed"
     # It did not, once too often.
     TRIPPED = "tripped"
-    # Whoever asked went away before there was an answer, which says nothing about the sidecar.
+    # The client went away before there was an answer, which is no failure of the sidecar.
     ABANDONED = "abandoned"
     # The open time is over and one request goes to see.
     PROBED = "probed"
@@ -48,7 +48,7 @@ TRANSITIONS: Final = {
     (Phase.HALF_OPEN, Event.FAILED): Phase.OPEN,
     (Phase.CLOSED, Event.ABANDONED): Phase.CLOSED,
     (Phase.OPEN, Event.ABANDONED): Phase.OPEN,
-    # The next request asks at once: nobody waits for this probe any more.
+    # The next request asks at once: the client of this probe has gone.
     (Phase.HALF_OPEN, Event.ABANDONED): Phase.OPEN,
 }
 
@@ -78,7 +78,7 @@ def answered(breaker: Breaker) -> Breaker:
 
 
 def abandoned(breaker: Breaker) -> Breaker:
-    """Returns the breaker after whoever asked went away: no failure is counted."""
+    """Returns the breaker after the client went away: no failure is counted."""
     return _moved(breaker, Event.ABANDONED)
 
 

@@ -113,7 +113,7 @@ def _device() -> Device:
 
 
 def _installed_plugins() -> tuple[str, ...]:
-    """Returns the names of the plugins that vLLM loads when nobody says which."""
+    """Returns the names of the plugins that vLLM loads by default."""
     return tuple(found.name for group in PLUGIN_GROUPS for found in importlib.metadata.entry_points(group=group))
 
 

@@ -158,7 +158,7 @@ class AliseMiddleware:
         outcome = _Outcome(caller.klass)
         send = _telling(send, outcome, self._gate)
         try:
-            # 2. Read the body, within its limits. Nobody waits for a request that is not there yet.
+            # 2. Read the body, within its limits. A drain does not wait for a request whose body is incomplete.
             body = DRAINING if self._gate.refusing else await self._body(path, caller, headers, receive, self._gate.max_json_bytes)
             if isinstance(body, bytes) and self._gate.refusing:
                 # The drain began while the body was on its way.

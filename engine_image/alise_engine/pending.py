@@ -42,7 +42,7 @@ class Pending:
         return True
 
     def accepted(self, job_id: str, tenant: str, engine_requests: int) -> None:
-        """Counts a job as so many engine requests, at most as the limit. A job that is not counted any more is counted again."""
+        """Sets the weight of a job to its number of engine requests, at most the limit. A job that had left is counted again."""
         _, before = self._jobs.get(job_id, (tenant, 0))
         weight = max(before, min(engine_requests, self.limit or engine_requests))
         self._jobs[job_id] = (tenant, weight)

@@ -61,7 +61,7 @@ def _tidies_up(pid: int) -> bool:
 
 
 def _parents() -> dict[int, int]:
-    """Returns the parent of every process that runs; the dead that nobody has waited for yet are left out."""
+    """Returns the parent of every running process, without zombies."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -155,7 +155,7 @@ class Reconciler:
             if reference is not None:
                 entries = await self._secret_entries(field, reference.name, reference.key, owner)
                 if reference.key not in entries:
-                    # Its other keys are not named: whoever may write a resource need not be allowed to read the namespace's secrets.
+                    # Its other keys are not named: the author of a resource may not be allowed to read the namespace's secrets.
                     where = f"{field}: Secret {owner.namespace}/{reference.name}"
                     raise MissingSecret(f"{where} has no key {reference.key!r}; add it or name another one")
         if spec.auth is not None:

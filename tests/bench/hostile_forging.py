@@ -50,7 +50,7 @@ _EVERY_SECONDS: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Loot:
-    """What is known of a request of somebody else that waits: no client can know the hint or the stamp."""
+    """A waiting request of another client. No client can know its hint or its stamp."""
 
     job_id: str
     hint: str
@@ -163,8 +163,8 @@ def channels(loot: Loot) -> Iterator[Channel]:
     yield _channel("the priority header in capitals", CHAT, {}, headers={PRIORITY_HEADER.upper(): str(BEST)})
     yield _channel("the priority header with underscores", CHAT, {}, headers={PRIORITY_HEADER.replace("-", "_"): str(BEST)})
     for name in TENANT_HEADERS:
-        yield _channel(f"somebody's tenant in {name}", CHAT, {}, headers={name: "honest"})
-        yield _channel(f"a fresh tenant in {name}", CHAT, {}, headers={name: "tenant-that-nobody-had-before"})
+        yield _channel(f"another tenant in {name}", CHAT, {}, headers={name: "honest"})
+        yield _channel(f"a fresh tenant in {name}", CHAT, {}, headers={name: "tenant-not-seen-before"})
     for name in OBJECTIVE_HEADERS:
         yield _channel(f"a class in {name}", CHAT, {}, headers={name: GOLD})
     for number in range(3):
@@ -298,7 +298,7 @@ async def _send(
         if request_id in known or rows[0].job_id in others:
             continue
         if rows[0].job_id in jobs_before:
-            # A new engine request of a job that somebody else has.
+            # A new engine request of a job of another client.
             entered.append({"job": "of another request", "hint": True, "priority": rows[-1].priority, "allowed": False})
         else:
             entered.append(_entry(heard, jobs, rows))

@@ -97,7 +97,7 @@ def _unfinished(_: int, headers: Mapping[str, str]) -> bytes:
 
 
 def _fresh_tenant(number: int, headers: Mapping[str, str]) -> bytes:
-    # Whatever the number of the request, a tenant that nobody had before.
+    # Whatever the number of the request, a tenant that was not seen before.
     fresh = dict.fromkeys(TENANT_HEADERS, f"tenant-{number:09d}")
     return message("POST", COMPLETIONS, {**JSON_TYPE, **headers, **fresh}, json.dumps(SHORT).encode())
 

@@ -43,7 +43,7 @@ def test_a_rank_out_of_range_is_refused(level: int, order: int) -> None:
     [
         pytest.param("team-a", "team-a", id="a tenant"),
         pytest.param("team-a/x/y", "team-a", id="a part of one"),
-        pytest.param("", "", id="nobody in particular"),
+        pytest.param("", "", id="the anonymous tenant"),
     ],
 )
 def test_whose_share_a_request_takes_from(tenant: str, whose: str) -> None:

@@ -86,7 +86,7 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-@pytest.mark.parametrize("headers", [{}, bearer("key-of-nobody")], ids=["no key", "a key of nobody"])
+@pytest.mark.parametrize("headers", [{}, bearer("unknown-key")], ids=["no key", "an unknown key"])
 def test_without_a_key_of_a_tenant_every_guarded_route_is_401(locked: Resource, headers: dict[str, str]) -> None:
     assert statuses(locked, GUARDED, **headers) == dict.fromkeys(GUARDED, 401)
 

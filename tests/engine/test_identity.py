@@ -15,9 +15,9 @@ STRICT = Rules(CLASSES, {"team-a": "gold"})
 A, B = {"authorization": "Bearer sk-a"}, {"authorization": "bearer sk-b"}
 
 WHO = [
-    pytest.param({}, None, STRICT, Caller("", ""), id="without keys everybody is nobody in particular"),
-    pytest.param({FAIRNESS: "x", OBJECTIVE: "gold"}, None, STRICT, Caller("", ""), id="headers are nobody's word by default (R3)"),
-    pytest.param({"authorization": "Bearer random"}, None, STRICT, Caller("", ""), id="a key that nobody checks makes no tenant"),
+    pytest.param({}, None, STRICT, Caller("", ""), id="without keys every caller is anonymous"),
+    pytest.param({FAIRNESS: "x", OBJECTIVE: "gold"}, None, STRICT, Caller("", ""), id="headers are ignored by default (R3)"),
+    pytest.param({"authorization": "Bearer random"}, None, STRICT, Caller("", ""), id="an unverified key makes no tenant"),
     pytest.param({FAIRNESS: "x", OBJECTIVE: "gold"}, None, TRUSTING, Caller("x", "gold"), id="headers that a gateway sets"),
     pytest.param({OBJECTIVE: "platinum"}, None, TRUSTING, Caller("", ""), id="a class that there is not"),
     pytest.param({OBJECTIVE: "größe"}, None, TRUSTING, Caller("", "größe"), id="a class with an umlaut (A12)"),
@@ -28,10 +28,10 @@ WHO = [
     pytest.param({**B, OBJECTIVE: "gold"}, KEYS, STRICT, Caller("team-b", ""), id="a class is not for the asking (R3)"),
     pytest.param({"x-api-key": "sk-a"}, KEYS, STRICT, Caller("team-a", "gold"), id="the header of Anthropic's clients"),
     pytest.param({}, KEYS, STRICT, None, id="no key"),
-    pytest.param({"authorization": "Bearer sk-c"}, KEYS, STRICT, None, id="a key of nobody"),
+    pytest.param({"authorization": "Bearer sk-c"}, KEYS, STRICT, None, id="an unknown key"),
     pytest.param({"authorization": "Basic sk-a"}, KEYS, STRICT, None, id="another scheme"),
     pytest.param({"authorization": "Bearer "}, KEYS, STRICT, None, id="an empty key"),
-    pytest.param(A, Keyring(), TRUSTING, None, id="no key can be read: nobody is let in"),
+    pytest.param(A, Keyring(), TRUSTING, None, id="if no key can be read, every request is refused"),
 ]
 
 

@@ -65,7 +65,7 @@ ASKED_ABOUT = [
     pytest.param("/v1/messages", admission_pb2.ENDPOINT_MESSAGES, id="Anthropic's messages (R4, A18)"),
     pytest.param("/v1/chat/completions/batch", admission_pb2.ENDPOINT_OTHER, id="a batch of chats (R4)"),
     pytest.param("/invocations", admission_pb2.ENDPOINT_OTHER, id="SageMaker's route (R4)"),
-    pytest.param("/a/route/of/tomorrow", admission_pb2.ENDPOINT_OTHER, id="a route that nobody knows yet"),
+    pytest.param("/a/route/of/tomorrow", admission_pb2.ENDPOINT_OTHER, id="a route that this version does not know"),
 ]
 
 
@@ -102,7 +102,7 @@ FORGED = [
     pytest.param("/v1/chat/completions/batch", {"messages": [[]], "priority": -99, "vllm_xargs": MINE}, id="a batch"),
     pytest.param("/invocations", chat(priority=-99, vllm_xargs=MINE), id="SageMaker's route"),
     pytest.param("/cohere/v2/chat", chat(priority=-99, vllm_xargs=MINE), id="Cohere's route"),
-    pytest.param("/v1/chat/completions/", chat(priority=-99, vllm_xargs=MINE), id="a route that nobody knows"),
+    pytest.param("/v1/chat/completions/", chat(priority=-99, vllm_xargs=MINE), id="an unknown route"),
     pytest.param("/tokenize", chat(priority=-99, vllm_xargs=MINE), id="a route that should not generate"),
 ]
 
@@ -120,7 +120,7 @@ async def test_a_client_cannot_set_its_own_rank(server: Server, sidecar: FakeAdm
 
 
 async def test_the_headers_of_class_and_tenant_count_only_where_the_resource_says_so(tmp_path: Path) -> None:
-    headers = {"x-llm-d-inference-objective": "gold", "x-llm-d-inference-fairness-id": "somebody"}
+    headers = {"x-llm-d-inference-objective": "gold", "x-llm-d-inference-fairness-id": "team-b"}
     seen = []
     for trusted in (False, True):
         folder = tmp_path / str(trusted)
@@ -129,7 +129,7 @@ async def test_the_headers_of_class_and_tenant_count_only_where_the_resource_say
         async with admission_server(folder / "admission.sock") as sidecar, serving(folder, rules=rules) as server:
             exchange = await server.post(chat(), headers=headers)
             seen.append((sidecar.requests[0].objective, sidecar.requests[0].tenant, exchange.response_headers["x-alise-class"]))
-    assert seen == [("", "", "default"), ("gold", "somebody", "gold")]
+    assert seen == [("", "", "default"), ("gold", "team-b", "gold")]
 
 
 async def test_the_answer_says_which_class_and_outcome_the_request_had(server: Server, sidecar: FakeAdmission) -> None:
@@ -156,7 +156,7 @@ GUARDED = [
     pytest.param("POST", "/invocations", id="SageMaker's route"),
     pytest.param("POST", "/tokenize", id="the tokenizer"),
     pytest.param("POST", "/scale_elastic_ep", id="scaling"),
-    pytest.param("POST", "/a/route/of/tomorrow", id="a route that nobody knows yet"),
+    pytest.param("POST", "/a/route/of/tomorrow", id="a route that this version does not know"),
     pytest.param("GET", "/v1/models", id="the models"),
     pytest.param("GET", "/version", id="the version"),
     pytest.param("GET", "/health/../v1/models", id="a path that begins like the probe's"),

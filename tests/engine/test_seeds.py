@@ -11,10 +11,10 @@ from tests.engine.harness import Engine, EngineOptions
 
 pytestmark = pytest.mark.engine
 
-PROMPT = [256, *b"the longest part of a story is the part in which nobody knows how it ends, so it goes on and on and on " * 3]
+PROMPT = [256, *b"the longest part of a story is the part in which the end is still unknown, so it goes on and on and on " * 3]
 TOKENS = 40
 SAMPLING: dict[str, Any] = {"temperature": 1.0, "seed": 1234}
-# A prompt takes so many tokens in a step that its prefill has several.
+# Tokens of a step: few enough that a prompt is prefilled in several steps.
 IN_PARTS = 64
 
 

@@ -40,7 +40,7 @@ def _identity(reader: Reader) -> None:
     headers = {_HEADERS[part[0] % len(_HEADERS)]: part[1:].decode("latin-1") for part in reader.blocks(12) if part}
     expect(0 <= slo_ttft_ms(headers) < 1 << 32, "the SLO is no uint32")
     anybody = caller(headers, None, rules)
-    expect(anybody is not None, "without API keys somebody may not ask")
+    expect(anybody is not None, "without API keys a caller was refused")
     known = caller(headers, _KEYRING, rules)
     for who in (anybody, known):
         _check_caller(who, rules)
@@ -64,7 +64,7 @@ def _stamp(reader: Reader) -> None:
     args = theirs if isinstance(theirs, dict) else {"alise_stamp": theirs}
     for given in (args, {**stamped_args(None, _HONEST, _KEY), **args}):
         found = read_stamp(given, _KEY)
-        expect(found is None or found == _HONEST, f"a stamp that nobody signed was believed: {found}")
+        expect(found is None or found == _HONEST, f"an unsigned stamp was believed: {found}")
 
 
 @dataclass

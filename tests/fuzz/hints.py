@@ -25,9 +25,9 @@ def target(data: bytes) -> None:
         case 0:
             # As a client writes one.
             hint = decode(given, _KEY, job_id)
-            expect(hint is None or (given == _HONEST and job_id == _JOB), "a hint that nobody signed was believed")
+            expect(hint is None or (given == _HONEST and job_id == _JOB), "an unsigned hint was believed")
         case 1:
-            # Somebody else's, with some bytes exchanged.
+            # Another job's hint, with some bytes exchanged.
             place = reader_place(given)
             changed = _HONEST[:place] + given[2:] + _HONEST[place + len(given[2:]) :]
             hint = decode(changed, _KEY, job_id or _JOB)

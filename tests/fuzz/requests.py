@@ -142,7 +142,7 @@ def _stops(flags: int) -> bool:
 
 
 def _check_answer(scope: dict[str, Any], client: _Client) -> None:
-    """It is complete and well formed, or nobody is there to get it."""
+    """Checks that the answer is complete and well formed, unless the client has gone."""
     if scope["type"] == "websocket":
         expect(len(client.sent) == 1 and client.sent[0]["type"] in ("websocket.close", "websocket.accept"), f"{client.sent}")
         return

@@ -163,7 +163,7 @@ def test_the_time_to_try_again_is_the_predicted_wait_over_the_limit() -> None:
 
 @given(st.floats(1.0, 900.0), st.integers(1, 80), st.floats(1.0, 30.0))
 def test_over_the_limit_the_time_to_try_again_is_when_the_wait_will_be_within_it(limit: float, jobs: int, seconds_each: float) -> None:
-    """If nobody else comes: the engine then has done the work that was too much."""
+    """Without further arrivals the engine has by then done the work that was too much."""
     load = busy(jobs, seconds_each)
     answer = admit(0, 0, load, AdmitLimits(limit))
     if load.wait_seconds(0) <= limit:

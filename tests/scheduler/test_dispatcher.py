@@ -321,7 +321,7 @@ async def test_a_draining_engine_rejects_and_a_fresh_one_does_not(bench: Bench) 
 async def test_the_predicted_wait_counts_those_admitted_at_once(bench: Bench) -> None:
     asks = [make_ask(f"j{number}", neutral=True, slo_ttft_ms=1) for number in range(4)]
     answers = await asyncio.gather(*(bench.dispatcher.admit(ask) for ask in asks))
-    # The fake engine has two slots: whoever comes to a free one waits for nobody.
+    # The fake engine has two slots: a job that arrives at a free slot does not wait.
     assert [type(answer) for answer in answers] == [Admitted] * 2 + [Rejected] * 2
 
 

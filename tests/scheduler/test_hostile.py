@@ -1,4 +1,4 @@
-"""What one client can send, and that nobody else notices: limits, hints, odd numbers, routes of unknown text."""
+"""What one client can send must not affect the others: limits, hints, odd numbers, routes of unknown text."""
 
 import asyncio
 import itertools
@@ -92,7 +92,7 @@ def test_a_job_that_the_engine_has_is_not_withdrawn() -> None:
 def test_withdrawing_what_was_never_admitted_changes_nothing() -> None:
     state = opened(make_state())
     before = state.load
-    assert not state.withdraw("nobody")
+    assert not state.withdraw("unknown")
     assert state.load == before
 
 

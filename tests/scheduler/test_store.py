@@ -326,7 +326,7 @@ def test_a_store_that_was_down_gets_what_waited() -> None:
 
 
 class Buggy(Flaky):
-    """A store that fails as nobody foresaw."""
+    """A store that fails with an unexpected error."""
 
     def append(self, samples: list[Sample]) -> None:
         if not self.works:

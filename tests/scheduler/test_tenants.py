@@ -1,4 +1,4 @@
-"""L6: what one tenant sends neither decides what others are told nor pushes out what they taught, and tells nobody what was asked."""
+"""L6: one tenant's requests neither decide another's predictions, nor evict its rows, nor reveal its prompts."""
 
 import math
 from collections import Counter
@@ -32,7 +32,7 @@ def flood(predictor: Any, tenant: str, tokens: int = 3, times: int = 128) -> Non
         predictor.learn(make_features(f"Name one fact about {number}", tenant=tenant), Observation(tokens, True))
 
 
-@pytest.mark.parametrize("others", [0, 20], ids=["with nobody else there yet", "beside a second tenant"])
+@pytest.mark.parametrize("others", [0, 20], ids=["without another tenant yet", "beside a second tenant"])
 @pytest.mark.parametrize("made", [BucketPredictor, LearnedPredictor], ids=["buckets", "the learned predictor before it has learned"])
 def test_l6_128_answers_of_three_tokens_do_not_decide_what_another_tenant_is_told(made: Any, others: int) -> None:
     predictor = made()

@@ -11,7 +11,7 @@ are known to be over it beforehand: a quiet tenant's job that arrives takes such
 at admission, and does not wait for the plan that would have found out who must go. For the same reason a quantum protects nobody while a
 tenant is over its share. What a flood still costs the quiet ones is that steps full of prompts take longer.
 
-Parts of a tenant (`team-a/somebody`) take turns within its share.
+Parts of a tenant (`team-a/part`) take turns within its share.
 
 Nobody starves by this: each tenant always has a share, and its longest-waiting job comes first in its own order (core/rank.py).
 """

@@ -136,7 +136,7 @@ def _seconds(milliseconds: int) -> float:
 
 
 def _job_id(value: str) -> str:
-    """Nobody was admitted under a longer name."""
+    """Returns an empty job id for one that is longer than any that is given out."""
     return value if len(value) <= MAX_JOB_ID_CHARS else ""
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 COVERAGE: Final = 0.80
 MAX_GROUPS: Final = 1000
 MAX_TENANTS: Final = 64
-# So many own answers weigh as much as the others' corrections.
+# Number of a tenant's own answers that weigh as much as the other tenants' corrections.
 _OWN_PULL: Final = 10.0
 _SLOWEST: Final = 0.02
 _HEAD_START: Final = 15.0

@@ -33,7 +33,7 @@ class Hint:
 
 
 def encode(hint: Hint, key: bytes, job_id: str) -> bytes:
-    """Returns the hint of this job as bytes, at most 650; empty without a key, because nobody would believe it."""
+    """Returns the hint of this job as bytes, at most 650; empty without a key, because an unsigned hint is ignored."""
     if not key:
         return b""
     f = hint.features

@@ -108,7 +108,7 @@ class Bucket:
         return np.log(censored_quantiles(tokens, ended, weights)), evidence
 
     def _share(self, tenants: deque[int], newest: int) -> None:
-        """Drops the oldest of the tenant with the most, until there is room and nobody has too many."""
+        """Drops the oldest rows of the largest tenant until there is room and no tenant exceeds its cap."""
         counts = Counter(tenants)
         while True:
             largest = max(counts.values())

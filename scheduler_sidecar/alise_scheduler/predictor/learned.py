@@ -38,7 +38,8 @@ TRIAL: Final = 300
 _TRIAL_AT_LEAST: Final = 100
 _WORSE: Final = 1.05
 _SAME_TEXT_PULL: Final = 2.0
-# A tenant with so many rows in what a head learned from believes it as it is; with fewer, so many count as much as one other tenant.
+# A head is trusted fully by a tenant with _OWN_ROWS rows in its training data. Below that, every _ROWS_LIKE_A_TENANT of its own rows count
+# as much as one other tenant.
 _OWN_ROWS: Final = 64
 _ROWS_LIKE_A_TENANT: Final = 8
 _LOG_TAIL: Final = math.log(TAIL_FACTOR)

@@ -7,7 +7,7 @@ With one tenant there is no limit and the oldest goes first, as in a plain ring 
 from collections import OrderedDict, deque
 from typing import Final, Generic, TypeVar
 
-# No tenant needs more than this part of the room once there are so many tenants; with fewer, the room is divided between them.
+# The most parts that the capacity is divided into. With fewer tenants it is divided evenly between them.
 SHARES: Final = 8
 # A share is never smaller: below it there is too little to learn from.
 LEAST_ROWS: Final = 64
@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 
 
 def most(capacity: int, tenants: int) -> int:
-    """Entries that one of so many tenants may have."""
+    """Returns the maximum number of entries of one tenant."""
     return capacity if tenants <= 1 else max(min(LEAST_ROWS, capacity), capacity // min(tenants, SHARES))
 
 

@@ -316,7 +316,7 @@ class AdmissionServer:
         log.info("admission listens", extra={"socket": self._path})
 
     async def serve(self) -> None:
-        """Returns when the server has ended, which nobody but `stop` should bring about."""
+        """Returns when the server has ended, which only `stop` should cause."""
         await self._server.wait_for_termination()
 
     async def stop(self, grace_seconds: float = 1.0) -> None:
