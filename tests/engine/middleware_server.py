@@ -27,6 +27,11 @@ DEADLINE_SECONDS = 5.0
 POD_KEY = b"p" * POD_KEY_BYTES
 
 
+def chat(**more: Any) -> dict[str, Any]:
+    """The body of a small chat."""
+    return {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], **more}
+
+
 @dataclass
 class Params:
     """Sampling parameters, as far as the stamp is concerned."""

@@ -17,12 +17,6 @@ PATIENCE_SECONDS = 10.0
 
 
 @pytest.fixture
-async def sidecar(tmp_path: Path) -> AsyncIterator[FakeAdmission]:
-    async with admission_server(tmp_path / "admission.sock") as sidecar:
-        yield sidecar
-
-
-@pytest.fixture
 async def stream(tmp_path: Path) -> AsyncIterator[AdmissionStream]:
     stream = AdmissionStream(tmp_path / "admission.sock")
     yield stream
