@@ -1,0 +1,62 @@
+"""Children that are built from specs for tests, and specs that between them reach every field."""
+
+from typing import Any
+
+from alise_operator.build import children
+from alise_operator.cluster import Cluster
+from tests.operator.builders import CURRENT, OWNER, make_spec
+
+INGRESS = {"type": "Ingress", "hosts": ["llm.example.com"], "className": "nginx"}
+HTTP_ROUTE = {
+    "type": "HTTPRoute",
+    "hosts": ["llm.example.com"],
+    "parentRef": {"name": "public", "namespace": "edge", "sectionName": "https"},
+}
+# Specs that between them reach every field.
+SPECS: dict[str, dict[str, Any]] = {
+    "the least": {},
+    "several replicas behind an Ingress": {"replicas": 3, "route": INGRESS | {"tlsSecret": "cert"}},
+    "an HTTPRoute": {"route": HTTP_ROUTE},
+    "a cached model with a token": {
+        "model": {
+            "uri": "org/model",
+            "revision": "main",
+            "tokenSecretRef": {"name": "hub"},
+            "cache": {"size": "10Gi", "storageClass": "fast", "accessMode": "ReadWriteMany"},
+        }
+    },
+    "two GPUs": {"engine": {"device": "cuda", "tensorParallelSize": 2, "maxModelLen": 4096, "maxNumSeqs": 8, "kvCacheDtype": "fp8"}},
+    "classes and limits": {
+        "scheduling": {"policy": "gittins", "ageing": False, "classes": [{"name": "batch", "weight": "250m", "sloTtftMs": 500}]},
+        "admission": {"maxPending": 5, "maxWaitSeconds": 7},
+    },
+    "API keys of tenants with classes": {
+        "auth": {"secretRef": {"name": "keys"}, "tenants": [{"name": "team-a", "class": "gold"}], "guardMetrics": True},
+        "scheduling": {"classes": [{"name": "gold", "weight": 2}]},
+        "admission": {"maxBodySize": "1.5Mi", "bodySeconds": 5, "isolatePrefixCache": True},
+    },
+    "guarded pods": {
+        "networkPolicy": {"from": [{"podSelector": {"matchLabels": {"app": "gateway"}}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]}
+    },
+    "suspended": {"suspend": True, "replicas": 2},
+    "a patched pod": {"podTemplate": {"spec": {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}]}}},
+}
+
+
+def build(cluster: Cluster = CURRENT, **changes: Any) -> dict[str, dict[str, Any]]:
+    """Children by kind."""
+    return {child["kind"]: child for child in children(make_spec(**changes), OWNER, cluster)}
+
+
+def pod(cluster: Cluster = CURRENT, **changes: Any) -> dict[str, Any]:
+    found: dict[str, Any] = build(cluster, **changes)["Deployment"]["spec"]["template"]["spec"]
+    return found
+
+
+def container(name: str, cluster: Cluster = CURRENT, **changes: Any) -> dict[str, Any]:
+    spec = pod(cluster, **changes)
+    return next(one for one in [*spec.get("initContainers", []), *spec["containers"]] if one["name"] == name)
+
+
+def environment(name: str, **changes: Any) -> dict[str, Any]:
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container(name, **changes)["env"]}
