@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 export PYTHONUNBUFFERED := 1
+# Compiled test modules are kept: rewriting their assertions anew takes a third of the time that collecting takes.
+unexport PYTHONDONTWRITEBYTECODE
 # One OpenMP thread: with other load on the machine, two of them collapse on the engine's CPU kernels.
 export OMP_NUM_THREADS ?= 1
 
