@@ -25,7 +25,7 @@ from alise_scheduler.core.lengths import QUANTILES
 from tests.bench.harness import Row
 from tests.bench.hostile_served import GOLD, Heard, Pod, Setting, relayed, serving
 from tests.bench.hostile_wire import NOTHING, Answer, Framing, exchange, message
-from tests.surface.requests import BATCH, CHAT, COHERE, COMPLETIONS, DECISIONS, GENERATE, HELLO, INVOCATIONS, MESSAGES, RESPONSES, SCORING
+from tests.surface.row import BATCH, CHAT, COHERE, COMPLETIONS, DECISIONS, GENERATE, HELLO, INVOCATIONS, MESSAGES, RESPONSES, SCORING
 
 SETTINGS: Final = (
     Setting(slots=2, classes=True, admit_deadline_ms=5_000),

@@ -17,7 +17,7 @@ from tests.e2e.conftest import READY_SECONDS, manifest
 from tests.e2e.support import NAMESPACE, Resource, wait_until
 from tests.surface.compare import WANTED
 from tests.surface.fuzz import fuzz
-from tests.surface.requests import MAX_MODEL_LEN
+from tests.surface.row import MAX_MODEL_LEN
 from tests.surface.run import OURS, STOCK, Result, Server, play
 from tests.surface.servers import ENVIRON, FLAGS, MAX_NUM_SEQS, SIZES, STOCK_ENVIRON, STOCK_FLAGS
 from tests.tools import run_cluster

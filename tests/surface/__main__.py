@@ -10,7 +10,8 @@ from alise_engine import tiny_model
 from tests.surface import servers
 from tests.surface.compare import Answer
 from tests.surface.fuzz import fuzz
-from tests.surface.requests import SURFACE, Request
+from tests.surface.requests import SURFACE
+from tests.surface.row import Request
 from tests.surface.run import OURS, STOCK, Server, play
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tests.surface.requests import Request
+from tests.surface.row import Request
 
 # Names of headers that every server sets for itself.
 _HOP_HEADERS: Final = frozenset({"date", "server", "content-length", "transfer-encoding", "connection", "keep-alive"})

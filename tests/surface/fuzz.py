@@ -21,7 +21,8 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode
 
 from tests.surface.compare import Answer
-from tests.surface.requests import GENERATING, JSON_TYPE, SURFACE, Request
+from tests.surface.requests import SURFACE
+from tests.surface.row import GENERATING, JSON_TYPE, Request
 from tests.surface.run import ONE_CONNECTION_EACH, OURS, Death, Server
 
 SEED: Final = 12

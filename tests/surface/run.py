@@ -15,7 +15,8 @@ from typing import Final
 import httpx
 
 from tests.surface.compare import Answer, Difference, differences, reasons, unwanted
-from tests.surface.requests import COMPLETIONS, ID_BEFORE, JSON_TYPE, MODEL, SURFACE, Mark, Request
+from tests.surface.requests import SURFACE
+from tests.surface.row import COMPLETIONS, ID_BEFORE, JSON_TYPE, MODEL, Mark, Request
 
 REQUEST_SECONDS: Final = 60.0
 ALIVE_SECONDS: Final = 30.0

@@ -16,7 +16,7 @@ from typing import Final
 import httpx
 
 from alise_engine.compose import CPU_BLOCK_SIZE, IN_PROCESS_EXECUTOR
-from tests.surface.requests import MAX_MODEL_LEN, MODEL
+from tests.surface.row import MAX_MODEL_LEN, MODEL
 from tests.surface.run import OURS, STOCK, Server, ServerDown
 
 START_SECONDS: Final = 300.0

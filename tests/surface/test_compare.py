@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.surface.compare import Answer, Difference, Wanted, differences, events, fold, unwanted
-from tests.surface.requests import Request
+from tests.surface.row import Request
 
 ROW = Request("a row", "/v1/completions")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.surface.fuzz import MAX_CHOICES, MAX_TOKENS, bounded, drawn, of_few_fields
-from tests.surface.requests import Request
+from tests.surface.row import Request
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from alise_engine.routes import DESCRIBED, Route, route_of
-from tests.surface.requests import COMPLETIONS, GENERATING, ID_BEFORE, RESPONSES, SURFACE, Mark, Request
+from tests.surface.requests import SURFACE
+from tests.surface.row import COMPLETIONS, GENERATING, ID_BEFORE, RESPONSES, Mark, Request
 from tests.surface.run import ALIVE, OURS, STOCK, Result, Server, play
 
 Reply = Callable[[str, Any], tuple[int, Any]]
