@@ -104,6 +104,18 @@ def test_a_file_moved_aside_is_private(tmp_path: Path) -> None:
     assert modes(tmp_path)["history.corrupt"] == "0o600"
 
 
+@pytest.mark.parametrize("before", [pytest.param(True, id="moved aside by an earlier start"), pytest.param(False, id="moved aside just now")])
+def test_without_embeddings_no_file_is_kept_aside_because_it_may_hold_some(tmp_path: Path, before: bool) -> None:
+    (tmp_path / FILE).write_bytes(b"not a database at all, but long enough to be looked at" * 100)
+    if before:
+        SqliteStore(tmp_path).close()
+        assert "history.corrupt" in modes(tmp_path)
+    store = SqliteStore(tmp_path, embeddings=False)
+    assert "history.corrupt" not in modes(tmp_path)
+    assert store.recovered is not before
+    store.close()
+
+
 def test_a_salt_of_before_is_removed_and_the_history_begins_anew(tmp_path: Path) -> None:
     salt = b"sixteen bytes .."
     with sqlite3.connect(tmp_path / FILE) as connection:

@@ -246,7 +246,11 @@ def _make_private(folder: Path) -> None:
 
 
 def _files(path: Path) -> tuple[Path, ...]:
-    return (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm"), path.with_suffix(".corrupt"))
+    return (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm"), _aside(path))
+
+
+def _aside(path: Path) -> Path:
+    return path.with_suffix(".corrupt")
 
 
 def _open(path: Path, embeddings: bool) -> sqlite3.Connection:
@@ -255,6 +259,9 @@ def _open(path: Path, embeddings: bool) -> sqlite3.Connection:
     for file in _files(path):
         if file.exists():
             file.chmod(0o600)
+    if not embeddings:
+        # A file that was moved aside holds the embeddings of before.
+        _aside(path).unlink(missing_ok=True)
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -302,6 +309,6 @@ def _is_broken(error: sqlite3.Error) -> bool:
 
 def _move_aside(path: Path) -> None:
     """Keeps the newest bad file only: it is for people to look at."""
-    os.replace(path, path.with_suffix(".corrupt"))
+    os.replace(path, _aside(path))
     for ending in ("-wal", "-shm"):
         path.with_name(path.name + ending).unlink(missing_ok=True)
