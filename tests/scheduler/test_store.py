@@ -104,7 +104,7 @@ def test_a_file_moved_aside_is_private(tmp_path: Path) -> None:
     assert modes(tmp_path)["history.corrupt"] == "0o600"
 
 
-@pytest.mark.parametrize("before", [pytest.param(True, id="moved aside by an earlier start"), pytest.param(False, id="moved aside just now")])
+@pytest.mark.parametrize("before", [pytest.param(True, id="by an earlier start"), pytest.param(False, id="just now")])
 def test_without_embeddings_no_file_is_kept_aside_because_it_may_hold_some(tmp_path: Path, before: bool) -> None:
     (tmp_path / FILE).write_bytes(b"not a database at all, but long enough to be looked at" * 100)
     if before:
