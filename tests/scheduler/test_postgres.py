@@ -109,6 +109,20 @@ def test_without_embeddings_none_are_shared_and_those_there_go(server: PostgresS
     assert store.load_head() is None
 
 
+def test_embeddings_that_an_older_pod_still_writes_are_removed_when_they_are_read(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alise_scheduler.predictor.postgres.SETTLE_SECONDS", 0.0)
+    blind = PostgresStore(server.dsn, "new", KEY, embeddings=False)
+    older = PostgresStore(server.dsn, "older", KEY)
+    older.append([make_sample()])
+    older.save_head(1, b"a head")
+    (sample,), _ = blind.newer(0, 10)
+    assert sample.embedding is not None
+    assert [sample.embedding for sample in older.load(10)] == [None]
+    assert older.load_head() is None
+
+
 def test_a_salt_of_before_is_removed_and_old_rows_with_it(server: PostgresServer) -> None:
     PostgresStore(server.dsn, "one", KEY).append([make_sample()])
     server.execute("INSERT INTO alise_meta VALUES ('salt', 'x'); UPDATE alise_requests SET layout = 1;")

@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 CONNECT_SECONDS: Final = 2
 STATEMENT_SECONDS: Final = 5
+# For statements that scan the whole table. After an upgrade these are the new index and the removal of older rows.
+CLEANUP_SECONDS: Final = 60
 MAX_SHARED_ROWS: Final = 500_000
 # A row becomes visible a moment after its id was drawn: readers keep this distance, so that none is skipped.
 SETTLE_SECONDS: Final = 1.0
@@ -101,6 +103,9 @@ class PostgresStore:
             return self._connection.execute(query, (start, self._replica, _LAYOUT, SETTLE_SECONDS, rows)).fetchall(), start
 
         found, start = self._call("read", read)
+        if not self._embeddings and any(row[-1] is not None for row in found):
+            # While pods are replaced, older ones still write embeddings.
+            self._call("written", lambda: self._forget_embeddings(start))
         return _samples(found), int(found[-1][0]) if found else start
 
     def append(self, samples: Sequence[Sample]) -> None:
@@ -174,6 +179,7 @@ class PostgresStore:
         execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
         with self._connection.transaction():
             # Replicas start together, and CREATE IF NOT EXISTS does not like company.
+            execute(f"SET LOCAL statement_timeout = '{CLEANUP_SECONDS}s'")
             execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             if execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone() is None:
                 execute("CREATE EXTENSION vector")
@@ -188,12 +194,19 @@ class PostgresStore:
                 )
             # Versions before this one kept the salt of their hashes here.
             execute("DELETE FROM alise_meta WHERE key = 'salt'")
+        with self._connection.transaction():
+            # After an upgrade this is every row. The table's lock above has been given back, so other replicas can go on.
+            execute(f"SET LOCAL statement_timeout = '{CLEANUP_SECONDS}s'")
             execute("DELETE FROM alise_requests WHERE layout < %s", (_LAYOUT,))
         if not self._embeddings:
-            with self._connection.transaction():
-                execute("SET LOCAL statement_timeout = '60s'")
-                execute("UPDATE alise_requests SET embedding = NULL WHERE embedding IS NOT NULL")
-                execute("DELETE FROM alise_heads")
+            self._forget_embeddings()
+
+    def _forget_embeddings(self, after: int = 0) -> None:
+        """Removes the embeddings of the rows after this one, and all heads, which hold some."""
+        with self._connection.transaction():
+            self._connection.execute(f"SET LOCAL statement_timeout = '{CLEANUP_SECONDS}s'")
+            self._connection.execute("UPDATE alise_requests SET embedding = NULL WHERE id > %s AND embedding IS NOT NULL", (after,))
+            self._connection.execute("DELETE FROM alise_heads")
 
     def _prune(self) -> None:
         execute = self._connection.execute
