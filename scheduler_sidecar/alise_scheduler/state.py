@@ -134,7 +134,8 @@ class State:
     def admit(self, ask: Ask, at: float) -> Admitted | Rejected:
         """Lets a request in with a priority and a hint, or says why not."""
         rule = self.classes.get(ask.objective, ClassRule())
-        weight = 1.0 if ask.neutral else rule.weight
+        # Never above the class: such a route must not be a way out of a light one.
+        weight = min(1.0, rule.weight) if ask.neutral else rule.weight
         features, lengths = self._foresee(ask)
         # A prompt that does not fit is refused by the engine: it must not count as hours of work until then.
         longest = self.shape.max_model_len if self._boot_id else _LONGEST_PROMPT

@@ -182,12 +182,15 @@ def test_messages_are_looked_at_as_chats_are() -> None:
 
 
 @pytest.mark.parametrize("endpoint", [pb.ENDPOINT_OTHER, 77, -3])
-def test_a_route_of_unknown_text_has_the_neutral_level_and_weight(endpoint: int) -> None:
-    state = opened(make_state(classes={"gold": ClassRule(16.0)}))
-    answer = state.admit(asked(endpoint, objective="gold", max_tokens=1, tenant="me"), 1.0)
+@pytest.mark.parametrize(
+    ("of_class", "weight"), [pytest.param(16.0, 1.0, id="a heavy class"), pytest.param(0.25, 0.25, id="a light class keeps its weight")]
+)
+def test_a_route_of_unknown_text_has_the_neutral_level_and_weight(endpoint: int, of_class: float, weight: float) -> None:
+    state = opened(make_state(classes={"mine": ClassRule(of_class)}))
+    answer = state.admit(asked(endpoint, objective="mine", max_tokens=1, tenant="me"), 1.0)
     assert isinstance(answer, Admitted)
     assert answer.level == NEUTRAL_LEVEL
-    assert (state.book.jobs["x"].weight, state.book.jobs["x"].tenant) == (1.0, "me")
+    assert (state.book.jobs["x"].weight, state.book.jobs["x"].tenant) == (weight, "me")
 
 
 def test_a_route_of_unknown_text_counts_for_predicted_waits() -> None:
