@@ -8,7 +8,7 @@ client sees. It never raises, whatever the JSON.
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
@@ -116,14 +116,16 @@ def describe(endpoint: Endpoint, body: JSON) -> Description:
 # --- the prompt -------------------------------------------------------------------------------------------------------------------
 
 
-def _chat_prompt(body: Mapping[str, JSON]) -> _Prompt | None:
+def _chat_prompt(body: Mapping[str, JSON], before: Sequence[_Turn] = ()) -> _Prompt | None:
+    """The prompt in `messages`; `before` are turns that the body holds beside them."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         return None
     newest = messages[-MAX_MESSAGES:]
     if not all(isinstance(message, dict) for message in newest):
         return None
-    return _conversation([_Turn(_role(message), _text(message.get("content"))) for message in newest], len(messages))
+    turns = [*before, *(_Turn(_role(message), _text(message.get("content"))) for message in newest)]
+    return _conversation(turns, len(before) + len(messages))
 
 
 def _completion_prompt(body: Mapping[str, JSON]) -> _Prompt | None:
@@ -163,16 +165,8 @@ def _responses_prompt(body: Mapping[str, JSON]) -> _Prompt | None:
 
 def _messages_prompt(body: Mapping[str, JSON]) -> _Prompt | None:
     """Anthropic's: the system prompt beside the messages, tool results among the user's blocks."""
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        return None
-    newest = messages[-MAX_MESSAGES:]
-    if not all(isinstance(message, dict) for message in newest):
-        return None
     system = _text(body.get("system"))
-    turns = [_Turn("system", system)] if system else []
-    turns += [_Turn(_role(message), _text(message.get("content"))) for message in newest]
-    return _conversation(turns, len(messages) + (1 if system else 0))
+    return _chat_prompt(body, [_Turn("system", system)] if system else ())
 
 
 _PROMPTS: Final = {
