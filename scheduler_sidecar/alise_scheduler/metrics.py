@@ -1,7 +1,7 @@
 """All metrics of the sidecar. Labels are bounded: outcomes, phases, terms and tasks listed here, classes listed in the settings.
 
-Anybody who may scrape sees these, so no series changes by what a single request was: values of requests are held back until BATCH of them
-are there and then published together. Counts of events (admissions, ends) are not held back.
+Every client that may scrape sees these, so no series changes by the value of a single request: values are held back until there are BATCH of
+them and then published together. Counts of events (admissions, ends) are not held back.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -60,7 +60,7 @@ class BatchedHistogram:
 
 
 class Rise:
-    """Adds to a counter what a running total rose since the last call."""
+    """Adds to a counter the amount by which a running total has risen since the last call."""
 
     def __init__(self, add: Callable[[float], None]) -> None:
         self._add = add
@@ -78,8 +78,8 @@ class Metrics:
     def __init__(self, classes: Iterable[str] = ()) -> None:
         self.registry = registry = CollectorRegistry()
         self._classes = frozenset(classes) | {DEFAULT_CLASS}
-        # (predicted, real, |log error|) of answers that are not published yet, and typical work since the last time it was.
-        self._answers: list[tuple[float, int, float]] = []
+        # (predicted, real) tokens of answers that are not published yet.
+        self._answers: list[tuple[float, int]] = []
         self._admitted = 0
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -162,15 +162,15 @@ class Metrics:
     def answered(self, predicted_median: float, predicted_mean: float, tokens: int, smoothed_log_error: float) -> None:
         """A request ended by itself after `tokens`."""
         self.length_ratio.observe(predicted_median / tokens)
-        self._answers.append((predicted_mean, tokens, smoothed_log_error))
+        self._answers.append((predicted_mean, tokens))
         if len(self._answers) >= BATCH:
-            self.tokens.labels("predicted").inc(sum(answer[0] for answer in self._answers))
-            self.tokens.labels("real").inc(sum(answer[1] for answer in self._answers))
-            self.length_log_error.set(self._answers[-1][2])
+            self.tokens.labels("predicted").inc(sum(predicted for predicted, _ in self._answers))
+            self.tokens.labels("real").inc(sum(real for _, real in self._answers))
+            self.length_log_error.set(smoothed_log_error)
             self._answers.clear()
 
     def admitted(self, neutral_seconds: float) -> None:
-        """A job was admitted, and the typical job is so long now: each admission moves it by what was predicted."""
+        """A job was admitted, which moves the typical job's work to `neutral_seconds` according to the length that was predicted for it."""
         self._admitted += 1
         if self._admitted % BATCH == 0:
             self.neutral_seconds.set(neutral_seconds)

@@ -42,7 +42,7 @@ class Recent:
         self._ended = np.zeros(rows, np.bool_)
         self._roots = np.zeros(rows, np.int64)
         self._tenants = np.zeros(rows, np.uint64)
-        # The how manieth each was.
+        # Number of samples that came before each.
         self._number = np.zeros(rows, np.int64)
 
     def __len__(self) -> int:

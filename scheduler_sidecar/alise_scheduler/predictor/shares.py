@@ -1,4 +1,4 @@
-"""Keeps room fairly between tenants: what one tenant sends never pushes out everything the others sent.
+"""Shares room between tenants: what one tenant sends never pushes out everything that the others sent.
 
 With one tenant there is no limit and the oldest goes first, as in a plain ring or LRU cache. With several, no tenant takes more than
 `most()` of the room, and when room is needed the oldest entry of the tenant with the most entries goes. The empty tenant is one of them.
@@ -41,14 +41,12 @@ class Crowd:
         self._by_count: dict[int, dict[int, None]] = {}
         self._top = 0
 
-    def __len__(self) -> int:
-        return len(self._counts)
-
-    def __contains__(self, tenant: object) -> bool:
-        return tenant in self._counts
-
     def count(self, tenant: int) -> int:
         return self._counts.get(tenant, 0)
+
+    def tenants(self, tenant: int) -> int:
+        """Number of tenants with entries, this one included."""
+        return len(self._counts) + (tenant not in self._counts)
 
     def change(self, tenant: int, by: int) -> None:
         """`by` is 1 or -1."""
@@ -71,8 +69,8 @@ class Crowd:
 
     def full(self, tenant: int, capacity: int) -> bool:
         """Whether this tenant already has all it may have."""
-        several = len(self._counts) > 1 or (bool(self._counts) and tenant not in self._counts)
-        return several and self.count(tenant) >= most(capacity, len(self._counts) + (tenant not in self._counts))
+        tenants = self.tenants(tenant)
+        return tenants > 1 and self.count(tenant) >= most(capacity, tenants)
 
 
 class FairSlots:
@@ -86,7 +84,7 @@ class FairSlots:
 
     def several(self, tenant: int) -> bool:
         """Whether a tenant other than this one has a slot."""
-        return len(self._crowd) > 1 or (len(self._crowd) == 1 and tenant not in self._crowd)
+        return self._crowd.tenants(tenant) > 1
 
     def take(self, tenant: int) -> int:
         """The slot for the tenant's next entry; what was there is to be overwritten."""
