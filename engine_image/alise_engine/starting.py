@@ -67,9 +67,9 @@ def _parents() -> dict[int, int]:
         if entry.name.isdigit():
             try:
                 # The name in parentheses may hold anything.
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                state, parent = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:2]
             except OSError:
                 continue
-            if state not in "ZX":
+            if state not in b"ZX":
                 found[int(entry.name)] = int(parent)
     return found

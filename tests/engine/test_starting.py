@@ -15,7 +15,7 @@ import pytest
 from alise_contract.names import CONTROL_SOCKET
 from alise_engine import tiny_model
 from alise_engine.cli import main
-from alise_engine.starting import descendants
+from alise_engine.starting import _parents, descendants
 
 START_SECONDS = 120.0
 STOP_SECONDS = 5.0
@@ -41,6 +41,16 @@ def session(leader: int) -> list[str]:
 
 def test_descendants_are_the_children_and_theirs() -> None:
     assert descendants({2: 1, 3: 2, 4: 3, 5: 1, 6: 4}, root=2) == [3, 4, 6]
+
+
+@pytest.mark.process
+def test_a_process_whose_name_is_no_text_is_found_like_any_other() -> None:
+    """The kernel cuts a name after 15 bytes, in the middle of a character if need be."""
+    rename = "import ctypes, sys; ctypes.CDLL(None).prctl(15, b'\\xc3', 0, 0, 0); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", rename], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as named:
+        assert named.stdout is not None
+        named.stdout.readline()
+        assert _parents()[named.pid] == os.getpid()
 
 
 def test_without_a_socket_there_is_nothing_to_drain(tmp_path: Path) -> None:
