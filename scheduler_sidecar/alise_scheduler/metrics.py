@@ -1,7 +1,7 @@
 """All metrics of the sidecar. Labels are bounded: outcomes, phases, terms and tasks listed here, classes listed in the settings.
 
-Every client that may scrape sees these, so no series changes by the value of a single request: values are held back until there are BATCH of
-them and then published together. Counts of events (admissions, ends) are not held back.
+Every client that may scrape sees these, so no series changes by the value of a single request: values are held back until there are
+BATCH of them and then published together. Counts of events (admissions, ends) are not held back.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
