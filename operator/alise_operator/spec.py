@@ -210,17 +210,20 @@ class Predictor(_Model):
 
 class Admission(_Model):
     max_pending: Annotated[int, Field(ge=0)] = 1000
-    """Requests of one replica that may wait for their first token; further ones get 429 with Retry-After. 0: no limit."""
+    """Requests of one replica that may wait for the engine to start them; further ones get 429 with Retry-After. While one tenant fills the
+    limit, tenants with less than an even share of it may still wait, up to twice the limit in all. 0: no limit."""
     max_wait_seconds: Annotated[int, Field(ge=0)] = 0
     """Requests whose predicted wait is longer get 429 with Retry-After. 0: no limit."""
     trust_headers: bool = False
-    """The headers that name a request's class and tenant count. Set it where a gateway sets them and clients cannot."""
+    """Whether the headers that name a request's class and tenant are used. Set it only where a gateway sets them and clients cannot."""
     max_body_size: Quantity = "32Mi"
-    """Largest body of a request, from 1Ki to 1Gi; larger ones get 413."""
+    """Largest body of a request, from 1Ki to 1Gi; larger ones get 413. JSON for a model that takes only text has a lower limit, which
+    follows from the model's context length."""
     body_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
     """How long a client may take to send the body of a request; slower ones get 408."""
     isolate_prefix_cache: bool = False
-    """The prefix cache is shared within a tenant only."""
+    """Whether each tenant has a prefix cache of its own. If false, all tenants share one, and response times can tell a tenant that another
+    one sent the same prompt."""
 
 
 class AuthSecretRef(_Model):
