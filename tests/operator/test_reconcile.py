@@ -217,8 +217,9 @@ AUTH = {"secretRef": {"name": "keys"}}
             "--from-literal=TENANT=…",
             id="no secret",
         ),
+        pytest.param({}, "spec.auth.secretRef: Secret default/keys has no tenant, so no request would be allowed", id="an empty secret"),
         pytest.param(
-            {}, "spec.auth.secretRef: Secret default/keys is empty, so no request would be allowed", id="a secret without tenants"
+            {".hidden": "eA=="}, "spec.auth.secretRef: Secret default/keys has no tenant", id="a secret of entries that are skipped"
         ),
     ],
 )
