@@ -43,7 +43,8 @@ def pod_key(socket_dir: str | os.PathLike[str]) -> bytes:
 
 def derived(key: bytes, purpose: str) -> bytes:
     """Returns a key for one purpose, 32 bytes; it says nothing about the others or about `key`."""
-    return hmac.new(key, b"alise " + purpose.encode(), hashlib.sha256).digest()
+    # A tenant that is named after a file may hold what UTF-8 cannot encode.
+    return hmac.new(key, b"alise " + purpose.encode("utf-8", "surrogatepass"), hashlib.sha256).digest()
 
 
 def mac(key: bytes, *parts: bytes) -> bytes:

@@ -63,3 +63,7 @@ def test_a_signature_holds_for_its_key_and_its_parts_only(key: bytes, parts: tup
 
 def test_keys_for_two_purposes_differ() -> None:
     assert derived(KEY, "stamp") != derived(KEY, "hint") != KEY
+
+
+def test_a_purpose_that_names_a_file_of_any_bytes_has_a_key() -> None:
+    assert derived(KEY, "prefix cache team-\udcff") != derived(KEY, "prefix cache team-?")
