@@ -24,7 +24,7 @@ from .control.core import Core
 from .control.drain import Drain
 from .control.progress import Progress
 from .control.server import ControlServer, ControlServicer
-from .core_protocol import PHASE_WAITING, PHASES, FinishedRow, RequestRow
+from .core_protocol import PHASE_WAITING, PHASES, RequestRow
 from .describe import Endpoint
 from .errors import CoreUnavailable
 from .identity import Caller, Headers, Keyring, Rules, caller
@@ -242,13 +242,13 @@ class EngineApi:
         begun = self._begun.total(time.monotonic())
         return min(WINDOW_SECONDS, max(1, math.ceil(WINDOW_SECONDS / begun))) if begun else 1
 
-    def _heard(self, changed: Sequence[RequestRow], finished: Sequence[FinishedRow]) -> None:
+    def _heard(self, changed: Sequence[RequestRow], ended_jobs: Sequence[str]) -> None:
         for row in changed:
             begun = row.job_id and (row.phase != PHASE_WAITING or row.generated_tokens)
             if begun and self._pending.leave(row.job_id):
                 self._begun.add(time.monotonic())
-        for ending in finished:
-            self._pending.leave(ending.job_id)
+        for job_id in ended_jobs:
+            self._pending.leave(job_id)
 
     # --- what the operator asks -----------------------------------------------------------------------------------------------
 

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from alise_engine.control import progress as module
 from alise_engine.control.progress import Progress
-from alise_engine.core_protocol import FinishedRow, RequestRow
+from alise_engine.core_protocol import RequestRow, SnapshotCall, call_from_wire
 from alise_engine.errors import CoreUnavailable
 from alise_engine.metrics import CoreView
 from alise_engine.open_requests import OpenRequests
@@ -21,10 +22,12 @@ class Listener:
     def __init__(self) -> None:
         self.failing = False
         self.failures = 0
+        self.ended: list[str] = []
 
-    def rows(self, changed: Sequence[RequestRow], finished: Sequence[FinishedRow]) -> None:
-        if self.failing and (changed or finished):
+    def rows(self, changed: Sequence[RequestRow], ended_jobs: Sequence[str]) -> None:
+        if self.failing and (changed or ended_jobs):
             raise ZeroDivisionError("a mistake")
+        self.ended += ended_jobs
 
     def failed(self) -> None:
         self.failures += 1
@@ -85,6 +88,23 @@ async def test_a_watch_that_may_have_missed_something_ends() -> None:
         with pytest.raises(CoreUnavailable, match="a mistake"):
             async for _ in watcher.changes():
                 pass
+
+
+async def test_an_ending_between_the_last_poll_and_the_snapshot_of_a_watch_is_told() -> None:
+    """The snapshot starts the engine's deltas afresh: no later poll names the ending."""
+
+    class EndsBeforeTheSnapshot(FakeCore):
+        async def call(self, payload: dict[str, Any]) -> Any:
+            if isinstance(call_from_wire(payload), SnapshotCall) and "r1" in self.live:
+                self.live.clear()
+            return await super().call(payload)
+
+    core, listener = EndsBeforeTheSnapshot(), Listener()
+    async with polling(core, listener) as progress:
+        core.put(make_row("r1"))
+        await eventually(live(progress, 1), "it is alive")
+        await progress.watch()
+    assert listener.ended == ["job-r1"]
 
 
 async def test_an_engine_that_is_down_is_no_mistake() -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..core_protocol import Counters, EngineShape, FinishedRow, PollAnswer, RequestRow, SnapshotAnswer
+from ..core_protocol import Counters, EngineShape, PollAnswer, RequestRow, SnapshotAnswer
 from ..errors import ControlError, CoreUnavailable, PayloadError, StaleSession
 from ..metrics import CoreView
 from ..open_requests import OpenRequests
@@ -83,11 +83,11 @@ class Progress:
         core: Core,
         open_requests: OpenRequests,
         view: CoreView,
-        on_rows: Callable[[Sequence[RequestRow], Sequence[FinishedRow]], None] | None = None,
+        on_rows: Callable[[Sequence[RequestRow], Sequence[str]], None] | None = None,
         on_failure: Callable[[], None] | None = None,
     ) -> None:
-        """`on_rows` hears of every row that changed and of every request that ended, `on_failure` of every poll that failed by a mistake
-        of ours rather than of the engine; neither may block.
+        """`on_rows` hears of every row that changed and of the job of every request that ended, `on_failure` of every poll that failed by a
+        mistake of ours rather than of the engine; neither may block.
         """
         self._core = core
         self._open_requests = open_requests
@@ -181,8 +181,9 @@ class Progress:
     async def _snapshot(self) -> SnapshotAnswer:
         answer = await core_calls.snapshot(self._core)
         self._shape = answer.shape
-        self._live = {row.request_id: row for row in answer.requests}
-        self._tell_rows(answer.requests, ())
+        before, self._live = self._live, {row.request_id: row for row in answer.requests}
+        # A snapshot names no endings: who is not in it any more has ended.
+        self._tell_rows(answer.requests, [row.job_id for request_id, row in before.items() if request_id not in self._live])
         self._show(answer.counters)
         self._stale = False
         return answer
@@ -196,14 +197,14 @@ class Progress:
             self._live[row.request_id] = replace(row, hint="")
         for ending in answer.finished:
             self._live.pop(ending.request_id, None)
-        self._tell_rows(answer.requests, answer.finished)
+        self._tell_rows(answer.requests, [ending.job_id for ending in answer.finished])
         self._show(answer.counters)
         if self._watcher is not None:
             self._watcher.put(answer)
 
-    def _tell_rows(self, changed: Sequence[RequestRow], finished: Sequence[FinishedRow]) -> None:
+    def _tell_rows(self, changed: Sequence[RequestRow], ended_jobs: Sequence[str]) -> None:
         if self._on_rows is not None:
-            self._on_rows(changed, finished)
+            self._on_rows(changed, ended_jobs)
 
     def _show(self, counters: Counters) -> None:
         self._view.counters = counters
