@@ -38,19 +38,25 @@ class KeyFolder:
 
     def _look(self) -> None:
         try:
-            files = sorted(path for path in self._folder.iterdir() if not path.name.startswith(".") and path.is_file())
-            seen = tuple((path.name, (found := path.stat()).st_mtime_ns, found.st_size) for path in files)
-            if seen == self._seen:
-                return
-            tenants: dict[bytes, str] = {}
-            for path in files:
-                self._read(path, tenants)
-            self._seen, self._keyring = seen, Keyring(tenants)
+            try:
+                self._read_folder()
+            except FileNotFoundError:
+                # The kubelet has exchanged the files since they were listed; the new ones are there by now.
+                self._read_folder()
         except OSError as error:
-            if self._seen is not None or not self._keyring.tenants:
-                logger.error("API keys cannot be read from %s (%s): every request is refused until they can", self._folder, error.strerror)
+            logger.error("API keys cannot be read from %s (%s): every request is refused until they can", self._folder, error.strerror)
             self._seen, self._keyring = None, Keyring()
+
+    def _read_folder(self) -> None:
+        """Raises OSError."""
+        files = sorted(path for path in self._folder.iterdir() if not path.name.startswith(".") and path.is_file())
+        seen = tuple((path.name, (found := path.stat()).st_mtime_ns, found.st_size) for path in files)
+        if seen == self._seen:
             return
+        tenants: dict[bytes, str] = {}
+        for path in files:
+            self._read(path, tenants)
+        self._seen, self._keyring = seen, Keyring(tenants)
         logger.info("API keys read tenants=%d keys=%d", len(files), len(tenants))
         if not tenants:
             logger.error("there is no API key in %s: every request is refused; put one entry per tenant into the Secret", self._folder)

@@ -107,6 +107,20 @@ def test_a_folder_that_goes_away_takes_its_keys_with_it(secret: Secret) -> None:
     assert folder.keyring().tenant("one") is None
 
 
+def test_files_that_are_exchanged_while_they_are_read_lock_no_request_out(secret: Secret, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret.write(a="one", b="two")
+    read_bytes = Path.read_bytes
+
+    def exchanged_before(path: Path) -> bytes:
+        monkeypatch.undo()
+        secret.write(b="three")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", exchanged_before)
+    keys = KeyFolder(secret.folder).keyring()
+    assert (keys.tenant("three"), keys.tenant("one")) == ("b", None)
+
+
 def test_a_key_of_two_tenants_is_the_first_ones_and_named_in_the_log(secret: Secret, caplog: pytest.LogCaptureFixture) -> None:
     secret.write(b="same", a="same")
     with caplog.at_level(logging.ERROR):
