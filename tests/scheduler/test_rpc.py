@@ -19,7 +19,7 @@ from alise_contract.v1.admission_pb2_grpc import AdmissionStub
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.plan import Plan
 from alise_scheduler.core.rank import Policy
-from alise_scheduler.core.reports import FinishReason, Phase
+from alise_scheduler.core.reports import EngineUpdate, FinishReason, Phase
 from alise_scheduler.engine import convert
 from alise_scheduler.engine.client import backoff_seconds
 from alise_scheduler.exit_wait import wait_for_engine_exit
@@ -129,6 +129,22 @@ async def test_the_engine_may_restart(pod: Pod) -> None:
     await until(lambda: pod.state.session is not None and pod.state.session.boot_id == "boot-2")
     assert pod.metric("alise_scheduler_watch_reconnects_total") >= 1
     assert len(pod.state.book) == 0
+
+
+async def test_a_message_that_cannot_be_read_costs_a_snapshot_and_no_end_is_missed(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    pod.engine.report(request_id="r1", job_id="j1", phase=2, generated_tokens=1)
+    await until(lambda: pod.state.book.jobs)
+    read, seen = convert.from_update, list[engine_pb.Update]()
+
+    def fails_once(message: engine_pb.Update) -> EngineUpdate:
+        seen.append(message)
+        if len(seen) == 1:
+            raise OverflowError("a number that no test has thought of")
+        return read(message)
+
+    monkeypatch.setattr(convert, "from_update", fails_once)
+    pod.engine.finish("r1", 5)
+    await until(lambda: pod.engine.sessions == 2 and pod.state.session is not None and not pod.state.book.jobs)
 
 
 async def test_a_refused_session_is_opened_again(pod: Pod) -> None:

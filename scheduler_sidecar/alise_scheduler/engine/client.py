@@ -83,10 +83,10 @@ class EngineClient:
                     raise EngineUnavailableError("the engine ended the stream")
                 try:
                     event = convert.from_response(message)
-                except Exception:
-                    # The same message would come again after a reconnect: what can be read after it is worth more.
-                    log.exception("a message of the engine cannot be read and is left out", extra={"sequence": message.sequence})
-                    event = None
+                except Exception as error:
+                    # It may have reported ends. Left out, their jobs would stay active here; the next snapshot puts that right.
+                    log.exception("a message of the engine cannot be read: asking for a snapshot", extra={"sequence": message.sequence})
+                    raise EngineUnavailableError(f"message {message.sequence} cannot be read: {type(error).__name__}") from error
                 if message.sequence != expected or (expected == 1) != isinstance(event, EngineSnapshot):
                     raise EngineUnavailableError(
                         f"message {message.sequence} ({message.WhichOneof('event')}) came where {expected} was due"
