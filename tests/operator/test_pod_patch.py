@@ -117,6 +117,13 @@ def test_the_mount_of_the_api_keys_stays_as_it_is(mounts: list[dict[str, Any]]) 
         patched(generated, engine(volumeMounts=mounts), OWNER)
 
 
+@pytest.mark.parametrize("value", [pytest.param("", id="empty"), pytest.param("/elsewhere", id="another folder")])
+def test_the_variable_that_asks_for_api_keys_stays_as_it_is(value: str) -> None:
+    generated = pod_template(make_spec(auth={"secretRef": {"name": "keys"}}), OWNER, CURRENT)
+    with pytest.raises(InvalidSpec, match="must leave ALISE_AUTH_DIR as it is: without it no API keys are required"):
+        patched(generated, engine(env=[{"name": "ALISE_AUTH_DIR", "value": value}]), OWNER)
+
+
 def test_more_time_and_a_hook_of_its_own_beside_the_drain_are_the_users_to_set() -> None:
     started = {"exec": {"command": ["true"]}}
     merged = template({"spec": {"terminationGracePeriodSeconds": 900, **engine(lifecycle={"postStart": started})["spec"]}})

@@ -8,7 +8,7 @@ without a word and nobody would miss before the first rollout.
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from alise_contract.names import AUTH_DIR, ENGINE_CONTAINER, RUN_DIR, SCHEDULER_CONTAINER
+from alise_contract.names import AUTH_DIR, AUTH_DIR_ENV, ENGINE_CONTAINER, RUN_DIR, SCHEDULER_CONTAINER
 from alise_operator.build.merge import merge
 from alise_operator.build.meta import Manifest, Owner, selector
 from alise_operator.errors import InvalidSpec, Problem
@@ -100,16 +100,17 @@ def _lost(template: Manifest, owner: Owner) -> Iterator[Problem]:
 
 
 def _lost_keys(template: Manifest, generated: Manifest) -> Iterator[Problem]:
-    """Without its mount the engine would find no API keys."""
-    wanted, kept = ([mount for mount in _engine_mounts(one) if mount.get("mountPath") == AUTH_DIR] for one in (generated, template))
-    if wanted != kept:
-        yield Problem(
-            f"{_FIELD}.spec.containers[{ENGINE_CONTAINER}].volumeMounts", f"must leave the mount {AUTH_DIR} as it is: it holds the API keys"
-        )
+    """Without its mount the engine would find no API keys, and without the variable that names it, it would ask for none."""
+    ours, theirs = (_containers(one).get(ENGINE_CONTAINER, {}) for one in (generated, template))
+    field = f"{_FIELD}.spec.containers[{ENGINE_CONTAINER}]"
+    if _having(ours.get("volumeMounts"), "mountPath", AUTH_DIR) != _having(theirs.get("volumeMounts"), "mountPath", AUTH_DIR):
+        yield Problem(f"{field}.volumeMounts", f"must leave the mount {AUTH_DIR} as it is: it holds the API keys")
+    if _having(ours.get("env"), "name", AUTH_DIR_ENV) != _having(theirs.get("env"), "name", AUTH_DIR_ENV):
+        yield Problem(f"{field}.env", f"must leave {AUTH_DIR_ENV} as it is: without it no API keys are required")
 
 
-def _engine_mounts(template: Manifest) -> list[Manifest]:
-    return _containers(template).get(ENGINE_CONTAINER, {}).get("volumeMounts") or []
+def _having(items: list[Manifest] | None, key: str, value: str) -> list[Manifest]:
+    return [item for item in items or () if item.get(key) == value]
 
 
 def _drain_problems(template: Manifest, generated: Manifest) -> Iterator[Problem]:
