@@ -63,16 +63,20 @@ class Parser:
         if self._queued >= MAX_QUEUED:
             raise Busy(f"{self._queued} large requests are being parsed")
         self._queued += 1
+        pool = None
         try:
+            pool = self._opened()
             async with asyncio.timeout(PARSE_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._opened(), parse, endpoint, data)
+                return await asyncio.get_running_loop().run_in_executor(pool, parse, endpoint, data)
         except TimeoutError:
             logger.warning("a body of %d bytes was not parsed within %.0f s", len(data), PARSE_SECONDS)
             raise Busy("large requests are parsed too slowly") from None
-        except (BrokenProcessPool, RuntimeError) as error:
-            # Killed for memory, perhaps: the next body gets a new one.
-            logger.error("the process that parses large bodies has ended (%s); it is started again", error)
-            self._pool = None
+        except (BrokenProcessPool, RuntimeError, OSError) as error:
+            # Killed for memory, perhaps, or there is no room for another process. The next body gets a new process; other bodies of the old
+            # one, whose failures arrive here later, leave that alone.
+            logger.error("the process that parses large bodies has ended or does not start (%s); it is started again", error)
+            if self._pool is pool:
+                self._pool = None
             raise Busy("the process that parses large requests has ended") from error
         finally:
             self._queued -= 1
