@@ -211,10 +211,8 @@ class EngineApi:
         return rejected
 
     def answered(self, ticket: Ticket) -> None:
-        ticket.answered = True
-        self._pending.leave(ticket.stamp.job_id)
-        if not ticket.engine_requests:
-            # vLLM refused it, or its client went away: it must not count on where it was admitted.
+        if self._pending.leave(ticket.stamp.job_id) and not ticket.engine_requests:
+            # vLLM refused it, or its client went away: it must not count on where it was admitted. What is no JSON was never asked about.
             self._admission.withdraw(ticket.stamp.job_id)
 
     def seen(self, klass: str, outcome: str) -> None:

@@ -51,8 +51,6 @@ class Ticket:
     cache_salt: str = ""
     # Engine requests that were made of it so far.
     engine_requests: int = 0
-    # Its HTTP answer is complete; what comes now is a background response.
-    answered: bool = False
 
 
 CURRENT: Final[ContextVar[Ticket | None]] = ContextVar("alise_ticket", default=None)
