@@ -40,12 +40,18 @@ ADMITTED: Final = "admitted"
 FAILED_OPEN: Final = "failed_open"
 NEUTRAL: Final = "neutral"
 UNAUTHORIZED: Final = "unauthorized"
+# The client went away before its body was there.
+DISCONNECTED: Final = "disconnected"
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 # The rest of the body is not read: the connection cannot be used again.
 _CLOSE: Final = ((b"connection", b"close"),)
 _AGAIN: Final = {429: ((b"retry-after", b"1"),)}
 _REFUSED: Final = {408: "body_too_slow", 413: "body_too_large", 429: "too_many_bodies"}
-OUTCOMES: Final = (ADMITTED, FAILED_OPEN, NEUTRAL, UNAUTHORIZED, *_REFUSED.values(), *(reason.value for reason in RejectReason))
+OUTCOMES: Final = (
+    *(ADMITTED, FAILED_OPEN, NEUTRAL, UNAUTHORIZED, DISCONNECTED),
+    *_REFUSED.values(),
+    *(reason.value for reason in RejectReason),
+)
 
 
 class Gate(Protocol):
@@ -169,7 +175,7 @@ class AliseMiddleware:
             with self._gate.open():
                 await self._read(path, body, caller, headers, outcome, scope, receive, send)
         except Disconnected:
-            return
+            outcome.name = DISCONNECTED
         finally:
             self._gate.seen(caller.klass, outcome.name)
 
