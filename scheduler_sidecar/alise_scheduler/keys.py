@@ -5,6 +5,7 @@ have the same; else from the database's password, which the replicas share too; 
 one pod mean nothing in another.
 """
 
+import hashlib
 import logging
 import secrets
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from .config import Settings
 log = logging.getLogger(__name__)
 
 SALT_BYTES: Final = 16
+# A password may be short, and the database holds hashes against which guesses can be tested. Each guess takes 0.1 s, and so does a start.
+_PASSWORD_ROUNDS: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Keys:
 
 
 def keys_of(settings: Settings) -> Keys:
-    """Reads or makes the pod's key and derives the others. Never raises: what cannot be had is logged and gone without."""
+    """Reads or makes the pod's key and derives the others. Never raises: without the pod's key the sidecar runs on, and logs it."""
     pod = b""
     try:
         pod = pod_key(settings.socket_dir)
@@ -51,4 +54,8 @@ def _shared_key(settings: Settings) -> bytes:
         return b""
     from .predictor.dsn import password_of
 
-    return (password_of(settings.history_dsn) or settings.history_dsn).encode("utf-8", "surrogateescape")
+    password = password_of(settings.history_dsn)
+    if not password:
+        log.warning("the shared history has no secret key: set one", extra={"setting": "ALISE_HISTORY_KEY"})
+    known = (password or settings.history_dsn).encode("utf-8", "surrogateescape")
+    return hashlib.pbkdf2_hmac("sha256", known, b"alise history", _PASSWORD_ROUNDS)

@@ -48,6 +48,14 @@ def test_replicas_have_the_same_salt_and_different_hint_keys(tmp_path: Path, val
     assert one.hint != two.hint
 
 
+def test_a_connection_string_without_a_password_is_no_secret_and_the_log_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keys_of(set_to(tmp_path, history_dsn="host=db password=x"))
+    keys_of(set_to(tmp_path, history_dsn="host=db", history_key="x"))
+    assert not caplog.records
+    keys_of(set_to(tmp_path, history_dsn="host=db"))
+    assert [record.getMessage() for record in caplog.records] == ["the shared history has no secret key: set one"]
+
+
 def test_another_password_is_another_salt(tmp_path: Path) -> None:
     one, two = (keys_of(set_to(tmp_path, history_dsn=f"host=db password={word}")) for word in ("a", "b"))
     assert one.salt != two.salt
