@@ -97,6 +97,14 @@ def test_files_that_were_open_to_all_are_closed(tmp_path: Path) -> None:
     assert set(modes(tmp_path).values()) == {"0o700", "0o600"}
 
 
+def test_a_folder_that_holds_other_files_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "of another program").write_bytes(b"x")
+    tmp_path.chmod(0o755)
+    SqliteStore(tmp_path).append([make_sample()])
+    held = modes(tmp_path)
+    assert (held[tmp_path.name], held[FILE], held[f"{FILE}-wal"]) == ("0o755", "0o600", "0o600")
+
+
 def test_a_file_moved_aside_is_private(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"not a database at all, but long enough to be looked at" * 100)
     (tmp_path / FILE).chmod(0o644)

@@ -237,8 +237,13 @@ class SqliteStore:
 
 
 def _make_private(folder: Path) -> None:
-    """Makes the folder, readable by its owner alone. The root of a volume may be another user's: then only the files are private."""
+    """Makes the folder readable by its owner only, unless it holds other files as well (`/tmp`) or is another user's (a volume's root).
+
+    The history's own files are private in any case.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any(not path.name.startswith(f"{Path(FILE).stem}.") for path in folder.iterdir()):
+        return
     try:
         folder.chmod(0o700)
     except PermissionError as error:
