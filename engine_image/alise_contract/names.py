@@ -37,7 +37,7 @@ STATUS_PATH: Final = "/alise/v1/status"
 RUN_AS: Final = 65532
 
 # --- a request --------------------------------------------------------------------------------------------------------------------
-# Keys in the body's `vllm_xargs`; vLLM carries them to SamplingParams.extra_args.
+# Keys in the extra arguments of an engine request, which vLLM carries from the API server to EngineCore.
 JOB_XARG: Final = "alise_job"
 HINT_XARG: Final = "alise_hint"
 # Signs job id, priority and hint with the pod's key (`stamp.py`): what a client writes under these keys is not signed and not believed.

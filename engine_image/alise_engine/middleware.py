@@ -1,7 +1,7 @@
 """ASGI middleware in vLLM's API server: authentication, limits, admission and rank. Pure ASGI, so that streams stay streams.
 
     any request                where there are API keys: 401 without one, but for probes (`routes.needs_key`)
-    a request that generates   read within its limits, counted, described, asked about, and carried out under a ticket (`stamping.py`)
+    a request that generates   read within its limits, described, counted, asked about, and carried out under a ticket (`stamping.py`)
     any other with a body      read within the same limits
     everything else            untouched
 
