@@ -3,8 +3,8 @@
 Every finished answer moves both a little: the middle towards where half of the answers are longer, the width to where 80% of them fall
 between the 10% and the 90% quantile. A served model that changes is followed within a few hundred answers, long before the next training.
 
-Each tenant moves its own corrections only. Who has too few answers for that uses the median of what the other tenants have, with "no
-correction" among them: a single tenant, whatever it asks for, cannot decide what everybody is told. With one tenant it is the only one.
+Each tenant moves its own corrections only. A tenant with too few answers for that uses the median of the other tenants'
+corrections, with "no correction" among them, so that a single tenant cannot decide the predictions of the others.
 """
 
 import math

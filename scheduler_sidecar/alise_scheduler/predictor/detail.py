@@ -169,7 +169,7 @@ class Conversations:
         said = Said(before.root if before else now, (*lengths, log_tokens)[-MAX_SAID:], asked, beyond, rests, turns)
         self._said.put(tenant, now, said)
         if before is not None:
-            # Who goes on from there again is rare, and vectors are nearly all of the memory.
+            # Continuing from there again is rare, and vectors are nearly all of the memory.
             self._said.replace(tenant, previous, replace(before, asked=(), rests=(), turns=None))
 
     def _earlier(self, before: Said | None, now: int, tenant: int) -> tuple[tuple[Half | None, ...], tuple[float, ...]]:

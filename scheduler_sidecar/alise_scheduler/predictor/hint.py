@@ -17,7 +17,7 @@ from ..core.lengths import QUANTILES, Lengths
 from .features import Features
 
 _MAGIC: Final = b"AL"
-# 2: signed. Hints of version 1 had a checksum, which anybody could compute.
+# 2: signed. Hints of version 1 had a checksum, which every client could compute.
 _VERSION: Final = 2
 _FIXED: Final = struct.Struct(f"<2sB{QUANTILES}ff7B3Q")
 MAX_TEXT_BYTES: Final = 255

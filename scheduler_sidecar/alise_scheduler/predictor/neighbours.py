@@ -3,7 +3,7 @@
 Brute force over projected vectors: 10,000 of 64 dimensions are 640 kB to go through, which an approximate index would not undercut by
 enough to pay for being approximate. Older rows add little: lengths drift, and near duplicates are recent. A conversation's own turns are
 left out, in training as in serving: what they say is said better by its own numbers (`detail.py`). So are copies of a prompt that another
-tenant sent: a prediction must not tell anybody that a prompt was asked before.
+tenant sent: a prediction must not reveal that another tenant sent the prompt before.
 """
 
 import math
