@@ -152,13 +152,13 @@ class Progress:
             self._wake.clear()
             quiet_polls = 0
             while quiet_polls < LINGER_POLLS:
-                if not await self._survive():
+                if not await self._try_refresh():
                     await asyncio.sleep(RETRY_SECONDS)
                 busy = self._open_requests.count > 0 or bool(self._live)
                 quiet_polls = 0 if busy else quiet_polls + 1
                 await asyncio.sleep(POLL_SECONDS)
 
-    async def _survive(self) -> bool:
+    async def _try_refresh(self) -> bool:
         """Refreshes; returns whether that worked."""
         try:
             await self.refresh()
