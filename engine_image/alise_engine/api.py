@@ -169,12 +169,18 @@ class EngineApi:
     async def parse(self, endpoint: Endpoint, data: bytes) -> Parsed:
         return await self._parser.parse(endpoint, data)
 
+    def full(self, caller: Caller) -> Rejected | None:
+        if not self._pending.is_full(owner_of(caller.tenant)):
+            return None
+        waiting, limit = self._pending.count, self._settings.max_pending
+        message = f"{waiting} requests wait for their first token and the limit is {limit}"
+        return self._rejected(Rejected(RejectReason.OVERLOADED, message, self._until_one_begins()))
+
     async def decide(self, ask: Ask) -> Decision:
         """Counts the request as one that waits, and asks the sidecar. The count holds whatever the sidecar does."""
-        if not self._pending.enter(ask.job_id, owner_of(ask.caller.tenant)):
-            waiting, limit = self._pending.count, self._settings.max_pending
-            message = f"{waiting} requests wait for their first token and the limit is {limit}"
-            return self._rejected(Rejected(RejectReason.OVERLOADED, message, self._until_one_begins()))
+        if (full := self.full(ask.caller)) is not None:
+            return full
+        self._pending.enter(ask.job_id, owner_of(ask.caller.tenant))
         started = time.monotonic()
         try:
             decision = await self._admission.admit(ask)

@@ -24,7 +24,7 @@ from .body import MAX_PARSE_SECONDS, BodyLimits, Disconnected, Receive, Refused,
 from .describe import Description, Endpoint
 from .identity import Caller, slo_ttft_ms
 from .parsing import Busy, Parsed
-from .routes import FORMS, OPEN_PATHS, Route, endpoint_of, is_metrics, needs_key, route_of
+from .routes import FORMS, Route, endpoint_of, needs_key, route_of
 from .stamping import CURRENT, NEUTRAL_PRIORITY, Stamp, Ticket
 
 Scope = MutableMapping[str, Any]
@@ -42,7 +42,9 @@ NEUTRAL: Final = "neutral"
 UNAUTHORIZED: Final = "unauthorized"
 # The client went away before its body was there.
 DISCONNECTED: Final = "disconnected"
-_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+# Codes and bounds of RFC 6455 and its registry.
+_TRY_AGAIN_LATER: Final = 1013
+_MAX_REASON_BYTES: Final = 123
 # The rest of the body is not read: the connection cannot be used again.
 _CLOSE: Final = ((b"connection", b"close"),)
 _AGAIN: Final = {429: ((b"retry-after", b"1"),)}
@@ -74,6 +76,10 @@ class Gate(Protocol):
         ...
 
     def cache_salt(self, caller: Caller) -> str: ...
+    def full(self, caller: Caller) -> Rejected | None:
+        """Why no further request of this caller may wait now; None: one may."""
+        ...
+
     def open(self) -> Any:
         """A context manager around one HTTP request that was read."""
         ...
@@ -110,6 +116,18 @@ class _Outcome:
     name: str = NEUTRAL
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """An HTTP request or a WebSocket, and the caller that it belongs to."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    path: str
+    headers: dict[str, str]
+    caller: Caller
+
+
 class AliseMiddleware:
     def __init__(self, app: App, gate: Gate) -> None:
         self._app = app
@@ -127,94 +145,112 @@ class AliseMiddleware:
         if caller is None:
             self._gate.seen("", UNAUTHORIZED)
             await _unauthorized(scope, send)
-        elif scope["type"] == "websocket" or method not in _WITH_BODY or path in OPEN_PATHS or is_metrics(path):
-            # Nothing here reads a body.
-            await self._app(scope, receive, send)
-        elif route_of(method, path) is Route.GENERATES:
-            await self._generate(path, caller, headers, scope, receive, send)
-        else:
-            await self._pass_on(path, caller, headers, scope, receive, send)
+            return
+        request = _Request(scope, receive, send, path, headers, caller)
+        if scope["type"] == "websocket":
+            await self._web_socket(request)
+            return
+        match route_of(method, path):
+            case Route.GENERATES:
+                await self._generate(request)
+            case Route.UNREAD:
+                await self._app(scope, receive, send)
+            case route:
+                await self._pass_on(request, route)
 
-    async def _pass_on(self, path: str, caller: Caller, headers: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
-        """A route that does not generate. vLLM parses its body on the same event loop, and tokenizes its text whatever the length."""
-        most = max_text_bytes(self._gate.max_model_len)
+    async def _pass_on(self, request: _Request, route: Route) -> None:
+        """A route that does not generate: vLLM parses its body on the event loop that serves every request."""
+        most = max_text_bytes(self._gate.max_model_len) if route is Route.TOKENIZES else self._gate.max_json_bytes
         try:
-            body = await self._body(path, caller, headers, receive, most)
+            body = await self._body(request, most)
         except Disconnected:
             return
-        with self._gate.text_work(caller) as has_room:
-            if isinstance(body, bytes) and not has_room(len(body)):
+        with self._gate.text_work(request.caller) as has_room:
+            if route is Route.TOKENIZES and isinstance(body, bytes) and not has_room(len(body)):
                 body = Refused(429, "too much text is being tokenized at the same time; send some of it later")
             if isinstance(body, Refused):
                 self._gate.seen("", _REFUSED[body.status])
-                await _error(send, body.status, "BadRequestError", body.message, (*_CLOSE, *_AGAIN.get(body.status, ())))
+                await _refuse_body(request.send, body)
                 return
-            await self._app(scope, _replay(body, receive), send)
+            await self._app(request.scope, _replay(body, request.receive), request.send)
 
-    async def _body(self, path: str, caller: Caller, headers: dict[str, str], receive: Receive, most_json: int) -> bytes | Refused:
-        """The whole body, unless it is over a limit. Raises Disconnected."""
-        limits, most_marks = self._gate.limits, None
-        if path not in FORMS:
-            limits = replace(limits, max_bytes=min(limits.max_bytes, most_json))
-            most_marks = max_marks(self._gate.max_model_len)
-        with self._gate.upload(caller) as has_room:
-            return await read(receive, _declared_bytes(headers), limits, has_room, most_marks)
+    async def _web_socket(self, request: _Request) -> None:
+        """Speech comes in and text goes out while it does; the connection counts as one request and has the neutral rank."""
+        outcome = _Outcome(request.caller.klass)
+        try:
+            ask = Ask(uuid.uuid4().hex, Description(Endpoint.OTHER), request.caller)
+            decision = DRAINING if self._gate.refusing else await self._gate.decide(ask)
+            if isinstance(decision, Rejected):
+                outcome.name = decision.reason.value
+                await request.send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": decision.message[:_MAX_REASON_BYTES]})
+                return
+            outcome.name = _outcome_of(decision, Endpoint.OTHER)
+            with self._gate.open():
+                await self._carry_out(request, ask.job_id, decision, request.scope, request.receive)
+        finally:
+            self._gate.seen(request.caller.klass, outcome.name)
 
-    async def _generate(self, path: str, caller: Caller, headers: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
-        outcome = _Outcome(caller.klass)
-        send = _telling(send, outcome, self._gate)
+    async def _generate(self, request: _Request) -> None:
+        outcome = _Outcome(request.caller.klass)
+        request = replace(request, send=_telling(request.send, outcome, self._gate))
         try:
             # 2. Read the body, within its limits. A drain does not wait for a request whose body is incomplete.
-            body = DRAINING if self._gate.refusing else await self._body(path, caller, headers, receive, self._gate.max_json_bytes)
+            body = DRAINING if self._gate.refusing else await self._body(request, self._gate.max_json_bytes)
             if isinstance(body, bytes) and self._gate.refusing:
                 # The drain began while the body was on its way.
                 body = DRAINING
             if isinstance(body, Refused | Rejected):
-                await self._refuse(body, outcome, send)
+                await _refuse(request.send, body, outcome)
                 return
             with self._gate.open():
-                await self._read(path, body, caller, headers, outcome, scope, receive, send)
+                await self._answer(request, body, outcome)
         except Disconnected:
             outcome.name = DISCONNECTED
         finally:
-            self._gate.seen(caller.klass, outcome.name)
+            self._gate.seen(request.caller.klass, outcome.name)
 
-    async def _read(
-        self,
-        path: str,
-        body: bytes,
-        caller: Caller,
-        headers: dict[str, str],
-        outcome: _Outcome,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        # 3. What does it say?
-        description = await self._described(path, body)
+    async def _answer(self, request: _Request, body: bytes, outcome: _Outcome) -> None:
+        # 3. Is there room? Asked before the body is parsed, so that a flood costs little.
+        description: Description | Refused | Rejected | None = self._gate.full(request.caller)
+        # 4. What does it say?
+        if description is None:
+            description = await self._described(request.path, body)
         if isinstance(description, Refused | Rejected):
-            await self._refuse(description, outcome, send)
+            await _refuse(request.send, description, outcome)
             return
+        # 5. May it come in, and with which rank?
         job_id = uuid.uuid4().hex
-        # 4. May it come in, and with which rank?
-        decision = await self._decide(job_id, description, caller, headers)
+        decision = await self._decide(job_id, description, request)
         if isinstance(decision, Rejected):
-            await self._refuse(decision, outcome, send)
+            await _refuse(request.send, decision, outcome)
             return
-        if isinstance(decision, FailedOpen):
-            outcome.name = FAILED_OPEN
-        elif isinstance(decision, Admitted):
-            outcome.name = NEUTRAL if description is None or description.endpoint is Endpoint.OTHER else ADMITTED
+        outcome.name = _outcome_of(decision, description.endpoint if description is not None else Endpoint.OTHER)
+        # 6. Let it through as it came.
+        scope = _without_priority_header(request.scope)
+        await self._carry_out(request, job_id, decision, scope, _replay(body, request.receive))
+
+    async def _carry_out(
+        self, request: _Request, job_id: str, decision: Admitted | FailedOpen | None, scope: Scope, receive: Receive
+    ) -> None:
+        """Runs vLLM's handler under a ticket."""
         # The job id goes in without a scheduler too: one that comes back learns the job from Watch.
         admitted = decision if isinstance(decision, Admitted) else Admitted(NEUTRAL_PRIORITY, "")
-        ticket = Ticket(Stamp(job_id, admitted.priority, admitted.hint), caller.tenant, self._gate.cache_salt(caller))
-        # 5. Let it through as it came.
+        ticket = Ticket(Stamp(job_id, admitted.priority, admitted.hint), request.caller.tenant, self._gate.cache_salt(request.caller))
         token = CURRENT.set(ticket)
         try:
-            await self._app(_without_priority_header(scope), _replay(body, receive), send)
+            await self._app(scope, receive, request.send)
         finally:
             CURRENT.reset(token)
             self._gate.answered(ticket)
+
+    async def _body(self, request: _Request, most_json: int) -> bytes | Refused:
+        """The whole body, unless it is over a limit. Raises Disconnected."""
+        limits, most_marks = self._gate.limits, None
+        if request.path not in FORMS:
+            limits = replace(limits, max_bytes=min(limits.max_bytes, most_json))
+            most_marks = max_marks(self._gate.max_model_len)
+        with self._gate.upload(request.caller) as has_room:
+            return await read(request.receive, _declared_bytes(request.headers), limits, has_room, most_marks)
 
     async def _described(self, path: str, body: bytes) -> Description | Refused | Rejected | None:
         """None: it is no JSON, and vLLM refuses it."""
@@ -231,23 +267,38 @@ class AliseMiddleware:
             return Refused(413, f"with truncate_prompt_tokens a request may have {most} bytes; cut the prompt before sending it")
         return parsed.description
 
-    async def _decide(self, job_id: str, description: Description | None, caller: Caller, headers: dict[str, str]) -> Decision | None:
+    async def _decide(self, job_id: str, description: Description | None, request: _Request) -> Decision | None:
         """None where there is nothing to decide: vLLM answers such a request without computing anything."""
         if description is None:
             self._gate.passed_through("not_json")
             return None
         if description.endpoint is Endpoint.OTHER:
             self._gate.passed_through("not_described")
-        return await self._gate.decide(Ask(job_id, description, caller, slo_ttft_ms(headers)))
+        return await self._gate.decide(Ask(job_id, description, request.caller, slo_ttft_ms(request.headers)))
 
-    async def _refuse(self, refusal: Refused | Rejected, outcome: _Outcome, send: Send) -> None:
-        if isinstance(refusal, Refused):
-            outcome.name = _REFUSED[refusal.status]
-            await _error(send, refusal.status, "BadRequestError", refusal.message, (*_CLOSE, *_AGAIN.get(refusal.status, ())))
-            return
-        outcome.name = refusal.reason.value
-        status, kind = (503, "ServiceUnavailableError") if refusal.reason is RejectReason.DRAINING else (429, "RateLimitError")
-        await _error(send, status, kind, refusal.message, ((b"retry-after", b"%d" % refusal.retry_after_seconds),))
+
+def _outcome_of(decision: Admitted | FailedOpen | None, endpoint: Endpoint) -> str:
+    match decision:
+        case FailedOpen():
+            return FAILED_OPEN
+        case Admitted() if endpoint is not Endpoint.OTHER:
+            return ADMITTED
+        case _:
+            return NEUTRAL
+
+
+async def _refuse(send: Send, refusal: Refused | Rejected, outcome: _Outcome) -> None:
+    if isinstance(refusal, Refused):
+        outcome.name = _REFUSED[refusal.status]
+        await _refuse_body(send, refusal)
+        return
+    outcome.name = refusal.reason.value
+    status, kind = (503, "ServiceUnavailableError") if refusal.reason is RejectReason.DRAINING else (429, "RateLimitError")
+    await _error(send, status, kind, refusal.message, ((b"retry-after", b"%d" % refusal.retry_after_seconds),))
+
+
+async def _refuse_body(send: Send, refused: Refused) -> None:
+    await _error(send, refused.status, "BadRequestError", refused.message, (*_CLOSE, *_AGAIN.get(refused.status, ())))
 
 
 async def _unauthorized(scope: Scope, send: Send) -> None:

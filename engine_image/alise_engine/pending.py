@@ -34,9 +34,13 @@ class Pending:
     def count(self) -> int:
         return sum(self.by_tenant.values())
 
+    def is_full(self, tenant: str) -> bool:
+        """Whether no further request of this tenant may wait now."""
+        return not may_wait(self.by_tenant, tenant, self.limit)
+
     def enter(self, job_id: str, tenant: str) -> bool:
         """Counts a job, unless the limit is reached. Returns whether it is counted."""
-        if job_id not in self._jobs and not may_wait(self.by_tenant, tenant, self.limit):
+        if job_id not in self._jobs and self.is_full(tenant):
             return False
         self.accepted(job_id, tenant, 1)
         return True

@@ -15,16 +15,18 @@ from .describe import Endpoint
 class Route(Enum):
     # Work for the engine.
     GENERATES = "generates"
-    # Everything else: answered by the API server, or for operators.
+    # Work for the one thread that tokenizes, whatever the length of the text.
+    TOKENIZES = "tokenizes"
+    # Everything else that has a body.
     OTHER = "other"
+    # Its body is not read here, if there is one.
+    UNREAD = "unread"
 
 
 # Routes whose bodies are described, so that their requests are ranked by the predicted length.
 DESCRIBED: Final = {endpoint.value: endpoint for endpoint in Endpoint if endpoint is not Endpoint.OTHER}
-# POST routes that give the engine nothing to compute.
-NOT_GENERATING: Final = frozenset(
+TOKENIZING: Final = frozenset(
     {
-        "/ping",
         "/tokenize",
         "/detokenize",
         "/v1/messages/count_tokens",
@@ -34,6 +36,11 @@ NOT_GENERATING: Final = frozenset(
         "/v1/messages/render",
         "/v1/chat/completions/derender",
         "/v1/completions/derender",
+    }
+)
+# Other POST routes that give the engine nothing to compute.
+NOT_GENERATING: Final = frozenset(
+    {
         "/v1/load_lora_adapter",
         "/v1/unload_lora_adapter",
         "/abort_requests",
@@ -61,6 +68,7 @@ NOT_GENERATING: Final = frozenset(
         "/weight_checker",
     }
 )
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 _CANCEL: Final = ("/v1/responses/", "/cancel")
 # Routes that take files in a form; everywhere else a body is JSON, whatever its content type says.
 FORMS: Final = frozenset({"/v1/audio/transcriptions", "/v1/audio/translations"})
@@ -70,16 +78,13 @@ METRICS_PATH: Final = "/metrics"
 
 
 def route_of(method: str, path: str) -> Route:
-    """Returns what a request to this path means for the engine."""
-    if (
-        method != "POST"
-        or path in NOT_GENERATING
-        or path in OPEN_PATHS
-        or is_metrics(path)
-        or (path.startswith(_CANCEL[0]) and path.endswith(_CANCEL[1]))
-    ):
-        return Route.OTHER
-    return Route.GENERATES
+    """Returns what a request to this path means for the server."""
+    if method not in _WITH_BODY or path in OPEN_PATHS or is_metrics(path):
+        return Route.UNREAD
+    if path in TOKENIZING:
+        return Route.TOKENIZES
+    cancels = path.startswith(_CANCEL[0]) and path.endswith(_CANCEL[1])
+    return Route.OTHER if method != "POST" or path in NOT_GENERATING or cancels else Route.GENERATES
 
 
 def endpoint_of(path: str) -> Endpoint:

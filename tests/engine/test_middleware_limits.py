@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from alise_contract.names import pack_priority
 from alise_contract.v1 import admission_pb2
 from alise_engine.body import BodyLimits
 from alise_engine.core_protocol import PHASE_RUNNING
 from alise_engine.identity import Rules
+from alise_engine.middleware import AliseMiddleware
 from alise_engine.parsing import INLINE_BYTES
-from tests.engine.api_fakes import Exchange, FakeAdmission, admission_server, eventually, make_row
-from tests.engine.middleware_server import CHAT, Server, chat, serving
+from alise_engine.stamping import Stamp
+from tests.engine.api_fakes import Exchange, FakeAdmission, admission_server, admit, eventually, make_row
+from tests.engine.middleware_server import CHAT, Params, Server, chat, serving
 
 # --- bodies and text (L4) ---------------------------------------------------------------------------------------------------------
 
@@ -173,3 +176,56 @@ async def test_a_request_that_runs_does_not_wait_any_more(tmp_path: Path, sideca
         await eventually(lambda: len(server.engine) == 2, "the second is in the engine")
         server.may_answer.set()
         assert [exchange.status for exchange in await asyncio.gather(first, second)] == [200, 200]
+
+
+async def test_a_full_queue_refuses_a_request_before_its_body_is_parsed(tmp_path: Path, sidecar: FakeAdmission) -> None:
+    async with serving(tmp_path, max_pending=1) as server:
+        server.may_answer.clear()
+        first = asyncio.create_task(server.post(chat()))
+        await eventually(lambda: len(server.engine) == 1, "the first is in the engine")
+        assert (await server.post(b'{"model": ')).status == 429
+        server.may_answer.set()
+        await first
+
+
+# --- WebSockets -------------------------------------------------------------------------------------------------------------------
+
+REALTIME = {"type": "websocket", "path": "/v1/realtime", "headers": []}
+
+
+async def nothing_received() -> Any:
+    raise AssertionError("nothing is read")
+
+
+async def nothing_sent(message: Any) -> None:
+    raise AssertionError(f"nothing is sent here: {message}")
+
+
+async def test_a_web_socket_counts_as_one_request_and_carries_the_pods_stamp(server: Server, sidecar: FakeAdmission) -> None:
+    sidecar.answer = admit(pack_priority(3, 0))
+    waiting = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await server.add_request("r", {"type": "token"}, Params(None), priority=-99)
+        waiting.append(server.metric("pending_requests"))
+
+    await AliseMiddleware(app, server.api)(dict(REALTIME), nothing_received, nothing_sent)
+    assert [request.endpoint for request in sidecar.requests] == [admission_pb2.ENDPOINT_OTHER]
+    assert server.seen().stamp == Stamp(sidecar.requests[0].job_id, pack_priority(3, 0))
+    assert (waiting, server.metric("pending_requests")) == ([1], 0)
+
+
+async def test_a_full_queue_closes_a_web_socket_and_says_to_try_again(tmp_path: Path, sidecar: FakeAdmission) -> None:
+    async with serving(tmp_path, max_pending=1) as server:
+        server.may_answer.clear()
+        first = asyncio.create_task(server.post(chat()))
+        await eventually(lambda: len(server.engine) == 1, "the first is in the engine")
+        sent = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await server.app(dict(REALTIME), nothing_received, send)
+        assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1013)]
+        server.may_answer.set()
+        await first
