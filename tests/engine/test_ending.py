@@ -68,10 +68,3 @@ def test_a_server_whose_engine_was_killed_says_so_last_and_exits_with_1(engine: 
     os.kill(core_of(engine), signal.SIGKILL)
     assert engine.process.wait(60) == 1
     assert ending.KILLED in engine.log.read_text(errors="replace")[-KUBELETS_TAIL:]
-
-
-@pytest.mark.engine
-def test_a_server_that_is_told_to_end_exits_with_0(engine: ServedEngine) -> None:
-    engine.process.terminate()
-    assert engine.process.wait(60) == 0
-    assert "EngineCore has ended" not in engine.log.read_text(errors="replace")

@@ -348,9 +348,10 @@ def test_the_drain_command_returns_when_nothing_is_open(engine: ServedEngine) ->
     assert (done.returncode, done.stdout[:7]) == (0, "drained")
 
 
-def test_the_control_socket_vanishes_when_the_engine_has_ended(engine: ServedEngine) -> None:
+def test_a_server_that_is_told_to_end_exits_with_0_and_its_control_socket_vanishes(engine: ServedEngine) -> None:
     engine.process.terminate()
-    engine.process.wait(60)
+    assert engine.process.wait(60) == 0
+    assert "EngineCore has ended" not in engine.log.read_text(errors="replace")
     assert not (engine.socket_dir / "control.sock").exists()
     with pytest.raises(httpx.TransportError):
         httpx.get(f"{engine.url}/health", timeout=2)
