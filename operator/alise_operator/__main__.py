@@ -10,7 +10,7 @@ import kopf
 from alise_operator import handlers, logs
 from alise_operator.app import App
 from alise_operator.kube import HttpKube
-from alise_operator.observe import Poller
+from alise_operator.poller import Poller
 from alise_operator.reconcile import Reconciler
 from alise_operator.server import serving
 from alise_operator.settings import ConfigError, Settings, load

@@ -18,7 +18,8 @@ from alise_operator.build import Owner, children
 from alise_operator.cluster import Cluster, Images
 from alise_operator.errors import ApplyError, ClusterError, Gone, InternalError, MissingSecret, OperatorError, SpecError
 from alise_operator.kube import Kube, Resource
-from alise_operator.observe import SECRETS, Poller, observe
+from alise_operator.observe import SECRETS, observe
+from alise_operator.poller import Poller
 from alise_operator.rules import check
 from alise_operator.spec import SecretKey, Spec, parse
 from alise_operator.status import changes, fold

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from google.protobuf import json_format
+
+from alise_contract.v1.engine_control_pb2 import StatusReport
 from alise_operator.build import Owner
 from alise_operator.cluster import Cluster
 from alise_operator.observation import Pod, PodReport, Workload
@@ -80,3 +83,9 @@ def pod_object(
         "containerStatuses": containers or [],
     }
     return {"metadata": meta, "status": status}
+
+
+def report_text(**changes: Any) -> str:
+    """A status report as a pod answers it."""
+    report = StatusReport(contract_version=1, **changes)
+    return json_format.MessageToJson(report, preserving_proto_field_name=True)

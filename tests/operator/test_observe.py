@@ -1,21 +1,14 @@
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiohttp import web
-from google.protobuf import json_format
 
-from alise_contract.names import STATUS_PATH
-from alise_contract.v1.engine_control_pb2 import StatusReport
-from alise_operator import observe as observing
 from alise_operator.apply import OWNED_KINDS
 from alise_operator.build.workload import deployment as build_deployment
 from alise_operator.cluster import Cluster
 from alise_operator.observation import Trouble, view_pod, view_report, view_workload
-from alise_operator.observe import EVENTS, PODS, SECRETS, Poller, observe
-from tests.operator.builders import CURRENT, OWNER, make_pod, make_spec, pod_object
+from alise_operator.observe import EVENTS, PODS, SECRETS, observe
+from alise_operator.poller import Poller
+from tests.operator.builders import CURRENT, OWNER, make_spec, pod_object, report_text
 from tests.operator.fake_kube import FakeKube
 
 OOM = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
@@ -159,11 +152,6 @@ def test_a_stuck_rollout_and_refused_pods_are_seen() -> None:
     assert workload.troubles == (Trouble("PodsRefused", "exceeded quota: compute"),)
 
 
-def report_text(**changes: Any) -> str:
-    report = StatusReport(contract_version=1, **changes)
-    return json_format.MessageToJson(report, preserving_proto_field_name=True)
-
-
 def test_a_report_is_read() -> None:
     text = report_text(
         sidecar={"connected": True, "plan_fresh": True},
@@ -184,132 +172,6 @@ def test_fields_of_a_newer_contract_are_ignored() -> None:
 def test_what_is_no_report_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="cannot be read"):
         view_report(text)
-
-
-@asynccontextmanager
-async def pod_answering(answer: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[int]:
-    """A pod's HTTP server; gives its port."""
-    app = web.Application()
-    app.add_routes([web.get(STATUS_PATH, answer)])
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield int(runner.addresses[0][1])
-    finally:
-        await runner.cleanup()
-
-
-async def test_a_ready_pod_is_asked_once_while_its_answer_is_fresh() -> None:
-    asked = []
-
-    async def answer(request: web.Request) -> web.Response:
-        asked.append(request.path)
-        return web.Response(text=report_text(sidecar={"connected": True}))
-
-    async with pod_answering(answer) as port, Poller(port) as poller:
-        pod = make_pod(address="127.0.0.1", report=None)
-        (first,), (second,) = await poller.poll([pod]), await poller.poll([pod])
-    assert first.report is not None
-    assert first.report.sidecar_connected
-    assert first == second
-    assert asked == [STATUS_PATH]
-
-
-async def test_polls_without_a_plan_are_counted_until_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = iter([False, False, True])
-
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(text=report_text(sidecar={"connected": True, "plan_fresh": next(fresh)}))
-
-    monkeypatch.setattr(observing, "POLL_FRESH_SECONDS", -1.0)
-    counted = []
-    async with pod_answering(answer) as port, Poller(port) as poller:
-        for _ in range(3):
-            (pod,) = await poller.poll([make_pod(address="127.0.0.1", report=None)])
-            counted.append(pod.unranked_polls)
-    assert counted == [1, 2, 0]
-
-
-@pytest.mark.parametrize(
-    "changes", [{"ready": False}, {"terminating": True}, {"address": ""}], ids=["not ready", "on its way out", "without an address"]
-)
-async def test_other_pods_are_not_asked(changes: dict[str, Any]) -> None:
-    async with Poller(1) as poller:
-        (pod,) = await poller.poll([make_pod(**({"address": "127.0.0.1", "report": None} | changes))])
-    assert (pod.report, pod.report_error) == (None, None)
-
-
-async def test_a_pod_that_does_not_listen_is_named_unreachable() -> None:
-    async def answer(_: web.Request) -> web.Response:
-        raise AssertionError("nobody listens any more")
-
-    async with pod_answering(answer) as port:
-        pass
-    async with Poller(port) as poller:
-        (pod,) = await poller.poll([make_pod(address="127.0.0.1", report=None)])
-    assert (pod.report, pod.report_error) == (None, None), "one failed poll says nothing"
-
-
-async def failing_twice(port: int, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What is said of a pod after two polls of that port."""
-    monkeypatch.setattr(observing, "POLL_FRESH_SECONDS", -1.0)
-    async with Poller(port) as poller:
-        for _ in range(2):
-            (pod,) = await poller.poll([make_pod(address="127.0.0.1", report=None)])
-    assert pod.report is None
-    return pod.report_error or ""
-
-
-async def test_a_pod_that_takes_no_connection_is_told_from_one_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def answer(_: web.Request) -> web.Response:
-        await over.wait()
-        return web.Response()
-
-    over = asyncio.Event()
-    async with pod_answering(answer) as port:
-        monkeypatch.setattr(observing, "POLL_SECONDS", 0.05)
-        slow = await failing_twice(port, monkeypatch)
-        over.set()
-    refused = await failing_twice(port, monkeypatch)
-    assert slow.startswith("no answer from /alise/v1/status within 0 s at two polls in a row; may the operator reach pods on port")
-    assert "within" not in refused
-    assert "takes no connection from the operator" in refused
-
-
-async def test_a_hundred_slow_pods_do_not_use_up_each_others_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting, all_asked = [], asyncio.Event()
-
-    async def answer(_: web.Request) -> web.Response:
-        waiting.append(1)
-        if len(waiting) == 120:
-            all_asked.set()
-        await all_asked.wait()
-        return web.Response(text=report_text())
-
-    # Only when all are asked at once does any of them answer; with time enough for a machine under load.
-    monkeypatch.setattr(observing, "_POLLS_AT_A_TIME", 120)
-    monkeypatch.setattr(observing, "POLL_SECONDS", 60.0)
-    async with pod_answering(answer) as port, Poller(port) as poller:
-        pods = await poller.poll([make_pod(uid=f"uid-{n}", address="127.0.0.1", report=None) for n in range(120)])
-    assert all(pod.report is not None for pod in pods)
-
-
-@pytest.mark.parametrize(
-    ("status", "text", "said"),
-    [
-        (404, b"not found", "answered 404; is it an alise engine image?"),
-        (200, b"<html>", "cannot be read"),
-        (200, b"\xff\xfe{}", "cannot be read"),
-    ],
-    ids=["another server", "no JSON", "no text"],
-)
-async def test_a_pod_that_answers_something_else_says_so(status: int, text: bytes, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(status=status, body=text, headers={"Content-Type": "application/json; charset=utf-8"})
-
-    async with pod_answering(answer) as port:
-        assert said in await failing_twice(port, monkeypatch)
 
 
 async def test_a_pod_that_no_container_speaks_for_is_explained_by_its_events() -> None:

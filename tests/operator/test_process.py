@@ -14,7 +14,7 @@ from alise_operator import handlers, logs
 from alise_operator.app import App
 from alise_operator.build.meta import MANAGED_BY
 from alise_operator.cluster import Images
-from alise_operator.observe import Poller
+from alise_operator.poller import Poller
 from alise_operator.reconcile import Key, Reconciler
 from alise_operator.server import serving
 from alise_operator.settings import ConfigError, load

@@ -12,7 +12,8 @@ from alise_operator import reconcile as reconciling
 from alise_operator.apply import OWNED_KINDS
 from alise_operator.cluster import Cluster, Images
 from alise_operator.errors import ClusterError
-from alise_operator.observe import SECRETS, Poller
+from alise_operator.observe import SECRETS
+from alise_operator.poller import Poller
 from alise_operator.reconcile import DISCOVERY_SECONDS, ENGINES, REAPPLY_SECONDS, Key, Reconciler
 from tests.operator.builders import GATEWAY_API, raw_spec
 from tests.operator.fake_kube import FakeKube
