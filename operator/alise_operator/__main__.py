@@ -23,7 +23,7 @@ async def run(settings: Settings) -> None:
     registry, kopf_settings = kopf.OperatorRegistry(), kopf.OperatorSettings()
     handlers.configure(kopf_settings)
     async with HttpKube() as kube, Poller() as poller:
-        reconciler = Reconciler(kube, poller, settings.images)
+        reconciler = Reconciler(kube, poller, settings.images, allowed=settings.allowed)
         async with (
             App(reconciler, resync_seconds=settings.resync_seconds) as app,
             serving(app, settings.http_host, settings.http_port) as port,

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from alise_operator.allowed import Allowed
+
 # Native sidecars (initContainers[].restartPolicy) are on by default since this minor version of Kubernetes 1.
 _NATIVE_SIDECARS_MINOR: Final = 29
 _NAMED_NAMESPACES_MINOR: Final = 21
@@ -30,6 +32,8 @@ class Cluster:
     route_timeouts: bool = True
     # Where the operator's own pod is.
     operator_namespace: str = "alise-system"
+    # What pods may have beyond the restricted default.
+    allowed: Allowed = Allowed()
 
     @property
     def named_namespaces(self) -> bool:

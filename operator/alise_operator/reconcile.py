@@ -7,12 +7,13 @@ changes at once need no code of their own. One resource is reconciled by one wor
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from alise_contract.names import API_GROUP, API_VERSION, PLURAL
 from alise_operator import events, metrics
+from alise_operator.allowed import Allowed
 from alise_operator.apply import Applied, apply_children, digest, version_of
 from alise_operator.build import Owner, children
 from alise_operator.cluster import Cluster, Images
@@ -53,12 +54,14 @@ class Reconciler:
         poller: Poller,
         images: Images,
         *,
+        allowed: Allowed = Allowed(),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kube = kube
         self._poller = poller
         self._images = images
+        self._allowed = allowed
         self._now = now
         self._monotonic = monotonic
         self._applied: dict[str, Applied] = {}
@@ -199,7 +202,7 @@ class Reconciler:
     async def _discovered(self) -> Cluster:
         now = self._monotonic()
         if self._cluster is None or now - self._cluster[0] > DISCOVERY_SECONDS:
-            self._cluster = (now, await self._kube.discover(self._images))
+            self._cluster = (now, replace(await self._kube.discover(self._images), allowed=self._allowed))
         return self._cluster[1]
 
     async def _report(self, key: Key, owner: Owner, previous: Mapping[str, Any], status: dict[str, Any]) -> None:

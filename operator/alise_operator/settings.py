@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from alise_contract.names import OPERATOR_HTTP_PORT
+from alise_operator.allowed import Allowed, read_allowed
 from alise_operator.cluster import Images
 from alise_operator.errors import OperatorError
 
@@ -26,6 +27,18 @@ class Settings(BaseModel):
     # Every resource is looked at and its pods are polled this often.
     resync_seconds: Annotated[float, Field(alias="ALISE_RESYNC_SECONDS", ge=0.5, le=3600)] = 15.0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(alias="ALISE_LOG_LEVEL")] = "info"
+    # What pods may have beyond the restricted default: names of fields, or name=value.
+    pod_patch_allow: Annotated[str, Field(alias="ALISE_POD_PATCH_ALLOW")] = ""
+
+    @field_validator("pod_patch_allow")
+    @classmethod
+    def _known_terms(cls, text: str) -> str:
+        read_allowed(text)
+        return text
+
+    @property
+    def allowed(self) -> Allowed:
+        return read_allowed(self.pod_patch_allow)
 
     @property
     def images(self) -> Images:
