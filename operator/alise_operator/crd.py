@@ -124,7 +124,21 @@ def structural(document: Schema) -> Schema:
 
     converted = convert(document)
     _default_objects(converted)
+    _say_defaults(converted)
     return converted
+
+
+def _say_defaults(node: Schema) -> None:
+    """Appends each default to its field's description: `kubectl explain` prints descriptions, and no defaults."""
+    for child in (*node.get("properties", {}).values(), *([node["items"]] if "items" in node else [])):
+        if "description" in child:
+            child["description"] += _default_text(child)
+        _say_defaults(child)
+
+
+def _default_text(node: Schema) -> str:
+    default = node.get("default")
+    return f" Default: {default if isinstance(default, str) else json.dumps(default)}." if default not in (None, {}, []) else ""
 
 
 def _default_objects(node: Schema) -> None:
@@ -153,7 +167,7 @@ def _status_schema() -> Schema:
         "type": "object",
         "required": ["type", "status", "reason", "message", "lastTransitionTime"],
         "properties": {
-            "type": {"type": "string", "description": "Ready, Progressing or Degraded."},
+            "type": {"type": "string", "description": "Ready, Progressing, Degraded or RouteReady."},
             "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds."},
             "reason": {"type": "string", "description": "Why, in one word."},
             "message": {"type": "string", "description": "The state, its cause and what to do."},
@@ -167,7 +181,7 @@ def _status_schema() -> Schema:
         "properties": {
             "conditions": {
                 "type": "array",
-                "description": "Ready, Progressing and Degraded.",
+                "description": "Ready, Progressing, Degraded and RouteReady.",
                 "items": condition,
                 "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": ["type"],
@@ -175,7 +189,7 @@ def _status_schema() -> Schema:
             "replicas": {"type": "integer", "format": "int32", "description": "Pods that exist."},
             "readyReplicas": {"type": "integer", "format": "int32", "description": "Pods that serve requests."},
             "selector": {"type": "string", "description": "Label selector of the pods, for autoscalers."},
-            "url": {"type": "string", "description": "Base URL of the OpenAI API."},
+            "url": {"type": "string", "description": "Base URL of the OpenAI API; absent while the route leads nowhere."},
             "observedGeneration": {"type": "integer", "format": "int64", "description": "Generation of the resource last acted on."},
         },
     }
@@ -210,7 +224,7 @@ def _rows(path: str, node: Schema) -> Iterator[tuple[str, str, str, str, str]]:
         default = "**required**" if name in required and path.startswith("spec") else ""
         if "default" in child and child["default"] != {}:
             default = f"`{json.dumps(child['default'])}`"
-        yield child_path, kind, default, _allowed(child), child.get("description", "")
+        yield child_path, kind, default, _allowed(child), child.get("description", "").removesuffix(_default_text(child))
         items = child.get("items", {})
         yield from _rows(f"{child_path}[]" if items else child_path, items or child)
 

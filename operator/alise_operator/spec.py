@@ -282,8 +282,13 @@ class Route(_Model):
     """The Gateway. Only with type HTTPRoute."""
     tls_secret: SecretName | None = None
     """Secret with the hosts' certificate. Only with type Ingress."""
+    timeouts: Literal["Auto", "Set", "Omit"] = "Auto"
+    """Whether the HTTPRoute says that requests have no timeout (timeouts: 0s), so that an answer can stream as long as it takes. Auto leaves
+    out what the GatewayClass does not list among its features, and all of it once the Gateway has refused the route for it; the Gateway's
+    own limits hold then. Only with type HTTPRoute."""
     annotations: dict[str, str] = Field(default_factory=dict)
-    """Further annotations of the Ingress or HTTPRoute."""
+    """Further annotations of the Ingress or HTTPRoute. Names with a prefix must be among those that the operator allows: timeouts, limits
+    and certificates of common controllers, and what the operator's setting ALISE_ROUTE_ANNOTATIONS_ALLOW adds."""
 
 
 class NetworkPolicy(_Model):

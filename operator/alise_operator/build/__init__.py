@@ -3,11 +3,13 @@
 One builder per kind returns its object, or None when it is not wanted. Everything a builder needs arrives as an argument.
 """
 
+from typing import Final
+
 from alise_operator.build.disruption_budget import disruption_budget
 from alise_operator.build.meta import Manifest, Owner
 from alise_operator.build.model_cache import model_cache
 from alise_operator.build.network_policy import network_policy
-from alise_operator.build.route import http_route, ingress
+from alise_operator.build.route import GatewayLimits, http_route, ingress
 from alise_operator.build.service import service
 from alise_operator.build.service_account import service_account
 from alise_operator.build.workload import deployment
@@ -16,9 +18,11 @@ from alise_operator.spec import Spec
 
 __all__ = ["Manifest", "Owner", "children"]
 
+NO_LIMITS: Final = GatewayLimits()
 
-def children(spec: Spec, owner: Owner, cluster: Cluster) -> list[Manifest]:
-    """The objects of a resource, in the order in which they are to be applied.
+
+def children(spec: Spec, owner: Owner, cluster: Cluster, limits: GatewayLimits = NO_LIMITS) -> list[Manifest]:
+    """The objects of a resource, in the order in which they are to be applied; `limits` are those of its Gateway.
 
     Raises InvalidSpec when the pod template patch breaks what alise needs, MissingApi when the cluster does not serve a kind that the
     spec asks for.
@@ -31,6 +35,6 @@ def children(spec: Spec, owner: Owner, cluster: Cluster) -> list[Manifest]:
         disruption_budget(spec, owner, cluster),
         deployment(spec, owner, cluster),
         ingress(spec, owner),
-        http_route(spec, owner, cluster),
+        http_route(spec, owner, cluster, limits),
     ]
     return [manifest for manifest in wanted if manifest is not None]

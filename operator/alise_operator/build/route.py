@@ -1,7 +1,9 @@
 """The way in from outside the cluster: an Ingress or a Gateway API HTTPRoute, for answers that stream for minutes."""
 
+from dataclasses import dataclass
 from typing import Final
 
+from alise_contract.names import API_GROUP
 from alise_operator.build.meta import Manifest, Owner, metadata
 from alise_operator.build.service import SERVICE_PORT
 from alise_operator.cluster import HTTP_ROUTE, Cluster
@@ -9,6 +11,12 @@ from alise_operator.errors import MissingApi
 from alise_operator.spec import Route, Spec
 
 API_PATH: Final = "/v1"
+# Names an Ingress' class on controllers that are older than the field.
+CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"
+# The fields of `timeouts` in a rule of an HTTPRoute.
+TIMEOUTS: Final = ("request", "backendRequest")
+# On an HTTPRoute without timeouts: the Gateway (namespace/name) that refused them.
+TIMEOUTS_REFUSED_BY: Final = f"{API_GROUP}/timeouts-refused-by"
 # An Ingress has no field for timeouts or buffering; these are the annotations of the controllers that are most in use. Others ignore them.
 _STREAMING_ANNOTATIONS: Final = {
     "nginx.ingress.kubernetes.io/proxy-buffering": "off",
@@ -19,6 +27,17 @@ _STREAMING_ANNOTATIONS: Final = {
     "haproxy.org/timeout-server": "86400s",
     "haproxy.org/timeout-tunnel": "86400s",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayLimits:
+    """What the Gateway of an HTTPRoute allows, as far as it is known; everything by default."""
+
+    # Routes of the resource's namespace.
+    allows_namespace: bool = True
+    timeouts: frozenset[str] = frozenset(TIMEOUTS)
+    # The Gateway (namespace/name), when it has refused the timeouts of this route.
+    timeouts_refused_by: str = ""
 
 
 def ingress(spec: Spec, owner: Owner) -> Manifest | None:
@@ -40,15 +59,18 @@ def ingress(spec: Spec, owner: Owner) -> Manifest | None:
     }
 
 
-def http_route(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest | None:
+def http_route(spec: Spec, owner: Owner, cluster: Cluster, limits: GatewayLimits) -> Manifest | None:
     """Raises MissingApi when the cluster has no Gateway API."""
     route = spec.route
     if route.type != "HTTPRoute" or route.parent_ref is None:
         return None
+    annotations = dict(route.annotations)
     if not cluster.http_route:
         raise MissingApi(
             f"spec.route.type: HTTPRoute needs {HTTP_ROUTE}, which this cluster does not serve; install the Gateway API or use Ingress"
         )
+    if not limits.allows_namespace:
+        return None
     parent: Manifest = {"name": route.parent_ref.name, "group": "gateway.networking.k8s.io", "kind": "Gateway"}
     if route.parent_ref.namespace is not None:
         parent["namespace"] = route.parent_ref.namespace
@@ -58,15 +80,28 @@ def http_route(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest | None:
         "matches": [{"path": {"type": "PathPrefix", "value": API_PATH}}],
         "backendRefs": [{"group": "", "kind": "Service", "name": owner.name, "port": SERVICE_PORT, "weight": 1}],
     }
-    if cluster.route_timeouts:
+    fields = _timeouts(spec, limits) if cluster.route_timeouts else ()
+    if fields:
         # "0s" is "no timeout": an answer streams as long as it takes. Without the field the Gateway's own limit holds.
-        rule["timeouts"] = {"request": "0s", "backendRequest": "0s"}
+        rule["timeouts"] = dict.fromkeys(fields, "0s")
+    elif route.timeouts == "Auto" and limits.timeouts_refused_by:
+        annotations[TIMEOUTS_REFUSED_BY] = limits.timeouts_refused_by
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
-        "metadata": metadata(owner, annotations=dict(route.annotations)),
+        "metadata": metadata(owner, annotations=annotations),
         "spec": {"parentRefs": [parent], "hostnames": list(route.hosts), "rules": [rule]},
     }
+
+
+def _timeouts(spec: Spec, limits: GatewayLimits) -> tuple[str, ...]:
+    """The fields of `timeouts` to write."""
+    match spec.route.timeouts:
+        case "Set":
+            return TIMEOUTS
+        case "Omit":
+            return ()
+    return () if limits.timeouts_refused_by else tuple(field for field in TIMEOUTS if field in limits.timeouts)
 
 
 def url(route: Route, owner: Owner) -> str | None:

@@ -1,0 +1,97 @@
+"""Which annotations a route may have. Some ingress controllers run what stands in an annotation, or send requests elsewhere for it. Pure."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Final
+
+from alise_operator.build.route import CLASS_ANNOTATION
+from alise_operator.errors import Problem
+
+SETTING: Final = "ALISE_ROUTE_ANNOTATIONS_ALLOW"
+# Names, or beginnings of names that end with *. None of them takes configuration, a script, or a place that requests are sent to.
+# A name without a prefix belongs to the user, and no controller reads it.
+HARMLESS: Final = (
+    CLASS_ANNOTATION,
+    "kubernetes.io/tls-acme",
+    "cert-manager.io/*",
+    "acme.cert-manager.io/*",
+    "external-dns.alpha.kubernetes.io/ttl",
+    "networking.gke.io/managed-certificates",
+    "kubernetes.io/ingress.allow-http",
+    *(
+        f"nginx.ingress.kubernetes.io/{name}"
+        for name in (
+            "backend-protocol",
+            "client-body-buffer-size",
+            "denylist-source-range",
+            "force-ssl-redirect",
+            "limit-burst-multiplier",
+            "limit-connections",
+            "limit-rate",
+            "limit-rate-after",
+            "limit-rpm",
+            "limit-rps",
+            "proxy-body-size",
+            "proxy-buffer-size",
+            "proxy-buffering",
+            "proxy-buffers-number",
+            "proxy-connect-timeout",
+            "proxy-http-version",
+            "proxy-read-timeout",
+            "proxy-request-buffering",
+            "proxy-send-timeout",
+            "ssl-redirect",
+            "whitelist-source-range",
+        )
+    ),
+    *(
+        f"haproxy.org/{name}"
+        for name in (
+            "allow-list",
+            "deny-list",
+            "rate-limit-period",
+            "rate-limit-requests",
+            "ssl-redirect",
+            "timeout-client",
+            "timeout-http-request",
+            "timeout-server",
+            "timeout-tunnel",
+            "whitelist",
+        )
+    ),
+    "traefik.ingress.kubernetes.io/router.entrypoints",
+    "traefik.ingress.kubernetes.io/router.tls",
+    "traefik.ingress.kubernetes.io/router.tls.certresolver",
+    "alb.ingress.kubernetes.io/certificate-arn",
+    "alb.ingress.kubernetes.io/healthcheck-path",
+    "alb.ingress.kubernetes.io/listen-ports",
+    "alb.ingress.kubernetes.io/scheme",
+    "alb.ingress.kubernetes.io/ssl-redirect",
+    "alb.ingress.kubernetes.io/target-type",
+)
+# Characters by which a value ends a directive of a controller's configuration and begins another one.
+_ODD_VALUE: Final = re.compile(r"[;{}$`\\'#\x00-\x1f\x7f]")
+
+
+def annotation_problems(annotations: Mapping[str, str], allowed: Collection[str]) -> Iterator[Problem]:
+    """Yields what is not allowed; `allowed` is what the operator's setting adds to HARMLESS, whatever its value."""
+    for name, value in annotations.items():
+        field = f"spec.route.annotations[{name}]"
+        if "/" not in name or _is_one_of(name, allowed):
+            continue
+        if not _is_one_of(name, HARMLESS):
+            yield Problem(
+                field,
+                "is not an annotation that this operator allows: some controllers run what such an annotation says; leave it out, or have "
+                f"the operator's administrator add the name to {SETTING}",
+            )
+        elif (odd := _ODD_VALUE.search(value)) is not None:
+            yield Problem(
+                field,
+                f"the value contains {odd[0]!r}, which can end a directive in a controller's configuration; leave the character out, or have "
+                f"the operator's administrator add the name to {SETTING}",
+            )
+
+
+def _is_one_of(name: str, patterns: Collection[str]) -> bool:
+    return any(name.startswith(one[:-1]) if one.endswith("*") else name == one for one in patterns)

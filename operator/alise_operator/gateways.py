@@ -1,0 +1,133 @@
+"""What a Gateway and its class say about routes: which namespaces they allow, which hosts, which timeouts. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from alise_operator.build.meta import Manifest
+from alise_operator.build.route import TIMEOUTS, TIMEOUTS_REFUSED_BY
+
+# Feature names of the Gateway API for each field of `timeouts`.
+_TIMEOUT_FEATURES: Final = {"request": "HTTPRouteRequestTimeout", "backendRequest": "HTTPRouteBackendTimeout"}
+# The Gateway's reason for a route that has a field which its class does not implement.
+UNSUPPORTED: Final = "UnsupportedValue"
+
+
+def listeners(gateway: Manifest, section_name: str | None) -> list[Manifest]:
+    """Returns the listeners that a route attaches to."""
+    return [one for one in gateway.get("spec", {}).get("listeners") or () if section_name in (None, one.get("name"))]
+
+
+def allows_namespace(
+    gateway: Manifest, section_name: str | None, *, home: str, namespace: str, labels: Mapping[str, str] | None
+) -> bool | None:
+    """Returns whether a listener allows routes of `namespace`. None: it cannot be known here, and the Gateway's controller decides.
+
+    `home` is the Gateway's namespace; `labels` are those of `namespace`, None when they could not be read.
+    """
+    answers = [_allows(one, home, namespace, labels) for one in listeners(gateway, section_name)]
+    if not answers or True in answers:
+        return True if answers else None
+    return None if None in answers else False
+
+
+def _allows(listener: Manifest, home: str, namespace: str, labels: Mapping[str, str] | None) -> bool | None:
+    namespaces = (listener.get("allowedRoutes") or {}).get("namespaces") or {}
+    match namespaces.get("from", "Same"):
+        case "All":
+            return True
+        case "Same":
+            return home == namespace
+        case "Selector":
+            return None if labels is None else selects(namespaces.get("selector") or {}, labels)
+    return None
+
+
+def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Returns whether a label selector matches the labels."""
+    wanted: Mapping[str, str] = selector.get("matchLabels") or {}
+    return all(labels.get(key) == value for key, value in wanted.items()) and all(
+        _meets(one, labels) for one in selector.get("matchExpressions") or ()
+    )
+
+
+def _meets(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    key, values = expression.get("key", ""), expression.get("values") or ()
+    match expression.get("operator"):
+        case "In":
+            return labels.get(key) in values
+        case "NotIn":
+            return labels.get(key) not in values
+        case "Exists":
+            return key in labels
+        case "DoesNotExist":
+            return key not in labels
+    return False
+
+
+def describe_allowed(gateway: Manifest, section_name: str | None) -> str:
+    """Returns which namespaces each listener allows, for a message."""
+    texts = []
+    for one in listeners(gateway, section_name):
+        namespaces = (one.get("allowedRoutes") or {}).get("namespaces") or {}
+        allowed = namespaces.get("from", "Same")
+        if allowed == "Selector":
+            allowed += f" {_describe_selector(namespaces.get('selector') or {})}"
+        texts.append(f"listener {one.get('name')}: from {allowed}")
+    return ", ".join(texts)
+
+
+def _describe_selector(selector: Mapping[str, Any]) -> str:
+    labels = [f"{key}={value}" for key, value in (selector.get("matchLabels") or {}).items()]
+    rules = [
+        " ".join([str(one.get("key")), str(one.get("operator")), *(["/".join(one["values"])] if one.get("values") else [])])
+        for one in selector.get("matchExpressions") or ()
+    ]
+    return ", ".join([*labels, *rules]) or "of any labels"
+
+
+def describe_hosts(gateway: Manifest, section_name: str | None) -> str:
+    """Returns which hosts the listeners admit, for a message."""
+    return ", ".join(dict.fromkeys(one.get("hostname") or "any host" for one in listeners(gateway, section_name)))
+
+
+def supported_timeouts(gateway_class: Manifest | None) -> frozenset[str]:
+    """Returns the fields of `timeouts` that the class implements; all where it does not list its features."""
+    features = ((gateway_class or {}).get("status") or {}).get("supportedFeatures") or ()
+    # A list of names before Gateway API 1.2, of objects since then.
+    names = {one.get("name") if isinstance(one, dict) else one for one in features}
+    return frozenset(field for field in TIMEOUTS if not names or _TIMEOUT_FEATURES[field] in names)
+
+
+def has_refused_timeouts(route: Manifest | None, gateway: str) -> bool:
+    """Returns whether the Gateway (namespace/name) has refused the timeouts of this HTTPRoute, now or earlier.
+
+    An earlier refusal is read from the annotation that the route has had since. Without it the next reconcile would try them again, and the
+    route would be accepted and refused in turns.
+    """
+    if route is None:
+        return False
+    meta = route["metadata"]
+    if (meta.get("annotations") or {}).get(TIMEOUTS_REFUSED_BY) == gateway:
+        return True
+    if not any(rule.get("timeouts") for rule in route.get("spec", {}).get("rules") or ()):
+        return False
+    return any(
+        condition.get("status") == "False"
+        and condition.get("reason") == UNSUPPORTED
+        # About the route as it is, not as it was before.
+        and condition.get("observedGeneration", meta.get("generation")) == meta.get("generation")
+        for parent in parents(route, gateway)
+        for condition in parent.get("conditions") or ()
+        if condition.get("type") == "Accepted"
+    )
+
+
+def parents(route: Manifest, gateway: str, section_name: str | None = None) -> Iterator[Manifest]:
+    """Yields what controllers say about the route at this Gateway (namespace/name)."""
+    home = route["metadata"].get("namespace", "")
+    for parent in (route.get("status") or {}).get("parents") or ():
+        reference = parent.get("parentRef") or {}
+        if f"{reference.get('namespace') or home}/{reference.get('name')}" == gateway and (
+            section_name is None or reference.get("sectionName") in (None, section_name)
+        ):
+            yield parent

@@ -1,0 +1,95 @@
+"""Which Ingress or HTTPRoute has a host: two that claim the same one are decided by age, as ingress controllers do. Pure."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from alise_contract.names import ENGINE_LABEL, KIND
+from alise_operator.build.meta import MANAGED_BY, MANAGER, Manifest
+from alise_operator.build.route import API_PATH, CLASS_ANNOTATION
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Claim:
+    """A host that an Ingress or HTTPRoute has with the path of the API. In order of age; of the same age, by name."""
+
+    created: str
+    namespace: str
+    name: str
+    kind: str
+    host: str
+    # Where requests arrive: the Ingress class, or the Gateway as namespace/name. The same host elsewhere is another address.
+    entry: str
+    # The AliseEngine that the object belongs to; empty when it is another one's.
+    engine: str = ""
+
+    def __str__(self) -> str:
+        whose = f" of {KIND} {self.namespace}/{self.engine}" if self.engine else ""
+        return f"{self.kind} {self.namespace}/{self.name}{whose}"
+
+
+def claims(kind: str, item: Manifest) -> Iterator[Claim]:
+    """Yields the hosts that an Ingress or HTTPRoute claims for the path of the API. Longer and shorter paths go along with it."""
+    meta = item["metadata"]
+    labels = meta.get("labels") or {}
+    engine = labels.get(ENGINE_LABEL, "") if labels.get(MANAGED_BY) == MANAGER else ""
+    found = _of_ingress(item) if kind == "Ingress" else _of_http_route(item)
+    for entry, host in dict.fromkeys(found):
+        yield Claim(meta.get("creationTimestamp") or "", meta["namespace"], meta["name"], kind, host, entry, engine)
+
+
+def taken_by(own: Iterable[Claim], others: Iterable[Claim]) -> Claim | None:
+    """Returns the oldest claim of another object that takes a host from ours; None when ours are the oldest."""
+    ours = {(claim.kind, claim.entry, claim.host): claim for claim in own}
+    found = None
+    for other in others:
+        claim = ours.get((other.kind, other.entry, other.host))
+        if claim is not None and _key(other) != _key(claim) and other < claim and (found is None or other < found):
+            found = other
+    return found
+
+
+def _key(claim: Claim) -> tuple[str, str]:
+    return claim.namespace, claim.name
+
+
+def _of_ingress(item: Manifest) -> Iterator[tuple[str, str]]:
+    spec = item.get("spec") or {}
+    entry = spec.get("ingressClassName") or (item["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION) or ""
+    for rule in spec.get("rules") or ():
+        paths = (rule.get("http") or {}).get("paths") or ()
+        if any(path.get("pathType") != "Exact" and _is_api(path.get("path")) for path in paths):
+            yield entry, rule.get("host") or "*"
+
+
+def _of_http_route(item: Manifest) -> Iterator[tuple[str, str]]:
+    spec, home = item.get("spec") or {}, item["metadata"]["namespace"]
+    if not any(_matches_api(match) for rule in spec.get("rules") or () for match in rule.get("matches") or ()):
+        return
+    for parent in spec.get("parentRefs") or ():
+        entry = f"{parent.get('namespace') or home}/{parent.get('name')}"
+        if parent.get("kind", "Gateway") == "Gateway" and not _is_refused(item, entry):
+            for host in spec.get("hostnames") or ("*",):
+                yield entry, host
+
+
+def _matches_api(match: Manifest) -> bool:
+    """Whether it takes all requests for the path. One with headers or a method is for other requests than ours and goes before it."""
+    path = match.get("path") or {}
+    return set(match) == {"path"} and path.get("type", "PathPrefix") == "PathPrefix" and _is_api(path.get("value"))
+
+
+def _is_api(path: str | None) -> bool:
+    return (path or "/").rstrip("/") == API_PATH
+
+
+def _is_refused(route: Manifest, entry: str) -> bool:
+    """A route that its Gateway refuses has no host there."""
+    home = route["metadata"]["namespace"]
+    accepted = [
+        condition.get("status")
+        for parent in (route.get("status") or {}).get("parents") or ()
+        if f"{(parent.get('parentRef') or {}).get('namespace') or home}/{(parent.get('parentRef') or {}).get('name')}" == entry
+        for condition in parent.get("conditions") or ()
+        if condition.get("type") == "Accepted"
+    ]
+    return "False" in accepted and "True" not in accepted
