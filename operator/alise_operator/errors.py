@@ -8,7 +8,8 @@
     ├── ApplyError           the cluster refused a child
     │   └── NameTaken          an object of that name exists and is not ours
     ├── ClusterError         the API server could not be asked; tried again with backoff
-    │   └── Gone               the object is not there (any more)
+    │   ├── Gone               the object is not there (any more)
+    │   └── AnswerTooLarge     an answer of the API server that is not read to its end
     └── InternalError        a bug of the operator's; said on the resource, logged, tried again
 
 Every error that is reported on the resource carries the one-word reason that becomes the condition's reason, and its text becomes the
@@ -77,6 +78,10 @@ class ClusterError(OperatorError):
 
 
 class Gone(ClusterError):
+    pass
+
+
+class AnswerTooLarge(ClusterError):
     pass
 
 

@@ -9,7 +9,7 @@ from alise_contract.names import API_GROUP, API_VERSION, KIND
 from alise_operator import metrics
 from alise_operator.build.meta import MANAGER, Manifest, Owner
 from alise_operator.kube import Kube
-from alise_operator.observe import EVENTS
+from alise_operator.pods import EVENTS
 from alise_operator.status import Condition, is_warning
 
 # The API server refuses longer ones.

@@ -1,14 +1,15 @@
 """The API server, spoken to in plain objects; the one place that knows the client library.
 
 Every call has a deadline. What the server refuses is an ApplyError in the server's words, what it could not do now is a ClusterError (to be
-tried again; of these an answer of 500 and more is reported as well), what is not there is Gone.
+tried again; of these an answer of 500 and more is reported as well), what is not there is Gone. Lists come in pages, so that neither their
+bytes nor their parsing grows with what a namespace holds; where names and owners are enough, objects come as metadata alone.
 """
 
 import asyncio
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,9 +21,19 @@ from kubernetes.aio import client, config
 from alise_operator import metrics
 from alise_operator.build.meta import MANAGER, Manifest
 from alise_operator.cluster import HTTP_ROUTE, Cluster, Images
-from alise_operator.errors import ApplyError, ClusterError, Gone
+from alise_operator.errors import AnswerTooLarge, ApplyError, ClusterError, Gone
 
 REQUEST_SECONDS: Final = 15.0
+# Objects of a page. An object has 1.5 MiB at most, a pod a few KiB: a page that is larger than an answer may be is asked for in smaller ones.
+PAGE: Final = 100
+MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
+# Objects that `list` gives at most: what one resource has of any kind but pods is a handful.
+MAX_LISTED: Final = 500
+# The server ends a watch after this; the client gives it up a little later.
+WATCH_SECONDS: Final = 240
+_JSON: Final = "application/json"
+_METADATA: Final = f"application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{_JSON}"
+_METADATA_LIST: Final = f"application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{_JSON}"
 _OPTIONAL_APIS: Final = ("policy/v1", "policy/v1beta1", HTTP_ROUTE.rpartition("/")[0])
 _TOKEN_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _NAMESPACE_FILE: Final = _TOKEN_FILE.with_name("namespace")
@@ -59,8 +70,20 @@ class Kube(Protocol):
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
         """Raises Gone, ClusterError."""
 
-    async def list(self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "") -> list[Manifest]:
-        """Of one namespace, or of all with an empty one; empty when the kind is not served. Raises ClusterError."""
+    def pages(
+        self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "", slim: bool = False
+    ) -> AsyncIterator[Sequence[Manifest]]:
+        """The objects of one namespace, or of all with an empty one, in pages; none when the kind is not served. `slim`: their metadata
+        alone. Raises ApplyError (not allowed), ClusterError."""
+
+    async def list(
+        self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "", slim: bool = False
+    ) -> Sequence[Manifest]:
+        """As `pages` in one list, of the first MAX_LISTED objects or a few more. Raises ApplyError (not allowed), ClusterError."""
+
+    def watch(self, resource: Resource, namespace: str, *, labels: str = "") -> AsyncIterator[Manifest]:
+        """The metadata of each object that changes from now on, until the server ends it. Raises Gone (the kind is not served),
+        ApplyError (not allowed), ClusterError."""
 
     async def apply(self, resource: Resource, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         """Server-side apply with our field manager. Raises ApplyError, ClusterError."""
@@ -73,6 +96,9 @@ class Kube(Protocol):
 
     async def create(self, resource: Resource, manifest: Manifest) -> None:
         """Raises ApplyError, ClusterError."""
+
+    async def replace(self, resource: Resource, manifest: Manifest) -> None:
+        """Writes the object over the version of it that it names. Raises Gone, ApplyError, ClusterError (409: another one was faster)."""
 
     async def discover(self, images: Images) -> Cluster:
         """Raises ClusterError."""
@@ -99,6 +125,8 @@ class HttpKube:
         """Without a file: the pod's own account, else what KUBECONFIG says."""
         self._kubeconfig = kubeconfig
         self._api: Any = None
+        # Called before every write but those of `replace`; raises ClusterError when this process may not write (any more).
+        self.before_write: Callable[[], None] = lambda: None
 
     async def __aenter__(self) -> "HttpKube":
         configuration = client.Configuration()
@@ -117,13 +145,56 @@ class HttpKube:
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
         return await self._call("GET", resource.path(namespace, name))
 
-    async def list(self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "") -> list[Manifest]:
-        query = {key: value for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
+    async def pages(
+        self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "", slim: bool = False
+    ) -> AsyncIterator[Sequence[Manifest]]:
+        query = _selectors(labels, fields) | {"limit": str(PAGE)}
+        while True:
+            try:
+                answer = await self._call("GET", resource.path(namespace), query, accept=_METADATA_LIST if slim else _JSON)
+            except Gone:
+                return
+            except AnswerTooLarge:
+                if query["limit"] == "1":
+                    raise
+                query["limit"] = str(max(1, int(query["limit"]) // 4))
+                continue
+            after = (answer.get("metadata") or {}).get("continue")
+            yield answer["items"]
+            if not after:
+                return
+            query["continue"] = after
+            del answer
+
+    async def list(
+        self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "", slim: bool = False
+    ) -> Sequence[Manifest]:
+        found: tuple[Manifest, ...] = ()
+        async for page in self.pages(resource, namespace, labels=labels, fields=fields, slim=slim):
+            found += tuple(page)
+            if len(found) >= MAX_LISTED:
+                break
+        return found
+
+    async def watch(self, resource: Resource, namespace: str, *, labels: str = "") -> AsyncIterator[Manifest]:
+        path, query = resource.path(namespace), _selectors(labels, "")
+        # From where the list is now: what is there already needs no event.
+        begin = await self._call("GET", path, query | {"limit": "1"}, accept=_METADATA_LIST)
+        since = {"watch": "true", "timeoutSeconds": str(WATCH_SECONDS), "resourceVersion": begin["metadata"]["resourceVersion"]}
+        request = f"WATCH {path}"
         try:
-            answer = await self._call("GET", resource.path(namespace), query)
-        except Gone:
-            return []
-        return [*answer["items"]]
+            async with asyncio.timeout(REQUEST_SECONDS):
+                response = await self._send("GET", path, query | since, None, _METADATA, _JSON, WATCH_SECONDS + REQUEST_SECONDS)
+            async with response:
+                if response.status != 200:
+                    answered(request, response.status, await response.content.read(MAX_ANSWER_BYTES))
+                async for line in response.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        answered(request, int(event["object"].get("code", 500)), json.dumps(event["object"]).encode())
+                    yield event["object"]
+        except (aiohttp.ClientError, client.ApiException, OSError, ValueError, TimeoutError) as error:
+            raise ClusterError(f"{request}: broke off: {error or type(error).__name__}") from error
 
     async def apply(self, resource: Resource, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         meta = manifest["metadata"]
@@ -145,6 +216,10 @@ class HttpKube:
 
     async def create(self, resource: Resource, manifest: Manifest) -> None:
         await self._call("POST", resource.path(manifest["metadata"]["namespace"]), {"fieldManager": MANAGER}, manifest)
+
+    async def replace(self, resource: Resource, manifest: Manifest) -> None:
+        meta = manifest["metadata"]
+        await self._call("PUT", resource.path(meta["namespace"], meta["name"]), {"fieldManager": MANAGER}, manifest)
 
     async def discover(self, images: Images) -> Cluster:
         version = await self._call("GET", "/version")
@@ -170,18 +245,19 @@ class HttpKube:
         query: Mapping[str, str] | None = None,
         body: Manifest | None = None,
         *,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
+        accept: str = _JSON,
     ) -> Manifest:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
         request = f"{method} {path}"
+        if method not in ("GET", "PUT"):
+            self.before_write()
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                serialized = await self._api.param_serialize(
-                    method, path, header_params=headers, query_params=[], body=body, auth_settings=["BearerToken"]
-                )
-                url = serialized[1] + (f"?{urlencode(query)}" if query else "")
-                response = await self._api.call_api(method, url, *serialized[2:], _request_timeout=REQUEST_SECONDS)
-                content = await response.read()
+                response = await self._send(method, path, query or {}, body, accept, content_type, REQUEST_SECONDS)
+                try:
+                    content = await _read(request, response)
+                finally:
+                    response.release()
         except TimeoutError as error:
             metrics.API_REQUESTS.labels(method, "timeout").inc()
             # As a gateway says it: a webhook may be what hangs, while other requests are answered.
@@ -191,6 +267,34 @@ class HttpKube:
             raise ClusterError(f"{request}: the API server cannot be reached: {error}") from error
         metrics.API_REQUESTS.labels(method, f"{response.status // 100}xx").inc()
         return answered(request, response.status, content)
+
+    async def _send(
+        self, method: str, path: str, query: Mapping[str, str], body: Manifest | None, accept: str, content_type: str, seconds: float
+    ) -> aiohttp.ClientResponse:
+        """The answer whose body is still to be read."""
+        headers = {"Accept": accept, "Content-Type": content_type}
+        serialized = await self._api.param_serialize(
+            method, path, header_params=headers, query_params=[], body=body, auth_settings=["BearerToken"]
+        )
+        url = serialized[1] + (f"?{urlencode(query)}" if query else "")
+        answer = await self._api.call_api(method, url, *serialized[2:], _request_timeout=seconds)
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+
+def _selectors(labels: str, fields: str) -> dict[str, str]:
+    return {key: value for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
+
+
+async def _read(request: str, response: aiohttp.ClientResponse) -> bytes:
+    """The body. Raises AnswerTooLarge."""
+    content = bytearray()
+    async for chunk in response.content.iter_any():
+        content += chunk
+        if len(content) > MAX_ANSWER_BYTES:
+            response.close()
+            raise AnswerTooLarge(f"{request}: the API server answered with more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(content)
 
 
 def has_field(definition: Manifest, version: str, path: Sequence[str]) -> bool:

@@ -1,4 +1,8 @@
-"""Asks each ready pod for its status over HTTP and remembers the answer for a few seconds."""
+"""Asks each ready pod for its status over HTTP and remembers the answer for a few seconds.
+
+A pod is a stranger: the whole exchange has one deadline, headers and body have bounds, no redirect is followed, nothing is inflated and no
+cookie is kept. pod_answer.py judges what came.
+"""
 
 import asyncio
 import time
@@ -10,11 +14,17 @@ import aiohttp
 
 from alise_contract.names import ENGINE_PORT, STATUS_PATH
 from alise_operator import metrics, polls
-from alise_operator.observation import Pod, PodReport, view_report
+from alise_operator.observation import Pod, PodReport
+from alise_operator.pod_answer import MAX_BODY_BYTES, read_answer
 
 POLL_SECONDS: Final = 2.0
-# Polls at a time, over all resources; one that waits for its turn has not begun.
-_POLLS_AT_A_TIME: Final = 100
+# Polls at a time for one resource; one that waits for its turn has not begun. No limit over all resources, where pods that do not answer
+# would hold up those of others: workqueue.py bounds how many resources are worked on.
+_POLLS_AT_A_TIME: Final = 25
+# Pods of one resource that are asked; the others count by their readiness alone.
+MAX_POLLED: Final = 100
+_MAX_HEADERS: Final = 64
+_MAX_HEADER_BYTES: Final = 4096
 # A poll younger than this is good enough for a reconcile that something else asked for.
 POLL_FRESH_SECONDS: Final = 10.0
 # Pods come and go; one that was not polled for this long is gone.
@@ -27,14 +37,21 @@ class Poller:
     def __init__(self, port: int = ENGINE_PORT) -> None:
         self._port = port
         self._session: aiohttp.ClientSession | None = None
-        self._turn = asyncio.Semaphore(_POLLS_AT_A_TIME)
         self._seen: dict[str, polls.Poll] = {}
 
     async def __aenter__(self) -> "Poller":
         # Pods are inside the cluster: no proxy of the environment applies. The wait for a connection of a bounded pool would count into the
-        # deadline, so the semaphore bounds instead.
+        # deadline, so the semaphores bound instead. A connection serves one poll: what a pod sends behind its answer is never read.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=POLL_SECONDS), trust_env=False
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            timeout=aiohttp.ClientTimeout(total=POLL_SECONDS),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            max_line_size=_MAX_HEADER_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
+            max_headers=_MAX_HEADERS,
+            trust_env=False,
         )
         return self
 
@@ -43,18 +60,21 @@ class Poller:
             await self._session.close()
 
     async def poll(self, pods: Iterable[Pod]) -> tuple[Pod, ...]:
-        """The pods with their reports; only pods that are ready and stay are asked, all at the same time."""
-        return tuple(await asyncio.gather(*(self._poll_one(pod) for pod in pods)))
+        """The pods with their reports; only pods that are ready and stay are asked, and of these the first MAX_POLLED."""
+        turn, given = asyncio.Semaphore(_POLLS_AT_A_TIME), list(pods)
+        asked = {pod.uid for pod in [pod for pod in given if _may_be_asked(pod)][:MAX_POLLED]}
+        return tuple(await asyncio.gather(*(self._poll_one(pod, turn) if pod.uid in asked else self._skip(pod) for pod in given)))
 
-    async def _poll_one(self, pod: Pod) -> Pod:
-        if not pod.ready or pod.terminating or not pod.address:
-            self._seen.pop(pod.uid, None)
-            return pod
-        now = time.monotonic()
+    async def _skip(self, pod: Pod) -> Pod:
+        self._seen.pop(pod.uid, None)
+        return pod
+
+    async def _poll_one(self, pod: Pod, turn: asyncio.Semaphore) -> Pod:
         seen = self._seen.get(pod.uid)
-        if seen is None or now - seen.at_seconds > POLL_FRESH_SECONDS:
-            async with self._turn:
+        if seen is None or time.monotonic() - seen.at_seconds > POLL_FRESH_SECONDS:
+            async with turn:
                 told = await self._ask(pod.address)
+            now = time.monotonic()
             seen = polls.failed(seen, told, now) if isinstance(told, str) else polls.answered(seen, told, now)
             self._seen[pod.uid] = seen
             self._forget_old(now)
@@ -69,29 +89,40 @@ class Poller:
 
     async def _ask(self, address: str) -> PodReport | str:
         """The report, or in words why there is none."""
-        if self._session is None:
-            raise RuntimeError("Poller is used outside its context")
-        host = f"[{address}]" if ":" in address else address
         try:
-            async with self._session.get(f"http://{host}:{self._port}{STATUS_PATH}") as response:
-                content = await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            status, encoding, body = await self._fetch(address)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             metrics.POLLS.labels("unreachable").inc()
             return _unreachable(error, self._port)
-        if response.status != 200:
-            metrics.POLLS.labels("unreadable").inc()
-            return f"{STATUS_PATH} answered {response.status}; is it an alise engine image?"
         try:
-            report = view_report(content.decode(errors="replace"))
+            report = read_answer(status, encoding, body)
         except ValueError as error:
             metrics.POLLS.labels("unreadable").inc()
             return str(error)
         metrics.POLLS.labels("ok").inc()
         return report
 
+    async def _fetch(self, address: str) -> tuple[int, str, bytes]:
+        """Status, content encoding, and the body as it came; a longer body than MAX_BODY_BYTES is not read on."""
+        if self._session is None:
+            raise RuntimeError("Poller is used outside its context")
+        host = f"[{address}]" if ":" in address else address
+        async with self._session.get(f"http://{host}:{self._port}{STATUS_PATH}", allow_redirects=False) as response:
+            body = bytearray()
+            if response.status == 200:
+                async for chunk in response.content.iter_any():
+                    body += chunk
+                    if len(body) > MAX_BODY_BYTES:
+                        break
+            return response.status, response.headers.get("Content-Encoding", ""), bytes(body)
+
     def _forget_old(self, now: float) -> None:
         for uid in [uid for uid, poll in self._seen.items() if now - poll.at_seconds > _FORGET_SECONDS]:
             del self._seen[uid]
+
+
+def _may_be_asked(pod: Pod) -> bool:
+    return pod.ready and not pod.terminating and bool(pod.address)
 
 
 def _unreachable(error: Exception, port: int) -> str:

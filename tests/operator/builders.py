@@ -74,7 +74,9 @@ def pod_object(
     deleted: bool = False,
 ) -> dict[str, Any]:
     """A pod as the API server gives it."""
-    meta: dict[str, Any] = {"name": "tiny-1", "uid": "uid-1"} | ({"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {})
+    meta: dict[str, Any] = {"name": "tiny-1", "uid": "uid-1", "labels": {"alise.dev/engine": "tiny"}}
+    meta["ownerReferences"] = [{"kind": "ReplicaSet", "uid": "uid-set", "controller": True}]
+    meta |= {"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {}
     given = conditions or [{"type": "PodScheduled", "status": "True"}]
     status = {
         "phase": phase,
@@ -83,6 +85,19 @@ def pod_object(
         "containerStatuses": containers or [],
     }
     return {"metadata": meta, "status": status}
+
+
+def deployment_object(**status: Any) -> dict[str, Any]:
+    """The Deployment of OWNER as the API server gives it."""
+    owners = [{"kind": "AliseEngine", "uid": OWNER.uid, "controller": True}]
+    meta = {"name": "tiny", "uid": "uid-deployment", "generation": 2, "ownerReferences": owners}
+    return {"metadata": meta, "spec": {"replicas": 3}, "status": status}
+
+
+def set_object() -> dict[str, Any]:
+    """The ReplicaSet between that Deployment and the pod of `pod_object`."""
+    owners = [{"kind": "Deployment", "uid": "uid-deployment", "controller": True}]
+    return {"metadata": {"name": "tiny-set", "uid": "uid-set", "labels": {"alise.dev/engine": "tiny"}, "ownerReferences": owners}}
 
 
 def report_text(**changes: Any) -> str:

@@ -1,13 +1,14 @@
 """An API server in memory: keeps what is applied, hands out versions, refuses what it is told to refuse."""
 
 import copy
-from collections.abc import Callable
+from asyncio import Queue
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from alise_operator.build.meta import Manifest
 from alise_operator.cluster import Cluster, Images
 from alise_operator.errors import ApplyError, ClusterError, Gone
-from alise_operator.kube import Resource
+from alise_operator.kube import PAGE, Resource
 from alise_operator.reconcile import ENGINES
 from tests.operator.builders import CURRENT
 
@@ -27,6 +28,10 @@ class FakeKube:
         self.failing: dict[str, int] = {}
         # Called after each write of a child, as a watch would see it.
         self.on_apply: Callable[[Manifest], None] = lambda _: None
+        # What a watch gives, and the lists and pages that were asked for: (plural, field selector).
+        self.changes: Queue[Manifest] = Queue()
+        self.lists: list[tuple[str, str]] = []
+        self.pages_read = 0
         self.away = False
         # How often somebody asked while it was away.
         self.refusals = 0
@@ -58,15 +63,33 @@ class FakeKube:
         except KeyError:
             raise Gone(f"{resource.plural} {namespace}/{name} not found", status=404) from None
 
-    async def list(self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "") -> list[Manifest]:
+    async def list(
+        self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "", slim: bool = False
+    ) -> Sequence[Manifest]:
         self._check()
+        self.lists.append((resource.plural, fields))
         wanted = dict(one.split("=") for one in labels.split(",") if one)
+        reason = dict(one.split("=") for one in fields.split(",") if one).get("reason")
         found = []
         for (plural, where, _), stored in self.objects.items():
             has = stored["metadata"].get("labels", {})
-            if plural == resource.plural and namespace in ("", where) and wanted.items() <= has.items():
-                found.append(copy.deepcopy(stored))
+            fits = wanted.items() <= has.items() and reason in (None, stored.get("reason"))
+            if plural == resource.plural and namespace in ("", where) and fits:
+                found.append(copy.deepcopy({"metadata": stored["metadata"]} if slim else stored))
         return found
+
+    async def pages(
+        self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "", slim: bool = False
+    ) -> AsyncIterator[Sequence[Manifest]]:
+        found = await self.list(resource, namespace, labels=labels, fields=fields, slim=slim)
+        for start in range(0, len(found), PAGE):
+            self.pages_read += 1
+            yield found[start : start + PAGE]
+
+    async def watch(self, resource: Resource, namespace: str, *, labels: str = "") -> AsyncIterator[Manifest]:
+        self._check()
+        while True:
+            yield await self.changes.get()
 
     async def apply(self, resource: Resource, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         self._check()
@@ -97,6 +120,16 @@ class FakeKube:
 
     async def create(self, resource: Resource, manifest: Manifest) -> None:
         self._check()
+        meta = manifest["metadata"]
+        if (resource.plural, meta["namespace"], meta["name"]) in self.objects:
+            raise ClusterError("the object exists already", status=409)
+        self.put(resource, manifest)
+
+    async def replace(self, resource: Resource, manifest: Manifest) -> None:
+        self._check()
+        meta = manifest["metadata"]
+        if (await self.get(resource, meta["namespace"], meta["name"]))["metadata"]["resourceVersion"] != meta["resourceVersion"]:
+            raise ClusterError("the object has been modified", status=409)
         self.put(resource, manifest)
 
     async def discover(self, images: Images) -> Cluster:

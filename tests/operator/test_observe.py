@@ -6,9 +6,10 @@ from alise_operator.apply import OWNED_KINDS
 from alise_operator.build.workload import deployment as build_deployment
 from alise_operator.cluster import Cluster
 from alise_operator.observation import Trouble, view_pod, view_report, view_workload
-from alise_operator.observe import EVENTS, PODS, SECRETS, observe
+from alise_operator.observe import SECRETS, observe
+from alise_operator.pods import EVENT_REASONS, EVENTS, PODS, REPLICA_SETS
 from alise_operator.poller import Poller
-from tests.operator.builders import CURRENT, OWNER, make_spec, pod_object, report_text
+from tests.operator.builders import CURRENT, OWNER, deployment_object, make_spec, pod_object, report_text, set_object
 from tests.operator.fake_kube import FakeKube
 
 OOM = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
@@ -128,18 +129,14 @@ def test_long_words_keep_their_end() -> None:
     assert len(trouble.message) < 500
 
 
-def deployment(**status: Any) -> dict[str, Any]:
-    return {"metadata": {"name": "tiny", "generation": 2}, "spec": {"replicas": 3}, "status": status}
-
-
 def test_a_deployment_is_read() -> None:
-    workload = view_workload(deployment(observedGeneration=2, replicas=4, updatedReplicas=2, readyReplicas=1))
+    workload = view_workload(deployment_object(observedGeneration=2, replicas=4, updatedReplicas=2, readyReplicas=1))
     assert (workload.observed, workload.desired, workload.replicas, workload.updated, workload.ready) == (True, 3, 4, 2, 1)
 
 
 def test_a_deployment_whose_spec_was_not_seen_yet_is_not_observed() -> None:
-    assert not view_workload(deployment(observedGeneration=1)).observed
-    assert not view_workload(deployment()).observed
+    assert not view_workload(deployment_object(observedGeneration=1)).observed
+    assert not view_workload(deployment_object()).observed
 
 
 def test_a_stuck_rollout_and_refused_pods_are_seen() -> None:
@@ -147,7 +144,7 @@ def test_a_stuck_rollout_and_refused_pods_are_seen() -> None:
         {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"},
         {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: compute"},
     ]
-    workload = view_workload(deployment(conditions=conditions))
+    workload = view_workload(deployment_object(conditions=conditions))
     assert workload.stalled
     assert workload.troubles == (Trouble("PodsRefused", "exceeded quota: compute"),)
 
@@ -174,30 +171,62 @@ def test_what_is_no_report_is_refused(text: str) -> None:
         view_report(text)
 
 
-async def test_a_pod_that_no_container_speaks_for_is_explained_by_its_events() -> None:
+def running() -> FakeKube:
+    """A cluster with the Deployment of OWNER, its ReplicaSet and its pod, which no container speaks for."""
     kube = FakeKube()
-    kube.put(PODS, pod_object() | {"metadata": {"name": "tiny-1", "uid": "uid-1", "labels": {"alise.dev/engine": "tiny"}}})
-    for name, reason, at in (
-        ("a", "FailedMount", "2026-01-01T00:00:02Z"),
-        ("b", "FailedMount", "2026-01-01T00:00:01Z"),
-        ("c", "Unhealthy", "2027"),
-    ):
-        kube.put(EVENTS, {"metadata": {"name": name}, "reason": reason, "message": f"words of {name}", "lastTimestamp": at})
+    for resource, thing in ((OWNED_KINDS["Deployment"][0], deployment_object(readyReplicas=1)), (REPLICA_SETS, set_object())):
+        kube.put(resource, thing)
+    kube.put(PODS, pod_object())
+    return kube
+
+
+def put_event(kube: FakeKube, name: str, reason: str, at: str, *, of: str = "uid-1") -> None:
+    involved = {"kind": "Pod", "uid": of}
+    kube.put(
+        EVENTS,
+        {"metadata": {"name": name}, "involvedObject": involved, "reason": reason, "message": f"words of {name}", "lastTimestamp": at},
+    )
+
+
+async def test_a_pod_that_no_container_speaks_for_is_explained_by_its_newest_event() -> None:
+    kube = running()
+    put_event(kube, "a", "FailedMount", "2026-01-01T00:00:02Z")
+    put_event(kube, "b", "FailedCreatePodSandBox", "2026-01-01T00:00:01Z")
+    put_event(kube, "c", "Unhealthy", "2027")
+    put_event(kube, "d", "FailedMount", "2027", of="another pod")
     async with Poller(1) as poller:
         seen = await observe(kube, poller, OWNER)
-    assert seen.workload is None
     assert seen.pods[0].troubles == (Trouble("PodNotStarting", "pod tiny-1: FailedMount: words of a"),)
 
 
+async def test_the_events_of_all_pods_are_one_list_per_reason() -> None:
+    kube = running()
+    for number in range(2, 200):
+        kube.put(PODS, pod_object() | {"metadata": pod_object()["metadata"] | {"name": f"tiny-{number}", "uid": f"uid-{number}"}})
+        put_event(kube, f"of-{number}", "FailedMount", "2026-01-01T00:00:02Z", of=f"uid-{number}")
+    async with Poller(1) as poller:
+        seen = await observe(kube, poller, OWNER)
+    assert sum(plural == "events" for plural, _ in kube.lists) == len(EVENT_REASONS)
+    assert sum(len(pod.troubles) for pod in seen.pods) == 198
+
+
 async def test_deployment_and_pods_are_observed_together() -> None:
-    kube = FakeKube()
-    kube.put(OWNED_KINDS["Deployment"][0], deployment(readyReplicas=1))
-    kube.put(PODS, pod_object() | {"metadata": {"name": "other", "uid": "u", "labels": {"alise.dev/engine": "other"}}})
+    kube = running()
+    other = {"name": "other", "uid": "u", "labels": {"alise.dev/engine": "other"}}
+    kube.put(PODS, pod_object() | {"metadata": pod_object()["metadata"] | other})
     async with Poller(1) as poller:
         seen = await observe(kube, poller, OWNER)
     assert seen.workload is not None
     assert seen.workload.ready == 1
-    assert seen.pods == ()
+    assert [pod.name for pod in seen.pods] == ["tiny-1"]
+
+
+async def test_without_a_deployment_there_is_nothing_to_see() -> None:
+    kube = FakeKube()
+    kube.put(PODS, pod_object())
+    async with Poller(1) as poller:
+        seen = await observe(kube, poller, OWNER)
+    assert (seen.workload, seen.pods) == (None, ())
 
 
 async def test_the_certificates_secret_is_looked_for_and_its_creation_is_named() -> None:
