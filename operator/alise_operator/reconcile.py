@@ -55,12 +55,15 @@ class Reconciler:
         images: Images,
         *,
         allowed: Allowed = Allowed(),
+        namespace: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kube = kube
         self._poller = poller
         self._images = images
+        # Empty: all of them.
+        self._namespace = namespace
         self._allowed = allowed
         self._now = now
         self._monotonic = monotonic
@@ -71,9 +74,11 @@ class Reconciler:
         self._ready: dict[Key, str] = {}
 
     async def all_keys(self) -> list[Key]:
-        """Every resource in the cluster; what is remembered of others is forgotten. Raises ClusterError, ApplyError (not allowed)."""
-        metas = [one["metadata"] for one in await self._kube.list(ENGINES, "")]
-        keys, uids = [Key(meta["namespace"], meta["name"]) for meta in metas], {meta["uid"] for meta in metas}
+        """Every resource in the namespace, or in the cluster; what is remembered of others is forgotten. Raises ClusterError, ApplyError (not allowed)."""
+        keys, uids = [], set()
+        async for page in self._kube.pages(ENGINES, self._namespace, slim=True):
+            keys += [Key(one["metadata"]["namespace"], one["metadata"]["name"]) for one in page]
+            uids |= {one["metadata"]["uid"] for one in page}
         self._applied = {uid: applied for uid, applied in self._applied.items() if uid in uids}
         for key in self._ready.keys() - set(keys):
             self._forget(key)
