@@ -74,8 +74,9 @@ class Reconciler:
         self._ready: dict[Key, str] = {}
 
     async def all_keys(self) -> list[Key]:
-        """Every resource in the namespace, or in the cluster; what is remembered of others is forgotten. Raises ClusterError, ApplyError (not allowed)."""
-        keys, uids = [], set()
+        """Every resource that is ours to look after; what is remembered of others is forgotten. Raises ClusterError, ApplyError (not allowed)."""
+        keys: list[Key] = []
+        uids: set[str] = set()
         async for page in self._kube.pages(ENGINES, self._namespace, slim=True):
             keys += [Key(one["metadata"]["namespace"], one["metadata"]["name"]) for one in page]
             uids |= {one["metadata"]["uid"] for one in page}
