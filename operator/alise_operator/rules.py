@@ -23,7 +23,7 @@ from alise_contract.names import (
 from alise_operator.errors import InvalidSpec, Problem
 from alise_operator.flags import bad_dtype, flag_problems, given_flags, kv_cache_dtypes
 from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
-from alise_operator.spec import Engine, Resources, Spec
+from alise_operator.spec import Engine, Resources, Spec, served_names
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
@@ -63,8 +63,8 @@ _HARMLESS_VALUES: Final = (None, "", "0")
 
 def check(spec: Spec, name: str) -> None:
     """Raises InvalidSpec that names every rule the spec of the resource called `name` breaks."""
-    problems = [*_name(name), *_route(spec), *_device(spec.engine), *flag_problems(spec.engine), *_env(spec), *_classes(spec)]
-    problems += [*_auth(spec), *_body_size(spec), *_cache(spec), *_quantities(spec), *_memory(spec)]
+    problems = [*_name(name), *_served_names(spec), *_route(spec), *_device(spec.engine), *flag_problems(spec.engine), *_env(spec)]
+    problems += [*_classes(spec), *_auth(spec), *_body_size(spec), *_cache(spec), *_quantities(spec), *_memory(spec)]
     if problems:
         raise InvalidSpec(problems)
 
@@ -97,6 +97,13 @@ def _name(name: str) -> Iterator[Problem]:
     # The API server has checked the characters of a DNS subdomain; a Service and a label allow less.
     if len(name) > 63 or "." in name or not name[:1].isalpha():
         yield Problem("metadata.name", f"{name!r} cannot name a Service; start with a letter, use a-z, 0-9 and -, at most 63 characters")
+
+
+def _served_names(spec: Spec) -> Iterator[Problem]:
+    names = served_names(spec.model)
+    for index, alias in enumerate(spec.model.aliases):
+        if alias in names[: index + 1]:
+            yield Problem(f"spec.model.aliases[{index}]", f"{alias!r} is a name of the model already; remove it")
 
 
 def _route(spec: Spec) -> Iterator[Problem]:

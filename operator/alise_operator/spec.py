@@ -17,6 +17,7 @@ from alise_operator.quantities import PATTERN
 # A resource's name becomes the name of its Service and a label value.
 NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_MAX_LENGTH: Final = 63
+MAX_REPLICAS: Final = 10_000
 _SECRET_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 # An entry of a Secret; the engine skips those that begin with a dot, as the kubelet's own files do.
 _TENANT_NAME: Final = r"^[-_a-zA-Z0-9][-._a-zA-Z0-9]*$"
@@ -38,6 +39,8 @@ Quantity = Annotated[
 # An object that Kubernetes itself defines and checks when the child is applied.
 Opaque = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
 SecretName = Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)]
+# One word on the engine's command line, and none that reads as a flag.
+ServedName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^-\s][^\s]*$")]
 ClassName = Annotated[str, Field(min_length=1, max_length=63, pattern=CLASS_NAME_PATTERN)]
 
 
@@ -92,12 +95,19 @@ class Model(_Model):
     """What to serve: a Hugging Face repository (Qwen/Qwen3-8B) or a path inside the engine's image or volumes (/models/tiny)."""
     revision: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Branch, tag or commit of the repository."""
-    served_name: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^-\s][^\s]*$")] | None = None
-    """The name clients put in a request's `model`; the uri when left out."""
+    served_name: ServedName | None = None
+    """The name clients put in a request's `model`; the uri when left out. Answers and metrics have this name."""
+    aliases: list[ServedName] = Field(default_factory=list, max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"})
+    """Further names that clients may put in a request's `model`, for example the one of a model that this one replaces."""
     token_secret_ref: SecretKeyRef | None = None
     """Secret that holds the hub's token; the engine gets it as HF_TOKEN."""
     cache: ModelCache | None = None
     """A volume that keeps downloaded weights over restarts. Removing it from the resource deletes the volume."""
+
+
+def served_names(model: Model) -> list[str]:
+    """Returns the names by which clients may ask for the model, the one in answers and metrics first."""
+    return [model.served_name or model.uri, *model.aliases]
 
 
 class Resources(_Model):
@@ -130,7 +140,7 @@ class Engine(_Model):
     image: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
     """Image of the engine; the operator's image for the device when left out."""
     args: list[Annotated[str, Field(max_length=4096)]] = Field(default_factory=list, max_length=128)
-    """Further flags of `vllm serve`."""
+    """Further flags of `vllm serve`, each word an item of its own or joined by an equals sign: [--max-num-batched-tokens, 4k, --seed=7]."""
     env: list[EnvVar] = Field(
         default_factory=list, max_length=128, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
     )
@@ -313,7 +323,7 @@ class Spec(_Model):
 
     model: Model
     """The model."""
-    replicas: Annotated[int, Field(ge=0, le=10_000)] = 1
+    replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
     """Engine pods."""
     engine: Engine = Field(default_factory=Engine)
     """The vLLM engine."""

@@ -51,6 +51,21 @@ def test_fields_become_flags_of_the_engine() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        pytest.param({"servedName": "tiny", "aliases": ["gpt-3.5-turbo", "old"]}, ["tiny", "gpt-3.5-turbo", "old"], id="a name and aliases"),
+        pytest.param({"aliases": ["old"]}, ["org/model", "old"], id="aliases beside the uri"),
+        pytest.param({"servedName": "$(PORT)"}, ["$$(PORT)"], id="a name that would be a variable"),
+    ],
+)
+def test_every_name_of_the_model_reaches_the_engine_the_one_in_answers_first(model: dict[str, Any], names: list[str]) -> None:
+    args = engine_args(make_spec(model={"uri": "org/model"} | model))
+    first = args.index("--served-model-name") + 1
+    assert args[first : first + len(names)] == names
+    assert args[first + len(names)].startswith("--")
+
+
 @pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes in SPECS.items()])
 def test_the_engine_knows_the_flags_that_it_is_given(changes: dict[str, Any]) -> None:
     parser: argparse.ArgumentParser = engine_parser()

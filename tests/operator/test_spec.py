@@ -33,6 +33,24 @@ def engine(**changes: Any) -> dict[str, Any]:
         pytest.param(raw_spec(model={"uri": ""}), ["spec.model.uri: must not be empty"], id="an empty uri"),
         pytest.param(raw_spec(model={"uri": "--help"}), ["spec.model.uri: '--help' does not match"], id="a uri that reads as a flag"),
         pytest.param(
+            raw_spec(model={"uri": "a/b", "servedName": "tiny gpt-3.5-turbo"}),
+            ["spec.model.servedName: 'tiny gpt-3.5-turbo' does not match"],
+            id="two names in one (A17)",
+        ),
+        pytest.param(
+            raw_spec(model={"uri": "a/b", "servedName": "tiny", "aliases": ["gpt-3.5-turbo", "tiny"]}),
+            ["spec.model.aliases[1]: 'tiny' is a name of the model already; remove it"],
+            id="an alias that is the name",
+        ),
+        pytest.param(
+            raw_spec(model={"uri": "a/b", "aliases": ["gpt-4", "gpt-4"]}), ["spec.model.aliases[1]: 'gpt-4' is a name"], id="an alias twice"
+        ),
+        pytest.param(
+            raw_spec(model={"uri": "a/b", "aliases": ["--port"]}),
+            ["spec.model.aliases[0]: '--port' does not match"],
+            id="an alias that reads as a flag",
+        ),
+        pytest.param(
             raw_spec(scheduling={"policy": "lifo"}),
             ["spec.scheduling.policy: 'lifo' is not allowed; use one of 'boost', 'alise', 'gittins', 'sjf', 'fcfs'"],
             id="an unknown policy",

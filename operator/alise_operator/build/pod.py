@@ -32,7 +32,7 @@ from alise_operator.build.meta import Manifest, Owner, labels, selector
 from alise_operator.cluster import Cluster
 from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
 from alise_operator.rules import KV_SPACE_ENV, SOCKET_VOLUME_BYTES, cpu_kv_space_gib, needed_memory_bytes, shared_memory_bytes
-from alise_operator.spec import Engine, Resources, SecretKey, Spec
+from alise_operator.spec import Engine, Resources, SecretKey, Spec, served_names
 
 SCRATCH: Final = "/scratch"
 CACHE: Final = "/model-cache"
@@ -107,7 +107,9 @@ def pod_template(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
 def engine_args(spec: Spec) -> list[str]:
     """Arguments of `alise-engine`."""
     model, engine = spec.model, spec.engine
-    args = ["serve", model.uri, "--host", "0.0.0.0", "--port", str(ENGINE_PORT), "--served-model-name", model.served_name or model.uri]
+    args = ["serve", model.uri, "--host", "0.0.0.0", "--port", str(ENGINE_PORT)]
+    # Answers and metrics have the first name. A name is never a variable: Kubernetes would put its value here, which could be a flag.
+    args += ["--served-model-name", *(name.replace("$(", "$$(") for name in served_names(model))]
     # In a spelling that needs no exponents or fractions: the engine's parser takes fewer than Kubernetes'.
     host_memory = format_bytes(quantity_bytes(spec.kv_offload.host_memory))
     args += ["--alise-host-memory", host_memory, "--alise-kv-codec", spec.kv_offload.quantization]
