@@ -3,26 +3,38 @@
 import asyncio
 import logging
 import time
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from alise_operator import metrics
 from alise_operator.errors import ApplyError, ClusterError, OperatorError, SpecError
 from alise_operator.reconcile import Key, Reconciler
-from alise_operator.workqueue import WorkQueue
+from alise_operator.workqueue import SPACING_SECONDS, WorkQueue
 
 log = logging.getLogger(__name__)
 
 WORKERS: Final = 8
-# A reconcile makes a few dozen calls with a deadline each; one that takes longer than this hangs.
+# Of these, resources of one namespace have at most so many while the operator looks after several namespaces.
+WORKERS_PER_NAMESPACE: Final = 6
+# A reconcile makes a few dozen calls with a deadline each. One that is not over by then is broken off and tried again later, so that a
+# resource that makes it long holds up no others.
+RECONCILE_SECONDS: Final = 120.0
+# One that cannot even be broken off hangs.
 STUCK_SECONDS: Final = 300.0
 
 
 class App:
     """Owns the queue and its workers. Use as an asynchronous context manager, inside the running loop."""
 
-    def __init__(self, reconciler: Reconciler, *, resync_seconds: float) -> None:
+    def __init__(self, reconciler: Reconciler, *, resync_seconds: float, is_namespaced: bool = False) -> None:
         self.reconciler = reconciler
-        self.queue: WorkQueue[Key] = WorkQueue(lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call))
+        self.queue: WorkQueue[Key] = WorkQueue(
+            lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
+            group_of=lambda key: key.namespace,
+            at_a_time=None if is_namespaced else WORKERS_PER_NAMESPACE,
+            # The clock's own rounds are no haste.
+            spacing_seconds=min(SPACING_SECONDS, resync_seconds / 2),
+        )
         self._resync_seconds = resync_seconds
         self._started: dict[Key, float] = {}
         self._last_resync = time.monotonic()
@@ -32,6 +44,10 @@ class App:
         self._tasks = [asyncio.create_task(self._work(), name=f"worker-{index}") for index in range(WORKERS)]
         self._tasks.append(asyncio.create_task(self._resync(), name="resync"))
         return self
+
+    def run_beside(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Runs something without end beside the workers; the process is unhealthy when it ends."""
+        self._tasks.append(asyncio.create_task(work, name=name))
 
     async def __aexit__(self, *_: object) -> None:
         self.queue.close()
@@ -73,7 +89,15 @@ class App:
 
     async def _one(self, key: Key) -> None:
         try:
-            error = await self.reconciler.reconcile(key)
+            async with asyncio.timeout(RECONCILE_SECONDS):
+                error = await self.reconciler.reconcile(key)
+        except TimeoutError:
+            metrics.RECONCILES.labels("overtime").inc()
+            pause_seconds = self.queue.retry(key)
+            log.warning(
+                "reconcile broken off",
+                extra={"engine": str(key), "after_seconds": RECONCILE_SECONDS, "retry_seconds": pause_seconds},
+            )
         except (ClusterError, ApplyError) as caught:
             # Asked while it was away or overtaken by another write, or not allowed to report: nothing to say on the resource.
             metrics.RECONCILES.labels("cluster_error").inc()

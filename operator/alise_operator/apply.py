@@ -16,6 +16,7 @@ from alise_operator import metrics
 from alise_operator.build.meta import MANAGED_BY, MANAGER, Manifest, Owner, selector_text
 from alise_operator.errors import ApplyError, ClusterError, Gone, NameTaken
 from alise_operator.kube import Kube, Resource
+from alise_operator.replicas import Scale, scale_of
 
 # Every kind that the operator has ever made: what is not wanted any more is looked for here.
 OWNED_KINDS: Final[Mapping[str, tuple[Resource, ...]]] = {
@@ -38,6 +39,8 @@ class Applied:
     at_seconds: float
     # Version of each child as the cluster answered; another one later means that somebody changed it.
     versions: dict[tuple[str, str], str] = field(default_factory=dict)
+    # The Deployment's replicas as the cluster answered; another number later means that it was scaled by hand or by an autoscaler.
+    scale: Scale | None = None
 
 
 def digest(manifests: Iterable[Manifest]) -> str:
@@ -69,11 +72,29 @@ async def apply_children(kube: Kube, owner: Owner, manifests: list[Manifest], *,
         answer = await _apply_one(kube, manifest, dry_run=False)
         metrics.APPLIED.labels(manifest["kind"]).inc()
         applied.versions[_key(manifest)] = version_of(answer)
+        if manifest["kind"] == "Deployment":
+            applied.scale = scale_of(answer)
     for key, (resource, uid) in existing.items():
         if key not in wanted:
             await kube.delete(resource, owner.namespace, key[1], uid)
             metrics.PRUNED.labels(key[0]).inc()
     return applied
+
+
+async def apply_replicas(kube: Kube, owner: Owner, replicas: int) -> bool:
+    """Writes the number of pods and nothing else of the Deployment; whether there was anything to write.
+
+    Raises ApplyError, ClusterError.
+    """
+    (resource,) = OWNED_KINDS["Deployment"]
+    try:
+        present = await kube.get(resource, owner.namespace, owner.name)
+        if not _is_owned(present, owner) or scale_of(present).replicas == replicas:
+            return False
+        await kube.patch(resource, owner.namespace, owner.name, {"spec": {"replicas": replicas}})
+    except Gone:
+        return False
+    return True
 
 
 def _key(manifest: Manifest) -> tuple[str, str]:
@@ -89,7 +110,7 @@ async def _owned(kube: Kube, owner: Owner) -> dict[tuple[str, str], tuple[Resour
     found: dict[tuple[str, str], tuple[Resource, str]] = {}
     labels = f"{selector_text(owner.name)},{MANAGED_BY}={MANAGER}"
     places = [(kind, resource) for kind, resources in OWNED_KINDS.items() for resource in resources]
-    listed = await asyncio.gather(*(kube.list(resource, owner.namespace, labels=labels) for _, resource in places))
+    listed = await asyncio.gather(*(kube.list(resource, owner.namespace, labels=labels, slim=True) for _, resource in places))
     for (kind, resource), present in zip(places, listed, strict=True):
         for child in present:
             if _is_owned(child, owner):

@@ -9,7 +9,8 @@
     │   └── NameTaken          an object of that name exists and is not ours
     ├── ClusterError         the API server could not be asked; tried again with backoff
     │   ├── Gone               the object is not there (any more)
-    │   └── AnswerTooLarge     an answer of the API server that is not read to its end
+    │   ├── AnswerTooLarge     an answer of the API server that is not read to its end
+    │   └── LeaseLost          another operator acts now, or may
     └── InternalError        a bug of the operator's; said on the resource, logged, tried again
 
 Every error that is reported on the resource carries the one-word reason that becomes the condition's reason, and its text becomes the
@@ -82,6 +83,10 @@ class Gone(ClusterError):
 
 
 class AnswerTooLarge(ClusterError):
+    pass
+
+
+class LeaseLost(ClusterError):
     pass
 
 

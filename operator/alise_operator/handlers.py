@@ -1,4 +1,4 @@
-"""kopf's decorators and nothing else: what happens in the cluster becomes a key in the queue.
+"""kopf's decorators and nothing else: what happens in the cluster becomes a key in the queue. Pods are watched by pod_watch.py.
 
 Only `on.event` handlers are used: they leave no finalizer and no annotation on the resource, and everything is seen again after a restart.
 """
@@ -12,12 +12,11 @@ import kopf
 from alise_contract.names import API_GROUP, API_VERSION, ENGINE_LABEL, PLURAL
 from alise_operator.app import App
 from alise_operator.build.meta import MANAGED_BY, MANAGER
-from alise_operator.kube import in_cluster, in_cluster_server
+from alise_operator.kube import PAGE, in_cluster, in_cluster_server
 from alise_operator.reconcile import Key
 
-# Kinds that are watched: pods say how it goes, children are put right when somebody edits or deletes them.
+# Kinds that are watched: children are put right when another writer edits or deletes them.
 WATCHED: Final = (
-    ("", "v1", "pods"),
     ("", "v1", "services"),
     ("", "v1", "serviceaccounts"),
     ("apps", "v1", "deployments"),
@@ -58,14 +57,18 @@ def register(registry: kopf.OperatorRegistry, app: App) -> None:
         kopf.on.event(group, version, plural, id=f"child_seen_{plural}", labels={MANAGED_BY: MANAGER}, registry=registry)(child_seen)
 
 
-def configure(settings: kopf.OperatorSettings) -> None:
-    """Watches that end and are opened again, no kopf events, no peering, only our own children over the wire."""
+def configure(settings: kopf.OperatorSettings, *, is_namespaced: bool = False) -> None:
+    """Watches that end and are opened again, no kopf events, no peering, only our own children over the wire; objects come in pages and are
+    forgotten soon. In one namespace kopf does not watch CRDs and namespaces, which it may not."""
     settings.watching.server_timeout = 240
     settings.watching.client_timeout = 300
     settings.watching.connect_timeout = 15
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 15
     settings.networking.error_backoffs = Backoffs()
+    settings.watching.chunk_size = PAGE
+    settings.queueing.idle_timeout = 0.2
+    settings.scanning.disabled = is_namespaced
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.process.ultimate_exiting_timeout = 20

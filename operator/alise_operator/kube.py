@@ -94,6 +94,9 @@ class Kube(Protocol):
     async def patch_status(self, resource: Resource, namespace: str, name: str, status: Manifest) -> None:
         """Raises Gone, ApplyError, ClusterError."""
 
+    async def patch(self, resource: Resource, namespace: str, name: str, changes: Manifest) -> Manifest:
+        """Merges some fields into the object, without owning it as `apply` does. Raises Gone, ApplyError, ClusterError."""
+
     async def create(self, resource: Resource, manifest: Manifest) -> None:
         """Raises ApplyError, ClusterError."""
 
@@ -116,6 +119,11 @@ def in_cluster_server(env: Mapping[str, str] = os.environ) -> str:
     """
     host, port = env["KUBERNETES_SERVICE_HOST"], env.get("KUBERNETES_SERVICE_PORT", "443")
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+def own_namespace(env: Mapping[str, str] = os.environ) -> str:
+    """Where the operator's own pod is; outside of a pod, where the manifests put it."""
+    return _NAMESPACE_FILE.read_text().strip() if in_cluster(env) else Cluster(0, frozenset()).operator_namespace
 
 
 class HttpKube:
@@ -214,6 +222,10 @@ class HttpKube:
         query = {"fieldManager": MANAGER}
         await self._call("PATCH", path, query, {"status": status}, content_type="application/merge-patch+json")
 
+    async def patch(self, resource: Resource, namespace: str, name: str, changes: Manifest) -> Manifest:
+        path, query = resource.path(namespace, name), {"fieldManager": MANAGER}
+        return await self._call("PATCH", path, query, changes, content_type="application/merge-patch+json")
+
     async def create(self, resource: Resource, manifest: Manifest) -> None:
         await self._call("POST", resource.path(manifest["metadata"]["namespace"]), {"fieldManager": MANAGER}, manifest)
 
@@ -232,11 +244,20 @@ class HttpKube:
             apis |= {f"{group_version}/{one['kind']}" for one in served["resources"] if "/" not in one["name"]}
         major, minor = _parse_version(str(version.get("gitVersion", "")))
         cluster = Cluster(minor, frozenset(apis), images, major, HTTP_ROUTE not in apis or await self._has_route_timeouts())
-        return replace(cluster, operator_namespace=_NAMESPACE_FILE.read_text().strip()) if in_cluster() else cluster
+        return replace(cluster, operator_namespace=own_namespace())
 
     async def _has_route_timeouts(self) -> bool:
-        definitions = await self.list(_DEFINITIONS, "", fields=f"metadata.name={_ROUTE_DEFINITION}")
-        return all(has_field(one, HTTP_ROUTE.split("/")[1], _ROUTE_TIMEOUTS) for one in definitions)
+        """Whether rules of HTTPRoutes have the field; where nothing may be read that says so, they are taken to have none."""
+        try:
+            definitions = await self.list(_DEFINITIONS, "", fields=f"metadata.name={_ROUTE_DEFINITION}")
+            return all(has_field(one, HTTP_ROUTE.split("/")[1], _ROUTE_TIMEOUTS) for one in definitions)
+        except ApplyError:
+            pass
+        try:
+            # CRDs are the cluster's, the documentation of its APIs is everybody's.
+            return documents_field(await self._call("GET", f"/openapi/v3/apis/{HTTP_ROUTE.rpartition('/')[0]}"), "HTTPRoute", _ROUTE_TIMEOUTS)
+        except (ApplyError, Gone):
+            return False
 
     async def _call(
         self,
@@ -300,14 +321,24 @@ async def _read(request: str, response: aiohttp.ClientResponse) -> bytes:
 def has_field(definition: Manifest, version: str, path: Sequence[str]) -> bool:
     """Whether the CRD's schema of the version has the field; a list's items are stepped into. Where it takes everything, it does."""
     schemas = [one.get("schema", {}).get("openAPIV3Schema", {}) for one in definition["spec"]["versions"] if one["name"] == version]
-    for node in schemas:
-        for name in path:
-            if node.get("x-kubernetes-preserve-unknown-fields"):
-                return True
-            child = node.get("properties", {}).get(name)
-            if child is None:
-                return False
-            node = child.get("items", child)
+    return all(_has_path(schema, path) for schema in schemas)
+
+
+def documents_field(document: Manifest, kind: str, path: Sequence[str]) -> bool:
+    """Whether an OpenAPI document of the API server's (v3) has the field in the kind."""
+    schemas = (document.get("components") or {}).get("schemas") or {}
+    fitting = [one for one in schemas.values() if any(of.get("kind") == kind for of in one.get("x-kubernetes-group-version-kind") or ())]
+    return bool(fitting) and all(_has_path(one, path) for one in fitting)
+
+
+def _has_path(node: Manifest, path: Sequence[str]) -> bool:
+    for name in path:
+        if node.get("x-kubernetes-preserve-unknown-fields"):
+            return True
+        child = node.get("properties", {}).get(name)
+        if child is None:
+            return False
+        node = child.get("items", child)
     return True
 
 

@@ -8,7 +8,7 @@ REGISTRY: Final = CollectorRegistry()
 
 RECONCILES: Final = Counter(
     "alise_operator_reconciles_total",
-    "Reconciles by outcome: ok, spec_error, apply_error, cluster_error, bug.",
+    "Reconciles by outcome: ok, spec_error, apply_error, cluster_error, overtime, bug.",
     ["outcome"],
     registry=REGISTRY,
 )
@@ -19,6 +19,9 @@ RECONCILE_SECONDS: Final = Histogram(
     registry=REGISTRY,
 )
 QUEUE_LENGTH: Final = Gauge("alise_operator_queue_length", "Resources that wait to be reconciled.", registry=REGISTRY)
+HELD: Final = Counter(
+    "alise_operator_held_reconciles_total", "Reconciles that were put off because their resource changes all the time.", registry=REGISTRY
+)
 RESOURCES: Final = Gauge("alise_operator_resources", "Resources by the status of their Ready condition.", ["ready"], registry=REGISTRY)
 APPLIED: Final = Counter("alise_operator_children_applied_total", "Children sent to the cluster.", ["kind"], registry=REGISTRY)
 PRUNED: Final = Counter("alise_operator_children_pruned_total", "Children deleted because no longer wanted.", ["kind"], registry=REGISTRY)
@@ -30,3 +33,7 @@ POLLS: Final = Counter(
 API_REQUESTS: Final = Counter(
     "alise_operator_api_requests_total", "Requests to the API server by verb and code class.", ["verb", "code"], registry=REGISTRY
 )
+ACTIVE: Final = Gauge(
+    "alise_operator_active", "1: this operator acts on resources; 0: another one does, and this one waits for its lease.", registry=REGISTRY
+)
+BUILD_INFO: Final = Gauge("alise_operator_build_info", "Always 1; the labels say what runs.", ["version", "contract_version"], registry=REGISTRY)

@@ -1,24 +1,26 @@
 """HTTP on port 9500: /metrics for Prometheus, /healthz for the kubelet."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from alise_operator import metrics
-from alise_operator.app import App
 
 
 @asynccontextmanager
-async def serving(app: App, host: str, port: int) -> AsyncIterator[int]:
-    """Serves while the block runs; gives the port (which differs from `port` when that is 0)."""
+async def serving(unhealthy: Callable[[], str | None], host: str, port: int) -> AsyncIterator[int]:
+    """Serves while the block runs; gives the port (which differs from `port` when that is 0).
+
+    `unhealthy`: why this process should be restarted; None when it works.
+    """
 
     async def show_metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def show_health(_: web.Request) -> web.Response:
-        problem = app.unhealthy()
+        problem = unhealthy()
         return web.Response(text=(problem or "ok") + "\n", status=503 if problem else 200)
 
     site = web.Application()

@@ -9,6 +9,7 @@ from alise_contract.names import OPERATOR_HTTP_PORT
 from alise_operator.allowed import Allowed, read_allowed
 from alise_operator.cluster import Images
 from alise_operator.errors import OperatorError
+from alise_operator.lease import LEASE_SECONDS
 
 
 class ConfigError(OperatorError):
@@ -26,9 +27,16 @@ class Settings(BaseModel):
     http_port: Annotated[int, Field(alias="ALISE_HTTP_PORT", ge=0, le=65535)] = OPERATOR_HTTP_PORT
     # Every resource is looked at and its pods are polled this often.
     resync_seconds: Annotated[float, Field(alias="ALISE_RESYNC_SECONDS", ge=0.5, le=3600)] = 15.0
+    # The one namespace that is looked after; empty: all of them.
+    watch_namespace: Annotated[str, Field(alias="ALISE_WATCH_NAMESPACE", pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$")] = ""
+    # Another operator takes over when this one has not renewed its lease for so long.
+    lease_seconds: Annotated[float, Field(alias="ALISE_LEASE_SECONDS", ge=3, le=300)] = LEASE_SECONDS
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(alias="ALISE_LOG_LEVEL")] = "info"
     # What pods may have beyond the restricted default: names of fields, or name=value.
     pod_patch_allow: Annotated[str, Field(alias="ALISE_POD_PATCH_ALLOW")] = ""
+
+    # Annotations that routes may have beyond the harmless ones.
+    route_annotations_allow: Annotated[str, Field(alias="ALISE_ROUTE_ANNOTATIONS_ALLOW")] = ""
 
     @field_validator("pod_patch_allow")
     @classmethod
@@ -39,6 +47,10 @@ class Settings(BaseModel):
     @property
     def allowed(self) -> Allowed:
         return read_allowed(self.pod_patch_allow)
+
+    @property
+    def route_annotations(self) -> frozenset[str]:
+        return frozenset(name.strip() for name in self.route_annotations_allow.split(",") if name.strip())
 
     @property
     def images(self) -> Images:

@@ -1,8 +1,13 @@
 """A work queue with the guarantees of client-go's: a key waits at most once, is worked on by one worker at a time, and is worked on again
 when it was added meanwhile. Handlers only add keys; what happened in between does not matter, because a reconcile looks at everything.
+
+One key or one group of keys cannot keep the workers from the others. A key that is added again and again is worked on BURST times at once and
+then once per spacing. Groups (namespaces) take turns, and one group never has all workers.
 """
 
 import asyncio
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -12,6 +17,11 @@ K = TypeVar("K", bound=Hashable)
 
 FIRST_RETRY_SECONDS: Final = 1.0
 LAST_RETRY_SECONDS: Final = 60.0
+# An edit makes up to three events: its own, those of the children, that of the status. Two edits in a row are acted on at once.
+BURST: Final = 6
+SPACING_SECONDS: Final = 2.0
+# Keys whose rate is remembered before those that are back at their full burst are forgotten.
+_REMEMBERED: Final = 1000
 
 
 class Timer(Protocol):
@@ -23,14 +33,33 @@ CallLater = Callable[[float, Callable[[], None]], Timer]
 
 
 class WorkQueue(Generic[K]):
-    def __init__(self, call_later: CallLater) -> None:
+    def __init__(
+        self,
+        call_later: CallLater,
+        *,
+        group_of: Callable[[K], Hashable] = lambda _: None,
+        at_a_time: int | None = None,
+        spacing_seconds: float = SPACING_SECONDS,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`at_a_time`: keys of one group that are worked on at the same time; None: as many as there are workers."""
         self._call_later = call_later
-        self._ready: asyncio.Queue[K] = asyncio.Queue()
+        self._group_of = group_of
+        self._at_a_time = at_a_time
+        self._spacing_seconds = spacing_seconds
+        self._now = now
+        # Keys that may be taken, by group. The group whose turn it is comes first; one that nobody waits in has no entry.
+        self._ready: dict[Hashable, deque[K]] = {}
+        self._changed = asyncio.Event()
         self._waiting: set[K] = set()
         self._working: set[K] = set()
+        self._busy: Counter[Hashable] = Counter()
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
         self._timers: dict[K, Timer] = {}
+        # Keys that wait for their rate; and from when on each key that was worked on lately has its full burst again.
+        self._held: dict[K, Timer] = {}
+        self._full_at: dict[K, float] = {}
 
     @property
     def waiting(self) -> int:
@@ -38,24 +67,38 @@ class WorkQueue(Generic[K]):
         return len(self._waiting)
 
     def add(self, key: K) -> None:
-        """Asks for a reconcile of the key now."""
+        """Asks for a reconcile of the key, now or as soon as its rate allows."""
         if key in self._working:
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
-            self._ready.put_nowait(key)
             metrics.QUEUE_LENGTH.set(self.waiting)
+            pause_seconds = self._full_at.get(key, 0.0) - (BURST - 1) * self._spacing_seconds - self._now()
+            if pause_seconds > 0:
+                metrics.HELD.inc()
+                self._held[key] = self._call_later(pause_seconds, lambda: self._release(key))
+            else:
+                self._make_ready(key)
 
     async def take(self) -> K:
         """The next key; the caller must call `done` with it."""
-        key = await self._ready.get()
+        while (key := self._next()) is None:
+            self._changed.clear()
+            await self._changed.wait()
         self._waiting.discard(key)
         self._working.add(key)
+        self._busy[self._group_of(key)] += 1
+        self._spend(key)
         metrics.QUEUE_LENGTH.set(self.waiting)
         return key
 
     def done(self, key: K) -> None:
         self._working.discard(key)
+        group = self._group_of(key)
+        self._busy[group] -= 1
+        if not self._busy[group]:
+            del self._busy[group]
+        self._changed.set()
         if key in self._again:
             self._again.discard(key)
             self.add(key)
@@ -79,6 +122,32 @@ class WorkQueue(Generic[K]):
             timer.cancel()
 
     def close(self) -> None:
-        for timer in self._timers.values():
+        for timer in (*self._timers.values(), *self._held.values()):
             timer.cancel()
         self._timers.clear()
+        self._held.clear()
+
+    def _release(self, key: K) -> None:
+        self._held.pop(key, None)
+        self._make_ready(key)
+
+    def _make_ready(self, key: K) -> None:
+        self._ready.setdefault(self._group_of(key), deque()).append(key)
+        self._changed.set()
+
+    def _next(self) -> K | None:
+        """The oldest key of the first group that may have one more worker; that group is the last one then."""
+        for group, keys in self._ready.items():
+            if self._at_a_time is None or self._busy[group] < self._at_a_time:
+                key = keys.popleft()
+                del self._ready[group]
+                if keys:
+                    self._ready[group] = keys
+                return key
+        return None
+
+    def _spend(self, key: K) -> None:
+        now = self._now()
+        if len(self._full_at) > _REMEMBERED:
+            self._full_at = {one: at for one, at in self._full_at.items() if at > now}
+        self._full_at[key] = max(self._full_at.get(key, now), now) + self._spacing_seconds
