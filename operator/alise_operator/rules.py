@@ -46,7 +46,6 @@ RESERVED_ENV: Final[Mapping[str, str]] = {
     SOCKET_DIR_ENV: "",
     "HOME": "",
     "TMPDIR": "",
-    "HF_HOME": "",
     MAX_PENDING_ENV: "spec.admission.maxPending",
     CLASSES_ENV: "spec.scheduling.classes",
     TRUST_HEADERS_ENV: "spec.admission.trustHeaders",
@@ -57,14 +56,20 @@ RESERVED_ENV: Final[Mapping[str, str]] = {
     AUTH_CLASSES_ENV: "spec.auth.tenants",
     AUTH_METRICS_ENV: "spec.auth.guardMetrics",
 }
+# Variables that nothing but these fields sets: what the operator reckons with must be what the engine is given.
+ENV_FIELDS: Final[Mapping[str, str]] = {**RESERVED_ENV, KV_SPACE_ENV: "spec.engine.env", "HF_TOKEN": "spec.model.tokenSecretRef"}
 # A variable of these is off; None comes from elsewhere, and the engine looks at it itself.
-_HARMLESS_VALUES: Final = (None, "", "0")
+HARMLESS_VALUES: Final = (None, "", "0")
+# Room for weights and for what loading them takes, per device, where no memory limit is given.
+_LOADING_BYTES: Final = 64 * GIB
+_DOWNLOADS_BYTES: Final = 256 * GIB
+_SCRATCH_BYTES: Final = 32 * GIB
 
 
 def check(spec: Spec, name: str) -> None:
     """Raises InvalidSpec that names every rule the spec of the resource called `name` breaks."""
     problems = [*_name(name), *_served_names(spec), *_route(spec), *_device(spec.engine), *flag_problems(spec.engine), *_env(spec)]
-    problems += [*_classes(spec), *_auth(spec), *_body_size(spec), *_cache(spec), *_quantities(spec), *_memory(spec)]
+    problems += [*_classes(spec), *_auth(spec), *_body_size(spec), *_cache(spec), *_claim(spec, name), *_quantities(spec), *_memory(spec)]
     if problems:
         raise InvalidSpec(problems)
 
@@ -85,6 +90,31 @@ def memory_parts(spec: Spec) -> list[tuple[str, int]]:
     if spec.engine.device == "cpu":
         parts.append((f"the KV cache ({KV_SPACE_ENV})", cpu_kv_space_gib(spec.engine) * GIB))
     return [*parts, ("/dev/shm", shared_memory_bytes(spec.engine)), ("the socket volume", SOCKET_VOLUME_BYTES)]
+
+
+def default_memory_limit_bytes(spec: Spec) -> int:
+    """The engine container's memory limit where none is given: far above what a healthy engine takes, so that a sick one ends before its
+    node does. Weights are not known beforehand."""
+    return needed_memory_bytes(spec) + _LOADING_BYTES * spec.engine.tensor_parallel_size
+
+
+def scratch_bytes(spec: Spec) -> int:
+    """Size of the scratch volume; 0: no limit."""
+    if spec.engine.scratch_size is not None:
+        return quantity_bytes(spec.engine.scratch_size)
+    elsewhere = spec.model.uri.startswith("/") or spec.model.cache is not None or _has_own_hub(spec)
+    return _SCRATCH_BYTES if elsewhere else _DOWNLOADS_BYTES
+
+
+def is_extended(resource: str) -> bool:
+    """Whether the name is one of devices and the like: a domain that is not Kubernetes' own, a slash and a name."""
+    domain, slash, _ = resource.partition("/")
+    return bool(slash) and domain != "kubernetes.io" and not domain.endswith(".kubernetes.io") and not domain.startswith("requests.")
+
+
+def only_as_limit(resource: str) -> bool:
+    """Whether Kubernetes wants a limit of the resource, equal to its request: it cannot be shared out twice."""
+    return is_extended(resource) or resource.startswith("hugepages-")
 
 
 def cpu_kv_space_gib(engine: Engine) -> int:
@@ -125,6 +155,10 @@ def _route(spec: Spec) -> Iterator[Problem]:
         yield Problem("spec.route.parentRef", "is required: type HTTPRoute needs the name of a Gateway")
 
 
+def _has_own_hub(spec: Spec) -> bool:
+    return any(variable.name == "HF_HOME" for variable in spec.engine.env)
+
+
 def _device(engine: Engine) -> Iterator[Problem]:
     if engine.kv_cache_dtype not in kv_cache_dtypes(engine):
         yield bad_dtype("spec.engine.kvCacheDtype", engine.kv_cache_dtype, engine)
@@ -133,10 +167,26 @@ def _device(engine: Engine) -> Iterator[Problem]:
 def _cache(spec: Spec) -> Iterator[Problem]:
     """A volume that one node mounts: pods on a second node would wait for it for ever."""
     cache = spec.model.cache
-    if cache is not None and cache.access_mode == "ReadWriteOnce" and spec.replicas > 1:
+    if cache is None:
+        return
+    if cache.claim_name is None and cache.size is None:
+        yield Problem("spec.model.cache", "needs size, for a claim that is made, or claimName, for one that exists")
+    for name, value in (("size", cache.size), ("storageClass", cache.storage_class)):
+        if cache.claim_name is not None and value is not None:
+            yield Problem(f"spec.model.cache.{name}", f"{value!r} does not go with claimName: the claim has its own; leave one of them out")
+    if cache.access_mode == "ReadWriteOnce" and spec.replicas > 1:
         yield Problem(
             "spec.model.cache.accessMode",
             f"'ReadWriteOnce' is one node's: it does not go with {spec.replicas} replicas; use ReadWriteMany or replicas 1",
+        )
+
+
+def _claim(spec: Spec, name: str) -> Iterator[Problem]:
+    """The claim that is made is named like the resource, and is deleted when it is not wanted any more."""
+    if spec.model.cache is not None and spec.model.cache.claim_name == name:
+        yield Problem(
+            "spec.model.cache.claimName",
+            f"{name!r} is the name of the claim that spec.model.cache.size makes; use a claim of another name, or give size",
         )
 
 
@@ -147,11 +197,13 @@ def _env(spec: Spec) -> Iterator[Problem]:
         if variable.name in seen:
             yield Problem(field, f"{variable.name} is given twice")
         seen.add(variable.name)
-        if variable.value not in _HARMLESS_VALUES and (why := _unsupported_env(spec.engine).get(variable.name)) is not None:
+        if variable.value not in HARMLESS_VALUES and (why := unsupported_env(spec.engine).get(variable.name)) is not None:
             yield Problem(field, f"{variable.name}={variable.value}: {why}; leave it out")
         if variable.name in RESERVED_ENV:
             instead = RESERVED_ENV[variable.name]
             yield Problem(field, f"{variable.name} is set by the operator" + (f"; use {instead}" if instead else ""))
+        if variable.name == "HF_HOME" and spec.model.cache is not None:
+            yield Problem(field, "HF_HOME is given here and spec.model.cache holds the hub's files; keep one of them")
         if variable.name == "VLLM_API_KEY" and spec.auth is not None:
             yield Problem(field, "VLLM_API_KEY is given here and spec.auth names a Secret with API keys; keep one of them")
         if variable.name == "HF_TOKEN" and spec.model.token_secret_ref is not None:
@@ -162,7 +214,7 @@ def _env(spec: Spec) -> Iterator[Problem]:
             yield Problem(field, f"{KV_SPACE_ENV}={variable.value!r} is not a whole number of GiB")
 
 
-def _unsupported_env(engine: Engine) -> dict[str, str]:
+def unsupported_env(engine: Engine) -> dict[str, str]:
     """Variables that make vLLM what alise does not work with, and why."""
     rust = {"VLLM_USE_RUST_FRONTEND": "alise lives in vLLM's Python API server"}
     # On a CPU there is only the first model runner.
@@ -221,16 +273,24 @@ def _requests_above_limits(field: str, resources: Resources) -> Iterator[Problem
         limit = resources.limits.get(resource)
         if limit is not None and parse_quantity(request) > parse_quantity(limit):
             yield Problem(f"{field}.requests.{resource}", f"{request!r} is above the limit {limit!r}")
+        elif limit is not None and only_as_limit(resource) and parse_quantity(request) != parse_quantity(limit):
+            yield Problem(f"{field}.requests.{resource}", f"{request!r} must equal the limit {limit!r}; leave the request out")
 
 
 def _memory(spec: Spec) -> Iterator[Problem]:
-    limit = spec.engine.resources.limits.get("memory")
-    if limit is None:
-        return
+    yield from memory_problems("spec.engine.resources.limits.memory", spec.engine.resources.limits.get("memory"), spec)
+
+
+def memory_problems(field: str, limit: object, spec: Spec) -> Iterator[Problem]:
+    """A memory limit of the engine's container that it cannot work in. What is no quantity is left to the API server."""
     needed = needed_memory_bytes(spec)
-    if quantity_bytes(limit) < needed:
+    try:
+        given = quantity_bytes(str(limit))
+    except ValueError:
+        return
+    if given < needed:
         parts = " + ".join(f"{format_bytes(count)} ({what})" for what, count in memory_parts(spec) if count)
         yield Problem(
-            "spec.engine.resources.limits.memory",
+            field,
             f"{limit!r} is below {format_bytes(needed)} = {parts}; raise the limit or lower spec.kvOffload.hostMemory (weights on top)",
         )

@@ -82,12 +82,21 @@ SecretKey = SecretKeyRef | DsnSecretRef | HistoryKeySecretRef
 
 
 class ModelCache(_Model):
-    size: Quantity
-    """Size of the volume, for example 100Gi."""
+    model_config = ConfigDict(
+        json_schema_extra=_rules(
+            rule("has(self.size) != has(self.claimName)", "cache has size, for a claim that is made, or claimName, for one that exists"),
+            rule("!has(self.claimName) || !has(self.storageClass)", "storageClass does not go with claimName: the claim has one already"),
+        )
+    )
+    size: Quantity | None = None
+    """Size of a claim that is made for the resource and deleted with it, for example 100Gi."""
     storage_class: Annotated[str, Field(min_length=1, max_length=253)] | None = None
-    """StorageClass of the volume; the cluster's default when left out."""
+    """StorageClass of the claim that is made; the cluster's default when left out."""
+    claim_name: Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)] | None = None
+    """Name of a PersistentVolumeClaim that exists in the resource's namespace, instead of size. It is never changed and never deleted."""
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
-    """ReadWriteMany lets replicas on several nodes share the cache. ReadWriteOnce: one replica, which a rollout stops first."""
+    """ReadWriteMany lets replicas on several nodes share the cache. ReadWriteOnce: one replica, which a rollout stops first. With claimName
+    it is what the claim has."""
 
 
 class Model(_Model):
@@ -102,7 +111,7 @@ class Model(_Model):
     token_secret_ref: SecretKeyRef | None = None
     """Secret that holds the hub's token; the engine gets it as HF_TOKEN."""
     cache: ModelCache | None = None
-    """A volume that keeps downloaded weights over restarts. Removing it from the resource deletes the volume."""
+    """A volume that keeps downloaded weights over restarts. Removing it from the resource deletes the claim that was made for it."""
 
 
 def served_names(model: Model) -> list[str]:
@@ -110,11 +119,22 @@ def served_names(model: Model) -> list[str]:
     return [model.served_name or model.uri, *model.aliases]
 
 
+class ResourceClaim(_Model):
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    """Name of a claim in podTemplate.spec.resourceClaims."""
+    request: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """One request of the claim; all of them when left out."""
+
+
 class Resources(_Model):
     requests: dict[str, Quantity] = Field(default_factory=dict)
     """What a pod is guaranteed."""
     limits: dict[str, Quantity] = Field(default_factory=dict)
     """What a pod may use at most."""
+    claims: list[ResourceClaim] = Field(
+        default_factory=list, max_length=32, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+    )
+    """Devices by dynamic resource allocation, as in a pod."""
 
 
 class EnvVar(_Model):
@@ -146,7 +166,11 @@ class Engine(_Model):
     )
     """Further environment of the engine's container."""
     resources: Resources = Field(default_factory=Resources)
-    """Compute resources of the engine's container. A memory limit must cover the host KV store and the in-memory volumes."""
+    """Compute resources of the engine's container. A memory limit must cover the host KV store and the in-memory volumes; without one it is
+    that sum and 64Gi for each device. On cuda without an extended resource or a claim, nvidia.com/gpu is added."""
+    scratch_size: Quantity | None = None
+    """Size of the pod's scratch volume, above which the pod is evicted. When left out: 256Gi where weights are downloaded into it, else
+    32Gi. 0: no limit."""
     tensor_parallel_size: Annotated[int, Field(ge=1, le=64)] = 1
     """Devices of one replica."""
     max_model_len: Annotated[int, Field(ge=1)] | None = None
@@ -307,6 +331,9 @@ class NetworkPolicy(_Model):
     from_: Annotated[list[Opaque], Field(alias="from", max_length=64)] = Field(default_factory=list)
     """Who may reach them, as `from` of a Kubernetes NetworkPolicy: gateways, clients, Prometheus. Everybody when empty. The operator may in
     any case."""
+    egress: Annotated[list[Opaque], Field(max_length=64)] | None = None
+    """What the pods may reach, as `egress` of a Kubernetes NetworkPolicy: the hub, the database. Everything when left out. DNS stays
+    possible in any case, and an empty list allows nothing else."""
 
 
 class Spec(_Model):
@@ -344,9 +371,24 @@ class Spec(_Model):
     drain_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300
     """How long a pod that is to stop lets open streams finish."""
     pod_template: Opaque = Field(default_factory=dict)
-    """Patch of the pod template: objects are merged, lists of named items by name, other lists replaced, null removes."""
+    """Patch of the pod template, merged as a strategic merge patch of Kubernetes: objects field by field, lists by their own keys, other
+    lists replaced; null removes. What reaches outside the namespace is refused."""
     suspend: bool = False
     """Stop all pods and keep everything else."""
+
+
+def named_secrets(spec: Spec) -> frozenset[str]:
+    """Secrets that fields of the resource name for its pods."""
+    history, variables = spec.predictor.history.postgres, [variable.value_from or {} for variable in spec.engine.env]
+    fields = [
+        spec.model.token_secret_ref,
+        spec.auth.secret_ref if spec.auth else None,
+        history.dsn_secret_ref if history else None,
+        history.key_secret_ref if history else None,
+    ]
+    named = {reference.name for reference in fields if reference is not None}
+    references = [source["secretKeyRef"] for source in variables if isinstance(source.get("secretKeyRef"), dict)]
+    return frozenset(named | {reference["name"] for reference in references if isinstance(reference.get("name"), str)})
 
 
 def parse(raw: object) -> Spec:

@@ -24,17 +24,18 @@ NO_LIMITS: Final = GatewayLimits()
 def children(spec: Spec, owner: Owner, cluster: Cluster, limits: GatewayLimits = NO_LIMITS) -> list[Manifest]:
     """The objects of a resource, in the order in which they are to be applied; `limits` are those of its Gateway.
 
-    Raises InvalidSpec when the pod template patch breaks what alise needs, MissingApi when the cluster does not serve a kind that the
+    Raises InvalidSpec when the pod template patch breaks what alise needs or an annotation is not allowed, MissingApi when the cluster does not serve a kind that the
     spec asks for.
     """
+    workload = deployment(spec, owner, cluster)
     wanted = [
         service_account(owner),
-        model_cache(spec, owner),
+        model_cache(spec, owner, workload["spec"]["template"]),
         network_policy(spec, owner, cluster),
         service(owner),
         disruption_budget(spec, owner, cluster),
-        deployment(spec, owner, cluster),
-        ingress(spec, owner),
+        workload,
+        ingress(spec, owner, cluster),
         http_route(spec, owner, cluster, limits),
     ]
     return [manifest for manifest in wanted if manifest is not None]

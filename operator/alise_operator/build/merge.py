@@ -1,30 +1,81 @@
-"""Merges a user's patch into a generated object.
+"""Merges a user's patch into a pod template as Kubernetes' strategic merge patch does.
 
-Like a JSON merge patch (RFC 7386), except that lists of named items (containers, volumes, environment) merge by `name`: a JSON merge patch
-would make the user repeat our containers to change one field of them.
+Objects merge field by field. Lists of pod_lists.py merge item by item, told apart by the list's own keys; other lists and plain values are
+replaced. `null` and `$patch: delete` remove a field or an item, `$patch: replace` replaces an object, an item, or (as an item of its own) a
+whole list, and `$retainKeys` drops the fields that it does not name.
+
+Two things are more than Kubernetes does with a patch. An object that may have one of several fields, such as the source of a volume, loses
+the others when the patch sets one. An item with keys and `$patch: replace` replaces the item of these keys, as in Kustomize.
+
+`merge` takes what `patch_problems` (pod_shape.py) let through: objects where objects are, items that have their keys.
 """
 
-from typing import Any
+from collections.abc import Hashable, Mapping
+from typing import Any, Final
+
+from alise_operator.build.pod_lists import KEY_DEFAULTS, LISTS, MergedList, Path, one_of
+
+DIRECTIVE: Final = "$patch"
+RETAIN: Final = "$retainKeys"
+Key = tuple[Hashable, ...]
 
 
-def merge(base: Any, patch: Any) -> Any:
-    """A new value: objects merged, lists of named items merged by name, other lists and values replaced, null removes a field."""
-    if isinstance(base, dict) and isinstance(patch, dict):
-        merged = dict(base)
-        for key, value in patch.items():
-            if value is None:
-                merged.pop(key, None)
-            else:
-                merged[key] = merge(base.get(key), value)
-        return merged
+def merge(base: Any, patch: Any, path: Path = ()) -> Any:
+    """A new value: the base with the patch in it. The path is that of both in a pod template, without indices."""
     if isinstance(patch, dict):
-        return merge({}, patch)
-    if isinstance(base, list) and isinstance(patch, list) and _named(base) and _named(patch):
-        by_name = {item["name"]: item for item in patch}
-        kept = [merge(item, by_name.pop(item["name"], {})) for item in base]
-        return kept + [merge({}, item) for item in by_name.values()]
+        return _merged_object(base if isinstance(base, dict) else {}, patch, path)
+    kind = LISTS.get(path)
+    if isinstance(patch, list) and kind is not None:
+        return _merged_list(base if isinstance(base, list) else [], patch, kind, path)
     return patch
 
 
-def _named(items: list[Any]) -> bool:
-    return bool(items) and all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in items)
+def item_key(item: Mapping[str, Any], kind: MergedList) -> Key:
+    """What tells the item apart in its list."""
+    return tuple(item.get(key, KEY_DEFAULTS.get(key)) for key in kind.keys)
+
+
+def is_list_replaced(item: object) -> bool:
+    """Whether the item is the directive by which the others replace the whole list."""
+    return item == {DIRECTIVE: "replace"}
+
+
+def _merged_object(base: Mapping[str, Any], patch: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    if patch.get(DIRECTIVE) == "replace":
+        base = {}
+    if RETAIN in patch:
+        base = {key: value for key, value in base.items() if key in patch[RETAIN]}
+    given = {key for key, value in patch.items() if not key.startswith("$") and not _removes(value)}
+    exclusive = one_of(path, frozenset(base) | given)
+    dropped = exclusive - given if exclusive & given else frozenset()
+    merged = {key: value for key, value in base.items() if key not in dropped}
+    for key, value in patch.items():
+        if key.startswith("$"):
+            continue
+        if _removes(value):
+            merged.pop(key, None)
+        else:
+            merged[key] = merge(merged.get(key), value, (*path, key))
+    return merged
+
+
+def _merged_list(base: list[Any], patch: list[Any], kind: MergedList, path: Path) -> list[Any]:
+    if not kind.keys:
+        return [*base, *(value for value in patch if value not in base)]
+    if any(is_list_replaced(item) for item in patch):
+        base = []
+    merged: dict[Key, Any] = {item_key(item, kind): item for item in base}
+    for item in patch:
+        if is_list_replaced(item):
+            continue
+        key = item_key(item, kind)
+        if _removes(item):
+            merged.pop(key, None)
+        else:
+            keyed = dict(zip(kind.keys, key, strict=True))
+            merged[key] = merge(merged.get(key), item | keyed, path)
+    return list(merged.values())
+
+
+def _removes(value: object) -> bool:
+    return value is None or (isinstance(value, dict) and value.get(DIRECTIVE) == "delete")

@@ -1,14 +1,21 @@
-"""The volume that keeps downloaded weights."""
+"""The claim that keeps downloaded weights."""
 
 from alise_operator.build.meta import Manifest, Owner, metadata
+from alise_operator.build.pod import CACHE_VOLUME
 from alise_operator.spec import Spec
 
 
-def model_cache(spec: Spec, owner: Owner) -> Manifest | None:
+def model_cache(spec: Spec, owner: Owner, template: Manifest) -> Manifest | None:
+    """Not wanted when the pods of the (patched) template use another volume: a claim that no pod mounts costs as much as one that is."""
     cache = spec.model.cache
-    if cache is None:
+    if cache is None or cache.size is None or not _mounted(template, owner.name):
         return None
     claim: Manifest = {"accessModes": [cache.access_mode], "resources": {"requests": {"storage": cache.size}}}
     if cache.storage_class is not None:
         claim["storageClassName"] = cache.storage_class
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata(owner), "spec": claim}
+
+
+def _mounted(template: Manifest, claim: str) -> bool:
+    wanted = {"claimName": claim}
+    return any(volume["name"] == CACHE_VOLUME and volume.get("persistentVolumeClaim") == wanted for volume in template["spec"]["volumes"])

@@ -1,12 +1,18 @@
 """Only the two HTTP ports can be reached: vLLM and torch open further ones, unauthenticated, for their own workers.
 
-By everybody, unless the resource says by whom; the operator, which polls the pods, always may.
+By everybody, unless the resource says by whom; the operator, which polls the pods, always may. What the pods reach is not limited unless
+the resource says so; DNS always is possible, because all that a resource names (a hub, a database) is found by it.
 """
+
+from typing import Final
 
 from alise_contract.names import ENGINE_PORT, SCHEDULER_HTTP_PORT
 from alise_operator.build.meta import MANAGER, Manifest, Owner, metadata, selector
 from alise_operator.cluster import Cluster
 from alise_operator.spec import Spec
+
+# To any address: a node's own DNS cache is no pod.
+_DNS: Final[Manifest] = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
 
 
 def network_policy(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest | None:
@@ -16,12 +22,10 @@ def network_policy(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest | Non
     rule: Manifest = {"ports": ports}
     if spec.network_policy.from_:
         rule["from"] = [_operator(cluster), *spec.network_policy.from_]
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": metadata(owner),
-        "spec": {"podSelector": {"matchLabels": selector(owner)}, "policyTypes": ["Ingress"], "ingress": [rule]},
-    }
+    policy: Manifest = {"podSelector": {"matchLabels": selector(owner)}, "policyTypes": ["Ingress"], "ingress": [rule]}
+    if spec.network_policy.egress is not None:
+        policy |= {"policyTypes": ["Ingress", "Egress"], "egress": [_DNS, *spec.network_policy.egress]}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata(owner), "spec": policy}
 
 
 def _operator(cluster: Cluster) -> Manifest:

@@ -28,16 +28,18 @@ from alise_contract.names import (
     SOCKET_DIR_ENV,
     TRUST_HEADERS_ENV,
 )
+from alise_operator.build.devices import as_manifest, engine_resources
 from alise_operator.build.meta import Manifest, Owner, labels, selector
+from alise_operator.build.pod_needs import AUTH_VOLUME
 from alise_operator.cluster import Cluster
 from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
-from alise_operator.rules import KV_SPACE_ENV, SOCKET_VOLUME_BYTES, cpu_kv_space_gib, needed_memory_bytes, shared_memory_bytes
+from alise_operator.rules import KV_SPACE_ENV, SOCKET_VOLUME_BYTES, cpu_kv_space_gib, scratch_bytes, shared_memory_bytes
 from alise_operator.spec import Engine, Resources, SecretKey, Spec, served_names
 
 SCRATCH: Final = "/scratch"
 CACHE: Final = "/model-cache"
 HISTORY: Final = "/var/lib/alise"
-AUTH_VOLUME: Final = "api-keys"
+CACHE_VOLUME: Final = "model-cache"
 # Owner and group may read; fsGroup gives the files the group that the containers run as.
 _AUTH_MODE: Final = 0o440
 # About four times what 100,000 requests take.
@@ -139,7 +141,7 @@ def _engine(spec: Spec, cluster: Cluster) -> Manifest:
         {"name": "shm", "mountPath": "/dev/shm"},
     ]
     if spec.model.cache is not None:
-        mounts.append({"name": "model-cache", "mountPath": CACHE})
+        mounts.append({"name": CACHE_VOLUME, "mountPath": CACHE})
     if spec.auth is not None:
         # The whole folder, no subPath: only then does the kubelet update the files when the Secret changes.
         mounts.append({"name": AUTH_VOLUME, "mountPath": AUTH_DIR, "readOnly": True})
@@ -151,7 +153,7 @@ def _engine(spec: Spec, cluster: Cluster) -> Manifest:
         "args": engine_args(spec),
         "env": _engine_env(spec),
         "ports": [{"name": "http", "protocol": "TCP", "containerPort": ENGINE_PORT}],
-        "resources": _engine_resources(spec),
+        "resources": engine_resources(spec),
         "startupProbe": _health(period=_STARTUP_PERIOD_SECONDS, failures=STARTUP_SECONDS // _STARTUP_PERIOD_SECONDS),
         "readinessProbe": _health(period=5, failures=3),
         # A long prefill may hold up the API server; a restart loses every stream, so it is the last resort.
@@ -174,7 +176,7 @@ def _scheduler(spec: Spec, cluster: Cluster) -> Manifest:
         "args": ["supervise"],
         "env": [{"name": name, "value": value} for name, value in scheduler_env(spec).items()] + _history_env(spec),
         "ports": [{"name": "metrics", "protocol": "TCP", "containerPort": SCHEDULER_HTTP_PORT}],
-        "resources": _resources(spec.scheduling.resources or _SCHEDULER_RESOURCES),
+        "resources": as_manifest(spec.scheduling.resources or _SCHEDULER_RESOURCES),
         "lifecycle": {
             "preStop": {"exec": {"command": ["alise-scheduler", "wait-for-engine-exit", "--timeout-seconds", str(wait_seconds)]}}
         },
@@ -239,33 +241,18 @@ def _history_env(spec: Spec) -> list[Manifest]:
 
 def _engine_env(spec: Spec) -> list[Manifest]:
     hub = CACHE if spec.model.cache is not None else f"{SCRATCH}/huggingface"
-    fixed = {SOCKET_DIR_ENV: SOCKET_DIR, "HOME": SCRATCH, "TMPDIR": SCRATCH, "HF_HOME": hub}
+    fixed = {SOCKET_DIR_ENV: SOCKET_DIR, "HOME": SCRATCH, "TMPDIR": SCRATCH}
     env: list[Manifest] = [{"name": name, "value": value} for name, value in (fixed | admission_env(spec)).items()]
     token = spec.model.token_secret_ref
     if token is not None:
         env.append(_from_secret("HF_TOKEN", token))
     given = {variable.name for variable in spec.engine.env}
-    defaults = {"VLLM_NO_USAGE_STATS": "1"}
+    defaults = {"HF_HOME": hub, "VLLM_NO_USAGE_STATS": "1"}
     if spec.engine.device == "cpu":
         # Written out, because the memory limit is checked against it.
         defaults[KV_SPACE_ENV] = str(cpu_kv_space_gib(spec.engine))
     env += [{"name": name, "value": value} for name, value in defaults.items() if name not in given]
     return env + [variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.engine.env]
-
-
-def _engine_resources(spec: Spec) -> Manifest:
-    """The user's, plus the devices of a CUDA engine, plus a memory request that covers what is known to be needed."""
-    given = spec.engine.resources
-    requests, limits = dict(given.requests), dict(given.limits)
-    if spec.engine.device == "cuda" and not any(name.endswith("/gpu") for name in (*requests, *limits)):
-        limits["nvidia.com/gpu"] = str(spec.engine.tensor_parallel_size)
-    if "memory" not in requests and "memory" not in limits:
-        requests["memory"] = format_bytes(needed_memory_bytes(spec))
-    return _resources(Resources(requests=requests, limits=limits))
-
-
-def _resources(resources: Resources) -> Manifest:
-    return {key: dict(value) for key, value in (("requests", resources.requests), ("limits", resources.limits)) if value}
 
 
 def _health(*, period: int, failures: int) -> Manifest:
@@ -276,12 +263,12 @@ def _health(*, period: int, failures: int) -> Manifest:
 def _volumes(spec: Spec, owner: Owner) -> list[Manifest]:
     volumes: list[Manifest] = [
         {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": format_bytes(SOCKET_VOLUME_BYTES)}},
-        {"name": "scratch", "emptyDir": {}},
+        {"name": "scratch", "emptyDir": {"sizeLimit": format_bytes(scratch)} if (scratch := scratch_bytes(spec)) else {}},
         {"name": "history", "emptyDir": {"sizeLimit": _HISTORY_LIMIT}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": format_bytes(shared_memory_bytes(spec.engine))}},
     ]
     if spec.model.cache is not None:
-        volumes.append({"name": "model-cache", "persistentVolumeClaim": {"claimName": owner.name}})
+        volumes.append({"name": CACHE_VOLUME, "persistentVolumeClaim": {"claimName": spec.model.cache.claim_name or owner.name}})
     if spec.auth is not None:
         volumes.append({"name": AUTH_VOLUME, "secret": {"secretName": spec.auth.secret_ref.name, "defaultMode": _AUTH_MODE}})
     return volumes

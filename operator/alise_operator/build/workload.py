@@ -26,7 +26,7 @@ def deployment(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
             "strategy": {"type": "RollingUpdate", "rollingUpdate": _rollout(spec)},
             "progressDeadlineSeconds": STARTUP_SECONDS + _PROGRESS_MARGIN_SECONDS,
             "revisionHistoryLimit": 3,
-            "template": _stamped(patched(pod_template(spec, owner, cluster), spec.pod_template, owner)),
+            "template": _stamped(patched(pod_template(spec, owner, cluster), spec, owner, cluster)),
         },
     }
 

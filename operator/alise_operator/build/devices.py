@@ -1,0 +1,99 @@
+"""The devices of an engine: what the user asks for in the engine's container, and what the operator adds where that is nothing. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from alise_contract.names import ENGINE_CONTAINER
+from alise_operator.build.merge import merge
+from alise_operator.build.meta import Manifest
+from alise_operator.build.pod_lists import CONTAINER_LISTS
+from alise_operator.build.pod_shape import FIELD, patch_problems
+from alise_operator.errors import Problem
+from alise_operator.quantities import format_bytes, parse_quantity
+from alise_operator.rules import default_memory_limit_bytes, is_extended, needed_memory_bytes, only_as_limit
+from alise_operator.spec import Resources, Spec
+
+DEFAULT_DEVICE: Final = "nvidia.com/gpu"
+_RESOURCES: Final = ("spec", "containers", "resources")
+
+
+def as_manifest(resources: Resources) -> Manifest:
+    """The container's `resources`; what is empty is left out."""
+    claims = [claim.model_dump(by_alias=True, exclude_none=True) for claim in resources.claims]
+    parts = (("requests", dict(resources.requests)), ("limits", dict(resources.limits)), ("claims", claims))
+    return {key: value for key, value in parts if value}
+
+
+def engine_resources(spec: Spec) -> Manifest:
+    """The user's; limits that Kubernetes requires beside requests; devices and memory where the user named none."""
+    own = as_manifest(spec.engine.resources)
+    wished = merge(own, _patch_of_resources(spec.pod_template), _RESOURCES)
+    requests, limits = _quantities(wished, "requests"), _quantities(wished, "limits")
+    added_requests: dict[str, str] = {}
+    added_limits = {name: value for name, value in requests.items() if only_as_limit(name) and name not in limits}
+    if spec.engine.device == "cuda" and not wished.get("claims") and not any(is_extended(name) for name in (*requests, *limits)):
+        added_limits[DEFAULT_DEVICE] = str(spec.engine.tensor_parallel_size)
+    if "memory" not in limits:
+        if "memory" not in requests:
+            added_requests["memory"] = format_bytes(needed_memory_bytes(spec))
+        added_limits["memory"] = _memory_limit(requests.get("memory"), spec)
+    added = {key: value for key, value in (("requests", added_requests), ("limits", added_limits)) if value}
+    resources: Manifest = merge(own, added, _RESOURCES)
+    return resources
+
+
+def device_problems(template: Manifest, spec: Spec) -> Iterator[Problem]:
+    """Fewer devices than tensorParallelSize, and claims that the pod does not have."""
+    pod = template["spec"]
+    known = {claim["name"] for claim in pod.get("resourceClaims") or ()}
+    for key in CONTAINER_LISTS:
+        for container in pod.get(key) or ():
+            name, resources = container["name"], container.get("resources") or {}
+            claims = resources.get("claims") or ()
+            for claim in claims:
+                if claim["name"] not in known:
+                    yield _unknown_claim(key, name, claim["name"])
+            if name == ENGINE_CONTAINER and spec.engine.device == "cuda" and not claims:
+                yield from _too_few(_quantities(resources, "limits"), spec)
+
+
+def _too_few(limits: Mapping[str, str], spec: Spec) -> Iterator[Problem]:
+    size = spec.engine.tensor_parallel_size
+    devices = {name: value for name, value in limits.items() if is_extended(name)}
+    try:
+        count = sum(parse_quantity(value) for value in devices.values())
+    except ValueError:
+        # The API server refuses it in its own words.
+        return
+    if devices and count < size:
+        asked = ", ".join(f"{name}: {value}" for name, value in devices.items())
+        said = f"{size} is more than the devices of the engine's container ({asked}); ask for {size} of them, or lower it"
+        yield Problem("spec.engine.tensorParallelSize", said)
+
+
+def _unknown_claim(key: str, container: str, claim: str) -> Problem:
+    field = "spec.engine.resources.claims" if container == ENGINE_CONTAINER else f"{FIELD}.spec.{key}[{container}].resources.claims"
+    example = f"{{name: {claim}, resourceClaimTemplateName: TEMPLATE}}"
+    return Problem(field, f"the pod has no claim {claim!r}; add it to {FIELD}.spec.resourceClaims, for example {example}")
+
+
+def _memory_limit(request: str | None, spec: Spec) -> str:
+    default = default_memory_limit_bytes(spec)
+    try:
+        return request if request is not None and parse_quantity(request) > default else format_bytes(default)
+    except ValueError:
+        return format_bytes(default)
+
+
+def _quantities(resources: Mapping[str, Any], key: str) -> dict[str, str]:
+    found = resources.get(key)
+    return {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _patch_of_resources(patch: Mapping[str, Any]) -> Manifest:
+    """What the patch says of the engine's resources; nothing where it cannot be merged, which is refused elsewhere."""
+    if any(patch_problems(patch)):
+        return {}
+    pod = patch.get("spec") or {}
+    containers = [item for key in CONTAINER_LISTS for item in pod.get(key) or () if item.get("name") == ENGINE_CONTAINER]
+    return next((item["resources"] for item in containers if item.get("resources")), {})

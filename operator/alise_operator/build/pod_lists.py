@@ -1,0 +1,65 @@
+"""The lists of a pod template that merge item by item, and fields of which an object has one: Kubernetes' own, as values.
+
+Taken from the OpenAPI schema that Kubernetes publishes (`x-kubernetes-list-map-keys`, `x-kubernetes-patch-merge-key`,
+`x-kubernetes-patch-strategy`). Tests compare the table with the schemas of all supported versions and with a real API server's, so that a
+list of a new Kubernetes is found. Every list that is not here is replaced as a whole.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MergedList:
+    """The fields that tell the items of a list apart; none for a list of plain values, which is a set."""
+
+    keys: tuple[str, ...] = ()
+
+
+_BY_NAME: Final = MergedList(("name",))
+_IN_CONTAINERS: Final[Mapping[Path, MergedList]] = {
+    ("env",): _BY_NAME,
+    ("ports",): MergedList(("containerPort", "protocol")),
+    ("volumeMounts",): MergedList(("mountPath",)),
+    ("volumeDevices",): MergedList(("devicePath",)),
+    ("resources", "claims"): _BY_NAME,
+}
+_METADATA: Final[Mapping[Path, MergedList]] = {("finalizers",): MergedList(), ("ownerReferences",): MergedList(("uid",))}
+CONTAINER_LISTS: Final = ("containers", "initContainers")
+_KINDS_OF_CONTAINERS: Final = (*CONTAINER_LISTS, "ephemeralContainers")
+
+LISTS: Final[Mapping[Path, MergedList]] = {
+    **{("metadata", *path): kind for path, kind in _METADATA.items()},
+    **{("spec", containers): _BY_NAME for containers in _KINDS_OF_CONTAINERS},
+    **{("spec", containers, *path): kind for containers in _KINDS_OF_CONTAINERS for path, kind in _IN_CONTAINERS.items()},
+    ("spec", "evictionResponders"): _BY_NAME,
+    ("spec", "hostAliases"): MergedList(("ip",)),
+    ("spec", "imagePullSecrets"): _BY_NAME,
+    ("spec", "resourceClaims"): _BY_NAME,
+    ("spec", "resources", "claims"): _BY_NAME,
+    ("spec", "schedulingGates"): _BY_NAME,
+    ("spec", "topologySpreadConstraints"): MergedList(("topologyKey", "whenUnsatisfiable")),
+    ("spec", "volumes"): _BY_NAME,
+    **{("spec", "volumes", "ephemeral", "volumeClaimTemplate", "metadata", *path): kind for path, kind in _METADATA.items()},
+}
+# What a key is that an item leaves out.
+KEY_DEFAULTS: Final[Mapping[str, str]] = {"protocol": "TCP"}
+
+_HANDLERS: Final = frozenset({"exec", "httpGet", "tcpSocket", "grpc", "sleep"})
+_ONE_OF: Final[Mapping[str, frozenset[str]]] = {
+    "env": frozenset({"value", "valueFrom"}),
+    "valueFrom": frozenset({"configMapKeyRef", "fieldRef", "fileKeyRef", "resourceFieldRef", "secretKeyRef"}),
+    **dict.fromkeys(("livenessProbe", "readinessProbe", "startupProbe", "postStart", "preStop"), _HANDLERS),
+}
+# An item of these has a name and one other field, its source (`x-kubernetes-patch-strategy: merge,retainKeys`).
+RETAIN_KEYS: Final = frozenset({("spec", "volumes"), ("spec", "resourceClaims")})
+
+
+def one_of(path: Path, fields: frozenset[str]) -> frozenset[str]:
+    """The fields, of those given, of which the object at the path may have one."""
+    if path in RETAIN_KEYS:
+        return fields - {"name"}
+    return _ONE_OF.get(path[-1] if path else "", frozenset())

@@ -1,0 +1,138 @@
+"""What of the generated pod must stay, whatever the user's patch says: what the parts find each other by, and what serving rests on. Pure.
+
+Without these a pod would start and fail far from the cause: no sockets, no API keys, no time to drain, no place to write to.
+"""
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from alise_contract.names import AUTH_DIR, AUTH_DIR_ENV, ENGINE_CONTAINER, RUN_DIR
+from alise_operator.build.devices import device_problems
+from alise_operator.build.meta import Manifest, Owner, selector
+from alise_operator.build.pod_lists import CONTAINER_LISTS
+from alise_operator.build.pod_shape import FIELD, short
+from alise_operator.errors import Problem
+from alise_operator.rules import ENV_FIELDS, HARMLESS_VALUES, memory_problems, unsupported_env
+from alise_operator.spec import Spec
+
+AUTH_VOLUME: Final = "api-keys"
+# Volumes of which the source may not change; the others are places to write to, which may lie elsewhere.
+_FIXED_VOLUMES: Final = {"run": "the sockets by which engine and scheduler find each other are there", AUTH_VOLUME: "it holds the API keys"}
+# Why a mount must be exactly as it was generated.
+_FIXED_MOUNTS: Final = {RUN_DIR: "its sockets are there", AUTH_DIR: "it holds the API keys"}
+
+
+def need_problems(template: Manifest, generated: Manifest, spec: Spec, owner: Owner) -> Iterator[Problem]:
+    """What the merged template lost of the generated one."""
+    labels = (template.get("metadata") or {}).get("labels") or {}
+    for key, value in selector(owner).items():
+        if labels.get(key) != value:
+            yield Problem(
+                f"{FIELD}.metadata.labels", f"must leave {key}={value} as it is: the Service and the Deployment find the pods by it"
+            )
+    if "spec" not in template:
+        yield Problem(f"{FIELD}.spec", "null is not allowed; it must be an object")
+        return
+    if template["spec"].get("ephemeralContainers"):
+        yield Problem(f"{FIELD}.spec.ephemeralContainers", "cannot be in a template: they belong to a running pod; use kubectl debug")
+    yield from _drain_time(template, generated)
+    yield from _volumes(template, generated)
+    for key in CONTAINER_LISTS:
+        for ours in generated["spec"].get(key, ()):
+            name = ours["name"]
+            theirs = next((one for one in template["spec"].get(key) or () if one["name"] == name), None)
+            if theirs is None:
+                yield Problem(f"{FIELD}.spec.{key}", f"must keep the container {name!r}")
+            else:
+                yield from _container(f"{FIELD}.spec.{key}[{name}]", theirs, ours, spec)
+    yield from device_problems(template, spec)
+
+
+def _container(field: str, theirs: Manifest, ours: Manifest, spec: Spec) -> Iterator[Problem]:
+    name = ours["name"]
+    yield from _mounts(field, theirs, ours)
+    for port in ours["ports"]:
+        if not any(_holds(one, port) for one in theirs.get("ports") or ()):
+            wanted = f"{port['name']} ({port['containerPort']})"
+            yield Problem(f"{field}.ports", f"must keep the port {wanted}: probes, the Service and the operator use it")
+    yield from _env(field, theirs, ours)
+    yield from _commands(field, theirs, ours)
+    if theirs.get("restartPolicy") != ours.get("restartPolicy"):
+        given = short(theirs.get("restartPolicy"))
+        yield Problem(f"{field}.restartPolicy", f"{given} cannot be set: the {name} runs as long as the pod; leave it out")
+    if name == ENGINE_CONTAINER:
+        for variable in theirs.get("env") or ():
+            value = variable.get("value")
+            if value not in HARMLESS_VALUES and (why := unsupported_env(spec.engine).get(variable["name"])) is not None:
+                yield Problem(f"{field}.env", f"{variable['name']}={value}: {why}; leave it out")
+        limit = ((theirs.get("resources") or {}).get("limits") or {}).get("memory")
+        if limit != (ours["resources"].get("limits") or {}).get("memory"):
+            yield from memory_problems(f"{field}.resources.limits.memory", limit, spec)
+
+
+def _mounts(field: str, theirs: Manifest, ours: Manifest) -> Iterator[Problem]:
+    mounts = theirs.get("volumeMounts") or ()
+    own = {mount["mountPath"]: mount for mount in ours["volumeMounts"]}
+    for path, mount in own.items():
+        given = next((one for one in mounts if one["mountPath"] == path), None)
+        if path in _FIXED_MOUNTS:
+            if given != mount:
+                yield Problem(f"{field}.volumeMounts", f"must leave the mount {path} as it is: {_FIXED_MOUNTS[path]}")
+        elif given is None:
+            yield Problem(f"{field}.volumeMounts", f"must keep the mount {path}: the {ours['name']} writes there, and nowhere else")
+        elif given.get("readOnly"):
+            yield Problem(f"{field}.volumeMounts[{path}].readOnly", f"true is not allowed: the {ours['name']} writes there")
+    for mount in mounts:
+        path = mount["mountPath"]
+        if path not in own and posixpath.normpath(path) in own:
+            yield Problem(f"{field}.volumeMounts[{path}]", f"would cover {posixpath.normpath(path)}; write the path so, or mount elsewhere")
+
+
+def _volumes(template: Manifest, generated: Manifest) -> Iterator[Problem]:
+    given = {volume["name"]: volume for volume in template["spec"].get("volumes") or ()}
+    for volume in generated["spec"]["volumes"]:
+        name = volume["name"]
+        if name not in given:
+            yield Problem(
+                f"{FIELD}.spec.volumes", f"must keep the volume {name!r}; another source may be given to all but run and {AUTH_VOLUME}"
+            )
+        elif name in _FIXED_VOLUMES and given[name] != volume:
+            yield Problem(f"{FIELD}.spec.volumes[{name}]", f"must stay as it is: {_FIXED_VOLUMES[name]}; use another name for yours")
+
+
+def _env(field: str, theirs: Manifest, ours: Manifest) -> Iterator[Problem]:
+    """Variables of the operator's: what they say, a field of the resource says, and the operator reckons with it."""
+    given = {variable["name"]: variable for variable in theirs.get("env") or ()}
+    for variable in ours["env"]:
+        name = variable["name"]
+        if given.get(name) == variable or (ours["name"] == ENGINE_CONTAINER and name not in ENV_FIELDS):
+            continue
+        if name == AUTH_DIR_ENV:
+            yield Problem(f"{field}.env", f"must leave {name} as it is: without it no API keys are required")
+            continue
+        instead = ENV_FIELDS.get(name, "spec.scheduling, spec.kvOffload, spec.admission or spec.predictor")
+        yield Problem(f"{field}.env", f"must leave {name} as it is: the operator sets it" + (f"; use {instead}" if instead else ""))
+
+
+def _drain_time(template: Manifest, generated: Manifest) -> Iterator[Problem]:
+    """A pod that is to stop lets open streams end."""
+    needed, grace = generated["spec"]["terminationGracePeriodSeconds"], template["spec"].get("terminationGracePeriodSeconds")
+    if not isinstance(grace, int) or isinstance(grace, bool) or grace < needed:
+        said = f"{short(grace)} would cut streams: it must be {needed} or more; lower spec.drainSeconds for a shorter one"
+        yield Problem(f"{FIELD}.spec.terminationGracePeriodSeconds", said)
+
+
+def _commands(field: str, theirs: Manifest, ours: Manifest) -> Iterator[Problem]:
+    given = (theirs.get("lifecycle") or {}).get("preStop")
+    if given != ours["lifecycle"]["preStop"]:
+        said = f"{short(given)} would cut streams: leave it out; spec.drainSeconds sets its length"
+        yield Problem(f"{field}.lifecycle.preStop", said)
+    own_args = "use spec.engine.args" if ours["name"] == ENGINE_CONTAINER else "leave it out"
+    for key, instead in (("command", "leave it out"), ("args", own_args)):
+        if theirs.get(key) != ours[key]:
+            yield Problem(f"{field}.{key}", f"{short(theirs.get(key))} cannot be set: {instead}")
+
+
+def _holds(item: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    return all(item.get(key) == value for key, value in wanted.items())

@@ -1,0 +1,249 @@
+"""What no pod of an AliseEngine may have: what reaches the node, other namespaces, or credentials that the resource does not name. Pure.
+
+The operator makes pods for people who may not be allowed to make pods themselves. So the default is the restricted Pod Security Standard
+(kubernetes.io/docs/concepts/security/pod-security-standards, the rules of 1.34), and beyond it: no other ServiceAccount, no token, no
+choice of the node, no priority class of the system, and no Secret that a field of the resource does not name. The operator's setting allows
+more, term by term (allowed.py); every refusal names its term.
+
+Fields are allowed by name: one that Kubernetes got after this version of alise is refused until a version of alise knows it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from alise_operator.allowed import SETTING, VOLUME_TYPES, Allowed
+from alise_operator.build.meta import Manifest, Owner
+from alise_operator.build.pod_fields import (
+    CONTAINER_FIELDS,
+    CONTAINER_SECURITY_FIELDS,
+    ENV_FROM_FIELDS,
+    POD_FIELDS,
+    POD_SECURITY_FIELDS,
+    POD_VOLUME_TYPES,
+    PROJECTIONS,
+    SAFE_SYSCTLS,
+    SELINUX_TYPES,
+    VALUE_FROM_FIELDS,
+)
+from alise_operator.build.pod_lists import CONTAINER_LISTS
+from alise_operator.build.pod_shape import FIELD, short
+from alise_operator.errors import Problem
+from alise_operator.spec import Spec, named_secrets
+
+_PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
+_HOOKS: Final = ("postStart", "preStop")
+# Annotations by which older clusters choose profiles.
+_PROFILE_ANNOTATIONS: Final[Mapping[str, str]] = {
+    "container.apparmor.security.beta.kubernetes.io/": "appArmorProfile",
+    "container.seccomp.security.alpha.kubernetes.io/": "seccompProfile",
+    "seccomp.security.alpha.kubernetes.io/": "seccompProfile",
+}
+_VALUE_TERMS: Final = (
+    "hostPath",
+    "csi",
+    "capabilities",
+    "nodeName",
+    "priorityClassName",
+    "secrets",
+    "serviceAccountName",
+    "sysctls",
+    "unknownFields",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A field that is refused, and the term of the setting that would allow it."""
+
+    field: str
+    text: str
+    term: str
+    value: str | None = None
+
+    def problem(self) -> Problem:
+        # The one value is the smaller permission, so that is what is suggested.
+        term = f"{self.term}={self.value}" if self.value and self.term in _VALUE_TERMS else self.term
+        return Problem(self.field, f"{self.text}; only the operator's setting {SETTING}={term} allows it")
+
+
+def policy_problems(template: Manifest, spec: Spec, owner: Owner, allowed: Allowed) -> Iterator[Problem]:
+    """What the merged template has that the policy refuses and the operator's setting does not allow."""
+    for refusal in _refusals(template, named_secrets(spec), owner):
+        if not allowed.allows(refusal.term, refusal.value):
+            yield refusal.problem()
+
+
+def _refusals(template: Manifest, secrets: frozenset[str], owner: Owner) -> Iterator[_Refusal]:
+    pod, field = _object(template.get("spec")), f"{FIELD}.spec"
+    yield from _annotations(_object(_object(template.get("metadata")).get("annotations")))
+    yield from _unknown(field, pod, POD_FIELDS)
+    yield from _pod(field, pod, owner)
+    for volume in _objects(pod.get("volumes")):
+        yield from _volume(f"{field}.volumes[{volume.get('name')}]", volume, secrets)
+    security = _object(pod.get("securityContext"))
+    yield from _pod_security(f"{field}.securityContext", security)
+    for key in CONTAINER_LISTS:
+        for container in _objects(pod.get(key)):
+            where = f"{field}.{key}[{container.get('name')}]"
+            yield from _container(where, container, secrets)
+            yield from _container_security(f"{where}.securityContext", _object(container.get("securityContext")), security)
+
+
+def _pod(field: str, pod: Manifest, owner: Owner) -> Iterator[_Refusal]:
+    for key in ("hostNetwork", "hostPID", "hostIPC"):
+        if pod.get(key) not in (None, False):
+            yield _Refusal(f"{field}.{key}", f"{short(pod[key])} is not allowed: it is the node's own; leave it out", key)
+    for key in ("serviceAccountName", "serviceAccount"):
+        if pod.get(key) not in (None, "", owner.name):
+            said = f"{short(pod[key])} is not allowed: pods run as the ServiceAccount {owner.name!r}, which has no rights; leave it out"
+            yield _Refusal(f"{field}.{key}", said, "serviceAccountName", str(pod[key]))
+    if pod.get("automountServiceAccountToken") is not False:
+        said = f"{short(pod.get('automountServiceAccountToken'))} is not allowed: engines never ask the API server; leave it out"
+        yield _Refusal(f"{field}.automountServiceAccountToken", said, "automountServiceAccountToken")
+    if pod.get("nodeName") not in (None, ""):
+        said = f"{short(pod['nodeName'])} is not allowed: it goes around the cluster's scheduler; use nodeSelector or affinity"
+        yield _Refusal(f"{field}.nodeName", said, "nodeName", str(pod["nodeName"]))
+    if str(pod.get("priorityClassName") or "").startswith("system-"):
+        said = f"{short(pod['priorityClassName'])} is not allowed: it is for the cluster's own pods; use a class of your own"
+        yield _Refusal(f"{field}.priorityClassName", said, "priorityClassName", str(pod["priorityClassName"]))
+
+
+def _volume(field: str, volume: Manifest, secrets: frozenset[str]) -> Iterator[_Refusal]:
+    for kind, source in volume.items():
+        where = f"{field}.{kind}"
+        if kind in VOLUME_TYPES:
+            value = _object(source).get({"hostPath": "path", "csi": "driver"}.get(kind, ""))
+            said = "is not allowed: it reaches outside the namespace; use a persistentVolumeClaim"
+            yield _Refusal(where, said, kind, None if value is None else str(value))
+        elif kind not in POD_VOLUME_TYPES and kind != "name":
+            yield _unknown_field(where, kind)
+    secret = _object(volume.get("secret")).get("secretName")
+    yield from _secret(f"{field}.secret.secretName", secret, secrets)
+    for index, source in enumerate(_objects(_object(volume.get("projected")).get("sources"))):
+        where = f"{field}.projected.sources[{index}]"
+        for kind in source:
+            if kind in ("serviceAccountToken", "podCertificate"):
+                yield _Refusal(f"{where}.{kind}", "is not allowed: it is a credential of the ServiceAccount; leave it out", kind)
+            elif kind not in PROJECTIONS:
+                yield _unknown_field(f"{where}.{kind}", kind)
+        yield from _secret(f"{where}.secret.name", _object(source.get("secret")).get("name"), secrets)
+
+
+def _container(field: str, container: Manifest, secrets: frozenset[str]) -> Iterator[_Refusal]:
+    yield from _unknown(field, container, CONTAINER_FIELDS)
+    for port in _objects(container.get("ports")):
+        if port.get("hostPort") not in (None, 0):
+            said = f"{short(port['hostPort'])} is not allowed: it is a port of the node; use the Service or a route"
+            yield _Refusal(f"{field}.ports[{port.get('containerPort')}].hostPort", said, "hostPort")
+    for variable in _objects(container.get("env")):
+        source, where = _object(variable.get("valueFrom")), f"{field}.env[{variable.get('name')}].valueFrom"
+        yield from _unknown(where, source, VALUE_FROM_FIELDS)
+        yield from _secret(f"{where}.secretKeyRef.name", _object(source.get("secretKeyRef")).get("name"), secrets)
+    for index, source in enumerate(_objects(container.get("envFrom"))):
+        yield from _unknown(f"{field}.envFrom[{index}]", source, ENV_FROM_FIELDS)
+        yield from _secret(f"{field}.envFrom[{index}].secretRef.name", _object(source.get("secretRef")).get("name"), secrets)
+    handlers = [(key, container.get(key)) for key in _PROBES]
+    handlers += [(f"lifecycle.{key}", _object(container.get("lifecycle")).get(key)) for key in _HOOKS]
+    for name, handler in handlers:
+        for kind in ("httpGet", "tcpSocket"):
+            if _object(_object(handler).get(kind)).get("host") not in (None, ""):
+                said = "is not allowed: the node would ask another host; leave it out, which asks the pod"
+                yield _Refusal(f"{field}.{name}.{kind}.host", said, "probeHost")
+
+
+def _pod_security(field: str, security: Manifest) -> Iterator[_Refusal]:
+    yield from _unknown(field, security, POD_SECURITY_FIELDS)
+    yield from _security(field, security)
+    for sysctl in _objects(security.get("sysctls")):
+        if str(sysctl.get("name")) not in SAFE_SYSCTLS:
+            said = f"{short(sysctl.get('name'))} is not allowed: it is not one of those that concern the pod alone"
+            yield _Refusal(f"{field}.sysctls", said, "sysctls", str(sysctl.get("name")))
+
+
+def _container_security(field: str, security: Manifest, pod: Manifest) -> Iterator[_Refusal]:
+    yield from _unknown(field, security, CONTAINER_SECURITY_FIELDS)
+    yield from _security(field, security)
+    if security.get("privileged") not in (None, False):
+        yield _Refusal(f"{field}.privileged", f"{short(security['privileged'])} is not allowed: it is root on the node", "privileged")
+    if (given := security.get("allowPrivilegeEscalation")) is not False:
+        said = f"{short(given)} is not allowed; it must be false"
+        yield _Refusal(f"{field}.allowPrivilegeEscalation", said, "allowPrivilegeEscalation")
+    capabilities = _object(security.get("capabilities"))
+    drop, add = capabilities.get("drop"), capabilities.get("add")
+    if not isinstance(drop, list) or "ALL" not in drop:
+        yield _Refusal(f"{field}.capabilities.drop", f"{short(drop)} is not allowed; it must be [ALL]", "capabilities")
+    for name in add if isinstance(add, list) else ():
+        if name != "NET_BIND_SERVICE":
+            said = f"{short(name)} is not allowed; only NET_BIND_SERVICE may be added"
+            yield _Refusal(f"{field}.capabilities.add", said, "capabilities", str(name))
+    if security.get("procMount") not in (None, "Default"):
+        yield _Refusal(f"{field}.procMount", f"{short(security['procMount'])} is not allowed; it must be Default", "procMount")
+    # What the container does not say, the pod says for it; what is said wrongly has been refused above.
+    if security.get("runAsNonRoot", pod.get("runAsNonRoot")) is None:
+        yield _Refusal(
+            f"{field}.runAsNonRoot", "null is not allowed; it must be true, here or in the pod's securityContext", "runAsNonRoot"
+        )
+    if security.get("seccompProfile", pod.get("seccompProfile")) is None:
+        said = "null is not allowed; it must be {type: RuntimeDefault}, here or in the pod's securityContext"
+        yield _Refusal(f"{field}.seccompProfile", said, "seccompProfile")
+
+
+def _security(field: str, security: Manifest) -> Iterator[_Refusal]:
+    """What a pod's and a container's security context have in common."""
+    if security.get("runAsNonRoot") not in (None, True):
+        yield _Refusal(f"{field}.runAsNonRoot", f"{short(security['runAsNonRoot'])} is not allowed; it must be true", "runAsNonRoot")
+    if security.get("runAsUser") == 0:
+        yield _Refusal(
+            f"{field}.runAsUser", "0 is not allowed: it is root; use another user, or null for the cluster's own choice", "runAsUser"
+        )
+    for key in ("seccompProfile", "appArmorProfile"):
+        kind = _object(security.get(key)).get("type")
+        if security.get(key) is not None and kind not in ("RuntimeDefault", "Localhost"):
+            yield _Refusal(f"{field}.{key}.type", f"{short(kind)} is not allowed; it must be RuntimeDefault or Localhost", key)
+    options = _object(security.get("seLinuxOptions"))
+    if options.get("type") not in SELINUX_TYPES:
+        said = f"{short(options['type'])} is not allowed; it must be one of {', '.join(kind for kind in SELINUX_TYPES if kind)}"
+        yield _Refusal(f"{field}.seLinuxOptions.type", said, "seLinuxOptions")
+    for key in ("user", "role"):
+        if options.get(key) not in (None, ""):
+            yield _Refusal(f"{field}.seLinuxOptions.{key}", f"{short(options[key])} is not allowed; leave it out", "seLinuxOptions")
+    if security.get("windowsOptions") is not None:
+        yield _Refusal(f"{field}.windowsOptions", "is not allowed: engines run on Linux; leave it out", "windowsOptions")
+
+
+def _annotations(annotations: Manifest) -> Iterator[_Refusal]:
+    for name, value in annotations.items():
+        for prefix, term in _PROFILE_ANNOTATIONS.items():
+            if name.startswith(prefix) and value not in ("runtime/default", "docker/default") and not str(value).startswith("localhost/"):
+                said = f"{short(value)} is not allowed; it must be runtime/default or a localhost/ profile"
+                yield _Refusal(f"{FIELD}.metadata.annotations[{name}]", said, term)
+
+
+def _secret(field: str, name: object, secrets: frozenset[str]) -> Iterator[_Refusal]:
+    if name is not None and not (isinstance(name, str) and name in secrets):
+        said = (
+            f"Secret {short(name)} is not named by a field of the resource, so pods may not have it; use spec.engine.env[].valueFrom, "
+            "spec.model.tokenSecretRef or another field that takes a Secret"
+        )
+        yield _Refusal(field, said, "secrets", str(name))
+
+
+def _unknown(field: str, given: Mapping[str, Any], known: frozenset[str]) -> Iterator[_Refusal]:
+    for key in given:
+        if key not in known:
+            yield _unknown_field(f"{field}.{key}", key)
+
+
+def _unknown_field(field: str, key: str) -> _Refusal:
+    said = "is not a field that this version of alise knows of pods: is it spelled rightly? If Kubernetes got it lately, upgrade alise"
+    return _Refusal(field, said, "unknownFields", key)
+
+
+def _object(value: object) -> Manifest:
+    """An object; what is none has no fields here, and the API server refuses it."""
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: object) -> list[Manifest]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
