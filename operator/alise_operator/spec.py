@@ -9,10 +9,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails
 
-from alise_operator.errors import InvalidSpec, Problem
+from alise_operator.errors import InvalidSpec
 from alise_operator.quantities import PATTERN
+from alise_operator.spec_words import problem
 
 # A resource's name becomes the name of its Service and a label value.
 NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
@@ -23,6 +23,10 @@ _SECRET_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 _TENANT_NAME: Final = r"^[-_a-zA-Z0-9][-._a-zA-Z0-9]*$"
 # Clients send the name in a header: no control characters, no comma (which joins headers that are sent twice), no blank at either end.
 CLASS_NAME_PATTERN: Final = r"^[^\x00-\x20,\x7f-\xa0]([^\x00-\x1f,\x7f-\x9f]*[^\x00-\x20,\x7f-\xa0])?$"
+_PATTERNS_IN_WORDS: Final = {
+    PATTERN: "is not a quantity such as 500m, 2 or 4Gi",
+    CLASS_NAME_PATTERN: "cannot be sent in a header; leave out control characters, commas, and blanks at the beginning and end",
+}
 _HOST: Final = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
 
@@ -396,40 +400,4 @@ def parse(raw: object) -> Spec:
     try:
         return Spec.model_validate(raw)
     except ValidationError as error:
-        raise InvalidSpec([_problem(detail) for detail in error.errors(include_url=False)]) from error
-
-
-def _problem(detail: ErrorDetails) -> Problem:
-    """pydantic's error in the words of the resource: field path, value, what is allowed."""
-    path = "spec" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in detail["loc"])
-    value, limits = detail["input"], detail.get("ctx", {})
-    match detail["type"]:
-        case "missing":
-            text = "is required"
-        case "extra_forbidden":
-            text = "is not a field of this version; remove it or upgrade the CRD and the operator"
-        case "literal_error":
-            text = f"{value!r} is not allowed; use one of {limits['expected'].replace(' or ', ', ')}"
-        case "greater_than_equal":
-            text = f"{value!r} is below the smallest allowed value {limits['ge']}"
-        case "less_than_equal":
-            text = f"{value!r} is above the largest allowed value {limits['le']}"
-        case "string_pattern_mismatch" if limits.get("pattern") == PATTERN:
-            text = f"{value!r} is not a quantity such as 500m, 2 or 4Gi"
-        case "string_pattern_mismatch" if limits.get("pattern") == CLASS_NAME_PATTERN:
-            text = f"{value!r} cannot be sent in a header; leave out control characters, commas, and blanks at the beginning and end"
-        case "string_pattern_mismatch":
-            text = f"{value!r} does not match {limits['pattern']}"
-        case "string_too_short":
-            text = "must not be empty"
-        case "string_too_long" | "too_long":
-            text = f"is longer than {limits['max_length']}"
-        case _:
-            message = detail["msg"].removeprefix("Input should be ")
-            text = f"{_short(value)} is not allowed; it must be {message}"
-    return Problem(path, text)
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
+        raise InvalidSpec([problem(detail, _PATTERNS_IN_WORDS) for detail in error.errors(include_url=False)]) from error

@@ -33,8 +33,8 @@ def patch_problems(patch: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def short(value: object) -> str:
-    """The value as a message shows it."""
-    shown = "null" if value is None else repr(value)
+    """The value as a message shows it: null, true and false as YAML has them."""
+    shown = {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else repr(value)
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
