@@ -7,27 +7,43 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from alise_contract.names import API_GROUP, OPERATOR_HTTP_PORT, PLURAL, RUN_AS
+from alise_contract.names import API_GROUP, ENGINE_LABEL, ENGINE_PORT, OPERATOR_HTTP_PORT, PLURAL, RUN_AS
 from alise_operator.apply import OWNED_KINDS
 from alise_operator.handlers import WATCHED
+from alise_operator.lease import LEASE_NAME
 from alise_operator.settings import Settings
 
 FOLDER = Path(__file__).parents[2] / "manifests"
-DOCUMENTS: list[dict[str, Any]] = [
-    document for path in sorted((FOLDER / "operator").glob("*.yaml")) for document in yaml.safe_load_all(path.read_text())
-]
+NAMESPACED = FOLDER / "overlays" / "namespaced"
+Rights = dict[tuple[str, str], set[str]]
+
+
+def documents(*paths: Path) -> list[dict[str, Any]]:
+    return [document for path in paths for document in yaml.safe_load_all(path.read_text())]
+
+
+DOCUMENTS = documents(*sorted((FOLDER / "operator").glob("*.yaml")))
+OPTIONAL = documents(NAMESPACED / "rbac.yaml", FOLDER / "components" / "operator-egress" / "network-policy.yaml")
 READ = {"get", "list", "watch"}
 WRITE = {"create", "patch", "delete"}
+CLUSTER_SCOPED = {"CustomResourceDefinition", "Namespace", "ClusterRole", "ClusterRoleBinding"}
+# What belongs to no namespace: without a ClusterRole the operator does without.
+OF_THE_CLUSTER = {
+    ("apiextensions.k8s.io", "customresourcedefinitions"),
+    ("networking.k8s.io", "ingressclasses"),
+    ("gateway.networking.k8s.io", "gatewayclasses"),
+    ("", "namespaces"),
+}
 
 
-def one(kind: str) -> dict[str, Any]:
-    return next(document for document in DOCUMENTS if document["kind"] == kind)
+def one(kind: str, among: list[dict[str, Any]] = DOCUMENTS) -> dict[str, Any]:
+    return next(document for document in among if document["kind"] == kind)
 
 
-def granted() -> dict[tuple[str, str], set[str]]:
+def granted(role: dict[str, Any]) -> Rights:
     """(group, resource) -> verbs."""
-    rights: dict[tuple[str, str], set[str]] = {}
-    for rule in one("ClusterRole")["rules"]:
+    rights: Rights = {}
+    for rule in role["rules"]:
         for group in rule["apiGroups"]:
             for resource in rule["resources"]:
                 rights.setdefault((group, resource), set()).update(rule["verbs"])
@@ -38,16 +54,20 @@ def group_of(group_version: str) -> str:
     return group_version.rpartition("/")[0]
 
 
-def used() -> dict[tuple[str, str], set[str]]:
+def used() -> Rights:
     """What the code asks the API server for."""
-    rights: dict[tuple[str, str], set[str]] = {
+    rights: Rights = {
         (API_GROUP, PLURAL): READ,
         (API_GROUP, f"{PLURAL}/status"): {"patch"},
         (API_GROUP, f"{PLURAL}/finalizers"): {"update"},
         ("", "pods"): {"list", "watch"},
-        ("", "secrets"): {"get"},
+        ("apps", "replicasets"): {"list"},
         ("", "events"): {"create", "list"},
         ("apiextensions.k8s.io", "customresourcedefinitions"): {"list", "watch"},
+        ("networking.k8s.io", "ingressclasses"): {"get", "list"},
+        ("gateway.networking.k8s.io", "gateways"): {"get"},
+        ("gateway.networking.k8s.io", "gatewayclasses"): {"get"},
+        ("", "namespaces"): {"get"},
     }
     for resources in OWNED_KINDS.values():
         for resource in resources:
@@ -57,24 +77,75 @@ def used() -> dict[tuple[str, str], set[str]]:
     return rights
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: f"{document['kind']} {document['metadata']['name']}")
+@pytest.mark.parametrize("document", DOCUMENTS + OPTIONAL, ids=lambda document: f"{document['kind']} {document['metadata']['name']}")
 def test_the_manifest_is_valid_for_a_current_cluster(document: dict[str, Any]) -> None:
     assert kubernetes_validate.validate(document, "1.37", strict=True)
 
 
 def test_the_operator_may_do_exactly_what_it_does() -> None:
-    assert granted() == used()
+    assert granted(one("ClusterRole")) == used()
 
 
-def test_no_right_is_a_wildcard() -> None:
-    assert "*" not in str(one("ClusterRole")["rules"])
+def test_in_one_namespace_it_may_do_the_same_but_for_what_is_the_clusters() -> None:
+    (role,) = [document for document in OPTIONAL if document["kind"] == "Role"]
+    assert granted(role) == {key: verbs for key, verbs in used().items() if key not in OF_THE_CLUSTER}
 
 
-def test_the_operator_runs_restricted_and_alone() -> None:
+def test_the_lease_is_the_operators_own_and_no_other() -> None:
+    create, own = one("Role")["rules"]
+    assert (create["resources"], create["verbs"]) == (["leases"], ["create"])
+    assert (own["resources"], own["resourceNames"], set(own["verbs"])) == (["leases"], [LEASE_NAME], {"get", "update"})
+
+
+def test_no_role_grants_everything_and_none_reads_secrets() -> None:
+    for role in [document for document in DOCUMENTS + OPTIONAL if document["kind"] in ("Role", "ClusterRole")]:
+        assert "*" not in str(role["rules"]), role["metadata"]["name"]
+        assert "secrets" not in str(role["rules"]), role["metadata"]["name"]
+
+
+def test_one_namespace_needs_nothing_in_the_cluster() -> None:
+    overlay = yaml.safe_load((NAMESPACED / "kustomization.yaml").read_text())
+    removed = {patch["target"]["kind"] for patch in overlay["patches"] if "$patch: delete" in patch.get("patch", "")}
+    # The CRD lies in a folder of its own.
+    present = {*(document["kind"] for document in DOCUMENTS), "CustomResourceDefinition"}
+    assert present & CLUSTER_SCOPED == removed
+    assert {document["kind"] for document in documents(NAMESPACED / "rbac.yaml")} == {"Role", "RoleBinding"}
+
+
+def test_in_one_namespace_the_operator_is_told_which() -> None:
+    (patch,) = documents(NAMESPACED / "deployment.yaml")
+    (variable,) = patch["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert variable["name"] in {field.alias for field in Settings.model_fields.values()}
+    assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
+    assert patch["metadata"]["name"] == one("Deployment")["metadata"]["name"]
+
+
+def test_reading_secrets_is_an_option_for_both_kinds_of_role() -> None:
+    component = yaml.safe_load((FOLDER / "components" / "read-secrets" / "kustomization.yaml").read_text())
+    assert [patch["target"] for patch in component["patches"]] == [
+        {"kind": kind, "name": one("ClusterRole")["metadata"]["name"]} for kind in ("ClusterRole", "Role")
+    ]
+    for patch in component["patches"]:
+        (operation,) = yaml.safe_load(patch["patch"])
+        assert (operation["op"], operation["path"]) == ("add", "/rules/-")
+        assert operation["value"] == {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
+
+
+def test_the_way_out_is_closed_but_for_what_the_operator_asks() -> None:
+    policy = one("NetworkPolicy", OPTIONAL)["spec"]
+    assert policy["policyTypes"] == ["Egress"]
+    labels = one("Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert [sorted(port["port"] for port in rule["ports"]) for rule in policy["egress"]] == [[443, 6443], [ENGINE_PORT], [53, 53]]
+    assert policy["egress"][1]["to"][0]["podSelector"]["matchExpressions"] == [{"key": ENGINE_LABEL, "operator": "Exists"}]
+
+
+def test_the_operator_runs_restricted() -> None:
     deployment = one("Deployment")["spec"]
     pod = deployment["template"]["spec"]
     (container,) = pod["containers"]
-    assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
+    # A lease keeps two of them from acting, so that a new one may come before the old one goes.
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     assert (pod["securityContext"]["runAsNonRoot"], pod["securityContext"]["runAsUser"]) == (True, RUN_AS)
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
@@ -87,10 +158,14 @@ def test_the_environment_of_the_operator_is_known_to_it() -> None:
     assert {variable["name"] for variable in container["env"]} <= known
 
 
-def test_the_binding_joins_the_account_that_the_deployment_uses_to_the_role() -> None:
-    binding, account = one("ClusterRoleBinding"), one("ServiceAccount")["metadata"]
-    assert binding["roleRef"]["name"] == one("ClusterRole")["metadata"]["name"]
-    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}]
+def test_the_bindings_join_the_account_that_the_deployment_uses_to_the_roles() -> None:
+    account = one("ServiceAccount")["metadata"]
+    bindings = [document for document in DOCUMENTS + OPTIONAL if document["kind"].endswith("Binding")]
+    roles = {(document["kind"], document["metadata"]["name"]) for document in DOCUMENTS + OPTIONAL}
+    assert len(bindings) == 3
+    for binding in bindings:
+        assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) in roles
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}]
     assert one("Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == account["name"]
 
 

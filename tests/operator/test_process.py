@@ -10,10 +10,13 @@ import aiohttp
 import kopf
 import pytest
 
+from alise_operator import app as apps
 from alise_operator import handlers, logs
 from alise_operator.app import App
-from alise_operator.build.meta import MANAGED_BY
+from alise_operator.build.meta import MANAGED_BY, Manifest
 from alise_operator.cluster import Images
+from alise_operator.kube import PAGE, Resource
+from alise_operator.pod_watch import watch_pods
 from alise_operator.poller import Poller
 from alise_operator.reconcile import Key, Reconciler
 from alise_operator.server import serving
@@ -46,6 +49,8 @@ def test_settings_come_from_the_environment() -> None:
     [
         pytest.param({"ALISE_HTTP_PORT": "many"}, "ALISE_HTTP_PORT='many'", id="a port that is no number"),
         pytest.param({"ALISE_RESYNC_SECONDS": "0"}, "ALISE_RESYNC_SECONDS='0'", id="no pause between resyncs"),
+        pytest.param({"ALISE_WATCH_NAMESPACE": "Team A"}, "ALISE_WATCH_NAMESPACE='Team A'", id="a namespace that cannot be"),
+        pytest.param({"ALISE_LEASE_SECONDS": "1"}, "ALISE_LEASE_SECONDS='1'", id="a lease that is over before it is renewed"),
         pytest.param({"ALISE_LOG_LEVEL": "loud"}, "ALISE_LOG_LEVEL='loud'", id="an unknown log level"),
     ],
 )
@@ -71,7 +76,7 @@ def test_a_log_line_is_one_json_object_with_its_fields() -> None:
 
 async def test_metrics_and_health_are_served() -> None:
     kube = FakeKube()
-    async with Poller() as poller, make_app(kube, poller) as app, serving(app, "127.0.0.1", 0) as port, aiohttp.ClientSession() as session:
+    async with Poller() as poller, make_app(kube, poller) as app, serving(app.unhealthy, "127.0.0.1", 0) as port, aiohttp.ClientSession() as session:
         async with session.get(f"http://127.0.0.1:{port}/metrics") as answer:
             text = await answer.text()
         async with session.get(f"http://127.0.0.1:{port}/healthz") as answer:
@@ -130,6 +135,63 @@ async def test_a_bug_in_one_reconcile_stops_neither_the_worker_nor_the_others(ca
         app.queue.add(Key("default", "tiny"))
         await until(lambda: kube.status_patches and "reconcile failed unexpectedly" in caplog.text)
         assert app.unhealthy() is None
+
+
+async def test_a_reconcile_that_takes_too_long_is_broken_off_and_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(FakeKube):
+        async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
+            if name == "slow":
+                await asyncio.Event().wait()
+            return await super().get(resource, namespace, name)
+
+    monkeypatch.setattr(apps, "RECONCILE_SECONDS", 0.01)
+    kube = Slow()
+    kube.put_engine(raw_spec(), name="slow")
+    async with Poller() as poller, make_app(kube, poller) as app:
+        app.queue.add(Key("default", "slow"))
+        await until(lambda: "reconcile broken off" in caplog.text)
+        assert app.unhealthy() is None
+        assert app.queue._failures == {Key("default", "slow"): 1}
+
+
+async def test_a_pod_that_changes_asks_for_its_resource() -> None:
+    kube, seen = FakeKube(), asyncio.Queue[Key]()
+    watching = asyncio.create_task(watch_pods(kube, "", seen.put_nowait))
+    for labels in (None, {}, {"alise.dev/engine": "tiny"}):
+        kube.changes.put_nowait({"metadata": {"namespace": "default", "name": "tiny-1", "labels": labels}})
+    assert await asyncio.wait_for(seen.get(), 10) == Key("default", "tiny")
+    assert seen.empty()
+    watching.cancel()
+
+
+async def test_a_watch_that_fails_is_opened_again() -> None:
+    kube, seen = FakeKube(), asyncio.Queue[Key]()
+    kube.away = True
+    watching = asyncio.create_task(watch_pods(kube, "", seen.put_nowait, pause_seconds=0.0))
+    await until(lambda: kube.refusals >= 2)
+    kube.away = False
+    kube.changes.put_nowait({"metadata": {"namespace": "default", "name": "tiny-1", "labels": {"alise.dev/engine": "tiny"}}})
+    assert await asyncio.wait_for(seen.get(), 10) == Key("default", "tiny")
+    watching.cancel()
+
+
+def test_in_one_namespace_kopf_asks_for_nothing_of_the_cluster() -> None:
+    settings = kopf.OperatorSettings()
+    handlers.configure(settings, is_namespaced=True)
+    assert settings.scanning.disabled
+
+
+def test_objects_that_are_watched_come_in_pages_and_do_not_stay() -> None:
+    settings = kopf.OperatorSettings()
+    handlers.configure(settings)
+    assert settings.watching.chunk_size == PAGE
+    assert settings.queueing.idle_timeout < 1
+
+
+def test_pods_are_not_among_what_kopf_remembers() -> None:
+    assert ("", "v1", "pods") not in handlers.WATCHED
 
 
 def test_only_our_own_children_come_over_the_wire() -> None:

@@ -1,17 +1,33 @@
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from alise_operator.workqueue import LAST_RETRY_SECONDS, WorkQueue
+import pytest
+
+from alise_operator.workqueue import BURST, LAST_RETRY_SECONDS, SPACING_SECONDS, WorkQueue
 
 
 @dataclass
 class ManualClock:
-    """Callbacks that the test fires."""
+    """Callbacks that the test fires, and a time that it moves."""
 
     pending: list["ManualTimer"] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def now(self) -> float:
+        return self.seconds
+
+    def pass_seconds(self, seconds: float) -> None:
+        """Fires what is due by then."""
+        self.seconds += seconds
+        due = [timer for timer in self.pending if timer.at_seconds <= self.seconds]
+        self.pending = [timer for timer in self.pending if timer.at_seconds > self.seconds]
+        for timer in due:
+            if not timer.cancelled:
+                timer.call()
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> "ManualTimer":
-        timer = ManualTimer(seconds, call)
+        timer = ManualTimer(seconds, call, self.seconds + seconds)
         self.pending.append(timer)
         return timer
 
@@ -26,6 +42,7 @@ class ManualClock:
 class ManualTimer:
     seconds: float
     call: Callable[[], None]
+    at_seconds: float = 0.0
     cancelled: bool = False
 
     def cancel(self) -> None:
@@ -93,3 +110,122 @@ async def test_closing_calls_off_all_retries() -> None:
     queue.close()
     clock.fire()
     assert queue.waiting == 0
+
+
+def hasty(clock: ManualClock) -> WorkQueue[str]:
+    return WorkQueue(clock.call_later, now=clock.now)
+
+
+async def worked(queue: WorkQueue[str], key: str, times: int) -> None:
+    """The key is added and worked on so many times in a row, without any pause."""
+    for _ in range(times):
+        queue.add(key)
+        queue.done(await queue.take())
+
+
+async def test_a_key_that_changes_all_the_time_is_worked_on_at_its_rate() -> None:
+    clock = ManualClock()
+    queue = hasty(clock)
+    await worked(queue, "edited", BURST)
+    queue.add("edited")
+    queue.add("edited")
+    assert (queue.waiting, [timer.seconds for timer in clock.pending]) == (1, [SPACING_SECONDS])
+    queue.add("other")
+    assert await queue.take() == "other"
+    clock.pass_seconds(SPACING_SECONDS)
+    assert await queue.take() == "edited"
+
+
+async def test_in_the_long_run_a_key_is_worked_on_once_per_spacing() -> None:
+    clock = ManualClock()
+    queue, turns = hasty(clock), 0
+    for _ in range(10_000):
+        queue.add("edited")
+        clock.pass_seconds(0.01)
+        while queue._ready:
+            turns += 1
+            queue.done(await queue.take())
+    assert turns == pytest.approx(100 / SPACING_SECONDS + BURST, abs=2)
+
+
+async def test_after_a_quiet_time_a_key_may_be_hasty_again() -> None:
+    clock = ManualClock()
+    queue = hasty(clock)
+    await worked(queue, "edited", BURST)
+    clock.pass_seconds(BURST * SPACING_SECONDS)
+    await worked(queue, "edited", BURST)
+    assert queue.waiting == 0
+
+
+async def test_a_change_while_a_key_is_held_is_not_lost() -> None:
+    clock = ManualClock()
+    queue = hasty(clock)
+    await worked(queue, "edited", BURST)
+    queue.add("edited")
+    assert clock.pending
+    clock.pass_seconds(SPACING_SECONDS)
+    assert await drained(queue) == ["edited"]
+    assert clock.pending == []
+
+
+async def test_what_is_remembered_of_rates_does_not_grow_without_end() -> None:
+    clock = ManualClock()
+    queue = hasty(clock)
+    for number in range(5_000):
+        await worked(queue, f"key-{number}", 1)
+        clock.pass_seconds(SPACING_SECONDS)
+    assert len(queue._full_at) <= 1_001
+
+
+def by_namespace(at_a_time: int | None = None) -> WorkQueue[str]:
+    return WorkQueue(ManualClock().call_later, group_of=lambda key: key.split("/")[0], at_a_time=at_a_time, now=lambda: 0.0)
+
+
+async def test_namespaces_take_turns() -> None:
+    queue = by_namespace()
+    for key in ("crowd/1", "crowd/2", "crowd/3", "crowd/4", "few/1", "one/1", "few/2"):
+        queue.add(key)
+    assert await drained(queue) == ["crowd/1", "few/1", "one/1", "crowd/2", "few/2", "crowd/3", "crowd/4"]
+
+
+async def test_a_namespace_that_comes_while_others_wait_has_its_turn_in_the_next_round() -> None:
+    queue = by_namespace()
+    for number in range(1_000):
+        queue.add(f"crowd/{number}")
+    assert await queue.take() == "crowd/0"
+    queue.add("late/1")
+    assert {await queue.take(), await queue.take()} == {"crowd/1", "late/1"}
+
+
+async def test_one_namespace_never_has_all_workers() -> None:
+    queue = by_namespace(at_a_time=2)
+    for number in range(5):
+        queue.add(f"crowd/{number}")
+    taken = [await queue.take(), await queue.take()]
+    assert queue._next() is None, "a third worker may not begin"
+    queue.add("few/1")
+    assert await queue.take() == "few/1"
+    queue.done(taken[0])
+    assert await queue.take() == "crowd/2"
+
+
+async def test_a_worker_that_waits_for_its_namespaces_turn_is_woken() -> None:
+    queue = by_namespace(at_a_time=1)
+    for key in ("a/1", "a/2"):
+        queue.add(key)
+    first = await queue.take()
+    waiting = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.done(first)
+    assert await asyncio.wait_for(waiting, 10) == "a/2"
+
+
+async def test_a_worker_that_is_stopped_while_it_waits_takes_no_key_with_it() -> None:
+    queue = by_namespace()
+    waiting = asyncio.create_task(queue.take())
+    await asyncio.sleep(0)
+    queue.add("a/1")
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert await asyncio.wait_for(queue.take(), 10) == "a/1"
