@@ -34,6 +34,8 @@ class Cluster:
     operator_namespace: str = "alise-system"
     # What pods may have beyond the restricted default.
     allowed: Allowed = Allowed()
+    # Annotations that routes may have beyond the harmless ones, by name, or by the beginning of a name that ends with *.
+    route_annotations: frozenset[str] = frozenset()
 
     @property
     def named_namespaces(self) -> bool:

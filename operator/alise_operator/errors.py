@@ -3,7 +3,6 @@
     OperatorError
     ├── SpecError            the resource asks for something that cannot be done; nothing was applied
     │   ├── InvalidSpec        a field has a value that is not allowed
-    │   ├── MissingSecret      a secret that the resource names is not there
     │   └── MissingApi         the cluster does not serve an API that the resource needs
     ├── ApplyError           the cluster refused a child
     │   └── NameTaken          an object of that name exists and is not ours
@@ -47,10 +46,6 @@ class InvalidSpec(SpecError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(str(problem) for problem in self.problems))
-
-
-class MissingSecret(SpecError):
-    reason = "MissingSecret"
 
 
 class MissingApi(SpecError):

@@ -8,16 +8,17 @@ from typing import Final
 from alise_contract.names import API_GROUP, API_VERSION, KIND
 from alise_operator import metrics
 from alise_operator.build.meta import MANAGER, Manifest, Owner
+from alise_operator.conditions import Condition
 from alise_operator.kube import Kube
 from alise_operator.pods import EVENTS
-from alise_operator.status import Condition, is_warning
+from alise_operator.status import is_warning
 
 # The API server refuses longer ones.
 _MAX_MESSAGE: Final = 1000
 
 
-def event(condition: Condition, owner: Owner, *, now: datetime, suffix: str) -> Manifest:
-    """The Event that says a condition changed. `suffix` makes its name unique."""
+def event(news: Condition, owner: Owner, *, now: datetime, suffix: str, warning: bool) -> Manifest:
+    """The Event that says what happened. `suffix` makes its name unique."""
     stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "v1",
@@ -31,13 +32,13 @@ def event(condition: Condition, owner: Owner, *, now: datetime, suffix: str) -> 
             "namespace": owner.namespace,
             "uid": owner.uid,
         },
-        "type": "Warning" if is_warning(condition) else "Normal",
-        "reason": condition.reason,
-        "message": condition.message[:_MAX_MESSAGE],
+        "type": "Warning" if warning else "Normal",
+        "reason": news.reason,
+        "message": news.message[:_MAX_MESSAGE],
         "source": {"component": MANAGER},
         "reportingComponent": MANAGER,
         "reportingInstance": MANAGER,
-        "action": condition.type,
+        "action": news.type,
         "firstTimestamp": stamp,
         "lastTimestamp": stamp,
         "count": 1,
@@ -45,8 +46,17 @@ def event(condition: Condition, owner: Owner, *, now: datetime, suffix: str) -> 
 
 
 async def post(kube: Kube, conditions: Sequence[Condition], owner: Owner, *, now: datetime) -> None:
-    """Raises ApplyError, ClusterError."""
+    """Posts an event for each condition that changed. Raises ApplyError, ClusterError."""
     for condition in conditions:
-        manifest = event(condition, owner, now=now, suffix=uuid.uuid4().hex[:16])
-        await kube.create(EVENTS, manifest)
-        metrics.EVENTS.labels(manifest["type"]).inc()
+        await _create(kube, condition, owner, now=now, warning=is_warning(condition))
+
+
+async def warn(kube: Kube, reason: str, message: str, owner: Owner, *, now: datetime) -> None:
+    """Posts a warning about something that is no condition. Raises ApplyError, ClusterError."""
+    await _create(kube, Condition(reason, "True", reason, message), owner, now=now, warning=True)
+
+
+async def _create(kube: Kube, news: Condition, owner: Owner, *, now: datetime, warning: bool) -> None:
+    manifest = event(news, owner, now=now, suffix=uuid.uuid4().hex[:16], warning=warning)
+    await kube.create(EVENTS, manifest)
+    metrics.EVENTS.labels(manifest["type"]).inc()

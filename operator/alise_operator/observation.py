@@ -6,6 +6,7 @@ What a report means for the resource is decided in status.py; observe.py fetches
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from signal import Signals
 from typing import Any, Final
 
 from google.protobuf import json_format
@@ -13,10 +14,16 @@ from google.protobuf import json_format
 from alise_contract.names import ENGINE_CONTAINER
 from alise_contract.v1.engine_control_pb2 import ENCODER_STATE_MISSING, StatusReport
 from alise_operator.build.meta import TEMPLATE_ANNOTATION, Manifest
+from alise_operator.missing_secrets import REASON as MISSING_SECRET
+from alise_operator.missing_secrets import Gap, gap
 
 _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
 _CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"})
 _MAX_WORDS: Final = 300
+_SIGKILL: Final = 9
+# What leaves a process no time for last words, or no reason to have any.
+_KILLED: Final = "; a node that is out of memory does this, and the kubelet when a probe failed: kubectl describe pod says which"
+_TOLD_TO_END: Final = ": it was told to end, which the kubelet does when the liveness probe fails: kubectl describe pod says so"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +32,8 @@ class Trouble:
 
     reason: str
     message: str
+    # The Secret that a pod waits for, when that is the reason.
+    gap: Gap | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +203,11 @@ def _troubles(name: str, status: Mapping[str, Any], conditions: Mapping[str, Map
     for container in _containers(status):
         where = f"container {container['name']} of pod {name}"
         waiting = container.get("state", {}).get("waiting", {})
-        reason, message = waiting.get("reason", ""), words(waiting.get("message", ""))
+        reason, message = waiting.get("reason", ""), waiting.get("message") or ""
         if reason in _IMAGE_REASONS:
-            yield Trouble("ImagePull", f"{where}: image {container.get('image', '')!r}: {reason}: {message}")
+            yield Trouble("ImagePull", f"{where}: image {container.get('image', '')!r}: {reason}: {words(message)}")
         elif reason in _CONFIG_REASONS:
-            yield Trouble("PodNotStarting", f"{where}: {reason}: {message}")
+            yield not_starting(where, reason, message)
         else:
             ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
             if ended and not container.get("ready") and (ended.get("exitCode") or container.get("restartCount")):
@@ -206,15 +215,36 @@ def _troubles(name: str, status: Mapping[str, Any], conditions: Mapping[str, Map
                 yield Trouble("PodsCrashing", f"{where} {_ending(container['name'], ended)}; {logs}")
 
 
+def not_starting(where: str, reason: str, said: str) -> Trouble:
+    """Returns why a container cannot be made, or a volume not mounted; a missing Secret has a reason of its own."""
+    missing = gap(said)
+    return Trouble(MISSING_SECRET if missing is not None else "PodNotStarting", f"{where}: {reason}: {words(said)}", missing)
+
+
 def _ending(container: str, ended: Mapping[str, Any]) -> str:
-    if ended.get("reason") == "OOMKilled":
+    """Returns how a container ended, with its own last words where it left any."""
+    code, reason, said = ended.get("exitCode") or 0, ended.get("reason", "Error"), words(ended.get("message") or "")
+    quoted = f": {said}" if said else " and left no last words"
+    if reason == "OOMKilled":
         field = "spec.engine.resources" if container == ENGINE_CONTAINER else "spec.scheduling.resources"
-        return f"was killed for using more memory than its limit (OOMKilled); raise {field}.limits.memory"
-    said = words(ended.get("message", ""))
-    return f"ended with exit code {ended.get('exitCode')} ({ended.get('reason', 'Error')})" + (f": {said}" if said else "")
+        last = f"; its last words: {said}" if said else ""
+        return f"was killed for using more memory than its limit (OOMKilled); raise {field}.limits.memory{last}"
+    # A shell's convention, which container runtimes follow: 128 and the number of the signal.
+    signal = ended.get("signal") or (code - 128 if code > 128 else 0)
+    if signal:
+        return f"was ended by {_signal(signal)}, exit code {code} ({reason}){quoted}{_KILLED if signal == _SIGKILL else ''}"
+    return f"ended with exit code {code} ({reason}){quoted}{'' if code or said else _TOLD_TO_END}"
+
+
+def _signal(number: int) -> str:
+    try:
+        return f"signal {number} ({Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
 
 
 def words(text: str) -> str:
-    """The cluster's words on one line; the end of a long text, which is where a log says what happened."""
-    joined = " ".join(text.split())
+    """The cluster's words on one line, without control characters; the end of a long text, which is where a log says what happened."""
+    # Cut first: of a text of megabytes only the end is looked at.
+    joined = " ".join("".join(char for char in text[-20 * _MAX_WORDS :] if char.isprintable() or char.isspace()).split())
     return joined if len(joined) <= _MAX_WORDS else "…" + joined[1 - _MAX_WORDS :]

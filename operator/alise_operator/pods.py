@@ -13,7 +13,7 @@ from typing import Any, Final
 from alise_operator.build.meta import Manifest, Owner, selector_text
 from alise_operator.errors import ApplyError, ClusterError
 from alise_operator.kube import Kube, Resource
-from alise_operator.observation import Pod, Trouble, view_pod, words
+from alise_operator.observation import Pod, not_starting, view_pod, words
 
 PODS: Final = Resource("v1", "pods")
 REPLICA_SETS: Final = Resource("apps/v1", "replicasets")
@@ -22,6 +22,7 @@ EVENTS: Final = Resource("v1", "events")
 MAX_LOOKED_AT: Final = 500
 # Warning events of a pod that has no container status to say it (volumes, sandbox).
 EVENT_REASONS: Final = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
+_UNMOUNTED: Final = "unmounted volumes="
 # Where clouds serve credentials to a node, as far as these are no link-local addresses.
 _METADATA_ADDRESSES: Final = frozenset(ip_address(one) for one in ("fd00:ec2::254", "100.100.100.200", "192.0.0.192"))
 
@@ -100,15 +101,17 @@ async def with_events(kube: Kube, namespace: str, pods: Iterable[Pod]) -> tuple[
         return given
     latest: dict[str, Manifest] = {}
     for event in sorted((one for events in listed for one in events), key=_event_time):
-        if event.get("reason") in EVENT_REASONS:
-            latest[(event.get("involvedObject") or {}).get("uid", "")] = event
+        uid = (event.get("involvedObject") or {}).get("uid", "")
+        # The kubelet repeats a mount's own words, and sums up in between which volumes it waits for: the sum says less.
+        if event.get("reason") in EVENT_REASONS and not (uid in latest and _UNMOUNTED in (event.get("message") or "")):
+            latest[uid] = event
     return tuple(_explained(pod, latest.get(pod.uid)) for pod in given)
 
 
 def _explained(pod: Pod, event: Manifest | None) -> Pod:
     if event is None or not pod.silent:
         return pod
-    return replace(pod, troubles=(Trouble("PodNotStarting", f"pod {pod.name}: {event['reason']}: {words(event.get('message') or '')}"),))
+    return replace(pod, troubles=(not_starting(f"pod {pod.name}", event["reason"], event.get("message") or ""),))
 
 
 def _event_time(event: Manifest) -> str:

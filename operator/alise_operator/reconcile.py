@@ -14,15 +14,18 @@ from typing import Any, Final
 from alise_contract.names import API_GROUP, API_VERSION, PLURAL
 from alise_operator import events, metrics
 from alise_operator.allowed import Allowed
-from alise_operator.apply import Applied, apply_children, digest, version_of
+from alise_operator.apply import Applied, apply_children, apply_replicas, digest, version_of
 from alise_operator.build import Owner, children
 from alise_operator.cluster import Cluster, Images
-from alise_operator.errors import ApplyError, ClusterError, Gone, InternalError, MissingSecret, OperatorError, SpecError
+from alise_operator.errors import ApplyError, ClusterError, Gone, InternalError, OperatorError, SpecError
 from alise_operator.kube import Kube, Resource
-from alise_operator.observe import SECRETS, observe
+from alise_operator.observe import observe
+from alise_operator.observe_route import RouteObserver
 from alise_operator.poller import Poller
+from alise_operator.replicas import REASON, SAY_AGAIN_SECONDS, Reset, reset_by, say, wanted_replicas
+from alise_operator.route_ready import Way, gateway_limits
 from alise_operator.rules import check
-from alise_operator.spec import SecretKey, Spec, parse
+from alise_operator.spec import Spec, parse
 from alise_operator.status import changes, fold
 
 log = logging.getLogger(__name__)
@@ -55,6 +58,7 @@ class Reconciler:
         images: Images,
         *,
         allowed: Allowed = Allowed(),
+        route_annotations: frozenset[str] = frozenset(),
         namespace: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
@@ -65,11 +69,16 @@ class Reconciler:
         # Empty: all of them.
         self._namespace = namespace
         self._allowed = allowed
+        self._route_annotations = route_annotations
+        self._routes = RouteObserver(kube, namespace=namespace, monotonic=monotonic)
         self._now = now
         self._monotonic = monotonic
         self._applied: dict[str, Applied] = {}
         # uid of an owner whose children are being applied -> what its children were last seen as meanwhile; None: deleted.
         self._applying: dict[str, dict[tuple[str, str], str | None]] = {}
+        # uid of an owner whose Deployment was scaled behind its back -> what was found, until it is said; and when that was last said.
+        self._resets: dict[str, Reset] = {}
+        self._said_at_seconds: dict[str, float] = {}
         self._cluster: tuple[float, Cluster] | None = None
         self._ready: dict[Key, str] = {}
 
@@ -81,6 +90,8 @@ class Reconciler:
             keys += [Key(one["metadata"]["namespace"], one["metadata"]["name"]) for one in page]
             uids |= {one["metadata"]["uid"] for one in page}
         self._applied = {uid: applied for uid, applied in self._applied.items() if uid in uids}
+        self._resets = {uid: reset for uid, reset in self._resets.items() if uid in uids}
+        self._said_at_seconds = {uid: at for uid, at in self._said_at_seconds.items() if uid in uids}
         for key in self._ready.keys() - set(keys):
             self._forget(key)
         return keys
@@ -102,15 +113,17 @@ class Reconciler:
             return None
         owner = Owner(key.name, key.namespace, meta["uid"])
         spec: Spec | None = None
+        way: Way | None = None
         error: OperatorError | None = None
         bug: Exception | None = None
         try:
             # 2. Does the spec make sense?
             spec = parse(resource.get("spec"))
             check(spec, key.name)
-            await self._check_secrets(spec, owner)
             # 3. What should exist? 4. Make it so. Both only when all is well: a bad spec leaves the children of the last good one alone.
-            await self._apply(spec, owner)
+            cluster = await self._discovered()
+            way = await self._routes.look(spec, owner, cluster)
+            await self._apply(spec, owner, cluster, way)
         except (SpecError, ApplyError) as caught:
             error = caught
         except ClusterError as caught:
@@ -122,6 +135,9 @@ class Reconciler:
             error = InternalError(
                 f"the operator failed at this spec ({type(caught).__name__}: {caught}); please report it, its log has more"
             )
+        if error is not None:
+            # All but the number of pods, which is applied whatever else is wrong.
+            await self._apply_replicas(resource.get("spec"), owner)
         # 5. What is there?
         seen = await observe(self._kube, self._poller, owner, tls_secret=spec.route.tls_secret if spec is not None else None)
         # 6. Say so.
@@ -132,6 +148,7 @@ class Reconciler:
             generation=meta["generation"],
             error=error,
             observation=seen,
+            way=way,
             previous=previous,
             now=self._now(),
         )
@@ -151,42 +168,14 @@ class Reconciler:
             applied = self._applied.get(reference.get("uid", ""))
             known = applied.versions.get((kind, meta["name"])) if applied is not None else None
             if known is not None and known != seen:
-                log.info("child was changed by somebody else and is applied again", extra={"child": f"{kind}/{meta['name']}"})
+                log.info("child was changed by another writer and is applied again", extra={"child": f"{kind}/{meta['name']}"})
+                reset = reset_by(child, applied.scale) if kind == "Deployment" and not deleted and applied and applied.scale else None
+                if reset is not None:
+                    self._resets[reference["uid"]] = reset
                 self._applied.pop(reference["uid"], None)
 
-    async def _check_secrets(self, spec: Spec, owner: Owner) -> None:
-        history = spec.predictor.history.postgres
-        named: dict[str, SecretKey | None] = {
-            "spec.model.tokenSecretRef": spec.model.token_secret_ref,
-            "spec.predictor.history.postgres.dsnSecretRef": history.dsn_secret_ref if history else None,
-            "spec.predictor.history.postgres.keySecretRef": history.key_secret_ref if history else None,
-        }
-        for field, reference in named.items():
-            if reference is not None:
-                entries = await self._secret_entries(field, reference.name, reference.key, owner)
-                if reference.key not in entries:
-                    # Its other keys are not named: the author of a resource may not be allowed to read the namespace's secrets.
-                    where = f"{field}: Secret {owner.namespace}/{reference.name}"
-                    raise MissingSecret(f"{where} has no key {reference.key!r}; add it or name another one")
-        if spec.auth is not None:
-            name = spec.auth.secret_ref.name
-            entries = await self._secret_entries("spec.auth.secretRef", name, "TENANT", owner)
-            # The engine skips names that begin with a dot.
-            if all(entry.startswith(".") for entry in entries):
-                where = f"spec.auth.secretRef: Secret {owner.namespace}/{name}"
-                raise MissingSecret(f"{where} has no tenant, so no request would be allowed; add a tenant with its API keys")
-
-    async def _secret_entries(self, field: str, name: str, key: str, owner: Owner) -> set[str]:
-        """Names of what the Secret holds. Raises MissingSecret with the command that creates it."""
-        try:
-            secret = await self._kube.get(SECRETS, owner.namespace, name)
-        except Gone as error:
-            create = f"kubectl create secret generic {name} -n {owner.namespace} --from-literal={key}=…"
-            raise MissingSecret(f"{field}: Secret {owner.namespace}/{name} does not exist; create it: {create}") from error
-        return set(secret.get("data") or {})
-
-    async def _apply(self, spec: Spec, owner: Owner) -> None:
-        manifests = children(spec, owner, await self._discovered())
+    async def _apply(self, spec: Spec, owner: Owner, cluster: Cluster, way: Way) -> None:
+        manifests = children(spec, owner, cluster, gateway_limits(spec, owner, way))
         wanted, now = digest(manifests), self._monotonic()
         before = self._applied.get(owner.uid)
         changed = before is None or before.digest != wanted
@@ -202,13 +191,42 @@ class Reconciler:
         # A child that was last seen gone or otherwise than it was answered is applied again: the watch has asked for that reconcile.
         if all(applied.versions[child] == seen for child, seen in meanwhile.items() if child in applied.versions):
             self._applied[owner.uid] = applied
+        await self._say_reset(owner, applied)
         if changed:
             log.info("applied", extra={"engine": f"{owner.namespace}/{owner.name}", "children": len(manifests)})
+
+    async def _apply_replicas(self, raw: object, owner: Owner) -> None:
+        """Scales the Deployment of the last good spec. A failure is no news: the error that led here is reported, and tried again."""
+        replicas = wanted_replicas(raw)
+        # The Deployment may not be as it was applied any more: all of it is applied once the spec can be.
+        self._applied.pop(owner.uid, None)
+        if replicas is None:
+            return
+        try:
+            if await apply_replicas(self._kube, owner, replicas):
+                log.info("scaled", extra={"engine": f"{owner.namespace}/{owner.name}", "replicas": replicas})
+        except (ApplyError, ClusterError) as failure:
+            log.warning("replicas were not applied", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(failure)})
+
+    async def _say_reset(self, owner: Owner, applied: Applied) -> None:
+        """Tells whoever scales the Deployment what to scale instead, now and then."""
+        reset, now = self._resets.pop(owner.uid, None), self._monotonic()
+        if reset is None or applied.scale is None or applied.scale.replicas == reset.found:
+            return
+        if now - self._said_at_seconds.get(owner.uid, float("-inf")) < SAY_AGAIN_SECONDS:
+            return
+        self._said_at_seconds[owner.uid] = now
+        try:
+            message = say(replace(reset, wanted=applied.scale.replicas), owner)
+            await events.warn(self._kube, REASON, message, owner, now=self._now())
+        except (ApplyError, ClusterError) as error:
+            log.warning("event was not posted", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(error)})
 
     async def _discovered(self) -> Cluster:
         now = self._monotonic()
         if self._cluster is None or now - self._cluster[0] > DISCOVERY_SECONDS:
-            self._cluster = (now, replace(await self._kube.discover(self._images), allowed=self._allowed))
+            found = await self._kube.discover(self._images)
+            self._cluster = (now, replace(found, allowed=self._allowed, route_annotations=self._route_annotations))
         return self._cluster[1]
 
     async def _report(self, key: Key, owner: Owner, previous: Mapping[str, Any], status: dict[str, Any]) -> None:

@@ -1,37 +1,41 @@
 """Spec and report -> the resource's status. Pure: the time is an argument, the previous conditions too.
 
-Three conditions, each one word and a sentence a person can act on:
-- Ready: at least one pod serves requests; its reason says when none of those is of the newest spec yet.
+Four conditions, each one word and a sentence a person can act on:
+- Ready: at least one pod serves requests inside the cluster, whatever is wrong with the newest spec or with the route: gateways take a
+  resource that is not Ready out of their lists, so a mistake must not make an outage. Its reason says when only older pods serve.
 - Progressing: something is under way that ends by itself.
-- Degraded: something is wrong, whether or not requests are still served.
+- RouteReady: requests from outside the cluster can arrive (route_ready.py).
+- Degraded: something is wrong, whether or not requests are still served; a route that leads nowhere is.
 No number that changes by the second: queue depths are metrics.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from alise_contract.names import CONTRACT_VERSION
 from alise_operator.build.meta import Owner, selector_text
 from alise_operator.build.route import url
+from alise_operator.conditions import Condition
 from alise_operator.errors import (
     ApplyError,
     ClusterError,
     InternalError,
     InvalidSpec,
     MissingApi,
-    MissingSecret,
     NameTaken,
     OperatorError,
     SpecError,
 )
+from alise_operator.missing_secrets import REASON as MISSING_SECRET
+from alise_operator.missing_secrets import explain
 from alise_operator.observation import Observation, Pod, PodReport, Trouble, Workload
 from alise_operator.quantities import format_bytes
+from alise_operator.route_ready import REFUSED_REASONS, Way, route_ready
 from alise_operator.spec import Spec
 
-Truth = Literal["True", "False", "Unknown"]
-
+NO_WAY: Final = Way()
 # Requests of the last minute that went in unranked: this many and this share is no accident of one slow step.
 FAILED_OPEN_REQUESTS: Final = 3
 FAILED_OPEN_SHARE: Final = 0.05
@@ -40,6 +44,7 @@ SIDECAR_DOWN_POLLS: Final = 2
 _MAX_MESSAGE: Final = 1500
 # The first of these that is found is Degraded's reason.
 DEGRADED_ORDER: Final = (
+    MISSING_SECRET,
     "ImagePull",
     "PodsCrashing",
     "Unschedulable",
@@ -50,12 +55,13 @@ DEGRADED_ORDER: Final = (
     "SidecarDown",
     "FailingOpen",
     "StatusUnavailable",
+    *REFUSED_REASONS,
     "MissingTlsSecret",
     "HostMemoryFull",
     "PredictorWithoutEncoder",
 )
 # What a rollout does not get over by itself.
-BLOCKING: Final = frozenset({"ImagePull", "PodsCrashing", "Unschedulable", "PodNotStarting", "PodsRefused"})
+BLOCKING: Final = frozenset({MISSING_SECRET, "ImagePull", "PodsCrashing", "Unschedulable", "PodNotStarting", "PodsRefused"})
 # Why requests went in unranked, and what to do; said in this order. The breaker opens after other failures, so it comes last.
 FAILED_OPEN_ADVICE: Final[Mapping[str, str]] = {
     "deadline": "its scheduler answers too late, give it more CPU (spec.scheduling.resources)",
@@ -65,17 +71,9 @@ FAILED_OPEN_ADVICE: Final[Mapping[str, str]] = {
     "breaker_open": "after failures in a row its scheduler is asked only now and then, see kubectl logs {pod} -c scheduler",
 }
 # Reasons whose message is about what the user wrote.
-SPOKEN_REASONS: Final = frozenset(kind.reason for kind in (InvalidSpec, MissingSecret, MissingApi, ApplyError, NameTaken))
-# Reasons of a Ready that say the spec was not applied.
+SPOKEN_REASONS: Final = frozenset(kind.reason for kind in (InvalidSpec, MissingApi, ApplyError, NameTaken))
+# Reasons that say that the spec was not applied.
 UNAPPLIED_REASONS: Final = SPOKEN_REASONS | {ClusterError.reason, InternalError.reason}
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    type: str
-    status: Truth
-    reason: str
-    message: str
 
 
 def fold(
@@ -85,17 +83,23 @@ def fold(
     generation: int,
     error: OperatorError | None,
     observation: Observation,
+    way: Way | None = NO_WAY,
     previous: Mapping[str, Any],
     now: datetime,
 ) -> dict[str, Any]:
-    """The whole status. `spec` is None when it could not be parsed; `previous` is the status that the resource has now."""
+    """The whole status. `spec` and `way` are None when the spec could not be parsed; `previous` is the status that the resource has now."""
     before = {one["type"]: one for one in previous.get("conditions", ())}
+    observation = _with_fields(observation, spec, owner)
     # The spec was applied before the cluster failed: what its pods say still holds.
-    is_applied = before.get("Ready", {}).get("observedGeneration") == generation and before["Ready"]["reason"] not in UNAPPLIED_REASONS
+    is_applied = _was_applied(before, generation)
+    route = route_ready(spec, owner, way, error, before.get("RouteReady"), now)
+    if route.reason in REFUSED_REASONS:
+        observation = replace(observation, troubles=(*observation.troubles, Trouble(route.reason, route.message)))
     conditions = [
         ready(spec, None if isinstance(error, ClusterError) and is_applied else error, observation),
         progressing(spec, error, observation),
         degraded(error, observation),
+        route,
     ]
     workload = observation.workload
     status: dict[str, Any] = {
@@ -106,13 +110,33 @@ def fold(
         "conditions": [_stamp(condition, before.get(condition.type), generation, now) for condition in conditions],
     }
     address = previous.get("url") if spec is None else url(spec.route, owner)
-    return status | ({"url": address} if address else {})
+    return status | ({"url": address} if address and route.status != "False" else {})
+
+
+def _was_applied(before: Mapping[str, Any], generation: int) -> bool:
+    """Whether this generation of the spec was applied at an earlier reconcile."""
+    last = before.get("Ready", {})
+    if last.get("observedGeneration") != generation or last["reason"] in UNAPPLIED_REASONS:
+        return False
+    # Older pods serve: either the spec rolls out, or it could not be applied.
+    return last["reason"] != "ServingOldSpec" or before["Degraded"]["reason"] not in UNAPPLIED_REASONS
+
+
+def _with_fields(seen: Observation, spec: Spec | None, owner: Owner) -> Observation:
+    """Names the field that asks for each missing Secret, once for all pods that wait for it."""
+
+    def named(trouble: Trouble) -> Trouble:
+        return trouble if trouble.gap is None else Trouble(trouble.reason, explain(trouble.gap, spec, owner))
+
+    return replace(seen, pods=tuple(replace(pod, troubles=tuple(map(named, pod.troubles))) for pod in seen.pods))
 
 
 def ready(spec: Spec | None, error: OperatorError | None, seen: Observation) -> Condition:
     workload = seen.workload
     if error is not None or spec is None:
-        return Condition("Ready", "False", error.reason if error else "InvalidSpec", _with_state(error, workload))
+        serves = workload is not None and workload.ready > 0
+        reason = "ServingOldSpec" if serves else error.reason if error else InvalidSpec.reason
+        return Condition("Ready", "True" if serves else "False", reason, _with_state(error, workload))
     if spec.suspend:
         return Condition("Ready", "False", "Suspended", "stopped by spec.suspend; set it to false to serve")
     if spec.replicas == 0:
@@ -179,7 +203,8 @@ def changes(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Cond
         condition = Condition(one["type"], one["status"], one["reason"], one["message"])
         old = before.get(condition.type)
         if old is None:
-            changed = condition.type != "Degraded" or condition.status == "True"
+            # What is well from the beginning is no news.
+            changed = (condition.type, condition.status) not in (("Degraded", "False"), ("RouteReady", "True"), ("RouteReady", "Unknown"))
         else:
             reworded = condition.reason in SPOKEN_REASONS and old["message"] != condition.message
             changed = (old["status"], old["reason"]) != (condition.status, condition.reason) or (reworded and is_warning(condition))
@@ -290,8 +315,11 @@ def _is_failing_open(report: PodReport) -> bool:
 
 
 def _with_state(error: OperatorError | None, workload: Workload | None) -> str:
-    kept = "no pods are running" if workload is None else f"pods of the last good spec are kept: {_count(workload)}"
-    return _join([str(error) if error else "the spec cannot be read", kept])
+    said = str(error) if error else "the spec cannot be read"
+    if workload is None or workload.replicas == 0:
+        return _join([said, "no pods are running"])
+    kept = f"pods of the last good spec are kept: {_count(workload)}"
+    return _join([kept, said] if workload.ready else [said, kept])
 
 
 def _count(workload: Workload) -> str:

@@ -1,9 +1,12 @@
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import pytest_asyncio
 
 from tests.cluster.control_plane import ControlPlane
+from tests.operator.builders import raw_spec
 from tests.operator.control_plane import Engine, OperatorProcess, install, running_operator
+from tests.operator.world import World
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +36,12 @@ def engine(control_plane: ControlPlane, operator: OperatorProcess, namespace: st
     """An engine that is not applied yet, with the operator running."""
     assert operator.process.poll() is None
     return Engine(control_plane.access, namespace)
+
+
+@pytest_asyncio.fixture
+async def world() -> AsyncIterator[World]:
+    """A cluster in memory that holds the engine `tiny`."""
+    made = World()
+    async with made.poller:
+        made.kube.put_engine(raw_spec())
+        yield made

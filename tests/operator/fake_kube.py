@@ -24,6 +24,8 @@ class FakeKube:
         self.status_patches: list[Manifest] = []
         # plural -> the server's words, for objects that it does not take.
         self.refused: dict[str, str] = {}
+        # plurals that the operator may not read.
+        self.forbidden: set[str] = set()
         # plural -> the answer at which the server itself fails.
         self.failing: dict[str, int] = {}
         # Called after each write of a child, as a watch would see it.
@@ -57,7 +59,7 @@ class FakeKube:
         return sorted(name for kind, _, name in self.objects if kind == plural)
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
-        self._check()
+        self._check(resource)
         try:
             return copy.deepcopy(self.objects[(resource.plural, namespace, name)])
         except KeyError:
@@ -66,7 +68,7 @@ class FakeKube:
     async def list(
         self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "", slim: bool = False
     ) -> Sequence[Manifest]:
-        self._check()
+        self._check(resource)
         self.lists.append((resource.plural, fields))
         wanted = dict(one.split("=") for one in labels.split(",") if one)
         reason = dict(one.split("=") for one in fields.split(",") if one).get("reason")
@@ -118,6 +120,14 @@ class FakeKube:
         kept = {key: value for key, value in status.items() if value is not None}
         self.objects[(resource.plural, namespace, name)]["status"] = kept
 
+    async def patch(self, resource: Resource, namespace: str, name: str, changes: Manifest) -> Manifest:
+        self._check()
+        if resource.plural in self.refused:
+            raise ApplyError(self.refused[resource.plural])
+        self.writes.append(("patch", resource.plural, name))
+        before = await self.get(resource, namespace, name)
+        return self.put(resource, before | {"spec": before["spec"] | changes["spec"]})
+
     async def create(self, resource: Resource, manifest: Manifest) -> None:
         self._check()
         meta = manifest["metadata"]
@@ -136,7 +146,9 @@ class FakeKube:
         self._check()
         return self.cluster
 
-    def _check(self) -> None:
+    def _check(self, resource: Resource | None = None) -> None:
+        if resource is not None and resource.plural in self.forbidden:
+            raise ApplyError(f"{resource.plural} is forbidden")
         if self.away:
             self.refusals += 1
             raise ClusterError("the API server cannot be reached")

@@ -5,6 +5,7 @@ import pytest
 from alise_operator.apply import OWNED_KINDS
 from alise_operator.build.workload import deployment as build_deployment
 from alise_operator.cluster import Cluster
+from alise_operator.missing_secrets import Gap
 from alise_operator.observation import Trouble, view_pod, view_report, view_workload
 from alise_operator.observe import SECRETS, observe
 from alise_operator.pods import EVENT_REASONS, EVENTS, PODS, REPLICA_SETS
@@ -65,9 +66,50 @@ def container(state: dict[str, Any], *, last: dict[str, Any] | None = None, name
             id="no node fits",
         ),
         pytest.param(
+            pod_object(containers=[container(OOM | {"terminated": OOM["terminated"] | {"message": "loading shard 3"}}, restarts=1)]),
+            "PodsCrashing",
+            "raise spec.engine.resources.limits.memory; its last words: loading shard 3",
+            id="killed for its memory, with last words",
+        ),
+        pytest.param(
+            pod_object(containers=[container(BACK_OFF, last={"terminated": {"exitCode": 0, "reason": "Completed"}}, restarts=1)]),
+            "PodsCrashing",
+            "ended with exit code 0 (Completed) and left no last words: it was told to end, which the kubelet does when the liveness probe "
+            "fails: kubectl describe pod says so",
+            id="exit code 0 without words",
+        ),
+        pytest.param(
+            pod_object(
+                containers=[container(BACK_OFF, last={"terminated": {"exitCode": 0, "reason": "Completed", "message": "done"}}, restarts=1)]
+            ),
+            "PodsCrashing",
+            "ended with exit code 0 (Completed): done; see kubectl logs",
+            id="exit code 0 with words",
+        ),
+        pytest.param(
+            pod_object(
+                containers=[container(BACK_OFF, last={"terminated": {"exitCode": 139, "reason": "Error", "message": "core"}}, restarts=1)]
+            ),
+            "PodsCrashing",
+            "was ended by signal 11 (SIGSEGV), exit code 139 (Error): core; see kubectl logs",
+            id="a signal",
+        ),
+        pytest.param(
+            pod_object(containers=[container(BACK_OFF, last={"terminated": {"exitCode": 137, "reason": "Error"}}, restarts=1)]),
+            "PodsCrashing",
+            "was ended by signal 9 (SIGKILL), exit code 137 (Error) and left no last words; a node that is out of memory does this",
+            id="killed",
+        ),
+        pytest.param(
             pod_object(containers=[container({"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}})]),
-            "PodNotStarting",
+            "MissingSecret",
             'CreateContainerConfigError: secret "hub" not found',
+            id="a container that waits for a Secret",
+        ),
+        pytest.param(
+            pod_object(containers=[container({"waiting": {"reason": "CreateContainerConfigError", "message": 'configmap "m" not found'}})]),
+            "PodNotStarting",
+            'CreateContainerConfigError: configmap "m" not found',
             id="a container that cannot be made",
         ),
         pytest.param(
@@ -180,11 +222,11 @@ def running() -> FakeKube:
     return kube
 
 
-def put_event(kube: FakeKube, name: str, reason: str, at: str, *, of: str = "uid-1") -> None:
+def put_event(kube: FakeKube, name: str, reason: str, at: str, *, of: str = "uid-1", said: str | None = None) -> None:
     involved = {"kind": "Pod", "uid": of}
     kube.put(
         EVENTS,
-        {"metadata": {"name": name}, "involvedObject": involved, "reason": reason, "message": f"words of {name}", "lastTimestamp": at},
+        {"metadata": {"name": name}, "involvedObject": involved, "reason": reason, "message": said or f"words of {name}", "lastTimestamp": at},
     )
 
 
@@ -197,6 +239,22 @@ async def test_a_pod_that_no_container_speaks_for_is_explained_by_its_newest_eve
     async with Poller(1) as poller:
         seen = await observe(kube, poller, OWNER)
     assert seen.pods[0].troubles == (Trouble("PodNotStarting", "pod tiny-1: FailedMount: words of a"),)
+
+
+async def test_a_volume_whose_secret_is_missing_is_named_although_newer_events_sum_up() -> None:
+    kube = running()
+    put_event(kube, "a", "FailedMount", "2026-01-01T00:00:01Z", said='MountVolume.SetUp failed for volume "api-keys" : secret "keys" not found')
+    put_event(kube, "b", "FailedMount", "2026-01-01T00:00:02Z", said="Unable to attach or mount volumes: unmounted volumes=[api-keys]")
+    async with Poller(1) as poller:
+        (trouble,) = (await observe(kube, poller, OWNER)).pods[0].troubles
+    assert (trouble.reason, trouble.gap) == ("MissingSecret", Gap("keys"))
+
+
+async def test_the_certificate_is_no_trouble_where_secrets_may_not_be_read() -> None:
+    kube = FakeKube()
+    kube.forbidden = {"secrets"}
+    async with Poller(1) as poller:
+        assert (await observe(kube, poller, OWNER, tls_secret="cert")).troubles == ()
 
 
 async def test_the_events_of_all_pods_are_one_list_per_reason() -> None:

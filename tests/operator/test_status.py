@@ -3,9 +3,11 @@ from typing import Any
 
 import pytest
 
-from alise_operator.errors import ApplyError, InvalidSpec, MissingApi, MissingSecret, NameTaken, OperatorError, Problem
-from alise_operator.observation import NOTHING, Observation, Pod, Trouble
-from alise_operator.status import BLOCKING, DEGRADED_ORDER, Condition, changes, degraded, fold, is_warning, progressing, ready
+from alise_operator.conditions import Condition
+from alise_operator.errors import ApplyError, ClusterError, InvalidSpec, MissingApi, NameTaken, OperatorError, Problem
+from alise_operator.observation import NOTHING, Observation, Pod, Trouble, not_starting
+from alise_operator.route_ready import Lookup, Way
+from alise_operator.status import BLOCKING, DEGRADED_ORDER, changes, degraded, fold, is_warning, progressing, ready
 from tests.operator.builders import OWNER, make_pod, make_report, make_spec, make_workload
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -40,10 +42,12 @@ def troubled(reason: str) -> Observation:
         pytest.param({}, None, troubled("Unschedulable"), "False", "Unschedulable", id="no node"),
         pytest.param({"suspend": True}, None, seen(ready=1), "False", "Suspended", id="suspended"),
         pytest.param({"replicas": 0}, None, seen(desired=0, ready=0), "False", "ScaledToZero", id="scaled to zero"),
-        pytest.param({}, BAD, GOOD, "False", "InvalidSpec", id="a bad spec, whatever runs"),
-        pytest.param({}, MissingSecret("x"), GOOD, "False", "MissingSecret", id="a missing secret"),
+        pytest.param({}, BAD, GOOD, "True", "ServingOldSpec", id="a bad spec while pods of the last good one serve"),
+        pytest.param({}, BAD, seen(ready=0), "False", "InvalidSpec", id="a bad spec while no pod serves"),
+        pytest.param({}, None, troubled("MissingSecret"), "False", "MissingSecret", id="a missing secret"),
         pytest.param({}, MissingApi("x"), NOTHING, "False", "MissingApi", id="a missing API"),
-        pytest.param({}, ApplyError("x"), GOOD, "False", "ApplyFailed", id="a child that was refused"),
+        pytest.param({}, ApplyError("x"), GOOD, "True", "ServingOldSpec", id="a child that was refused while pods serve"),
+        pytest.param({}, ApplyError("x"), NOTHING, "False", "ApplyFailed", id="a child that was refused"),
         pytest.param({}, NameTaken("x"), NOTHING, "False", "NameTaken", id="a name that is taken"),
     ],
 )
@@ -55,7 +59,7 @@ def test_ready(spec: dict[str, Any], error: OperatorError | None, observation: O
 
 def test_a_bad_spec_says_what_is_wrong_and_what_still_runs() -> None:
     message = ready(None, BAD, seen(desired=2, ready=2)).message
-    assert message == "spec.replicas: -1 is below the smallest allowed value 0; pods of the last good spec are kept: 2 of 2 pods ready"
+    assert message == "pods of the last good spec are kept: 2 of 2 pods ready; spec.replicas: -1 is below the smallest allowed value 0"
 
 
 def test_a_bad_first_spec_says_that_nothing_runs() -> None:
@@ -96,7 +100,7 @@ def test_progressing(error: OperatorError | None, observation: Observation, stat
     ("error", "bad", "good", "reason", "words"),
     [
         pytest.param(BAD, GOOD, GOOD, "InvalidSpec", "spec.replicas: -1", id="a bad spec"),
-        pytest.param(MissingSecret("create it"), GOOD, GOOD, "MissingSecret", "create it", id="a missing secret"),
+        pytest.param(None, troubled("MissingSecret"), GOOD, "MissingSecret", "words of MissingSecret", id="a missing secret"),
         pytest.param(None, troubled("ImagePull"), GOOD, "ImagePull", "words of ImagePull", id="an image"),
         pytest.param(None, troubled("PodsCrashing"), GOOD, "PodsCrashing", "words of PodsCrashing", id="crashes"),
         pytest.param(None, troubled("Unschedulable"), GOOD, "Unschedulable", "words of Unschedulable", id="no node"),
@@ -339,6 +343,53 @@ def test_fast_numbers_never_reach_the_status() -> None:
     quiet = status_of(reported(recent_requests=1, host_used_bytes=5), {})
     busy = status_of(reported(recent_requests=900, host_used_bytes=77 * MIB), {})
     assert quiet == busy
+
+
+def test_a_secret_that_pods_wait_for_is_named_once_with_the_field_that_asks_for_it() -> None:
+    spec = make_spec(model={"uri": "a/b", "tokenSecretRef": {"name": "hub"}})
+    waiting = [
+        make_pod(name=f"tiny-{number}", ready=False, report=None, troubles=(not_starting(f"pod tiny-{number}", "x", 'secret "hub" not found'),))
+        for number in range(3)
+    ]
+    status = status_of(seen(*waiting, ready=0), {}, spec=spec)
+    message = (
+        "spec.model.tokenSecretRef: Secret default/hub does not exist; create it: kubectl create secret generic hub -n default "
+        "--from-literal=token=…"
+    )
+    assert (condition_of(status, "Degraded")["reason"], condition_of(status, "Degraded")["message"]) == ("MissingSecret", message)
+    assert condition_of(status, "Ready")["reason"] == "MissingSecret"
+
+
+def test_a_missing_secret_of_a_rollout_leaves_the_engine_ready() -> None:
+    new = make_pod(name="tiny-2", ready=False, report=None, template="new", troubles=(Trouble("MissingSecret", "create it"),))
+    status = status_of(rolling(new), {})
+    assert (condition_of(status, "Ready")["status"], condition_of(status, "Ready")["reason"]) == ("True", "ServingOldSpec")
+    assert condition_of(status, "Degraded")["reason"] == condition_of(status, "Progressing")["reason"] == "MissingSecret"
+
+
+def test_a_cluster_that_fails_after_a_spec_was_refused_does_not_make_it_applied() -> None:
+    refused = status_of(GOOD, {}, error=ApplyError("quota"))
+    failing = status_of(GOOD, refused, error=ClusterError("webhook", status=500))
+    assert condition_of(failing, "Ready")["reason"] == "ServingOldSpec"
+
+
+def test_a_route_that_leads_nowhere_degrades_and_hides_the_url_and_the_engine_stays_ready() -> None:
+    spec = make_spec(route={"type": "HTTPRoute", "hosts": ["a.b"], "parentRef": {"name": "g"}})
+    status = status_of(GOOD, {}, spec=spec, way=Way(gateway=Lookup(known=True)))
+    assert condition_of(status, "Ready")["status"] == "True"
+    assert (condition_of(status, "RouteReady")["status"], condition_of(status, "RouteReady")["reason"]) == ("False", "MissingGateway")
+    assert condition_of(status, "Degraded")["reason"] == "MissingGateway"
+    assert condition_of(status, "Degraded")["message"] == condition_of(status, "RouteReady")["message"]
+    assert "url" not in status
+    assert [one.type for one in changes({}, status) if one.reason == "MissingGateway"] == ["Degraded"]
+
+
+def test_a_route_stays_as_it_was_while_the_spec_cannot_be_read() -> None:
+    spec = make_spec(route={"type": "HTTPRoute", "hosts": ["a.b"], "parentRef": {"name": "g"}})
+    first = status_of(GOOD, {}, spec=spec, way=Way(gateway=Lookup(known=True)))
+    later = status_of(GOOD, first, spec=None, way=None, error=BAD)
+    assert condition_of(later, "RouteReady")["reason"] == "MissingGateway"
+    assert "url" not in later
 
 
 def test_a_new_engine_is_announced_once_per_reason() -> None:

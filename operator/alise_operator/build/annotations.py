@@ -4,9 +4,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from alise_operator.build.route import CLASS_ANNOTATION
-from alise_operator.errors import Problem
+from alise_operator.cluster import Cluster
+from alise_operator.errors import InvalidSpec, Problem
 
+# Names an Ingress' class on controllers that are older than the field.
+CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"
 SETTING: Final = "ALISE_ROUTE_ANNOTATIONS_ALLOW"
 # Names, or beginnings of names that end with *. None of them takes configuration, a script, or a place that requests are sent to.
 # A name without a prefix belongs to the user, and no controller reads it.
@@ -73,8 +75,16 @@ HARMLESS: Final = (
 _ODD_VALUE: Final = re.compile(r"[;{}$`\\'#\x00-\x1f\x7f]")
 
 
+def checked(annotations: Mapping[str, str], cluster: Cluster) -> dict[str, str]:
+    """Returns the annotations. Raises InvalidSpec that names all that are not allowed."""
+    problems = list(annotation_problems(annotations, cluster.route_annotations))
+    if problems:
+        raise InvalidSpec(problems)
+    return dict(annotations)
+
+
 def annotation_problems(annotations: Mapping[str, str], allowed: Collection[str]) -> Iterator[Problem]:
-    """Yields what is not allowed; `allowed` is what the operator's setting adds to HARMLESS, whatever its value."""
+    """Yields what is not allowed; `allowed` is what the operator's setting adds to HARMLESS, with any value."""
     for name, value in annotations.items():
         field = f"spec.route.annotations[{name}]"
         if "/" not in name or _is_one_of(name, allowed):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from alise_contract.names import API_GROUP
+from alise_operator.build.annotations import checked
 from alise_operator.build.meta import Manifest, Owner, metadata
 from alise_operator.build.service import SERVICE_PORT
 from alise_operator.cluster import HTTP_ROUTE, Cluster
@@ -11,8 +12,6 @@ from alise_operator.errors import MissingApi
 from alise_operator.spec import Route, Spec
 
 API_PATH: Final = "/v1"
-# Names an Ingress' class on controllers that are older than the field.
-CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"
 # The fields of `timeouts` in a rule of an HTTPRoute.
 TIMEOUTS: Final = ("request", "backendRequest")
 # On an HTTPRoute without timeouts: the Gateway (namespace/name) that refused them.
@@ -40,7 +39,8 @@ class GatewayLimits:
     timeouts_refused_by: str = ""
 
 
-def ingress(spec: Spec, owner: Owner) -> Manifest | None:
+def ingress(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest | None:
+    """Raises InvalidSpec when an annotation is not allowed."""
     route = spec.route
     if route.type != "Ingress":
         return None
@@ -54,17 +54,17 @@ def ingress(spec: Spec, owner: Owner) -> Manifest | None:
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "Ingress",
-        "metadata": metadata(owner, annotations=_STREAMING_ANNOTATIONS | route.annotations),
+        "metadata": metadata(owner, annotations=_STREAMING_ANNOTATIONS | checked(route.annotations, cluster)),
         "spec": body,
     }
 
 
 def http_route(spec: Spec, owner: Owner, cluster: Cluster, limits: GatewayLimits) -> Manifest | None:
-    """Raises MissingApi when the cluster has no Gateway API."""
+    """Raises MissingApi when the cluster has no Gateway API, InvalidSpec when an annotation is not allowed."""
     route = spec.route
     if route.type != "HTTPRoute" or route.parent_ref is None:
         return None
-    annotations = dict(route.annotations)
+    annotations = checked(route.annotations, cluster)
     if not cluster.http_route:
         raise MissingApi(
             f"spec.route.type: HTTPRoute needs {HTTP_ROUTE}, which this cluster does not serve; install the Gateway API or use Ingress"

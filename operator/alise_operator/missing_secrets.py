@@ -1,0 +1,86 @@
+"""Secrets that a pod waits for, from what its kubelet says; the operator itself reads no Secret. Pure.
+
+The kubelet names the Secret, and the key when only that is missing. The field of the resource that asks for it is found here, so that the
+message can name the field and the command that creates the Secret.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from alise_operator.build.meta import Owner
+from alise_operator.spec import Spec
+
+REASON: Final = "MissingSecret"
+# `secret "hub" not found`, as the reason of a container that cannot be made (environment) or of a volume that cannot be mounted.
+_SECRET: Final = re.compile(r'\bsecrets? "(?P<name>[-a-z0-9.]{1,253})" not found')
+# `couldn't find key token in Secret default/hub` (environment).
+_KEY: Final = re.compile(r"couldn't find key (?P<key>[-._a-zA-Z0-9]{1,253}) in Secret [-a-z0-9]+/(?P<name>[-a-z0-9.]{1,253})")
+# `MountVolume.SetUp failed for volume "cert" : references non-existent secret key: tls.key`: the Secret is there, its name is not said.
+_AUTH_KEY: Final = "TENANT"
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A Secret that is not there; with a key, a Secret that has no such key."""
+
+    name: str
+    key: str = ""
+
+
+def gap(words: str) -> Gap | None:
+    """Returns what the kubelet does not find, when these words of its are about a Secret."""
+    if (found := _KEY.search(words)) is not None:
+        return Gap(found["name"], found["key"])
+    if (found := _SECRET.search(words)) is not None:
+        return Gap(found["name"])
+    return None
+
+
+def explain(missing: Gap, spec: Spec | None, owner: Owner) -> str:
+    """Returns which field asks for it, and the command that creates it."""
+    asked = [(field, key) for field, name, key in _references(spec) if name == missing.name] if spec is not None else []
+    # Of several fields that name the Secret, the one that asks for the missing key.
+    field, key = next(((field, key) for field, key in asked if missing.key in ("", key)), asked[0] if asked else ("", ""))
+    where = f"{field}: " if field else ""
+    secret = f"Secret {owner.namespace}/{missing.name}"
+    if missing.key:
+        # The Secret's other keys are not named: the author of a resource may not be allowed to read the namespace's Secrets.
+        patch = f"kubectl patch secret {missing.name} -n {owner.namespace} -p '{{\"stringData\": {{\"{missing.key}\": \"…\"}}}}'"
+        return f"{where}{secret} has no key {missing.key!r}; add it ({patch}) or name another one"
+    create = f"kubectl create secret generic {missing.name} -n {owner.namespace} --from-literal={key or 'KEY'}=…"
+    return f"{where}{secret} does not exist; create it: {create}"
+
+
+def _references(spec: Spec) -> Iterator[tuple[str, str, str]]:
+    """Yields (field, Secret, key) for each Secret that the resource names; the key is empty where a whole Secret is named."""
+    postgres = spec.predictor.history.postgres
+    for field, reference in (
+        ("spec.model.tokenSecretRef", spec.model.token_secret_ref),
+        ("spec.predictor.history.postgres.dsnSecretRef", postgres.dsn_secret_ref if postgres else None),
+        ("spec.predictor.history.postgres.keySecretRef", postgres.key_secret_ref if postgres else None),
+    ):
+        if reference is not None:
+            yield field, reference.name, reference.key
+    if spec.auth is not None:
+        yield "spec.auth.secretRef", spec.auth.secret_ref.name, _AUTH_KEY
+    for index, variable in enumerate(spec.engine.env):
+        reference = (variable.value_from or {}).get("secretKeyRef")
+        if isinstance(reference, dict):
+            yield f"spec.engine.env[{index}]", str(reference.get("name")), str(reference.get("key"))
+    yield from _in_patch("spec.podTemplate", spec.pod_template)
+
+
+def _in_patch(path: str, node: Any) -> Iterator[tuple[str, str, str]]:
+    """Yields the Secrets that a pod patch names, wherever a pod may name one."""
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            name = item.get("name") if isinstance(item, dict) else None
+            yield from _in_patch(f"{path}[{name if isinstance(name, str) else index}]", item)
+    elif isinstance(node, dict):
+        for key, child in node.items():
+            if isinstance(child, dict) and key in ("secretKeyRef", "secretRef", "secret"):
+                yield path, str(child.get("name") or child.get("secretName")), str(child.get("key") or "")
+            else:
+                yield from _in_patch(f"{path}.{key}", child)

@@ -1,0 +1,118 @@
+"""Fetches what the cluster says about the way in to one resource: its route, the Gateway or Ingress class, and others with its hosts."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from alise_operator.apply import OWNED_KINDS
+from alise_operator.build.meta import Owner
+from alise_operator.cluster import Cluster
+from alise_operator.errors import ApplyError, ClusterError, Gone
+from alise_operator.hosts import Claim, claims, taken_by
+from alise_operator.kube import Kube, Resource
+from alise_operator.route_ready import NOT_ASKED, Lookup, Way
+from alise_operator.spec import Spec
+
+GATEWAYS: Final = Resource("gateway.networking.k8s.io/v1", "gateways")
+GATEWAY_CLASSES: Final = Resource("gateway.networking.k8s.io/v1", "gatewayclasses")
+INGRESS_CLASSES: Final = Resource("networking.k8s.io/v1", "ingressclasses")
+NAMESPACES: Final = Resource("v1", "namespaces")
+_DEFAULT_CLASS: Final = "ingressclass.kubernetes.io/is-default-class"
+# All routes of the cluster are listed once for all resources that are looked at within this time.
+CLAIMS_SECONDS: Final = 5.0
+_LISTING_SHARE: Final = 20.0
+# One namespace must not make the list endless: beyond these, hosts that are taken are not found.
+MAX_ROUTES: Final = 5_000
+MAX_CLAIMS: Final = 20_000
+
+
+class RouteObserver:
+    """Asks the API server about routes; remembers for a few seconds which hosts are claimed."""
+
+    def __init__(self, kube: Kube, *, namespace: str = "", monotonic: Callable[[], float] = time.monotonic) -> None:
+        """`namespace`: the only one that the operator may look into; all of them when empty."""
+        self._kube = kube
+        self._namespace = namespace
+        self._monotonic = monotonic
+        self._listing = asyncio.Lock()
+        # By kind: until when the list is good enough, and the claims.
+        self._claims: dict[str, tuple[float, tuple[Claim, ...]]] = {}
+
+    async def look(self, spec: Spec, owner: Owner, cluster: Cluster) -> Way:
+        """Raises ClusterError."""
+        match spec.route.type:
+            case "Ingress":
+                return await self._ingress(spec, owner)
+            case "HTTPRoute" if cluster.http_route:
+                return await self._http_route(spec, owner)
+        return Way()
+
+    async def _ingress(self, spec: Spec, owner: Owner) -> Way:
+        route = (await self._get(OWNED_KINDS["Ingress"][0], owner.namespace, owner.name)).found
+        # The API server writes the default class into an Ingress that names none.
+        given = (route or {}).get("spec", {}).get("ingressClassName") or spec.route.class_name
+        found = await self._get(INGRESS_CLASSES, "", given) if given else NOT_ASKED
+        names = None if given and not found.is_missing else await self._class_names()
+        return Way(route=route, rival=await self._rival("Ingress", route, owner), ingress_class=found, ingress_classes=names)
+
+    async def _http_route(self, spec: Spec, owner: Owner) -> Way:
+        parent = spec.route.parent_ref
+        route = (await self._get(OWNED_KINDS["HTTPRoute"][0], owner.namespace, owner.name)).found
+        if parent is None:
+            return Way(route=route)
+        gateway = await self._get(GATEWAYS, parent.namespace or owner.namespace, parent.name)
+        of_class, labels = NOT_ASKED, None
+        if gateway.found is not None:
+            of_class = await self._get(GATEWAY_CLASSES, "", gateway.found.get("spec", {}).get("gatewayClassName", ""))
+            namespace = (await self._get(NAMESPACES, "", owner.namespace)).found
+            labels = namespace["metadata"].get("labels") or {} if namespace is not None else None
+        rival = await self._rival("HTTPRoute", route, owner)
+        return Way(route=route, rival=rival, gateway=gateway, gateway_class=of_class, namespace_labels=labels)
+
+    async def _get(self, resource: Resource, namespace: str, name: str) -> Lookup:
+        try:
+            return Lookup(await self._kube.get(resource, namespace, name), known=True)
+        except Gone:
+            return Lookup(known=True)
+        except ApplyError:
+            # Not allowed to look.
+            return Lookup()
+
+    async def _class_names(self) -> tuple[str, ...] | None:
+        try:
+            found = await self._kube.list(INGRESS_CLASSES, "", slim=True)
+        except ApplyError:
+            return None
+        return tuple(sorted(one["metadata"]["name"] for one in found))
+
+    async def _rival(self, kind: str, route: dict[str, object] | None, owner: Owner) -> Claim | None:
+        if route is None:
+            return None
+        return taken_by(claims(kind, route), await self._all_claims(kind))
+
+    async def _all_claims(self, kind: str) -> tuple[Claim, ...]:
+        async with self._listing:
+            until, found = self._claims.get(kind, (float("-inf"), ()))
+            began = self._monotonic()
+            if began < until:
+                return found
+            try:
+                found = await self._list_claims(kind)
+            except (ApplyError, ClusterError):
+                # Not allowed, or not now: what was known before is better than no reconcile.
+                pass
+            now = self._monotonic()
+            # A long list is made less often, so that it takes a small share of the operator's time.
+            self._claims[kind] = (now + max(CLAIMS_SECONDS, _LISTING_SHARE * (now - began)), found)
+            return found
+
+    async def _list_claims(self, kind: str) -> tuple[Claim, ...]:
+        found: list[Claim] = []
+        looked_at = 0
+        async for page in self._kube.pages(OWNED_KINDS[kind][0], self._namespace):
+            found += [claim for item in page for claim in claims(kind, item)]
+            looked_at += len(page)
+            if looked_at >= MAX_ROUTES or len(found) >= MAX_CLAIMS:
+                break
+        return tuple(found)

@@ -1,0 +1,295 @@
+"""The condition RouteReady: whether requests from outside the cluster can reach the resource, in the words of what refuses them. Pure.
+
+An HTTPRoute carries its Gateway's answer. An Ingress carries none: what can be known is whether its class exists and whether an older
+Ingress has the host. observe_route.py fetches what is judged here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from alise_operator import gateways
+from alise_operator.build.annotations import CLASS_ANNOTATION
+from alise_operator.build.meta import MANAGER, Manifest, Owner
+from alise_operator.build.route import TIMEOUTS, TIMEOUTS_REFUSED_BY, GatewayLimits, url
+from alise_operator.conditions import Condition
+from alise_operator.errors import OperatorError
+from alise_operator.hosts import Claim
+from alise_operator.observation import words
+from alise_operator.spec import ParentRef, Spec
+
+TYPE: Final = "RouteReady"
+# A controller that runs answers within a second or two.
+NO_CONTROLLER_SECONDS: Final = 30.0
+# Reasons of a route that leads nowhere, which are reasons of Degraded as well; the gravest first.
+REFUSED_REASONS: Final = (
+    "HostTaken",
+    "RouteNotAllowed",
+    "MissingGateway",
+    "MissingGatewayClass",
+    "MissingIngressClass",
+    "NoIngressClass",
+    "RouteRefused",
+    "RouteUnresolved",
+    "NoController",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """What asking for one object found: the object, that there is none, or (not known) that the operator may not ask."""
+
+    found: Manifest | None = None
+    known: bool = False
+
+    @property
+    def is_missing(self) -> bool:
+        return self.known and self.found is None
+
+
+NOT_ASKED: Final = Lookup()
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What the cluster says about the way in from outside."""
+
+    # The resource's Ingress or HTTPRoute.
+    route: Manifest | None = None
+    # An older object of another resource that has one of the hosts.
+    rival: Claim | None = None
+    gateway: Lookup = NOT_ASKED
+    gateway_class: Lookup = NOT_ASKED
+    # Labels of the resource's namespace; None: not known.
+    namespace_labels: Mapping[str, str] | None = None
+    ingress_class: Lookup = NOT_ASKED
+    # Names of all Ingress classes; None: not known.
+    ingress_classes: tuple[str, ...] | None = None
+
+
+def gateway_name(parent: ParentRef, owner: Owner) -> str:
+    return f"{parent.namespace or owner.namespace}/{parent.name}"
+
+
+def gateway_limits(spec: Spec, owner: Owner, way: Way) -> GatewayLimits:
+    """Returns what the Gateway allows. What cannot be known is allowed: the Gateway's own controller decides it."""
+    parent = spec.route.parent_ref
+    if parent is None:
+        return GatewayLimits()
+    name = gateway_name(parent, owner)
+    return GatewayLimits(
+        allows_namespace=_allows_namespace(parent, owner, way) is not False,
+        timeouts=gateways.supported_timeouts(way.gateway_class.found),
+        timeouts_refused_by=name if gateways.has_refused_timeouts(way.route, name) else "",
+    )
+
+
+def _allows_namespace(parent: ParentRef, owner: Owner, way: Way) -> bool | None:
+    if way.gateway.found is None:
+        return None
+    home = parent.namespace or owner.namespace
+    return gateways.allows_namespace(
+        way.gateway.found, parent.section_name, home=home, namespace=owner.namespace, labels=way.namespace_labels
+    )
+
+
+def route_ready(
+    spec: Spec | None, owner: Owner, way: Way | None, error: OperatorError | None, previous: Mapping[str, Any] | None, now: datetime
+) -> Condition:
+    """Returns the condition. `way` is None when the spec cannot be read: the route is as it was, and so is the condition."""
+    if spec is None or way is None:
+        if previous is not None:
+            return Condition(TYPE, previous["status"], previous["reason"], previous["message"])
+        return Condition(TYPE, "Unknown", error.reason if error else "Pending", "waits for a spec that can be applied")
+    if spec.route.type == "None":
+        return Condition(TYPE, "True", "NoRoute", f"spec.route.type is None; clients inside the cluster use {url(spec.route, owner)}")
+    verdict = _http_route(spec, owner, way, now) if spec.route.type == "HTTPRoute" else _ingress(spec, owner, way)
+    if way.route is None and verdict.status != "False" and error is not None:
+        return Condition(TYPE, "False", error.reason, f"there is no {_object(spec, owner)} yet: Degraded says why")
+    return verdict
+
+
+def _object(spec: Spec, owner: Owner) -> str:
+    return f"{spec.route.type} {owner.namespace}/{owner.name}"
+
+
+def _refused(reason: str, message: str) -> Condition:
+    return Condition(TYPE, "False", reason, message)
+
+
+def _pending(spec: Spec, owner: Owner, waits_for: str) -> Condition:
+    return Condition(TYPE, "Unknown", "Pending", f"{_object(spec, owner)} waits for {waits_for}")
+
+
+def _taken(rival: Claim) -> Condition:
+    return _refused(
+        "HostTaken",
+        f"host {rival.host} is taken: {rival} is older and has it with the path /v1, so requests go there; use another host in "
+        "spec.route.hosts",
+    )
+
+
+def _ingress(spec: Spec, owner: Owner, way: Way) -> Condition:
+    choice = f"use one of {', '.join(way.ingress_classes)}" if way.ingress_classes else "install an ingress controller, which makes one"
+    if way.ingress_class.is_missing:
+        given = (way.route or {}).get("spec", {}).get("ingressClassName") or spec.route.class_name
+        return _refused(
+            "MissingIngressClass", f"spec.route.className: IngressClass {given} does not exist, so no controller takes the Ingress; {choice}"
+        )
+    if way.route is None:
+        return _pending(spec, owner, "the operator to apply it")
+    given = way.route.get("spec", {}).get("ingressClassName") or (way.route["metadata"].get("annotations") or {}).get(CLASS_ANNOTATION)
+    if given is None and way.ingress_classes is not None:
+        return _refused(
+            "NoIngressClass",
+            f"spec.route.className is not given and the cluster has no default IngressClass, so no controller takes the Ingress; {choice}",
+        )
+    if way.rival is not None:
+        return _taken(way.rival)
+    addresses = [
+        one.get("ip") or one.get("hostname") for one in ((way.route.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    ]
+    what = f"{_object(spec, owner)} of class {given} " if given else f"{_object(spec, owner)} "
+    if addresses:
+        return Condition(TYPE, "True", "Accepted", f"{what}has the address {', '.join(str(one) for one in addresses)} from its controller")
+    return Condition(TYPE, "True", "Applied", f"{what}is there; its controller has given it no address, which many controllers never do")
+
+
+def _http_route(spec: Spec, owner: Owner, way: Way, now: datetime) -> Condition:
+    parent = spec.route.parent_ref
+    if parent is None:
+        return _pending(spec, owner, "spec.route.parentRef")
+    name = gateway_name(parent, owner)
+    # 1. Is there a Gateway, of a class, that allows the namespace?
+    missing = _missing(name, way)
+    if missing is not None:
+        return missing
+    if _allows_namespace(parent, owner, way) is False:
+        allowed = gateways.describe_allowed(way.gateway.found or {}, parent.section_name)
+        return _refused(
+            "RouteNotAllowed",
+            f"spec.route.parentRef: Gateway {name} does not allow routes of namespace {owner.namespace} ({allowed}), so the HTTPRoute is not "
+            "made; have the Gateway's owner change allowedRoutes.namespaces of a listener, or use a Gateway that allows this namespace",
+        )
+    if way.route is None:
+        return _pending(spec, owner, "the operator to apply it")
+    # 2. What has its controller answered?
+    answers = [_answer(spec, owner, name, one, way) for one in gateways.parents(way.route, name, parent.section_name)]
+    accepted = [one for one in answers if one.status == "True"]
+    if answers and not accepted:
+        return next((one for one in answers if one.status == "False"), answers[0])
+    if not answers:
+        if (now - _changed_at(way.route)).total_seconds() < NO_CONTROLLER_SECONDS:
+            return _pending(spec, owner, f"the controller of Gateway {name} to look at it")
+        return _no_controller(spec, owner, name, way)
+    # 3. Does another route get the requests?
+    return _taken(way.rival) if way.rival is not None else accepted[0]
+
+
+def _missing(name: str, way: Way) -> Condition | None:
+    namespace, _, gateway = name.partition("/")
+    if way.gateway.is_missing:
+        return _refused(
+            "MissingGateway",
+            f"spec.route.parentRef: Gateway {name} does not exist; create it, or name one that exists (kubectl get gateways -A lists them)",
+        )
+    if way.gateway.found is not None and way.gateway_class.is_missing:
+        return _refused(
+            "MissingGatewayClass",
+            f"Gateway {name} is of GatewayClass {_class_name(way)}, which does not exist, so no controller serves it; install the controller "
+            f"that makes the class, or change spec.gatewayClassName: kubectl edit gateway {gateway} -n {namespace}",
+        )
+    return None
+
+
+def _answer(spec: Spec, owner: Owner, name: str, parent: Manifest, way: Way) -> Condition:
+    """Returns the condition that a controller's entry in the status of the route stands for."""
+    conditions = {one.get("type"): one for one in parent.get("conditions") or ()}
+    accepted, resolved = conditions.get("Accepted", {}), conditions.get("ResolvedRefs", {})
+    what = _object(spec, owner)
+    if accepted.get("status") == "False":
+        reason = accepted.get("reason", "")
+        said = f"{reason}: {words(accepted.get('message', ''))}"
+        return _refused("RouteRefused", f"Gateway {name} refuses {what}: {said}{_way_out(reason, spec, way)}")
+    if resolved.get("status") == "False":
+        said = f"{resolved.get('reason', '')}: {words(resolved.get('message', ''))}"
+        return _refused("RouteUnresolved", f"Gateway {name} cannot resolve what {what} refers to: {said}")
+    if accepted.get("status") != "True":
+        return _pending(spec, owner, f"Gateway {name} to accept it: {words(accepted.get('message', '')) or 'it has not said why'}")
+    return Condition(TYPE, "True", "Accepted", f"Gateway {name} has accepted {what}{_remarks(spec, way)}")
+
+
+def _way_out(reason: str, spec: Spec, way: Way) -> str:
+    section = spec.route.parent_ref.section_name if spec.route.parent_ref else None
+    gateway = way.gateway.found or {}
+    match reason:
+        case "NoMatchingListenerHostname":
+            admitted = gateways.describe_hosts(gateway, section)
+            listeners = f" (they admit {admitted})" if admitted else ""
+            return f"; use a host in spec.route.hosts that a listener of the Gateway admits{listeners}, or add a listener"
+        case "NotAllowedByListeners":
+            return "; have the Gateway's owner change allowedRoutes of a listener"
+        case "NoMatchingParent":
+            names = ", ".join(str(one.get("name")) for one in gateways.listeners(gateway, None))
+            return f"; spec.route.parentRef.sectionName names no listener of the Gateway{f', which has {names}' if names else ''}"
+        case gateways.UNSUPPORTED if _has_timeouts(way):
+            return "; if it is about timeouts, spec.route.timeouts: Omit leaves them out"
+    return ""
+
+
+def _has_timeouts(way: Way) -> bool:
+    return any(rule.get("timeouts") for rule in (way.route or {}).get("spec", {}).get("rules") or ())
+
+
+def _remarks(spec: Spec, way: Way) -> str:
+    """Returns what is worth knowing about a route that is accepted."""
+    text = ""
+    if spec.route.timeouts == "Auto":
+        if ((way.route or {})["metadata"].get("annotations") or {}).get(TIMEOUTS_REFUSED_BY):
+            text += ", without timeouts, which it refused before: answers that stream longer than the Gateway's own limit are cut"
+        elif len(gateways.supported_timeouts(way.gateway_class.found)) < len(TIMEOUTS):
+            text += ", without the timeouts that its class does not implement: the Gateway's own limits hold"
+    programmed = next(
+        (one for one in ((way.gateway.found or {}).get("status") or {}).get("conditions") or () if one.get("type") == "Programmed"), {}
+    )
+    if programmed.get("status") == "False":
+        text += f"; the Gateway says of itself that it is not programmed: {programmed.get('reason')}: {words(programmed.get('message', ''))}"
+    return text
+
+
+def _no_controller(spec: Spec, owner: Owner, name: str, way: Way) -> Condition:
+    namespace, _, gateway = name.partition("/")
+    looked = f"no controller has looked at {_object(spec, owner)}"
+    if way.gateway.found is None:
+        return _refused(
+            "NoController",
+            f"{looked}, and the operator may not read Gateways: does Gateway {name} exist, and is its controller running? "
+            f"kubectl describe gateway {gateway} -n {namespace}",
+        )
+    of_class = way.gateway_class.found
+    accepted = next((one for one in ((of_class or {}).get("status") or {}).get("conditions") or () if one.get("type") == "Accepted"), {})
+    controller = f" {of_class['spec'].get('controllerName')}" if of_class is not None else ""
+    if of_class is not None and accepted.get("status") != "True":
+        return _refused(
+            "NoController",
+            f"{looked}: the controller{controller} of GatewayClass {_class_name(way)} has not accepted the class; install or start it, see "
+            f"kubectl describe gatewayclass {_class_name(way)}",
+        )
+    return _refused(
+        "NoController",
+        f"{looked}: the controller{controller} of GatewayClass {_class_name(way)} does not answer for Gateway {name}; is it running, and does "
+        f"it watch namespace {owner.namespace}? See kubectl describe gateway {gateway} -n {namespace}",
+    )
+
+
+def _class_name(way: Way) -> str:
+    return str((way.gateway.found or {}).get("spec", {}).get("gatewayClassName"))
+
+
+def _changed_at(route: Manifest) -> datetime:
+    """Returns when the operator last changed the route."""
+    meta = route["metadata"]
+    times = [one.get("time") for one in meta.get("managedFields") or () if one.get("manager") == MANAGER and one.get("operation") == "Apply"]
+    stamp = max((time for time in times if time), default=meta.get("creationTimestamp"))
+    return datetime.fromisoformat(stamp) if stamp else datetime.max.replace(tzinfo=UTC)

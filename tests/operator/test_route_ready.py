@@ -1,0 +1,261 @@
+"""The condition RouteReady: what is wrong with the way in, in whose words, and the way out."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from alise_operator.build.route import TIMEOUTS_REFUSED_BY
+from alise_operator.conditions import Condition
+from alise_operator.errors import MissingApi, OperatorError
+from alise_operator.hosts import Claim
+from alise_operator.route_ready import REFUSED_REASONS, Lookup, Way, gateway_limits, route_ready
+from tests.operator.builders import OWNER, make_spec
+from tests.operator.built import HTTP_ROUTE, INGRESS, build
+
+CREATED, SOON, LATE = (datetime(2026, 1, 1, 12, 0, second, tzinfo=UTC) for second in (0, 10, 45))
+OPEN = {"allowedRoutes": {"namespaces": {"from": "All"}}}
+GATEWAY = {
+    "metadata": {"name": "public", "namespace": "edge"},
+    "spec": {"gatewayClassName": "envoy", "listeners": [{"name": "https", "hostname": "*.example.com"} | OPEN]},
+}
+CLASS = {
+    "metadata": {"name": "envoy"},
+    "spec": {"controllerName": "example.com/envoy"},
+    "status": {"conditions": [{"type": "Accepted", "status": "True"}]},
+}
+MISSING = Lookup(known=True)
+
+
+def found(item: dict[str, Any]) -> Lookup:
+    return Lookup(item, known=True)
+
+
+def made(kind: str, *, conditions: list[dict[str, Any]] | None = None, **changes: Any) -> dict[str, Any]:
+    """Our route as the API server gives it; with `conditions`, what its Gateway answers."""
+    item = build(route=INGRESS if kind == "Ingress" else HTTP_ROUTE)[kind]
+    meta = item["metadata"] | {"creationTimestamp": "2026-01-01T12:00:00Z", "generation": 1}
+    answers = [{"parentRef": {"name": "public", "namespace": "edge", "sectionName": "https"}, "conditions": conditions}] if conditions else []
+    return item | {"metadata": meta, "status": {"parents": answers}} | changes
+
+
+def said(type_: str, status: str, reason: str = "", message: str = "") -> dict[str, Any]:
+    return {"type": type_, "status": status, "reason": reason, "message": message, "observedGeneration": 1}
+
+
+ACCEPTED = [said("Accepted", "True"), said("ResolvedRefs", "True")]
+
+
+def way(**changes: Any) -> Way:
+    """A Gateway of a class that exists, which has accepted our HTTPRoute."""
+    fields: dict[str, Any] = {"route": made("HTTPRoute", conditions=ACCEPTED), "gateway": found(GATEWAY), "gateway_class": found(CLASS)}
+    return Way(**(fields | changes))
+
+
+def of_http_route(at: Way, now: datetime = LATE, **route: Any) -> Condition:
+    return route_ready(make_spec(route=HTTP_ROUTE | route), OWNER, at, None, None, now)
+
+
+def of_ingress(at: Way, **route: Any) -> Condition:
+    return route_ready(make_spec(route=INGRESS | route), OWNER, at, None, None, LATE)
+
+
+def test_without_a_route_there_is_nothing_to_wait_for() -> None:
+    condition = route_ready(make_spec(), OWNER, Way(), None, None, LATE)
+    assert (condition.status, condition.reason) == ("True", "NoRoute")
+    assert "http://tiny.default.svc/v1" in condition.message
+
+
+def test_an_accepted_route_is_ready() -> None:
+    condition = of_http_route(way())
+    assert (condition.status, condition.reason) == ("True", "Accepted")
+    assert condition.message == "Gateway edge/public has accepted HTTPRoute default/tiny"
+
+
+@pytest.mark.parametrize(
+    ("at", "reason", "words"),
+    [
+        pytest.param(way(gateway=MISSING, gateway_class=Lookup()), "MissingGateway", "Gateway edge/public does not exist; create it", id="no Gateway"),
+        pytest.param(way(gateway_class=MISSING), "MissingGatewayClass", "of GatewayClass envoy, which does not exist", id="no GatewayClass"),
+        pytest.param(
+            way(gateway=found(GATEWAY | {"spec": {"gatewayClassName": "envoy", "listeners": [{"name": "https"}]}})),
+            "RouteNotAllowed",
+            "Gateway edge/public does not allow routes of namespace default (listener https: from Same)",
+            id="a Gateway for its own namespace",
+        ),
+        pytest.param(
+            way(route=made("HTTPRoute")),
+            "NoController",
+            "the controller example.com/envoy of GatewayClass envoy does not answer for Gateway edge/public; is it running",
+            id="no answer",
+        ),
+        pytest.param(
+            way(route=made("HTTPRoute"), gateway_class=found(CLASS | {"status": {}})),
+            "NoController",
+            "has not accepted the class; install or start it, see kubectl describe gatewayclass envoy",
+            id="a class that no controller has accepted",
+        ),
+        pytest.param(
+            way(route=made("HTTPRoute"), gateway=Lookup(), gateway_class=Lookup()),
+            "NoController",
+            "the operator may not read Gateways: does Gateway edge/public exist, and is its controller running?",
+            id="no answer, and no right to look why",
+        ),
+        pytest.param(
+            way(route=made("HTTPRoute", conditions=[said("Accepted", "False", "NoMatchingListenerHostname", "no host matches")])),
+            "RouteRefused",
+            "NoMatchingListenerHostname: no host matches; use a host in spec.route.hosts that a listener of the Gateway admits (they admit "
+            "*.example.com)",
+            id="a host that no listener admits",
+        ),
+        pytest.param(
+            way(route=made("HTTPRoute", conditions=[said("Accepted", "False", "NoMatchingParent", "none")])),
+            "RouteRefused",
+            "spec.route.parentRef.sectionName names no listener of the Gateway, which has https",
+            id="a listener that is not there",
+        ),
+        pytest.param(
+            way(route=made("HTTPRoute", conditions=[said("Accepted", "False", "UnsupportedValue", "timeouts are not supported")])),
+            "RouteRefused",
+            "UnsupportedValue: timeouts are not supported; if it is about timeouts, spec.route.timeouts: Omit leaves them out",
+            id="a field that the Gateway does not know",
+        ),
+        pytest.param(
+            way(route=made("HTTPRoute", conditions=[said("Accepted", "True"), said("ResolvedRefs", "False", "BackendNotFound", "no Service")])),
+            "RouteUnresolved",
+            "cannot resolve what HTTPRoute default/tiny refers to: BackendNotFound: no Service",
+            id="a Service that is not found",
+        ),
+        pytest.param(
+            way(rival=Claim("2025", "shop", "web", "HTTPRoute", "llm.example.com", "edge/public")),
+            "HostTaken",
+            "host llm.example.com is taken: HTTPRoute shop/web is older and has it with the path /v1, so requests go there; use another host",
+            id="a host of an older route",
+        ),
+    ],
+)
+def test_a_route_that_leads_nowhere_says_why_and_what_to_do(at: Way, reason: str, words: str) -> None:
+    condition = of_http_route(at)
+    assert (condition.status, condition.reason) == ("False", reason)
+    assert condition.reason in REFUSED_REASONS
+    assert words in condition.message
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        pytest.param(way(route=None), "the operator to apply it", id="a route that is not there yet"),
+        pytest.param(way(route=made("HTTPRoute")), "the controller of Gateway edge/public to look at it", id="a route without an answer"),
+        pytest.param(way(route=made("HTTPRoute", conditions=[said("Accepted", "Unknown", "Pending", "soon")])), "soon", id="no word yet"),
+    ],
+)
+def test_a_new_route_waits_for_an_answer(at: Way, words: str) -> None:
+    condition = of_http_route(at, now=SOON)
+    assert (condition.status, condition.reason) == ("Unknown", "Pending")
+    assert words in condition.message
+
+
+def test_a_route_that_was_changed_waits_again() -> None:
+    changed = [{"manager": "alise-operator", "operation": "Apply", "time": "2026-01-01T12:00:40Z"}]
+    at = way(route=made("HTTPRoute") | {"metadata": made("HTTPRoute")["metadata"] | {"managedFields": changed}})
+    assert of_http_route(at).reason == "Pending"
+
+
+def test_an_answer_for_another_gateway_is_none() -> None:
+    other = {"parents": [{"parentRef": {"name": "old", "namespace": "edge"}, "conditions": ACCEPTED}]}
+    assert of_http_route(way(route=made("HTTPRoute", status=other))).reason == "NoController"
+
+
+def test_one_controller_that_accepts_is_enough() -> None:
+    refused = [said("Accepted", "False", "NotAllowed")]
+    parents = [{"parentRef": {"name": "public", "namespace": "edge"}, "conditions": answer} for answer in (refused, ACCEPTED)]
+    assert of_http_route(way(route=made("HTTPRoute", status={"parents": parents}))).status == "True"
+
+
+def test_timeouts_that_were_left_out_are_mentioned() -> None:
+    route = made("HTTPRoute", conditions=ACCEPTED)
+    refused = route | {"metadata": route["metadata"] | {"annotations": {TIMEOUTS_REFUSED_BY: "edge/public"}}}
+    assert "without timeouts, which it refused before" in of_http_route(way(route=refused)).message
+    plain = found(CLASS | {"status": {"supportedFeatures": [{"name": "HTTPRoute"}]}})
+    assert "without the timeouts that its class does not implement" in of_http_route(way(gateway_class=plain)).message
+
+
+def test_a_gateway_that_is_not_programmed_is_mentioned() -> None:
+    given = GATEWAY | {"status": {"conditions": [said("Programmed", "False", "AddressNotAssigned", "no address")]}}
+    condition = of_http_route(way(gateway=found(given)))
+    assert condition.status == "True"
+    assert "not programmed: AddressNotAssigned: no address" in condition.message
+
+
+@pytest.mark.parametrize(
+    ("at", "status", "reason", "words"),
+    [
+        pytest.param(
+            Way(ingress_class=MISSING, ingress_classes=("nginx", "traefik")),
+            "False",
+            "MissingIngressClass",
+            "IngressClass nginx does not exist, so no controller takes the Ingress; use one of nginx, traefik",
+            id="a class that does not exist, also before the Ingress is made",
+        ),
+        pytest.param(
+            Way(made("Ingress"), ingress_class=MISSING, ingress_classes=()),
+            "False",
+            "MissingIngressClass",
+            "install an ingress controller",
+            id="no classes at all",
+        ),
+        pytest.param(
+            Way(made("Ingress", spec={"rules": []}), ingress_classes=("nginx",)),
+            "False",
+            "NoIngressClass",
+            "the cluster has no default IngressClass, so no controller takes the Ingress; use one of nginx",
+            id="no class and no default class",
+        ),
+        pytest.param(
+            Way(made("Ingress"), Claim("2025", "default", "web", "Ingress", "llm.example.com", "nginx", "web"), ingress_class=found({})),
+            "False",
+            "HostTaken",
+            "Ingress default/web of AliseEngine default/web is older",
+            id="a host of an older Ingress",
+        ),
+        pytest.param(Way(ingress_class=found({})), "Unknown", "Pending", "the operator to apply it", id="an Ingress that is not there yet"),
+        pytest.param(
+            Way(made("Ingress"), ingress_class=found({})),
+            "True",
+            "Applied",
+            "Ingress default/tiny of class nginx is there; its controller has given it no address, which many controllers never do",
+            id="no address",
+        ),
+        pytest.param(Way(made("Ingress")), "True", "Applied", "class nginx", id="a class that may not be read"),
+        pytest.param(
+            Way(made("Ingress", status={"loadBalancer": {"ingress": [{"ip": "10.0.0.1"}]}}), ingress_class=found({})),
+            "True",
+            "Accepted",
+            "has the address 10.0.0.1",
+            id="an address",
+        ),
+    ],
+)
+def test_an_ingress_is_judged_by_its_class_and_its_host(at: Way, status: str, reason: str, words: str) -> None:
+    condition = of_ingress(at)
+    assert (condition.status, condition.reason) == (status, reason)
+    assert words in condition.message
+
+
+def test_an_ingress_whose_class_is_an_annotation_has_a_class() -> None:
+    item = made("Ingress", spec={"rules": []})
+    item["metadata"] = item["metadata"] | {"annotations": {"kubernetes.io/ingress.class": "nginx"}}
+    assert of_ingress(Way(item, ingress_classes=("nginx",))).reason == "Applied"
+
+
+@pytest.mark.parametrize("error", [MissingApi("install it")], ids=["a kind that is not there"])
+def test_a_route_that_cannot_be_made_is_not_ready(error: OperatorError) -> None:
+    condition = route_ready(make_spec(route=HTTP_ROUTE), OWNER, Way(), error, None, LATE)
+    assert (condition.status, condition.reason) == ("False", "MissingApi")
+
+
+def test_a_gateway_that_cannot_be_read_limits_nothing() -> None:
+    limits = gateway_limits(make_spec(route=HTTP_ROUTE), OWNER, Way())
+    assert limits.allows_namespace
+    assert limits.timeouts == {"request", "backendRequest"}
+    assert limits.timeouts_refused_by == ""
