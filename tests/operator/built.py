@@ -38,6 +38,11 @@ SPECS: dict[str, dict[str, Any]] = {
     "guarded pods": {
         "networkPolicy": {"from": [{"podSelector": {"matchLabels": {"app": "gateway"}}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]}
     },
+    "a claim that exists, guarded ways out, and devices of the user's": {
+        "model": {"uri": "org/model", "cache": {"claimName": "team-weights", "accessMode": "ReadWriteMany"}},
+        "networkPolicy": {"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
+        "engine": {"device": "cuda", "scratchSize": "1Gi", "resources": {"limits": {"habana.ai/gaudi": 1}}},
+    },
     "suspended": {"suspend": True, "replicas": 2},
     "a patched pod": {"podTemplate": {"spec": {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}]}}},
 }

@@ -11,7 +11,7 @@ import pytest
 from alise_operator.build import children
 from alise_operator.cluster import Cluster
 from tests.operator.builders import CURRENT, OLD, OWNER, make_spec
-from tests.operator.built import HTTP_ROUTE, INGRESS, SPECS, build, container
+from tests.operator.built import HTTP_ROUTE, INGRESS, SPECS, build, container, pod
 
 BUILT_ON = [
     pytest.param(changes, cluster, id=f"{name} on {version}")
@@ -57,10 +57,40 @@ def test_every_child_is_owned_labelled_and_named_like_its_engine(changes: dict[s
         pytest.param({"replicas": 2}, Cluster(34, frozenset()), set(), id="no budget where the cluster has none"),
         pytest.param({"replicas": 2, "suspend": True}, CURRENT, set(), id="no budget while suspended"),
         pytest.param({"model": {"uri": "a/b", "cache": {"size": "1Gi"}}}, CURRENT, {"PersistentVolumeClaim"}, id="a model cache"),
+        pytest.param({"model": {"uri": "a/b", "cache": {"claimName": "team"}}}, CURRENT, set(), id="a model cache that exists"),
+        pytest.param(
+            {
+                "model": {"uri": "a/b", "cache": {"size": "1Gi"}},
+                "podTemplate": {"spec": {"volumes": [{"name": "model-cache", "persistentVolumeClaim": {"claimName": "team"}}]}},
+            },
+            CURRENT,
+            set(),
+            id="a model cache that the pod patch replaces",
+        ),
     ],
 )
 def test_only_wanted_kinds_are_built(changes: dict[str, Any], cluster: Cluster, kinds: set[str]) -> None:
     assert set(build(cluster, **changes)) == {"ServiceAccount", "Service", "Deployment", "NetworkPolicy"} | kinds
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"model": {"uri": "a/b", "cache": {"claimName": "team"}}}, id="named by the cache"),
+        pytest.param(
+            {
+                "model": {"uri": "a/b", "cache": {"size": "1Gi"}},
+                "podTemplate": {
+                    "spec": {"volumes": [{"name": "model-cache", "emptyDir": None, "persistentVolumeClaim": {"claimName": "team"}}]}
+                },
+            },
+            id="named in the pod patch",
+        ),
+    ],
+)
+def test_an_existing_claim_is_mounted_as_the_model_cache(changes: dict[str, Any]) -> None:
+    (cache,) = [one for one in pod(**changes)["volumes"] if one["name"] == "model-cache"]
+    assert cache == {"name": "model-cache", "persistentVolumeClaim": {"claimName": "team"}}
 
 
 @pytest.mark.parametrize(("cluster", "version"), [(CURRENT, "policy/v1"), (OLD, "policy/v1beta1")])
@@ -86,6 +116,25 @@ def test_the_operator_may_always_reach_the_pods(cluster: Cluster, namespaces: di
     (rule,) = build(cluster, networkPolicy={"from": [gateway]})["NetworkPolicy"]["spec"]["ingress"]
     operator = {"namespaceSelector": namespaces, "podSelector": {"matchLabels": {"app.kubernetes.io/name": "alise-operator"}}}
     assert rule["from"] == [operator, gateway]
+
+
+def test_what_the_pods_reach_is_limited_only_when_the_resource_says_so() -> None:
+    assert build()["NetworkPolicy"]["spec"]["policyTypes"] == ["Ingress"]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        pytest.param([], id="nothing but names"),
+        pytest.param([{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], "ports": [{"port": 443}]}], id="a hub"),
+    ],
+)
+def test_names_can_be_looked_up_whatever_else_the_pods_may_reach(rules: list[dict[str, Any]]) -> None:
+    policy = build(networkPolicy={"egress": rules})["NetworkPolicy"]["spec"]
+    names, *others = policy["egress"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert {(port["protocol"], port["port"]) for port in names["ports"]} == {("UDP", 53), ("TCP", 53)}
+    assert others == rules
 
 
 def test_a_suspended_engine_keeps_everything_but_its_pods() -> None:

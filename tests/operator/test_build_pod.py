@@ -70,6 +70,7 @@ def test_a_rollout_starts_the_new_pod_before_it_stops_the_old_one() -> None:
 @pytest.mark.parametrize(
     ("changes", "cached"),
     [
+        pytest.param({"model": {"uri": "a/b", "cache": {"claimName": "team"}}}, True, id="with a claim that one node mounts"),
         pytest.param({"engine": {"device": "cuda", "rollout": "replace"}}, False, id="where every GPU is taken"),
         pytest.param({"model": {"uri": "a/b", "cache": {"size": "1Gi"}}}, True, id="with a volume that one node mounts"),
     ],
@@ -97,15 +98,28 @@ def test_a_variable_of_the_user_wins_over_a_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "limits"),
+    ("changes", "size"),
     [
-        pytest.param({"device": "cuda", "tensorParallelSize": 4}, {"nvidia.com/gpu": "4"}, id="one GPU per tensor-parallel worker"),
-        pytest.param({"device": "cuda", "resources": {"limits": {"amd.com/gpu": 1}}}, {"amd.com/gpu": "1"}, id="the user's own devices"),
-        pytest.param({"device": "cpu"}, None, id="none on a CPU"),
+        pytest.param({}, "32Gi", id="weights that are in the image"),
+        pytest.param({"model": {"uri": "org/model"}}, "256Gi", id="weights that are downloaded into it"),
+        pytest.param({"model": {"uri": "org/model", "cache": {"size": "1Gi"}}}, "32Gi", id="weights in a cache"),
+        pytest.param(
+            {"model": {"uri": "org/model"}, "engine": {"device": "cpu", "env": [{"name": "HF_HOME", "value": "/hub"}]}},
+            "32Gi",
+            id="weights in a folder of the user's",
+        ),
+        pytest.param({"engine": {"device": "cpu", "scratchSize": "1Ti"}}, "1Ti", id="the user's own size"),
+        pytest.param({"engine": {"device": "cpu", "scratchSize": "0"}}, None, id="no limit"),
     ],
 )
-def test_devices_are_asked_for(engine: dict[str, Any], limits: dict[str, str] | None) -> None:
-    assert container("engine", engine=engine)["resources"].get("limits") == limits
+def test_the_scratch_volume_has_a_size(changes: dict[str, Any], size: str | None) -> None:
+    (scratch,) = [one for one in pod(**changes)["volumes"] if one["name"] == "scratch"]
+    assert scratch["emptyDir"].get("sizeLimit") == size
+
+
+def test_the_hub_is_where_the_user_says() -> None:
+    changes = {"engine": {"device": "cpu", "env": [{"name": "HF_HOME", "value": "/hub"}]}}
+    assert [one["value"] for one in container("engine", **changes)["env"] if one["name"] == "HF_HOME"] == ["/hub"]
 
 
 def test_without_memory_given_the_request_covers_what_is_known_to_be_needed() -> None:

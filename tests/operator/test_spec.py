@@ -168,6 +168,36 @@ def engine(**changes: Any) -> dict[str, Any]:
         pytest.param(
             engine(env=[{"name": "HOME", "value": "/"}]), ["spec.engine.env[0]: HOME is set by the operator"], id="reserved environment"
         ),
+        pytest.param(
+            raw_spec(model={"uri": "a/b", "cache": {"size": "1Gi"}}, engine={"env": [{"name": "HF_HOME", "value": "/hub"}]}),
+            ["spec.engine.env[0]: HF_HOME is given here and spec.model.cache holds the hub's files; keep one of them"],
+            id="two places for the hub's files",
+        ),
+        pytest.param(
+            raw_spec(model={"uri": "a/b", "cache": {}}),
+            ["spec.model.cache: needs size, for a claim that is made, or claimName"],
+            id="a cache of no size",
+        ),
+        pytest.param(
+            raw_spec(model={"uri": "a/b", "cache": {"claimName": "team", "size": "1Gi", "storageClass": "fast"}}),
+            ["spec.model.cache.size: '1Gi' does not go with claimName", "spec.model.cache.storageClass: 'fast' does not go with claimName"],
+            id="a claim that exists, with a size",
+        ),
+        pytest.param(
+            raw_spec(model={"uri": "a/b", "cache": {"claimName": "tiny"}}),
+            ["spec.model.cache.claimName: 'tiny' is the name of the claim that spec.model.cache.size makes"],
+            id="the claim that would be deleted",
+        ),
+        pytest.param(
+            raw_spec(replicas=2, model={"uri": "a/b", "cache": {"claimName": "team"}}),
+            ["spec.model.cache.accessMode: 'ReadWriteOnce' is one node's", "2 replicas; use ReadWriteMany or replicas 1"],
+            id="replicas that share an existing claim of one node",
+        ),
+        pytest.param(
+            engine(resources={"requests": {"amd.com/gpu": 1}, "limits": {"amd.com/gpu": 2}}),
+            ["spec.engine.resources.requests.amd.com/gpu: '1' must equal the limit '2'"],
+            id="fewer devices than the limit",
+        ),
         pytest.param(engine(env=[{"name": "A"}]), ["A needs exactly one of value and valueFrom"], id="environment without a value"),
         pytest.param(engine(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]), ["A is given twice"], id="environment twice"),
         pytest.param(
@@ -300,6 +330,11 @@ def test_a_name_that_cannot_name_a_service_is_refused(name: str) -> None:
     "raw",
     [
         pytest.param(raw_spec(), id="the least that is needed"),
+        pytest.param(engine(env=[{"name": "HF_HOME", "value": "/hub"}]), id="a place for the hub's files"),
+        pytest.param(
+            raw_spec(replicas=2, model={"uri": "/models/tiny", "cache": {"claimName": "team", "accessMode": "ReadWriteMany"}}),
+            id="replicas that share an existing claim",
+        ),
         pytest.param(engine(kvCacheDtype="fp8_e5m2"), id="a KV cache dtype the CPU has"),
         pytest.param(raw_spec(engine={"device": "cuda", "kvCacheDtype": "nvfp4"}), id="a KV cache dtype of a GPU"),
         pytest.param(engine(args=["--data-parallel-size", "1"]), id="a data parallel size of one"),

@@ -13,7 +13,7 @@ POD_FIELDS: Final = frozenset(
         "priority", "priorityClassName", "readinessGates", "resourceClaims", "resources", "restartPolicy", "runtimeClassName",
         "schedulerName", "schedulingGates", "schedulingGroup", "securityContext", "serviceAccount", "serviceAccountName",
         "setHostnameAsFQDN", "shareProcessNamespace", "subdomain", "terminationGracePeriodSeconds", "tolerations",
-        "topologySpreadConstraints", "volumes",
+        "topologySpreadConstraints", "volumes", "workloadRef",
     }
 )  # fmt: skip
 CONTAINER_FIELDS: Final = frozenset(

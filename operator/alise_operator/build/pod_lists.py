@@ -44,6 +44,8 @@ LISTS: Final[Mapping[Path, MergedList]] = {
     ("spec", "topologySpreadConstraints"): MergedList(("topologyKey", "whenUnsatisfiable")),
     ("spec", "volumes"): _BY_NAME,
     **{("spec", "volumes", "ephemeral", "volumeClaimTemplate", "metadata", *path): kind for path, kind in _METADATA.items()},
+    # Of 1.27 and 1.28 alone.
+    ("spec", "volumes", "ephemeral", "volumeClaimTemplate", "spec", "resources", "claims"): _BY_NAME,
 }
 # What a key is that an item leaves out.
 KEY_DEFAULTS: Final[Mapping[str, str]] = {"protocol": "TCP"}

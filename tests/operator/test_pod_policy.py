@@ -1,0 +1,224 @@
+"""What no pod may have: refused by default in words that name the field and the setting that allows it."""
+
+from typing import Any
+
+import pytest
+
+from alise_operator.allowed import SETTING, TERMS, VOLUME_TYPES, Allowed, read_allowed
+from alise_operator.build.pod import pod_template
+from alise_operator.build.pod_patch import patched
+from alise_operator.build.pod_policy import policy_problems
+from alise_operator.cluster import Cluster
+from alise_operator.errors import InvalidSpec
+from tests.operator.builders import CURRENT, OLD, OWNER, make_spec
+from tests.operator.built import SPECS
+
+
+def template(patch: dict[str, Any], setting: str = "", **changes: Any) -> dict[str, Any]:
+    spec = make_spec(podTemplate=patch, **changes)
+    cluster = Cluster(CURRENT.minor, CURRENT.apis, allowed=read_allowed(setting))
+    return patched(pod_template(spec, OWNER, cluster), spec, OWNER, cluster)
+
+
+def pod(**fields: Any) -> dict[str, Any]:
+    return {"spec": fields}
+
+
+def engine(**fields: Any) -> dict[str, Any]:
+    return pod(containers=[{"name": "engine", **fields}])
+
+
+def secured(**fields: Any) -> dict[str, Any]:
+    return engine(securityContext=fields)
+
+
+def volume(**source: Any) -> dict[str, Any]:
+    return pod(volumes=[{"name": "x", **source}])
+
+
+REFUSED = [
+    pytest.param(volume(hostPath={"path": "/"}), "spec.volumes[x].hostPath", "hostPath=/", id="a path of the node"),
+    pytest.param(volume(csi={"driver": "d"}), "spec.volumes[x].csi", "csi=d", id="a driver's volume"),
+    pytest.param(volume(nfs={"server": "s", "path": "/"}), "spec.volumes[x].nfs", "nfs", id="another server's folder"),
+    pytest.param(
+        pod(volumes=[{"name": "scratch", "hostPath": {"path": "/"}}]),
+        "spec.volumes[scratch].hostPath",
+        "hostPath=/",
+        id="a path of the node in place of a volume of alise's",
+    ),
+    pytest.param(pod(hostNetwork=True), "spec.hostNetwork", "hostNetwork", id="the node's network"),
+    pytest.param(pod(hostPID=True), "spec.hostPID", "hostPID", id="the node's processes"),
+    pytest.param(pod(hostIPC=True), "spec.hostIPC", "hostIPC", id="the node's shared memory"),
+    pytest.param(pod(nodeName="n"), "spec.nodeName", "nodeName=n", id="a node of the user's choice"),
+    pytest.param(
+        pod(priorityClassName="system-node-critical"),
+        "spec.priorityClassName",
+        "priorityClassName=system-node-critical",
+        id="the system's rank",
+    ),
+    pytest.param(pod(serviceAccountName="admin"), "spec.serviceAccountName", "serviceAccountName=admin", id="another account"),
+    pytest.param(pod(serviceAccount="admin"), "spec.serviceAccount", "serviceAccountName=admin", id="another account by its old name"),
+    pytest.param(pod(automountServiceAccountToken=True), "spec.automountServiceAccountToken", "automountServiceAccountToken", id="a token"),
+    pytest.param(
+        pod(automountServiceAccountToken=None),
+        "spec.automountServiceAccountToken",
+        "automountServiceAccountToken",
+        id="the account's default",
+    ),
+    pytest.param(
+        volume(projected={"sources": [{"serviceAccountToken": {"path": "t"}}]}),
+        "spec.volumes[x].projected.sources[0].serviceAccountToken",
+        "serviceAccountToken",
+        id="a token in a file",
+    ),
+    pytest.param(
+        volume(projected={"sources": [{"podCertificate": {}}]}),
+        "spec.volumes[x].projected.sources[0].podCertificate",
+        "podCertificate",
+        id="a certificate of the account",
+    ),
+    pytest.param(
+        engine(ports=[{"containerPort": 9, "hostPort": 9}]), "containers[engine].ports[9].hostPort", "hostPort", id="the node's port"
+    ),
+    pytest.param(
+        engine(livenessProbe={"httpGet": {"host": "10.0.0.1"}}), "livenessProbe.httpGet.host", "probeHost", id="a probe of another host"
+    ),
+    pytest.param(
+        engine(lifecycle={"postStart": {"tcpSocket": {"host": "a", "port": 1}}}),
+        "lifecycle.postStart.tcpSocket.host",
+        "probeHost",
+        id="a hook",
+    ),
+    pytest.param(secured(privileged=True), "containers[engine].securityContext.privileged", "privileged", id="privilege"),
+    pytest.param(
+        secured(allowPrivilegeEscalation=True),
+        "securityContext.allowPrivilegeEscalation",
+        "allowPrivilegeEscalation",
+        id="a way to privilege",
+    ),
+    pytest.param(
+        secured(allowPrivilegeEscalation=None),
+        "securityContext.allowPrivilegeEscalation",
+        "allowPrivilegeEscalation",
+        id="nothing said of it",
+    ),
+    pytest.param(secured(capabilities={"add": ["SYS_ADMIN"]}), "capabilities.add", "capabilities=SYS_ADMIN", id="a capability"),
+    pytest.param(secured(capabilities={"drop": []}), "capabilities.drop", "capabilities", id="the runtime's capabilities"),
+    pytest.param(secured(procMount="Unmasked"), "securityContext.procMount", "procMount", id="all of /proc"),
+    pytest.param(secured(runAsUser=0), "containers[engine].securityContext.runAsUser", "runAsUser", id="root in a container"),
+    pytest.param(pod(securityContext={"runAsUser": 0}), "spec.securityContext.runAsUser", "runAsUser", id="root in the pod"),
+    pytest.param(secured(runAsNonRoot=False), "containers[engine].securityContext.runAsNonRoot", "runAsNonRoot", id="an image's root"),
+    pytest.param(pod(securityContext={"runAsNonRoot": None}), "securityContext.runAsNonRoot", "runAsNonRoot", id="nothing said of root"),
+    pytest.param(secured(seccompProfile={"type": "Unconfined"}), "seccompProfile.type", "seccompProfile", id="all system calls"),
+    pytest.param(pod(securityContext={"seccompProfile": None}), "seccompProfile", "seccompProfile", id="nothing said of system calls"),
+    pytest.param(secured(appArmorProfile={"type": "Unconfined"}), "appArmorProfile.type", "appArmorProfile", id="no AppArmor"),
+    pytest.param(
+        {"metadata": {"annotations": {"container.apparmor.security.beta.kubernetes.io/engine": "unconfined"}}},
+        "metadata.annotations[container.apparmor.security.beta.kubernetes.io/engine]",
+        "appArmorProfile",
+        id="no AppArmor, as of old",
+    ),
+    pytest.param(secured(seLinuxOptions={"type": "spc_t"}), "seLinuxOptions.type", "seLinuxOptions", id="SELinux's super user"),
+    pytest.param(secured(windowsOptions={"hostProcess": True}), "windowsOptions", "windowsOptions", id="a process of a Windows node"),
+    pytest.param(
+        pod(securityContext={"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}),
+        "sysctls",
+        "sysctls=kernel.msgmax",
+        id="the kernel's settings",
+    ),
+    pytest.param(
+        engine(env=[{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]),
+        "containers[engine].env[X].valueFrom.secretKeyRef.name",
+        "secrets=s",
+        id="a Secret in a variable",
+    ),
+    pytest.param(engine(envFrom=[{"secretRef": {"name": "s"}}]), "envFrom[0].secretRef.name", "secrets=s", id="a Secret in variables"),
+    pytest.param(volume(secret={"secretName": "s"}), "spec.volumes[x].secret.secretName", "secrets=s", id="a Secret in a volume"),
+    pytest.param(
+        volume(projected={"sources": [{"secret": {"name": "s"}}]}),
+        "projected.sources[0].secret.name",
+        "secrets=s",
+        id="a Secret among others",
+    ),
+    pytest.param(pod(newField=1), "spec.podTemplate.spec.newField", "unknownFields=newField", id="a field that is not known"),
+    pytest.param(volume(newSource={}), "spec.volumes[x].newSource", "unknownFields=newSource", id="a source that is not known"),
+]
+
+
+@pytest.mark.parametrize(("patch", "field", "term"), REFUSED)
+def test_it_is_refused_with_the_field_and_the_setting(patch: dict[str, Any], field: str, term: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        template(patch)
+    refusals = [problem for problem in caught.value.problems if problem.field.endswith(field)]
+    assert refusals, str(caught.value)
+    assert all(f"{SETTING}={term} allows it" in problem.text for problem in refusals)
+
+
+@pytest.mark.parametrize(("patch", "field", "term"), REFUSED)
+def test_the_setting_allows_what_the_refusal_says(patch: dict[str, Any], field: str, term: str) -> None:
+    assert template(patch, term)
+    assert template(patch, term.partition("=")[0])
+
+
+@pytest.mark.parametrize("term", ["hostPath=/srv", "hostPath=/srv/models/x"])
+def test_a_value_in_the_setting_allows_no_other_value(term: str) -> None:
+    with pytest.raises(InvalidSpec, match=f"{SETTING}=hostPath=/srv/models allows it"):
+        template(volume(hostPath={"path": "/srv/models"}), term)
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        pytest.param(volume(persistentVolumeClaim={"claimName": "c"}), id="a claim"),
+        pytest.param(volume(image={"reference": "x"}), id="an image as a volume"),
+        pytest.param(volume(configMap={"name": "c"}), id="a ConfigMap"),
+        pytest.param(volume(projected={"sources": [{"configMap": {"name": "c"}}, {"downwardAPI": {}}]}), id="several sources"),
+        pytest.param(pod(imagePullSecrets=[{"name": "regcred"}]), id="Secrets that images are pulled with, which no container sees"),
+        pytest.param(pod(priorityClassName="high", tolerations=[{"operator": "Exists"}], runtimeClassName="nvidia"), id="placement"),
+        pytest.param(secured(capabilities={"add": ["NET_BIND_SERVICE"]}), id="the capability that the standard allows"),
+        pytest.param(secured(seccompProfile={"type": "Localhost", "localhostProfile": "x"}), id="a profile of the node"),
+        pytest.param(pod(securityContext={"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]}), id="settings of the pod alone"),
+        pytest.param(pod(securityContext={"runAsUser": None, "runAsGroup": None, "fsGroup": None}), id="the cluster's own users"),
+        pytest.param(pod(serviceAccountName=OWNER.name), id="its own account"),
+    ],
+)
+def test_what_stays_inside_the_namespace_is_the_users_to_set(patch: dict[str, Any]) -> None:
+    assert template(patch)
+
+
+def test_a_secret_that_a_field_of_the_resource_names_may_be_used_in_the_patch() -> None:
+    named = {
+        "model": {"uri": "a/b", "tokenSecretRef": {"name": "hub"}},
+        "auth": {"secretRef": {"name": "keys"}},
+        "predictor": {"history": {"postgres": {"dsnSecretRef": {"name": "dsn"}, "keySecretRef": {"name": "salt"}}}},
+        "engine": {"device": "cpu", "env": [{"name": "S3", "valueFrom": {"secretKeyRef": {"name": "bucket", "key": "k"}}}]},
+    }
+    names = ("hub", "keys", "dsn", "salt", "bucket")
+    patch = pod(volumes=[{"name": name, "secret": {"secretName": name}} for name in names])
+    assert {one["name"] for one in template(patch, **named)["spec"]["volumes"]} >= set(names)
+
+
+def test_a_container_that_the_user_adds_is_restricted_unless_it_says_otherwise() -> None:
+    added = template(pod(containers=[{"name": "extra", "image": "x"}]))["spec"]["containers"][-1]
+    assert added["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    with pytest.raises(InvalidSpec, match=r"containers\[extra\].securityContext.capabilities.drop: null is not allowed"):
+        template(pod(containers=[{"name": "extra", "image": "x", "securityContext": None}]))
+
+
+@pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes in SPECS.items()])
+@pytest.mark.parametrize("cluster", [CURRENT, OLD])
+def test_what_the_operator_makes_itself_needs_no_permission(changes: dict[str, Any], cluster: Cluster) -> None:
+    spec = make_spec(**changes)
+    assert list(policy_problems(pod_template(spec, OWNER, cluster), spec, OWNER, Allowed())) == []
+
+
+@pytest.mark.parametrize("text", ["hostpath", "hostPath=", "hostPath,everything"])
+def test_a_setting_that_is_not_known_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not one of allowPrivilegeEscalation"):
+        read_allowed(text)
+
+
+def test_every_term_of_the_setting_is_one_that_a_refusal_names() -> None:
+    named = {row.values[2] for row in REFUSED}
+    kinds = {str(term).partition("=")[0] for term in named}
+    assert kinds - VOLUME_TYPES == TERMS - VOLUME_TYPES
