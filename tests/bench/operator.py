@@ -1,5 +1,5 @@
-"""The operator against a real API server: from `create` to children, and how long the control plane takes to start; then, on a whole
-node, from `apply` to Ready (operator_node.py).
+"""The operator against a real API server: from `create` to children, how long the control plane takes to start, and what one namespace can
+cost the operator and the others (operator_hostile.py); then, on a whole node, from `apply` to Ready (operator_node.py).
 
 Against the control plane alone the operator runs as its own process with its own rights, and nothing waits for pods.
 """
@@ -9,22 +9,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
 
-import yaml
-
-from alise_operator.errors import Gone
-from alise_operator.kube import HttpKube, Resource
-from alise_operator.reconcile import ENGINES
-from tests.bench import operator_node
+from alise_operator.kube import HttpKube
+from tests.bench import operator_hostile, operator_node
 from tests.bench.harness import Figure, Row, Settings, median, percentile
+from tests.bench.operator_children import engine, until_children
 from tests.cluster.control_plane import ControlPlane
-from tests.operator.control_plane import MANIFESTS, install, running_operator
-
-# The last child that is applied: when it is there, all are.
-LAST_CHILD: Final = Resource("networking.k8s.io/v1", "ingresses")
-LOOK_SECONDS: Final = 0.005
-GIVE_UP_SECONDS: Final = 60.0
+from tests.operator.control_plane import install, running_operator
 
 
 def measure(settings: Settings) -> Iterator[Row]:
@@ -38,6 +29,7 @@ def measure(settings: Settings) -> Iterator[Row]:
                 for seconds in asyncio.run(_one_by_one(cp.kubeconfig, engines)):
                     yield {"seed": seed, "what": "children", "seconds": seconds}
                 yield {"seed": seed, "what": "burst", "engines": engines, "seconds": asyncio.run(_burst(cp.kubeconfig, engines))}
+    yield from operator_hostile.measure(settings)
     yield from operator_node.measure(settings)
 
 
@@ -50,40 +42,29 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
         Figure("operator_children_p99_ms", 1000 * percentile(found["children"], 0.99), "ms", "lower"),
         Figure("operator_burst_ms_per_engine", 1000 * median(per_engine), "ms", "lower"),
         Figure("control_plane_start_seconds", median(found["control_plane_start"]), "s", "lower"),
+        *hostile_figures(rows),
         Figure("apply_to_ready_seconds", median(found["ready"]), "s", "lower"),
         *(Figure(row["name"], row["megabytes"], "MB", "lower") for row in rows if row["what"] == "image"),
     ]
 
 
+def hostile_figures(rows: Sequence[Row]) -> list[Figure]:
+    """What one namespace may cost."""
+    beside, alone = ([row["seconds"] for row in rows if row["what"] == what] for what in ("beside_edits", "alone"))
+    return [
+        Figure("operator_peak_rss_mb", max(row["mb"] for row in rows if row["what"] == "peak_rss"), "MB", "lower", 256),
+        Figure("healthz_failures_beside_10000_pods", sum(row["failed"] for row in rows if row["what"] == "healthz"), "", "lower", 0),
+        Figure("converge_beside_edit_loop_ratio", median(beside) / median(alone), "", "lower", 1.5),
+    ]
+
+
 async def _one_by_one(kubeconfig: Path, engines: int) -> list[float]:
     async with HttpKube(kubeconfig) as kube:
-        return [await _until_children(kube, f"one-{number}") for number in range(engines)]
+        return [await until_children(kube, engine(f"one-{number}")) for number in range(engines)]
 
 
 async def _burst(kubeconfig: Path, engines: int) -> float:
     async with HttpKube(kubeconfig) as kube:
         began = time.monotonic()
-        await asyncio.gather(*(_until_children(kube, f"burst-{number}") for number in range(engines)))
+        await asyncio.gather(*(until_children(kube, engine(f"burst-{number}")) for number in range(engines)))
         return time.monotonic() - began
-
-
-async def _until_children(kube: HttpKube, name: str) -> float:
-    """Seconds from creating the engine until its last child is there."""
-    began = time.monotonic()
-    await kube.create(ENGINES, _engine(name))
-    while time.monotonic() - began < GIVE_UP_SECONDS:
-        try:
-            await kube.get(LAST_CHILD, "default", name)
-        except Gone:
-            await asyncio.sleep(LOOK_SECONDS)
-        else:
-            return time.monotonic() - began
-    raise TimeoutError(f"the children of {name} did not appear within {GIVE_UP_SECONDS:.0f} s")
-
-
-def _engine(name: str) -> dict[str, Any]:
-    """The CPU sample under another name, without pods: the figure is the operator's, not the controller manager's."""
-    resource: dict[str, Any] = yaml.safe_load((MANIFESTS / "samples" / "tiny.yaml").read_text())
-    resource["metadata"] = {"name": name, "namespace": "default"}
-    resource["spec"]["replicas"] = 0
-    return resource

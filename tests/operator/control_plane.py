@@ -45,30 +45,50 @@ def install(cp: ControlPlane) -> None:
         cp.access.kubectl("apply", "-f", str(MANIFESTS / "operator" / f"{name}.yaml"))
 
 
+def install_into(cp: ControlPlane, namespace: str) -> None:
+    """The account and the Roles of an operator for this namespace alone, which has no right in the cluster."""
+    documents = yaml.safe_load_all((MANIFESTS / "operator" / "rbac.yaml").read_text())
+    shared = [one for one in documents if one["kind"] in ("ServiceAccount", "Role", "RoleBinding")]
+    own = list(yaml.safe_load_all((MANIFESTS / "overlays" / "namespaced" / "rbac.yaml").read_text()))
+    text = yaml.safe_dump_all([*shared, *own]).replace("namespace: alise-system", f"namespace: {namespace}")
+    cp.access.kubectl("apply", "-f", "-", text_in=text)
+
+
 @contextmanager
-def running_operator(cp: ControlPlane, folder: Path) -> Iterator["OperatorProcess"]:
-    """The operator, as its ServiceAccount, from here to the end of the block."""
+def running_operator(
+    cp: ControlPlane, folder: Path, *, namespace: str = "", module: str = "alise_operator", **settings: str
+) -> Iterator["OperatorProcess"]:
+    """The operator, as its ServiceAccount, from here to the end of the block.
+
+    `namespace`: looks after this one alone, with the rights that `install_into` gave; `settings`: further environment variables.
+    """
     log = folder / f"operator-{time.monotonic_ns()}.log"
     env = {name: value for name, value in os.environ.items() if not name.startswith("KUBERNETES_")}
     env |= {
-        "KUBECONFIG": str(cp.kubeconfig_for("alise-system", "alise-operator")),
+        "KUBECONFIG": str(cp.kubeconfig_for(namespace or "alise-system", "alise-operator")),
         "ALISE_HTTP_HOST": "127.0.0.1",
         "ALISE_HTTP_PORT": "0",
         "ALISE_RESYNC_SECONDS": "1",
+        "ALISE_WATCH_NAMESPACE": namespace,
     }
     with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "alise_operator"], env=env, stdout=out, stderr=out)
+        process = subprocess.Popen([sys.executable, "-m", module], env=env | settings, stdout=out, stderr=out)
         try:
             operator = OperatorProcess(process, log)
             eventually("the operator serves", operator.port)
             yield operator
         finally:
-            process.terminate()
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(timeout=10)
+            operator_end(process)
+
+
+def operator_end(process: subprocess.Popen[bytes]) -> None:
+    """Ends it as a kubelet does; it may have ended."""
+    process.terminate()
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(timeout=10)
 
 
 class OperatorProcess:
@@ -86,6 +106,17 @@ class OperatorProcess:
         text = self._log.read_text()
         started = [json.loads(line) for line in text.splitlines() if '"operator started"' in line]
         return int(started[0]["port"]) if started else None
+
+    def said(self, message: str) -> bool:
+        """Whether its log has a line with this message."""
+        return any(line.get("message") == message for line in self.lines())
+
+    def is_active(self) -> bool:
+        return "\nalise_operator_active 1.0\n" in self.get("/metrics")
+
+    def forbidden(self) -> list[str]:
+        """Lines of its log that say that a right is missing. A namespace that goes away takes its Roles with it."""
+        return [text for line in self.lines() if "forbidden" in (text := json.dumps(line)) and "being terminated" not in text]
 
     def get(self, path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port()}{path}", timeout=5) as answer:

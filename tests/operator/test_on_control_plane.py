@@ -1,12 +1,10 @@
 """The real operator process against a real API server, with its real rights and nothing more."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from tests.cluster.control_plane import ControlPlane
-from tests.operator.control_plane import Engine, OperatorProcess, eventually, running_operator
+from tests.operator.control_plane import Engine, OperatorProcess, eventually
 
 pytestmark = pytest.mark.controlplane
 
@@ -298,18 +296,4 @@ def test_health_is_served_and_no_reconcile_met_a_bug(engine: Engine, operator: O
     engine.child("deployment")
     assert operator.get("/healthz") == "ok\n"
     assert 'outcome="bug"' not in operator.get("/metrics")
-    forbidden = [text for line in operator.lines() if "forbidden" in (text := json.dumps(line)) and "being terminated" not in text]
-    assert forbidden == [], "its own rights are not enough"
-
-
-def test_a_new_operator_takes_up_what_changed_while_none_was_running(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
-    engine = Engine(control_plane.access, namespace)
-    with running_operator(control_plane, tmp_path):
-        engine.apply(replicas=2)
-        engine.child("poddisruptionbudget")
-        engine.child("ingresses.networking.k8s.io")
-    engine.apply(replicas=1, route={"type": "None"})
-    with running_operator(control_plane, tmp_path):
-        eventually("the Deployment is changed", lambda: engine.one("deployment")["spec"]["replicas"] == 1)
-        eventually("the Ingress is pruned", lambda: not engine.one("ingresses.networking.k8s.io"))
-        eventually("the budget is pruned", lambda: not engine.one("poddisruptionbudget"))
+    assert operator.forbidden() == [], "its own rights are not enough"

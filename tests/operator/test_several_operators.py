@@ -1,0 +1,149 @@
+"""N3, N4, N5 on a real API server: operators that come, wait and go, one for a namespace alone, and resources that are too much."""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from alise_operator.kube import PAGE
+from alise_operator.lease import LEASE_NAME
+from tests.cluster.control_plane import ControlPlane
+from tests.operator.control_plane import Engine, eventually, install, install_into, running_operator
+
+pytestmark = pytest.mark.controlplane
+
+WAITS = "another operator is active; waiting for its lease"
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    """A control plane without an operator."""
+    with ControlPlane() as cp:
+        install(cp)
+        yield cp
+
+
+@pytest.fixture
+def engine(plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """An engine that is not applied yet, in a namespace with the rights of an operator for it alone."""
+    name = f"t-{abs(hash(request.node.nodeid)) % 10**10}"
+    plane.access.kubectl("create", "namespace", name)
+    install_into(plane, name)
+    yield Engine(plane.access, name)
+    plane.access.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def test_a_new_operator_takes_up_what_changed_while_none_was_running(plane: ControlPlane, engine: Engine, tmp_path: Path) -> None:
+    with running_operator(plane, tmp_path):
+        engine.apply(replicas=2)
+        engine.child("poddisruptionbudget")
+        engine.child("ingresses.networking.k8s.io")
+    engine.apply(replicas=1, route={"type": "None"})
+    with running_operator(plane, tmp_path):
+        eventually("the Deployment is changed", lambda: engine.one("deployment")["spec"]["replicas"] == 1)
+        eventually("the Ingress is pruned", lambda: not engine.one("ingresses.networking.k8s.io"))
+        eventually("the budget is pruned", lambda: not engine.one("poddisruptionbudget"))
+
+
+def test_of_two_operators_the_second_waits_and_takes_over_when_the_first_is_told_to_end(
+    plane: ControlPlane, engine: Engine, tmp_path: Path
+) -> None:
+    with running_operator(plane, tmp_path) as first:
+        eventually("the first acts", first.is_active)
+        with running_operator(plane, tmp_path, ALISE_IMAGE_ENGINE_CPU="another/image:1") as second:
+            eventually("the second waits", lambda: second.said(WAITS))
+            engine.apply()
+            image = engine.child("deployment")["spec"]["template"]["spec"]["containers"][0]["image"]
+            assert (second.get("/healthz"), second.is_active()) == ("ok\n", False)
+            first.process.send_signal(signal.SIGTERM)
+            assert first.process.wait(30) == 0
+            eventually("the second acts", second.is_active)
+            taken_over = eventually("its image is applied", lambda: _image(engine) if _image(engine) != image else None)
+    assert (taken_over, second.forbidden()) == ("another/image:1", [])
+
+
+def _image(engine: Engine) -> str:
+    return str(engine.one("deployment")["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def test_an_operator_that_waits_ends_when_it_is_told_to(plane: ControlPlane, engine: Engine, tmp_path: Path) -> None:
+    with running_operator(plane, tmp_path, namespace=engine.namespace) as first:
+        eventually("the first acts", first.is_active)
+        with running_operator(plane, tmp_path, namespace=engine.namespace) as second:
+            eventually("the second waits", lambda: second.said(WAITS))
+            second.process.send_signal(signal.SIGTERM)
+            assert second.process.wait(30) == 0
+        assert first.is_active()
+
+
+def test_an_operator_that_dies_is_followed_when_its_lease_runs_out(plane: ControlPlane, engine: Engine, tmp_path: Path) -> None:
+    with running_operator(plane, tmp_path, namespace=engine.namespace, ALISE_LEASE_SECONDS="3") as first:
+        eventually("the first acts", first.is_active)
+        with running_operator(plane, tmp_path, namespace=engine.namespace, ALISE_LEASE_SECONDS="3") as second:
+            eventually("the second waits", lambda: second.said(WAITS))
+            first.process.kill()
+            first.process.wait(30)
+            eventually("the second acts", second.is_active)
+
+
+def test_an_operator_whose_lease_is_taken_stops_acting_and_ends(plane: ControlPlane, engine: Engine, tmp_path: Path) -> None:
+    with running_operator(plane, tmp_path, namespace=engine.namespace) as operator:
+        eventually("it acts", operator.is_active)
+        engine.kubectl("patch", "lease", LEASE_NAME, "--type=merge", "-p", json.dumps({"spec": {"holderIdentity": "another"}}))
+        assert operator.process.wait(30) == 1
+    assert operator.said("the operator stops")
+    engine.apply()
+    assert engine.one("deployment") == {}
+
+
+def test_in_one_namespace_the_operator_does_all_it_does_without_a_right_in_the_cluster(
+    plane: ControlPlane, engine: Engine, tmp_path: Path
+) -> None:
+    elsewhere = Engine(plane.access, "default")
+    with running_operator(plane, tmp_path, namespace=engine.namespace) as operator:
+        elsewhere.apply()
+        engine.apply(replicas=2)
+        engine.child("poddisruptionbudget")
+        engine.child("ingresses.networking.k8s.io")
+        for pod in engine.wait_for_pods(2):
+            engine.make_ready(pod)
+        engine.until("Ready", "True", "Serving")
+        uid = engine.child("service")["metadata"]["uid"]
+        engine.kubectl("delete", "service", "tiny")
+        eventually("the Service is back", lambda: engine.one("service").get("metadata", {}).get("uid") not in (None, uid))
+        engine.apply(replicas=1, route={"type": "None"})
+        eventually("the Ingress is pruned", lambda: not engine.one("ingresses.networking.k8s.io"))
+        engine.apply(route={"type": "HTTPRoute", "hosts": ["a.b"], "parentRef": {"name": "g"}})
+        eventually("it says what the cluster lacks", lambda: engine.condition("Degraded").get("reason") == "MissingApi")
+        assert (operator.forbidden(), elsewhere.one("deployment")) == ([], {})
+        assert 'outcome="bug"' not in operator.get("/metrics")
+    elsewhere.kubectl("delete", "alise", "tiny")
+
+
+def test_more_pods_than_a_page_holds_are_all_looked_at(plane: ControlPlane, engine: Engine, tmp_path: Path) -> None:
+    with running_operator(plane, tmp_path, namespace=engine.namespace) as operator:
+        engine.apply(replicas=PAGE + 10)
+        last = max(engine.wait_for_pods(PAGE + 10), key=lambda pod: str(pod["metadata"]["name"]))["metadata"]["name"]
+        waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
+        container = {"name": "engine", "image": "x", "imageID": "", "ready": False, "restartCount": 0, "state": {"waiting": waiting}}
+        engine.set_pod_status(last, {"containerStatuses": [container]})
+        assert last in engine.until("Degraded", "True", "ImagePull")["message"]
+        assert operator.get("/healthz") == "ok\n"
+        engine.kubectl("delete", "alise", "tiny", "--wait=false")
+
+
+def test_a_resource_that_is_nested_without_reason_harms_no_other(plane: ControlPlane, engine: Engine, tmp_path: Path) -> None:
+    deep = '{"a":' * 3000 + "1" + "}" * 3000
+    text = (
+        '{"apiVersion": "alise.dev/v1alpha1", "kind": "AliseEngine", "metadata": {"name": "deep"}, "spec": '
+        '{"model": {"uri": "/m"}, "engine": {"device": "cpu"}, "podTemplate": {"spec": ' + deep + "}}}"
+    )
+    with running_operator(plane, tmp_path, namespace=engine.namespace) as operator:
+        eventually("it acts", operator.is_active)
+        engine.kubectl("create", "--validate=false", "-f", "-", text_in=text)
+        engine.apply()
+        engine.child("ingresses.networking.k8s.io")
+        eventually("the other one is told what is wrong", lambda: Engine(plane.access, engine.namespace, "deep").condition("Ready"))
+        assert operator.get("/healthz") == "ok\n"
