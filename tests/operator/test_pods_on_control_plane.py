@@ -1,0 +1,117 @@
+"""Pods as a real API server takes them: its own lists, its own defaults, and what server-side apply makes of a field that is gone."""
+
+import json
+from typing import Any
+
+import pytest
+
+from alise_operator.build import pod_fields
+from alise_operator.build.pod_lists import LISTS
+from tests.cluster.control_plane import ControlPlane
+from tests.operator.control_plane import Engine, eventually
+from tests.operator.pod_schema import merged_lists, properties
+
+pytestmark = pytest.mark.controlplane
+
+
+def container(engine: Engine, name: str) -> dict[str, Any]:
+    pod = engine.child("deployment")["spec"]["template"]["spec"]
+    found: dict[str, Any] = next(one for one in [*pod.get("initContainers", []), *pod["containers"]] if one["name"] == name)
+    return found
+
+
+def patch(**fields: Any) -> dict[str, Any]:
+    """A pod patch with these fields of the engine's container."""
+    return {"spec": {"containers": [{"name": "engine", **fields}]}}
+
+
+def test_the_lists_that_merge_and_the_fields_of_pods_are_those_of_the_api_server(control_plane: ControlPlane) -> None:
+    definitions = control_plane.access.get("/openapi/v2")["definitions"]
+    ours = {path: kind.keys for path, kind in LISTS.items()}
+    found = merged_lists(definitions)
+    assert {path: keys for path, keys in found.items() if ours.get(path) != keys} == {}
+    assert len(found) > 15
+    assert properties(definitions, "io.k8s.api.core.v1.PodSpec") <= pod_fields.POD_FIELDS
+    assert properties(definitions, "io.k8s.api.core.v1.Container") <= pod_fields.CONTAINER_FIELDS
+
+
+def test_a_volume_is_mounted_twice_beside_the_pods_own_mounts(engine: Engine) -> None:
+    mounts = [{"name": "hub", "mountPath": f"/data/{name}", "subPath": name} for name in ("weights", "adapters")]
+    mounts.append({"name": "scratch", "mountPath": "/var/cache/hub"})
+    pod = {"volumes": [{"name": "hub", "emptyDir": {}}], **patch(volumeMounts=mounts)["spec"]}
+    engine.apply(podTemplate={"spec": pod})
+    paths = [(one["name"], one["mountPath"]) for one in container(engine, "engine")["volumeMounts"]]
+    assert paths[:3] == [("run", "/run/alise"), ("scratch", "/scratch"), ("shm", "/dev/shm")]
+    assert paths[3:] == [("hub", "/data/weights"), ("hub", "/data/adapters"), ("scratch", "/var/cache/hub")]
+    assert len(engine.wait_for_pods(1)) == 1
+
+
+def test_a_port_of_the_users_needs_no_protocol(engine: Engine) -> None:
+    engine.apply(podTemplate=patch(ports=[{"containerPort": 9000, "name": "debug"}, {"containerPort": 9000, "protocol": "UDP"}]))
+    ports = [(one["containerPort"], one["protocol"]) for one in container(engine, "engine")["ports"]]
+    assert ports == [(8000, "TCP"), (9000, "TCP"), (9000, "UDP")]
+
+
+@pytest.mark.parametrize("written", ["containers", "initContainers"])
+def test_the_scheduler_is_patched_wherever_it_lives(engine: Engine, written: str) -> None:
+    engine.apply(podTemplate={"spec": {written: [{"name": "scheduler", "env": [{"name": "ALISE_LOG_LEVEL", "value": "debug"}]}]}})
+    assert {"name": "ALISE_LOG_LEVEL", "value": "debug"} in container(engine, "scheduler")["env"]
+
+
+def test_fixed_users_are_left_out_after_creation_too(engine: Engine) -> None:
+    engine.apply()
+    before = engine.child("deployment")["spec"]["template"]["spec"]["securityContext"]
+    assert before["runAsUser"] == 65532
+    # A merge patch of the resource would take null for itself: the patch is in the stored object.
+    without = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
+    engine.apply(podTemplate={"spec": {"securityContext": without}})
+
+    def probe() -> dict[str, Any] | None:
+        found: dict[str, Any] = engine.child("deployment")["spec"]["template"]["spec"]["securityContext"]
+        return None if "runAsUser" in found else found
+
+    assert eventually("the users are left out", probe) == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        pytest.param({"limits": {"nvidia.com/mig-1g.10gb": 1, "memory": "16Gi"}}, id="a part of a GPU"),
+        pytest.param({"requests": {"nvidia.com/gpu": 1, "memory": "4Gi"}, "limits": {"memory": "16Gi"}}, id="a request alone"),
+    ],
+)
+def test_devices_are_what_the_user_asked_for(engine: Engine, resources: dict[str, Any]) -> None:
+    engine.apply(engine={"device": "cuda", "resources": resources})
+    (name,) = [name for part in resources.values() for name in part if "/" in name]
+    limits = container(engine, "engine")["resources"]["limits"]
+    assert limits == {name: "1", "memory": "16Gi"}
+    assert len(engine.wait_for_pods(1)) == 1
+
+
+def test_an_existing_claim_is_mounted_and_neither_made_nor_deleted(engine: Engine) -> None:
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "team-weights"}}
+    size = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    engine.kubectl("apply", "-f", "-", text_in=json.dumps(claim | {"spec": size}))
+    engine.apply(model={"uri": "org/model", "cache": {"claimName": "team-weights", "accessMode": "ReadWriteMany"}})
+    volumes = engine.child("deployment")["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "model-cache", "persistentVolumeClaim": {"claimName": "team-weights"}} in volumes
+    engine.kubectl("delete", "alise", engine.name, "--wait=true")
+    eventually("the children are gone", lambda: engine.one("deployment") == {})
+    assert engine.kubectl("get", "pvc", "-o", "name").split() == ["persistentvolumeclaim/team-weights"]
+
+
+def test_what_reaches_the_node_is_refused_and_not_applied(engine: Engine) -> None:
+    engine.apply()
+    before = engine.child("deployment")["spec"]
+    engine.apply(podTemplate={"spec": {"volumes": [{"name": "root", "hostPath": {"path": "/"}}]}})
+    said = engine.until("Degraded", "True", "InvalidSpec")["message"]
+    assert "spec.podTemplate.spec.volumes[root].hostPath: is not allowed" in said
+    assert "ALISE_POD_PATCH_ALLOW=hostPath=/ allows it" in said
+    assert engine.child("deployment")["spec"] == before
+
+
+def test_ways_out_of_the_pods_are_limited_by_a_network_policy(engine: Engine) -> None:
+    engine.apply(networkPolicy={"egress": [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}], "ports": [{"port": 443}]}]})
+    policy = engine.child("networkpolicy")["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert [port["port"] for rule in policy["egress"] for port in rule["ports"]] == [53, 53, 443]
