@@ -36,6 +36,7 @@ from alise_operator.route_ready import REFUSED_REASONS, Way, route_ready
 from alise_operator.spec import Spec
 
 NO_WAY: Final = Way()
+_WELL: Final = ("Degraded", "False")
 # Requests of the last minute that went in unranked: this many and this share is no accident of one slow step.
 FAILED_OPEN_REQUESTS: Final = 3
 FAILED_OPEN_SHARE: Final = 0.05
@@ -204,12 +205,15 @@ def changes(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Cond
         old = before.get(condition.type)
         if old is None:
             # What is well from the beginning is no news.
-            changed = (condition.type, condition.status) not in (("Degraded", "False"), ("RouteReady", "True"), ("RouteReady", "Unknown"))
+            changed = condition.status == "False" if condition.type == "RouteReady" else (condition.type, condition.status) != _WELL
         else:
             reworded = condition.reason in SPOKEN_REASONS and old["message"] != condition.message
             changed = (old["status"], old["reason"]) != (condition.status, condition.reason) or (reworded and is_warning(condition))
-        if changed and (condition.reason not in found or is_warning(condition)):
+        if changed and condition.reason != "NoRoute" and (condition.reason not in found or is_warning(condition)):
             found[condition.reason] = condition
+    if any(is_warning(one) and one.reason in UNAPPLIED_REASONS for one in found.values()):
+        # That older pods go on serving is a part of the same news.
+        found.pop("ServingOldSpec", None)
     return list(found.values())
 
 

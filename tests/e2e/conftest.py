@@ -27,6 +27,7 @@ def target() -> Iterator[run_cluster.Target]:
     at = run_cluster.bring_up(DEFAULT_NAME)
     try:
         gateway_api.ensure(at.access, own=at.own)
+        gateway_api.ensure_classes(at.access)
         run_cluster.install(at)
         yield at
     finally:

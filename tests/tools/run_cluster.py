@@ -17,6 +17,7 @@ from tests.cluster import cluster, image_build, images, packages
 from tests.cluster.access import Access, user_cluster
 from tests.cluster.cluster import Tier
 from tests.cluster.errors import ClusterError, UnsupportedMachine
+from tests.cluster.gateway import gateway_api
 from tests.cluster.image_manifests import Registry, with_registry
 from tests.cluster.progress import say, step
 from tests.cluster.state import named
@@ -165,6 +166,9 @@ def install(target: Target) -> None:
         access.kubectl("apply", "--validate=false", "-f", "-", text_in=text)
         access.kubectl("wait", "--for=condition=Established", "crd/aliseengines.alise.dev", "--timeout=30s")
         access.learn_kinds()
+    if not target.own:
+        # What comes with an ingress controller; the test gateway is one.
+        gateway_api.ensure_classes(access)
     with step("operator is ready"):
         wait = f"--timeout={ROLLOUT_SECONDS}s"
         access.kubectl("-n", "alise-system", "rollout", "status", "deployment/alise-operator", wait, timeout_seconds=ROLLOUT_SECONDS + 10)

@@ -10,6 +10,7 @@ from typing import Self
 import aiohttp
 
 from tests.cluster.errors import ClusterError, NotReady
+from tests.cluster.gateway.answers import accepted
 from tests.cluster.gateway.envoy import Envoy
 from tests.cluster.gateway.resources import Objects, Resources, envoy_resources
 from tests.cluster.gateway.watch import Api, Mirror, status_patches
@@ -110,7 +111,7 @@ class Gateway:
         while True:
             mirror.changed.clear()
             objects = mirror.objects()
-            self._resources = envoy_resources(objects)
+            self._resources = envoy_resources(accepted(objects))
             self._envoy.update(self._resources)
             for warning in sorted(frozenset(self._resources.warnings) - told):
                 say(f"gateway: {warning}")

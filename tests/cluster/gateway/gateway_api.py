@@ -1,4 +1,4 @@
-"""The Gateway API's kinds, where the tests need them: ours in a cluster of ours, the user's own in theirs."""
+"""The Gateway API's kinds and the test gateway's classes, where the tests need them: ours in a cluster of ours, the user's own in theirs."""
 
 from pathlib import Path
 from typing import Final
@@ -7,6 +7,8 @@ import yaml
 
 from tests.cluster.access import Access
 from tests.cluster.errors import ClusterError
+from tests.cluster.gateway.answers import CONTROLLER
+from tests.cluster.gateway.resources import INGRESS_CLASS
 
 CRDS: Final = Path(__file__).parents[1] / "crds" / "gateway-api.yaml"
 
@@ -26,3 +28,12 @@ def require(access: Access) -> None:
         name = document["metadata"]["name"]
         if not access.kubectl("get", "crd", name, "--ignore-not-found", "-o", "name").strip():
             raise ClusterError(f"your cluster lacks the Gateway API ({name}): install it, or leave out what routes by HTTPRoute")
+
+
+def ensure_classes(access: Access) -> None:
+    """Make the IngressClass that the test gateway serves, and the GatewayClass where the cluster knows the kind."""
+    meta = {"name": INGRESS_CLASS}
+    access.apply({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": meta, "spec": {"controller": CONTROLLER}})
+    if access.kubectl("get", "crd", "gatewayclasses.gateway.networking.k8s.io", "--ignore-not-found", "-o", "name").strip():
+        gateway_class = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": meta}
+        access.apply(gateway_class | {"spec": {"controllerName": CONTROLLER}})

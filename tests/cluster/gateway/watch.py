@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 from kubernetes.aio import client, config
 
-from tests.cluster.gateway.resources import Json, Objects, our_gateways, our_ingress, our_route
+from tests.cluster.gateway.answers import parents
+from tests.cluster.gateway.resources import Json, Objects, our_ingress
 from tests.cluster.progress import say
 
-CONTROLLER = "alise.dev/test-gateway"
 CALL_SECONDS = 30.0
 # The API server ends a watch after this; a connection that died in silence is noticed a little later.
 WATCH_SECONDS = 120
@@ -186,33 +186,16 @@ def _key(item: Json) -> str:
 
 
 def status_patches(objects: Objects, port: int) -> list[tuple[str, Json]]:
-    """(path, status) for each of our objects whose status does not say yet that the gateway took it."""
+    """(path, status) for each of our objects whose status does not say yet whether the gateway takes it."""
     patches: list[tuple[str, Json]] = []
     address: dict[str, Any] = {"loadBalancer": {"ingress": [{"ip": "127.0.0.1", "ports": [{"port": port, "protocol": "TCP"}]}]}}
     for item in filter(our_ingress, objects.ingresses):
         if item.get("status") != address:
             patches.append((_object_path("networking.k8s.io/v1", "ingresses", item), address))
-    gateways = our_gateways(objects.gateways)
     for item in objects.routes:
-        if not our_route(item, gateways):
-            continue
-        generation = item["metadata"].get("generation", 1)
-        seen = [parent for parent in item.get("status", {}).get("parents", []) if parent.get("controllerName") == CONTROLLER]
-        if any(condition.get("observedGeneration") == generation for parent in seen for condition in parent.get("conditions", [])):
-            continue
-        conditions = [
-            {
-                "type": kind,
-                "status": "True",
-                "reason": reason,
-                "message": "routed by the test gateway",
-                "observedGeneration": generation,
-                "lastTransitionTime": item["metadata"]["creationTimestamp"],
-            }
-            for kind, reason in (("Accepted", "Accepted"), ("ResolvedRefs", "ResolvedRefs"))
-        ]
-        parents = [{"parentRef": ref, "controllerName": CONTROLLER, "conditions": conditions} for ref in item["spec"].get("parentRefs", [])]
-        patches.append((_object_path("gateway.networking.k8s.io/v1", "httproutes", item), {"parents": parents}))
+        answered = parents(item, objects.gateways)
+        if answered and item.get("status", {}).get("parents") != answered:
+            patches.append((_object_path("gateway.networking.k8s.io/v1", "httproutes", item), {"parents": answered}))
     return patches
 
 
