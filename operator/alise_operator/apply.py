@@ -30,6 +30,9 @@ OWNED_KINDS: Final[Mapping[str, tuple[Resource, ...]]] = {
     "HTTPRoute": (Resource("gateway.networking.k8s.io/v1", "httproutes"),),
 }
 
+# Kinds that every resource has, under its own name: never deleted, which the operator has no right to.
+ALWAYS_WANTED: Final = frozenset({"ServiceAccount", "Service", "Deployment"})
+
 
 @dataclass(slots=True)
 class Applied:
@@ -75,7 +78,7 @@ async def apply_children(kube: Kube, owner: Owner, manifests: list[Manifest], *,
         if manifest["kind"] == "Deployment":
             applied.scale = scale_of(answer)
     for key, (resource, uid) in existing.items():
-        if key not in wanted:
+        if key not in wanted and key[0] not in ALWAYS_WANTED:
             await kube.delete(resource, owner.namespace, key[1], uid)
             metrics.PRUNED.labels(key[0]).inc()
     return applied

@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -64,14 +64,16 @@ def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
         return [probe.getsockname()[1] for probe in probes]
 
 
-def start(at: State, programs: Programs, addresses: Addresses, running: dict[str, "subprocess.Popen[bytes]"]) -> Started:
+def start(
+    at: State, programs: Programs, addresses: Addresses, running: dict[str, "subprocess.Popen[bytes]"], flags: Sequence[str] = ()
+) -> Started:
     """Start the control plane in its folder and wait until it answers; what was started is put into `running` at once.
 
-    Raises NotReady with the tail of the log of what did not come up.
+    `flags`: more of them for the API server. Raises NotReady with the tail of the log of what did not come up.
     """
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            return _start_once(at, programs, addresses, running)
+            return _start_once(at, programs, addresses, running, flags)
         except NotReady as error:
             if attempt == START_ATTEMPTS or "address already in use" not in str(error):
                 raise
@@ -80,7 +82,9 @@ def start(at: State, programs: Programs, addresses: Addresses, running: dict[str
     raise AssertionError("the loop returns or raises")
 
 
-def _start_once(at: State, programs: Programs, addresses: Addresses, running: dict[str, "subprocess.Popen[bytes]"]) -> Started:
+def _start_once(
+    at: State, programs: Programs, addresses: Addresses, running: dict[str, "subprocess.Popen[bytes]"], flags: Sequence[str]
+) -> Started:
     began = time.monotonic()
     authority = Authority(at.folder / "pki")
     etcd_url = _start_etcd(at, programs, running)
@@ -122,6 +126,7 @@ def _start_once(at: State, programs: Programs, addresses: Addresses, running: di
             "--kubelet-preferred-address-types=InternalIP",
             f"--kubelet-client-certificate={to_kubelet.certificate}",
             f"--kubelet-client-key={to_kubelet.key}",
+            *flags,
         ],
     )
     server = f"https://{addresses.bind}:{port}"
@@ -231,8 +236,9 @@ def sweep() -> None:
 class ControlPlane:
     """A control plane for the length of a `with` block; with `KUBECONFIG` set, the user's cluster instead, which is left as it is."""
 
-    def __init__(self) -> None:
-        """Start nothing yet."""
+    def __init__(self, *api_server_flags: str) -> None:
+        """Start nothing yet. The flags are for an API server of ours."""
+        self._flags = api_server_flags
         self._state: State | None = None
         self._lock: IO[str] | None = None
         self._access: Access | None = None
@@ -251,7 +257,7 @@ class ControlPlane:
         programs = control_plane_programs()
         self._state, self._lock = state.new_owned()
         try:
-            started = start(self._state, programs, Addresses(), self._running)
+            started = start(self._state, programs, Addresses(), self._running, self._flags)
         except BaseException:
             self.close()
             raise

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from alise_contract.names import API_GROUP, ENGINE_LABEL, ENGINE_PORT, OPERATOR_HTTP_PORT, PLURAL, RUN_AS
-from alise_operator.apply import OWNED_KINDS
+from alise_operator.apply import ALWAYS_WANTED, OWNED_KINDS
 from alise_operator.handlers import WATCHED
 from alise_operator.lease import LEASE_NAME
 from alise_operator.settings import Settings
@@ -69,9 +69,10 @@ def used() -> Rights:
         ("gateway.networking.k8s.io", "gatewayclasses"): {"get"},
         ("", "namespaces"): {"get"},
     }
-    for resources in OWNED_KINDS.values():
+    for kind, resources in OWNED_KINDS.items():
         for resource in resources:
-            rights[(group_of(resource.group_version), resource.plural)] = {"get", "list"} | WRITE
+            delete = set() if kind in ALWAYS_WANTED else {"delete"}
+            rights[(group_of(resource.group_version), resource.plural)] = {"get", "list", "create", "patch"} | delete
     for group, _, plural in WATCHED:
         rights[(group, plural)] = rights[(group, plural)] | {"watch"}
     return rights
