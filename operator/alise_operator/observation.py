@@ -113,6 +113,8 @@ class Observation:
     pods: tuple[Pod, ...] = ()
     # Of neither: of what the resource names beside them.
     troubles: tuple[Trouble, ...] = ()
+    # There are more pods than these.
+    is_cut: bool = False
 
 
 NOTHING: Final = Observation(None)

@@ -22,7 +22,7 @@ async def observe(kube: Kube, poller: Poller, owner: Owner, *, tls_secret: str |
     workload = view_workload(deployment) if deployment is not None else None
     found = await find_pods(kube, owner, deployment)
     pods = await with_events(kube, owner.namespace, await poller.poll(found.pods))
-    return Observation(workload, pods, tuple(await _tls_troubles(kube, owner, tls_secret)))
+    return Observation(workload, pods, tuple(await _tls_troubles(kube, owner, tls_secret)), found.is_cut)
 
 
 async def _tls_troubles(kube: Kube, owner: Owner, name: str | None) -> list[Trouble]:

@@ -189,7 +189,7 @@ def degraded(error: OperatorError | None, seen: Observation) -> Condition:
     if error is not None:
         return Condition("Degraded", "True", error.reason, _join([str(error), *_texts(found)]))
     if found:
-        return Condition("Degraded", "True", found[0].reason, _join(_texts(found)))
+        return Condition("Degraded", "True", found[0].reason, _join([*_cut(seen), *_texts(found)]))
     return Condition("Degraded", "False", "AsExpected", "nothing is wrong")
 
 
@@ -251,6 +251,12 @@ def _blocked(seen: Observation) -> Trouble | None:
     current = [pod for pod in seen.pods if pod.template == seen.workload.template and not pod.ended]
     troubles = [*seen.workload.troubles, *(_with_hint(trouble, seen) for pod in current for trouble in pod.troubles)]
     return next((trouble for trouble in _sorted(troubles) if trouble.reason in BLOCKING), None)
+
+
+def _cut(seen: Observation) -> Iterator[str]:
+    """How many pods are not spoken of, where there are too many to look at each."""
+    if seen.is_cut and seen.workload is not None:
+        yield f"{len(seen.pods):,} of {max(seen.workload.replicas, len(seen.pods) + 1):,} pods were looked at"
 
 
 def _stalled(workload: Workload | None) -> Iterator[Trouble]:
@@ -344,8 +350,20 @@ def _texts(troubles: Sequence[Trouble]) -> list[str]:
 
 
 def _join(parts: Sequence[str]) -> str:
+    """The parts as one text; of more than fit, the first ones and how many follow."""
     text = "; ".join(parts)
-    return text if len(text) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 1] + "…"
+    if len(text) <= _MAX_MESSAGE:
+        return text
+    shown = len(parts)
+    while shown > 1 and len("; ".join(parts[:shown])) > _MAX_MESSAGE - len(_more(len(parts) - shown)):
+        shown -= 1
+    rest = _more(len(parts) - shown)
+    text = "; ".join(parts[:shown])
+    return (text if len(text) + len(rest) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 1 - len(rest)] + "…") + rest
+
+
+def _more(count: int) -> str:
+    return f"; and {count:,} more" if count else ""
 
 
 def _stamp(condition: Condition, old: Mapping[str, Any] | None, generation: int, now: datetime) -> dict[str, Any]:

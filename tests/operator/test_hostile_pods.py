@@ -9,10 +9,21 @@ from typing import Any
 import pytest
 
 from alise_operator import poller as polling
+from alise_operator.observation import Observation, Trouble
 from alise_operator.pod_answer import MAX_BODY_BYTES, MAX_NAME_CHARS, MAX_REASONS, bounded, depth, read_answer
 from alise_operator.pods import MAX_LOOKED_AT, PODS, REPLICA_SETS, address_refusal, find_pods, view
 from alise_operator.poller import MAX_POLLED, Poller
-from tests.operator.builders import OWNER, deployment_object, make_pod, make_report, pod_object, report_text, set_object
+from alise_operator.status import degraded
+from tests.operator.builders import (
+    OWNER,
+    deployment_object,
+    make_pod,
+    make_report,
+    make_workload,
+    pod_object,
+    report_text,
+    set_object,
+)
 from tests.operator.fake_kube import FakeKube
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -271,3 +282,21 @@ def test_a_pod_on_its_nodes_network_is_not_polled() -> None:
     pod = pod_object(ready=True) | {"spec": {"hostNetwork": True}}
     assert "hostNetwork" in (view(pod).report_error or "")
 
+
+
+def test_of_ten_thousand_pods_in_trouble_some_are_named_and_the_others_counted() -> None:
+    troubles = [Trouble("ImagePull", f"pod p-{number}: " + "no such image " * 10) for number in range(MAX_LOOKED_AT)]
+    pods = tuple(make_pod(name=f"p-{number}", troubles=(trouble,)) for number, trouble in enumerate(troubles))
+    workload = make_workload(desired=10_000, replicas=10_000, ready=0)
+    message = degraded(None, Observation(workload, pods, is_cut=True)).message
+    assert message.startswith("500 of 10,000 pods were looked at; pod p-0: no such image")
+    named = message.count("; pod p-")
+    assert message.endswith(f"; and {MAX_LOOKED_AT - named} more")
+    assert len(message) <= 1500
+
+
+def test_a_single_text_that_is_too_long_is_cut_and_the_others_are_counted() -> None:
+    pods = tuple(make_pod(name=name, troubles=(Trouble("PodsCrashing", name * 2000),)) for name in ("a", "b"))
+    message = degraded(None, Observation(make_workload(ready=0), pods)).message
+    assert message.endswith("a…; and 1 more")
+    assert len(message) <= 1500
