@@ -354,11 +354,12 @@ def _join(parts: Sequence[str]) -> str:
     text = "; ".join(parts)
     if len(text) <= _MAX_MESSAGE:
         return text
-    shown = len(parts)
-    while shown > 1 and len("; ".join(parts[:shown])) > _MAX_MESSAGE - len(_more(len(parts) - shown)):
-        shown -= 1
-    rest = _more(len(parts) - shown)
-    text = "; ".join(parts[:shown])
+    rest_chars = len(_more(len(parts)))
+    shown, chars = 1, len(parts[0])
+    while shown < len(parts) and chars + 2 + len(parts[shown]) <= _MAX_MESSAGE - rest_chars:
+        chars += 2 + len(parts[shown])
+        shown += 1
+    text, rest = "; ".join(parts[:shown]), _more(len(parts) - shown)
     return (text if len(text) + len(rest) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 1 - len(rest)] + "…") + rest
 
 
