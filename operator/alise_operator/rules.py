@@ -4,6 +4,7 @@ The CRD carries the simple ones as CEL, so that a current API server refuses the
 older servers prune CEL and because some need arithmetic.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Final
@@ -89,7 +90,17 @@ def memory_parts(spec: Spec) -> list[tuple[str, int]]:
     parts = [("the engine itself", ENGINE_BASE_BYTES), ("spec.kvOffload.hostMemory", quantity_bytes(spec.kv_offload.host_memory))]
     if spec.engine.device == "cpu":
         parts.append((f"the KV cache ({KV_SPACE_ENV})", cpu_kv_space_gib(spec.engine) * GIB))
+    if offloaded := _offloaded_bytes(spec.engine):
+        parts.append(("weights in host memory (--cpu-offload-gb)", offloaded))
     return [*parts, ("/dev/shm", shared_memory_bytes(spec.engine)), ("the socket volume", SOCKET_VOLUME_BYTES)]
+
+
+def _offloaded_bytes(engine: Engine) -> int:
+    """Host memory of all devices by vLLM's flag. What is no number is refused elsewhere."""
+    values = [value for _, name, value in given_flags(engine.args) if name == "cpu-offload-gb"]
+    if not values or re.fullmatch(r"\d{1,6}(\.\d+)?", values[-1] or "") is None:
+        return 0
+    return int(Decimal(str(values[-1])) * GIB) * engine.tensor_parallel_size
 
 
 def default_memory_limit_bytes(spec: Spec) -> int:

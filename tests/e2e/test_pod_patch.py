@@ -42,7 +42,7 @@ def write(target: run_cluster.Target, resource: Resource) -> Callable[..., None]
 
     def apply(**changes: Any) -> None:
         wanted = manifest(NAME, **{"suspend": True, "route": {"type": "None"}} | changes)
-        resource.kubectl("apply", "-f", "-", text_in=with_registry(json.dumps(wanted), target.registry))
+        resource.access.kubectl("-n", NAMESPACE, "apply", "-f", "-", text_in=with_registry(json.dumps(wanted), target.registry))
 
     return apply
 
@@ -63,7 +63,7 @@ def container(pod: Spec, name: str) -> Spec:
 def admitted(resource: Resource, pod: Spec) -> bool:
     """Whether the API server, with its admission, takes such a pod: it is asked and makes none. Raises CommandFailed in its words."""
     tried = {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": f"{NAME}-"}, "spec": pod}
-    return "created" in resource.kubectl("create", "--dry-run=server", "-f", "-", text_in=json.dumps(tried))
+    return "created" in resource.access.kubectl("-n", NAMESPACE, "create", "--dry-run=server", "-f", "-", text_in=json.dumps(tried))
 
 
 def patch(**fields: Any) -> Spec:
@@ -115,7 +115,7 @@ def test_the_scheduler_is_patched_wherever_it_lives_on_this_cluster(write: Calla
 def test_a_claim_that_exists_is_mounted_and_none_is_made(write: Callable[..., None], resource: Resource, changes: Spec) -> None:
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM, "namespace": NAMESPACE}, "spec": spec}
-    resource.kubectl("apply", "-f", "-", text_in=json.dumps(claim))
+    resource.access.kubectl("-n", NAMESPACE, "apply", "-f", "-", text_in=json.dumps(claim))
     write(**changes)
     pod = pod_of(resource)
     assert {"name": "model-cache", "persistentVolumeClaim": {"claimName": CLAIM}} in pod["volumes"]

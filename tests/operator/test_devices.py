@@ -75,6 +75,25 @@ def test_a_claim_that_the_pod_does_not_have_is_refused_with_an_example() -> None
     assert "spec.engine.resources.claims: the pod has no claim 'gpu'; add it to spec.podTemplate.spec.resourceClaims" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        pytest.param({"podTemplate": patch(CLAIM)}, "spec.podTemplate.spec.containers[engine].resources.claims", id="in the pod patch"),
+        pytest.param({"scheduling": {"resources": CLAIM}}, "spec.scheduling.resources.claims", id="of the scheduler"),
+    ],
+)
+def test_the_field_of_an_unknown_claim_is_the_one_that_it_came_by(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        devices({}, **changes)
+    assert [problem.field for problem in caught.value.problems] == [field]
+
+
+def test_weights_that_stay_in_host_memory_are_counted() -> None:
+    plain = make_spec(engine={"device": "cuda", "tensorParallelSize": 2})
+    offloading = make_spec(engine={"device": "cuda", "tensorParallelSize": 2, "args": ["--cpu-offload-gb", "10"]})
+    assert needed_memory_bytes(offloading) - needed_memory_bytes(plain) == 20 * GIB
+
+
 def test_fewer_devices_than_tensor_parallel_workers_are_refused() -> None:
     with pytest.raises(InvalidSpec) as caught:
         devices({"limits": {"nvidia.com/mig-1g.10gb": 1}}, engine={"tensorParallelSize": 2})

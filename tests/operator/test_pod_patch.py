@@ -265,8 +265,10 @@ def test_both_lists_of_a_patch_may_name_the_same_container() -> None:
     assert (scheduler["image"], scheduler["env"][-1]) == ("x", debug["env"][0])
 
 
-KEYS = ("metadata", "labels", "annotations", "spec", "containers", "initContainers", "volumes", "name", "volumeMounts", "mountPath")
-KEYS += ("lifecycle", "env", "ports", "containerPort", "securityContext", "resources", "limits", "$patch", "$retainKeys")
+KEYS = [
+    *("metadata", "labels", "annotations", "spec", "containers", "initContainers", "volumes", "name", "volumeMounts", "mountPath"),
+    *("lifecycle", "env", "ports", "containerPort", "securityContext", "resources", "limits", "$patch", "$retainKeys"),
+]
 VALUES = st.none() | st.booleans() | st.integers() | st.sampled_from(["engine", "scheduler", "x", "", "delete", "replace"])
 PATCHES = st.recursive(
     VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4), max_leaves=12

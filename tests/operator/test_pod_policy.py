@@ -187,7 +187,7 @@ def test_what_stays_inside_the_namespace_is_the_users_to_set(patch: dict[str, An
 
 
 def test_a_secret_that_a_field_of_the_resource_names_may_be_used_in_the_patch() -> None:
-    named = {
+    named: dict[str, Any] = {
         "model": {"uri": "a/b", "tokenSecretRef": {"name": "hub"}},
         "auth": {"secretRef": {"name": "keys"}},
         "predictor": {"history": {"postgres": {"dsnSecretRef": {"name": "dsn"}, "keySecretRef": {"name": "salt"}}}},

@@ -52,7 +52,10 @@ def device_problems(template: Manifest, spec: Spec) -> Iterator[Problem]:
             claims = resources.get("claims") or ()
             for claim in claims:
                 if claim["name"] not in known:
-                    yield _unknown_claim(key, name, claim["name"])
+                    own = spec.engine.resources if name == ENGINE_CONTAINER else spec.scheduling.resources
+                    typed = own is not None and any(one.name == claim["name"] for one in own.claims)
+                    where = "spec.engine" if name == ENGINE_CONTAINER else "spec.scheduling"
+                    yield _unknown_claim(where if typed else f"{FIELD}.spec.{key}[{name}]", claim["name"])
             if name == ENGINE_CONTAINER and spec.engine.device == "cuda" and not claims:
                 yield from _too_few(_quantities(resources, "limits"), spec)
 
@@ -71,10 +74,11 @@ def _too_few(limits: Mapping[str, str], spec: Spec) -> Iterator[Problem]:
         yield Problem("spec.engine.tensorParallelSize", said)
 
 
-def _unknown_claim(key: str, container: str, claim: str) -> Problem:
-    field = "spec.engine.resources.claims" if container == ENGINE_CONTAINER else f"{FIELD}.spec.{key}[{container}].resources.claims"
+def _unknown_claim(where: str, claim: str) -> Problem:
     example = f"{{name: {claim}, resourceClaimTemplateName: TEMPLATE}}"
-    return Problem(field, f"the pod has no claim {claim!r}; add it to {FIELD}.spec.resourceClaims, for example {example}")
+    return Problem(
+        f"{where}.resources.claims", f"the pod has no claim {claim!r}; add it to {FIELD}.spec.resourceClaims, for example {example}"
+    )
 
 
 def _memory_limit(request: str | None, spec: Spec) -> str:
