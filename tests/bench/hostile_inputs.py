@@ -127,7 +127,8 @@ INPUTS: Final = (
     Input("a prompt of text and numbers with a rank of its own", _completion(prompt=["72", 105], **FORGED), frozenset({200, 400}), "R1"),
     Input("a fresh tenant for every request", _fresh_tenant, ANSWERED, "R3", quick=True),
     Input("a class and a priority in headers", _gold, ANSWERED, "R3"),
-    Input("Anthropic's messages", post("/v1/messages", {"model": MODEL, "messages": HELLO, "max_tokens": 6}), ANSWERED, "R4"),
+    Input("Anthropic's messages", post("/v1/messages", {"model": MODEL, "messages": HELLO, "max_tokens": 6}), ANSWERED, "R4",
+          good=post(CHAT, {"model": MODEL, "messages": HELLO, "max_tokens": 6})),
     Input("batches of four chats", post("/v1/chat/completions/batch", {
         "model": MODEL, "messages": [HELLO] * 4, "max_tokens": 6, "temperature": 0, "ignore_eos": True}),
         ANSWERED, "R4", good=_completion(prompt=["hello"] * 4)),

@@ -84,6 +84,7 @@ WRAPPED = [
     "postgres://user:a/{}@127.0.0.1/db", "postgres://user:a#{}@127.0.0.1/db", "postgres://user:a?{}@127.0.0.1/db", "postgres://u:a@{}@127.0.0.1/db",
     "postgresql://user@127.0.0.1:1/db?password={}", "postgresql://user@127.0.0.1:1/db?{}=1", "postgres://user:%zz{}@127.0.0.1/db",
     "host={} password={}", "service={}", "host=127.0.0.1 port={}", "host=127.0.0.1 port=1 sslmode={}", "host=127.0.0.1 port=1 options='{}'",
+    "password=x host={} port=1", "password=x host=127.0.0.1 port=1 dbname={}", "user=u password=x host={} dbname={}",
     "passfile=/x/{} host=127.0.0.1 port=1", "\x00{}", "postgres://user:{}\n@127.0.0.1:1/db", "postgres://user:{}\udcff@127.0.0.1:1/db",
 ]  # fmt: skip
 
@@ -131,6 +132,7 @@ def test_a_history_with_such_a_database_starts_and_says_nothing_of_it(tmp_path: 
     ("dsn", "text"),
     [
         pytest.param("host=db.example dbname=lengths password=x1", " at db.example, database lengths", id="keys and values"),
+        pytest.param("password=x1 host=db.example dbname=lengths", "", id="keys and values after the password"),
         pytest.param("postgres://u:hunter2@db.example:5432/lengths", " at db.example, database lengths", id="a URL"),
         pytest.param("postgres://u:hun@ter2@db.example/lengths", "", id="a password with an @"),
         pytest.param("postgres://u:hun/ter2@db.example/lengths", "", id="a password with a /"),

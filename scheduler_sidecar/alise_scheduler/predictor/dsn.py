@@ -16,10 +16,12 @@ def password_of(dsn: str) -> str:
 def where(dsn: str) -> str:
     """Host and database for a message, such as ` at db.example:/lengths`; empty unless they were read beyond doubt.
 
-    A password with a special character shifts what follows, so that a part of it reads as host, port or database.
+    A password with a special character shifts what follows, so that a part of it reads as host, port or database. In a string of
+    keys and values, only what stands before the password is used.
     """
     held = _parsed(dsn)
-    names = [str(held.get(name) or "") for name in ("host", "dbname")]
+    named = held if _URL.match(dsn) else _parsed(dsn.partition("password")[0]) if held else {}
+    names = [str(named.get(name) or "") for name in ("host", "dbname")]
     secret = str(held.get("password") or "")
     if not names[0] or not all(_NAME.fullmatch(name) for name in names if name):
         return ""
