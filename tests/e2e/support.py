@@ -108,6 +108,15 @@ class Resource:
         return next(int(status["restartCount"]) for status in found if status["name"] == ENGINE_CONTAINER)
 
 
+def children(resource: Resource) -> list[str]:
+    """What still carries the resource's label, of every kind the operator could have made and what these make."""
+    kinds = (
+        "deployments,replicasets,services,endpoints,ingresses,poddisruptionbudgets,serviceaccounts,secrets,configmaps,"
+        "networkpolicies,persistentvolumeclaims,pods"
+    )
+    return resource.kubectl("get", kinds, "-l", f"{ENGINE_LABEL}={resource.name}", "-o", "name").split()
+
+
 def _is_ready(pod: dict[str, Any]) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
 

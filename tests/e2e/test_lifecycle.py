@@ -12,7 +12,7 @@ from tests.cluster.errors import CommandFailed
 from tests.cluster.gateway import gateway_api
 from tests.cluster.gateway.resources import INGRESS_CLASS
 from tests.e2e.conftest import manifest
-from tests.e2e.support import NAMESPACE, Resource, Stream, wait_until
+from tests.e2e.support import NAMESPACE, Resource, Stream, children, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -59,7 +59,7 @@ def test_an_invalid_change_is_refused_and_the_pods_stay(
         else:
             names = reported
             assert names, f"an API server let {spec} in, which the CRD's schema excludes"
-            said = tiny.wait_condition("Ready", "False", 60)["message"]
+            said = tiny.wait_condition("Degraded", "True", 60, "InvalidSpec")["message"]
             assert " ".join(said.split()) in " ".join(tiny.describe().split())
         for name in names:
             assert name in said
@@ -117,20 +117,3 @@ def test_a_model_that_cannot_be_loaded_is_explained(access: Access, tiny: Resour
     finally:
         resource.kubectl("delete", "alise", "broken", "--wait=true")
     wait_until("the children of the broken one gone", lambda: not children(resource), 180)
-
-
-def test_deleting_a_serving_resource_leaves_nothing(access: Access, tiny: Resource) -> None:
-    access.apply(manifest("gone"))
-    gone = Resource(access, "gone")
-    gone.wait_condition("Ready", "True", 300)
-    gone.kubectl("delete", "alise", "gone", "--wait=true")
-    wait_until("every child gone", lambda: not children(gone), 180)
-
-
-def children(resource: Resource) -> list[str]:
-    """What still carries the resource's label, of every kind the operator could have made and what these make."""
-    kinds = (
-        "deployments,replicasets,services,endpoints,ingresses,poddisruptionbudgets,serviceaccounts,secrets,configmaps,"
-        "networkpolicies,persistentvolumeclaims,pods"
-    )
-    return resource.kubectl("get", kinds, "-l", f"{ENGINE_LABEL}={resource.name}", "-o", "name").split()

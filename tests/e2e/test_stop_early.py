@@ -1,5 +1,7 @@
 """A pod that is told to stop before it serves is gone in seconds, however long its streams would have been given."""
 
+from functools import partial
+
 import pytest
 
 from alise_contract.names import ENGINE_CONTAINER, ENGINE_LABEL
@@ -10,29 +12,32 @@ from tests.tools import run_cluster
 
 pytestmark = pytest.mark.e2e
 
-NAME = "early"
 DRAIN_SECONDS = 300
 GONE_SECONDS = 60.0
+# How far a resource's engine has come when the resource is deleted, as its log says. They start side by side.
+DELETED_AT = {"early": "", "loading": "Starting to load model"}
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        pytest.param("", id="as soon as its process runs"),
-        pytest.param("Starting to load model", id="while the model is loaded"),
-    ],
-)
-def test_a_pod_that_is_deleted_while_it_starts_is_gone_long_before_its_drain_would_end(
-    target: run_cluster.Target, tiny: Resource, said: str
+def test_pods_that_are_deleted_while_they_start_are_gone_long_before_their_drain_would_end(
+    target: run_cluster.Target, tiny: Resource
 ) -> None:
-    target.access.apply(manifest(NAME, drainSeconds=DRAIN_SECONDS, route={"type": "None"}))
-    early = Resource(target.access, NAME)
+    starting = {Resource(target.access, name): words for name, words in DELETED_AT.items()}
     try:
-        wait_until("its engine's process", lambda: is_running(early) and said in log(early), 120, every_seconds=0.5)
-        assert early.ready_pods() == [], "it was ready before it could be deleted: nothing was tried"
+        for resource in starting:
+            target.access.apply(manifest(resource.name, drainSeconds=DRAIN_SECONDS, route={"type": "None"}))
+        for resource, words in starting.items():
+            wait_until(f"the engine of {resource.name} at {words!r}", partial(has_come_to, resource, words), 120, every_seconds=0.5)
+            assert resource.ready_pods() == [], "it was ready before it could be deleted: nothing was tried"
+            resource.kubectl("delete", "alise", resource.name, "--wait=false")
     finally:
-        early.kubectl("delete", "alise", NAME, "--wait=false")
-    wait_until("its pods gone", lambda: pods(early) == [], GONE_SECONDS)
+        for resource in starting:
+            resource.kubectl("delete", "alise", resource.name, "--ignore-not-found", "--wait=false")
+    for resource in starting:
+        wait_until(f"the pods of {resource.name} gone", lambda resource=resource: pods(resource) == [], GONE_SECONDS)
+
+
+def has_come_to(resource: Resource, words: str) -> bool:
+    return is_running(resource) and words in log(resource)
 
 
 def is_running(resource: Resource) -> bool:

@@ -70,8 +70,16 @@ def gateways(access: Access) -> Iterator[Callable[..., None]]:
 def test_a_gateway_or_class_that_does_not_exist_is_named(suspended: Make, gateways: Callable[..., None]) -> None:
     gateways("orphan", "no-such-gateway-class")
     wanted = {
-        "no-gateway": (to_gateway("no-such-gateway", "a.alise.test"), "MissingGateway", f"Gateway {NAMESPACE}/no-such-gateway does not exist"),
-        "no-gateway-class": (to_gateway("orphan", "b.alise.test"), "MissingGatewayClass", "GatewayClass no-such-gateway-class, which does not"),
+        "no-gateway": (
+            to_gateway("no-such-gateway", "a.alise.test"),
+            "MissingGateway",
+            f"Gateway {NAMESPACE}/no-such-gateway does not exist",
+        ),
+        "no-gateway-class": (
+            to_gateway("orphan", "b.alise.test"),
+            "MissingGatewayClass",
+            "GatewayClass no-such-gateway-class, which does not",
+        ),
         "no-class": (
             {"type": "Ingress", "className": "no-such-class", "hosts": ["c.alise.test"]},
             "MissingIngressClass",
@@ -103,7 +111,9 @@ def test_a_refusal_is_quoted_and_one_about_timeouts_leaves_them_out(
     refused.wait_condition("RouteReady", "False", SECONDS, "RouteRefused")
     describes(refused, "NoMatchingListenerHostname: no listener admits e.alise.test", "(they admit only.alise.test)")
 
-    access.apply({"apiVersion": GATEWAY_API, "kind": "GatewayClass", "metadata": {"name": "plain"}, "spec": {"controllerName": "alise.dev/none"}})
+    access.apply(
+        {"apiVersion": GATEWAY_API, "kind": "GatewayClass", "metadata": {"name": "plain"}, "spec": {"controllerName": "alise.dev/none"}}
+    )
     try:
         gateways("plain", "plain")
         resource = suspended("untimed", to_gateway("plain", "f.alise.test"))
@@ -144,7 +154,9 @@ def test_of_two_resources_with_one_host_the_newer_one_says_who_has_it(suspended:
     older.wait_condition("RouteReady", "True", SECONDS)
     newer = suspended("newer", route)
     newer.wait_condition("RouteReady", "False", SECONDS, "HostTaken")
-    describes(newer, f"host shared.alise.test is taken: Ingress {NAMESPACE}/older of AliseEngine {NAMESPACE}/older is older", "use another host")
+    describes(
+        newer, f"host shared.alise.test is taken: Ingress {NAMESPACE}/older of AliseEngine {NAMESPACE}/older is older", "use another host"
+    )
     assert older.condition("RouteReady")["status"] == "True"
 
 

@@ -1,24 +1,20 @@
 """API keys from a Secret: who gets in, as which class, and how keys change while the pod serves."""
 
 import json
-from collections.abc import Iterator
+import time
 from typing import Any
 
 import pytest
 from openai import APIError, AuthenticationError, OpenAI
 
 from alise_contract.names import CLASS_RESPONSE_HEADER, ENGINE_PORT, OBJECTIVE_HEADERS, STATUS_PATH
-from tests.cluster.image_manifests import with_registry
-from tests.e2e.conftest import READY_SECONDS, manifest
-from tests.e2e.support import MODEL, NAMESPACE, Resource, wait_until
-from tests.tools import run_cluster
+from tests.e2e.keyed.conftest import KEY_A, KEY_B, NAME, SECRET, bearer
+from tests.e2e.support import MODEL, Resource, wait_until
 
 pytestmark = pytest.mark.e2e
 
-NAME = "locked"
-SECRET = "locked-keys"
-KEY_A, KEY_B, NEXT_KEY_A = "key-of-team-a", "key-of-team-b", "next-key-of-team-a"
-# The kubelet looks at a pod's Secrets once a minute, and some seconds of a busy node come on top.
+NEXT_KEY_A = "next-key-of-team-a"
+# The kubelet looks at a pod's Secrets once a minute, or when something about the pod changes; on a busy node some seconds later.
 SECRET_SECONDS = 180.0
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Who am I?"}], "max_tokens": 2}
 # Method, path and body of what works, changes something or says what is served.
@@ -49,27 +45,6 @@ print(json.dumps(answers))
 Answer = tuple[int, dict[str, str]]
 
 
-@pytest.fixture(scope="module")
-def locked(target: run_cluster.Target, tiny: Resource) -> Iterator[Resource]:
-    """A resource with two tenants in two classes, Ready."""
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET, "namespace": NAMESPACE}}
-    target.access.apply(secret | {"stringData": {"team-a": KEY_A, "team-b": KEY_B}})
-    tenants = [{"name": "team-a", "class": "interactive"}, {"name": "team-b", "class": "batch"}]
-    changes = {
-        "auth": {"secretRef": {"name": SECRET}, "tenants": tenants, "guardMetrics": True},
-        "scheduling": {"classes": [{"name": "interactive", "weight": "4"}, {"name": "batch", "weight": "250m"}]},
-    }
-    resource = Resource(target.access, NAME)
-    try:
-        text = with_registry(json.dumps(manifest(NAME, **changes)), target.registry)
-        target.access.kubectl("apply", "-n", NAMESPACE, "-f", "-", text_in=text)
-        resource.wait_condition("Ready", "True", READY_SECONDS)
-        yield resource
-    finally:
-        resource.kubectl("delete", "alise", NAME, "--ignore-not-found", "--wait=true", timeout_seconds=200)
-        resource.kubectl("delete", "secret", SECRET, "--ignore-not-found")
-
-
 def ask(resource: Resource, *wanted: tuple[str, Any, dict[str, str]]) -> list[Answer]:
     """Status and headers of each request."""
     given = f"WANTED, BASE = {json.dumps(wanted)!r}, 'http://127.0.0.1:{ENGINE_PORT}'"
@@ -82,25 +57,21 @@ def statuses(resource: Resource, routes: dict[str, Any], **headers: str) -> dict
     return {route: status for route, (status, _) in zip(routes, answers, strict=True)}
 
 
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
 @pytest.mark.parametrize("headers", [{}, bearer("unknown-key")], ids=["no key", "an unknown key"])
-def test_without_a_key_of_a_tenant_every_guarded_route_is_401(locked: Resource, headers: dict[str, str]) -> None:
-    assert statuses(locked, GUARDED, **headers) == dict.fromkeys(GUARDED, 401)
+def test_without_a_key_of_a_tenant_every_guarded_route_is_401(keyed: Resource, headers: dict[str, str]) -> None:
+    assert statuses(keyed, GUARDED, **headers) == dict.fromkeys(GUARDED, 401)
 
 
 @pytest.mark.parametrize("headers", [bearer(KEY_A), {"x-api-key": KEY_B}], ids=["a bearer token", "x-api-key"])
-def test_with_a_key_every_guarded_route_answers(locked: Resource, headers: dict[str, str]) -> None:
-    assert statuses(locked, GUARDED, **headers) == dict.fromkeys(GUARDED, 200)
+def test_with_a_key_every_guarded_route_answers(keyed: Resource, headers: dict[str, str]) -> None:
+    assert statuses(keyed, GUARDED, **headers) == dict.fromkeys(GUARDED, 200)
 
 
-def test_probes_and_the_operator_need_no_key(locked: Resource) -> None:
-    assert statuses(locked, OPEN) == dict.fromkeys(OPEN, 200)
+def test_probes_and_the_operator_need_no_key(keyed: Resource) -> None:
+    assert statuses(keyed, OPEN) == dict.fromkeys(OPEN, 200)
 
 
-def test_the_openai_clients_api_key_is_the_tenants(locked: Resource, client: OpenAI) -> None:
+def test_the_openai_clients_api_key_is_the_tenants(keyed: Resource, client: OpenAI) -> None:
     host = {"Host": f"{NAME}.alise.test"}
     allowed = client.with_options(api_key=KEY_A, default_headers=host)
     # The gateway may have heard of the resource a moment ago.
@@ -117,10 +88,10 @@ def is_routed(client: OpenAI) -> bool:
         return False
 
 
-def test_a_request_has_the_class_of_its_key_whatever_its_headers_say(locked: Resource) -> None:
+def test_a_request_has_the_class_of_its_key_whatever_its_headers_say(keyed: Resource) -> None:
     asks_for_more = {OBJECTIVE_HEADERS[0]: "interactive"}
     answers = ask(
-        locked,
+        keyed,
         ("POST /v1/chat/completions", CHAT, bearer(KEY_A)),
         ("POST /v1/chat/completions", CHAT, bearer(KEY_B)),
         ("POST /v1/chat/completions", CHAT, bearer(KEY_B) | asks_for_more),
@@ -128,27 +99,29 @@ def test_a_request_has_the_class_of_its_key_whatever_its_headers_say(locked: Res
     assert [headers.get(CLASS_RESPONSE_HEADER) for _, headers in answers] == ["interactive", "batch", "batch"]
 
 
-def test_keys_are_added_and_withdrawn_without_a_restart(locked: Resource) -> None:
-    pod = locked.only_pod()
+def test_keys_are_added_and_withdrawn_without_a_restart(keyed: Resource) -> None:
+    pod = keyed.only_pod()
     models = {"GET /v1/models": None}
 
     def status(key: str) -> int:
-        return statuses(locked, models, **bearer(key))["GET /v1/models"]
+        return statuses(keyed, models, **bearer(key))["GET /v1/models"]
 
-    change_keys(locked, {"team-a": f"{KEY_A}\n{NEXT_KEY_A}\n", "team-b": None})
+    change_keys(keyed, {"team-a": f"{KEY_A}\n{NEXT_KEY_A}\n", "team-b": None})
     try:
         wait_until("the new key", lambda: status(NEXT_KEY_A) == 200, SECRET_SECONDS, every_seconds=3.0)
         assert (status(KEY_A), status(KEY_B)) == (200, 401)
-        change_keys(locked, {"team-a": NEXT_KEY_A})
+        change_keys(keyed, {"team-a": NEXT_KEY_A})
         wait_until("the end of the old key", lambda: status(KEY_A) == 401, SECRET_SECONDS, every_seconds=3.0)
         assert status(NEXT_KEY_A) == 200
-        assert (locked.only_pod(), locked.engine_restarts(pod)) == (pod, 0)
+        assert (keyed.only_pod(), keyed.engine_restarts(pod)) == (pod, 0)
     finally:
-        change_keys(locked, {"team-a": KEY_A, "team-b": KEY_B})
+        change_keys(keyed, {"team-a": KEY_A, "team-b": KEY_B})
 
 
 def change_keys(resource: Resource, keys: dict[str, str | None]) -> None:
-    """Set these entries; None removes one."""
+    """Set these entries, None removes one, and make the kubelet look at the pod."""
     kept = {tenant: value for tenant, value in keys.items() if value is not None}
     removed = {tenant: None for tenant in keys if tenant not in kept}
     resource.kubectl("patch", "secret", SECRET, "--type=merge", "-p", json.dumps({"stringData": kept, "data": removed}))
+    changed = str(time.time())
+    resource.kubectl("annotate", "pod", resource.only_pod(), "--overwrite", f"example.com/keys-changed={changed}")
