@@ -1,13 +1,16 @@
-"""Flags of `vllm serve` in `spec.engine.args`: those that the operator sets, those that alise does not work with, and values it can check.
+"""Which flags of `vllm serve` may stand in `spec.engine.args`, and with which values.
 
-The engine refuses the same once more (alise_engine/compose.py), with vLLM's own parser; here they are refused before a pod is made.
+Some are set by the operator, some by alise itself, some ask for what alise does not work with yet. The engine refuses the same once more
+(alise_engine/compose.py), with vLLM's own parser; here they are refused before a pod is made.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from alise_contract.names import ENGINE_PORT
 from alise_operator.errors import Problem
+from alise_operator.flag_reader import Given, read
+from alise_operator.flag_values import key_problem, short, shown, value_problem
 from alise_operator.spec import Engine
 
 # vLLM accepts others on CPU without a word and answers wrongly.
@@ -36,18 +39,24 @@ CUDA_KV_CACHE_DTYPES: Final = (
 )
 # SIGTERM comes when the drain is over. vLLM then has less than the margin of the grace period (build/pod.py) to end what is left.
 MAX_SHUTDOWN_TIMEOUT_SECONDS: Final = 25
+_REPLICAS: Final = "data parallel engines are not supported; use spec.replicas"
+_ONE_POD: Final = "an engine is one pod; use spec.engine.tensorParallelSize"
+_CONTEXT: Final = "context parallel engines are not supported; use spec.engine.tensorParallelSize"
+_SPECULATIVE: Final = "speculative decoding is not supported; remove it"
 # Flags that the operator sets, with the field to use instead.
-_OWNED_FLAGS: Final = {
+OWNED_FLAGS: Final = {
     "model": "spec.model.uri",
-    "served-model-name": "spec.model.servedName",
+    "served-model-name": "spec.model.servedName, and spec.model.aliases for further names",
     "revision": "spec.model.revision",
     "hf-token": "spec.model.tokenSecretRef",
     "alise-host-memory": "spec.kvOffload.hostMemory",
     "alise-kv-codec": "spec.kvOffload.quantization",
+    "kv-offloading-size": "spec.kvOffload.hostMemory",
+    "kv-offloading-backend": "spec.kvOffload.hostMemory",
     "tensor-parallel-size": "spec.engine.tensorParallelSize",
 }
-# Flags that alise sets for its own working.
-_RESERVED_FLAGS: Final = {
+# Flags that alise sets for its own working, and those that would end or hide it.
+RESERVED_FLAGS: Final = {
     "host": "the pod listens on all its addresses",
     "port": f"the pod listens on {ENGINE_PORT}",
     "uds": f"the pod listens on port {ENGINE_PORT}",
@@ -59,59 +68,45 @@ _RESERVED_FLAGS: Final = {
     "ssl-certfile": "TLS ends at the route",
     "headless": "every pod serves its own API",
     "config": "give the flags themselves, so that they can be checked",
+    "help": "the engine would print its flags and end",
 }
 # What does not work yet, with the reason in one clause.
-_UNSUPPORTED_FLAGS: Final = {
-    "data-parallel-size": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-rank": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-size-local": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-start-rank": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-address": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-backend": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-hybrid-lb": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-external-lb": "data parallel engines are not supported; use spec.replicas",
-    "data-parallel-multi-port-external-lb": "data parallel engines are not supported; use spec.replicas",
+UNSUPPORTED_FLAGS: Final = {
+    "data-parallel-size": _REPLICAS,
+    "data-parallel-rank": _REPLICAS,
+    "data-parallel-size-local": _REPLICAS,
+    "data-parallel-start-rank": _REPLICAS,
+    "data-parallel-address": _REPLICAS,
+    "data-parallel-rpc-port": _REPLICAS,
+    "data-parallel-backend": _REPLICAS,
+    "data-parallel-hybrid-lb": _REPLICAS,
+    "data-parallel-external-lb": _REPLICAS,
+    "data-parallel-multi-port-external-lb": _REPLICAS,
+    "nnodes": _ONE_POD,
+    "node-rank": _ONE_POD,
     "pipeline-parallel-size": "pipeline parallel engines are not supported; use spec.engine.tensorParallelSize",
-    "decode-context-parallel-size": "context parallel engines are not supported; use spec.engine.tensorParallelSize",
-    "prefill-context-parallel-size": "context parallel engines are not supported; use spec.engine.tensorParallelSize",
-    "speculative-config": "speculative decoding is not supported",
-    "spec-method": "speculative decoding is not supported",
-    "spec-model": "speculative decoding is not supported",
-    "spec-tokens": "speculative decoding is not supported",
+    "decode-context-parallel-size": _CONTEXT,
+    "prefill-context-parallel-size": _CONTEXT,
+    "speculative-config": _SPECULATIVE,
+    "spec-method": _SPECULATIVE,
+    "spec-model": _SPECULATIVE,
+    "spec-tokens": _SPECULATIVE,
     "api-server-count": "only one API server per pod is supported; use spec.replicas",
-    "grpc": "only the OpenAI HTTP server is supported",
+    "grpc": "only the OpenAI HTTP server is supported; remove it",
+    "grpc-port": "only the OpenAI HTTP server is supported; remove it",
 }
-_SHORT_FLAGS: Final = {
-    "-tp": "tensor-parallel-size",
-    "-dp": "data-parallel-size",
-    "-dpr": "data-parallel-start-rank",
-    "-dpn": "data-parallel-rank",
-    "-dpl": "data-parallel-size-local",
-    "-dpa": "data-parallel-address",
-    "-dpb": "data-parallel-backend",
-    "-dph": "data-parallel-hybrid-lb",
-    "-dpe": "data-parallel-external-lb",
-    "-dpm": "data-parallel-multi-port-external-lb",
-    "-pp": "pipeline-parallel-size",
-    "-dcp": "decode-context-parallel-size",
-    "-pcp": "prefill-context-parallel-size",
-    "-sc": "speculative-config",
-    "-asc": "api-server-count",
+# This value turns them off.
+HARMLESS_VALUES: Final = {
+    "data-parallel-size": "1",
+    "data-parallel-size-local": "1",
+    "api-server-count": "1",
+    "nnodes": "1",
+    "node-rank": "0",
+    "pipeline-parallel-size": "1",
+    "decode-context-parallel-size": "1",
+    "prefill-context-parallel-size": "1",
 }
-# A value of 1 turns these off: harmless.
-_HARMLESS_AT_ONE: Final = frozenset(
-    {
-        "data-parallel-size",
-        "data-parallel-size-local",
-        "api-server-count",
-        "pipeline-parallel-size",
-        "decode-context-parallel-size",
-        "prefill-context-parallel-size",
-    }
-)
-# Flags whose value is looked at.
-_CHECKED_FLAGS: Final = frozenset({"kv-cache-dtype", "shutdown-timeout"})
-_FIELD_FLAGS: Final = {"max-model-len": "max_model_len", "max-num-seqs": "max_num_seqs", "kv-cache-dtype": "kv_cache_dtype"}
+FIELD_FLAGS: Final = {"max-model-len": "max_model_len", "max-num-seqs": "max_num_seqs", "kv-cache-dtype": "kv_cache_dtype"}
 
 
 def kv_cache_dtypes(engine: Engine) -> tuple[str, ...]:
@@ -120,47 +115,87 @@ def kv_cache_dtypes(engine: Engine) -> tuple[str, ...]:
 
 
 def bad_dtype(field: str, value: str, engine: Engine) -> Problem:
-    return Problem(field, f"{value!r} is not available on device {engine.device}; use one of {', '.join(kv_cache_dtypes(engine))}")
+    return Problem(field, f"{shown(value)} is not available on device {engine.device}; use one of {', '.join(kv_cache_dtypes(engine))}")
 
 
 def flag_problems(engine: Engine) -> Iterator[Problem]:
-    for index, name, value in given_flags(engine.args):
-        field = f"spec.engine.args[{index}]"
-        if name in _OWNED_FLAGS:
-            yield Problem(field, f"--{name} is set by the operator; use {_OWNED_FLAGS[name]}")
-        elif name in _RESERVED_FLAGS:
-            yield Problem(field, f"--{name} cannot be set: {_RESERVED_FLAGS[name]}")
-        elif name in _UNSUPPORTED_FLAGS and not (name in _HARMLESS_AT_ONE and value == "1"):
-            yield Problem(field, f"--{name}{'' if value is None else ' ' + value}: {_UNSUPPORTED_FLAGS[name]}")
-        elif name in _FIELD_FLAGS and getattr(engine, _FIELD_FLAGS[name]) not in (None, "auto"):
-            camel = type(engine).model_fields[_FIELD_FLAGS[name]].alias
-            yield Problem(field, f"--{name} is given here and as spec.engine.{camel}; keep one of them")
-        elif name in _CHECKED_FLAGS:
-            yield from _value_problems(field, name, value, engine)
+    """Yields what is wrong with `spec.engine.args`, one problem per flag.
+
+    An image of the user's own may have a plugin that adds flags or values: there, what the table does not have is left to the engine.
+    """
+    seen: list[Given] = []
+    for given in read(engine.args):
+        text = _forbidden(given) or _misgiven(given, engine) or _bad_values(given, engine) or _repeated(given, seen)
+        if text is not None:
+            yield Problem(f"spec.engine.args[{given.index}]", text)
+        seen.append(given)
 
 
-def _value_problems(field: str, name: str, value: str | None, engine: Engine) -> Iterator[Problem]:
-    if not value:
-        yield Problem(field, f"--{name} needs a value")
-    elif name == "kv-cache-dtype" and value not in kv_cache_dtypes(engine):
-        yield bad_dtype(field, value, engine)
-    elif name == "shutdown-timeout" and not (value.isdecimal() and int(value) <= MAX_SHUTDOWN_TIMEOUT_SECONDS):
-        yield Problem(
-            field,
-            f"--shutdown-timeout {value}: must be a whole number of seconds up to {MAX_SHUTDOWN_TIMEOUT_SECONDS}, the pod is killed after "
-            "that; spec.drainSeconds is how long open streams get",
-        )
+def given_flags(args: Sequence[str]) -> Iterator[tuple[int, str, str | None]]:
+    """Yields (index, first long name without dashes, first value or None) of each flag, whatever its spelling."""
+    for given in read(args):
+        if given.flag is not None or given.unknown:
+            yield given.index, given.name, given.values[0] if given.values else None
 
 
-def given_flags(args: list[str]) -> Iterator[tuple[int, str, str | None]]:
-    """(index, long name with dashes, value or None) of each flag, in every spelling vLLM's parser takes: --a-b, --a_b, --a=v, --a.key."""
-    for index, arg in enumerate(args):
-        flag, equals, value = arg.partition("=")
-        if flag in _SHORT_FLAGS:
-            name = _SHORT_FLAGS[flag]
-        elif flag.startswith("--"):
-            name = flag[2:].split(".", 1)[0].replace("_", "-")
-        else:
-            continue
-        following = args[index + 1] if index + 1 < len(args) and not args[index + 1].startswith("-") else None
-        yield index, name, value if equals else following
+def _forbidden(given: Given) -> str | None:
+    name = given.name
+    if given.flag is None:
+        return None
+    if name in OWNED_FLAGS:
+        return f"--{name} is set by the operator; use {OWNED_FLAGS[name]}"
+    if name in RESERVED_FLAGS:
+        return f"--{name} cannot be set: {RESERVED_FLAGS[name]}"
+    if name in UNSUPPORTED_FLAGS and not given.is_off and given.values != (HARMLESS_VALUES.get(name),):
+        return f"--{name}{''.join(f' {short(value)}' for value in given.values[:1])}: {UNSUPPORTED_FLAGS[name]}"
+    return None
+
+
+def _misgiven(given: Given, engine: Engine) -> str | None:
+    if given.mistake is not None and not (given.unknown and engine.image is not None):
+        return given.mistake
+    if given.name in FIELD_FLAGS and getattr(engine, FIELD_FLAGS[given.name]) not in (None, "auto"):
+        camel = type(engine).model_fields[FIELD_FLAGS[given.name]].alias
+        return f"--{given.name} is given here and as spec.engine.{camel}; keep one of them"
+    return None
+
+
+def _bad_values(given: Given, engine: Engine) -> str | None:
+    flag = given.flag
+    if flag is None:
+        return None
+    if given.key is not None:
+        problem = key_problem(flag, given.key.partition(".")[0].removesuffix("+"))
+        return f"{given.spelled}.{short(given.key)}: {problem}" if problem is not None else None
+    for value in given.values:
+        if flag.name == "kv-cache-dtype" and value not in kv_cache_dtypes(engine):
+            return bad_dtype("", value, engine).text
+        if flag.name == "shutdown-timeout" and not (value.isdecimal() and int(value) <= MAX_SHUTDOWN_TIMEOUT_SECONDS):
+            return (
+                f"--shutdown-timeout {short(value)}: must be a whole number of seconds up to {MAX_SHUTDOWN_TIMEOUT_SECONDS}, the pod is "
+                "killed after that; spec.drainSeconds is how long open streams get"
+            )
+        if (problem := value_problem(flag, value, all_choices_known=engine.image is None)) is not None:
+            return f"{given.spelled} {shown(value)}: {problem}"
+    return None
+
+
+def _repeated(given: Given, seen: Sequence[Given]) -> str | None:
+    """vLLM takes the last one without a word; keys of one JSON object may come one by one."""
+    if given.flag is None or given.flag.repeats:
+        return None
+    for other in seen:
+        if other.flag == given.flag and _collide(given.key, other.key):
+            return f"{given.spelled} is given twice, here and at spec.engine.args[{other.index}]; keep one of them"
+    return None
+
+
+def _collide(key: str | None, other: str | None) -> bool:
+    if key is None or other is None:
+        return True
+    if key.endswith("+") and key == other:
+        # A list that gets one item after the other.
+        return False
+    paths = [text.removesuffix("+").split(".") for text in (key, other)]
+    shorter = min(map(len, paths))
+    return paths[0][:shorter] == paths[1][:shorter]
