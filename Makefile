@@ -52,6 +52,9 @@ proto: install ## Generates the contract's code from its .proto files
 crd: install ## Generates the CRD and its reference from the operator's Spec
 	@$(PYTHON) -m alise_operator.crd
 
+flags: install ## Generates the operator's table of the flags of vllm serve from the installed vLLM
+	@$(PYTHON) -m tests.tools.flags
+
 lock: install ## Resolves the exact locks of every role
 	@$(PYTHON) -m tests.tools.lock
 
