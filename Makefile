@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types unit serve cluster-up cluster-down images proto crd lock bench clean
+.PHONY: help install run test check lint types unit serve cluster-up cluster-down images proto crd flags lock bench clean
 
 help: ## What there is
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
