@@ -47,7 +47,7 @@ def explain(missing: Gap, spec: Spec | None, owner: Owner) -> str:
     secret = f"Secret {owner.namespace}/{missing.name}"
     if missing.key:
         # The Secret's other keys are not named: the author of a resource may not be allowed to read the namespace's Secrets.
-        patch = f"kubectl patch secret {missing.name} -n {owner.namespace} -p '{{\"stringData\": {{\"{missing.key}\": \"…\"}}}}'"
+        patch = f'kubectl patch secret {missing.name} -n {owner.namespace} -p \'{{"stringData": {{"{missing.key}": "…"}}}}\''
         return f"{where}{secret} has no key {missing.key!r}; add it ({patch}) or name another one"
     create = f"kubectl create secret generic {missing.name} -n {owner.namespace} --from-literal={key or 'KEY'}=…"
     return f"{where}{secret} does not exist; create it: {create}"

@@ -135,6 +135,7 @@ def _unreachable(error: Exception, port: int) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"port {port} takes no connection from the operator: {error.os_error.strerror or 'refused'}; does the engine listen there?"
     return (
-        f"the connection for {STATUS_PATH} broke ({type(error).__name__}); see the engine's log; where a service mesh demands mTLS, exclude "
-        f"port {port} from it for these pods (for Istio, annotate spec.podTemplate with traffic.sidecar.istio.io/excludeInboundPorts)"
+        f"the connection for {STATUS_PATH} broke ({type(error).__name__}); see the engine's log; where a service mesh demands mTLS, "
+        f"exclude port {port} from it for these pods (with Istio by an annotation in spec.podTemplate, "
+        "traffic.sidecar.istio.io/excludeInboundPorts)"
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from alise_contract.names import API_GROUP, API_VERSION, KIND
-from alise_operator.build.meta import MANAGER, Manifest, Owner
+from alise_operator.build.meta import MANAGER, Owner
 from alise_operator.spec import MAX_REPLICAS
 
 REASON: Final = "ReplicasReset"
@@ -31,7 +31,7 @@ class Reset:
     writer: str = ""
 
 
-def scale_of(deployment: Manifest) -> Scale:
+def scale_of(deployment: Mapping[str, Any]) -> Scale:
     return Scale(deployment["metadata"].get("generation", 0), deployment["spec"].get("replicas", 1))
 
 
@@ -54,7 +54,7 @@ def _one_node(raw: Mapping[str, Any]) -> bool:
     return isinstance(cache, dict) and cache.get("accessMode") != "ReadWriteMany"
 
 
-def reset_by(deployment: Manifest, applied: Scale) -> Reset | None:
+def reset_by(deployment: Mapping[str, Any], applied: Scale) -> Reset | None:
     """Returns the replicas that another one wrote after we had applied ours; None when they are ours."""
     seen = scale_of(deployment)
     if seen.generation <= applied.generation or seen.replicas == applied.replicas:
@@ -63,7 +63,7 @@ def reset_by(deployment: Manifest, applied: Scale) -> Reset | None:
     return Reset(seen.replicas, applied.replicas, _writer(deployment))
 
 
-def _writer(deployment: Manifest) -> str:
+def _writer(deployment: Mapping[str, Any]) -> str:
     """The newest field manager of the replicas beside ours; servers before 1.22 do not record those who scale."""
     writers = [
         (one.get("time") or "", str(one.get("manager")))
@@ -77,7 +77,7 @@ def say(reset: Reset, owner: Owner) -> str:
     """Returns what happened, and how to scale instead."""
     by = f" by {reset.writer}" if reset.writer else ""
     return (
-        f"Deployment {owner.name} was scaled to {reset.found}{by} and is set back to {reset.wanted}, which the {KIND} asks for; use kubectl "
-        f"scale alise {owner.name} -n {owner.namespace} --replicas={reset.found}, and let an autoscaler target the {KIND} (scaleTargetRef: "
-        f"apiVersion {API_GROUP}/{API_VERSION}, kind {KIND}, name {owner.name})"
+        f"Deployment {owner.name} was scaled to {reset.found}{by} and is set back to {reset.wanted}, which the {KIND} asks for; use "
+        f"kubectl scale alise {owner.name} -n {owner.namespace} --replicas={reset.found}, and let an autoscaler target the {KIND} "
+        f"(scaleTargetRef: apiVersion {API_GROUP}/{API_VERSION}, kind {KIND}, name {owner.name})"
     )

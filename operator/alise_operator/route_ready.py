@@ -135,7 +135,8 @@ def _ingress(spec: Spec, owner: Owner, way: Way) -> Condition:
     if way.ingress_class.is_missing:
         given = (way.route or {}).get("spec", {}).get("ingressClassName") or spec.route.class_name
         return _refused(
-            "MissingIngressClass", f"spec.route.className: IngressClass {given} does not exist, so no controller takes the Ingress; {choice}"
+            "MissingIngressClass",
+            f"spec.route.className: IngressClass {given} does not exist, so no controller takes the Ingress; {choice}",
         )
     if way.route is None:
         return _pending(spec, owner, "the operator to apply it")
@@ -169,8 +170,8 @@ def _http_route(spec: Spec, owner: Owner, way: Way, now: datetime) -> Condition:
         allowed = gateways.describe_allowed(way.gateway.found or {}, parent.section_name)
         return _refused(
             "RouteNotAllowed",
-            f"spec.route.parentRef: Gateway {name} does not allow routes of namespace {owner.namespace} ({allowed}), so the HTTPRoute is not "
-            "made; have the Gateway's owner change allowedRoutes.namespaces of a listener, or use a Gateway that allows this namespace",
+            f"spec.route.parentRef: Gateway {name} does not allow routes of namespace {owner.namespace} ({allowed}), so the HTTPRoute is "
+            "not made; have the Gateway's owner change allowedRoutes.namespaces of a listener, or use a Gateway that allows this namespace",
         )
     if way.route is None:
         return _pending(spec, owner, "the operator to apply it")
@@ -197,8 +198,8 @@ def _missing(name: str, way: Way) -> Condition | None:
     if way.gateway.found is not None and way.gateway_class.is_missing:
         return _refused(
             "MissingGatewayClass",
-            f"Gateway {name} is of GatewayClass {_class_name(way)}, which does not exist, so no controller serves it; install the controller "
-            f"that makes the class, or change spec.gatewayClassName: kubectl edit gateway {gateway} -n {namespace}",
+            f"Gateway {name} is of GatewayClass {_class_name(way)}, which does not exist, so no controller serves it; install the "
+            f"controller that makes the class, or change spec.gatewayClassName: kubectl edit gateway {gateway} -n {namespace}",
         )
     return None
 
@@ -250,11 +251,11 @@ def _remarks(spec: Spec, way: Way) -> str:
             text += ", without timeouts, which it refused before: answers that stream longer than the Gateway's own limit are cut"
         elif len(gateways.supported_timeouts(way.gateway_class.found)) < len(TIMEOUTS):
             text += ", without the timeouts that its class does not implement: the Gateway's own limits hold"
-    programmed = next(
-        (one for one in ((way.gateway.found or {}).get("status") or {}).get("conditions") or () if one.get("type") == "Programmed"), {}
-    )
+    programmed = _condition(way.gateway, "Programmed")
     if programmed.get("status") == "False":
-        text += f"; the Gateway says of itself that it is not programmed: {programmed.get('reason')}: {words(programmed.get('message', ''))}"
+        text += (
+            f"; the Gateway says of itself that it is not programmed: {programmed.get('reason')}: {words(programmed.get('message', ''))}"
+        )
     return text
 
 
@@ -268,7 +269,7 @@ def _no_controller(spec: Spec, owner: Owner, name: str, way: Way) -> Condition:
             f"kubectl describe gateway {gateway} -n {namespace}",
         )
     of_class = way.gateway_class.found
-    accepted = next((one for one in ((of_class or {}).get("status") or {}).get("conditions") or () if one.get("type") == "Accepted"), {})
+    accepted = _condition(way.gateway_class, "Accepted")
     controller = f" {of_class['spec'].get('controllerName')}" if of_class is not None else ""
     if of_class is not None and accepted.get("status") != "True":
         return _refused(
@@ -278,9 +279,15 @@ def _no_controller(spec: Spec, owner: Owner, name: str, way: Way) -> Condition:
         )
     return _refused(
         "NoController",
-        f"{looked}: the controller{controller} of GatewayClass {_class_name(way)} does not answer for Gateway {name}; is it running, and does "
-        f"it watch namespace {owner.namespace}? See kubectl describe gateway {gateway} -n {namespace}",
+        f"{looked}: the controller{controller} of GatewayClass {_class_name(way)} does not answer for Gateway {name}; is it running, and "
+        f"does it watch namespace {owner.namespace}? See kubectl describe gateway {gateway} -n {namespace}",
     )
+
+
+def _condition(looked_up: Lookup, kind: str) -> Manifest:
+    """Returns this condition in the object's status; empty when there is none."""
+    conditions: list[Manifest] = ((looked_up.found or {}).get("status") or {}).get("conditions") or []
+    return next((one for one in conditions if one.get("type") == kind), {})
 
 
 def _class_name(way: Way) -> str:
@@ -290,6 +297,8 @@ def _class_name(way: Way) -> str:
 def _changed_at(route: Manifest) -> datetime:
     """Returns when the operator last changed the route."""
     meta = route["metadata"]
-    times = [one.get("time") for one in meta.get("managedFields") or () if one.get("manager") == MANAGER and one.get("operation") == "Apply"]
+    times = [
+        one.get("time") for one in meta.get("managedFields") or () if one.get("manager") == MANAGER and one.get("operation") == "Apply"
+    ]
     stamp = max((time for time in times if time), default=meta.get("creationTimestamp"))
     return datetime.fromisoformat(stamp) if stamp else datetime.max.replace(tzinfo=UTC)

@@ -14,12 +14,12 @@ def gateway(*listeners: dict[str, Any]) -> dict[str, Any]:
     return {"metadata": {"name": "public", "namespace": "edge"}, "spec": {"gatewayClassName": "envoy", "listeners": list(listeners)}}
 
 
-def listener(name: str = "http", **namespaces: Any) -> dict[str, Any]:
+def listener(name: str = "http", namespaces: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"name": name} | ({"allowedRoutes": {"namespaces": namespaces}} if namespaces else {})
 
 
-ALL = listener(**{"from": "All"})
-SELECTED = listener(**{"from": "Selector", "selector": {"matchLabels": ML}})
+ALL = listener(namespaces={"from": "All"})
+SELECTED = listener(namespaces={"from": "Selector", "selector": {"matchLabels": ML}})
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ SELECTED = listener(**{"from": "Selector", "selector": {"matchLabels": ML}})
         pytest.param(gateway(SELECTED), "default", None, None, id="labels that cannot be read"),
         pytest.param(gateway(listener(), ALL | {"name": "other"}), "default", {}, True, id="one of two listeners"),
         pytest.param(gateway(), "default", {}, None, id="no listeners"),
-        pytest.param(gateway(listener(**{"from": "Later"})), "default", {}, None, id="a rule of a later Gateway API"),
+        pytest.param(gateway(listener(namespaces={"from": "Later"})), "default", {}, None, id="a rule of a later Gateway API"),
     ],
 )
 def test_a_gateway_allows_namespaces_by_its_listeners(
@@ -60,7 +60,7 @@ def test_only_the_listener_that_the_route_names_counts() -> None:
     ],
 )
 def test_expressions_of_a_selector_are_understood(expression: dict[str, Any], fits: bool) -> None:
-    given = gateway(listener(**{"from": "Selector", "selector": {"matchExpressions": [expression]}}))
+    given = gateway(listener(namespaces={"from": "Selector", "selector": {"matchExpressions": [expression]}}))
     assert allows_namespace(given, None, home="edge", namespace="default", labels=ML) is fits
 
 

@@ -58,7 +58,11 @@ def test_of_the_same_age_the_name_decides() -> None:
 
 def test_the_one_that_has_the_host_is_named_with_its_aliseengine() -> None:
     other = ours(created=OLD)
-    other["metadata"] = other["metadata"] | {"namespace": "shop", "name": "llm", "labels": other["metadata"]["labels"] | {"alise.dev/engine": "llm"}}
+    other["metadata"] = other["metadata"] | {
+        "namespace": "shop",
+        "name": "llm",
+        "labels": other["metadata"]["labels"] | {"alise.dev/engine": "llm"},
+    }
     assert str(rival("Ingress", ours(), other)) == "Ingress shop/llm of AliseEngine shop/llm"
     assert str(rival("Ingress", ours(), foreign(ours()))) == "Ingress shop/web"
 

@@ -24,7 +24,12 @@ def test_what_the_kubelet_does_not_find(words: str, found: Gap | None) -> None:
 
 
 POSTGRES = {"dsnSecretRef": {"name": "lengths"}, "keySecretRef": {"name": "lengths"}}
-PATCHED = {"spec": {"containers": [{"name": "engine", "envFrom": [{"secretRef": {"name": "more"}}]}], "volumes": [{"name": "v", "secret": {"secretName": "files"}}]}}
+PATCHED = {
+    "spec": {
+        "containers": [{"name": "engine", "envFrom": [{"secretRef": {"name": "more"}}]}],
+        "volumes": [{"name": "v", "secret": {"secretName": "files"}}],
+    }
+}
 
 
 @pytest.mark.parametrize(
@@ -66,7 +71,9 @@ PATCHED = {"spec": {"containers": [{"name": "engine", "envFrom": [{"secretRef": 
         pytest.param(
             {"podTemplate": PATCHED}, Gap("more"), "spec.podTemplate.spec.containers[engine].envFrom[0]: Secret default/more", id="a patch"
         ),
-        pytest.param({"podTemplate": PATCHED}, Gap("files"), "spec.podTemplate.spec.volumes[v]: Secret default/files", id="a patch's volume"),
+        pytest.param(
+            {"podTemplate": PATCHED}, Gap("files"), "spec.podTemplate.spec.volumes[v]: Secret default/files", id="a patch's volume"
+        ),
         pytest.param({}, Gap("older"), "Secret default/older does not exist; create it:", id="a Secret of a spec that is not the newest"),
     ],
 )

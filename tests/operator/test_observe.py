@@ -226,7 +226,13 @@ def put_event(kube: FakeKube, name: str, reason: str, at: str, *, of: str = "uid
     involved = {"kind": "Pod", "uid": of}
     kube.put(
         EVENTS,
-        {"metadata": {"name": name}, "involvedObject": involved, "reason": reason, "message": said or f"words of {name}", "lastTimestamp": at},
+        {
+            "metadata": {"name": name},
+            "involvedObject": involved,
+            "reason": reason,
+            "message": said or f"words of {name}",
+            "lastTimestamp": at,
+        },
     )
 
 
@@ -243,7 +249,9 @@ async def test_a_pod_that_no_container_speaks_for_is_explained_by_its_newest_eve
 
 async def test_a_volume_whose_secret_is_missing_is_named_although_newer_events_sum_up() -> None:
     kube = running()
-    put_event(kube, "a", "FailedMount", "2026-01-01T00:00:01Z", said='MountVolume.SetUp failed for volume "api-keys" : secret "keys" not found')
+    put_event(
+        kube, "a", "FailedMount", "2026-01-01T00:00:01Z", said='MountVolume.SetUp failed for volume "api-keys" : secret "keys" not found'
+    )
     put_event(kube, "b", "FailedMount", "2026-01-01T00:00:02Z", said="Unable to attach or mount volumes: unmounted volumes=[api-keys]")
     async with Poller(1) as poller:
         (trouble,) = (await observe(kube, poller, OWNER)).pods[0].troubles

@@ -135,7 +135,8 @@ async def test_of_two_resources_with_one_host_the_newer_one_says_that_it_is_take
         await world.reconciler.reconcile(Key("default", "tiny2"))
         world.seconds += CLAIMS_SECONDS
     older, newer = (
-        {one["type"]: one for one in world.kube.objects[("aliseengines", "default", name)]["status"]["conditions"]} for name in ("tiny", "tiny2")
+        {one["type"]: one for one in world.kube.objects[("aliseengines", "default", name)]["status"]["conditions"]}
+        for name in ("tiny", "tiny2")
     )
     assert older["RouteReady"]["status"] == "True"
     assert (newer["RouteReady"]["reason"], newer["Degraded"]["reason"]) == ("HostTaken", "HostTaken")

@@ -34,9 +34,7 @@ def test_the_replicas_that_a_spec_asks_for(raw: object, replicas: int | None) ->
 
 
 def deployment(replicas: int, *, generation: int, managers: dict[str, str] | None = None) -> dict[str, Any]:
-    managed = [
-        {"manager": name, "time": time, "fieldsV1": {"f:spec": {"f:replicas": {}}}} for name, time in (managers or {}).items()
-    ]
+    managed = [{"manager": name, "time": time, "fieldsV1": {"f:spec": {"f:replicas": {}}}} for name, time in (managers or {}).items()]
     return {"metadata": {"generation": generation, "managedFields": managed}, "spec": {"replicas": replicas}}
 
 
@@ -44,7 +42,9 @@ def deployment(replicas: int, *, generation: int, managers: dict[str, str] | Non
     ("seen", "found"),
     [
         pytest.param(deployment(3, generation=6), Reset(3, 1), id="scaled, by a server that does not say by whom"),
-        pytest.param(deployment(3, generation=6, managers={"alise-operator": "2", "kubectl": "3"}), Reset(3, 1, "kubectl"), id="by kubectl"),
+        pytest.param(
+            deployment(3, generation=6, managers={"alise-operator": "2", "kubectl": "3"}), Reset(3, 1, "kubectl"), id="by kubectl"
+        ),
         pytest.param(
             deployment(3, generation=6, managers={"kubectl": "1", "kube-controller-manager": "2"}),
             Reset(3, 1, "kube-controller-manager"),

@@ -35,7 +35,9 @@ def made(kind: str, *, conditions: list[dict[str, Any]] | None = None, **changes
     """Our route as the API server gives it; with `conditions`, what its Gateway answers."""
     item = build(route=INGRESS if kind == "Ingress" else HTTP_ROUTE)[kind]
     meta = item["metadata"] | {"creationTimestamp": "2026-01-01T12:00:00Z", "generation": 1}
-    answers = [{"parentRef": {"name": "public", "namespace": "edge", "sectionName": "https"}, "conditions": conditions}] if conditions else []
+    answers = (
+        [{"parentRef": {"name": "public", "namespace": "edge", "sectionName": "https"}, "conditions": conditions}] if conditions else []
+    )
     return item | {"metadata": meta, "status": {"parents": answers}} | changes
 
 
@@ -75,8 +77,12 @@ def test_an_accepted_route_is_ready() -> None:
 @pytest.mark.parametrize(
     ("at", "reason", "words"),
     [
-        pytest.param(way(gateway=MISSING, gateway_class=Lookup()), "MissingGateway", "Gateway edge/public does not exist; create it", id="no Gateway"),
-        pytest.param(way(gateway_class=MISSING), "MissingGatewayClass", "of GatewayClass envoy, which does not exist", id="no GatewayClass"),
+        pytest.param(
+            way(gateway=MISSING, gateway_class=Lookup()), "MissingGateway", "Gateway edge/public does not exist; create it", id="no Gateway"
+        ),
+        pytest.param(
+            way(gateway_class=MISSING), "MissingGatewayClass", "of GatewayClass envoy, which does not exist", id="no GatewayClass"
+        ),
         pytest.param(
             way(gateway=found(GATEWAY | {"spec": {"gatewayClassName": "envoy", "listeners": [{"name": "https"}]}})),
             "RouteNotAllowed",
@@ -121,7 +127,11 @@ def test_an_accepted_route_is_ready() -> None:
             id="a field that the Gateway does not know",
         ),
         pytest.param(
-            way(route=made("HTTPRoute", conditions=[said("Accepted", "True"), said("ResolvedRefs", "False", "BackendNotFound", "no Service")])),
+            way(
+                route=made(
+                    "HTTPRoute", conditions=[said("Accepted", "True"), said("ResolvedRefs", "False", "BackendNotFound", "no Service")]
+                )
+            ),
             "RouteUnresolved",
             "cannot resolve what HTTPRoute default/tiny refers to: BackendNotFound: no Service",
             id="a Service that is not found",
@@ -129,7 +139,7 @@ def test_an_accepted_route_is_ready() -> None:
         pytest.param(
             way(rival=Claim("2025", "shop", "web", "HTTPRoute", "llm.example.com", "edge/public")),
             "HostTaken",
-            "host llm.example.com is taken: HTTPRoute shop/web is older and has it with the path /v1, so requests go there; use another host",
+            "host llm.example.com is taken: HTTPRoute shop/web is older and has it with the path /v1, so requests go there; use another",
             id="a host of an older route",
         ),
     ],

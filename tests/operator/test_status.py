@@ -4,9 +4,8 @@ from typing import Any
 import pytest
 
 from alise_operator.conditions import Condition
-from alise_operator.errors import ApplyError, ClusterError, InvalidSpec, MissingApi, NameTaken, OperatorError, Problem
-from alise_operator.observation import NOTHING, Observation, Pod, Trouble, not_starting
-from alise_operator.route_ready import Lookup, Way
+from alise_operator.errors import ApplyError, InvalidSpec, MissingApi, NameTaken, OperatorError, Problem
+from alise_operator.observation import NOTHING, Observation, Pod, Trouble
 from alise_operator.status import BLOCKING, DEGRADED_ORDER, changes, degraded, fold, is_warning, progressing, ready
 from tests.operator.builders import OWNER, make_pod, make_report, make_spec, make_workload
 
@@ -343,53 +342,6 @@ def test_fast_numbers_never_reach_the_status() -> None:
     quiet = status_of(reported(recent_requests=1, host_used_bytes=5), {})
     busy = status_of(reported(recent_requests=900, host_used_bytes=77 * MIB), {})
     assert quiet == busy
-
-
-def test_a_secret_that_pods_wait_for_is_named_once_with_the_field_that_asks_for_it() -> None:
-    spec = make_spec(model={"uri": "a/b", "tokenSecretRef": {"name": "hub"}})
-    waiting = [
-        make_pod(name=f"tiny-{number}", ready=False, report=None, troubles=(not_starting(f"pod tiny-{number}", "x", 'secret "hub" not found'),))
-        for number in range(3)
-    ]
-    status = status_of(seen(*waiting, ready=0), {}, spec=spec)
-    message = (
-        "spec.model.tokenSecretRef: Secret default/hub does not exist; create it: kubectl create secret generic hub -n default "
-        "--from-literal=token=…"
-    )
-    assert (condition_of(status, "Degraded")["reason"], condition_of(status, "Degraded")["message"]) == ("MissingSecret", message)
-    assert condition_of(status, "Ready")["reason"] == "MissingSecret"
-
-
-def test_a_missing_secret_of_a_rollout_leaves_the_engine_ready() -> None:
-    new = make_pod(name="tiny-2", ready=False, report=None, template="new", troubles=(Trouble("MissingSecret", "create it"),))
-    status = status_of(rolling(new), {})
-    assert (condition_of(status, "Ready")["status"], condition_of(status, "Ready")["reason"]) == ("True", "ServingOldSpec")
-    assert condition_of(status, "Degraded")["reason"] == condition_of(status, "Progressing")["reason"] == "MissingSecret"
-
-
-def test_a_cluster_that_fails_after_a_spec_was_refused_does_not_make_it_applied() -> None:
-    refused = status_of(GOOD, {}, error=ApplyError("quota"))
-    failing = status_of(GOOD, refused, error=ClusterError("webhook", status=500))
-    assert condition_of(failing, "Ready")["reason"] == "ServingOldSpec"
-
-
-def test_a_route_that_leads_nowhere_degrades_and_hides_the_url_and_the_engine_stays_ready() -> None:
-    spec = make_spec(route={"type": "HTTPRoute", "hosts": ["a.b"], "parentRef": {"name": "g"}})
-    status = status_of(GOOD, {}, spec=spec, way=Way(gateway=Lookup(known=True)))
-    assert condition_of(status, "Ready")["status"] == "True"
-    assert (condition_of(status, "RouteReady")["status"], condition_of(status, "RouteReady")["reason"]) == ("False", "MissingGateway")
-    assert condition_of(status, "Degraded")["reason"] == "MissingGateway"
-    assert condition_of(status, "Degraded")["message"] == condition_of(status, "RouteReady")["message"]
-    assert "url" not in status
-    assert [one.type for one in changes({}, status) if one.reason == "MissingGateway"] == ["Degraded"]
-
-
-def test_a_route_stays_as_it_was_while_the_spec_cannot_be_read() -> None:
-    spec = make_spec(route={"type": "HTTPRoute", "hosts": ["a.b"], "parentRef": {"name": "g"}})
-    first = status_of(GOOD, {}, spec=spec, way=Way(gateway=Lookup(known=True)))
-    later = status_of(GOOD, first, spec=None, way=None, error=BAD)
-    assert condition_of(later, "RouteReady")["reason"] == "MissingGateway"
-    assert "url" not in later
 
 
 def test_a_new_engine_is_announced_once_per_reason() -> None:

@@ -74,7 +74,9 @@ def test_a_deployment_scaled_by_hand_is_set_back_and_kubectl_describe_names_the_
         ),
     ],
 )
-def test_an_ingress_that_no_controller_takes_is_not_ready_and_has_no_url(engine: Engine, route: dict[str, Any], reason: str, said: str) -> None:
+def test_an_ingress_that_no_controller_takes_is_not_ready_and_has_no_url(
+    engine: Engine, route: dict[str, Any], reason: str, said: str
+) -> None:
     engine.apply(route=route, suspend=True)
     engine.until("RouteReady", "False", reason)
     assert said in described(engine)

@@ -24,8 +24,8 @@ NO_LIMITS: Final = GatewayLimits()
 def children(spec: Spec, owner: Owner, cluster: Cluster, limits: GatewayLimits = NO_LIMITS) -> list[Manifest]:
     """The objects of a resource, in the order in which they are to be applied; `limits` are those of its Gateway.
 
-    Raises InvalidSpec when the pod template patch breaks what alise needs or an annotation is not allowed, MissingApi when the cluster does not serve a kind that the
-    spec asks for.
+    Raises InvalidSpec when the pod template patch breaks what alise needs or an annotation is not allowed, MissingApi when the cluster does
+    not serve a kind that the spec asks for.
     """
     workload = deployment(spec, owner, cluster)
     wanted = [

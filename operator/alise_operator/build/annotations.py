@@ -1,4 +1,4 @@
-"""Which annotations a route may have. Some ingress controllers run what stands in an annotation, or send requests elsewhere for it. Pure."""
+"""Which annotations a route may have: some ingress controllers run what one contains, or send requests elsewhere because of it. Pure."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -98,7 +98,7 @@ def annotation_problems(annotations: Mapping[str, str], allowed: Collection[str]
         elif (odd := _ODD_VALUE.search(value)) is not None:
             yield Problem(
                 field,
-                f"the value contains {odd[0]!r}, which can end a directive in a controller's configuration; leave the character out, or have "
+                f"the value contains {odd[0]!r}, which can end a directive in a controller's configuration; leave it out, or have "
                 f"the operator's administrator add the name to {SETTING}",
             )
 

@@ -1,4 +1,4 @@
-"""The Gateway API's kinds and the test gateway's classes, where the tests need them: ours in a cluster of ours, the user's own in theirs."""
+"""The Gateway API's kinds and the test gateway's classes: ours in a cluster of ours, the user's own kinds in theirs."""
 
 from pathlib import Path
 from typing import Final
