@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import yaml
 
@@ -89,6 +89,10 @@ def custom_resource_definition(*, validation_rules: bool = True) -> Schema:
     }
 
 
+# Marks a field that is absent unless it is given.
+_ABSENT: Final = "x-alise-absent"
+
+
 def structural(document: Schema) -> Schema:
     """A JSON Schema document as one structural OpenAPI v3 schema without references."""
     definitions = document.get("$defs", {})
@@ -104,6 +108,7 @@ def structural(document: Schema) -> Schema:
             node = convert(kept) | node
             if node.get("default", 0) is None:
                 del node["default"]
+                node[_ABSENT] = True
         for dropped in ("title", "$defs"):
             node.pop(dropped, None)
         if node.get("additionalProperties") is False:
@@ -125,7 +130,7 @@ def structural(document: Schema) -> Schema:
     converted = convert(document)
     _default_objects(converted)
     _say_defaults(converted)
-    return converted
+    return cast(Schema, _without(converted, _ABSENT))
 
 
 def _say_defaults(node: Schema) -> None:
@@ -142,12 +147,13 @@ def _default_text(node: Schema) -> str:
 
 
 def _default_objects(node: Schema) -> None:
-    """Gives optional objects whose fields have defaults the default {}, so that the server fills the fields in."""
+    """Gives optional objects whose fields have defaults the default {}, so that the server fills the fields in; not to those that mean
+    something by being there at all."""
     required = set(node.get("required", ()))
     for name, child in node.get("properties", {}).items():
         _default_objects(child)
         has_defaults = any("default" in grandchild for grandchild in child.get("properties", {}).values())
-        if has_defaults and name not in required and not child.get("required"):
+        if has_defaults and name not in required and not child.get("required") and _ABSENT not in child:
             child["default"] = {}
         elif child.get("default") in ({}, []):
             del child["default"]
@@ -155,10 +161,15 @@ def _default_objects(node: Schema) -> None:
 
 def without_rules(node: Any) -> Any:
     """A copy without CEL rules."""
+    return _without(node, "x-kubernetes-validations")
+
+
+def _without(node: Any, dropped: str) -> Any:
+    """A copy without that key, wherever it is."""
     if isinstance(node, dict):
-        return {key: without_rules(value) for key, value in node.items() if key != "x-kubernetes-validations"}
+        return {key: _without(value, dropped) for key, value in node.items() if key != dropped}
     if isinstance(node, list):
-        return [without_rules(item) for item in node]
+        return [_without(item, dropped) for item in node]
     return node
 
 

@@ -119,3 +119,9 @@ def test_the_api_server_refuses_what_the_schema_can_say(changes: dict[str, Any])
 def test_the_samples_fit_the_schema(path: Path) -> None:
     jsonschema.validate(yaml.safe_load(path.read_text()), schema())
     assert path.suffix == ".yaml"
+
+
+def test_the_server_makes_no_cache_for_a_resource_that_asks_for_none() -> None:
+    cache = schema()["properties"]["spec"]["properties"]["model"]["properties"]["cache"]
+    assert cache["properties"]["accessMode"]["default"] == "ReadWriteOnce"
+    assert "default" not in cache
