@@ -155,6 +155,12 @@ def test_the_operator_runs_restricted() -> None:
     assert container["ports"] == [{"name": "http", "protocol": "TCP", "containerPort": OPERATOR_HTTP_PORT}]
 
 
+def test_only_the_operators_own_port_can_be_reached() -> None:
+    policy = one("NetworkPolicy")["spec"]
+    assert policy["podSelector"] == one("Deployment")["spec"]["selector"]
+    assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": OPERATOR_HTTP_PORT}]}]
+
+
 def test_the_environment_of_the_operator_is_known_to_it() -> None:
     known = {field.alias for field in Settings.model_fields.values()}
     (container,) = one("Deployment")["spec"]["template"]["spec"]["containers"]
