@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 # kopf ends its watches within this; after it the process ends anyway.
 KOPF_SECONDS: Final = 10.0
-# The API server takes objects that are nested 10,000 levels deep, as a pod patch may be. With Python's own limit of 1,000 one of them would end
-# the watch, and with it the operator, for all resources. 20,000 levels were tried with the 8 MiB of stack that a main thread has.
+# The API server takes objects that are nested 10,000 levels deep, as a pod patch may be. With Python's own limit of 1,000 one of them would
+# end the watch, and with it the operator, for all resources. 20,000 levels were tried with the 8 MiB of stack that a main thread has.
 RECURSION_LIMIT: Final = 50_000
 
 

@@ -24,7 +24,8 @@ from alise_operator.cluster import HTTP_ROUTE, Cluster, Images
 from alise_operator.errors import AnswerTooLarge, ApplyError, ClusterError, Gone
 
 REQUEST_SECONDS: Final = 15.0
-# Objects of a page. An object has 1.5 MiB at most, a pod a few KiB: a page that is larger than an answer may be is asked for in smaller ones.
+# Objects of a page. An object has 1.5 MiB at most, a pod a few KiB: a page that is larger than an answer may be is asked for in smaller
+# ones.
 PAGE: Final = 100
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 # Objects that `list` gives at most: what one resource has of any kind but pods is a handful.
@@ -168,7 +169,8 @@ class HttpKube:
                 query["limit"] = str(max(1, int(query["limit"]) // 4))
                 continue
             after = (answer.get("metadata") or {}).get("continue")
-            yield answer["items"]
+            # An empty list of metadata has null here.
+            yield answer.get("items") or []
             if not after:
                 return
             query["continue"] = after
@@ -255,9 +257,10 @@ class HttpKube:
             pass
         try:
             # CRDs are the cluster's, the documentation of its APIs is everybody's.
-            return documents_field(await self._call("GET", f"/openapi/v3/apis/{HTTP_ROUTE.rpartition('/')[0]}"), "HTTPRoute", _ROUTE_TIMEOUTS)
+            document = await self._call("GET", f"/openapi/v3/apis/{HTTP_ROUTE.rpartition('/')[0]}")
         except (ApplyError, Gone):
             return False
+        return documents_field(document, "HTTPRoute", _ROUTE_TIMEOUTS)
 
     async def _call(
         self,

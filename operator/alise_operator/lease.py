@@ -1,7 +1,8 @@
 """Which of several operators acts: a Lease in the operator's own namespace (coordination.k8s.io).
 
-As in client-go, clocks of different machines are never compared. A candidate takes the lease over when it has not changed for its duration by
-the candidate's own clock; the holder stops acting when its last renewal is older than two thirds of the duration, whatever its requests do.
+As in client-go, clocks of different machines are never compared. A candidate takes the lease over when it has not changed for its duration
+by the candidate's own clock; the holder stops acting when its last renewal is older than two thirds of the duration, whatever its requests
+do.
 Kubernetes' Python client has a leader election too, whose requests have no deadline, so that one that hangs keeps an expired leader acting.
 """
 
@@ -15,7 +16,7 @@ from enum import Enum, auto
 from typing import Final
 
 from alise_operator import metrics
-from alise_operator.build.meta import MANAGER, Manifest
+from alise_operator.build.meta import Manifest
 from alise_operator.errors import ApplyError, ClusterError, Gone, LeaseLost
 from alise_operator.kube import Kube, Resource
 

@@ -36,4 +36,4 @@ API_REQUESTS: Final = Counter(
 ACTIVE: Final = Gauge(
     "alise_operator_active", "1: this operator acts on resources; 0: another one does, and this one waits for its lease.", registry=REGISTRY
 )
-BUILD_INFO: Final = Gauge("alise_operator_build_info", "Always 1; the labels say what runs.", ["version", "contract_version"], registry=REGISTRY)
+BUILD_INFO: Final = Gauge("alise_operator_build_info", "Always 1; what runs.", ["version", "contract_version"], registry=REGISTRY)

@@ -1,7 +1,7 @@
 """Turns what a pod answered over HTTP into a report; pure. Nothing in the answer is trusted: a pod runs what its namespace gave it.
 
-Bounds are checked before anything is parsed, every failure is a ValueError with a text of bounded length, and every text in a report is short
-and printable, because it may be quoted in a condition.
+Bounds are checked before anything is parsed, every failure is a ValueError with a text of bounded length, and every text in a report is
+short and printable, because it may be quoted in a condition.
 """
 
 import re

@@ -83,7 +83,7 @@ class Reconciler:
         self._ready: dict[Key, str] = {}
 
     async def all_keys(self) -> list[Key]:
-        """Every resource that is ours to look after; what is remembered of others is forgotten. Raises ClusterError, ApplyError (not allowed)."""
+        """Every resource that is looked after; what is remembered of others is forgotten. Raises ClusterError, ApplyError (not allowed)."""
         keys: list[Key] = []
         uids: set[str] = set()
         async for page in self._kube.pages(ENGINES, self._namespace, slim=True):

@@ -1,8 +1,8 @@
 """A work queue with the guarantees of client-go's: a key waits at most once, is worked on by one worker at a time, and is worked on again
 when it was added meanwhile. Handlers only add keys; what happened in between does not matter, because a reconcile looks at everything.
 
-One key or one group of keys cannot keep the workers from the others. A key that is added again and again is worked on BURST times at once and
-then once per spacing. Groups (namespaces) take turns, and one group never has all workers.
+One key or one group of keys cannot keep the workers from the others. A key that is added again and again is worked on BURST times at once
+and then once per spacing. Groups (namespaces) take turns, and one group never has all workers.
 """
 
 import asyncio

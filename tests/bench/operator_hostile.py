@@ -150,11 +150,12 @@ async def _fill(cp: ControlPlane, engine: Engine, pods: int) -> None:
     """Makes the pods, faster than the controller manager does, those that are looked at without a word of why they do not start."""
     await asyncio.to_thread(engine.apply, replicas=pods)
     async with HttpKube(cp.kubeconfig) as kube:
-        while not (sets := await kube.list(REPLICA_SETS, engine.namespace, labels=f"alise.dev/engine={engine.name}")):
-            await asyncio.sleep(0.1)
+        await asyncio.to_thread(eventually, "there is a pod", engine.pods)
+        sets = await kube.list(REPLICA_SETS, engine.namespace, labels=f"alise.dev/engine={engine.name}")
         turn = asyncio.Semaphore(AT_A_TIME)
         await asyncio.gather(*(_make(kube, turn, sets[0], number) for number in range(pods)))
-        scheduled = {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}
+        condition = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        scheduled = {"phase": "Pending", "conditions": [condition]}
         for number in range(min(pods, 300)):
             await asyncio.to_thread(engine.set_pod_status, f"{engine.name}-{number:05}", scheduled)
     await asyncio.sleep(WATCHED_SECONDS)

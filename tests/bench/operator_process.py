@@ -1,12 +1,19 @@
 """The operator's process as it is, but that pods may be on loopback, at the port that POD_PORT names: hostile pods need no cluster then."""
 
 import os
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from alise_operator import __main__ as operator
 from alise_operator import pods
 from alise_operator.poller import Poller
 
-pods.address_refusal = lambda _: None
-operator.Poller = partial(Poller, int(os.environ["POD_PORT"]))  # type: ignore[misc, assignment]
+
+def refuse_none(_: Mapping[str, Any]) -> str | None:
+    return None
+
+
+pods.address_refusal = refuse_none
+setattr(operator, "Poller", partial(Poller, int(os.environ["POD_PORT"])))  # noqa: B010
 operator.main()

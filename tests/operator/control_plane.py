@@ -16,6 +16,7 @@ import yaml
 from alise_operator.crd import custom_resource_definition
 from tests.cluster.access import Access
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.gateway import gateway_api
 
 REPOSITORY = Path(__file__).parents[2]
 MANIFESTS = REPOSITORY / "manifests"
@@ -43,6 +44,7 @@ def install(cp: ControlPlane) -> None:
     cp.access.learn_kinds()
     for name in ("namespace", "rbac"):
         cp.access.kubectl("apply", "-f", str(MANIFESTS / "operator" / f"{name}.yaml"))
+    gateway_api.ensure_classes(cp.access)
 
 
 def install_into(cp: ControlPlane, namespace: str) -> None:

@@ -76,7 +76,12 @@ def test_a_log_line_is_one_json_object_with_its_fields() -> None:
 
 async def test_metrics_and_health_are_served() -> None:
     kube = FakeKube()
-    async with Poller() as poller, make_app(kube, poller) as app, serving(app.unhealthy, "127.0.0.1", 0) as port, aiohttp.ClientSession() as session:
+    async with (
+        Poller() as poller,
+        make_app(kube, poller) as app,
+        serving(app.unhealthy, "127.0.0.1", 0) as port,
+        aiohttp.ClientSession() as session,
+    ):
         async with session.get(f"http://127.0.0.1:{port}/metrics") as answer:
             text = await answer.text()
         async with session.get(f"http://127.0.0.1:{port}/healthz") as answer:

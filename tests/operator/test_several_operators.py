@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,10 @@ def test_a_resource_that_is_nested_without_reason_harms_no_other(plane: ControlP
         assert operator.get("/healthz") == "ok\n"
 
 
+def _is_gone(engine: Engine, kind: str) -> bool:
+    return not engine.one(kind)
+
+
 # Asked for by an admission plugin that some clusters have, for owner references that block a deletion.
 NOT_SEEN = {("alise.dev", "aliseengines/finalizers", "update")}
 
@@ -178,7 +183,9 @@ def test_every_right_that_the_operator_has_is_used(plane: ControlPlane, engine: 
         for kind in ("persistentvolumeclaim", "poddisruptionbudget", "networkpolicy", "ingresses.networking.k8s.io"):
             engine.child(kind)
         pod = engine.wait_for_pods(2)[0]["metadata"]["name"]
-        engine.set_pod_status(pod, {"conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]})
+        engine.set_pod_status(
+            pod, {"conditions": [{"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}
+        )
         meta = {"name": "g", "namespace": engine.namespace}
         listener = {"name": "http", "port": 80, "protocol": "HTTP"}
         gateway = {"gatewayClassName": "c", "listeners": [listener]}
@@ -187,7 +194,7 @@ def test_every_right_that_the_operator_has_is_used(plane: ControlPlane, engine: 
         engine.child("httproutes.gateway.networking.k8s.io")
         engine.apply(route={"type": "None"}, networkPolicy={"enabled": False})
         for kind in ("persistentvolumeclaim", "poddisruptionbudget", "networkpolicy", "httproutes.gateway.networking.k8s.io"):
-            eventually(f"the {kind} is pruned", lambda kind=kind: not engine.one(kind))
+            eventually(f"the {kind} is pruned", partial(_is_gone, engine, kind))
         (role,) = (one for one in yaml.safe_load_all((MANIFESTS / "operator" / "rbac.yaml").read_text()) if one["kind"] == "ClusterRole")
         eventually("every right is used", lambda: granted(role) - NOT_SEEN <= asked(audit) or None)
         assert operator.forbidden() == []
