@@ -52,12 +52,23 @@ def parsed(args: list[str]) -> dict[str, Any]:
         raise AssertionError(f"vLLM refuses {args}: {error} {errors.getvalue()}") from error
 
 
-# Right and wrong ones; what is inside an object is judged by the engine.
-VALUES = st.one_of(
-    st.sampled_from(
-        ["0", "1", "7", "-1", "4k", "1.5k", "1.5K", "0.5", "-0.5", "1e3", "auto", "None", "", "true", "x", "a b", " 3", "$x", "-", "--"]
-    ),
-    st.sampled_from(['{"a": {"b": 2}}', "{}", "[]", "[1, 2]", "{", '"text"', "null", "n=/p", '{"name": "n", "path": "/p"}', "A-B"]),
+# What a type accepts; what is inside an object is judged by the engine.
+GOOD: dict[str, list[str]] = {
+    "text": ["x", "a b", "$x", "A-B"],
+    "lowered": ["A-B"],
+    "int": ["0", "7", "-1", " 3"],
+    "float": ["0.5", "1e3", "7"],
+    "size": ["7", "4k", "1.5k", "2M"],
+    "size_or_auto": ["auto", "-1", "4K"],
+    "json": ['{"a": {"b": 2}}', "[1, 2]", "null", '"text"'],
+    "json_or_text": ['{"a": {"b": 2}}', "x"],
+    "object": ["{}"],
+    "lora": ["n=/p", '{"name": "n", "path": "/p"}'],
+}
+# And what may be wrong for it.
+ANY = st.one_of(
+    st.sampled_from([text for texts in GOOD.values() for text in texts]),
+    st.sampled_from(["None", "", "true", "1.5K", "-0.5", "{", "[]", "-", "--"]),
     st.sampled_from(["--seed", "-tp", "-q", "-tp2", "--port=1", "--no-enforce-eager", "-O3", "--api.key"]),
     st.text(alphabet="-=_. 0a{}k\"'", max_size=6),
 )
@@ -65,25 +76,28 @@ VALUES = st.one_of(
 
 @st.composite
 def one_flag(draw: st.DrawFn, flag: Flag) -> list[str]:
+    """The items of one flag: mostly as they should be."""
     name = draw(st.sampled_from(flag.names))
-    if draw(st.integers(0, 9)) == 0:
+    if draw(st.integers(0, 19)) == 13:
         name = name[: draw(st.integers(1, len(name)))]
-    if draw(st.integers(0, 4)) == 0 and name.startswith("--"):
+    if draw(st.integers(0, 4)) == 3 and name.startswith("--"):
         name = "--" + name[2:].replace("-", "_")
     if flag.is_json and flag.type != "object" and draw(st.booleans()):
         name += draw(st.sampled_from([".a", ".a.b", ".c+", ".a-b_c", "."]))
-    good = [str(choice) for choice in flag.choices]
-    value = st.one_of(VALUES, *([st.sampled_from(good)] if good else []))
-    if flag.values == "none" and draw(st.integers(0, 3)):
+    good = st.sampled_from([str(choice) for choice in flag.choices] or GOOD[flag.type])
+    value = st.one_of(good, good, good, good, ANY)
+    if flag.values == "none" and draw(st.integers(0, 9)) != 7:
         return [name]
-    form = draw(st.integers(0, 9))
-    if form < 4:
-        return [f"{name}={draw(value)}"]
-    if form == 4:
-        return [f"{name} {draw(value)}"]
-    if form == 5:
-        return [f"{name}{draw(value)}"]
-    return [name, *draw(st.lists(value, min_size=0, max_size=3 if flag.values == "many" else 1))]
+    match draw(st.integers(0, 15)):
+        case 11:
+            return [f"{name} {draw(value)}"]
+        case 12:
+            return [f"{name}{draw(value)}"]
+        case 13:
+            return [name, *draw(st.lists(value, max_size=3))]
+        case form if form < 6:
+            return [f"{name}={draw(value)}"]
+    return [name, *draw(st.lists(value, min_size=1, max_size=3 if flag.values == "many" else 1))]
 
 
 FREE = [flag for flag in VLLM_FLAGS if flag.name not in OWNED_FLAGS | RESERVED_FLAGS | UNSUPPORTED_FLAGS]
