@@ -41,7 +41,8 @@ class Flag:
 
 
 def _flag(entry: Mapping[str, Any]) -> Flag:
-    return Flag(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    return Flag(**values)
 
 
 _TABLE: Final = json.loads(Path(__file__).with_name("vllm_flags.json").read_text())
