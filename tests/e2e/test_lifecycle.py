@@ -43,6 +43,12 @@ def test_kubectl_describe_tells_the_state_and_the_events(tiny: Resource) -> None
             ("spec.engine.kvCacheDtype", "fp8_e5m3", "auto"),
             id="an unknown dtype",
         ),
+        pytest.param(
+            {"engine": {"args": ["--enforce-eager", "--max-num-batched-tokens 4096"]}},
+            (),
+            ("spec.engine.args[1]", "is one word to vLLM", "--max-num-batched-tokens=4096"),
+            id="two words in one argument (A15)",
+        ),
     ],
 )
 def test_an_invalid_change_is_refused_and_the_pods_stay(
