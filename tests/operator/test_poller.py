@@ -89,6 +89,19 @@ async def failing_twice(port: int, monkeypatch: pytest.MonkeyPatch) -> str:
     return pod.report_error or ""
 
 
+async def test_a_connection_that_breaks_names_the_mesh_as_a_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async with pod_answering(answer) as port:
+        said = await failing_twice(port, monkeypatch)
+    assert "the connection for /alise/v1/status broke" in said
+    assert f"where a service mesh demands mTLS, exclude port {port} from it" in said
+    assert "traffic.sidecar.istio.io/excludeInboundPorts" in said
+
+
 async def test_a_pod_that_takes_no_connection_is_told_from_one_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(_: web.Request) -> web.Response:
         await over.wait()
