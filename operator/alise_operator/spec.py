@@ -376,7 +376,7 @@ class Spec(_Model):
     """How long a pod that is to stop lets open streams finish."""
     pod_template: Opaque = Field(default_factory=dict)
     """Patch of the pod template, merged as a strategic merge patch of Kubernetes: objects field by field, lists by their own keys, other
-    lists replaced; null removes. What reaches outside the namespace is refused."""
+    lists replaced; null and $patch: delete remove. What reaches outside the namespace is refused."""
     suspend: bool = False
     """Stop all pods and keep everything else."""
 

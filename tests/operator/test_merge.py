@@ -62,6 +62,7 @@ def merged(patch: dict[str, Any]) -> dict[str, Any]:
         ),
         pytest.param({"resources": {"limits": {"cpu": None}}}, "resources", {"limits": {"memory": "1Gi"}}, id="null removes"),
         pytest.param({"resources": {"$patch": "delete"}}, "resources", None, id="an object is removed by a directive"),
+        pytest.param({"args": {"$patch": "delete"}}, "args", None, id="a list is removed by a directive"),
         pytest.param({"resources": {"$patch": "replace", "claims": []}}, "resources", {"claims": []}, id="an object is replaced"),
         pytest.param(
             {"resources": {"$retainKeys": ["requests"], "requests": {}}}, "resources", {"requests": {}}, id="only named fields are retained"

@@ -179,6 +179,7 @@ def test_a_value_in_the_setting_allows_no_other_value(term: str) -> None:
         pytest.param(secured(seccompProfile={"type": "Localhost", "localhostProfile": "x"}), id="a profile of the node"),
         pytest.param(pod(securityContext={"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]}), id="settings of the pod alone"),
         pytest.param(pod(securityContext={"runAsUser": None, "runAsGroup": None, "fsGroup": None}), id="the cluster's own users"),
+        pytest.param(pod(securityContext={"runAsUser": {"$patch": "delete"}}), id="the same by a directive"),
         pytest.param(pod(serviceAccountName=OWNER.name), id="its own account"),
     ],
 )

@@ -20,6 +20,11 @@ def container(engine: Engine, name: str) -> dict[str, Any]:
     return found
 
 
+def security(engine: Engine) -> dict[str, Any]:
+    found: dict[str, Any] = engine.child("deployment")["spec"]["template"]["spec"]["securityContext"]
+    return found
+
+
 def patch(**fields: Any) -> dict[str, Any]:
     """A pod patch with these fields of the engine's container."""
     return {"spec": {"containers": [{"name": "engine", **fields}]}}
@@ -58,19 +63,24 @@ def test_the_scheduler_is_patched_wherever_it_lives(engine: Engine, written: str
     assert {"name": "ALISE_LOG_LEVEL", "value": "debug"} in container(engine, "scheduler")["env"]
 
 
-def test_fixed_users_are_left_out_after_creation_too(engine: Engine) -> None:
+@pytest.mark.parametrize(
+    ("removed", "options"),
+    [
+        pytest.param({"$patch": "delete"}, [], id="by a directive"),
+        # Client-side apply and merge patches take null for themselves: it would not be in the stored resource.
+        pytest.param(None, ["--server-side", "--force-conflicts"], id="by null, with server-side apply"),
+    ],
+)
+def test_fixed_users_are_left_out_after_creation_too(engine: Engine, removed: object, options: list[str]) -> None:
     engine.apply()
-    before = engine.child("deployment")["spec"]["template"]["spec"]["securityContext"]
-    assert before["runAsUser"] == 65532
-    # A merge patch of the resource would take null for itself: the patch is in the stored object.
-    without = {"runAsUser": None, "runAsGroup": None, "fsGroup": None}
-    engine.apply(podTemplate={"spec": {"securityContext": without}})
-
-    def probe() -> dict[str, Any] | None:
-        found: dict[str, Any] = engine.child("deployment")["spec"]["template"]["spec"]["securityContext"]
-        return None if "runAsUser" in found else found
-
-    assert eventually("the users are left out", probe) == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert security(engine)["runAsUser"] == 65532
+    wanted = {**engine.get(), "metadata": {"name": engine.name}}
+    wanted["spec"] |= {"podTemplate": {"spec": {"securityContext": dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), removed)}}}
+    engine.kubectl(
+        "apply", *options, "-f", "-", text_in=json.dumps({key: wanted[key] for key in ("apiVersion", "kind", "metadata", "spec")})
+    )
+    kept = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    eventually("the users are left out", lambda: security(engine) == kept, seconds=20)
 
 
 @pytest.mark.parametrize(

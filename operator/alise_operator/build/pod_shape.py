@@ -50,7 +50,7 @@ def _problems(value: object, path: Path, field: str) -> Iterator[Problem]:
         yield Problem(field, "is nested too deeply for a pod template")
         return
     kind = LISTS.get(path)
-    if value is None:
+    if value is None or value == {DIRECTIVE: "delete"}:
         return
     if kind is not None:
         yield from _list_problems(value, kind, path, field)
