@@ -88,6 +88,7 @@ class Observed:
     requests_by_phase: dict[str, int]
     open_requests: int
     vllm_version: str
+    lacks_api_keys: bool = False
 
 
 def report(seen: Observed) -> pb.StatusReport:
@@ -125,6 +126,7 @@ def report(seen: Observed) -> pb.StatusReport:
         requests_offloaded=phases.get(PHASE_OFFLOADED, 0) + phases.get(PHASE_RESTORING, 0),
         open_requests=seen.open_requests,
         vllm_version=seen.vllm_version,
+        lacks_api_keys=seen.lacks_api_keys,
     )
 
 

@@ -49,6 +49,8 @@ class PodReport:
     refused_contract_version: int
     # Its predictor has no encoder that works.
     encoder_missing: bool
+    # API keys are required and there is none.
+    lacks_api_keys: bool
     recent_requests: int
     recent_failed_open: int
     # Since boot.
@@ -180,6 +182,7 @@ def view_report(text: str) -> PodReport:
         contract_refused=report.sidecar.contract_refused or report.sidecar.refused_contract_version != 0,
         refused_contract_version=report.sidecar.refused_contract_version,
         encoder_missing=report.sidecar.encoder == ENCODER_STATE_MISSING,
+        lacks_api_keys=report.lacks_api_keys,
         recent_requests=report.admission.recent_requests,
         recent_failed_open=report.admission.recent_failed_open,
         failed_open_by_reason=tuple(sorted(report.admission.failed_open_by_reason.items())),

@@ -56,6 +56,7 @@ DEGRADED_ORDER: Final = (
     "SidecarDown",
     "FailingOpen",
     "StatusUnavailable",
+    "NoApiKeys",
     *REFUSED_REASONS,
     "MissingTlsSecret",
     "HostMemoryFull",
@@ -292,6 +293,12 @@ def _told(pod: Pod, report: PodReport) -> Iterator[Trouble]:
             "HostMemoryFull",
             f"pod {name}: its host KV store of {format_bytes(report.host_limit_bytes)} is full, preempted requests are recomputed; "
             "raise spec.kvOffload.hostMemory or use quantization int8",
+        )
+    if report.lacks_api_keys:
+        yield Trouble(
+            "NoApiKeys",
+            f"pod {name}: the Secret of spec.auth.secretRef holds no API key, so every request is refused; add an entry per tenant with its "
+            "keys, one per line",
         )
     if report.is_ranked and report.encoder_missing:
         yield Trouble(

@@ -45,6 +45,14 @@ async def guarded(tmp_path: Path, sidecar: FakeAdmission) -> AsyncIterator[Serve
         yield server
 
 
+async def test_the_status_says_whether_there_is_any_key(tmp_path: Path, guarded: Server) -> None:
+    assert guarded.api.report().lacks_api_keys is False
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    async with serving(tmp_path, auth_dir=empty) as server:
+        assert server.api.report().lacks_api_keys is True
+
+
 GUARDED = [
     pytest.param("POST", CHAT, id="chat"),
     pytest.param("POST", "/invocations", id="SageMaker's route"),

@@ -41,6 +41,7 @@ def make_report(**changes: Any) -> PodReport:
         "contract_refused": False,
         "refused_contract_version": 0,
         "encoder_missing": False,
+        "lacks_api_keys": False,
         "recent_requests": 0,
         "recent_failed_open": 0,
         "failed_open_by_reason": (),

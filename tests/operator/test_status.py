@@ -165,6 +165,14 @@ def test_progressing(error: OperatorError | None, observation: Observation, stat
         ),
         pytest.param(
             None,
+            reported(lacks_api_keys=True),
+            reported(lacks_api_keys=False),
+            "NoApiKeys",
+            "spec.auth.secretRef holds no API key, so every request is refused",
+            id="a Secret without a tenant",
+        ),
+        pytest.param(
+            None,
             reported(encoder_missing=True),
             reported(encoder_missing=False),
             "PredictorWithoutEncoder",

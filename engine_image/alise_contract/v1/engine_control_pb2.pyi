@@ -324,7 +324,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReport(_message.Message):
-    __slots__ = ("contract_version", "boot_id", "draining", "sidecar", "admission", "host_memory", "counters", "requests_running", "requests_waiting", "requests_offloaded", "open_requests", "vllm_version")
+    __slots__ = ("contract_version", "boot_id", "draining", "sidecar", "admission", "host_memory", "counters", "requests_running", "requests_waiting", "requests_offloaded", "open_requests", "vllm_version", "lacks_api_keys")
     CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
@@ -337,6 +337,7 @@ class StatusReport(_message.Message):
     REQUESTS_OFFLOADED_FIELD_NUMBER: _ClassVar[int]
     OPEN_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     VLLM_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LACKS_API_KEYS_FIELD_NUMBER: _ClassVar[int]
     contract_version: int
     boot_id: str
     draining: bool
@@ -349,7 +350,8 @@ class StatusReport(_message.Message):
     requests_offloaded: int
     open_requests: int
     vllm_version: str
-    def __init__(self, contract_version: _Optional[int] = ..., boot_id: _Optional[str] = ..., draining: bool = ..., sidecar: _Optional[_Union[SidecarStatus, _Mapping]] = ..., admission: _Optional[_Union[AdmissionStatus, _Mapping]] = ..., host_memory: _Optional[_Union[HostMemoryStatus, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., requests_running: _Optional[int] = ..., requests_waiting: _Optional[int] = ..., requests_offloaded: _Optional[int] = ..., open_requests: _Optional[int] = ..., vllm_version: _Optional[str] = ...) -> None: ...
+    lacks_api_keys: bool
+    def __init__(self, contract_version: _Optional[int] = ..., boot_id: _Optional[str] = ..., draining: bool = ..., sidecar: _Optional[_Union[SidecarStatus, _Mapping]] = ..., admission: _Optional[_Union[AdmissionStatus, _Mapping]] = ..., host_memory: _Optional[_Union[HostMemoryStatus, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., requests_running: _Optional[int] = ..., requests_waiting: _Optional[int] = ..., requests_offloaded: _Optional[int] = ..., open_requests: _Optional[int] = ..., vllm_version: _Optional[str] = ..., lacks_api_keys: bool = ...) -> None: ...
 
 class SidecarStatus(_message.Message):
     __slots__ = ("connected", "plan_fresh", "last_apply_age_seconds", "breaker", "refused_contract_version", "contract_refused", "encoder")
