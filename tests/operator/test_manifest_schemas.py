@@ -1,0 +1,48 @@
+"""The manifests, the samples and the samples' children are valid on the oldest and the newest Kubernetes that we are made for.
+
+`make bench-operator` checks all versions between them, and checkov's rules (tests/bench/manifests.py).
+"""
+
+import copy
+
+import pytest
+
+from tests.tools import manifests
+from tests.tools.checkov import Skip, covers
+from tests.tools.manifests import VERSIONS, Finding, Manifest
+
+ENDS = [VERSIONS[0], VERSIONS[-1]]
+
+
+@pytest.mark.parametrize("version", ENDS)
+def test_every_manifest_is_valid(version: str) -> None:
+    assert list(manifests.against_schemas(manifests.files(), [version])) == []
+
+
+@pytest.mark.parametrize("version", ENDS)
+def test_the_children_of_every_sample_are_valid(version: str) -> None:
+    children = manifests.built(int(version.partition(".")[2]))
+    assert {"Deployment", "Service", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget", "Ingress"} <= {
+        one.body["kind"] for one in children
+    }
+    assert list(manifests.against_schemas(children, [version])) == []
+
+
+def test_a_field_that_kubernetes_does_not_have_is_found() -> None:
+    body = copy.deepcopy(next(one.body for one in manifests.built(34) if one.body["kind"] == "Deployment"))
+    body["spec"]["replica"] = 1
+    (finding,) = manifests.against_schemas([Manifest("a test", body)], [VERSIONS[-1]])
+    assert (finding.manifest, finding.check) == ("a test: Deployment tiny-auth", "kubernetes 1.37")
+    assert "replica" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("skip", "covered"),
+    [
+        pytest.param(Skip("CKV_1", "samples/.*: Deployment ", "why"), True, id="of its objects"),
+        pytest.param(Skip("CKV_1", "operator", "why"), False, id="of other objects"),
+        pytest.param(Skip("CKV_2", "samples/.*: Deployment ", "why"), False, id="by another rule"),
+    ],
+)
+def test_a_skip_is_for_one_rule_and_some_objects(skip: Skip, covered: bool) -> None:
+    assert covers(skip, Finding("samples/tiny.yaml: Deployment tiny", "CKV_1", "a rule")) is covered

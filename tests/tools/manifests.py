@@ -1,0 +1,133 @@
+"""The manifests as a cluster would be given them, and whether Kubernetes' own schemas allow them.
+
+They are what `kubectl kustomize` makes of every kustomization, and the children that the operator builds for every sample. Knows no running
+cluster.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import kubernetes_validate
+import yaml
+
+from alise_contract.names import API_GROUP
+from alise_operator.build import Owner, children
+from alise_operator.cluster import HTTP_ROUTE, Cluster
+from alise_operator.spec import parse
+from tests.cluster.commands import run
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+FOLDER: Final = ROOT / "manifests"
+# What kubernetes-validate has schemas for, from the oldest that we are made for.
+VERSIONS: Final = tuple(f"1.{minor}" for minor in range(29, 38))
+# Groups that Kubernetes publishes no schema for: ours, which the API server checks against our CRD, and those of other projects.
+UNPUBLISHED: Final = frozenset({API_GROUP, "gateway.networking.k8s.io", "monitoring.coreos.com"})
+KUSTOMIZE_SECONDS: Final = 30.0
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One object, and where it comes from: a kustomization or a sample, by its path."""
+
+    origin: str
+    body: Object
+
+    @property
+    def name(self) -> str:
+        """For people: the origin, the kind and the object's name."""
+        return f"{self.origin}: {self.body['kind']} {self.body['metadata']['name']}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check has against a manifest."""
+
+    manifest: str
+    check: str
+    message: str
+
+
+def rendered(kubectl: str) -> list[Manifest]:
+    """What every kustomization below manifests/ makes, and the first one with every component. Raises CommandFailed for an invalid one."""
+    kinds = {path.parent: yaml.safe_load(path.read_text(encoding="utf-8"))["kind"] for path in sorted(FOLDER.rglob("kustomization.yaml"))}
+    components = [folder for folder, kind in kinds.items() if kind == "Component"]
+    found = [one for folder, kind in kinds.items() if kind != "Component" for one in _kustomized(kubectl, folder, _origin(folder))]
+    # kustomize takes relative paths only.
+    with tempfile.TemporaryDirectory() as folder:
+        lists = {"resources": [FOLDER], "components": components}
+        text = yaml.safe_dump({key: [os.path.relpath(path, os.path.realpath(folder)) for path in paths] for key, paths in lists.items()})
+        (Path(folder) / "kustomization.yaml").write_text(text, encoding="utf-8")
+        return [*found, *_kustomized(kubectl, Path(folder), "manifests with all components")]
+
+
+def _kustomized(kubectl: str, folder: Path, origin: str) -> list[Manifest]:
+    text = run([kubectl, "kustomize", str(folder)], timeout_seconds=KUSTOMIZE_SECONDS)
+    return [Manifest(origin, body) for body in yaml.safe_load_all(text)]
+
+
+def _origin(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def files() -> list[Manifest]:
+    """The objects of every file that is no kustomization and no patch of one, as they stand."""
+    patches = {patch for path in FOLDER.rglob("kustomization.yaml") for patch in _patches(path)}
+    found = []
+    for path in sorted(FOLDER.rglob("*.yaml")):
+        if path.name != "kustomization.yaml" and path not in patches:
+            bodies = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+            found += [Manifest(_origin(path), body) for body in bodies]
+    return found
+
+
+def _patches(kustomization: Path) -> Iterator[Path]:
+    """The files that a kustomization names as patches."""
+    settings = yaml.safe_load(kustomization.read_text(encoding="utf-8"))
+    named = [*settings.get("patchesStrategicMerge", []), *(patch.get("path") for patch in settings.get("patches", []))]
+    return ((kustomization.parent / name).resolve() for name in named if name)
+
+
+def samples() -> list[Manifest]:
+    """The resources of manifests/samples."""
+    return [manifest for manifest in files() if manifest.body["kind"] == "AliseEngine"]
+
+
+def built(minor: int, namespace: str = "models") -> list[Manifest]:
+    """The children of every sample on a cluster of this version, with one replica and with two."""
+    cluster = Cluster(minor, frozenset({"policy/v1/PodDisruptionBudget", HTTP_ROUTE}))
+    found = []
+    for sample in samples():
+        spec, name = sample.body["spec"], sample.body["metadata"]["name"]
+        for origin, changed in ((sample.origin, {}), (f"{sample.origin} with two replicas", {"replicas": 2, "model": _uncached(spec)})):
+            bodies = children(parse(spec | changed), Owner(name, namespace, "uid"), cluster)
+            found += [Manifest(origin, body) for body in bodies]
+    return found
+
+
+def _uncached(spec: Object) -> Object:
+    """The model without its cache, which allows one replica."""
+    return {key: value for key, value in spec["model"].items() if key != "cache"}
+
+
+def group(body: Object) -> str:
+    """An object's API group."""
+    return str(body["apiVersion"]).rpartition("/")[0]
+
+
+def against_schemas(manifests: Iterable[Manifest], versions: Iterable[str] = VERSIONS) -> Iterator[Finding]:
+    """What Kubernetes' schemas have against the manifests: unknown fields, wrong types, versions that are gone."""
+    checked = [manifest for manifest in manifests if group(manifest.body) not in UNPUBLISHED]
+    for version in versions:
+        for manifest in checked:
+            try:
+                kubernetes_validate.validate(manifest.body, version, strict=True)
+            except kubernetes_validate.SchemaNotFoundError as error:
+                yield Finding(manifest.name, f"kubernetes {version}", str(error.message))
+            except kubernetes_validate.ValidationError as error:
+                path = ".".join(map(str, error.absolute_path))
+                yield Finding(manifest.name, f"kubernetes {version}", f"{path}: {' '.join(error.message.split())[:300]}")
