@@ -27,6 +27,7 @@ from alise_operator.errors import (
     NameTaken,
     OperatorError,
     SpecError,
+    one_line,
 )
 from alise_operator.missing_secrets import REASON as MISSING_SECRET
 from alise_operator.missing_secrets import explain
@@ -297,8 +298,8 @@ def _told(pod: Pod, report: PodReport) -> Iterator[Trouble]:
     if report.lacks_api_keys:
         yield Trouble(
             "NoApiKeys",
-            f"pod {name}: the Secret of spec.auth.secretRef holds no API key, so every request is refused; add an entry per tenant with its "
-            "keys, one per line",
+            f"pod {name}: the Secret of spec.auth.secretRef holds no API key, so every request is refused; add an entry per tenant with "
+            "its keys, one per line",
         )
     if report.is_ranked and report.encoder_missing:
         yield Trouble(
@@ -380,7 +381,8 @@ def _stamp(condition: Condition, old: Mapping[str, Any] | None, generation: int,
         "type": condition.type,
         "status": condition.status,
         "reason": condition.reason,
-        "message": condition.message,
+        # A refusal of the API server's quotes what the user wrote.
+        "message": one_line(condition.message, _MAX_MESSAGE),
         "lastTransitionTime": since,
         "observedGeneration": generation,
     }
