@@ -14,6 +14,8 @@ from alise_engine.kv.slabs import Geometry
 from alise_engine.kv.work import AliseMetadata, Drop, Load, Save
 from alise_engine.kv.worker import WorkerSide
 
+pytestmark = pytest.mark.engine
+
 LAYERS, BLOCKS = 3, 24
 SHAPE = LayerShape(2, 4, 8, torch.float32, None)
 

@@ -7,6 +7,8 @@ import torch
 
 from alise_engine.kv import host_memory
 
+pytestmark = pytest.mark.engine
+
 CPU = torch.device("cpu")
 
 

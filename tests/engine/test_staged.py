@@ -15,6 +15,8 @@ from alise_engine.kv.staged import StagedCopies
 from alise_engine.kv.work import AliseMetadata, Drop, Load, Save
 from alise_engine.kv.worker import WorkerSide
 
+pytestmark = pytest.mark.engine
+
 LAYERS, BLOCKS = 2, 20
 SHAPE = LayerShape(2, 8, 8, torch.float32, KeyLayout.PER_TOKEN)
 CODECS: dict[str, Codec] = {"raw": RAW, "int8": INT8}

@@ -8,6 +8,8 @@ from transformers import AutoTokenizer
 
 from alise_engine import tiny_model
 
+pytestmark = pytest.mark.engine
+
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:

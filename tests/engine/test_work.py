@@ -4,6 +4,8 @@ import pytest
 
 from alise_engine.kv.work import Drop, Save, Spent
 
+pytestmark = pytest.mark.engine
+
 
 def test_workers_copy_at_the_same_time_so_the_slowest_counts() -> None:
     assert Spent(5.0, 1.0, 0.0).aggregate(Spent(2.0, 3.0, 4.0)) == Spent(5.0, 3.0, 4.0)
