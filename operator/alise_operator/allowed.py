@@ -41,6 +41,9 @@ class Allowed:
         return name in self.terms or (value is not None and f"{name}={value}" in self.terms)
 
 
+RESTRICTED: Final = Allowed()
+
+
 def read_allowed(text: str) -> Allowed:
     """`hostPath=/srv/models, nodeName` as a value. Raises ValueError that names the term that is not known."""
     terms = [term.strip() for term in text.split(",") if term.strip()]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from alise_operator.allowed import Allowed
+from alise_operator.allowed import RESTRICTED, Allowed
 
 # Native sidecars (initContainers[].restartPolicy) are on by default since this minor version of Kubernetes 1.
 _NATIVE_SIDECARS_MINOR: Final = 29
@@ -33,7 +33,7 @@ class Cluster:
     # Where the operator's own pod is.
     operator_namespace: str = "alise-system"
     # What pods may have beyond the restricted default.
-    allowed: Allowed = Allowed()
+    allowed: Allowed = RESTRICTED
     # Annotations that routes may have beyond the harmless ones, by name, or by the beginning of a name that ends with *.
     route_annotations: frozenset[str] = frozenset()
 

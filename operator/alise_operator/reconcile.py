@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from alise_contract.names import API_GROUP, API_VERSION, PLURAL
 from alise_operator import events, metrics
-from alise_operator.allowed import Allowed
+from alise_operator.allowed import RESTRICTED, Allowed
 from alise_operator.apply import Applied, apply_children, apply_replicas, digest, version_of
 from alise_operator.build import Owner, children
 from alise_operator.cluster import Cluster, Images
@@ -57,7 +57,7 @@ class Reconciler:
         poller: Poller,
         images: Images,
         *,
-        allowed: Allowed = Allowed(),
+        allowed: Allowed = RESTRICTED,
         route_annotations: frozenset[str] = frozenset(),
         namespace: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
