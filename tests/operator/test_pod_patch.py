@@ -71,6 +71,7 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
             "would cover /run/alise",
             id="the sockets' path, spelt otherwise",
         ),
+        pytest.param(engine(volumeMounts=[{"name": "x", "mountPath": "//scratch"}]), "would cover /scratch", id="a path with two slashes"),
         pytest.param(
             {"spec": {"volumes": [{"name": "run", "persistentVolumeClaim": {"claimName": "c"}}]}},
             "spec.volumes[run]: must stay as it is: the sockets",

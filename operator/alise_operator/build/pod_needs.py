@@ -83,10 +83,11 @@ def _mounts(field: str, theirs: Manifest, ours: Manifest) -> Iterator[Problem]:
             yield Problem(f"{field}.volumeMounts", f"must keep the mount {path}: the {ours['name']} writes there, and nowhere else")
         elif given.get("readOnly"):
             yield Problem(f"{field}.volumeMounts[{path}].readOnly", f"true is not allowed: the {ours['name']} writes there")
-    for mount in mounts:
-        path = mount["mountPath"]
-        if path not in own and posixpath.normpath(path) in own:
-            yield Problem(f"{field}.volumeMounts[{path}]", f"would cover {posixpath.normpath(path)}; write the path so, or mount elsewhere")
+    for path in (mount["mountPath"] for mount in mounts):
+        # Two slashes at the beginning are one to Linux, but not to normpath.
+        plain = posixpath.normpath("/" + path.lstrip("/"))
+        if path not in own and plain in own:
+            yield Problem(f"{field}.volumeMounts[{path}]", f"would cover {plain}; write the path so, or mount elsewhere")
 
 
 def _volumes(template: Manifest, generated: Manifest) -> Iterator[Problem]:
