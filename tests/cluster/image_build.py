@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT_FILE = "pyproject.toml"
 CONTRACT = "engine_image/alise_contract"
 # What every image is made of, beside its own room.
-SHARED = (PROJECT_FILE, "LICENSE", ".dockerignore", CONTRACT)
+SHARED = (PROJECT_FILE, "requirements-build.lock", "LICENSE", ".dockerignore", CONTRACT)
 BUILD_SECONDS = 1800
 EXPORT_SECONDS = 600
 PUSH_SECONDS = 1800
@@ -61,7 +61,8 @@ IMAGES = {
             "scheduler",
             "scheduler_sidecar/Dockerfile",
             (
-                *(f"scheduler_sidecar/{name}" for name in ("requirements.lock", "encoder.lock", "export_encoder.py", "narrow_encoder.py")),
+                *(f"scheduler_sidecar/{name}" for name in ("requirements.lock", "encoder.lock", "encoder.NOTICE")),
+                *(f"scheduler_sidecar/{name}.py" for name in ("fetch_encoder", "export_encoder", "narrow_encoder")),
                 "scheduler_sidecar/alise_scheduler",
             ),
         ),
@@ -74,7 +75,7 @@ IMAGES = {
 }
 
 # On the official vLLM image, which no package registry has: the user builds it, by the command that is printed.
-CUDA = Image("engine-cuda", "engine_image/Dockerfile.cuda", ("engine_image/requirements-cuda.txt", "engine_image/alise_engine"))
+CUDA = Image("engine-cuda", "engine_image/Dockerfile.cuda", ("engine_image/requirements-cuda.lock", "engine_image/alise_engine"))
 TORCH_INDEX = "TORCH_CPU_INDEX"
 
 
@@ -105,7 +106,7 @@ def content_key(root: Path, image: Image, base: str) -> str:
 
 def content_keys(builder: Builder) -> dict[str, str]:
     """The key of every image that this builder would make, and of the one for GPUs."""
-    base = image_base.reference() if builder.local else "public"
+    base = f"{image_base.reference()} {image_base.build_reference()}" if builder.local else "public"
     return {image.name: content_key(ROOT, image, base) for image in IMAGES.values()} | {CUDA.name: content_key(ROOT, CUDA, "public")}
 
 

