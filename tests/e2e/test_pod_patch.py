@@ -81,7 +81,7 @@ def test_one_volume_is_mounted_at_several_paths_and_the_pods_own_mounts_stay(wri
     assert admitted(resource, pod)
 
 
-@pytest.mark.parametrize("device", ["nvidia.com/mig-1g.10gb", "nvidia.com/gpu.shared", "gpu.intel.com/i915", "habana.ai/gaudi"])
+@pytest.mark.parametrize("device", ["nvidia.com/mig-1g.10gb", "habana.ai/gaudi"])
 def test_a_device_is_asked_for_by_the_name_that_the_user_gave(write: Callable[..., None], resource: Resource, device: str) -> None:
     write(engine={"device": "cuda", "resources": {"requests": {device: 1}, "limits": {"memory": "16Gi"}}})
     pod = pod_of(resource)

@@ -1,4 +1,7 @@
-"""Pods as a real API server takes them: its own lists, its own defaults, and what server-side apply makes of a field that is gone."""
+"""Pods as a real API server takes them: its own lists, its own defaults, and what server-side apply makes of a field that is gone.
+
+More, with admission as it is on a node, is in tests/e2e/test_pod_patch.py.
+"""
 
 import json
 from typing import Any
@@ -40,27 +43,10 @@ def test_the_lists_that_merge_and_the_fields_of_pods_are_those_of_the_api_server
     assert properties(definitions, "io.k8s.api.core.v1.Container") <= pod_fields.CONTAINER_FIELDS
 
 
-def test_a_volume_is_mounted_twice_beside_the_pods_own_mounts(engine: Engine) -> None:
-    mounts = [{"name": "hub", "mountPath": f"/data/{name}", "subPath": name} for name in ("weights", "adapters")]
-    mounts.append({"name": "scratch", "mountPath": "/var/cache/hub"})
-    pod = {"volumes": [{"name": "hub", "emptyDir": {}}], **patch(volumeMounts=mounts)["spec"]}
-    engine.apply(podTemplate={"spec": pod})
-    paths = [(one["name"], one["mountPath"]) for one in container(engine, "engine")["volumeMounts"]]
-    assert paths[:3] == [("run", "/run/alise"), ("scratch", "/scratch"), ("shm", "/dev/shm")]
-    assert paths[3:] == [("hub", "/data/weights"), ("hub", "/data/adapters"), ("scratch", "/var/cache/hub")]
-    assert len(engine.wait_for_pods(1)) == 1
-
-
 def test_a_port_of_the_users_needs_no_protocol(engine: Engine) -> None:
     engine.apply(podTemplate=patch(ports=[{"containerPort": 9000, "name": "debug"}, {"containerPort": 9000, "protocol": "UDP"}]))
     ports = [(one["containerPort"], one["protocol"]) for one in container(engine, "engine")["ports"]]
     assert ports == [(8000, "TCP"), (9000, "TCP"), (9000, "UDP")]
-
-
-@pytest.mark.parametrize("written", ["containers", "initContainers"])
-def test_the_scheduler_is_patched_wherever_it_lives(engine: Engine, written: str) -> None:
-    engine.apply(podTemplate={"spec": {written: [{"name": "scheduler", "env": [{"name": "ALISE_LOG_LEVEL", "value": "debug"}]}]}})
-    assert {"name": "ALISE_LOG_LEVEL", "value": "debug"} in container(engine, "scheduler")["env"]
 
 
 @pytest.mark.parametrize(
@@ -83,21 +69,6 @@ def test_fixed_users_are_left_out_after_creation_too(engine: Engine, removed: ob
     eventually("the users are left out", lambda: security(engine) == kept, seconds=20)
 
 
-@pytest.mark.parametrize(
-    "resources",
-    [
-        pytest.param({"limits": {"nvidia.com/mig-1g.10gb": 1, "memory": "16Gi"}}, id="a part of a GPU"),
-        pytest.param({"requests": {"nvidia.com/gpu": 1, "memory": "4Gi"}, "limits": {"memory": "16Gi"}}, id="a request alone"),
-    ],
-)
-def test_devices_are_what_the_user_asked_for(engine: Engine, resources: dict[str, Any]) -> None:
-    engine.apply(engine={"device": "cuda", "resources": resources})
-    (name,) = [name for part in resources.values() for name in part if "/" in name]
-    limits = container(engine, "engine")["resources"]["limits"]
-    assert limits == {name: "1", "memory": "16Gi"}
-    assert len(engine.wait_for_pods(1)) == 1
-
-
 def test_an_existing_claim_is_mounted_and_neither_made_nor_deleted(engine: Engine) -> None:
     claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "team-weights"}}
     size = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
@@ -108,16 +79,6 @@ def test_an_existing_claim_is_mounted_and_neither_made_nor_deleted(engine: Engin
     engine.kubectl("delete", "alise", engine.name, "--wait=true")
     eventually("the children are gone", lambda: engine.one("deployment") == {})
     assert engine.kubectl("get", "pvc", "-o", "name").split() == ["persistentvolumeclaim/team-weights"]
-
-
-def test_what_reaches_the_node_is_refused_and_not_applied(engine: Engine) -> None:
-    engine.apply()
-    before = engine.child("deployment")["spec"]
-    engine.apply(podTemplate={"spec": {"volumes": [{"name": "root", "hostPath": {"path": "/"}}]}})
-    said = engine.until("Degraded", "True", "InvalidSpec")["message"]
-    assert "spec.podTemplate.spec.volumes[root].hostPath: is not allowed" in said
-    assert "ALISE_POD_PATCH_ALLOW=hostPath=/ allows it" in said
-    assert engine.child("deployment")["spec"] == before
 
 
 def test_ways_out_of_the_pods_are_limited_by_a_network_policy(engine: Engine) -> None:
