@@ -67,9 +67,9 @@ def test_how_a_lock_is_resolved(environ: dict[str, str], words: list[str]) -> No
     assert "--generate-hashes" in made
 
 
-def test_a_lock_that_stands_apart_has_no_constraints() -> None:
-    (apart,) = [lock for lock in LOCKS if lock.apart]
-    assert "--constraint" not in command(apart, Path("out"), Path("limits"), {})
+@pytest.mark.parametrize("lock", [lock for lock in LOCKS if lock.apart], ids=lambda lock: lock.path)
+def test_a_lock_that_stands_apart_has_no_constraints(lock: Lock) -> None:
+    assert "--constraint" not in command(lock, Path("out"), Path("limits"), {})
 
 
 @pytest.fixture
