@@ -9,9 +9,9 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from alise_contract.names import ADMISSION_SOCKET, CONTROL_SOCKET, DEFAULT_MAX_PENDING, owner_of
@@ -65,6 +65,9 @@ class _Connected:
     poll: asyncio.Task[None]
     max_model_len: int
     text_only: bool
+    # The model's name in answers, and every name that clients may use for it.
+    model: str
+    names: frozenset[str]
 
 
 class EngineApi:
@@ -94,8 +97,8 @@ class EngineApi:
         metrics.sidecar_connected.set_function(lambda: self._connected is not None and self._connected.progress.watched)
         metrics.set_breaker(self._admission.breaker_phase)
 
-    async def connect(self, core: Core, text_only: bool = False) -> None:
-        """Starts the control server. `text_only`: the model takes neither pictures nor sounds.
+    async def connect(self, core: Core, text_only: bool = False, names: Iterable[str] = ()) -> None:
+        """Starts the control server. `text_only`: the model takes neither pictures nor sounds. `names`: what clients may call it.
 
         Raises CoreUnavailable when the engine runs without our scheduler, ConfigError for a bad socket.
         """
@@ -106,7 +109,7 @@ class EngineApi:
         server = ControlServer(servicer, self._settings.socket_dir / CONTROL_SOCKET)
         await server.start()
         poll = asyncio.create_task(progress.run(), name="alise-poll")
-        self._connected = _Connected(progress, drain, server, poll, shape.max_model_len, text_only)
+        self._connected = _Connected(progress, drain, server, poll, shape.max_model_len, text_only, shape.model, frozenset(names))
         self._text_work = Uploads(TEXTS_AT_ONCE * max_text_bytes(shape.max_model_len), SMALL_TEXT_BYTES)
         logger.info("engine boot=%s model=%s host_limit_bytes=%d", self._boot_id, shape.model, shape.host_limit_bytes)
 
@@ -176,6 +179,13 @@ class EngineApi:
         message = f"{waiting} requests wait for their first token and the limit is {limit}"
         return self._rejected(Rejected(RejectReason.OVERLOADED, message, self._until_one_begins()))
 
+    def _by_its_first_name(self, ask: Ask) -> Ask:
+        """What was learnt of a model under one of its names is known under the others."""
+        connected = self._connected
+        if connected is None or ask.description.model not in connected.names:
+            return ask
+        return replace(ask, description=replace(ask.description, model=connected.model))
+
     async def decide(self, ask: Ask) -> Decision:
         """Counts the request as one that waits, and asks the sidecar. The count holds whatever the sidecar does."""
         if (full := self.full(ask.caller)) is not None:
@@ -183,7 +193,7 @@ class EngineApi:
         self._pending.enter(ask.job_id, owner_of(ask.caller.tenant))
         started = time.monotonic()
         try:
-            decision = await self._admission.admit(ask)
+            decision = await self._admission.admit(self._by_its_first_name(ask))
         except BaseException:
             self._pending.leave(ask.job_id)
             raise
@@ -277,6 +287,7 @@ class EngineApi:
                 requests_by_phase={phase: core.requests_by_phase.get(phase, 0) for phase in PHASES},
                 open_requests=self._open.count,
                 vllm_version=self._settings.vllm_version,
+                lacks_api_keys=self._keys is not None and not self._keys.keyring().tenants,
             )
         )
 

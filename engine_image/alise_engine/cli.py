@@ -97,10 +97,15 @@ def _serve(own: argparse.Namespace, argv: list[str]) -> int:
 
     patches.keep_signal_handlers()
     patches.limit_grammars()
+    patches.check_configuration()
     # vLLM's own entry point, so that every sub-step of `vllm serve` happens as it does there.
     sys.argv = ["vllm", *composed.argv]
     ending.forget()
-    vllm_main()
+    try:
+        vllm_main()
+    except ConfigError as error:
+        print(f"alise-engine: {error}", file=sys.stderr)
+        return 2
     if engine_died():
         print(f"alise-engine: {ending.last_words()}", file=sys.stderr)
         return 1

@@ -1,7 +1,7 @@
 """vLLM's private names, all of them, for the one version that this was written against.
 
 Everything else in this package uses what vLLM documents as an extension point, and overrides of the scheduler's and the connector's
-methods; all of these are listed in `compat_names.py`. The `check_` functions run at start and say in one sentence what is in the way.
+methods; all of these are listed in `compat_names.py`. What alise cannot work with is refused in `checks.py`.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ from typing import Any, Final
 import torch
 
 from .core_protocol import FINISH_ABORT, FINISH_ERROR, FINISH_LENGTH, FINISH_STOP
-from .errors import ConfigError, UnsupportedVllm
 from .kv.int8 import Int8, KeyLayout, LayerShape, RowQuantizer
 
 VLLM_VERSION: Final = "0.32.0"
@@ -22,62 +21,7 @@ Scheduler = Any
 VllmConfig = Any
 
 
-# --- what we refuse -----------------------------------------------------------------------------------------------------------------
-def check_version(version: str) -> None:
-    """Raises UnsupportedVllm unless this is the version that the plugin was written against (a local part as in +cpu is ignored)."""
-    if version.partition("+")[0] != VLLM_VERSION:
-        raise UnsupportedVllm(f"vLLM is {version}, and alise_engine needs {VLLM_VERSION}: install vllm=={VLLM_VERSION}")
-
-
-def check_config(config: VllmConfig) -> None:
-    """Raises ConfigError with the first setting that alise cannot work with, its value and what to do."""
-    parallel = config.parallel_config
-    sizes = {
-        "data-parallel-size": parallel.data_parallel_size,
-        "pipeline-parallel-size": parallel.pipeline_parallel_size,
-        "decode-context-parallel-size": parallel.decode_context_parallel_size,
-        "prefill-context-parallel-size": parallel.prefill_context_parallel_size,
-    }
-    for name, size in sizes.items():
-        if size > 1:
-            raise ConfigError(f"--{name} is {size}, and alise works with 1: run more replicas instead")
-    if config.speculative_config is not None:
-        raise ConfigError("speculative decoding is on, and alise cannot preempt with it: remove --speculative-config")
-    cache_dtype = str(config.cache_config.cache_dtype)
-    allowed = cache_dtypes(config)
-    if allowed and cache_dtype not in allowed:
-        raise ConfigError(f"--kv-cache-dtype is {cache_dtype}, which this device does not have: use one of {', '.join(allowed)}")
-    check_model_runner(config)
-
-
-def check_model_runner(config: VllmConfig) -> None:
-    """Raises ConfigError for V2 with the KV connector: there `bench-gpu` has not passed (RUNNER=2 runs it)."""
-    if config.kv_transfer_config is not None and config.use_v2_model_runner:
-        raise ConfigError("the KV connector of alise works with model runner V1: set VLLM_USE_V2_MODEL_RUNNER=0")
-
-
-def check_kv_cache(kv_cache_config: Any) -> None:
-    """Raises ConfigError unless the KV cache is one group of full attention, all of whose layers have the same shape."""
-    from vllm.v1.kv_cache_interface import FullAttentionSpec
-
-    groups = kv_cache_config.kv_cache_groups
-    if len(groups) != 1:
-        raise ConfigError(f"this model has {len(groups)} KV cache groups (hybrid attention), and alise works with one")
-    spec = groups[0].kv_cache_spec
-    if not isinstance(spec, FullAttentionSpec) or spec.sliding_window is not None or spec.attention_chunk_size is not None:
-        raise ConfigError(f"this model's KV cache is {type(spec).__name__} with a window, and alise works with full attention")
-
-
-def cache_dtypes(config: VllmConfig) -> tuple[str, ...]:
-    """KV cache dtypes that the device has; empty when vLLM's own check is to be believed."""
-    if not _is_cpu():
-        return ()
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
-
-    return (*CPUAttentionBackend.supported_kv_cache_dtypes, str(config.model_config.dtype).removeprefix("torch."))
-
-
-def _is_cpu() -> bool:
+def is_cpu() -> bool:
     from vllm.platforms import current_platform
 
     return bool(current_platform.is_cpu())
@@ -97,7 +41,7 @@ def _key_layout(config: VllmConfig, spec: Any) -> KeyLayout | None:
 
     if isinstance(spec, MLAAttentionSpec) or spec.dtype.itemsize < 2 or spec.head_size_v not in (None, spec.head_size):
         return None
-    if not _is_cpu():
+    if not is_cpu():
         return KeyLayout.PER_TOKEN
     from vllm.v1.attention.backends.cpu_attn import _get_attn_isa
 
@@ -112,6 +56,23 @@ def layer_count(kv_cache_config: Any) -> int:
 def raw_layer_block_bytes(kv_cache_config: Any) -> int:
     """Bytes of one block of one layer on one worker."""
     return int(kv_cache_config.kv_cache_groups[0].kv_cache_spec.unpadded_page_size_bytes)
+
+
+def group_count(kv_cache_config: Any) -> int:
+    """Kinds of KV caches that a request has blocks of: one of every kind for each stretch of its tokens."""
+    return max(1, len(kv_cache_config.kv_cache_groups))
+
+
+def block_bytes(kv_cache_config: Any) -> int:
+    """Bytes of one block of all the layers that share it on one worker."""
+
+    def bytes_of(group: Any) -> int:
+        layers = getattr(group.kv_cache_spec, "kv_cache_specs", None)
+        if layers is not None:
+            return sum(int(spec.page_size_bytes) for spec in layers.values())
+        return len(group.layer_names) * int(group.kv_cache_spec.page_size_bytes)
+
+    return max(map(bytes_of, kv_cache_config.kv_cache_groups), default=0)
 
 
 def row_quantizer() -> RowQuantizer | None:
@@ -206,8 +167,9 @@ def block_ids(scheduler: Scheduler, request_id: str) -> list[int]:
 
 
 def own_blocks(scheduler: Scheduler, request_id: str) -> int:
-    """Blocks that become free when this request is preempted."""
-    return sum(1 for block in scheduler.kv_cache_manager.get_blocks(request_id).blocks[0] if block.ref_cnt == 1)
+    """Blocks of all groups that become free when this request is preempted."""
+    groups = scheduler.kv_cache_manager.get_blocks(request_id).blocks
+    return sum(1 for blocks in groups for block in blocks if block.ref_cnt == 1 and not block.is_null)
 
 
 def free_blocks(scheduler: Scheduler) -> int:
@@ -228,6 +190,8 @@ def needed_blocks(scheduler: Scheduler, request: Request) -> int:
     Blocks that a prefetch has reserved for it count as needed, and as free (see `own_blocks`).
     """
     manager = scheduler.kv_cache_manager
+    if len(scheduler.kv_cache_config.kv_cache_groups) != 1:
+        return _needed_blocks_of_groups(scheduler, request)
     shared = 0
     if manager.enable_caching:
         held = manager.get_blocks(request.request_id).blocks[0]
@@ -235,6 +199,25 @@ def needed_blocks(scheduler: Scheduler, request: Request) -> int:
         shared = sum(1 for block in found if block.ref_cnt > own)
     tokens = min(request.num_tokens, scheduler.max_model_len)
     return int(-(-tokens // scheduler.block_size) - shared + manager.watermark_blocks)
+
+
+def _needed_blocks_of_groups(scheduler: Scheduler, request: Request) -> int:
+    """Counts as vLLM does when it admits: windows need no blocks for what lies before them. Without a connector nothing is reserved."""
+    manager = scheduler.kv_cache_manager
+    found, computed, _ = manager.get_computed_blocks(request)
+    tokens = min(request.num_tokens, scheduler.max_model_len)
+    needed = manager.coordinator.get_num_blocks_to_allocate(
+        request_id=request.request_id,
+        num_tokens=tokens,
+        new_computed_blocks=found.blocks,
+        num_encoder_tokens=0,
+        total_computed_tokens=computed,
+        num_local_computed_tokens=computed,
+        num_tokens_main_model=tokens,
+        apply_admission_cap=True,
+        prefill_end=max(request.num_prompt_tokens, request.num_tokens - 1),
+    )
+    return int(needed + manager.watermark_blocks)
 
 
 def spare_blocks(scheduler: Scheduler) -> int:

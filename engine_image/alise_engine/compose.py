@@ -77,6 +77,9 @@ IN_PROCESS_EXECUTOR: Final = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 _OURS: Final = {
     "scheduler_cls": "--scheduler-cls is set by alise-engine",
     "kv_transfer_config": "--kv-transfer-config is set by alise-engine; use --alise-host-memory and --alise-kv-codec",
+    # vLLM would put its own connector in the place of ours.
+    "kv_offloading_size": "--kv-offloading-size is vLLM's own KV offload; use --alise-host-memory",
+    "kv_offloading_backend": "--kv-offloading-backend is vLLM's own KV offload; use --alise-host-memory",
 }
 
 
@@ -136,7 +139,9 @@ def compose(argv: Sequence[str], given: Mapping[str, Any], own: Own, machine: Ma
     if machine.device == "cpu" and dtype not in CPU_KV_CACHE_DTYPES:
         # vLLM's CPU kernels take others silently and answer wrongly.
         raise ConfigError(f"--kv-cache-dtype {dtype}: a CPU has {', '.join(CPU_KV_CACHE_DTYPES)}")
-    flags = ["--scheduler-cls", SCHEDULER_CLS, "--scheduling-policy", "priority", "--kv-transfer-config", _kv_transfer_config(own)]
+    flags = ["--scheduler-cls", SCHEDULER_CLS, "--scheduling-policy", "priority"]
+    if host_bytes := quantity_bytes(own.host_memory):
+        flags += ["--kv-transfer-config", _kv_transfer_config(host_bytes)]
     flags += ["--additional-config", _additional_config(own, given, _socket_dir(own, environ))]
     if "shutdown_timeout" not in given:
         flags += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_SECONDS)]
@@ -172,13 +177,13 @@ def _socket_dir(own: Own, environ: Mapping[str, str]) -> str:
     return str(Path(own.socket_dir or environ.get(SOCKET_DIR_ENV) or SOCKET_DIR).absolute())
 
 
-def _kv_transfer_config(own: Own) -> str:
+def _kv_transfer_config(host_bytes: int) -> str:
     return json.dumps(
         {
             "kv_connector": CONNECTOR_NAME,
             "kv_connector_module_path": CONNECTOR_MODULE,
             "kv_role": "kv_both",
-            "kv_connector_extra_config": {"host_bytes": quantity_bytes(own.host_memory)},
+            "kv_connector_extra_config": {"host_bytes": host_bytes},
         }
     )
 

@@ -94,8 +94,9 @@ class ServerPlugin:
         self._engine_client = engine_client
         engine_client.shutdown = self._noting_the_end(engine_client.shutdown)
         engine_client.add_request = self._api.stamping(engine_client.add_request)
+        text_only = not engine_client.model_config.is_multimodal_model
         try:
-            await self._api.connect(EngineCoreClient(engine_client), not engine_client.model_config.is_multimodal_model)
+            await self._api.connect(EngineCoreClient(engine_client), text_only, args.served_model_name or ())
         except CoreUnavailable as error:
             raise ConfigError(f"the engine runs without alise's scheduler, start it with `alise-engine serve`: {error}") from error
 

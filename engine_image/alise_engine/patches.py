@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from . import ending
+from . import checks, ending
 from .grammar_limits import complaint
 
 
@@ -44,6 +44,26 @@ def limit_grammars() -> None:
         validate(params, *args, **kwargs)
 
     SamplingParams._validate_structured_outputs = limited
+
+
+def check_configuration() -> None:
+    """Has the API server refuse, with ConfigError, what alise cannot work with, before EngineCore loads the weights."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.version import __version__ as vllm_version
+
+    create = EngineArgs.create_engine_config
+    if hasattr(create, "__wrapped__"):
+        return
+
+    @functools.wraps(create)
+    def checked(engine_args: Any, *args: Any, **kwargs: Any) -> Any:
+        checks.check_version(vllm_version)
+        config = create(engine_args, *args, **kwargs)
+        checks.check_config(config)
+        checks.check_offload(config)
+        return config
+
+    EngineArgs.create_engine_config = checked
 
 
 def keep_last_words() -> None:

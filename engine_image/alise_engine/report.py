@@ -11,14 +11,15 @@ Scheduler = Any
 def shape(scheduler: Scheduler) -> EngineShape:
     config, connector = scheduler.vllm_config, scheduler.connector
     workers = int(config.parallel_config.tensor_parallel_size)
-    block_bytes = compat.layer_count(scheduler.kv_cache_config) * compat.raw_layer_block_bytes(scheduler.kv_cache_config) * workers
+    cache = scheduler.kv_cache_config
     return EngineShape(
         max_num_seqs=int(scheduler.max_num_active_reqs),
         max_num_batched_tokens=int(config.scheduler_config.max_num_batched_tokens),
         max_model_len=int(scheduler.max_model_len),
         block_size=int(scheduler.block_size),
-        num_device_blocks=int(scheduler.kv_cache_config.num_blocks),
-        block_bytes=block_bytes,
+        # A request takes a block of every group: what is left for windows that end is not counted.
+        num_device_blocks=int(cache.num_blocks) // compat.group_count(cache),
+        block_bytes=compat.block_bytes(cache) * workers if connector is None else connector.block_bytes[CODEC_RAW],
         host_limit_bytes=0 if connector is None else connector.host_bytes,
         model=str(config.model_config.served_model_name or config.model_config.model),
     )
@@ -33,5 +34,5 @@ def counters(scheduler: Scheduler) -> Counters:
         **scheduler.tally,
         host_raw_bytes=sizes[CODEC_RAW],
         host_int8_bytes=sizes[CODEC_INT8],
-        free_device_blocks=compat.free_blocks(scheduler),
+        free_device_blocks=compat.free_blocks(scheduler) // compat.group_count(scheduler.kv_cache_config),
     )

@@ -25,7 +25,7 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.version import __version__ as vllm_version
 
-from . import compat, core_state, patches, report
+from . import checks, compat, core_state, patches, report
 from .core_protocol import (
     CODEC_INT8,
     CODEC_RAW,
@@ -74,11 +74,12 @@ class AliseMixin(Base):
     """Needs a vLLM scheduler behind it in the MRO."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        compat.check_version(vllm_version)
-        compat.check_config(kwargs["vllm_config"])
+        checks.check_version(vllm_version)
+        checks.check_config(kwargs["vllm_config"])
         super().__init__(*args, **kwargs)
-        compat.check_kv_cache(self.kv_cache_config)
         check_connector(self.connector)
+        if self.connector is not None:
+            checks.check_kv_cache(self.kv_cache_config)
         self.clock: Callable[[], float] = time.monotonic
         self.sleep: Callable[[float], None] = time.sleep
         self.plan = core_state.EMPTY_PLAN

@@ -62,9 +62,9 @@ def measure(settings: Settings) -> Iterator[Row]:
         raise SystemExit(f"bench-gpu needs an NVIDIA GPU, and torch {torch.__version__} sees none on this machine")
     os.environ.update(VLLM_USE_V2_MODEL_RUNNER=str(int(runner == "2")), VLLM_LOGGING_LEVEL="ERROR")
     if runner == "2":
-        from alise_engine import compat
+        from alise_engine import checks
 
-        compat.check_model_runner = lambda config: None
+        checks.check_model_runner = lambda config: None
     for part in (_kernels, _copies, _exactness, _decoding):
         yield from ({"part": part.__name__.strip("_"), "runner": runner, **row} for row in part(settings))
 

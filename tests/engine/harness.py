@@ -3,7 +3,7 @@
 import gc
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +46,10 @@ class EngineOptions:
     stock: bool = False
     # `dummy`: the model's folder has no weights, random ones are made where they are needed.
     load_format: str = "auto"
+    # 0: no host store, as `alise-engine --alise-host-memory 0` has it.
     host_bytes: int = HOST_BYTES
+    # Changes to the model's configuration.
+    hf_overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -89,13 +92,14 @@ class Engine:
         ours: dict[str, Any] = {
             "scheduler_cls": "alise_engine.scheduler.make_scheduler",
             "additional_config": {"alise": {"codec": options.codec, "socket_dir": self._run.name}},
-            "kv_transfer_config": KVTransferConfig(
+        }
+        if options.host_bytes:
+            ours["kv_transfer_config"] = KVTransferConfig(
                 kv_connector="AliseKVConnector",
                 kv_connector_module_path="alise_engine.kv.connector",
                 kv_role="kv_both",
                 kv_connector_extra_config={"host_bytes": options.host_bytes, "copy_thread": options.copy_thread},
-            ),
-        }
+            )
         with _in_this_process():
             self.llm: Any = LLM(
                 model=str(model),
@@ -109,6 +113,7 @@ class Engine:
                 tensor_parallel_size=options.tensor_parallel_size,
                 num_gpu_blocks_override=options.blocks,
                 enable_prefix_caching=options.prefix_caching,
+                hf_overrides=dict(options.hf_overrides),
                 **({} if current_platform.is_cpu() else {"async_scheduling": options.asynchronous}),
                 **({} if options.stock else ours),
             )

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,12 +114,12 @@ class Server:
 
 @asynccontextmanager
 async def serving(
-    directory: Path, deadline_seconds: float = DEADLINE_SECONDS, text_only: bool = False, **settings: Any
+    directory: Path, deadline_seconds: float = DEADLINE_SECONDS, text_only: bool = False, names: Sequence[str] = (), **settings: Any
 ) -> AsyncIterator[Server]:
     """`settings` are fields of ApiSettings."""
     registry, core = CollectorRegistry(), FakeCore()
     api = EngineApi(ApiSettings(directory, deadline_seconds, "0.32.0", POD_KEY, **settings), Metrics(registry))
-    await api.connect(core, text_only)
+    await api.connect(core, text_only, names)
     server = Server(api, registry, core)
     server.may_answer.set()
     server.add_request = api.stamping(server._add_request)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from alise_engine import compat, compat_names
+from alise_engine import checks, compat, compat_names
 from alise_engine.errors import ConfigError, UnsupportedVllm
 from alise_engine.kv.int8 import KeyLayout, LayerShape, split
 
@@ -20,13 +20,13 @@ def test_this_vllm_has_every_name_that_we_use() -> None:
 def test_this_vllm_is_the_one_we_were_written_against() -> None:
     from vllm.version import __version__
 
-    compat.check_version(__version__)
+    checks.check_version(__version__)
 
 
 @pytest.mark.parametrize("version", ["0.31.0", "0.32.1", "0.32.0rc1", "dev"])
 def test_another_vllm_is_refused_with_what_to_install(version: str) -> None:
     with pytest.raises(UnsupportedVllm, match=f"vLLM is {version}.*install vllm==0.32.0"):
-        compat.check_version(version)
+        checks.check_version(version)
 
 
 def test_a_missing_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,12 +56,12 @@ def config(**changes: Any) -> Any:
 
 
 def test_a_plain_configuration_is_accepted() -> None:
-    compat.check_config(config())
+    checks.check_config(config())
 
 
 @pytest.mark.parametrize("dtype", ["auto", "fp8", "fp8_e4m3", "fp8_e5m2", "float32"])
 def test_kv_cache_dtypes_that_the_cpu_has_are_accepted(dtype: str) -> None:
-    compat.check_config(config(cache_config=SimpleNamespace(cache_dtype=dtype)))
+    checks.check_config(config(cache_config=SimpleNamespace(cache_dtype=dtype)))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_kv_cache_dtypes_that_the_cpu_has_are_accepted(dtype: str) -> None:
 )
 def test_what_alise_cannot_work_with_is_refused_with_what_to_do(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        compat.check_config(config(**changes))
+        checks.check_config(config(**changes))
 
 
 def full_attention(**changes: Any) -> Any:
@@ -96,13 +96,13 @@ def kv_cache(*specs: Any) -> Any:
 
 
 def test_one_group_of_full_attention_is_accepted() -> None:
-    compat.check_kv_cache(kv_cache(full_attention()))
+    checks.check_kv_cache(kv_cache(full_attention()))
 
 
 @pytest.mark.parametrize(
     ("specs", "complaint"),
     [
-        pytest.param(2, "2 KV cache groups", id="hybrid attention"),
+        pytest.param(2, "2 KV cache groups.*set spec.kvOffload.hostMemory to 0", id="hybrid attention"),
         pytest.param({"sliding_window": 128}, "FullAttentionSpec with a window", id="a sliding window"),
         pytest.param({"attention_chunk_size": 128}, "FullAttentionSpec with a window", id="chunked attention"),
     ],
@@ -110,7 +110,51 @@ def test_one_group_of_full_attention_is_accepted() -> None:
 def test_other_attention_is_refused(specs: Any, complaint: str) -> None:
     groups = [full_attention()] * specs if isinstance(specs, int) else [full_attention(**specs)]
     with pytest.raises(ConfigError, match=complaint):
-        compat.check_kv_cache(kv_cache(*groups))
+        checks.check_kv_cache(kv_cache(*groups))
+
+
+def model(**changes: Any) -> Any:
+    """What vLLM knows of a model of full attention, but for what is changed."""
+    window, layer_types = changes.pop("sliding_window", None), changes.pop("layer_types", None)
+    plain = {"is_attention_free": False, "is_hybrid": False, "is_encoder_decoder": False, "attention_chunk_size": None}
+    text = SimpleNamespace(layer_types=layer_types) if layer_types is not None else SimpleNamespace()
+    return SimpleNamespace(hf_text_config=text, get_sliding_window=lambda: window, **(plain | changes))
+
+
+MIXED = [
+    pytest.param({"is_hybrid": True}, "state-space or linear attention", id="Qwen-Next"),
+    pytest.param({"is_attention_free": True}, "state-space or linear attention", id="Mamba"),
+    pytest.param({"is_encoder_decoder": True}, "cross attention", id="Whisper"),
+    pytest.param({"attention_chunk_size": 8192}, "chunked attention", id="Llama 4"),
+    pytest.param({"sliding_window": 4096}, "sliding-window attention", id="a window in all layers"),
+    pytest.param(
+        {"sliding_window": 128, "layer_types": ["sliding_attention", "full_attention"]}, "sliding-window attention", id="gpt-oss, Gemma"
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "kind"), MIXED)
+def test_a_model_of_several_kinds_of_attention_is_refused_with_offload_before_it_is_loaded(changes: dict[str, Any], kind: str) -> None:
+    with pytest.raises(ConfigError, match=f"this model has {kind}.*set spec.kvOffload.hostMemory to 0 .*then recomputed"):
+        checks.check_offload(config(model_config=model(**changes)))
+
+
+@pytest.mark.parametrize(("changes", "kind"), MIXED)
+def test_without_offload_it_is_served(changes: dict[str, Any], kind: str) -> None:
+    checks.check_offload(config(model_config=model(**changes), kv_transfer_config=None))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="full attention"),
+        pytest.param({"layer_types": ["full_attention"] * 2}, id="full attention, layer by layer"),
+        pytest.param({"sliding_window": 4096, "layer_types": ["full_attention"] * 2}, id="a window that no layer uses"),
+        pytest.param({"layer_types": ["sliding_attention"]}, id="windows that are switched off"),
+    ],
+)
+def test_full_attention_goes_with_offload(changes: dict[str, Any]) -> None:
+    checks.check_offload(config(model_config=model(**changes)))
 
 
 def test_the_kernels_lay_keys_out_as_the_int8_codec_reads_them() -> None:

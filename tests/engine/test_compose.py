@@ -41,6 +41,13 @@ def test_the_scheduler_and_the_connector_are_ours() -> None:
     assert json.loads(value(result, "--additional-config")) == {"alise": {"codec": "int8", "socket_dir": "/run/alise/sock"}}
 
 
+def test_without_host_memory_there_is_no_connector() -> None:
+    """A model of several kinds of attention is served then (A23)."""
+    result = composed(own=Own(host_memory="0"))
+    assert "--kv-transfer-config" not in result.argv
+    assert value(result, "--scheduler-cls") == "alise_engine.scheduler.make_scheduler"
+
+
 def test_the_users_additional_config_stays_beside_ours() -> None:
     result = composed(given={"additional_config": {"other": 1}})
     config = json.loads(value(result, "--additional-config"))
@@ -141,6 +148,8 @@ def test_a_local_model_asks_no_hub() -> None:
 REFUSED = [
     pytest.param({"scheduler_cls": "x.Y"}, "--scheduler-cls is set by alise-engine", id="another scheduler"),
     pytest.param({"kv_transfer_config": {"kv_connector": "X"}}, "use --alise-host-memory", id="another connector"),
+    pytest.param({"kv_offloading_size": 1.0}, "--kv-offloading-size is vLLM's own.*use --alise-host-memory", id="vLLM's own offload (A14)"),
+    pytest.param({"kv_offloading_backend": "lmcache"}, "use --alise-host-memory", id="another backend of it (A14)"),
     pytest.param({"additional_config": {"alise": {}}}, "use --alise-kv-codec", id="our part of the additional config"),
     pytest.param({"scheduling_policy": "fcfs"}, "--scheduling-policy fcfs", id="another policy"),
     pytest.param({"data_parallel_size": 2}, "--data-parallel-size 2", id="data parallel"),

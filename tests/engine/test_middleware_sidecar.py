@@ -57,6 +57,20 @@ async def test_a_broken_answer_fails_open_and_is_counted(server: Server, sidecar
     assert server.api.report().admission.failed_open_by_reason[reason] == 1
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        pytest.param("gpt-3.5-turbo", "tiny", id="an alias (A17)"),
+        pytest.param("tiny", "tiny", id="the first name"),
+        pytest.param("an-adapter", "an-adapter", id="another model"),
+    ],
+)
+async def test_the_sidecar_hears_one_name_of_a_model(tmp_path: Path, asked: str, told: str) -> None:
+    async with admission_server(tmp_path / "admission.sock") as sidecar, serving(tmp_path, names=["tiny", "gpt-3.5-turbo"]) as server:
+        await server.post(chat(model=asked))
+        assert [request.model for request in sidecar.requests] == [told]
+
+
 async def test_an_answer_without_a_decision_fails_open(server: Server, sidecar: FakeAdmission) -> None:
     async def empty(*_: Any) -> admission_pb2.AdmitResponse:
         return admission_pb2.AdmitResponse()

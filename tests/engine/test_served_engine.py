@@ -24,6 +24,7 @@ pytestmark = pytest.mark.engine
 MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]
 ENDLESS: dict[str, Any] = {"ignore_eos": True}
 SLOTS = 2
+ALIAS = "gpt-3.5-turbo"
 # Tokens; a request that comes and goes between two polls is told by its ending alone.
 LONG_ENOUGH = 100
 
@@ -32,9 +33,9 @@ LONG_ENOUGH = 100
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedEngine]:
     model = tmp_path_factory.mktemp("models") / "tiny"
     tiny_model.write_model(model)
-    flags = ["--served-model-name", "tiny", "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs", str(SLOTS), "--dtype", "float32"]
+    flags = ["--served-model-name", "tiny", ALIAS, "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs", str(SLOTS)]
     # Background responses want the store of responses; the route of token ids its flag.
-    flags += ["--enable-scale-out", "--enable-prompt-tokens-details"]
+    flags += ["--dtype", "float32", "--enable-scale-out", "--enable-prompt-tokens-details"]
     environment = {"VLLM_ENABLE_RESPONSES_API_STORE": "1", "ALISE_TRUST_HEADERS": "true", "ALISE_ISOLATE_PREFIX_CACHE": "true"}
     with serving(model, *flags, "--api-key", API_KEY, "--alise-host-memory", "256Mi", "--alise-kv-codec", "none", **environment) as engine:
         yield engine
@@ -181,6 +182,18 @@ async def test_the_stamped_priority_and_hint_are_the_engine_requests(
     assert (row.priority, row.hint) == (pack_priority(-7, 42), b"hint")
     assert observer.rows.keys() == {job}
     assert (response.headers["x-alise-class"], response.headers["x-alise-outcome"] in ("admitted", "neutral")) == ("default", True)
+
+
+async def test_every_name_of_the_model_is_listed_answered_and_ranked(
+    sidecar: FakeAdmission, observer: Observer, client: openai.AsyncOpenAI
+) -> None:
+    assert [model.id async for model in client.models.list()] == ["tiny", ALIAS]
+    sidecar.answer = admit(pack_priority(-7, 42), b"hint")
+    async with observer.planning():
+        answer = await client.completions.create(model=ALIAS, prompt="hello", max_tokens=LONG_ENOUGH, extra_body=ENDLESS)
+    asked = sidecar.requests[0]
+    await eventually(lambda: asked.job_id in observer.finished, "the job's ending")
+    assert (answer.model, asked.model, observer.rows[asked.job_id][0].priority) == ("tiny", "tiny", pack_priority(-7, 42))
 
 
 async def test_a_background_response_keeps_its_rank_after_its_http_request_has_ended(

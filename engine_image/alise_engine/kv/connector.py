@@ -30,7 +30,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     SupportsHMA,
 )
 
-from .. import compat
+from .. import checks, compat
 from ..errors import ConfigError
 from .copies import Copies, HostCopies, spare_core
 from .host_pool import HostPool
@@ -57,8 +57,8 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
         super().__init__(vllm_config, role, kv_cache_config)
-        compat.check_config(vllm_config)
-        compat.check_kv_cache(kv_cache_config)
+        checks.check_config(vllm_config)
+        checks.check_kv_cache(kv_cache_config)
         extra = self._kv_transfer_config.kv_connector_extra_config or {}
         self.shape = compat.layer_shape(vllm_config, kv_cache_config)
         self.workers = int(vllm_config.parallel_config.tensor_parallel_size)
