@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 
 from alise_operator.errors import InvalidSpec
-from alise_operator.quantities import PATTERN
+from alise_operator.quantities import MAX_LENGTH, PATTERN
 from alise_operator.spec_words import problem
 
 # A resource's name becomes the name of its Service and a label value.
@@ -36,9 +36,16 @@ def _number_to_text(value: object) -> object:
 
 Quantity = Annotated[
     str,
-    Field(pattern=PATTERN),
+    Field(pattern=PATTERN, max_length=MAX_LENGTH),
     BeforeValidator(_number_to_text),
-    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True, "pattern": PATTERN}),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "pattern": PATTERN,
+            "maxLength": MAX_LENGTH,
+        }
+    ),
 ]
 # An object that Kubernetes itself defines and checks when the child is applied.
 Opaque = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
@@ -94,7 +101,7 @@ class ModelCache(_Model):
     )
     size: Quantity | None = None
     """Size of a claim that is made for the resource and deleted with it, for example 100Gi."""
-    storage_class: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    storage_class: Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)] | None = None
     """StorageClass of the claim that is made; the cluster's default when left out."""
     claim_name: Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)] | None = None
     """Name of a PersistentVolumeClaim that exists in the resource's namespace, instead of size. It is never changed and never deleted."""
@@ -217,7 +224,8 @@ class Scheduling(_Model):
 
 class KvOffload(_Model):
     host_memory: Quantity = "1Gi"
-    """Host memory of one pod for KV caches of preempted requests, over all its devices. 0: they are recomputed."""
+    """Host memory of one pod for KV caches of preempted requests, over all its devices. 0: they are recomputed, which is the only way for
+    hybrid and sliding-window models such as gpt-oss, Gemma and Qwen-Next."""
     quantization: Literal["auto", "int8", "none"] = "auto"
     """How KV caches are kept on the host: none (exact), int8 (about half the size), auto (int8 under pressure)."""
 
