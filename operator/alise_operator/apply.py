@@ -16,6 +16,7 @@ from alise_operator import metrics
 from alise_operator.build.meta import MANAGED_BY, MANAGER, Manifest, Owner, selector_text
 from alise_operator.errors import ApplyError, ClusterError, Gone, NameTaken
 from alise_operator.kube import Kube, Resource
+from alise_operator.refusals import said_of
 from alise_operator.replicas import Scale, scale_of
 
 # Every kind that the operator has ever made: what is not wanted any more is looked for here.
@@ -69,7 +70,7 @@ async def apply_children(kube: Kube, owner: Owner, manifests: list[Manifest], *,
     wanted = {_key(manifest) for manifest in manifests}
     await asyncio.gather(*(_refuse_foreign(kube, owner, manifest) for manifest in manifests if _key(manifest) not in existing))
     if changed:
-        await asyncio.gather(*(_apply_one(kube, manifest, dry_run=True) for manifest in manifests))
+        await try_children(kube, manifests)
     applied = Applied(digest(manifests), at_seconds)
     for manifest in manifests:
         answer = await _apply_one(kube, manifest, dry_run=False)
@@ -82,6 +83,11 @@ async def apply_children(kube: Kube, owner: Owner, manifests: list[Manifest], *,
             await kube.delete(resource, owner.namespace, key[1], uid)
             metrics.PRUNED.labels(key[0]).inc()
     return applied
+
+
+async def try_children(kube: Kube, manifests: Iterable[Manifest]) -> None:
+    """Asks the cluster whether it would take all of them; writes nothing. Raises ApplyError, ClusterError."""
+    await asyncio.gather(*(_apply_one(kube, manifest, dry_run=True) for manifest in manifests))
 
 
 async def apply_replicas(kube: Kube, owner: Owner, replicas: int) -> bool:
@@ -144,7 +150,8 @@ async def _apply_one(kube: Kube, manifest: Manifest, *, dry_run: bool) -> Manife
         # The namespace is going away, or the kind's CRD was removed since discovery.
         raise ApplyError(f"{manifest['kind']} {manifest['metadata']['name']}: {error}") from error
     except ApplyError as error:
-        raise ApplyError(f"the cluster refused {manifest['kind']} {manifest['metadata']['name']}: {error}") from error
+        refused = f"the cluster refused {manifest['kind']} {manifest['metadata']['name']}"
+        raise ApplyError(refused + said_of(manifest["kind"], str(error))) from error
     except ClusterError as error:
         if not error.is_failure:
             raise

@@ -18,7 +18,11 @@ message: it says what is wrong, with which value, and what to do.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
+
+# A field has the names of keys that the user wrote, and a text may quote a value: neither may crowd out what else is wrong.
+_MAX_FIELD: Final = 300
+_MAX_TEXT: Final = 600
 
 
 class OperatorError(Exception):
@@ -37,7 +41,13 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.text}"
+        return f"{one_line(self.field, _MAX_FIELD)}: {one_line(self.text, _MAX_TEXT)}"
+
+
+def one_line(text: str, most: int) -> str:
+    """Returns the beginning of the text, with a blank for each control character, so that a terminal shows it as it is."""
+    cut = text if len(text) <= most else f"{text[: most - 1]}…"
+    return cut if cut.isprintable() else "".join(char if char.isprintable() else " " for char in cut)
 
 
 class InvalidSpec(SpecError):

@@ -32,6 +32,8 @@ GIB: Final = 1 << 30
 
 KV_SPACE_ENV: Final = "VLLM_CPU_KVCACHE_SPACE"
 DEFAULT_CPU_KV_SPACE_GIB: Final = 1
+# No machine has more, and Python converts no text of thousands of digits.
+_WHOLE_GIB: Final = re.compile(r"[0-9]{1,6}")
 # In-memory volume of the sockets: they take no space, but a file written there by mistake must not eat the node.
 SOCKET_VOLUME_BYTES: Final = 16 * MIB
 # Python, PyTorch and vLLM's processes, measured with the quickstart's model on a CPU: 2.2 GB together with a 1 GiB KV cache.
@@ -131,7 +133,7 @@ def only_as_limit(resource: str) -> bool:
 def cpu_kv_space_gib(engine: Engine) -> int:
     """GiB of the KV cache on the CPU: from the engine's environment, else our default. What is no number counts as the default here."""
     value = next((variable.value for variable in engine.env if variable.name == KV_SPACE_ENV), None)
-    return int(value) if value and value.isdecimal() else DEFAULT_CPU_KV_SPACE_GIB
+    return int(value) if value and _WHOLE_GIB.fullmatch(value) else DEFAULT_CPU_KV_SPACE_GIB
 
 
 def _name(name: str) -> Iterator[Problem]:
@@ -221,7 +223,7 @@ def _env(spec: Spec) -> Iterator[Problem]:
             yield Problem(field, "HF_TOKEN is given here and by spec.model.tokenSecretRef; keep one of them")
         if (variable.value is not None) == (variable.value_from is not None):
             yield Problem(field, f"{variable.name} needs exactly one of value and valueFrom")
-        if variable.name == KV_SPACE_ENV and not (variable.value or "").isdecimal():
+        if variable.name == KV_SPACE_ENV and not _WHOLE_GIB.fullmatch(variable.value or ""):
             yield Problem(field, f"{KV_SPACE_ENV}={variable.value!r} is not a whole number of GiB")
 
 

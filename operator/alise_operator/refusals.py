@@ -1,0 +1,61 @@
+"""The fields of the resource that a child's fields come from: the API server's refusal of a child names the child's own. Pure."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+_CHILD_FIELD: Final = re.compile(r"(?<![\w/])\.?(?:[A-Z]\w*\.)?((?:metadata|spec)(?:\.\w+|\[[^\]]*\])*)")
+_ROUTE: Final = (("metadata.annotations", "spec.route.annotations"),)
+_POD: Final = "spec.template.spec."
+# By kind: the beginning of a field in the child (without indices), and where it comes from; the first one that fits counts.
+_SOURCES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
+    "Ingress": (
+        *_ROUTE,
+        ("spec.rules", "spec.route.hosts"),
+        ("spec.tls.hosts", "spec.route.hosts"),
+        ("spec.tls", "spec.route.tlsSecret"),
+        ("spec.ingressClassName", "spec.route.className"),
+        ("spec", "spec.route"),
+    ),
+    "HTTPRoute": (
+        *_ROUTE,
+        ("spec.hostnames", "spec.route.hosts"),
+        ("spec.parentRefs", "spec.route.parentRef"),
+        ("spec", "spec.route"),
+    ),
+    "PersistentVolumeClaim": (
+        ("spec.storageClassName", "spec.model.cache.storageClass"),
+        ("spec.resources", "spec.model.cache.size"),
+        ("spec", "spec.model.cache"),
+    ),
+    "NetworkPolicy": (
+        ("spec.ingress", "spec.networkPolicy.from"),
+        ("spec.egress", "spec.networkPolicy.egress"),
+        ("spec", "spec.networkPolicy"),
+    ),
+    "Deployment": (
+        *((f"{_POD}{containers}.resources", "spec.engine.resources, spec.scheduling.resources or spec.podTemplate")
+          for containers in ("containers", "initContainers")),
+        (f"{_POD}containers.env", "spec.engine.env or spec.podTemplate"),
+        *((f"{_POD}{containers}.image", "spec.engine.image, spec.scheduling.image or spec.podTemplate")
+          for containers in ("containers", "initContainers")),
+        (f"{_POD}volumes.secret", "spec.auth.secretRef or spec.podTemplate"),
+        (f"{_POD}volumes.persistentVolumeClaim", "spec.model.cache or spec.podTemplate"),
+        ("spec.template", "spec.podTemplate"),
+    ),
+}  # fmt: skip
+
+
+def said_of(kind: str, refusal: str) -> str:
+    """Returns where what the API server refused comes from, and its own words. A quota or a webhook names no field: then these alone."""
+    found = list(dict.fromkeys(_sources(kind, refusal)))
+    return f", which has it from {', '.join(found)}: {refusal}" if found else f": {refusal}"
+
+
+def _sources(kind: str, refusal: str) -> Iterator[str]:
+    for match in _CHILD_FIELD.finditer(refusal):
+        field = re.sub(r"\[[^\]]*\]", "", match[1])
+        for beginning, source in _SOURCES.get(kind, ()):
+            if field == beginning or field.startswith(f"{beginning}."):
+                yield source
+                break
