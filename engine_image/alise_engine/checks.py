@@ -68,7 +68,7 @@ def check_kv_cache(kv_cache_config: Any) -> None:
 
     groups = kv_cache_config.kv_cache_groups
     if len(groups) != 1:
-        raise _no_offload(f"{len(groups)} KV cache groups (hybrid attention)")
+        raise _no_offload(f"{len(groups)} KV cache groups (hybrid attention)" if groups else "no KV cache")
     spec = groups[0].kv_cache_spec
     if not isinstance(spec, FullAttentionSpec):
         raise _no_offload(f"a KV cache of type {type(spec).__name__}")

@@ -102,6 +102,7 @@ def test_one_group_of_full_attention_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("specs", "complaint"),
     [
+        pytest.param(0, "this model has no KV cache.*set spec.kvOffload.hostMemory to 0", id="an encoder"),
         pytest.param(2, "2 KV cache groups.*set spec.kvOffload.hostMemory to 0", id="hybrid attention"),
         pytest.param({"sliding_window": 128}, "FullAttentionSpec with a window", id="a sliding window"),
         pytest.param({"attention_chunk_size": 128}, "FullAttentionSpec with a window", id="chunked attention"),
