@@ -53,16 +53,21 @@ class Finding:
 
 
 def rendered(kubectl: str) -> list[Manifest]:
-    """What every kustomization below manifests/ makes, and the first one with every component. Raises CommandFailed for an invalid one."""
+    """What every kustomization below manifests/ makes, alone and with every component. Raises CommandFailed for an invalid one."""
     kinds = {path.parent: yaml.safe_load(path.read_text(encoding="utf-8"))["kind"] for path in sorted(FOLDER.rglob("kustomization.yaml"))}
     components = [folder for folder, kind in kinds.items() if kind == "Component"]
-    found = [one for folder, kind in kinds.items() if kind != "Component" for one in _kustomized(kubectl, folder, _origin(folder))]
-    # kustomize takes relative paths only.
-    with tempfile.TemporaryDirectory() as folder:
-        lists = {"resources": [FOLDER], "components": components}
-        text = yaml.safe_dump({key: [os.path.relpath(path, os.path.realpath(folder)) for path in paths] for key, paths in lists.items()})
-        (Path(folder) / "kustomization.yaml").write_text(text, encoding="utf-8")
-        return [*found, *_kustomized(kubectl, Path(folder), "manifests with all components")]
+    found = []
+    for base in (folder for folder, kind in kinds.items() if kind != "Component"):
+        found += _kustomized(kubectl, base, _origin(base))
+        with tempfile.TemporaryDirectory() as folder:
+            # kustomize takes relative paths only.
+            lists = {"resources": [base], "components": components}
+            text = yaml.safe_dump(
+                {key: [os.path.relpath(path, os.path.realpath(folder)) for path in paths] for key, paths in lists.items()}
+            )
+            (Path(folder) / "kustomization.yaml").write_text(text, encoding="utf-8")
+            found += _kustomized(kubectl, Path(folder), f"{_origin(base)} with all components")
+    return found
 
 
 def _kustomized(kubectl: str, folder: Path, origin: str) -> list[Manifest]:
