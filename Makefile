@@ -1,5 +1,6 @@
 # Every target installs what it needs, once. `make help` lists them.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON := .venv/bin/python
 export PYTHONUNBUFFERED := 1
 # Compiled test modules are kept: rewriting their assertions anew takes a third of the time that collecting takes.
@@ -7,8 +8,11 @@ unexport PYTHONDONTWRITEBYTECODE
 # One OpenMP thread: with other load on the machine, two of them collapse on the engine's CPU kernels.
 export OMP_NUM_THREADS ?= 1
 
+# Targets beside one another.
+BESIDE = $(MAKE) --no-print-directory --jobs
+
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types unit serve cluster-up cluster-down images sbom proto crd flags lock bench clean
+.PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom proto crd flags lock bench clean
 
 help: ## What there is
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -19,17 +23,28 @@ install:
 run: install ## From nothing to a streamed answer through the ingress: cluster, images, operator, two replicas
 	@$(PYTHON) -m tests.tools.run
 
+# What starts engines is beside what starts other processes: each keeps about one core busy. The node has both cores for itself.
 test: check ## All tests: the fast tier, the real engine, a real API server, and the whole node end to end
 	@$(PYTHON) -m tests.cluster packages
-	@$(PYTHON) -m pytest tests --durations=25 -m "engine or controlplane or e2e or database or process"
+	@failed=0; $(BESIDE) --keep-going test-engine test-processes || failed=1; $(BESIDE) test-e2e || failed=1; exit $$failed
 
-check: install lint types unit ## Lint, types, import contracts, unit and contract tests: under a minute
+test-engine: install
+	@$(PYTHON) -m pytest tests --durations=10 -m "engine" | sed -u "s/^/[engine] /"
+
+test-processes: install
+	@$(PYTHON) -m pytest tests --durations=10 -m "controlplane or database or process" | sed -u "s/^/[processes] /"
+
+test-e2e: install
+	@$(PYTHON) -m pytest tests --durations=15 -m "e2e"
+
+check: install ## Lint, types, import contracts, unit and contract tests: under a minute
+	@$(BESIDE) lint types unit
 
 lint: install
-	@$(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && .venv/bin/lint-imports
+	@{ $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && .venv/bin/lint-imports; } | sed -u "s/^/[lint] /"
 
 types: install
-	@$(PYTHON) -m mypy operator scheduler_sidecar engine_image tests
+	@$(PYTHON) -m mypy operator scheduler_sidecar engine_image tests | sed -u "s/^/[types] /"
 
 unit: install
 	@$(PYTHON) -m pytest tests -q -m "not engine and not controlplane and not e2e and not database and not process"
