@@ -133,7 +133,6 @@ def test_a_claim_that_exists_is_mounted_and_none_is_made(write: Callable[..., No
             patch(securityContext={"privileged": True}), "containers[engine].securityContext.privileged", "privileged", id="privileged"
         ),
         pytest.param({"spec": {"hostNetwork": True}}, "spec.hostNetwork", "hostNetwork", id="hostNetwork"),
-        pytest.param({"spec": {"hostPID": True}}, "spec.hostPID", "hostPID", id="hostPID"),
         pytest.param({"spec": {"nodeName": "any"}}, "spec.nodeName", "nodeName=any", id="nodeName"),
         pytest.param(
             {"spec": {"serviceAccountName": "default", "automountServiceAccountToken": True}},

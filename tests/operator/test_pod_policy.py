@@ -8,10 +8,13 @@ from alise_operator.allowed import SETTING, TERMS, VOLUME_TYPES, Allowed, read_a
 from alise_operator.build.pod import pod_template
 from alise_operator.build.pod_patch import patched
 from alise_operator.build.pod_policy import policy_problems
-from alise_operator.cluster import Cluster
+from alise_operator.cluster import Cluster, Images
 from alise_operator.errors import InvalidSpec
-from tests.operator.builders import CURRENT, OLD, OWNER, make_spec
+from alise_operator.reconcile import Reconciler
+from alise_operator.settings import ConfigError, load
+from tests.operator.builders import CURRENT, OLD, OWNER, make_spec, raw_spec
 from tests.operator.built import SPECS
+from tests.operator.world import KEY, World
 
 
 def template(patch: dict[str, Any], setting: str = "", **changes: Any) -> dict[str, Any]:
@@ -217,6 +220,21 @@ def test_what_the_operator_makes_itself_needs_no_permission(changes: dict[str, A
 def test_a_setting_that_is_not_known_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not one of allowPrivilegeEscalation"):
         read_allowed(text)
+
+
+def test_the_setting_is_a_variable_of_the_operator() -> None:
+    assert load({SETTING: "hostPath=/srv, nodeName"}).allowed == Allowed(frozenset({"hostPath=/srv", "nodeName"}))
+    with pytest.raises(ConfigError, match=f"{SETTING}='hostpath'"):
+        load({SETTING: "hostpath"})
+
+
+async def test_the_setting_reaches_the_pods() -> None:
+    world = World()
+    world.kube.put_engine(raw_spec(podTemplate=pod(hostNetwork=True)))
+    world.reconciler = Reconciler(world.kube, world.poller, Images(), allowed=read_allowed("hostNetwork"))
+    async with world.poller:
+        assert await world.reconciler.reconcile(KEY) is None
+    assert world.deployment()["spec"]["template"]["spec"]["hostNetwork"] is True
 
 
 def test_every_term_of_the_setting_is_one_that_a_refusal_names() -> None:
