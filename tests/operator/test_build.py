@@ -67,6 +67,15 @@ def test_every_child_is_owned_labelled_and_named_like_its_engine(changes: dict[s
             set(),
             id="a model cache that the pod patch replaces",
         ),
+        pytest.param(
+            {
+                "model": {"uri": "a/b", "cache": {"size": "1Gi"}},
+                "podTemplate": {"spec": {"volumes": [{"name": "model-cache", "persistentVolumeClaim": {"readOnly": True}}]}},
+            },
+            CURRENT,
+            {"PersistentVolumeClaim"},
+            id="a model cache that the pod patch mounts otherwise",
+        ),
     ],
 )
 def test_only_wanted_kinds_are_built(changes: dict[str, Any], cluster: Cluster, kinds: set[str]) -> None:

@@ -1,7 +1,6 @@
 """The claim that keeps downloaded weights."""
 
 from alise_operator.build.meta import Manifest, Owner, metadata
-from alise_operator.build.pod import CACHE_VOLUME
 from alise_operator.spec import Spec
 
 
@@ -17,5 +16,5 @@ def model_cache(spec: Spec, owner: Owner, template: Manifest) -> Manifest | None
 
 
 def _mounted(template: Manifest, claim: str) -> bool:
-    wanted = {"claimName": claim}
-    return any(volume["name"] == CACHE_VOLUME and volume.get("persistentVolumeClaim") == wanted for volume in template["spec"]["volumes"])
+    sources = [volume.get("persistentVolumeClaim") or {} for volume in template["spec"]["volumes"]]
+    return any(source.get("claimName") == claim for source in sources)
