@@ -33,6 +33,8 @@ MAX_LISTED: Final = 500
 # The server ends a watch after this; the client gives it up a little later.
 WATCH_SECONDS: Final = 240
 _JSON: Final = "application/json"
+# With a charset the client library sends the text as it is, and does not write JSON itself.
+_APPLY: Final = "application/apply-patch+yaml; charset=utf-8"
 _METADATA: Final = f"application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{_JSON}"
 _METADATA_LIST: Final = f"application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{_JSON}"
 _OPTIONAL_APIS: Final = ("policy/v1", "policy/v1beta1", HTTP_ROUTE.rpartition("/")[0])
@@ -210,7 +212,7 @@ class HttpKube:
         meta = manifest["metadata"]
         query = {"fieldManager": MANAGER, "force": "true"} | ({"dryRun": "All"} if dry_run else {})
         path = resource.path(meta["namespace"], meta["name"])
-        return await self._call("PATCH", path, query, manifest, content_type="application/apply-patch+yaml")
+        return await self._call("PATCH", path, query, as_yaml(manifest), content_type=_APPLY)
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background", "preconditions": {"uid": uid}}
@@ -267,7 +269,7 @@ class HttpKube:
         method: str,
         path: str,
         query: Mapping[str, str] | None = None,
-        body: Manifest | None = None,
+        body: Manifest | str | None = None,
         *,
         content_type: str = _JSON,
         accept: str = _JSON,
@@ -293,7 +295,7 @@ class HttpKube:
         return answered(request, response.status, content)
 
     async def _send(
-        self, method: str, path: str, query: Mapping[str, str], body: Manifest | None, accept: str, content_type: str, seconds: float
+        self, method: str, path: str, query: Mapping[str, str], body: Manifest | str | None, accept: str, content_type: str, seconds: float
     ) -> aiohttp.ClientResponse:
         """The answer whose body is still to be read."""
         headers = {"Accept": accept, "Content-Type": content_type}
@@ -304,6 +306,12 @@ class HttpKube:
         answer = await self._api.call_api(method, url, *serialized[2:], _request_timeout=seconds)
         response: aiohttp.ClientResponse = answer.response
         return response
+
+
+def as_yaml(manifest: Manifest) -> str:
+    """Returns the manifest as JSON that is YAML as well: YAML takes no control characters as they are, and no character beyond U+FFFF as
+    JSON escapes it, by two halves (an emoji in an annotation)."""
+    return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(manifest, ensure_ascii=False))
 
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:

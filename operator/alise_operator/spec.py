@@ -31,7 +31,7 @@ _HOST: Final = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z
 
 
 def _number_to_text(value: object) -> object:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 Quantity = Annotated[
@@ -44,6 +44,7 @@ Quantity = Annotated[
             "x-kubernetes-int-or-string": True,
             "pattern": PATTERN,
             "maxLength": MAX_LENGTH,
+            "minimum": 0,
         }
     ),
 ]
@@ -65,7 +66,10 @@ def _rules(*rules: dict[str, str]) -> dict[str, Any]:
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True)
+    # Strict: a type that the CRD's schema refuses is refused here as well.
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
+    )
 
 
 class SecretKeyRef(_Model):
