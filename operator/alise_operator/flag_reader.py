@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Final
 
 from alise_operator.flag_table import BY_NAME, VLLM_VERSION, Flag
@@ -20,6 +21,8 @@ _SWITCH_WORDS: Final = {"true": True, "false": False, "yes": True, "no": False, 
 _OPTIMIZATION: Final = "--optimization-level"
 _OPTIMIZATION_LEVELS: Final = ("0", "1", "2", "3")
 _NAMES_SHOWN: Final = 5
+# Of difflib's ratio: names that differ more are not what was meant.
+_CLOSE: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +141,18 @@ def _not_found(spelled: str) -> str:
     if names := _meant(spelled):
         some = ", ".join(names[:_NAMES_SHOWN] + ["…"] * (len(names) > _NAMES_SHOWN))
         return f"{spelled} may be {some}; write the one that you mean"
-    close = get_close_matches(spelled, BY_NAME, n=1)
-    hint = f"did you mean {close[0]}?" if close else "remove it"
+    close = _closest(spelled)
+    hint = f"did you mean {close}?" if close is not None else "remove it"
     return f"vLLM {VLLM_VERSION} has no flag {short(spelled)}; {hint}"
+
+
+@lru_cache(maxsize=256)
+def _closest(spelled: str) -> str | None:
+    """Returns the name that was probably meant: of those that share a word with it, or are as long. Comparing takes milliseconds."""
+    words = set(spelled.split("-")) - {""}
+    near = [name for name in BY_NAME if not words.isdisjoint(name.split("-"))]
+    near = near or [name for name in BY_NAME if abs(len(name) - len(spelled)) <= 2]
+    return next(iter(get_close_matches(spelled, near, n=1, cutoff=_CLOSE)), None)
 
 
 def _values(flag: Flag, item: _Item, following: list[str]) -> tuple[list[str], int, str | None]:

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from alise_engine.compose import _UNSUPPORTED
 from alise_engine.compose import CPU_KV_CACHE_DTYPES as ENGINE_CPU_KV_CACHE_DTYPES
@@ -222,6 +224,18 @@ def test_every_flag_of_the_lists_is_one_of_vllms_or_alises() -> None:
     listed = {*OWNED_FLAGS, *RESERVED_FLAGS, *UNSUPPORTED_FLAGS, *HARMLESS_VALUES, *FIELD_FLAGS, "kv-cache-dtype", "shutdown-timeout"}
     assert {name for name in listed if BY_NAME.get(f"--{name}") is None or BY_NAME[f"--{name}"].name != name} == set()
     assert OWNED_FLAGS.keys().isdisjoint(RESERVED_FLAGS.keys() | UNSUPPORTED_FLAGS.keys())
+
+
+WORDS = st.sampled_from(sorted(BY_NAME)) | st.text(max_size=8) | st.text(alphabet='-=. _O$(){}[]"\\\n1ak', max_size=12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(args=st.lists(st.lists(WORDS, min_size=1, max_size=3).map("".join), max_size=5))
+def test_whatever_is_written_is_judged_and_every_problem_names_its_item(args: list[str]) -> None:
+    for problem in problems(*args):
+        index = int(problem.removeprefix("spec.engine.args[").partition("]")[0])
+        assert 0 <= index < len(args)
+    assert all(0 <= index < len(args) for index, _, _ in given_flags(args))
 
 
 def test_the_longest_list_of_nonsense_is_refused_in_a_bounded_message() -> None:
