@@ -17,7 +17,7 @@ pytestmark = pytest.mark.engine
 WINDOW = 64
 LAYER_TYPES = ["sliding_attention", "full_attention"] * (tiny_model.LAYERS // 2)
 HYBRID = {"sliding_window": WINDOW, "layer_types": LAYER_TYPES}
-STORY = list(b"Once upon a time there was a scheduler that let the short ones pass, and nobody waited for long. " * 3)
+STORY = list(b"Once upon a time there was a scheduler that let the short ones pass, and no request waited for long. " * 3)
 TOKENS = 200
 
 

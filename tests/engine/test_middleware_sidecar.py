@@ -58,17 +58,17 @@ async def test_a_broken_answer_fails_open_and_is_counted(server: Server, sidecar
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "heard"),
     [
         pytest.param("gpt-3.5-turbo", "tiny", id="an alias (A17)"),
         pytest.param("tiny", "tiny", id="the first name"),
         pytest.param("an-adapter", "an-adapter", id="another model"),
     ],
 )
-async def test_the_sidecar_hears_one_name_of_a_model(tmp_path: Path, asked: str, told: str) -> None:
+async def test_the_sidecar_hears_one_name_of_a_model(tmp_path: Path, asked: str, heard: str) -> None:
     async with admission_server(tmp_path / "admission.sock") as sidecar, serving(tmp_path, names=["tiny", "gpt-3.5-turbo"]) as server:
         await server.post(chat(model=asked))
-        assert [request.model for request in sidecar.requests] == [told]
+        assert [request.model for request in sidecar.requests] == [heard]
 
 
 async def test_an_answer_without_a_decision_fails_open(server: Server, sidecar: FakeAdmission) -> None:
