@@ -1,9 +1,11 @@
 """The rim: settings, logs, the HTTP endpoints, the clock and the workers."""
 
 import asyncio
+import copy
 import io
 import json
 import logging
+import sys
 from collections.abc import Callable
 
 import aiohttp
@@ -12,10 +14,11 @@ import pytest
 
 from alise_operator import app as apps
 from alise_operator import handlers, logs
+from alise_operator.__main__ import RECURSION_LIMIT
 from alise_operator.app import App
 from alise_operator.build.meta import MANAGED_BY, Manifest
 from alise_operator.cluster import Images
-from alise_operator.kube import PAGE, Resource
+from alise_operator.kube import PAGE, Resource, answered
 from alise_operator.pod_watch import watch_pods
 from alise_operator.poller import Poller
 from alise_operator.reconcile import Key, Reconciler
@@ -197,6 +200,17 @@ def test_objects_that_are_watched_come_in_pages_and_do_not_stay() -> None:
 
 def test_pods_are_not_among_what_kopf_remembers() -> None:
     assert ("", "v1", "pods") not in handlers.WATCHED
+
+
+def test_an_object_that_is_nested_as_deeply_as_an_api_server_takes_is_read_copied_and_written() -> None:
+    deep = b'{"spec": ' + b'{"a":' * 10_000 + b"1" + b"}" * 10_000 + b"}"
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(RECURSION_LIMIT)
+    try:
+        found = answered("GET /x", 200, deep)
+        assert json.dumps(copy.deepcopy(found), separators=(",", ":")).encode() == deep.replace(b" ", b"")
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_only_our_own_children_come_over_the_wire() -> None:
