@@ -16,5 +16,5 @@ def model_cache(spec: Spec, owner: Owner, template: Manifest) -> Manifest | None
 
 
 def _mounted(template: Manifest, claim: str) -> bool:
-    sources = [volume.get("persistentVolumeClaim") or {} for volume in template["spec"]["volumes"]]
-    return any(source.get("claimName") == claim for source in sources)
+    sources = [volume.get("persistentVolumeClaim") for volume in template["spec"]["volumes"]]
+    return any(isinstance(source, dict) and source.get("claimName") == claim for source in sources)
