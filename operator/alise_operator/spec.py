@@ -27,6 +27,8 @@ _PATTERNS_IN_WORDS: Final = {
     PATTERN: "is not a quantity such as 500m, 2 or 4Gi",
     CLASS_NAME_PATTERN: "cannot be sent in a header; leave out control characters, commas, and blanks at the beginning and end",
 }
+# One word that does not read as a flag. No \s: to the API server it is ASCII's blanks but one, to the operator all of Unicode's.
+_WORD: Final = r"^[^-\x00-\x20\x7f][^\x00-\x20\x7f]*$"
 _HOST: Final = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
 
@@ -52,7 +54,7 @@ Quantity = Annotated[
 Opaque = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
 SecretName = Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)]
 # One word on the engine's command line, and none that reads as a flag.
-ServedName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^-\s][^\s]*$")]
+ServedName = Annotated[str, Field(min_length=1, max_length=256, pattern=_WORD)]
 ClassName = Annotated[str, Field(min_length=1, max_length=63, pattern=CLASS_NAME_PATTERN)]
 
 
@@ -115,7 +117,7 @@ class ModelCache(_Model):
 
 
 class Model(_Model):
-    uri: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^-\s][^\s]*$")]
+    uri: Annotated[str, Field(min_length=1, max_length=1024, pattern=_WORD)]
     """What to serve: a Hugging Face repository (Qwen/Qwen3-8B) or a path inside the engine's image or volumes (/models/tiny)."""
     revision: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Branch, tag or commit of the repository."""
@@ -251,7 +253,7 @@ class PredictorHistory(_Model):
 
 
 class Predictor(_Model):
-    encoder: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^/\S+$")] | None = None
+    encoder: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^/[^\x00-\x20\x7f]+$")] | None = None
     """Folder of the sentence encoder (encoder.onnx, vocab.txt) in the scheduler's image or volumes; the image's own when left out."""
     history: PredictorHistory = Field(default_factory=PredictorHistory)
     """What is kept of finished requests, in the pod and optionally in a database: lengths, numbers that describe the text, salted hashes,
@@ -333,9 +335,9 @@ class Route(_Model):
     tls_secret: SecretName | None = None
     """Secret with the hosts' certificate. Only with type Ingress."""
     timeouts: Literal["Auto", "Set", "Omit"] = "Auto"
-    """Whether the HTTPRoute says that requests have no timeout (timeouts: 0s), so that an answer can stream as long as it takes. Auto leaves
-    out what the GatewayClass does not list among its features, and all of it once the Gateway has refused the route for it; the Gateway's
-    own limits hold then. Only with type HTTPRoute."""
+    """Whether the HTTPRoute says that requests have no timeout (timeouts: 0s), so that an answer can stream as long as it takes. Auto
+    leaves out what the GatewayClass does not list among its features, and all of it once the Gateway has refused the route for it; the
+    Gateway's own limits hold then. Only with type HTTPRoute."""
     annotations: dict[str, str] = Field(default_factory=dict)
     """Further annotations of the Ingress or HTTPRoute. Names with a prefix must be among those that the operator allows: timeouts, limits
     and certificates of common controllers, and what the operator's setting ALISE_ROUTE_ANNOTATIONS_ALLOW adds."""

@@ -1,6 +1,6 @@
 """The operator against a real API server: from `create` to children, how long the control plane takes to start, and what one namespace can
 cost the operator and the others (operator_hostile.py); then, on a whole node, from `apply` to Ready (operator_node.py); and whether the
-manifests keep to Kubernetes' schemas and to checkov's rules (manifests.py).
+manifests keep to Kubernetes' schemas and to checkov's rules (manifests.py), and whether the operator takes fuzzed specs (fuzz.py).
 
 Against the control plane alone the operator runs as its own process with its own rights, and nothing waits for pods.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from alise_operator.kube import HttpKube
-from tests.bench import manifests, operator_hostile, operator_node
+from tests.bench import fuzz, manifests, operator_hostile, operator_node
 from tests.bench.harness import Figure, Row, Settings, median, percentile
 from tests.bench.operator_children import engine, until_children
 from tests.cluster.control_plane import ControlPlane
@@ -33,6 +33,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     yield from operator_hostile.measure(settings)
     yield from operator_node.measure(settings)
     yield from manifests.measure()
+    yield from fuzz.fuzz_operator(fuzz.QUICK_SPECS)
 
 
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
@@ -48,6 +49,7 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
         Figure("apply_to_ready_seconds", median(found["ready"]), "s", "lower"),
         *(Figure(row["name"], row["megabytes"], "MB", "lower") for row in rows if row["what"] == "image"),
         *manifests.figures(rows),
+        *fuzz.operator_figures(rows),
     ]
 
 

@@ -1,0 +1,87 @@
+"""Tries specs against all properties, and goes on after a finding, which is shrunk first."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+
+from tests.operator.fuzz.properties import PROPERTIES, Property
+from tests.operator.fuzz.specs import ANY_SPECS
+from tests.operator.fuzz.values import Values
+
+# hypothesis ends a round at what it finds: the next one goes on with another seed.
+ROUND: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A property that does not hold, and the smallest input that shows it."""
+
+    name: str
+    error: str
+    input: Any
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a run. The same finding counts once."""
+
+    tried: int = 0
+    findings: dict[str, Finding] = field(default_factory=dict)
+
+
+def fuzz_specs(count: int, seed: int, properties: Mapping[str, Property] = PROPERTIES) -> Outcome:
+    """Tries so many specs, always the same ones for the same seed."""
+    return fuzz(ANY_SPECS, properties, count, seed)
+
+
+def fuzz(inputs: Values, properties: Mapping[str, Callable[[Any], None]], count: int, seed: int, *, shrink: bool = True) -> Outcome:
+    """Tries so many inputs, in rounds; the operator's own log is not written meanwhile."""
+    outcome, turn = Outcome(), 0
+    logging.disable(logging.CRITICAL)
+    try:
+        while outcome.tried < count:
+            _round(inputs, properties, min(ROUND, count - outcome.tried), seed + turn, outcome, shrink)
+            turn += 1
+    finally:
+        logging.disable(logging.NOTSET)
+    return outcome
+
+
+def _round(inputs: Values, properties: Mapping[str, Callable[[Any], None]], count: int, seed: int, outcome: Outcome, shrink: bool) -> None:
+    failed: list[tuple[str, Any]] = []
+
+    @seeded(seed)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
+        report_multiple_bugs=False,
+        print_blob=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(inputs)
+    def holds(value: Any) -> None:
+        # What comes after a finding are tries to make it smaller.
+        outcome.tried += not failed
+        for name, check in properties.items():
+            shown = json.dumps(value)
+            try:
+                check(value)
+            except Exception:
+                failed.append((name, shown))
+                raise
+
+    try:
+        holds()
+    except Exception as error:
+        if not failed:
+            raise
+        name, shown = failed[-1]
+        text = f"{type(error).__name__}: {error}"
+        outcome.findings.setdefault(f"{name}: {text[:60]}", Finding(name, text[:2000], json.loads(shown)))
