@@ -29,6 +29,7 @@ PROBE_SECONDS: Final = 5.0
 PROBE_EVERY_SECONDS: Final = 0.5
 # Two rounds of polls: one is good for ten seconds.
 WATCHED_SECONDS: Final = 25.0
+SETTLE_SECONDS: Final = 2.5
 AT_A_TIME: Final = 24
 NAMESPACES: Final = ("crowd", "others")
 OK: Final = b"HTTP/1.1 200 OK\r\n"
@@ -105,7 +106,8 @@ async def _server() -> AsyncIterator[int]:
 
 def _edit_loop(cp: ControlPlane, folder: Path, engines: int) -> Iterator[Row]:
     """N5: seconds until another namespace's engine has its children, beside a resource that is edited without a pause and without it."""
-    with running_operator(cp, folder) as operator:
+    # The clock as it is by default: what a resource may ask for beside its rounds depends on it.
+    with running_operator(cp, folder, ALISE_RESYNC_SECONDS="15") as operator:
         eventually("the operator acts", operator.is_active)
         for is_edited, seconds in asyncio.run(_beside(cp.kubeconfig, engines)):
             yield {"seed": 0, "what": "beside_edits" if is_edited else "alone", "seconds": seconds}
@@ -116,10 +118,11 @@ async def _beside(kubeconfig: Path, engines: int) -> list[tuple[bool, float]]:
     async with HttpKube(kubeconfig) as kube:
         await until_children(kube, engine("edited", "crowd"))
         for number in range(engines):
+            # What the last edits asked for is over, as the loop has been on for a while when the other one comes.
+            await asyncio.sleep(SETTLE_SECONDS)
             found.append((False, await until_children(kube, engine(f"alone-{number}", "others"))))
             editing = asyncio.create_task(_edit(kube))
-            # The loop has been on for a while when the other one comes.
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(SETTLE_SECONDS)
             found.append((True, await until_children(kube, engine(f"beside-{number}", "others"))))
             editing.cancel()
             await asyncio.wait({editing})

@@ -1,7 +1,6 @@
 """The operator's process as it is, but that pods may be on loopback, at the port that POD_PORT names: hostile pods need no cluster then."""
 
 import os
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ from alise_operator import pods
 from alise_operator.poller import Poller
 
 
-def refuse_none(_: Mapping[str, Any]) -> str | None:
+def refuse_none(pod: dict[str, Any]) -> str | None:
     return None
 
 

@@ -149,7 +149,9 @@ def test_more_pods_than_a_page_holds_are_all_looked_at(plane: ControlPlane, engi
 
 
 def _is_gone(engine: Engine, kind: str) -> bool:
-    return not engine.one(kind)
+    """Or on its way: a claim stays while a pod mounts it."""
+    found = engine.one(kind)
+    return not found or "deletionTimestamp" in found["metadata"]
 
 
 # Asked for by an admission plugin that some clusters have, for owner references that block a deletion.
