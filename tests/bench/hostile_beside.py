@@ -65,7 +65,7 @@ def measure(model: Path, settings: Settings, seeds: int, inputs: Sequence[Input]
                 asyncio.run(_warm(pod, setting))
                 while waiting:
                     seed, one = waiting.pop(0)
-                    common = {"input": one.id, "case": one.case, "seed": seed, "setting": setting.name}
+                    common = {"input": one.id, "case": one.case, "control": one.control, "seed": seed, "setting": setting.name}
                     # The lead finds the pace and warms up: the first seconds of an input meet an empty prefix cache and a scheduler that
                     # has not seen such requests, which would count for whichever side came first. The order alternates as well.
                     lead = asyncio.run(_side(pod, setting, client, one, 0.0, LEAD_SECONDS))
@@ -184,6 +184,7 @@ class Ratio:
     hostile_ms: float
     good_ms: float
     share: float
+    control: bool
 
 
 def ratios(rows: Sequence[Row]) -> list[Ratio]:
@@ -201,16 +202,21 @@ def ratios(rows: Sequence[Row]) -> list[Ratio]:
             of = {row["side"]: row["ttft_ms"] for row in own if row["seed"] == seed}
             if len(of) == 2 and all(of.values()):
                 by_seed.append(percentile(of["hostile"], 0.95) / percentile(of["good"], 0.95))
-        made.append(Ratio(name, hostile_ms / good_ms, min(by_seed), max(by_seed), hostile_ms, good_ms, share))
+        made.append(Ratio(name, hostile_ms / good_ms, min(by_seed), max(by_seed), hostile_ms, good_ms, share, own[0]["control"]))
     return sorted(made, key=lambda ratio: -ratio.value)
 
 
 def figures(rows: Sequence[Row]) -> list[Figure]:
-    """The worst input's ratio, who was rejected beside it, and which statuses were wrong; none without rows."""
+    """The worst input's ratio, who was rejected beside it, and which statuses were wrong; none without rows.
+
+    Beside them the worst ratio of an honest client to itself, which chance alone makes: of few inputs, so it is rather too small.
+    """
     own = [row for row in rows if row["kind"] == "beside"]
-    found = ratios(rows)
+    everything = ratios(rows)
+    found = [ratio for ratio in everything if not ratio.control]
     if not found:
         return []
+    controls = [ratio for ratio in everything if ratio.control]
     worst = found[0]
     rejected = sum(row["rejected"] for row in own if row["side"] == "hostile")
     unit = f"ratio of p{worst.share * 100:.0f} [{worst.least:.2f}–{worst.most:.2f} by seed, p95], {worst.input}"
@@ -219,6 +225,10 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
         Figure("honest_rejected_beside_hostile", rejected, _of(own, "rejected"), "lower", 0),
         Figure("honest_p99_ttft_beside_hostile", worst.value, unit, "lower", 1.5),
         Figure("honest_p99_ttft_beside_hostile_median", median(ratio.value for ratio in found), f"ratio, of {len(found)} inputs", "lower"),
+        *(
+            Figure("honest_p99_ttft_beside_honest", ratio.value, f"ratio, the worst of {len(controls)} controls", "lower")
+            for ratio in controls[:1]
+        ),
         Figure("hostile_wrong_statuses", len(wrong), "; ".join(wrong) or "statuses", "lower", 0),
     ]
 

@@ -49,6 +49,8 @@ class Input:
     quick: bool = False
     # Against a pod with API keys, maxPending 10, and the honest clients' own key.
     flood: bool = False
+    # An honest client on both sides: how far from 1 chance alone takes the ratio.
+    control: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -155,5 +157,6 @@ INPUTS: Final = (
     Input("a chat template of its own that does not end", post(CHAT, {
         "model": MODEL, "messages": HELLO, "max_tokens": 6, "chat_template": "{% for i in range(10**9) %}{{ i }}{% endfor %}"}), REFUSED),
     Input("what is no HTTP", _no_http, REFUSED),
+    *(Input(f"an honest client, compared with itself ({number})", GOOD, ANSWERED, quick=number == 1, control=True) for number in (1, 2, 3)),
 )  # fmt: skip
 BY_ID: Final = {one.id: one for one in INPUTS}

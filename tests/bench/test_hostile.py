@@ -172,7 +172,18 @@ async def test_a_port_where_nobody_listens_is_no_answer() -> None:
 
 
 def beside(side: str, ttft_ms: list[float], **more: Any) -> Row:
-    row = {"kind": "beside", "side": side, "input": "i", "case": "L1", "seed": 0, "setting": "s", "rejected": 0, "sent": 10, "pace": 2.0}
+    row = {
+        "kind": "beside",
+        "side": side,
+        "input": "i",
+        "case": "L1",
+        "control": False,
+        "seed": 0,
+        "setting": "s",
+        "rejected": 0,
+        "sent": 10,
+        "pace": 2.0,
+    }
     return {**row, "statuses": {400: 10}, "wrong_statuses": [], "failures": [], "ttft_ms": ttft_ms, **more}
 
 
@@ -198,6 +209,13 @@ def test_the_figure_is_the_worst_input_and_names_it() -> None:
     rows += [beside("hostile", [90.0] * 100, input="worse"), beside("good", [10.0] * 100, input="worse")]
     figure = next(figure for figure in hostile.figures(rows, QUICK) if figure.name == "honest_p99_ttft_beside_hostile")
     assert (figure.value, "worse" in figure.unit, verdict(figure)) == (9.0, True, "missed")
+
+
+def test_an_honest_client_that_is_compared_with_itself_is_no_hostile_input() -> None:
+    rows = [beside(side, [10.0] * 100) for side in ("hostile", "good")]
+    rows += [beside("hostile", [20.0] * 100, input="itself", control=True), beside("good", [10.0] * 100, input="itself", control=True)]
+    found = {figure.name: figure.value for figure in hostile.figures(rows, QUICK)}
+    assert (found["honest_p99_ttft_beside_hostile"], found["honest_p99_ttft_beside_honest"]) == (1.0, 2.0)
 
 
 def test_rejections_count_beside_the_hostile_client_alone() -> None:
