@@ -79,7 +79,7 @@ lock: install ## Writes the locks of every role and the base images' digests; UP
 bench: install ## Every benchmark (DATASET= SEEDS= QUICK=1); results in bench-results/
 	@$(PYTHON) -m tests.bench
 
-bench-%: install ## One benchmark: bench-engine, bench-hostile (one client against the others), bench-operator, bench-policies, bench-predictor, bench-serving, bench-soak (ten minutes of random plans), bench-fuzz (ten minutes per target), bench-gpu
+bench-%: install ## One benchmark: bench-engine, bench-hostile (one client against the others), bench-operator, bench-policies, bench-predictor, bench-serving, bench-soak (ten minutes of random plans), bench-fuzz (ten minutes per target, 10,000 specs), bench-gpu
 	@$(PYTHON) -m tests.bench $*
 
 clean: ## Removes what the tools left in this folder; $$ALISE_CACHE stays

@@ -22,6 +22,7 @@ from alise_contract.names import (
     TRUST_HEADERS_ENV,
 )
 from alise_operator.errors import InvalidSpec, Problem
+from alise_operator.flag_values import short, shown
 from alise_operator.flags import bad_dtype, flag_problems, given_flags, kv_cache_dtypes
 from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
 from alise_operator.spec import Engine, Resources, Spec, served_names
@@ -41,6 +42,7 @@ ENGINE_BASE_BYTES: Final = 1 * GIB
 # What the scheduler takes as the weight of a request class.
 MIN_CLASS_WEIGHT: Final = Decimal("0.0625")
 MAX_CLASS_WEIGHT: Final = Decimal(16)
+_CLASSES_SHOWN: Final = 5
 MIN_BODY_BYTES: Final = KIB
 MAX_BODY_BYTES: Final = GIB
 
@@ -211,7 +213,7 @@ def _env(spec: Spec) -> Iterator[Problem]:
             yield Problem(field, f"{variable.name} is given twice")
         seen.add(variable.name)
         if variable.value not in HARMLESS_VALUES and (why := unsupported_env(spec.engine).get(variable.name)) is not None:
-            yield Problem(field, f"{variable.name}={variable.value}: {why}; leave it out")
+            yield Problem(field, f"{variable.name}={short(variable.value or '')}: {why}; leave it out")
         if variable.name in RESERVED_ENV:
             instead = RESERVED_ENV[variable.name]
             yield Problem(field, f"{variable.name} is set by the operator" + (f"; use {instead}" if instead else ""))
@@ -224,7 +226,7 @@ def _env(spec: Spec) -> Iterator[Problem]:
         if (variable.value is not None) == (variable.value_from is not None):
             yield Problem(field, f"{variable.name} needs exactly one of value and valueFrom")
         if variable.name == KV_SPACE_ENV and not _WHOLE_GIB.fullmatch(variable.value or ""):
-            yield Problem(field, f"{KV_SPACE_ENV}={variable.value!r} is not a whole number of GiB")
+            yield Problem(field, f"{KV_SPACE_ENV}={shown(variable.value or '')} is not a whole number of GiB")
 
 
 def unsupported_env(engine: Engine) -> dict[str, str]:
@@ -261,7 +263,8 @@ def _auth(spec: Spec) -> Iterator[Problem]:
             yield Problem(f"{field}.name", f"{tenant.name!r} is given twice")
         seen.add(tenant.name)
         if tenant.class_ not in classes:
-            allowed = f"use one of {', '.join(map(repr, classes))}" if classes else "there are none yet; add it there"
+            some = ", ".join([*map(repr, classes[:_CLASSES_SHOWN]), *["…"] * (len(classes) > _CLASSES_SHOWN)])
+            allowed = f"use one of {some}" if classes else "there are none yet; add it there"
             yield Problem(f"{field}.class", f"{tenant.class_!r} is not a class in spec.scheduling.classes; {allowed}")
 
 
@@ -305,5 +308,6 @@ def memory_problems(field: str, limit: object, spec: Spec) -> Iterator[Problem]:
         parts = " + ".join(f"{format_bytes(count)} ({what})" for what, count in memory_parts(spec) if count)
         yield Problem(
             field,
-            f"{limit!r} is below {format_bytes(needed)} = {parts}; raise the limit or lower spec.kvOffload.hostMemory (weights on top)",
+            f"{shown(str(limit))} is below {format_bytes(needed)} = {parts}; raise the limit or lower spec.kvOffload.hostMemory "
+            "(weights on top)",
         )

@@ -17,13 +17,13 @@ def problem(detail: ErrorDetails, patterns: Mapping[str, str]) -> Problem:
         case "extra_forbidden":
             text = "is not a field of this version; remove it or upgrade the CRD and the operator"
         case "literal_error":
-            text = f"{value!r} is not allowed; use one of {limits['expected'].replace(' or ', ', ')}"
+            text = f"{_short(value)} is not allowed; use one of {limits['expected'].replace(' or ', ', ')}"
         case "greater_than_equal":
-            text = f"{value!r} is below the smallest allowed value {limits['ge']}"
+            text = f"{_short(value)} is below the smallest allowed value {limits['ge']}"
         case "less_than_equal":
-            text = f"{value!r} is above the largest allowed value {limits['le']}"
+            text = f"{_short(value)} is above the largest allowed value {limits['le']}"
         case "string_pattern_mismatch":
-            text = f"{value!r} {patterns.get(limits['pattern'], 'does not match ' + limits['pattern'])}"
+            text = f"{_short(value)} {patterns.get(limits['pattern'], 'does not match ' + limits['pattern'])}"
         case "string_too_short":
             text = "must not be empty"
         case "string_too_long" | "too_long":

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
 from alise_operator.errors import ApplyError, ClusterError, Gone, OperatorError
-from alise_operator.kube import answered, has_field, in_cluster_server
+from alise_operator.kube import answered, as_yaml, has_field, in_cluster_server
 
 TYPED_PATCH = (
     "failed to create typed patch object (default/tiny; apps/v1, Kind=Deployment): .spec.nodeSelectr: field not declared in schema"
@@ -87,3 +88,9 @@ def definition(rule: dict[str, Any]) -> dict[str, Any]:
 )
 def test_a_crds_schema_says_whether_a_field_is_there(rule: dict[str, Any], has: bool) -> None:
     assert has_field(definition(rule), "v1", ("spec", "rules", "timeouts")) is has
+
+
+@pytest.mark.parametrize("text", ["\U0001f600", "\x7f", "\x85", "\u2028", "\ufeff", "\x00", "\x1b[31m", "\\ud83d", "é", '"', "a\nb"])
+def test_what_is_applied_is_the_same_to_a_reader_of_yaml_and_of_json(text: str) -> None:
+    manifest = {text: [text, None, 1.5]}
+    assert yaml.safe_load(as_yaml(manifest)) == json.loads(as_yaml(manifest)) == manifest

@@ -62,6 +62,16 @@ def engine(**changes: Any) -> dict[str, Any]:
             raw_spec(kvOffload={"hostMemory": "2 GB"}), ["spec.kvOffload.hostMemory: '2 GB' is not a quantity"], id="a bad quantity"
         ),
         pytest.param(raw_spec(kvOffload={"hostMemory": "-1Gi"}), ["'-1Gi' is not a quantity"], id="a negative quantity"),
+        pytest.param(
+            raw_spec(kvOffload={"hostMemory": "9" * 65}), ["spec.kvOffload.hostMemory: is longer than 64"], id="a quantity of many digits"
+        ),
+        pytest.param(raw_spec(kvOffload={"hostMemory": -1}), ["'-1' is not a quantity"], id="a negative number"),
+        pytest.param(raw_spec(replicas="2"), ["spec.replicas: '2' is not allowed"], id="a number as a text"),
+        pytest.param(raw_spec(suspend="yes"), ["spec.suspend: 'yes' is not allowed"], id="a word for true"),
+        pytest.param(raw_spec(model={"uri": "a\x0bb"}), ["spec.model.uri: 'a\\x0bb' does not match"], id="a control character in a uri"),
+        pytest.param(
+            engine(env=[{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "9" * 5000}]), ["is not a whole number of GiB"], id="GiB of 5000 digits"
+        ),
         pytest.param(raw_spec(colour="blue"), ["spec.colour: is not a field of this version"], id="an unknown field"),
         pytest.param(
             raw_spec(route={"type": "Both"}),
@@ -380,3 +390,11 @@ def test_more_host_memory_needs_a_larger_limit() -> None:
     limits = {"device": "cpu", "resources": {"limits": {"memory": "4Gi"}}}
     check(make_spec(engine=limits, kvOffload={"hostMemory": "1Gi"}), "tiny")
     assert "lower spec.kvOffload.hostMemory" in complaint(raw_spec(engine=limits, kvOffload={"hostMemory": "2Gi"}))
+
+
+def test_a_long_name_of_a_field_leaves_room_for_what_is_wrong_with_it() -> None:
+    message = complaint(raw_spec(**{"x\x1b" * 10_000: 1}, replicas=-1))
+    assert "spec.replicas: -1 is below the smallest allowed value 0" in message
+    assert "is not a field of this version" in message
+    assert len(message) < 1000
+    assert message.isprintable()

@@ -39,6 +39,7 @@ _PROFILE_ANNOTATIONS: Final[Mapping[str, str]] = {
     "container.seccomp.security.alpha.kubernetes.io/": "seccompProfile",
     "seccomp.security.alpha.kubernetes.io/": "seccompProfile",
 }
+_MAX_VALUE: Final = 253
 _VALUE_TERMS: Final = (
     "hostPath",
     "csi",
@@ -62,8 +63,9 @@ class _Refusal:
     value: str | None = None
 
     def problem(self) -> Problem:
-        # The one value is the smaller permission, so that is what is suggested.
-        term = f"{self.term}={self.value}" if self.value and self.term in _VALUE_TERMS else self.term
+        # The one value is the smaller permission, so that is what is suggested, unless it cannot be what a setting says.
+        is_plain = self.value is not None and 0 < len(self.value) <= _MAX_VALUE and self.value.isprintable() and "," not in self.value
+        term = f"{self.term}={self.value}" if is_plain and self.term in _VALUE_TERMS else self.term
         return Problem(self.field, f"{self.text}; only the operator's setting {SETTING}={term} allows it")
 
 

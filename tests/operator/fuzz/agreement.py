@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -104,10 +104,10 @@ def without_nulls(value: Any) -> Any:
 
 
 def _depth(value: Any) -> int:
-    level, deepest, waiting = 0, 0, [(value, 1)]
+    deepest, waiting = 0, [(value, 1)]
     while waiting:
         value, level = waiting.pop()
         deepest = max(deepest, level)
-        children_of: Callable[[], Any] = value.values if isinstance(value, dict) else lambda value=value: value
-        waiting += [(child, level + 1) for child in children_of()] if isinstance(value, dict | list) else []
+        inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+        waiting += [(child, level + 1) for child in inner]
     return deepest

@@ -56,7 +56,10 @@ def admitted(node: Mapping[str, Any], name: str = "") -> Values:
 def _lists(node: Mapping[str, Any], name: str) -> Values:
     item = admitted(node["items"], {"aliases": "servedName"}.get(name, name))
     keys = node.get("x-kubernetes-list-map-keys")
-    unique = (lambda one: tuple(one.get(key) for key in keys)) if keys else (lambda one: repr(one))
+
+    def unique(one: Any) -> object:
+        return tuple(one.get(key) for key in keys) if keys else repr(one)
+
     is_set = keys is not None or node.get("x-kubernetes-list-type") == "set"
     few = st.lists(item, max_size=3, unique_by=unique) if is_set else st.lists(item, max_size=3)
     if is_set:

@@ -13,7 +13,8 @@ _CHARACTERS: Final = st.characters(exclude_categories=["Cs"])
 _ODD_TEXTS: Final = (
     "", " ", "a b", "-a", "--port", "a\nb", "a\x0bb", "a\x1cb", "a\x85b", "a\xa0b", "a\u2003b", "\x1b[31mred\x1b[0m", "\u202eabc",
     "\x00",
-    "größe", "急ぎ", "$(HOME)", "$$(HOME)", "${HOME}", "%s", "{0}", "a/b", "../..", "a.", ".a", "A", "None", "null", "true", "0", "-1", "1e3",
+    "größe", "急ぎ", "$(HOME)", "$$(HOME)", "${HOME}", "%s", "{0}", "a/b", "../..", "a.", ".a", "A", "None", "null", "true", "0", "-1",
+    "1e3",
     "'", '"', "\\", "a" * 63, "a" * 64, "a" * 253, "a" * 254, "9" * 5000, "x" * 20_000, "\U0001f600",
 )  # fmt: skip
 TEXTS: Final = st.sampled_from(_ODD_TEXTS) | st.text(_CHARACTERS, max_size=12)
@@ -28,9 +29,14 @@ def _deep(levels: int, is_list: bool) -> Any:
     return value
 
 
+def _holding(inner: Values) -> Values:
+    return st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3)
+
+
 JSON: Final = st.one_of(
     _SCALARS,
-    st.recursive(_SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=6),
+    _holding(_SCALARS),
+    _holding(_SCALARS | _holding(_SCALARS)),
     st.builds(_deep, st.sampled_from((3, 49, 51, 300)), st.booleans()),
     st.builds(lambda value, count: [value] * count, _SCALARS, st.sampled_from((33, 129, 3000))),
 )
