@@ -210,6 +210,8 @@ def _answer(spec: Spec, owner: Owner, name: str, parent: Manifest, way: Way) -> 
     accepted, resolved = conditions.get("Accepted", {}), conditions.get("ResolvedRefs", {})
     what = _object(spec, owner)
     if accepted.get("status") == "False":
+        if spec.route.timeouts == "Auto" and _has_timeouts(way) and gateways.has_refused_timeouts(way.route, name):
+            return _pending(spec, owner, f"Gateway {name} to accept it without timeouts, which it refuses")
         reason = accepted.get("reason", "")
         said = f"{reason}: {words(accepted.get('message', ''))}"
         return _refused("RouteRefused", f"Gateway {name} refuses {what}: {said}{_way_out(reason, spec, way)}")

@@ -38,6 +38,8 @@ from alise_operator.spec import Spec
 
 NO_WAY: Final = Way()
 _WELL: Final = ("Degraded", "False")
+# Reasons of RouteReady that are worth no event.
+_NO_NEWS: Final = frozenset({"NoRoute", "Pending"})
 # Requests of the last minute that went in unranked: this many and this share is no accident of one slow step.
 FAILED_OPEN_REQUESTS: Final = 3
 FAILED_OPEN_SHARE: Final = 0.05
@@ -211,7 +213,7 @@ def changes(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Cond
         else:
             reworded = condition.reason in SPOKEN_REASONS and old["message"] != condition.message
             changed = (old["status"], old["reason"]) != (condition.status, condition.reason) or (reworded and is_warning(condition))
-        if changed and condition.reason != "NoRoute" and (condition.reason not in found or is_warning(condition)):
+        if changed and condition.reason not in _NO_NEWS and (condition.reason not in found or is_warning(condition)):
             found[condition.reason] = condition
     if any(is_warning(one) and one.reason in UNAPPLIED_REASONS for one in found.values()):
         # That older pods go on serving is a part of the same news.

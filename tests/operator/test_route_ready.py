@@ -121,12 +121,6 @@ def test_an_accepted_route_is_ready() -> None:
             id="a listener that is not there",
         ),
         pytest.param(
-            way(route=made("HTTPRoute", conditions=[said("Accepted", "False", "UnsupportedValue", "timeouts are not supported")])),
-            "RouteRefused",
-            "UnsupportedValue: timeouts are not supported; if it is about timeouts, spec.route.timeouts: Omit leaves them out",
-            id="a field that the Gateway does not know",
-        ),
-        pytest.param(
             way(
                 route=made(
                     "HTTPRoute", conditions=[said("Accepted", "True"), said("ResolvedRefs", "False", "BackendNotFound", "no Service")]
@@ -149,6 +143,16 @@ def test_a_route_that_leads_nowhere_says_why_and_what_to_do(at: Way, reason: str
     assert (condition.status, condition.reason) == ("False", reason)
     assert condition.reason in REFUSED_REASONS
     assert words in condition.message
+
+
+def test_a_gateway_that_knows_no_timeouts_is_asked_again_without_them() -> None:
+    at = way(route=made("HTTPRoute", conditions=[said("Accepted", "False", "UnsupportedValue", "timeouts are not supported")]))
+    condition = of_http_route(at)
+    assert (condition.status, condition.reason) == ("Unknown", "Pending")
+    assert "to accept it without timeouts, which it refuses" in condition.message
+    by_hand = of_http_route(at, timeouts="Set")
+    assert (by_hand.status, by_hand.reason) == ("False", "RouteRefused")
+    assert "timeouts are not supported; if it is about timeouts, spec.route.timeouts: Omit leaves them out" in by_hand.message
 
 
 @pytest.mark.parametrize(
