@@ -84,16 +84,6 @@ def test_an_ingress_that_no_controller_takes_is_not_ready_and_has_no_url(
     assert "url" not in engine.get()["status"]
 
 
-def test_of_two_engines_with_one_host_the_newer_one_names_the_older_one(engine: Engine) -> None:
-    engine.apply(route=INGRESS, suspend=True)
-    engine.until("RouteReady", "True", "Applied")
-    newer = Engine(engine.access, engine.namespace, "tiny2")
-    newer.apply(route=INGRESS, suspend=True)
-    newer.until("RouteReady", "False", "HostTaken")
-    assert f"Ingress {engine.namespace}/tiny of AliseEngine {engine.namespace}/tiny is older" in described(newer)
-    assert engine.condition("RouteReady")["status"] == "True"
-
-
 def test_an_annotation_that_a_controller_would_run_is_refused_with_the_setting_that_allows_it(engine: Engine) -> None:
     engine.apply(route=INGRESS | {"annotations": {"nginx.ingress.kubernetes.io/server-snippet": "return 200;"}}, suspend=True)
     engine.until("Degraded", "True", "InvalidSpec")
