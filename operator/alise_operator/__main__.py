@@ -36,7 +36,7 @@ RECURSION_LIMIT: Final = 50_000
 
 
 async def run(settings: Settings) -> None:
-    """The whole operator, until it is told to stop. Raises LeaseLost when it may not go on."""
+    """Runs the whole operator until SIGTERM. Raises LeaseLost when it may not go on."""
     metrics.BUILD_INFO.labels(own_version(), CONTRACT_VERSION).set(1)
     # Until there is something that may fail, the process is well: one that waits for the lease is.
     unhealthy: list[Callable[[], str | None]] = []
@@ -91,7 +91,7 @@ def own_version() -> str:
         return "unknown"
 
 
-async def until_told(settings: Settings) -> None:
+async def until_stopped(settings: Settings) -> None:
     """Runs the operator; SIGTERM ends it in the wait for the lease as well. kopf takes the signal over when it starts."""
     running = asyncio.create_task(run(settings), name="operator")
     loop = asyncio.get_running_loop()
@@ -109,7 +109,7 @@ def main() -> None:
     logs.configure(settings.log_level)
     sys.setrecursionlimit(RECURSION_LIMIT)
     try:
-        asyncio.run(until_told(settings))
+        asyncio.run(until_stopped(settings))
     except LeaseLost as error:
         # Started again, the process waits for its turn, and remembers nothing that another operator may have changed.
         log.error("the operator stops", extra={"error": str(error)})

@@ -14,7 +14,7 @@ from alise_operator.workqueue import SPACING_SECONDS, WorkQueue
 log = logging.getLogger(__name__)
 
 WORKERS: Final = 8
-# Of these, resources of one namespace have at most so many while the operator looks after several namespaces.
+# The most of them that work on resources of one namespace, while the operator looks after several namespaces.
 WORKERS_PER_NAMESPACE: Final = 6
 # A reconcile makes a few dozen calls with a deadline each. One that is not over by then is broken off and tried again later, so that a
 # resource that makes it long holds up no others.

@@ -119,11 +119,11 @@ class Lease:
 
     async def acquire(self) -> None:
         """Waits until the lease is this process's own."""
-        said = False
+        is_logged = False
         while not await self._try():
-            if not said:
+            if not is_logged:
                 log.info("another operator is active; waiting for its lease", extra={"lease": f"{self._namespace}/{LEASE_NAME}"})
-                said = True
+                is_logged = True
             await asyncio.sleep(self._pause_seconds)
         metrics.ACTIVE.set(1)
         log.info("this operator is active", extra={"lease": f"{self._namespace}/{LEASE_NAME}", "holder": self._me})

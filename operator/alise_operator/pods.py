@@ -1,6 +1,6 @@
 """Finds the pods of one resource: in pages, up to a cap, and only those that are proven to be its own.
 
-Everyone who may make pods in a namespace may put our labels on one, so labels only find candidates. A pod is the resource's when its
+Anyone who may make pods in a namespace may put our labels on one, so labels only find candidates. A pod is the resource's when its
 controller is a ReplicaSet whose controller is the Deployment that the resource owns. Its address is polled by a process that reaches more
 than the pod's author does, so addresses that are not a pod's own are left out.
 """

@@ -73,9 +73,9 @@ class Poller:
         seen = self._seen.get(pod.uid)
         if seen is None or time.monotonic() - seen.at_seconds > POLL_FRESH_SECONDS:
             async with turn:
-                told = await self._ask(pod.address)
+                answer = await self._ask(pod.address)
             now = time.monotonic()
-            seen = polls.failed(seen, told, now) if isinstance(told, str) else polls.answered(seen, told, now)
+            seen = polls.failed(seen, answer, now) if isinstance(answer, str) else polls.answered(seen, answer, now)
             self._seen[pod.uid] = seen
             self._forget_old(now)
         return replace(

@@ -28,7 +28,7 @@ class Timer(Protocol):
     def cancel(self) -> None: ...
 
 
-# Calls back after so many seconds; asyncio's `loop.call_later`, or a test's own clock.
+# Calls back after a number of seconds; asyncio's `loop.call_later`, or a test's own clock.
 CallLater = Callable[[float, Callable[[], None]], Timer]
 
 
@@ -48,7 +48,7 @@ class WorkQueue(Generic[K]):
         self._at_a_time = at_a_time
         self._spacing_seconds = spacing_seconds
         self._now = now
-        # Keys that may be taken, by group. The group whose turn it is comes first; one that nobody waits in has no entry.
+        # Keys that may be taken, by group. The group whose turn it is comes first; one in which no key waits has no entry.
         self._ready: dict[Hashable, deque[K]] = {}
         self._changed = asyncio.Event()
         self._waiting: set[K] = set()
@@ -63,7 +63,7 @@ class WorkQueue(Generic[K]):
 
     @property
     def waiting(self) -> int:
-        """Keys that nobody works on yet."""
+        """Keys that no worker has taken yet."""
         return len(self._waiting)
 
     def add(self, key: K) -> None:

@@ -64,7 +64,7 @@ def _polled(cp: ControlPlane, folder: Path, port: int) -> Row:
         for pod in engine.wait_for_pods(HOSTILE_PODS):
             engine.make_ready(pod)
             engine.set_pod_status(pod["metadata"]["name"], {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]})
-        eventually("it is said of the pods", lambda: engine.condition("Degraded").get("reason") == "StatusUnavailable", seconds=120)
+        eventually("the condition names the pods", lambda: engine.condition("Degraded").get("reason") == "StatusUnavailable", seconds=120)
         time.sleep(WATCHED_SECONDS)
         row = {"seed": 0, "what": "peak_rss", "case": "N2", "pods": HOSTILE_PODS, "mb": _peak_mb(operator)}
     engine.kubectl("delete", "alise", engine.name, "--wait=true")

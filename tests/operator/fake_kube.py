@@ -35,12 +35,12 @@ class FakeKube:
         self.lists: list[tuple[str, str]] = []
         self.pages_read = 0
         self.away = False
-        # How often somebody asked while it was away.
+        # How many requests came while it was away.
         self.refusals = 0
         self._version = 0
 
     def put(self, resource: Resource, manifest: Manifest) -> Manifest:
-        """As somebody else would write it."""
+        """As another writer would write it."""
         self._version += 1
         stored = copy.deepcopy(manifest)
         meta = stored["metadata"]

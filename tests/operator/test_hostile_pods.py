@@ -73,7 +73,7 @@ def whole(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> tuple[byte
 
 
 async def polled(pod: HostilePod, polls: int = 2) -> str:
-    """What is said of the pod after some polls in a row."""
+    """Returns why the pod has no report after some polls in a row."""
     async with listening(pod), Poller(pod.port) as poller:
         for _ in range(polls):
             (seen,) = await poller.poll([make_pod(address="127.0.0.1", report=None)])

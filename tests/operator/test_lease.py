@@ -26,13 +26,13 @@ def lease(holder: str | None, *, version: str = "7", seconds: int = 15) -> Manif
     [
         pytest.param(None, 0, Step.CREATE, id="there is none yet"),
         pytest.param(lease("me"), 0, Step.RENEW, id="it is ours"),
-        pytest.param(lease("me"), 100, Step.RENEW, id="it is ours and has run out, and nobody has taken it"),
+        pytest.param(lease("me"), 100, Step.RENEW, id="it is ours and has run out, and no other has taken it"),
         pytest.param(lease("other"), 0, Step.WAIT, id="another one's, seen for the first time"),
         pytest.param(lease("other"), 14.9, Step.WAIT, id="another one's, not over yet"),
         pytest.param(lease("other"), 15, Step.TAKE, id="another one's that was not renewed"),
         pytest.param(lease("other", seconds=60), 15, Step.WAIT, id="another one's that lasts longer than ours would"),
         pytest.param(lease(""), 0, Step.TAKE, id="released"),
-        pytest.param(lease(None), 0, Step.TAKE, id="nobody's"),
+        pytest.param(lease(None), 0, Step.TAKE, id="without a holder"),
         pytest.param({"metadata": {"resourceVersion": "7"}}, 0, Step.TAKE, id="without anything in it"),
     ],
 )

@@ -117,7 +117,7 @@ def hasty(clock: ManualClock) -> WorkQueue[str]:
 
 
 async def worked(queue: WorkQueue[str], key: str, times: int) -> None:
-    """The key is added and worked on so many times in a row, without any pause."""
+    """Adds the key and works on it that often in a row, without any pause."""
     for _ in range(times):
         queue.add(key)
         queue.done(await queue.take())
