@@ -22,6 +22,7 @@ from alise_operator import metrics
 from alise_operator.build.meta import MANAGER, Manifest
 from alise_operator.cluster import HTTP_ROUTE, Cluster, Images
 from alise_operator.errors import AnswerTooLarge, ApplyError, ClusterError, Gone
+from alise_operator.refusals import UNCONVERTED
 
 REQUEST_SECONDS: Final = 15.0
 # Objects of a page. An object has 1.5 MiB at most, a pod a few KiB: a page that is larger than an answer may be is asked for in smaller
@@ -42,9 +43,9 @@ _TOKEN_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _NAMESPACE_FILE: Final = _TOKEN_FILE.with_name("namespace")
 # Answers that mean "not now": asked again with backoff. 409 is a write that another one overtook.
 _PASSING: Final = frozenset({401, 408, 409, 410, 429})
-# Server-side apply answers a field that the kind does not have, or a key of a list that is missing, with 500 although it is the request
-# that is wrong: asking again changes nothing.
-_REFUSALS_AS_500: Final = ("failed to create typed patch object", "field not declared in schema")
+# Server-side apply answers a field that the kind does not have, a key of a list that is missing, or a value of another type with 500
+# although it is the request that is wrong: asking again changes nothing.
+_REFUSALS_AS_500: Final = ("failed to create typed patch object", "field not declared in schema", UNCONVERTED)
 
 
 @dataclass(frozen=True, slots=True)

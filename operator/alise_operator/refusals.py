@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 _CHILD_FIELD: Final = re.compile(r"(?<![\w/])\.?(?:[A-Z]\w*\.)?((?:metadata|spec)(?:\.\w+|\[[^\]]*\])*)")
+# The API server says so of a child without naming a field, for example of a time that is none.
+UNCONVERTED: Final = "unable to convert unstructured object"
 _ROUTE: Final = (("metadata.annotations", "spec.route.annotations"),)
 _POD: Final = "spec.template.spec."
 # By kind: the beginning of a field in the child (without indices), and where it comes from; the first one that fits counts.
@@ -49,6 +51,8 @@ _SOURCES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 def said_of(kind: str, refusal: str) -> str:
     """Returns where what the API server refused comes from, and its own words. A quota or a webhook names no field: then these alone."""
     found = list(dict.fromkeys(_sources(kind, refusal)))
+    if not found and UNCONVERTED in refusal:
+        found = [source for _, source in _SOURCES.get(kind, ())[-1:]]
     return f", which has it from {', '.join(found)}: {refusal}" if found else f": {refusal}"
 
 

@@ -41,6 +41,12 @@ from alise_operator.refusals import said_of
             id="a type",
         ),
         pytest.param(
+            "Deployment",
+            'failed to convert new object to proper version: unable to convert unstructured object to apps/v1, Kind=Deployment: parsing time "x"',
+            "spec.podTemplate",
+            id="a time that is none",
+        ),
+        pytest.param(
             "Ingress",
             "[spec.rules[0].host: Invalid value, spec.rules[1].host: Invalid value, spec.ingressClassName: Invalid value]",
             "spec.route.hosts, spec.route.className",

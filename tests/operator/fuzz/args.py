@@ -5,7 +5,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from alise_operator.flag_table import ALISE_FLAGS, VLLM_FLAGS, Flag
-from tests.operator.fuzz.values import TEXTS, Values
+from tests.operator.fuzz.values import TEXTS, Values, several
 
 _VALUES: Final = (
     "", "1", "0", "-1", "2", "auto", "4k", "25.6k", "1K", "1.5K", "9" * 4000, "9" * 4000 + "k", "1e309", "nan", "٣", "true", "False", "{}",
@@ -27,7 +27,7 @@ def _flag(draw: st.DrawFn) -> list[str]:
         st.sampled_from((name, name, name, name.replace("-", "_"), name[:-1], name + "x", f"{name}.a", f"{name}.a.b+", name.upper()))
     )
     right = [str(choice) for choice in flag.choices] or ["1", "auto", '{"a": 1}']
-    values = draw(st.lists(st.sampled_from(right) | st.sampled_from(_VALUES), max_size=2 if flag.values == "many" else 1))
+    values = several(draw, st.sampled_from(right) | st.sampled_from(_VALUES), 0, 2 if flag.values == "many" else 1)
     if draw(st.booleans()) and values:
         return [f"{spelled}={values[0]}"[:4096], *values[1:]]
     return [spelled, *values]
@@ -36,9 +36,10 @@ def _flag(draw: st.DrawFn) -> list[str]:
 @st.composite
 def arguments(draw: st.DrawFn) -> list[Any]:
     """A list of arguments, as `spec.engine.args` admits it."""
-    parts = draw(st.lists(_flag() | st.sampled_from(_STRAYS).map(lambda text: [text]) | TEXTS.map(lambda text: [text[:4096]]), max_size=3))
+    strays = st.sampled_from(_STRAYS) | TEXTS
+    parts = several(draw, _flag() | _flag() | strays.map(lambda text: [text[:4096]]), 0, 3)
     found = [item for part in parts for item in part]
-    return (found * 128)[:128] if draw(st.integers(0, 30)) == 0 else found[:128]
+    return (found * 128)[:128] if draw(st.integers(0, 30)) == 30 else found[:128]
 
 
 ARGUMENTS: Final[Values] = arguments()

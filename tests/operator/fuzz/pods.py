@@ -8,7 +8,7 @@ from typing import Any, Final
 import kubernetes_validate
 from hypothesis import strategies as st
 
-from tests.operator.fuzz.values import INTEGERS, JSON, QUANTITIES, RESOURCE_NAMES, TEXTS, Values
+from tests.operator.fuzz.values import INTEGERS, JSON, QUANTITIES, RESOURCE_NAMES, TEXTS, Values, several
 from tests.operator.pod_schema import TEMPLATE
 
 _SCHEMA: Final = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema" / "v1.37.0-local" / "_definitions.json"
@@ -41,12 +41,12 @@ _BY_NAME: Final[dict[str, tuple[Any, ...]]] = {
     "medium": ("Memory", "", "HugePages", "x"),
 }  # fmt: skip
 # Where harm is, and where alise's own parts are: drawn more often than the schema's other fields.
-_OFTEN: Final = frozenset(
-    {"containers", "initContainers", "volumes", "securityContext", "env", "envFrom", "volumeMounts", "ports", "resources", "metadata",
-    "spec",
-     "labels", "annotations", "lifecycle", "readinessProbe", "hostPath", "secret", "valueFrom", "capabilities", "name",
-     "serviceAccountName"}
-)  # fmt: skip
+_OF_PODS: Final = ("metadata", "spec", "labels", "annotations", "containers", "initContainers", "volumes", "securityContext", "nodeName",
+                   "serviceAccountName", "hostNetwork", "hostPID")  # fmt: skip
+_OF_CONTAINERS: Final = ("name", "env", "envFrom", "volumeMounts", "ports", "resources", "lifecycle", "readinessProbe", "securityContext")
+_DEEPER: Final = ("hostPort", "privileged", "capabilities", "sysctls", "limits", "valueFrom", "hostPath", "secret", "csi", "projected",
+                  "serviceAccountToken")  # fmt: skip
+_OFTEN: Final = frozenset({*_OF_PODS, *_OF_CONTAINERS, *_DEEPER})
 _KEYED: Final = {
     "containers": "name",
     "initContainers": "name",
@@ -77,10 +77,10 @@ def _resolved(node: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 @st.composite
 def _value(draw: st.DrawFn, node: dict[str, Any], field: str, depth: int) -> Any:
-    turn = draw(st.integers(0, 24))
-    if turn == 0:
+    turn = draw(st.integers(0, 60))
+    if turn == 60:
         return draw(JSON)
-    if turn == 1:
+    if turn == 59:
         return None
     if field in _BY_NAME:
         return draw(st.sampled_from(_BY_NAME[field]))
@@ -94,7 +94,8 @@ def _value(draw: st.DrawFn, node: dict[str, Any], field: str, depth: int) -> Any
     if "properties" in node:
         return draw(_object(node, field, depth))
     if "array" in kinds:
-        return draw(st.lists(_value(node["items"], "" if field not in _KEYED else f"{field}[]", depth + 1), max_size=2))
+        item = _value(node["items"], "" if field not in _KEYED else f"{field}[]", depth + 1)
+        return several(draw, item, 0 if depth >= _DEPTH else 1, 2)
     if "object" in kinds:
         inner = node.get("additionalProperties")
         keys = RESOURCE_NAMES if field in ("limits", "requests", "overhead") else TEXTS
@@ -109,21 +110,25 @@ def _value(draw: st.DrawFn, node: dict[str, Any], field: str, depth: int) -> Any
 @st.composite
 def _object(draw: st.DrawFn, node: dict[str, Any], field: str, depth: int) -> dict[str, Any]:
     properties = node["properties"]
-    often = sorted(_OFTEN & properties.keys())
-    names = st.sampled_from(often) | st.sampled_from(sorted(properties)) if often else st.sampled_from(sorted(properties))
-    chosen = draw(st.lists(names, max_size=1 if depth >= _DEPTH else 3, unique=True))
+    chosen = list(dict.fromkeys(several(draw, _fields(properties), 1, 1 if depth >= _DEPTH else 3)))
     key = _KEYED.get(field.removesuffix("[]"))
     if key in properties and key not in chosen and draw(st.integers(0, 9)):
         chosen = [key, *chosen]
     found = {name: draw(_value(properties[name], name, depth + 1)) for name in chosen}
     turn = draw(st.integers(0, 40))
-    if turn == 0:
+    if turn == 40:
         found["$patch"] = draw(_DIRECTIVES)
-    elif turn == 1:
+    elif turn == 39:
         found["$retainKeys"] = draw(st.just(list(found)) | JSON)
-    elif turn == 2:
+    elif turn == 38:
         found[draw(TEXTS | st.sampled_from(("$deleteFromPrimitiveList/a", "$setElementOrder/containers", "newField")))] = draw(JSON)
     return found
+
+
+def _fields(properties: dict[str, Any]) -> Values:
+    """Names of fields: half of the time one of those where harm is."""
+    often, every = sorted(_OFTEN & properties.keys()), st.sampled_from(sorted(properties))
+    return st.sampled_from(often) | every if often else every
 
 
 def _of(definition: str, field: str) -> Values:
@@ -138,10 +143,10 @@ def _pod_patch(draw: st.DrawFn) -> Any:
         case 0:
             return draw(_value({"$ref": f"#/definitions/{TEMPLATE}"}, "", 0))
         case 1:
-            field = draw(st.sampled_from(sorted(pod)))
+            field = draw(_fields(pod))
             return {"spec": {field: draw(_value(pod[field], field, 1))}}
         case 2:
-            field = draw(st.sampled_from(sorted(container)))
+            field = draw(_fields(container))
             name, where = draw(st.sampled_from(("engine", "scheduler", "extra"))), draw(st.sampled_from(("containers", "initContainers")))
             item = {"name": name, field: draw(_value(container[field], field, 2))}
             return {"spec": {where: [item | ({"image": "x"} if name == "extra" else {})]}}

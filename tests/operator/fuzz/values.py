@@ -96,6 +96,11 @@ _BY_PATTERN: Final = {
 }  # fmt: skip
 
 
+def several(draw: st.DrawFn, values: Values, least: int, most: int) -> list[Any]:
+    """So many values, each number as often as another: hypothesis' own lists are short most of the time."""
+    return [draw(values) for _ in range(draw(st.integers(least, most)))]
+
+
 def strings(name: str, node: Mapping[str, Any]) -> Values:
     """Strings that the schema admits, for the field of this name: usual ones, and such at the edge of what it says."""
     least, most, pattern = node.get("minLength", 0), node.get("maxLength", 10**9), node.get("pattern")
