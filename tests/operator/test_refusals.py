@@ -42,7 +42,7 @@ from alise_operator.refusals import said_of
         ),
         pytest.param(
             "Deployment",
-            'failed to convert new object to proper version: unable to convert unstructured object to apps/v1, Kind=Deployment: parsing time "x"',
+            'failed to convert new object: unable to convert unstructured object to apps/v1, Kind=Deployment: parsing time "x"',
             "spec.podTemplate",
             id="a time that is none",
         ),

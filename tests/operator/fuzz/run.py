@@ -2,8 +2,10 @@
 
 import json
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -28,7 +30,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a run. The same finding counts once."""
+    """What came of a run. The same fault counts once: a fault that is known is not looked for again."""
 
     tried: int = 0
     findings: dict[str, Finding] = field(default_factory=dict)
@@ -53,7 +55,7 @@ def fuzz(inputs: Values, properties: Mapping[str, Callable[[Any], None]], count:
 
 
 def _round(inputs: Values, properties: Mapping[str, Callable[[Any], None]], count: int, seed: int, outcome: Outcome, shrink: bool) -> None:
-    failed: list[tuple[str, Any]] = []
+    failed: list[tuple[str, str, str]] = []
 
     @seeded(seed)
     @settings(
@@ -73,15 +75,21 @@ def _round(inputs: Values, properties: Mapping[str, Callable[[Any], None]], coun
             shown = json.dumps(value)
             try:
                 check(value)
-            except Exception:
-                failed.append((name, shown))
-                raise
+            except Exception as error:
+                if (where := f"{name}: {_origin(error)}") not in outcome.findings:
+                    failed.append((where, name, shown))
+                    raise
 
     try:
         holds()
     except Exception as error:
         if not failed:
             raise
-        name, shown = failed[-1]
-        text = f"{type(error).__name__}: {error}"
-        outcome.findings.setdefault(f"{name}: {text[:60]}", Finding(name, text[:2000], json.loads(shown)))
+        where, name, shown = failed[-1]
+        outcome.findings[where] = Finding(name, f"{type(error).__name__}: {error}"[:2000], json.loads(shown))
+
+
+def _origin(error: Exception) -> str:
+    """What tells one fault from another: the error's type and the lines that it came by."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return ", ".join([type(error).__name__, *(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)])

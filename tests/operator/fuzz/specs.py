@@ -82,7 +82,8 @@ def _chosen(draw: st.DrawFn, required: Mapping[str, Values], optional: Mapping[s
     return {**{key: draw(value) for key, value in required.items()}, **{key: draw(optional[key]) for key in names}}
 
 
-_GOOD: Final = [yaml.safe_load(path.read_text())["spec"] for path in SAMPLES] + [raw_spec(**changes) for changes in SPECS.values()]
+# The least comes first: it is what hypothesis makes of a finding's other fields.
+_GOOD: Final = [*(raw_spec(**changes) for changes in SPECS.values()), *(yaml.safe_load(path.read_text())["spec"] for path in SAMPLES)]
 _GOOD_ONES: Final = st.sampled_from(_GOOD).map(copy.deepcopy)
 _WHOLE: Final = admitted(_CRD)
 _SECTIONS: Final = {name: admitted(child, name) for name, child in _CRD["properties"].items()}
