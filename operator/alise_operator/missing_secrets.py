@@ -17,7 +17,7 @@ REASON: Final = "MissingSecret"
 _SECRET: Final = re.compile(r'\bsecrets? "(?P<name>[-a-z0-9.]{1,253})" not found')
 # `couldn't find key token in Secret default/hub` (environment).
 _KEY: Final = re.compile(r"couldn't find key (?P<key>[-._a-zA-Z0-9]{1,253}) in Secret [-a-z0-9]+/(?P<name>[-a-z0-9.]{1,253})")
-# `MountVolume.SetUp failed for volume "cert" : references non-existent secret key: tls.key`: the Secret is there, its name is not said.
+# What stands for the name of an entry in the command that creates a Secret of API keys.
 _AUTH_KEY: Final = "TENANT"
 
 
