@@ -35,5 +35,6 @@ def ensure_classes(access: Access) -> None:
     meta = {"name": INGRESS_CLASS}
     access.apply({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": meta, "spec": {"controller": CONTROLLER}})
     if access.kubectl("get", "crd", "gatewayclasses.gateway.networking.k8s.io", "--ignore-not-found", "-o", "name").strip():
+        access.learn_kinds()
         gateway_class = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": meta}
         access.apply(gateway_class | {"spec": {"controllerName": CONTROLLER}})
