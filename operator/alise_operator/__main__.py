@@ -20,11 +20,11 @@ from alise_operator.app import App
 from alise_operator.errors import LeaseLost
 from alise_operator.kube import HttpKube, own_namespace
 from alise_operator.lease import Lease
-from alise_operator.pod_watch import watch_pods
 from alise_operator.poller import Poller
 from alise_operator.reconcile import Reconciler
 from alise_operator.server import serving
 from alise_operator.settings import ConfigError, Settings, load
+from alise_operator.watches import watch_engines, watch_pods
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ async def act(settings: Settings, kube: HttpKube, lease: Lease, app: App) -> Non
     handlers.configure(kopf_settings, is_namespaced=bool(settings.watch_namespace))
     holding = asyncio.create_task(lease.hold(), name="lease")
     async with app:
+        app.run_beside("watch of resources", watch_engines(kube, settings.watch_namespace, app.queue.add))
         app.run_beside("watch of pods", watch_pods(kube, settings.watch_namespace, app.queue.add))
         handlers.register(registry, app)
         scope = {"namespaces": [settings.watch_namespace]} if settings.watch_namespace else {"clusterwide": True}

@@ -1,4 +1,4 @@
-"""kopf's decorators and nothing else: what happens in the cluster becomes a key in the queue. Pods are watched by pod_watch.py.
+"""kopf's decorators and nothing else: what happens in the cluster becomes a key in the queue. Resources and pods are watched by watches.py.
 
 Only `on.event` handlers are used: they leave no finalizer and no annotation on the resource, and everything is seen again after a restart.
 """
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import kopf
 
-from alise_contract.names import API_GROUP, API_VERSION, ENGINE_LABEL, PLURAL
+from alise_contract.names import ENGINE_LABEL
 from alise_operator.app import App
 from alise_operator.build.meta import MANAGED_BY, MANAGER
 from alise_operator.kube import PAGE, in_cluster, in_cluster_server
@@ -42,9 +42,6 @@ def register(registry: kopf.OperatorRegistry, app: App) -> None:
         found = kopf.login_with_service_account(**kwargs)
         return found and replace(found, server=in_cluster_server())
 
-    async def engine_seen(namespace: str, name: str, **_: Any) -> None:
-        app.queue.add(Key(namespace, name))
-
     async def child_seen(event: Any, namespace: str, labels: Any, **_: Any) -> None:
         child = event["object"]
         app.reconciler.child_changed(child["kind"], child, deleted=event["type"] == "DELETED")
@@ -52,7 +49,6 @@ def register(registry: kopf.OperatorRegistry, app: App) -> None:
             app.queue.add(Key(namespace, labels[ENGINE_LABEL]))
 
     kopf.on.login(registry=registry)(login)
-    kopf.on.event(API_GROUP, API_VERSION, PLURAL, registry=registry)(engine_seen)
     for group, version, plural in WATCHED:
         kopf.on.event(group, version, plural, id=f"child_seen_{plural}", labels={MANAGED_BY: MANAGER}, registry=registry)(child_seen)
 

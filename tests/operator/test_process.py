@@ -19,11 +19,11 @@ from alise_operator.app import App
 from alise_operator.build.meta import MANAGED_BY, Manifest
 from alise_operator.cluster import Images
 from alise_operator.kube import PAGE, Resource, answered
-from alise_operator.pod_watch import watch_pods
 from alise_operator.poller import Poller
 from alise_operator.reconcile import Key, Reconciler
 from alise_operator.server import serving
 from alise_operator.settings import ConfigError, load
+from alise_operator.watches import watch_engines, watch_pods
 from tests.operator.builders import raw_spec
 from tests.operator.fake_kube import FakeKube
 
@@ -174,6 +174,14 @@ async def test_a_pod_that_changes_asks_for_its_resource() -> None:
     watching.cancel()
 
 
+async def test_a_resource_that_changes_is_asked_for() -> None:
+    kube, seen = FakeKube(), asyncio.Queue[Key]()
+    watching = asyncio.create_task(watch_engines(kube, "", seen.put_nowait))
+    kube.changes.put_nowait({"metadata": {"namespace": "default", "name": "tiny"}})
+    assert await asyncio.wait_for(seen.get(), 10) == Key("default", "tiny")
+    watching.cancel()
+
+
 async def test_a_watch_that_fails_is_opened_again() -> None:
     kube, seen = FakeKube(), asyncio.Queue[Key]()
     kube.away = True
@@ -198,8 +206,8 @@ def test_objects_that_are_watched_come_in_pages_and_do_not_stay() -> None:
     assert settings.queueing.idle_timeout < 1
 
 
-def test_pods_are_not_among_what_kopf_remembers() -> None:
-    assert ("", "v1", "pods") not in handlers.WATCHED
+def test_neither_pods_nor_resources_are_among_what_kopf_remembers() -> None:
+    assert {plural for _, _, plural in handlers.WATCHED} & {"pods", "aliseengines"} == set()
 
 
 def test_an_object_that_is_nested_as_deeply_as_an_api_server_takes_is_read_copied_and_written() -> None:
