@@ -1,8 +1,8 @@
 """Asks for a reconcile when a resource or a pod of ours changes.
 
 Not by kopf, which keeps a record and a task per object and works through every version of it: pods are the one kind of which a resource may
-have ten thousand, and a resource may be edited a hundred times a second. Here they come as metadata alone and are forgotten at once. An event
-that is missed costs nothing but time, because the clock asks for every resource again.
+have ten thousand, and a resource may be edited a hundred times a second. Here they come as metadata alone and are forgotten at once. An
+event that is missed costs nothing but time, because the clock asks for every resource again.
 """
 
 import asyncio
