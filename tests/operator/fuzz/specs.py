@@ -71,7 +71,7 @@ def _objects(node: Mapping[str, Any], name: str) -> Values:
     if "properties" not in node:
         keys = RESOURCE_NAMES if name in ("requests", "limits") else TEXTS
         return st.dictionaries(keys, admitted(node["additionalProperties"]), max_size=3)
-    children = {key: st.deferred(lambda child=child, key=key: admitted(child, key)) for key, child in node["properties"].items()}
+    children = {key: admitted(child, key) for key, child in node["properties"].items()}
     required = {key: children[key] for key in node.get("required", ())}
     return _chosen(required, {key: child for key, child in children.items() if key not in required})
 
