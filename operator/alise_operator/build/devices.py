@@ -7,7 +7,7 @@ from alise_contract.names import ENGINE_CONTAINER
 from alise_operator.build.merge import merge
 from alise_operator.build.meta import Manifest
 from alise_operator.build.pod_lists import CONTAINER_LISTS
-from alise_operator.build.pod_shape import FIELD, patch_problems
+from alise_operator.build.pod_shape import FIELD, patch_problems, short
 from alise_operator.errors import Problem
 from alise_operator.quantities import format_bytes, parse_quantity
 from alise_operator.rules import default_memory_limit_bytes, is_extended, needed_memory_bytes, only_as_limit
@@ -15,6 +15,8 @@ from alise_operator.spec import Resources, Spec
 
 DEFAULT_DEVICE: Final = "nvidia.com/gpu"
 _RESOURCES: Final = ("spec", "containers", "resources")
+_MAX_ASKED: Final = 200
+_MAX_NAME: Final = 63
 
 
 def as_manifest(resources: Resources) -> Manifest:
@@ -70,14 +72,15 @@ def _too_few(limits: Mapping[str, str], spec: Spec) -> Iterator[Problem]:
         return
     if devices and count < size:
         asked = ", ".join(f"{name}: {value}" for name, value in devices.items())
+        asked = asked if len(asked) <= _MAX_ASKED else f"{asked[: _MAX_ASKED - 1]}…"
         said = f"{size} is more than the devices of the engine's container ({asked}); ask for {size} of them, or lower it"
         yield Problem("spec.engine.tensorParallelSize", said)
 
 
 def _unknown_claim(where: str, claim: str) -> Problem:
-    example = f"{{name: {claim}, resourceClaimTemplateName: TEMPLATE}}"
+    example = f"{{name: {claim if len(claim) <= _MAX_NAME else 'NAME'}, resourceClaimTemplateName: TEMPLATE}}"
     return Problem(
-        f"{where}.resources.claims", f"the pod has no claim {claim!r}; add it to {FIELD}.spec.resourceClaims, for example {example}"
+        f"{where}.resources.claims", f"the pod has no claim {short(claim)}; add it to {FIELD}.spec.resourceClaims, for example {example}"
     )
 
 

@@ -13,6 +13,7 @@ from alise_operator.build.meta import Manifest, Owner, selector
 from alise_operator.build.pod_lists import CONTAINER_LISTS
 from alise_operator.build.pod_shape import FIELD, short
 from alise_operator.errors import Problem
+from alise_operator.flag_values import short as cut
 from alise_operator.rules import ENV_FIELDS, HARMLESS_VALUES, memory_problems, unsupported_env
 from alise_operator.spec import Spec
 
@@ -65,7 +66,7 @@ def _container(field: str, theirs: Manifest, ours: Manifest, spec: Spec) -> Iter
         for variable in theirs.get("env") or ():
             value = variable.get("value")
             if value not in HARMLESS_VALUES and (why := unsupported_env(spec.engine).get(variable["name"])) is not None:
-                yield Problem(f"{field}.env", f"{variable['name']}={value}: {why}; leave it out")
+                yield Problem(f"{field}.env", f"{variable['name']}={cut(str(value))}: {why}; leave it out")
         limit = ((theirs.get("resources") or {}).get("limits") or {}).get("memory")
         if limit != (ours["resources"].get("limits") or {}).get("memory"):
             yield from memory_problems(f"{field}.resources.limits.memory", limit, spec)
