@@ -43,7 +43,7 @@ def measure(settings: Settings) -> Iterator[Row]:
             cp.access.kubectl("create", "namespace", namespace)
         folder = Path(name)
         yield from _hostile_pods(cp, folder)
-        yield from _edit_loop(cp, folder, 5 if settings.quick else 20)
+        yield from _edit_loop(cp, folder, 10 if settings.quick else 20)
         yield from _many_pods(cp, folder, 1_000 if settings.quick else 10_000)
 
 
