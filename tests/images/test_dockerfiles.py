@@ -96,10 +96,20 @@ def test_no_layer_keeps_a_package_cache(name: str) -> None:
 
 
 @every_dockerfile
+def test_a_stage_that_is_mounted_has_no_steps(name: str) -> None:
+    """buildah (1.28) mounts a stage whose steps are cached as it was before them."""
+    lines = instructions(name)
+    mounted = {stage for line in lines for stage in re.findall(r"--mount=type=bind,from=(\w+)", line)}
+    begins = {line.split()[3]: i for i, line in enumerate(lines) if line.startswith("FROM ") and len(line.split()) > 2}
+    assert mounted
+    assert [stage for stage in mounted if not lines[begins[stage] + 1].startswith("FROM ")] == []
+
+
+@every_dockerfile
 def test_dependencies_are_installed_before_our_code_is_copied(name: str) -> None:
     stage = last_stage(name)
     installs = next(i for i, line in enumerate(stage) if "--require-hashes -r" in line or "$install -r" in line)
-    code = next(i for i, line in enumerate(stage) if "from=wheel" in line)
+    code = next(i for i, line in enumerate(stage) if re.search("from=(wheel|built)", line))
     assert installs < code
 
 
