@@ -138,6 +138,8 @@ class Engine:
         """The CPU sample with some fields of its spec replaced."""
         resource = yaml.safe_load((MANIFESTS / "samples" / "tiny.yaml").read_text())
         resource["metadata"]["name"] = self.name
+        # A host of its own: the engines of other tests may still have theirs.
+        resource["spec"]["route"]["hosts"] = [f"{self.name}.{self.namespace}.test"]
         resource["spec"] |= changes
         self.kubectl("apply", "-f", "-", text_in=json.dumps(resource))
 
