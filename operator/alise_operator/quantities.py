@@ -7,6 +7,8 @@ from typing import Final
 PATTERN: Final = r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?$"
 # Kubernetes itself writes at most 22 characters.
 MAX_LENGTH: Final = 64
+# Kubernetes takes larger ones for this one.
+MAX_BYTES: Final = 2**63 - 1
 _PARTS: Final = re.compile(r"[+]?(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?")
 _BINARY: Final = {f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)}
 _DECIMAL: Final = {letter: Decimal(1000) ** power for power, letter in zip((-3, -2, -1, 1, 2, 3, 4, 5, 6), "numkMGTPE", strict=True)}
@@ -28,8 +30,8 @@ def parse_quantity(text: str) -> Decimal:
 
 
 def quantity_bytes(text: str) -> int:
-    """A memory quantity in bytes, rounded up. Raises ValueError like `parse_quantity`."""
-    return int(parse_quantity(text).to_integral_value(rounding="ROUND_CEILING"))
+    """A memory quantity in bytes, rounded up; MAX_BYTES for larger ones. Raises ValueError like `parse_quantity`."""
+    return int(min(parse_quantity(text), Decimal(MAX_BYTES)).to_integral_value(rounding="ROUND_CEILING"))
 
 
 def format_bytes(count: int) -> str:

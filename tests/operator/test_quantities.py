@@ -36,3 +36,8 @@ def test_formatting_bytes_loses_nothing(count: int) -> None:
 
 def test_half_a_byte_counts_as_one() -> None:
     assert quantity_bytes("500m") == 1
+
+
+def test_more_bytes_than_kubernetes_counts_are_as_many_as_it_counts() -> None:
+    assert quantity_bytes("1e999") == quantity_bytes("8Ei") == 2**63 - 1
+    assert quantity_bytes("7Ei") == 7 * 2**60
