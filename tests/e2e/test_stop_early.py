@@ -33,7 +33,7 @@ def test_pods_that_are_deleted_while_they_start_are_gone_long_before_their_drain
         for resource in starting:
             resource.kubectl("delete", "alise", resource.name, "--ignore-not-found", "--wait=false")
     for resource in starting:
-        wait_until(f"the pods of {resource.name} gone", lambda resource=resource: pods(resource) == [], GONE_SECONDS)
+        wait_until(f"the pods of {resource.name} gone", partial(is_gone, resource), GONE_SECONDS)
 
 
 def has_come_to(resource: Resource, words: str) -> bool:
@@ -53,6 +53,6 @@ def log(resource: Resource) -> str:
         return ""
 
 
-def pods(resource: Resource) -> list[str]:
-    """Every pod, those on their way out as well."""
-    return resource.kubectl("get", "pods", "-l", f"{ENGINE_LABEL}={resource.name}", "-o", "name").split()
+def is_gone(resource: Resource) -> bool:
+    """Whether there is no pod any more, those on their way out counted as well."""
+    return not resource.kubectl("get", "pods", "-l", f"{ENGINE_LABEL}={resource.name}", "-o", "name").split()

@@ -118,8 +118,8 @@ def test_the_scratch_volume_has_a_size(changes: dict[str, Any], size: str | None
 
 
 def test_the_hub_is_where_the_user_says() -> None:
-    changes = {"engine": {"device": "cpu", "env": [{"name": "HF_HOME", "value": "/hub"}]}}
-    assert [one["value"] for one in container("engine", **changes)["env"] if one["name"] == "HF_HOME"] == ["/hub"]
+    engine = {"device": "cpu", "env": [{"name": "HF_HOME", "value": "/hub"}]}
+    assert [one["value"] for one in container("engine", engine=engine)["env"] if one["name"] == "HF_HOME"] == ["/hub"]
 
 
 def test_without_memory_given_the_request_covers_what_is_known_to_be_needed() -> None:

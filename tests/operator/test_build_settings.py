@@ -54,7 +54,7 @@ def test_fields_become_flags_of_the_engine() -> None:
 @pytest.mark.parametrize(
     ("model", "names"),
     [
-        pytest.param({"servedName": "tiny", "aliases": ["gpt-3.5-turbo", "old"]}, ["tiny", "gpt-3.5-turbo", "old"], id="a name and aliases"),
+        pytest.param({"servedName": "tiny", "aliases": ["gpt-4", "old"]}, ["tiny", "gpt-4", "old"], id="a name and aliases"),
         pytest.param({"aliases": ["old"]}, ["org/model", "old"], id="aliases beside the uri"),
         pytest.param({"servedName": "$(PORT)"}, ["$$(PORT)"], id="a name that would be a variable"),
     ],
