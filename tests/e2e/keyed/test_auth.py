@@ -116,6 +116,7 @@ def test_keys_are_added_and_withdrawn_without_a_restart(keyed: Resource) -> None
         assert (keyed.only_pod(), keyed.engine_restarts(pod)) == (pod, 0)
     finally:
         change_keys(keyed, {"team-a": KEY_A, "team-b": KEY_B})
+        wait_until("the first keys again", lambda: (status(KEY_A), status(KEY_B)) == (200, 200), SECRET_SECONDS, every_seconds=3.0)
 
 
 def change_keys(resource: Resource, keys: dict[str, str | None]) -> None:
