@@ -209,7 +209,7 @@ class Reconciler:
             log.warning("replicas were not applied", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(failure)})
 
     async def _say_reset(self, owner: Owner, applied: Applied) -> None:
-        """Tells whoever scales the Deployment what to scale instead, now and then."""
+        """Posts an event that says what to scale in the place of the Deployment; not again for some minutes."""
         reset, now = self._resets.pop(owner.uid, None), self._monotonic()
         if reset is None or applied.scale is None or applied.scale.replicas == reset.found:
             return

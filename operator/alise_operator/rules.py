@@ -109,7 +109,7 @@ def _offloaded_bytes(engine: Engine) -> int:
 
 def default_memory_limit_bytes(spec: Spec) -> int:
     """The engine container's memory limit where none is given: far above what a healthy engine takes, so that a sick one ends before its
-    node does. Weights are not known beforehand."""
+    node does. The size of the weights is not known here."""
     return needed_memory_bytes(spec) + _LOADING_BYTES * spec.engine.tensor_parallel_size
 
 

@@ -44,7 +44,7 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
 
 
 def fuzz_operator(count: int) -> Iterator[Row]:
-    """Tries so many specs and answers of pods, of a seed that is printed. Findings are made small and kept, and the run goes on."""
+    """Tries this number of specs and of answers of pods, from a seed that is printed. Findings are shrunk and kept, and the run goes on."""
     from tests.operator.fuzz.answers import ANSWERS, answers_become_conditions
     from tests.operator.fuzz.run import Outcome, fuzz, fuzz_specs
 

@@ -70,7 +70,7 @@ async def test_other_pods_are_not_asked(changes: dict[str, Any]) -> None:
 
 async def test_a_pod_that_does_not_listen_is_named_unreachable() -> None:
     async def answer(_: web.Request) -> web.Response:
-        raise AssertionError("nobody listens any more")
+        raise AssertionError("no process listens any more")
 
     async with pod_answering(answer) as port:
         pass

@@ -37,12 +37,12 @@ class Outcome:
 
 
 def fuzz_specs(count: int, seed: int, properties: Mapping[str, Property] = PROPERTIES) -> Outcome:
-    """Tries so many specs, always the same ones for the same seed."""
+    """Tries this number of specs, always the same ones for the same seed."""
     return fuzz(ANY_SPECS, properties, count, seed)
 
 
 def fuzz(inputs: Values, properties: Mapping[str, Callable[[Any], None]], count: int, seed: int, *, shrink: bool = True) -> Outcome:
-    """Tries so many inputs, in rounds; the operator's own log is not written meanwhile."""
+    """Tries this number of inputs, in rounds; the operator's own log is not written meanwhile."""
     outcome, turn = Outcome(), 0
     logging.disable(logging.CRITICAL)
     try:
