@@ -32,7 +32,7 @@ test-engine: install
 	@$(PYTHON) -m pytest tests --durations=10 -m "engine" | sed -u "s/^/[engine] /"
 
 test-processes: install
-	@$(PYTHON) -m pytest tests --durations=10 -m "controlplane or database or process" | sed -u "s/^/[processes] /"
+	@$(PYTHON) -m pytest tests --durations=10 -m "controlplane or database or process or node" | sed -u "s/^/[processes] /"
 
 test-e2e: install
 	@$(PYTHON) -m pytest tests --durations=15 -m "e2e"
@@ -47,7 +47,7 @@ types: install
 	@$(PYTHON) -m mypy operator scheduler_sidecar engine_image tests | sed -u "s/^/[types] /"
 
 unit: install
-	@$(PYTHON) -m pytest tests -q -m "not engine and not controlplane and not e2e and not database and not process"
+	@$(PYTHON) -m pytest tests -q -m "not engine and not controlplane and not e2e and not database and not process and not node"
 
 serve: install ## Engine and sidecar on this machine without Kubernetes; OpenAI API on localhost (PORT=8000 MODEL=...)
 	@$(PYTHON) -m tests.tools.serve

@@ -37,7 +37,9 @@ STATUS_PATH: Final = "/alise/v1/status"
 RUN_AS: Final = 65532
 
 # --- a request --------------------------------------------------------------------------------------------------------------------
-# Keys in the extra arguments of an engine request, which vLLM carries from the API server to EngineCore.
+# Keys in the extra arguments of an engine request, which vLLM carries from the API server to EngineCore. All with this prefix are
+# ours, those of later versions as well.
+XARG_PREFIX: Final = "alise_"
 JOB_XARG: Final = "alise_job"
 HINT_XARG: Final = "alise_hint"
 # Signs job id, priority and hint with the pod's key (`stamp.py`): what a client writes under these keys is not signed and not believed.

@@ -20,6 +20,7 @@ from alise_contract.names import (
     MIN_LEVEL,
     NEUTRAL_LEVEL,
     STAMP_XARG,
+    XARG_PREFIX,
     pack_priority,
     unpack_priority,
 )
@@ -28,7 +29,6 @@ from alise_contract.stamp import derived, is_mac, mac
 NEUTRAL_PRIORITY: Final = pack_priority(NEUTRAL_LEVEL, 0)
 # Base64 takes four characters for three bytes.
 _MAX_HINT_CHARS: Final = (MAX_HINT_BYTES + 2) // 3 * 4
-_OURS: Final = (JOB_XARG, HINT_XARG, STAMP_XARG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def stamp_key(pod_key: bytes) -> bytes:
 
 def stamped_args(extra_args: Mapping[str, Any] | None, stamp: Stamp | None, key: bytes) -> dict[str, Any]:
     """Returns an engine request's extra arguments with the stamp; what a client sent under its keys is gone."""
-    foreign = {name: value for name, value in (extra_args or {}).items() if name not in _OURS}
+    foreign = {name: value for name, value in (extra_args or {}).items() if not str(name).startswith(XARG_PREFIX)}
     if stamp is None:
         return foreign
     hint = {HINT_XARG: stamp.hint} if stamp.hint else {}

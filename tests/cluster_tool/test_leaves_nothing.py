@@ -23,7 +23,7 @@ from tests.cluster.node import PAUSE_IMAGE
 from tests.cluster.programs import kubectl_path
 from tests.cluster.state import State
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.node
 
 ROOT = Path(__file__).parents[2]
 UP_SECONDS = 240.0

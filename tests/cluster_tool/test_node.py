@@ -16,7 +16,7 @@ from tests.cluster.cluster import NodeCluster
 from tests.cluster.errors import CommandFailed
 from tests.cluster.state import named
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.node
 
 IMAGE = "docker.io/alise/cluster-tool-web:test"
 LABELS = {"app": "web"}

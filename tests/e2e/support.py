@@ -16,6 +16,7 @@ Seen = TypeVar("Seen")
 
 NAMESPACE = "default"
 MODEL = "tiny"
+MEASURED_TOKENS = 200
 
 
 def wait_until(what: str, look: Callable[[], Seen], timeout_seconds: float, every_seconds: float = 1.0) -> Seen:
@@ -156,6 +157,14 @@ def chat(client: OpenAI, prompt: str, max_tokens: int, model: str = MODEL) -> It
             tokens = chunk.usage.completion_tokens
     if tokens != max_tokens:
         raise CutStream(f"{prompt!r} ended after {tokens} of {max_tokens} tokens")
+
+
+def tokens_in(client: OpenAI, seconds: float) -> int:
+    """Tokens of an answer that streams for about this long while nothing else runs. Machines differ by a factor of five."""
+    began = time.monotonic()
+    for _ in chat(client, "How fast are you?", MEASURED_TOKENS):
+        pass
+    return max(1000, min(8000, int(seconds * MEASURED_TOKENS / (time.monotonic() - began))))
 
 
 @dataclass

@@ -7,12 +7,12 @@ import pytest
 from openai import OpenAI
 
 from alise_contract.names import ENGINE_LABEL
-from tests.e2e.support import Resource, Stream, wait_until
+from tests.e2e.support import Resource, Stream, tokens_in, wait_until
 
 pytestmark = pytest.mark.e2e
 
-# Ten seconds of streaming alone, most of a minute beside others and a pod that starts.
-LONG_TOKENS = 8000
+# Of streaming alone; two to four times as long beside others and a pod that starts.
+LONG_SECONDS = 12.0
 MOST_STREAMS = 10
 
 
@@ -71,10 +71,11 @@ def test_scaling_up_serves_from_both_and_scaling_down_cuts_no_stream(tiny: Resou
 
     # Streams on both pods, and a trickle of new requests, while one of the pods goes away.
     # Which pod gets one is the proxy's choice: a few may all be on the same.
+    tokens = tokens_in(client, LONG_SECONDS)
     streams: list[Stream] = []
     busy: list[str] = []
     while len(busy) < 2 and len(streams) < MOST_STREAMS:
-        streams += [Stream(client, f"Long story {len(streams)}.{number}", LONG_TOKENS).start().wait_started() for number in range(2)]
+        streams += [Stream(client, f"Long story {len(streams)}.{number}", tokens).start().wait_started() for number in range(2)]
         busy = [pod for pod in tiny.ready_pods() if tiny.requests_in_engine(pod)]
     assert len(busy) == 2, f"{len(streams)} streams are all on {busy}"
     with Asker(client, tokens=5) as asker:
@@ -92,7 +93,8 @@ def test_a_rollout_replaces_the_pod_without_cutting_a_stream(tiny: Resource, cli
     before = tiny.ready_pods()
     # The old pod goes when the new one is ready, half a minute later: there is always a long stream open.
     # Several, each after its own: those that began before the new pod was there are all on the old one.
-    with Asker(client, LONG_TOKENS) as first, Asker(client, LONG_TOKENS) as second, Asker(client, LONG_TOKENS) as third:
+    tokens = tokens_in(client, LONG_SECONDS)
+    with Asker(client, tokens) as first, Asker(client, tokens) as second, Asker(client, tokens) as third:
         tiny.patch({"podTemplate": {"metadata": {"annotations": {"example.com/rolled": str(time.time())}}}})
         tiny.wait_condition("Progressing", "True", 30)
         leaving_pod(tiny, before)

@@ -6,7 +6,7 @@ import time
 import pytest
 from openai import OpenAI
 
-from tests.e2e.support import Resource, Stream, wait_until
+from tests.e2e.support import Resource, Stream, tokens_in, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -58,7 +58,8 @@ def sidecar_connected(tiny: Resource, pod: str) -> bool:
 def test_killing_the_scheduler_in_mid_stream_fails_no_request(tiny: Resource, client: OpenAI) -> None:
     pod = tiny.only_pod()
     wait_until("a connected sidecar", lambda: sidecar_connected(tiny, pod), 60)
-    streams = [Stream(client, f"Story number {number}.", 3000).start().wait_started() for number in range(2)]
+    tokens = tokens_in(client, 5.0)
+    streams = [Stream(client, f"Story number {number}.", tokens).start().wait_started() for number in range(2)]
     assert kill_scheduler(tiny, pod) >= 1
     meanwhile = [Stream(client, f"Question {number}?", 20).start() for number in range(3)]
     for stream in (*streams, *meanwhile):
@@ -77,11 +78,12 @@ def is_asked(tiny: Resource, pod: str, client: OpenAI) -> bool:
 def test_a_scheduler_that_crash_loops_for_a_minute_costs_no_request(tiny: Resource, client: OpenAI) -> None:
     pod = tiny.only_pod()
     failed_open_before = tiny.status(pod)["admission"].get("failed_open", 0)
+    tokens = tokens_in(client, 30.0)
     killed: list[int] = []
     killer = threading.Thread(target=lambda: killed.append(kill_scheduler(tiny, pod, seconds=60.0)))
     killer.start()
     answers = 0
-    long_stream = Stream(client, "A very long story.", 8000).start().wait_started()
+    long_stream = Stream(client, "A very long story.", tokens).start().wait_started()
     while killer.is_alive():
         Stream(client, f"Question {answers}?", 30).start().result()
         answers += 1
@@ -100,7 +102,7 @@ def test_a_scheduler_that_hangs_costs_no_request_and_is_started_again(tiny: Reso
     # After the minute above the breaker may still be open, and nobody would be asked.
     wait_until("the sidecar being asked again", lambda: is_asked(tiny, pod, client), 60)
     late_before = tiny.status(pod)["admission"].get("failed_open_by_reason", {}).get("deadline", 0)
-    stream = Stream(client, "A long story.", 6000).start().wait_started()
+    stream = Stream(client, "A long story.", tokens_in(client, 10.0)).start().wait_started()
     assert int(tiny.run_in_scheduler(pod, STOP_ONCE)) >= 1
     Stream(client, "Are you slow?", 20).start().result()
     stream.result()

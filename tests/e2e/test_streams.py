@@ -6,11 +6,11 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.e2e.support import Resource, Stream, chat, wait_until
+from tests.e2e.support import Resource, Stream, chat, tokens_in, wait_until
 
 pytestmark = pytest.mark.e2e
 
-LONG_TOKENS = 8000
+LONG_SECONDS = 8.0
 
 
 def test_a_chat_completion_streams_through_the_ingress(tiny: Resource, client: OpenAI) -> None:
@@ -34,11 +34,12 @@ def test_cancelling_a_stream_ends_the_request_in_the_engine_within_a_second(tiny
 def test_a_long_answer_gives_way_to_a_short_one_and_resumes_exactly(tiny: Resource, client: OpenAI) -> None:
     pod = tiny.only_pod()
     prompts = ("Tell me about bridges.", "Tell me about rivers.")
-    alone = [Stream(client, prompt, LONG_TOKENS).start().result() for prompt in prompts]
+    tokens = tokens_in(client, LONG_SECONDS)
+    alone = [Stream(client, prompt, tokens).start().result() for prompt in prompts]
     before = tiny.status(pod)["counters"]
 
     # Both slots are taken by long answers; a short one arrives.
-    longs = [Stream(client, prompt, LONG_TOKENS).start() for prompt in prompts]
+    longs = [Stream(client, prompt, tokens).start() for prompt in prompts]
     for stream in longs:
         stream.wait_started()
     short = Stream(client, "Hi!", 4).start()

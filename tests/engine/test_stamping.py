@@ -49,6 +49,10 @@ def test_a_signed_priority_outside_the_levels_is_neutral() -> None:
     assert read_stamp(stamped_args(None, Stamp("job", pack_priority(-128, 0) * 2), KEY), KEY) == Stamp("job", NEUTRAL_PRIORITY)
 
 
+def test_a_client_keeps_its_arguments_but_those_under_our_prefix() -> None:
+    assert stamped_args({"alise_job": "mine", "alise_of_a_later_version": 1, "other": 2}, None, KEY) == {"other": 2}
+
+
 VALUES = st.none() | st.integers() | st.text() | st.binary() | st.lists(st.text(max_size=3))
 
 
