@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from openai import OpenAI
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.e2e
 
 # Of streaming alone; two to four times as long beside others and a pod that starts.
 LONG_SECONDS = 12.0
-MOST_STREAMS = 10
+MOST_STREAMS_AT_ONCE = 12
 
 
 def answering_pods(tiny: Resource, client: OpenAI, requests: int = 8) -> set[str]:
@@ -52,11 +53,32 @@ class Asker:
         self._thread.join(310)
 
 
-def leaving_pod(tiny: Resource, before: list[str]) -> str:
+class Busy:
+    """Long streams, as many as it takes to have two in every pod. Which pod gets one is the proxy's choice."""
+
+    def __init__(self, tiny: Resource, client: OpenAI) -> None:
+        self.streams: list[Stream] = []
+        self._tiny, self._client = tiny, client
+        self._tokens = tokens_in(client, LONG_SECONDS)
+
+    def keep(self) -> None:
+        """Start streams until every ready pod has two; they start apart from each other, so they end apart as well."""
+        for _ in range(MOST_STREAMS_AT_ONCE):
+            if all(self._tiny.requests_in_engine(pod) >= 2 for pod in self._tiny.ready_pods()):
+                return
+            self.streams.append(Stream(self._client, f"Long story {len(self.streams)}", self._tokens).start().wait_started())
+
+
+def leaving_pod(tiny: Resource, before: list[str], while_waiting: Callable[[], None] = lambda: None) -> str:
     """The first of these pods that is on its way out; it must have work, or nothing would be tried."""
-    gone = wait_until("a pod on its way out", lambda: set(before) - {pod["metadata"]["name"] for pod in tiny.pods()}, 300).pop()
-    assert tiny.requests_in_engine(gone) > 0, "the pod that goes had no stream any more: nothing was tried"
-    return gone
+
+    def gone() -> set[str]:
+        while_waiting()
+        return set(before) - {pod["metadata"]["name"] for pod in tiny.pods()}
+
+    pod = wait_until("a pod on its way out", gone, 300).pop()
+    assert tiny.requests_in_engine(pod) > 0, "the pod that goes had no stream any more: nothing was tried"
+    return pod
 
 
 def wait_alone(tiny: Resource) -> None:
@@ -70,18 +92,13 @@ def test_scaling_up_serves_from_both_and_scaling_down_cuts_no_stream(tiny: Resou
     wait_until("both pods answering", lambda: len(answering_pods(tiny, client)) == 2, 60)
 
     # Streams on both pods, and a trickle of new requests, while one of the pods goes away.
-    # Which pod gets one is the proxy's choice: a few may all be on the same.
-    tokens = tokens_in(client, LONG_SECONDS)
-    streams: list[Stream] = []
-    busy: list[str] = []
-    while len(busy) < 2 and len(streams) < MOST_STREAMS:
-        streams += [Stream(client, f"Long story {len(streams)}.{number}", tokens).start().wait_started() for number in range(2)]
-        busy = [pod for pod in tiny.ready_pods() if tiny.requests_in_engine(pod)]
-    assert len(busy) == 2, f"{len(streams)} streams are all on {busy}"
+    busy = Busy(tiny, client)
+    busy.keep()
     with Asker(client, tokens=5) as asker:
+        before = tiny.ready_pods()
         tiny.kubectl("scale", "alise/tiny", "--replicas=1")
-        leaving_pod(tiny, busy)
-        for stream in streams:
+        leaving_pod(tiny, before, while_waiting=busy.keep)
+        for stream in busy.streams:
             stream.result()
         wait_alone(tiny)
     assert asker.failures == []
