@@ -1,6 +1,7 @@
 """`python -m tests.bench [NAME…]`: run suites, print their figures, write bench-results/.
 
 The environment sets DATASET (a file or folder; ALISE_DATA otherwise; a seeded synthetic workload without either), SEEDS and QUICK=1.
+With DEVICE (and TIME_SCALE, see tests/emulated/launch.py) `serving` serves on an emulated device.
 """
 
 import argparse
@@ -24,7 +25,7 @@ SUITES = {
     "soak": "tests.bench.soak",
 }
 # Not among all of them: they take an hour, or need what few machines have.
-ON_REQUEST = {"fuzz": "tests.bench.fuzz", "gpu": "tests.bench.gpu"}
+ON_REQUEST = {"fuzz": "tests.bench.fuzz", "gpu": "tests.bench.gpu", "emulated": "tests.bench.serving_emulated"}
 
 
 def settings_from(environment: dict[str, str]) -> Settings:
@@ -36,7 +37,8 @@ def settings_from(environment: dict[str, str]) -> Settings:
     seeds = environment.get("SEEDS", "3")
     if not seeds.isdigit() or int(seeds) < 1:
         raise SystemExit(f"SEEDS={seeds} is not a positive number")
-    return Settings(quick=environment.get("QUICK", "") not in ("", "0"), seeds=int(seeds), dataset=dataset)
+    quick = environment.get("QUICK", "") not in ("", "0")
+    return Settings(quick, int(seeds), dataset, environment.get("DEVICE", ""), environment.get("TIME_SCALE", ""))
 
 
 def run_suite(name: str, settings: Settings, recompute: bool) -> None:
@@ -73,7 +75,8 @@ def main() -> None:
     if unknown:
         parser.error(f"no suite {', '.join(unknown)}; there are {', '.join([*SUITES, *ON_REQUEST])}")
     for name in arguments.names or SUITES:
-        run_suite(name, settings_from(dict(os.environ)), arguments.recompute)
+        settings = settings_from(dict(os.environ))
+        run_suite("emulated" if name == "serving" and settings.device else name, settings, arguments.recompute)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ class Settings:
     quick: bool
     seeds: int
     dataset: Path | None
+    # An emulated device for the suites that serve on one, and how much slower time runs on it; empty: as the suite has it.
+    device: str = ""
+    time_scale: str = ""
 
 
 @dataclass(frozen=True, slots=True)

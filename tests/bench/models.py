@@ -16,17 +16,17 @@ HELD_OUT: Final = ("argparse.py", "datetime.py", "heapq.py", "statistics.py", "t
 
 def trained(steps: int) -> Path:
     """A byte-level Llama of 2.6 million parameters and head_dim 128, trained for so many steps on Python's standard library."""
-    return _kept(f"trained-{CONTEXT}-{steps}", lambda out: _train(out, steps))
+    return kept(f"trained-{CONTEXT}-{steps}", lambda out: _train(out, steps))
 
 
 def wide() -> Path:
     """A random bf16 Llama of 25 million parameters: 8 layers, 2 KV heads of 128 channels, 8 KiB of KV per token. Its text is noise."""
-    return _kept("wide-25m", _write_wide)
+    return kept("wide-25m", _write_wide)
 
 
 def eight_billion() -> Path:
     """The shape of an 8B Llama without its weights, 128 KiB of bf16 KV per token: for `load_format="dummy"`, and answers never decoded."""
-    return _kept("shape-8b", _write_eight_billion)
+    return kept("shape-8b", _write_eight_billion)
 
 
 def text(held_out: bool) -> bytes:
@@ -36,7 +36,8 @@ def text(held_out: bool) -> bytes:
     return b"\n\n".join(path.read_bytes() for path in files)
 
 
-def _kept(name: str, write: Callable[[Path], None]) -> Path:
+def kept(name: str, write: Callable[[Path], None]) -> Path:
+    """Returns the folder of this name, which `write` fills where it is missing."""
     cache = Path(os.environ.get("ALISE_CACHE", "~/.cache/alise")).expanduser() / "models"
     if not (cache / name).exists():
         cache.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,9 @@ from typing import Final
 from alise_engine.compose import IN_PROCESS_EXECUTOR
 from tests.bench import models
 from tests.cluster.control_plane import free_port
+from tests.emulated import launch
+from tests.emulated.launch import Emulation
+from tests.emulated.pacing import LOG_ENV, TALLY_ENV, Tally, tally_in
 from tests.tools import encoder as encoders
 
 READY_SECONDS: Final = 300.0
@@ -41,6 +44,21 @@ class Running:
     url: str
     engine: int
     sidecar: int | None
+    # With the sockets, and what an emulated device writes.
+    folder: Path = Path()
+
+    @property
+    def socket_dir(self) -> Path:
+        return self.folder / "sock"
+
+    @property
+    def requests_log(self) -> Path:
+        """What an emulated device says of each request."""
+        return self.folder / "requests.jsonl"
+
+    def tally(self) -> Tally:
+        """How busy an emulated device was."""
+        return tally_in(self.folder / "tally.json")
 
     def cpu_seconds(self, proc: Path = Path("/proc")) -> dict[str, float]:
         """CPU so far of the engine core, the API server and the sidecar, with the children that they have waited for."""
@@ -64,20 +82,26 @@ def parse_stat(text: str) -> tuple[int, float]:
 
 
 @contextlib.contextmanager
-def serving(system: str, encoder: Path | None) -> Iterator[Running]:
+def serving(system: str, encoder: Path | None, emulation: Emulation | None = None) -> Iterator[Running]:
     """The system, from ready to ended. Raises RuntimeError with the end of the log when it does not start."""
     port = free_port()
     bin_folder = Path(sys.executable).parent
     with tempfile.TemporaryDirectory(prefix="alise-") as folder:
-        model = models.wide()
         environ = {
-            **os.environ, **ENGINE_ENV, "ALISE_SOCKET_DIR": f"{folder}/sock", "ALISE_HTTP_PORT": "0", "PYTHONPATH": os.getcwd(),
-            encoders.VARIABLE: encoders.setting(encoder),
+            **os.environ, "ALISE_SOCKET_DIR": f"{folder}/sock", "ALISE_HTTP_PORT": "0", encoders.VARIABLE: encoders.setting(encoder),
         }  # fmt: skip
-        flags = [str(model), "--served-model-name", "tiny", "--port", str(port), *FLAGS, "tests.bench.stop_after:StopAfter"]
-        command = [str(bin_folder / ("alise-engine" if system == "alise" else "vllm")), "serve", *flags]
-        # Both get the same blocks, and the model in EngineCore's own process: stock's defaults on a CPU are others, and slower.
-        command += ["--block-size", "32", "--distributed-executor-backend", IN_PROCESS_EXECUTOR]
+        if emulation is None:
+            environ |= {**ENGINE_ENV, "PYTHONPATH": os.getcwd()}
+            flags = [str(models.wide()), *FLAGS, "tests.bench.stop_after:StopAfter"]
+            # Both get the same blocks, and the model in EngineCore's own process: stock's defaults on a CPU are others, and slower.
+            flags += ["--block-size", "32", "--distributed-executor-backend", IN_PROCESS_EXECUTOR]
+        else:
+            environ = emulation.environ(environ) | {TALLY_ENV: f"{folder}/tally.json", LOG_ENV: f"{folder}/requests.jsonl"}
+            flags = [str(launch.model_folder()), *emulation.flags()]
+            if system == "alise":
+                flags += emulation.own_flags()
+        program = str(bin_folder / ("alise-engine" if system == "alise" else "vllm"))
+        command = [program, "serve", *flags, "--served-model-name", "tiny", "--port", str(port)]
         with contextlib.ExitStack() as stack:
             sidecar = None
             if system == "alise":
@@ -86,7 +110,7 @@ def serving(system: str, encoder: Path | None) -> Iterator[Running]:
             log = Path(folder) / "engine.log"
             engine = stack.enter_context(process(command, environ, log))
             wait_healthy(port, engine, log)
-            yield Running(f"http://127.0.0.1:{port}", engine.pid, sidecar)
+            yield Running(f"http://127.0.0.1:{port}", engine.pid, sidecar, Path(folder))
 
 
 @contextlib.contextmanager

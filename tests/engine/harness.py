@@ -50,6 +50,8 @@ class EngineOptions:
     host_bytes: int = HOST_BYTES
     # Changes to the model's configuration.
     hf_overrides: Mapping[str, Any] = field(default_factory=dict)
+    # An executor's path; None: vLLM's own choice.
+    executor: str | None = None
 
 
 @dataclass
@@ -114,6 +116,7 @@ class Engine:
                 num_gpu_blocks_override=options.blocks,
                 enable_prefix_caching=options.prefix_caching,
                 hf_overrides=dict(options.hf_overrides),
+                distributed_executor_backend=options.executor,
                 **({} if current_platform.is_cpu() else {"async_scheduling": options.asynchronous}),
                 **({} if options.stock else ours),
             )

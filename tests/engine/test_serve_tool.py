@@ -36,3 +36,22 @@ def test_a_port_that_is_taken_is_said_before_anything_starts() -> None:
         taken.listen()
         with pytest.raises(ServeError, match="choose another with PORT="):
             refuse_busy_port(taken.getsockname()[1])
+
+
+def test_a_device_is_served_without_a_model_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tests.emulated.launch.model_folder", lambda: tmp_path)
+    wanted = wanted_from({"DEVICE": "h100-qwen3-32b", "TIME_SCALE": "2", "ARGS": "--seed 7"}, CACHE)
+    assert wanted.emulation is not None
+    assert (wanted.model, wanted.served_name, wanted.emulation.device.time_scale) == (str(tmp_path), "tiny", 2.0)
+    assert wanted.args[-2:] == ("--seed", "7")
+    assert "--alise-host-memory" in wanted.args
+
+
+def test_a_device_with_a_model_is_refused() -> None:
+    with pytest.raises(ServeError, match=r"MODEL is 'org/model' and DEVICE is 'h100-qwen3-32b': .* leave MODEL out"):
+        wanted_from({"DEVICE": "h100-qwen3-32b", "MODEL": "org/model"}, CACHE)
+
+
+def test_a_device_that_there_is_not_is_named() -> None:
+    with pytest.raises(ServeError, match="DEVICE=abacus: there is no such hardware"):
+        wanted_from({"DEVICE": "abacus"}, CACHE)

@@ -4,6 +4,11 @@
 
 Without MODEL the tiny random-weight model is served (built once under $ALISE_CACHE). The sidecar predicts with the sentence encoder that
 the image has (made once as well; ALISE_ENCODER=none: without, or a folder with another). Ctrl-C ends both; a second one kills.
+
+    DEVICE=h100-qwen3-32b TIME_SCALE=1 python -m tests.tools.serve
+
+serves on an emulated device (tests/emulated): everything is real but the model, whose steps last as long as that GPU's, and whose text is
+noise.
 """
 
 import contextlib
@@ -23,6 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.emulated import launch
+from tests.emulated.launch import Emulation
+from tests.emulated.pacing import DeviceError
 from tests.tools import encoder
 
 READY_SECONDS: Final = 600.0
@@ -41,6 +49,7 @@ class Wanted:
     served_name: str
     # Further flags of `vllm serve`.
     args: tuple[str, ...]
+    emulation: Emulation | None = None
 
 
 class ServeError(Exception):
@@ -67,9 +76,22 @@ def wanted_from(environ: Mapping[str, str], cache: Path) -> Wanted:
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise ServeError(f"PORT is {port!r}: expected a port number")
     args = tuple(shlex.split(environ.get("ARGS", "")))
+    if device := environ.get("DEVICE"):
+        return _emulated(int(port), device, args, environ)
     if model := environ.get("MODEL"):
         return Wanted(int(port), model, Path(model).name if Path(model).is_dir() else model, args)
     return Wanted(int(port), str(_tiny(cache)), "tiny", args)
+
+
+def _emulated(port: int, device: str, args: tuple[str, ...], environ: Mapping[str, str]) -> Wanted:
+    if environ.get("MODEL"):
+        raise ServeError(f"MODEL is {environ['MODEL']!r} and DEVICE is {device!r}: an emulated device computes no model, leave MODEL out")
+    try:
+        emulation = launch.emulation_from(device, environ.get("TIME_SCALE", ""))
+    except DeviceError as error:
+        raise ServeError(str(error)) from error
+    flags = (*emulation.flags(), *emulation.own_flags(), *args)
+    return Wanted(port, str(launch.model_folder()), "tiny", flags, emulation)
 
 
 def _tiny(cache: Path) -> Path:
@@ -109,6 +131,8 @@ def _serve(wanted: Wanted, log_dir: Path) -> int:
     # Otherwise two servers on one machine would fight for the pod's port; the log names the one it got.
     environ.setdefault("ALISE_HTTP_PORT", "0")
     environ[encoder.VARIABLE] = encoder.setting(_encoder(os.environ))
+    if wanted.emulation is not None:
+        environ = wanted.emulation.environ(environ)
     flags = ["--port", str(wanted.port), "--served-model-name", wanted.served_name, *wanted.args]
     with _signals_interrupt(), contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
