@@ -27,8 +27,10 @@ class Kv:
     token_bytes: int
     room_tokens: int
     step: Coefficients
-    # Mean absolute error of `step` against the source's step times, as a share of them; 0 where there is nothing to compare with.
+    # Mean absolute error of `step` against the source's step times, as a share of them: of all steps (three of four only decode), and of
+    # those that prefill. 0 where there is nothing to compare with.
     fit_error: float
+    prefill_fit_error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Hardware:
 
 
 def _kv(row: Mapping[str, Any]) -> Kv:
-    return Kv(row["token_bytes"], row["room_tokens"], Coefficients(**row["step"]), row["fit_error"])
+    return Kv(row["token_bytes"], row["room_tokens"], Coefficients(**row["step"]), row["fit_error"], row["prefill_fit_error"])
 
 
 def _hardware(name: str, row: Mapping[str, Any]) -> Hardware:
