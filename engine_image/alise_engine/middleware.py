@@ -334,7 +334,8 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 def _telling(send: Send, outcome: _Outcome, gate: Gate) -> Send:
     """Adds to the answer which class the request had and what admission said; while draining, also that the connection ends."""
 
-    async def telling(message: Message) -> None:
+    # No coroutine: a stream sends a message per token, and all but the first pass through.
+    def telling(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             headers = [
                 *message.get("headers", ()),
@@ -345,7 +346,7 @@ def _telling(send: Send, outcome: _Outcome, gate: Gate) -> Send:
                 # The client's next request must find another pod.
                 headers = [*(pair for pair in headers if pair[0].lower() != b"connection"), (b"connection", b"close")]
             message = {**message, "headers": headers}
-        await send(message)
+        return send(message)
 
     return telling
 

@@ -28,6 +28,11 @@ FINISHED_KEPT: Final = 4096
 # How often it is told how far requests are. To look at a thousand of them and to name them takes 5 ms of the engine's time, and a rank
 # changes once in many tokens. Who came, went, changed its phase or said its first token is told by the next poll.
 PROGRESS_SECONDS: Final = 0.2
+# Progress that is worth telling: so many tokens, or this share of what was told. A level is a fifth of a job's work.
+PROGRESS_TOKENS: Final = 8
+PROGRESS_SHARE: Final = 1 / 16
+# The step model is fitted on a sample of the steps: this many a poll.
+STEPS_TOLD: Final = 8
 
 Request = Any
 _Columns = tuple[str, int, int, int, int, int, int, int, int]
@@ -149,10 +154,10 @@ class Tracker:
         rows = []
         for tracked in looked_at:
             columns, before = _columns(tracked, host(tracked.request.request_id)), tracked.reported
-            if columns != before:
+            if before is None or _differs(columns, before):
                 rows.append(_row(tracked, columns, tracked.hint if before is None else "", now_seconds))
                 tracked.reported = columns
-        answer = PollAnswer(tuple(rows), tuple(self._finished), tuple(self._steps), counters)
+        answer = PollAnswer(tuple(rows), tuple(self._finished), _sample(tuple(self._steps)), counters)
         self._forget_told()
         return answer
 
@@ -176,6 +181,25 @@ def _columns(tracked: Tracked, copy: HostCopy) -> _Columns:
         request.num_preemptions,
         request.priority,
     )
+
+
+def _differs(columns: _Columns, before: _Columns) -> bool:
+    """Whether a request has changed enough to be told again: in anything, or by enough tokens when it only went on."""
+    if columns == before:
+        return False
+    (phase, prompt, generated, computed, *rest), (phase_told, prompt_told, told, computed_told, *rest_told) = columns, before
+    if (phase, prompt, rest) != (phase_told, prompt_told, rest_told) or not told <= generated or not computed_told <= computed:
+        return True
+    # The first token is told, and how far a prompt is.
+    return not told or generated - told >= max(PROGRESS_TOKENS, PROGRESS_SHARE * told)
+
+
+def _sample(steps: tuple[StepRow, ...]) -> tuple[StepRow, ...]:
+    """At most STEPS_TOLD steps, of as many stretches one each: the one with the longest prefill, because few steps have any."""
+    stretch = -(-len(steps) // STEPS_TOLD)
+    if stretch <= 1:
+        return steps
+    return tuple(max(steps[start : start + stretch], key=lambda step: step.prefill_tokens) for start in range(0, len(steps), stretch))
 
 
 def _row(tracked: Tracked, columns: _Columns, hint: str, now_seconds: float) -> RequestRow:

@@ -1,9 +1,11 @@
 """The single writer: one task owns all state, everybody else posts into its inbox.
 
 Hand-off contract. `admit()` posts a question and awaits its answer; the engine's events and the ends of Apply calls are posted the same
-way. The task takes in all that is there, then plans when it is due: at most one Apply is in flight, plans are PLAN_SECONDS apart (events
-in between are taken together) and a plan, be it empty, goes out every REFRESH_SECONDS while connected, because the engine forgets a plan
-after 2 s. An exception in here ends the process on purpose: the supervisor starts a new one, and that rebuilds itself from the engine.
+way. The task takes in all that is there, then plans when it is due. At most one Apply is in flight.
+    within PLAN_SECONDS      what the engine cannot put right by itself: a waiting job without a rank, tenants that meet at a full engine
+    within CHANGE_SECONDS    any other change: the engine orders arrivals by the rank they were admitted with, and fills slots by itself
+    every REFRESH_SECONDS    a plan, be it empty, while connected, because the engine forgets a plan after 2 s
+An exception in here ends the process on purpose: the supervisor starts a new one, and that rebuilds itself from the engine.
 """
 
 import asyncio
@@ -24,6 +26,7 @@ from .state import Admitted, Ask, State
 log = logging.getLogger(__name__)
 
 PLAN_SECONDS: Final = 0.020
+CHANGE_SECONDS: Final = 0.2
 # Deciding takes at most a tenth of the time, however many jobs there are.
 PLAN_SHARE: Final = 10
 # After an admission the next plan waits this long, once: a burst is answered before it is planned for.
@@ -90,11 +93,13 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._timer: Timer | None = None
         self._at = 0.0
-        self._dirty = False
+        # Something has changed since the last plan; something that cannot wait has.
+        self._dirty = self._urgent = False
         self._answered_first = False
         self._apply: asyncio.Task[None] | None = None
         self._sequence = 0
         self._failures = 0
+        self._planned_at = 0.0
         self._next_plan_at = 0.0
         self._refresh_at = 0.0
         self.turned_at = 0.0
@@ -178,17 +183,20 @@ class Dispatcher:
                 if not item.answer.done():
                     item.answer.set_result(self._state.admit(item.ask, self._at))
                     self._dirty = True
+                    self._urgent |= self._state.is_contested(item.ask.question.tenant)
                     if not self._answered_first:
                         self._answered_first = True
                         self._next_plan_at = max(self._next_plan_at, self._at + ANSWER_FIRST_SECONDS)
             case EngineSnapshot():
                 self._state.snapshot(item, self._at)
                 self._sequence = self._failures = 0
-                self._dirty, self._next_plan_at = True, self._at
+                self._dirty = self._urgent = True
+                self._next_plan_at = self._at
             case EngineUpdate():
                 refused = self._state.update(item, self._at)
                 # Steps alone, which come all the time, wait for the next plan.
                 self._dirty |= bool(item.requests or item.finished)
+                self._urgent |= self._state.lacks_rank(item)
                 if refused:
                     log.warning("impossible report, asking for a snapshot", extra={"refused": refused[:5]})
                     self._engine.reconnect()
@@ -198,13 +206,17 @@ class Dispatcher:
                 self._applied(item)
 
     def _due_at(self) -> float:
-        return min(self._next_plan_at, self._refresh_at) if self._dirty else max(self._refresh_at, self._next_plan_at)
+        if self._urgent:
+            return min(self._next_plan_at, self._refresh_at)
+        wanted_at = min(self._planned_at + CHANGE_SECONDS, self._refresh_at) if self._dirty else self._refresh_at
+        return max(wanted_at, self._next_plan_at)
 
     def _plan(self) -> None:
         began = self._clock.now()
         decision = self._state.decide(self._at)
+        self._planned_at = self._at
         self._next_plan_at = self._at + max(PLAN_SECONDS, PLAN_SHARE * (self._clock.now() - began))
-        self._dirty = self._answered_first = False
+        self._dirty = self._urgent = self._answered_first = False
         session = self._state.session
         if session is None:
             self._refresh_at = self._at + REFRESH_SECONDS
@@ -244,8 +256,8 @@ class Dispatcher:
             return
         self._failures += 1
         # Ranks are absolute: what may or may not have arrived is simply sent again.
-        self._dirty, self._next_plan_at = True, self._at + RETRY_SECONDS
-        self._refresh_at = self._next_plan_at
+        self._dirty = self._urgent = True
+        self._next_plan_at = self._refresh_at = self._at + RETRY_SECONDS
         if isinstance(item.error, SessionLostError) or self._failures >= FAILURES_BEFORE_RECONNECT:
             self._failures = 0
             self._engine.reconnect()

@@ -26,7 +26,7 @@ from .core.lengths import PRIOR, Lengths, sane
 from .core.newcomer import newcomer
 from .core.plan import Limits, Plan, Rank
 from .core.rank import Policy, neutral_after, order_of
-from .core.reports import Counters, EngineLost, EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, FinishReason
+from .core.reports import Counters, EngineLost, EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, FinishReason, Phase
 from .metrics import COST_TERMS, Metrics
 from .predictor.features import CHARS_PER_TOKEN, UNKNOWN, Features, Question, extract
 from .predictor.hint import Hint, decode, encode
@@ -116,6 +116,10 @@ class State:
         # Jobs that the engine said it does not have, before it reported them again: they have ended, or are not there yet.
         self._missing: set[str] = set()
         self._sent_limits: Limits | None = None
+        # What the load says is of before these reports.
+        self._load_is_old = False
+        # Whose jobs are active.
+        self._owners: frozenset[str] = frozenset()
         self._log_error = 0.0
         self._observed = 0
         metrics.neutral_seconds.set(self.neutral_seconds)
@@ -151,6 +155,10 @@ class State:
             level = int(behind(np.array(level)))
         if not known:
             rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits)
+            if rejected is not None and self._load_is_old and not self.load.draining:
+                # Plans are made now and then; nobody is refused for work that is done.
+                self.decide(at)
+                rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits)
             if rejected is not None:
                 return rejected
         prior = Prior(lengths, weight, ask.question.tenant)
@@ -175,6 +183,11 @@ class State:
         self._forget((job_id,))
         self.metrics.withdrawn.inc()
         return True
+
+    def is_contested(self, tenant: str) -> bool:
+        """Returns whether a job of this tenant meets other tenants' at a full engine: by the next plan some may have to give way."""
+        owners = self._owners | {owner_of(tenant)}
+        return self.load.live >= self.load.slots and len(owners) > 1
 
     def _count(self, jobs: int, level: int, work_seconds: float) -> None:
         """Adds an admitted job to the load that the next Admit sees, or takes it off; the next decision counts afresh."""
@@ -225,6 +238,7 @@ class State:
         if self.session is None:
             return ()
         changes = self.book.update(event, at, self._describe)
+        self._load_is_old |= bool(event.requests or event.finished)
         for job in self._missing.intersection(request.job_id for request in event.requests):
             self._missing.discard(job)
             self._sent.pop(job, None)
@@ -236,6 +250,10 @@ class State:
         self.metrics.draining.set(event.draining)
         self.metrics.refused_reports.inc(len(changes.refused))
         return changes.refused
+
+    def lacks_rank(self, event: EngineUpdate) -> bool:
+        """Returns whether an update reports a job that waits and of which no rank was sent."""
+        return any(r.phase is not Phase.RUNNING and bool(r.job_id) and r.job_id not in self._sent for r in event.requests)
 
     def lost(self, event: EngineLost) -> None:
         """The session is over; jobs are kept, for it may only have been the stream."""
@@ -262,6 +280,7 @@ class State:
         over = decision.over_share
         crowding = frozenset[str]() if over is None else frozenset(owner_of(jobs[row].tenant) for row in over.nonzero()[0].tolist())
         self.load = replace(decision.load, crowding=crowding)
+        self._load_is_old, self._owners = False, frozenset(owner_of(job.tenant) for job in jobs)
         self.metrics.plan_seconds.observe(time.perf_counter() - began)
         self._measure(decision)
         return decision

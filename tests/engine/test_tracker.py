@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 from typing import Any
 
-from alise_engine.core_protocol import MAX_STEPS_PER_POLL, Counters, EngineShape, StepRow
-from alise_engine.tracker import FINISHED_KEPT, PROGRESS_SECONDS, HostCopy, Tracker
+from alise_engine.core_protocol import Counters, EngineShape, StepRow
+from alise_engine.tracker import FINISHED_KEPT, PROGRESS_SECONDS, PROGRESS_TOKENS, STEPS_TOLD, HostCopy, Tracker
 
 SHAPE = EngineShape(2, 2048, 1024, 32, 65, 131072, 0, "tiny")
 
@@ -117,6 +117,34 @@ def test_buffers_stay_bounded_when_nobody_polls() -> None:
         tracker.finish(f"r{index}", "stop", 0.0)
         tracker.step(StepRow(index, 0, 1, 1))
     answer = poll(tracker)
-    assert (len(answer.finished), len(answer.steps)) == (FINISHED_KEPT, MAX_STEPS_PER_POLL)
-    assert answer.steps[-1].duration_us == FINISHED_KEPT + 9
+    assert (len(answer.finished), len(answer.steps)) == (FINISHED_KEPT, STEPS_TOLD)
+    assert answer.steps[-1].duration_us > FINISHED_KEPT
     assert tracker.requests == {}
+
+
+def test_few_steps_are_told_as_they_were() -> None:
+    tracker = Tracker()
+    for index in range(STEPS_TOLD):
+        tracker.step(StepRow(index, 0, 1, 1))
+    assert [step.duration_us for step in poll(tracker).steps] == list(range(STEPS_TOLD))
+
+
+def test_of_many_steps_those_with_prompts_are_told() -> None:
+    tracker = Tracker()
+    for index in range(2 * STEPS_TOLD):
+        tracker.step(StepRow(index, 40 if index in (4, 11) else 0, 1, 1))
+    steps = poll(tracker).steps
+    assert len(steps) == STEPS_TOLD
+    assert [step.duration_us for step in steps if step.prefill_tokens] == [4, 11]
+
+
+def test_a_few_tokens_more_are_no_news() -> None:
+    tracker = Tracker()
+    tracked = tracker.add(request(), "job", "", 0.0)
+    tracked.request.num_output_tokens = 20
+    poll(tracker, 0.0)
+    told = []
+    for second in range(1, PROGRESS_TOKENS + 1):
+        tracked.request.num_output_tokens += 1
+        told += poll(tracker, float(second)).requests
+    assert [row.generated_tokens for row in told] == [20 + PROGRESS_TOKENS]

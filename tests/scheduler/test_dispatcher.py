@@ -13,7 +13,7 @@ from alise_scheduler.core.admit import AdmitLimits, Reason, Rejected
 from alise_scheduler.core.plan import Plan
 from alise_scheduler.core.rank import Policy, PreemptionRule
 from alise_scheduler.core.reports import EngineEvent, FinishReason, Phase, Step
-from alise_scheduler.dispatcher import MAX_INBOX, REFRESH_SECONDS, Dispatcher
+from alise_scheduler.dispatcher import CHANGE_SECONDS, MAX_INBOX, PLAN_SECONDS, REFRESH_SECONDS, Dispatcher
 from alise_scheduler.engine.fake import FakeEngine
 from alise_scheduler.errors import EngineUnavailableError, InboxFullError, SessionLostError
 from alise_scheduler.metrics import BATCH
@@ -151,14 +151,53 @@ async def test_one_apply_is_in_flight_at_most(bench: Bench) -> None:
 async def test_the_engine_hears_of_a_changed_rank_only(bench: Bench) -> None:
     await bench.enter("a", Phase.RUNNING, max_tokens=2000)
     bench.engine.report(make_request("a", Phase.RUNNING, generated_tokens=120))
-    await bench.clock.advance(0.1)
+    await bench.clock.advance(CHANGE_SECONDS)
     first = len(bench.ranked("a"))
     bench.engine.report(make_request("a", Phase.RUNNING, generated_tokens=121))
-    await bench.clock.advance(0.1)
+    await bench.clock.advance(CHANGE_SECONDS)
     assert len(bench.ranked("a")) == first
     bench.engine.report(make_request("a", Phase.RUNNING, generated_tokens=900))
-    await bench.clock.advance(0.1)
+    await bench.clock.advance(CHANGE_SECONDS)
     assert len(bench.ranked("a")) == first + 1
+
+
+async def test_a_job_that_waits_without_a_rank_is_planned_for_at_once(bench: Bench) -> None:
+    for number in range(4):
+        await bench.enter(f"long{number}", Phase.RUNNING, max_tokens=2000)
+    bench.engine.report(make_request("short", Phase.WAITING))
+    await bench.clock.advance(2 * PLAN_SECONDS)
+    assert len(bench.ranked("short")) == 1
+
+
+async def test_jobs_that_go_on_are_planned_for_now_and_then(bench: Bench) -> None:
+    await bench.enter("a", Phase.RUNNING, max_tokens=2000)
+    before = bench.metric("alise_scheduler_plan_seconds_count")
+    for tokens in range(1, 101):
+        bench.engine.report(make_request("a", Phase.RUNNING, generated_tokens=10 * tokens))
+        await bench.clock.advance(0.02)
+    assert bench.metric("alise_scheduler_plan_seconds_count") - before <= 2 / CHANGE_SECONDS + 1
+
+
+async def test_a_tenant_that_meets_another_at_a_full_engine_is_planned_for_at_once(bench: Bench) -> None:
+    for number in range(4):
+        await bench.enter(f"flood{number}", Phase.RUNNING, tenant="flood")
+    before = bench.metric("alise_scheduler_plan_seconds_count")
+    await bench.admit("quiet", tenant="quiet")
+    await bench.clock.advance(2 * PLAN_SECONDS)
+    assert bench.metric("alise_scheduler_plan_seconds_count") == before + 1
+
+
+async def test_work_that_is_done_refuses_nobody() -> None:
+    async with running(make_state(limits=AdmitLimits(max_wait_seconds=1.0))) as bench:
+        bench.engine.boot()
+        await bench.clock.advance(0.1)
+        answers = [await bench.dispatcher.admit(make_ask(f"j{number}", prompt=f"{number}")) for number in range(12)]
+        for number, answer in enumerate(answers):
+            if isinstance(answer, Admitted):
+                bench.engine.report(make_request(f"j{number}", Phase.RUNNING))
+                bench.engine.finish(f"r-j{number}")
+        await settle()
+        assert isinstance(await bench.dispatcher.admit(make_ask("next")), Admitted)
 
 
 async def test_waiting_promotes_without_any_event(bench: Bench) -> None:

@@ -13,6 +13,7 @@ of what steps took over what the fit says of them.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from operator import mul
 from typing import Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from .lengths import Floats
 from .reports import Step
 
 # Features are scaled to about 1 so that one ridge strength fits all: one step, 1000 prefill tokens, 10 requests, 10 000 context tokens.
-_SCALE: Final = np.array([1.0, 1e3, 1e1, 1e4])
+_SCALE: Final = (1.0, 1e3, 1e1, 1e4)
 _RIDGE: Final = 0.02
 _FORGET: Final = 0.998
 # Residuals over this share of the usual one count by their size, not its square: a busy machine stretches a tenth of the steps, and the
@@ -120,7 +121,8 @@ def observe(model: CostModel, steps: Sequence[Step]) -> CostModel:
     usable = [step for step in steps if _usable(step)]
     if not usable:
         return model
-    normal, moment = model.normal.copy(), model.moment.copy()
+    # Plain numbers: of four by four, arrays take ten times as long.
+    normal, moment = model.normal.tolist(), model.moment.tolist()
     error, scale, batch, context = model.error, model.scale, model.batch, model.batch_context
     pace, average = model.pace, model.coefficients.times(1 / model.pace)
     for seen, step in enumerate(usable, start=model.samples):
@@ -133,12 +135,12 @@ def observe(model: CostModel, steps: Sequence[Step]) -> CostModel:
         weight = 1.0 if seen < _FIRST_STEPS or residual <= _HUBER * scale else _HUBER * scale / residual
         scale += rate * (min(residual, 3 * scale if seen >= _FIRST_STEPS else residual) - scale)
         scale = max(scale, 0.05)
-        x = np.array([1.0, step.prefill_tokens, step.decode_requests, step.context_tokens]) / _SCALE
+        x = (1.0, step.prefill_tokens / _SCALE[1], step.decode_requests / _SCALE[2], step.context_tokens / _SCALE[3])
         # Relative errors count: to what is usual, once that is known, and not to a guess that is far too high.
         about = min(usual, step.duration_seconds / pace) if seen >= _FIRST_STEPS else step.duration_seconds
         weight *= (_TYPICAL_STEP_SECONDS / max(about, _LEAST_STEP_SECONDS)) ** 2
-        normal = _FORGET * normal + weight * np.outer(x, x)
-        moment = _FORGET * moment + weight * step.duration_seconds * x
+        normal = [[_FORGET * old + weight * (a * b) for old, b in zip(row, x, strict=True)] for row, a in zip(normal, x, strict=True)]
+        moment = [_FORGET * old + weight * step.duration_seconds * a for old, a in zip(moment, x, strict=True)]
         # Before the fit has found the machine, a ratio is its fault and not the moment's.
         if seen >= _PACE_AFTER_STEPS:
             pace *= math.exp(_PACE_RATE * min(max(math.log(ratio), -_PACE_CLIP), _PACE_CLIP))
@@ -154,32 +156,37 @@ def observe(model: CostModel, steps: Sequence[Step]) -> CostModel:
         samples=model.samples + len(usable),
         batch=batch,
         batch_context=context,
-        normal=normal,
-        moment=moment,
+        normal=np.array(normal),
+        moment=np.array(moment),
         scale=scale,
     )
 
 
-def _solve(normal: Floats, moment: Floats, weight: float) -> Coefficients:
+def _solve(normal: list[list[float]], moment: list[float], weight: float) -> Coefficients:
     """Non-negative ridge solution around the cold-start defaults, by coordinate descent (four unknowns).
 
     `weight` is that of a usual step, at most 1: on a slow machine, whose steps weigh little, the pull is as weak.
     """
     ridge = _RIDGE * weight
     default = Coefficients()
-    start = np.array([default.step_seconds, default.prefill_seconds, default.decode_seconds, default.context_seconds]) * _SCALE
-    a = normal + ridge * np.eye(4)
-    b = moment + ridge * start
+    start = [value * scale for value, scale in zip(_values(default), _SCALE, strict=True)]
+    a = [[value + ridge * (i == j) for j, value in enumerate(row)] for i, row in enumerate(normal)]
+    b = [value + ridge * first for value, first in zip(moment, start, strict=True)]
     try:
-        free = np.linalg.solve(a, b)
+        free = np.linalg.solve(a, b).tolist()
     except np.linalg.LinAlgError:
         return default
-    theta = np.maximum(free, 0.0)
-    if (free < 0).any():
+    theta = [max(value, 0.0) for value in free]
+    if theta != free:
         for _ in range(_SWEEPS):
-            for i in range(4):
-                theta[i] = max(0.0, float(b[i] - a[i] @ theta + a[i, i] * theta[i]) / float(a[i, i]))
-    values = theta / _SCALE
-    if not all(math.isfinite(float(value)) for value in values):
-        return default
-    return Coefficients(*(float(value) for value in values))
+            before = theta.copy()
+            for i, row in enumerate(a):
+                theta[i] = max(0.0, (b[i] - sum(map(mul, row, theta)) + row[i] * theta[i]) / row[i])
+            if theta == before:
+                break
+    values = [value / scale for value, scale in zip(theta, _SCALE, strict=True)]
+    return Coefficients(*values) if all(map(math.isfinite, values)) else default
+
+
+def _values(of: Coefficients) -> tuple[float, float, float, float]:
+    return of.step_seconds, of.prefill_seconds, of.decode_seconds, of.context_seconds

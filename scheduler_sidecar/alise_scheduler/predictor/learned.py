@@ -8,6 +8,7 @@ what ended since, the old one comes back.
 
 import logging
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -42,6 +43,8 @@ _SAME_TEXT_PULL: Final = 2.0
 # as much as one other tenant.
 _OWN_ROWS: Final = 64
 _ROWS_LIKE_A_TENANT: Final = 8
+# Requests that were predicted and have not ended; of older ones everything is computed again when they do.
+_MOST_ADMITTED: Final = 4096
 _LOG_TAIL: Final = math.log(TAIL_FACTOR)
 _PROBABILITIES: Final = np.array(PROBABILITIES, np.float32)
 _NO_NEIGHBOURS: Final = np.full((1, len(neighbours.NAMES)), np.nan, np.float32)
@@ -90,6 +93,18 @@ class Foreseen:
 
     log_quantiles: Row
     expected: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """A request as it was when it was predicted, until it ends: what it was predicted from and by. The same is not computed twice."""
+
+    detail: Detail
+    said: Said | None
+    prior: prior.Prior | None
+    serving: "Equipped | None"
+    row: Row
+    own: Foreseen | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +193,8 @@ class LearnedPredictor:
         self._keep = keep
         self._buckets = BucketPredictor()
         self._conversations = Conversations()
+        # By the identity of their detail, which an entry keeps alive.
+        self._admitted: OrderedDict[int, _Admitted] = OrderedDict()
         self._calibration = Calibration()
         self._serving: Equipped | None = None
         self._before: Equipped | None = None
@@ -201,8 +218,7 @@ class LearnedPredictor:
         detail = features.detail
         if detail is None:
             return self._buckets.predict(features, max_tokens)
-        said = self._conversations.find(detail.previous, detail.tenant)
-        own = self._own(self._row(detail, said), detail, said)
+        own = self._looked_at(detail, self._conversations.find(detail.previous, detail.tenant)).own
         if own is None:
             return self._buckets.predict(features, max_tokens)
         believed = self._calibration.apply(own.log_quantiles, _groups(detail), detail.tenant)
@@ -218,11 +234,13 @@ class LearnedPredictor:
             return
         log_tokens = math.log(max(1, observation.tokens))
         said = self._conversations.find(detail.previous, detail.tenant)
-        row = self._row(detail, said)
-        expected = self._judge(row, detail, said, log_tokens, observation.ended)
+        seen = self._admitted.pop(id(detail), None)
+        if seen is None or seen.said is not said or seen.prior is not self.prior or seen.serving is not self._serving:
+            seen = self._seen(detail, said)
+        expected = self._judge(seen, log_tokens, observation.ended)
         root = said.root if said else detail.now
         sample = Sample(
-            row, detail.embedding, log_tokens, observation.ended, root, detail.model, detail.now, detail.previous, detail.tenant
+            seen.row, detail.embedding, log_tokens, observation.ended, root, detail.model, detail.now, detail.previous, detail.tenant
         )  # fmt: skip
         self.take(sample, expected)
         self._keep(sample)
@@ -267,6 +285,17 @@ class LearnedPredictor:
         self._before, self._serving = self._serving, equipped
         self._losses, self._on_trial = (0.0, 0.0), TRIAL if self._before is not None else 0
 
+    def _looked_at(self, detail: Detail, said: Said | None) -> _Admitted:
+        """A request that is predicted now; remembered until it ends."""
+        seen = self._admitted[id(detail)] = self._seen(detail, said)
+        if len(self._admitted) > _MOST_ADMITTED:
+            self._admitted.popitem(last=False)
+        return seen
+
+    def _seen(self, detail: Detail, said: Said | None) -> _Admitted:
+        row = self._row(detail, said)
+        return _Admitted(detail, said, self.prior, self._serving, row, self._own(row, detail, said))
+
     def _row(self, detail: Detail, said: Said | None) -> Row:
         expected = math.nan if self.prior is None else self.prior.expect(detail.numbers, detail.embedding)
         return complete(detail, said, expected)
@@ -278,13 +307,13 @@ class LearnedPredictor:
         expected = float(row[PRIOR_AT + 1])
         return None if math.isnan(expected) else Foreseen(prior.quantiles(expected))
 
-    def _judge(self, row: Row, detail: Detail, said: Said | None, log_tokens: float, ended: bool) -> float | None:
+    def _judge(self, seen: _Admitted, log_tokens: float, ended: bool) -> float | None:
         """Compares with what was predicted, corrects the calibration, and lets the head on trial go if it is worse than the one before.
 
         The rank that the head expected, where it is the one in use from now on.
         """
+        row, detail, said, own = seen.row, seen.detail, seen.said, seen.own
         groups = _groups(detail)
-        own = self._own(row, detail, said)
         if own is None:
             return None
         quantiles, expected = own.log_quantiles, None if self._serving is None else own.expected
