@@ -288,6 +288,7 @@ class EngineApi:
                 open_requests=self._open.count,
                 vllm_version=self._settings.vllm_version,
                 lacks_api_keys=self._keys is not None and not self._keys.keyring().tenants,
+                kv=core.kv,
             )
         )
 

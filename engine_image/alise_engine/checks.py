@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import torch
+
 from .compat import VLLM_VERSION, VllmConfig, is_cpu
 from .errors import ConfigError, UnsupportedVllm
 
@@ -30,7 +32,18 @@ def check_config(config: VllmConfig) -> None:
     allowed = cache_dtypes(config)
     if allowed and cache_dtype not in allowed:
         raise ConfigError(f"--kv-cache-dtype is {cache_dtype}, which this device does not have: use one of {', '.join(allowed)}")
+    if is_cpu() and cache_dtype.startswith("fp8") and not cpu_computes_fp8_kv():
+        # vLLM says so as well, once the weights are loaded.
+        raise ConfigError(
+            f"--kv-cache-dtype is {cache_dtype}, and this CPU has neither AVX-512 nor AMX, without which vLLM cannot compute with it: "
+            "set spec.engine.kvCacheDtype to auto (leave --kv-cache-dtype out), or use nodes whose CPUs have them"
+        )
     check_model_runner(config)
+
+
+def cpu_computes_fp8_kv() -> bool:
+    """Whether vLLM's attention on this CPU takes an 8-bit KV cache."""
+    return bool(torch.cpu._is_avx512_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def check_model_runner(config: VllmConfig) -> None:

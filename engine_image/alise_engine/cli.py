@@ -18,7 +18,7 @@ from alise_contract.v1 import engine_control_pb2 as pb
 from alise_contract.v1 import engine_control_pb2_grpc as pb_grpc
 
 from . import ending, patches, starting
-from .compose import DEFAULT_HOST_MEMORY, KV_CODECS, PLUGIN_GROUPS, WATCHED, Device, Machine, Own, compose
+from .compose import AUTO_HOST_MEMORY, KV_CODECS, PLUGIN_GROUPS, WATCHED, Device, Machine, Own, compose
 from .errors import ConfigError
 from .plugin import engine_died
 from .status import as_json
@@ -54,7 +54,13 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", parents=[socket_dir], allow_abbrev=False, help="vLLM's OpenAI server with alise", epilog=EPILOG)
     serve.usage = "alise-engine serve MODEL [options] [any flag of vllm serve]"
-    serve.add_argument("--alise-host-memory", default=DEFAULT_HOST_MEMORY, metavar="BYTES", help="host store for KV (%(default)s; 0: none)")
+    serve.add_argument(
+        "--alise-host-memory",
+        default=AUTO_HOST_MEMORY,
+        metavar="BYTES",
+        help="host store for KV (%(default)s: as much as the KV cache on the device, within a quarter of the container's memory; 0: none)",
+    )
+    serve.add_argument("--alise-host-memory-at-most", metavar="BYTES", help="bound of a host store whose size is auto")
     serve.add_argument("--alise-kv-codec", default="auto", choices=KV_CODECS, help="how KV is kept on the host (%(default)s)")
 
     drain = commands.add_parser("drain", parents=[socket_dir], help="refuse new requests and wait until the open ones have ended")
@@ -79,8 +85,8 @@ def _serve(own: argparse.Namespace, argv: list[str]) -> int:
     starting.end_on_signals()
     device = _device()
     model = Path(argv[0]) if argv and not argv[0].startswith("-") else None
-    machine = Machine(device, os.cpu_count() or 1, model is not None and model.is_dir(), _installed_plugins())
-    flags = Own(own.alise_host_memory, own.alise_kv_codec, own.alise_socket_dir)
+    machine = Machine(device, os.cpu_count() or 1, model is not None and model.is_dir(), memory_bytes(), _installed_plugins())
+    flags = Own(own.alise_host_memory, own.alise_host_memory_at_most, own.alise_kv_codec, own.alise_socket_dir)
     environ = dict(os.environ)
     try:
         # Once for the environment, which vLLM reads while its parser is built; once more with what the parser found.
@@ -115,6 +121,18 @@ def _serve(own: argparse.Namespace, argv: list[str]) -> int:
 def _device() -> Device:
     """Which build of vLLM is installed: the CPU one says so in its version."""
     return "cpu" if "cpu" in importlib.metadata.version("vllm") else "cuda"
+
+
+def memory_bytes(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Memory that the container may use: its limit, else the machine's."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            return min(machine, int((cgroups / name).read_text()))
+        except (OSError, ValueError):
+            # Another version of cgroups, or `max`: no limit.
+            continue
+    return machine
 
 
 def _installed_plugins() -> tuple[str, ...]:

@@ -63,6 +63,16 @@ def group_count(kv_cache_config: Any) -> int:
     return max(1, len(kv_cache_config.kv_cache_groups))
 
 
+def kv_bits(kv_cache_config: Any) -> int:
+    """Bits of one number of the KV cache; of packed types those of the byte that holds several; 0 where there is no cache."""
+    for group in kv_cache_config.kv_cache_groups:
+        layers = getattr(group.kv_cache_spec, "kv_cache_specs", None) or {"": group.kv_cache_spec}
+        dtype = getattr(next(iter(layers.values())), "dtype", None)
+        if dtype is not None:
+            return int(dtype.itemsize) * 8
+    return 0
+
+
 def block_bytes(kv_cache_config: Any) -> int:
     """Bytes of one block of all the layers that share it on one worker."""
 
@@ -303,6 +313,20 @@ def ask_when_full(scheduler: Scheduler, make_room: Callable[[Request], bool]) ->
         return blocks
 
     manager.allocate_slots = allocate_or_make_room
+
+
+def notice_when_full(scheduler: Scheduler, notice: Callable[[], None]) -> None:
+    """Calls `notice` whenever blocks are short for a request and none were freed for it. To be called after `ask_when_full`."""
+    manager = scheduler.kv_cache_manager
+    allocate_slots = manager.allocate_slots
+
+    def allocate_and_notice(request: Request, *args: Any, **kwargs: Any) -> Any:
+        blocks = allocate_slots(request, *args, **kwargs)
+        if blocks is None:
+            notice()
+        return blocks
+
+    manager.allocate_slots = allocate_and_notice
 
 
 def keep_in_rank(scheduler: Scheduler, request_ids: Iterable[str]) -> None:

@@ -20,7 +20,11 @@ Device = Literal["cpu", "cuda"]
 
 PLUGIN: Final = "alise"
 KV_CODECS: Final = ("auto", "int8", "none")
-DEFAULT_HOST_MEMORY: Final = "2Gi"
+# The host store is as large as the KV cache on the device, which only EngineCore knows.
+AUTO_HOST_MEMORY: Final = "auto"
+# Share of the container's memory that such a store may have: the rest is for weights on their way to the device, and for what the server
+# itself takes.
+AUTO_HOST_MEMORY_SHARE: Final = 0.25
 # vLLM's own default on CPUs. INT8's scales are per block: at 128 tokens it takes 51.6% of bf16's bytes, and with 128 channels as well keys
 # and values are encoded together, twice as fast.
 CPU_BLOCK_SIZE: Final = 128
@@ -45,7 +49,9 @@ _UNITS: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2
 class Own:
     """`alise-engine serve`'s own flags."""
 
-    host_memory: str = DEFAULT_HOST_MEMORY
+    host_memory: str = AUTO_HOST_MEMORY
+    # Bounds a store that is not given in bytes; None: the container's memory alone does.
+    host_memory_at_most: str | None = None
     kv_codec: str = "auto"
     # None: from the environment, else the pod's.
     socket_dir: str | None = None
@@ -57,6 +63,8 @@ class Machine:
     cores: int
     # The model is a folder here: no hub needs to be asked for it.
     model_is_local: bool = False
+    # That the container may use; 0: unknown.
+    memory_bytes: int = 0
     # Names of the installed plugins that vLLM loads without being told to.
     plugins: tuple[str, ...] = ()
 
@@ -140,8 +148,8 @@ def compose(argv: Sequence[str], given: Mapping[str, Any], own: Own, machine: Ma
         # vLLM's CPU kernels take others silently and answer wrongly.
         raise ConfigError(f"--kv-cache-dtype {dtype}: a CPU has {', '.join(CPU_KV_CACHE_DTYPES)}")
     flags = ["--scheduler-cls", SCHEDULER_CLS, "--scheduling-policy", "priority"]
-    if host_bytes := quantity_bytes(own.host_memory):
-        flags += ["--kv-transfer-config", _kv_transfer_config(host_bytes)]
+    if (store := host_store(own, machine)) is not None:
+        flags += ["--kv-transfer-config", _kv_transfer_config(store)]
     flags += ["--additional-config", _additional_config(own, given, _socket_dir(own, environ))]
     if "shutdown_timeout" not in given:
         flags += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_SECONDS)]
@@ -154,11 +162,26 @@ def compose(argv: Sequence[str], given: Mapping[str, Any], own: Own, machine: Ma
     return Composed(("serve", *argv, *flags), _environ(own, given, machine, environ))
 
 
+def host_store(own: Own, machine: Machine) -> Mapping[str, int] | None:
+    """What the connector is told of the size of its store; None: there is none. Raises ConfigError.
+
+    A store that is not given in bytes gets as many as the KV cache on the device has: what is parked there has run before, so that this
+    holds one more device's worth of requests, or two in INT8. More is seldom filled, and on CUDA all of it is locked in memory at start. It
+    never takes more than a quarter of the container's memory.
+    """
+    if own.host_memory != AUTO_HOST_MEMORY:
+        host_bytes = quantity_bytes(own.host_memory)
+        return {"host_bytes": host_bytes} if host_bytes else None
+    bounds = [quantity_bytes(own.host_memory_at_most)] if own.host_memory_at_most is not None else []
+    bounds += [int(machine.memory_bytes * AUTO_HOST_MEMORY_SHARE)] if machine.memory_bytes else []
+    return {"host_bytes_at_most": min(bounds)} if bounds else {}
+
+
 def quantity_bytes(text: str) -> int:
     """A Kubernetes quantity in bytes: 2Gi, 500M, 1073741824. Raises ConfigError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]|[KMGT]i)?", text.strip())
     if match is None:
-        raise ConfigError(f"--alise-host-memory {text!r}: expected a quantity such as 2Gi, 500M or 0")
+        raise ConfigError(f"--alise-host-memory {text!r}: expected a quantity such as 2Gi, 500M or 0, or auto")
     return int(float(match[1]) * _UNITS[match[2] or ""])
 
 
@@ -177,13 +200,13 @@ def _socket_dir(own: Own, environ: Mapping[str, str]) -> str:
     return str(Path(own.socket_dir or environ.get(SOCKET_DIR_ENV) or SOCKET_DIR).absolute())
 
 
-def _kv_transfer_config(host_bytes: int) -> str:
+def _kv_transfer_config(store: Mapping[str, int]) -> str:
     return json.dumps(
         {
             "kv_connector": CONNECTOR_NAME,
             "kv_connector_module_path": CONNECTOR_MODULE,
             "kv_role": "kv_both",
-            "kv_connector_extra_config": {"host_bytes": host_bytes},
+            "kv_connector_extra_config": dict(store),
         }
     )
 

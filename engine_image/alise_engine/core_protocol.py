@@ -150,6 +150,8 @@ class Counters(Row):
     restore_us: int = 0
     recompute_us: int = 0
     host_eviction_us: int = 0
+    kv_full_us: int = 0
+    computed_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,8 @@ class EngineShape(Row):
     # 0: no host store.
     host_limit_bytes: int
     model: str
+    # Of one number of the KV cache on the device; 0: unknown.
+    kv_bits: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from alise_contract.names import DEFAULT_CLASS
 from .admission import FailOpenReason
 from .breaker import Phase as BreakerPhase
 from .core_protocol import PHASES, Counters
+from .kv_room import KvRoom
 from .middleware import OUTCOMES as REQUEST_OUTCOMES
 
 ADMIT_SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
@@ -32,6 +33,8 @@ class CoreView:
     counters: Counters = field(default_factory=Counters)
     host_limit_bytes: int = 0
     requests_by_phase: Mapping[str, int] = field(default_factory=dict)
+    # None: not known yet.
+    kv: KvRoom | None = None
 
 
 class Metrics:
@@ -127,6 +130,7 @@ class _CoreCollector(Collector):
             ("prefetches", "Parked requests whose KV was brought back ahead of their turn", now.prefetches),
             ("prefetches_revoked", "Prefetched requests whose blocks somebody better needed first", now.prefetches_revoked),
             ("steps", "Engine steps", now.steps),
+            ("computed_tokens", "Tokens of prompts and answers that steps computed, recomputed ones included", now.computed_tokens),
         ):
             yield CounterMetricFamily(f"alise_engine_{name}", text, value=total)
         for name, text, spent_us in (
@@ -137,6 +141,11 @@ class _CoreCollector(Collector):
                 "Length of the steps in which a preempted request was computed again, once for each such request",
                 now.recompute_us,
             ),
+            (
+                "kv_full_seconds",
+                "Length of the steps in which a request had a slot and no KV blocks, or was preempted because another needed its blocks",
+                now.kv_full_us,
+            ),
             ("host_eviction_seconds", "Time that the slowest worker spent on giving up evicted copies", now.host_eviction_us),
         ):
             yield CounterMetricFamily(f"alise_engine_{name}", text, value=spent_us / 1e6)
@@ -145,6 +154,9 @@ class _CoreCollector(Collector):
         )
         yield GaugeMetricFamily("alise_engine_host_limit_bytes", "Bytes the host store may hold", value=self._view.host_limit_bytes)
         yield GaugeMetricFamily("alise_engine_free_device_blocks", "Free KV blocks on the device", value=now.free_device_blocks)
+        room = self._view.kv or KvRoom(0, 0, 0)
+        yield GaugeMetricFamily("alise_engine_kv_limit_tokens", "Tokens that the KV cache on the device holds", value=room.limit_tokens)
+        yield GaugeMetricFamily("alise_engine_kv_used_tokens", "Tokens whose KV blocks on the device are taken", value=room.used_tokens)
         phases = {phase: self._view.requests_by_phase.get(phase, 0) for phase in PHASES}
         yield _gauges("alise_engine_requests", "Engine requests by phase", "phase", phases)
 

@@ -22,6 +22,7 @@ def shape(scheduler: Scheduler) -> EngineShape:
         block_bytes=compat.block_bytes(cache) * workers if connector is None else connector.block_bytes[CODEC_RAW],
         host_limit_bytes=0 if connector is None else connector.host_bytes,
         model=str(config.model_config.served_model_name or config.model_config.model),
+        kv_bits=compat.kv_bits(cache),
     )
 
 

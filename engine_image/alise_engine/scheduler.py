@@ -97,6 +97,9 @@ class AliseMixin(Base):
         self._ranked = RankedQueue(self._is_held)
         compat.use_priorities(self, self._ranked)
         self._prefetcher = Prefetcher(self) if self.connector is not None else None
+        # KV blocks were short in the step that is being scheduled.
+        self._kv_full = False
+        compat.notice_when_full(self, self._note_kv_full)
 
     # --- one step -------------------------------------------------------------------------------------------------------------------
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
@@ -105,13 +108,21 @@ class AliseMixin(Base):
         if compat.admits(self):
             self._preempt_held()
             self._preempt_by_rank()
+        self._kv_full = False
         output = super().schedule(*args, **kwargs)
+        # A prefetch that finds no blocks, below, keeps nobody waiting.
+        kv_full = self._kv_full
         if self.connector is not None and output.kv_connector_metadata.feeds_this_step():
             output.has_sync_kv_loads = True
         self._note_admissions(output, now)
         self._prefetch(now)
         self.steps.scheduled(
-            output.num_scheduled_tokens, output.total_num_scheduled_tokens, self.requests, compat.context_tokens(output), now
+            output.num_scheduled_tokens,
+            output.total_num_scheduled_tokens,
+            self.requests,
+            compat.context_tokens(output),
+            now,
+            kv_full=kv_full,
         )
         if not output.num_scheduled_tokens and self._all_is_held():
             self.sleep(HELD_IDLE_SECONDS)
@@ -172,6 +183,9 @@ class AliseMixin(Base):
         )
         for request_id in chosen:
             self._evict(self.requests[request_id], Cause.RANK)
+
+    def _note_kv_full(self) -> None:
+        self._kv_full = True
 
     def _running_view(self, request: Request) -> core_state.Running:
         # The base class counts the step that it is about to make when it makes it.

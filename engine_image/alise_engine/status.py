@@ -14,6 +14,7 @@ from .admission import FailOpenReason
 from .breaker import Phase as BreakerPhase
 from .control.convert import counters_message
 from .core_protocol import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING, PHASE_RUNNING, PHASE_WAITING, Counters
+from .kv_room import KvRoom
 from .recent import RecentCount
 
 
@@ -89,6 +90,8 @@ class Observed:
     open_requests: int
     vllm_version: str
     lacks_api_keys: bool = False
+    # None: not known yet.
+    kv: KvRoom | None = None
 
 
 def report(seen: Observed) -> pb.StatusReport:
@@ -127,6 +130,7 @@ def report(seen: Observed) -> pb.StatusReport:
         open_requests=seen.open_requests,
         vllm_version=seen.vllm_version,
         lacks_api_keys=seen.lacks_api_keys,
+        kv=None if seen.kv is None else pb.KvStatus(limit_tokens=seen.kv.limit_tokens, used_tokens=seen.kv.used_tokens, bits=seen.kv.bits),
     )
 
 

@@ -25,10 +25,13 @@ class _Scheduled:
     context_tokens: int
     # Requests in it that compute again what they had when they were preempted.
     recomputing: int
+    tokens: int
+    # A request had a slot and no KV blocks, or was preempted because another needed its blocks.
+    kv_full: bool
 
 
 class Steps:
-    """Steps in flight, oldest first. `tally` gets `steps`, `recompute_us` and what is counted of resumed requests."""
+    """Steps in flight, oldest first. `tally` gets `steps`, their tokens and times, and what is counted of resumed requests."""
 
     def __init__(self, tracker: Tracker, tally: Counter[str]) -> None:
         self._tracker, self._tally = tracker, tally
@@ -61,7 +64,14 @@ class Steps:
         self._recomputing.pop(request_id, None)
 
     def scheduled(
-        self, tokens: Mapping[str, int], total_tokens: int, requests: Mapping[str, Request], context_tokens: int, now_seconds: float
+        self,
+        tokens: Mapping[str, int],
+        total_tokens: int,
+        requests: Mapping[str, Request],
+        context_tokens: int,
+        now_seconds: float,
+        *,
+        kv_full: bool = False,
     ) -> None:
         """A step with these requests, by the tokens that each computes; they count as computed already."""
         # Whose prompt is being computed: who gets several tokens, or one and has said nothing yet.
@@ -75,7 +85,9 @@ class Steps:
                 prefill_tokens += count
                 decode_requests -= 1
         recomputing = self._recomputing_in(tokens, requests) if self._recomputing else 0
-        self._in_flight.append(_Scheduled(now_seconds, prefill_tokens, decode_requests, context_tokens, recomputing))
+        self._in_flight.append(
+            _Scheduled(now_seconds, prefill_tokens, decode_requests, context_tokens, recomputing, total_tokens, kv_full)
+        )
 
     def over(self, tokens: Mapping[str, int], now_seconds: float) -> None:
         """The output of the oldest step is there."""
@@ -88,6 +100,8 @@ class Steps:
             self._tracker.step(StepRow(duration_us, step.prefill_tokens, step.decode_requests, step.context_tokens))
             self._tally["steps"] += 1
             self._tally["recompute_us"] += duration_us * step.recomputing
+            self._tally["computed_tokens"] += step.tokens
+            self._tally["kv_full_us"] += duration_us * step.kv_full
             self.step_seconds += (seconds - self.step_seconds) / 8
         self._last_end_seconds = now_seconds
 

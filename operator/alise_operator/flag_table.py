@@ -49,5 +49,7 @@ _TABLE: Final = json.loads(Path(__file__).with_name("vllm_flags.json").read_text
 VLLM_VERSION: Final[str] = _TABLE["vllm"]
 VLLM_FLAGS: Final = tuple(_flag(entry) for entry in _TABLE["flags"])
 # alise-engine's own (engine_image/alise_engine/cli.py).
-ALISE_FLAGS: Final = tuple(Flag((name,), "one") for name in ("--alise-host-memory", "--alise-kv-codec", "--alise-socket-dir"))
+ALISE_FLAGS: Final = tuple(
+    Flag((name,), "one") for name in ("--alise-host-memory", "--alise-host-memory-at-most", "--alise-kv-codec", "--alise-socket-dir")
+)
 BY_NAME: Final[Mapping[str, Flag]] = {name: flag for flag in (*VLLM_FLAGS, *ALISE_FLAGS) for name in flag.names}

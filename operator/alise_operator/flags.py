@@ -50,6 +50,7 @@ OWNED_FLAGS: Final = {
     "revision": "spec.model.revision",
     "hf-token": "spec.model.tokenSecretRef",
     "alise-host-memory": "spec.kvOffload.hostMemory",
+    "alise-host-memory-at-most": "spec.kvOffload.hostMemory",
     "alise-kv-codec": "spec.kvOffload.quantization",
     "kv-offloading-size": "spec.kvOffload.hostMemory",
     "kv-offloading-backend": "spec.kvOffload.hostMemory",

@@ -14,6 +14,7 @@ from google.protobuf import json_format
 from alise_contract.names import ENGINE_CONTAINER
 from alise_contract.v1.engine_control_pb2 import ENCODER_STATE_MISSING, StatusReport
 from alise_operator.build.meta import TEMPLATE_ANNOTATION, Manifest
+from alise_operator.kv_cache import KvReport, Window
 from alise_operator.missing_secrets import REASON as MISSING_SECRET
 from alise_operator.missing_secrets import Gap, gap
 
@@ -57,6 +58,8 @@ class PodReport:
     failed_open_by_reason: tuple[tuple[str, int], ...]
     host_limit_bytes: int
     host_used_bytes: int
+    # None: it has no KV cache, or is of a release that does not report it.
+    kv: KvReport | None = None
 
     @property
     def is_ranked(self) -> bool:
@@ -84,6 +87,8 @@ class Pod:
     host_full: bool = False
     # Why requests of the last minute went in unranked; empty when there were none, or when it is not known yet.
     failed_open_reasons: tuple[str, ...] = ()
+    # What its KV cache did in the last minutes; None: not known yet.
+    kv: Window | None = None
     # Ended for good (evicted, refused by its node): another pod comes in its place, this one's object stays.
     ended: bool = False
     # Of which template it was made.
@@ -117,6 +122,11 @@ class Observation:
     troubles: tuple[Trouble, ...] = ()
     # There are more pods than these.
     is_cut: bool = False
+
+    @property
+    def kv_windows(self) -> tuple[Window | None, ...]:
+        """What the KV caches of pods that report one did in the last minutes; None for each that has not reported for long enough."""
+        return tuple(pod.kv for pod in self.pods if not pod.terminating and pod.report is not None and pod.report.kv is not None)
 
 
 NOTHING: Final = Observation(None)
@@ -188,6 +198,20 @@ def view_report(text: str) -> PodReport:
         failed_open_by_reason=tuple(sorted(report.admission.failed_open_by_reason.items())),
         host_limit_bytes=report.host_memory.limit_bytes,
         host_used_bytes=report.host_memory.used_bytes,
+        kv=_view_kv(report) if report.kv.limit_tokens else None,
+    )
+
+
+def _view_kv(report: StatusReport) -> KvReport:
+    return KvReport(
+        limit_tokens=report.kv.limit_tokens,
+        used_tokens=report.kv.used_tokens,
+        bits=report.kv.bits,
+        running=report.requests_running,
+        full_seconds=report.counters.kv_full_us / 1e6,
+        computed_tokens=report.counters.computed_tokens,
+        recomputed_tokens=report.counters.recomputed_tokens,
+        preemptions=report.counters.preemptions_memory,
     )
 
 

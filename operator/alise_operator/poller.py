@@ -6,7 +6,7 @@ cookie is kept. pod_answer.py judges what came.
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -14,6 +14,7 @@ import aiohttp
 
 from alise_contract.names import ENGINE_PORT, STATUS_PATH
 from alise_operator import metrics, polls
+from alise_operator.kv_cache import window
 from alise_operator.observation import Pod, PodReport
 from alise_operator.pod_answer import MAX_BODY_BYTES, read_answer
 
@@ -34,8 +35,9 @@ _FORGET_SECONDS: Final = 300.0
 class Poller:
     """Asks ready pods for their status; remembers the answer for a few seconds. Use as an asynchronous context manager."""
 
-    def __init__(self, port: int = ENGINE_PORT) -> None:
+    def __init__(self, port: int = ENGINE_PORT, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._port = port
+        self._monotonic = monotonic
         self._session: aiohttp.ClientSession | None = None
         self._seen: dict[str, polls.Poll] = {}
 
@@ -71,10 +73,10 @@ class Poller:
 
     async def _poll_one(self, pod: Pod, turn: asyncio.Semaphore) -> Pod:
         seen = self._seen.get(pod.uid)
-        if seen is None or time.monotonic() - seen.at_seconds > POLL_FRESH_SECONDS:
+        if seen is None or self._monotonic() - seen.at_seconds > POLL_FRESH_SECONDS:
             async with turn:
                 answer = await self._ask(pod.address)
-            now = time.monotonic()
+            now = self._monotonic()
             seen = polls.failed(seen, answer, now) if isinstance(answer, str) else polls.answered(seen, answer, now)
             self._seen[pod.uid] = seen
             self._forget_old(now)
@@ -85,6 +87,7 @@ class Poller:
             unranked_polls=seen.unranked,
             host_full=seen.host_full,
             failed_open_reasons=tuple(seen.recent_failed_open),
+            kv=window(seen.kv),
         )
 
     async def _ask(self, address: str) -> PodReport | str:

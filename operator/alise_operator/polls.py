@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from alise_operator.kv_cache import Mark, marked
 from alise_operator.observation import PodReport
 
 # Polls in a row without an answer, from which on a pod's status counts as not available. Until then its last report holds.
@@ -34,6 +35,8 @@ class Poll:
     host_full: bool = False
     # (when, requests that failed open since boot by reason) of the polls of the last minute and the one before them, oldest first.
     counts: tuple[tuple[float, Mapping[str, int]], ...] = ()
+    # Of its KV cache, in the last minutes.
+    kv: tuple[Mark, ...] = ()
 
     @property
     def recent_failed_open(self) -> dict[str, int]:
@@ -63,6 +66,7 @@ def answered(before: Poll | None, report: PodReport, at_seconds: float) -> Poll:
         unranked=0 if report.is_ranked else 1 + (before.unranked if before is not None else 0),
         host_full=report.host_limit_bytes > 0 and report.host_used_bytes >= mark * report.host_limit_bytes,
         counts=counts,
+        kv=marked(before.kv if before is not None else (), report.boot_id, report.kv, at_seconds),
     )
 
 
@@ -72,5 +76,5 @@ def failed(before: Poll | None, error: str, at_seconds: float) -> Poll:
         return Poll(at_seconds, None, failed=1)
     count = before.failed + 1
     if count < FAILED_POLLS:
-        return Poll(at_seconds, before.report, None, count, before.unranked, before.host_full, before.counts)
+        return Poll(at_seconds, before.report, None, count, before.unranked, before.host_full, before.counts, before.kv)
     return Poll(at_seconds, None, error, count, 0, before.host_full, before.counts)

@@ -24,6 +24,7 @@ from alise_contract.names import (
 from alise_operator.errors import InvalidSpec, Problem
 from alise_operator.flag_values import short, shown
 from alise_operator.flags import bad_dtype, flag_problems, given_flags, kv_cache_dtypes
+from alise_operator.kv_cache import WIDE_DTYPES
 from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
 from alise_operator.spec import Engine, Resources, Spec, served_names
 
@@ -67,6 +68,11 @@ ENV_FIELDS: Final[Mapping[str, str]] = {**RESERVED_ENV, KV_SPACE_ENV: "spec.engi
 HARMLESS_VALUES: Final = (None, "", "0")
 # Room for weights and for what loading them takes, per device, where no memory limit is given.
 _LOADING_BYTES: Final = 64 * GIB
+# The host store where its size is left to the engine, per GPU: the KV cache of a 32B on one H100 (7.3 GiB) or of an 8B on a GPU of 24 GB
+# fits, and small GPU nodes of 16 GiB still take the pod.
+_HOST_STORE_BYTES: Final = 8 * GIB
+# What it has at least in the sum that a memory limit is checked by: a smaller container gets a smaller store.
+_LEAST_HOST_STORE_BYTES: Final = GIB
 _DOWNLOADS_BYTES: Final = 256 * GIB
 _SCRATCH_BYTES: Final = 32 * GIB
 
@@ -74,6 +80,7 @@ _SCRATCH_BYTES: Final = 32 * GIB
 def check(spec: Spec, name: str) -> None:
     """Raises InvalidSpec that names every rule the spec of the resource called `name` breaks."""
     problems = [*_name(name), *_served_names(spec), *_route(spec), *_device(spec.engine), *flag_problems(spec.engine), *_env(spec)]
+    problems += _eight_bits(spec)
     problems += [*_classes(spec), *_auth(spec), *_body_size(spec), *_cache(spec), *_claim(spec, name), *_quantities(spec), *_memory(spec)]
     if problems:
         raise InvalidSpec(problems)
@@ -89,9 +96,29 @@ def needed_memory_bytes(spec: Spec) -> int:
     return sum(count for _, count in memory_parts(spec))
 
 
+def requested_memory_bytes(spec: Spec) -> int:
+    """The memory that is asked for where the user asks for none: what the container works in, with the whole host store."""
+    return needed_memory_bytes(spec) + most_host_memory_bytes(spec) - _least_host_memory_bytes(spec)
+
+
+def most_host_memory_bytes(spec: Spec) -> int:
+    """Size of the host store; where it is left to the engine, the most that it may have, which the pod's memory request counts with.
+
+    The engine takes as much as the KV cache on the device has, which on a CPU is known here.
+    """
+    if spec.kv_offload.host_memory is not None:
+        return quantity_bytes(spec.kv_offload.host_memory)
+    return cpu_kv_space_gib(spec.engine) * GIB if spec.engine.device == "cpu" else spec.engine.tensor_parallel_size * _HOST_STORE_BYTES
+
+
+def _least_host_memory_bytes(spec: Spec) -> int:
+    most = most_host_memory_bytes(spec)
+    return most if spec.kv_offload.host_memory is not None else min(most, _LEAST_HOST_STORE_BYTES)
+
+
 def memory_parts(spec: Spec) -> list[tuple[str, int]]:
     """What is known to be taken from the engine container's memory, named as the user knows it."""
-    parts = [("the engine itself", ENGINE_BASE_BYTES), ("spec.kvOffload.hostMemory", quantity_bytes(spec.kv_offload.host_memory))]
+    parts = [("the engine itself", ENGINE_BASE_BYTES), ("spec.kvOffload.hostMemory", _least_host_memory_bytes(spec))]
     if spec.engine.device == "cpu":
         parts.append((f"the KV cache ({KV_SPACE_ENV})", cpu_kv_space_gib(spec.engine) * GIB))
     if offloaded := _offloaded_bytes(spec.engine):
@@ -110,7 +137,7 @@ def _offloaded_bytes(engine: Engine) -> int:
 def default_memory_limit_bytes(spec: Spec) -> int:
     """The engine container's memory limit where none is given: far above what a healthy engine takes, so that a sick one ends before its
     node does. The size of the weights is not known here."""
-    return needed_memory_bytes(spec) + _LOADING_BYTES * spec.engine.tensor_parallel_size
+    return requested_memory_bytes(spec) + _LOADING_BYTES * spec.engine.tensor_parallel_size
 
 
 def scratch_bytes(spec: Spec) -> int:
@@ -177,6 +204,20 @@ def _has_own_hub(spec: Spec) -> bool:
 def _device(engine: Engine) -> Iterator[Problem]:
     if engine.kv_cache_dtype not in kv_cache_dtypes(engine):
         yield bad_dtype("spec.engine.kvCacheDtype", engine.kv_cache_dtype, engine)
+
+
+def _eight_bits(spec: Spec) -> Iterator[Problem]:
+    """KV of 8 bits goes to the host as it is: there is nothing in it that INT8 could leave out."""
+    flags = [value for _, name, value in given_flags(spec.engine.args) if name == "kv-cache-dtype"]
+    dtype = flags[-1] if flags else spec.engine.kv_cache_dtype
+    if spec.kv_offload.quantization != "int8" or dtype in (None, *WIDE_DTYPES) or not most_host_memory_bytes(spec):
+        return
+    where = "--kv-cache-dtype" if flags else "spec.engine.kvCacheDtype"
+    yield Problem(
+        "spec.kvOffload.quantization",
+        f"'int8' does not go with {where} {short(dtype)}, whose KV has 8 bits or fewer already and is kept on the host as it is; "
+        "use auto or none",
+    )
 
 
 def _cache(spec: Spec) -> Iterator[Problem]:

@@ -195,7 +195,9 @@ class Engine(_Model):
     max_num_seqs: Annotated[int, Field(ge=1)] | None = None
     """Requests that run at the same time in one replica."""
     kv_cache_dtype: Annotated[str, Field(min_length=1, max_length=64)] = "auto"
-    """Type of the KV cache on the device. On cpu: auto, fp8, fp8_e4m3 or fp8_e5m2; on cuda one of vLLM's --kv-cache-dtype."""
+    """Type of the KV cache on the device. fp8 holds twice as many tokens as the 16 bits of auto in the same memory, and answers may differ
+    a little; the condition KVCacheShort says when that helps. On cpu: auto, fp8, fp8_e4m3 or fp8_e5m2, on CPUs with AVX-512 or AMX; on
+    cuda one of vLLM's --kv-cache-dtype."""
     rollout: Literal["surge", "replace"] = "surge"
     """How pods of a new spec come: surge starts one before it stops an old one, which takes the room of one pod more; replace stops one
     first, for clusters whose GPUs are all taken."""
@@ -229,8 +231,9 @@ class Scheduling(_Model):
 
 
 class KvOffload(_Model):
-    host_memory: Quantity = "1Gi"
-    """Host memory of one pod for KV caches of preempted requests, over all its devices. 0: they are recomputed, which is the only way for
+    host_memory: Quantity | None = None
+    """Host memory of one pod for KV caches of preempted requests, over all its devices. When left out: as much as the KV cache on the
+    devices has, at most 8Gi for each device and a quarter of the container's memory. 0: they are recomputed, which is the only way for
     hybrid and sliding-window models such as gpt-oss, Gemma and Qwen-Next."""
     quantization: Literal["auto", "int8", "none"] = "auto"
     """How KV caches are kept on the host: none (exact), int8 (about half the size), auto (int8 under pressure)."""

@@ -1,11 +1,12 @@
 """Spec and report -> the resource's status. Pure: the time is an argument, the previous conditions too.
 
-Four conditions, each one word and a sentence a person can act on:
+Five conditions, each one word and a sentence a person can act on:
 - Ready: at least one pod serves requests inside the cluster, whatever is wrong with the newest spec or with the route: gateways take a
   resource that is not Ready out of their lists, so a mistake must not make an outage. Its reason says when only older pods serve.
 - Progressing: something is under way that ends by itself.
 - RouteReady: requests from outside the cluster can arrive (route_ready.py).
 - Degraded: something is wrong, whether or not requests are still served; a route that leads nowhere is.
+- KVCacheShort: requests wait for KV memory although slots are free (kv_cache.py).
 No number that changes by the second: queue depths are metrics.
 """
 
@@ -15,6 +16,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from alise_contract.names import CONTRACT_VERSION
+from alise_operator import kv_cache
 from alise_operator.build.meta import Owner, selector_text
 from alise_operator.build.route import url
 from alise_operator.conditions import Condition
@@ -105,6 +107,7 @@ def fold(
         progressing(spec, error, observation),
         degraded(error, observation),
         route,
+        kv_cache.kv_cache_short(spec, observation.kv_windows, before.get(kv_cache.TYPE)),
     ]
     workload = observation.workload
     status: dict[str, Any] = {
@@ -207,7 +210,9 @@ def changes(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Cond
     for one in status["conditions"]:
         condition = Condition(one["type"], one["status"], one["reason"], one["message"])
         old = before.get(condition.type)
-        if old is None:
+        if condition.type == kv_cache.TYPE:
+            changed = kv_cache.is_news(condition, old)
+        elif old is None:
             # What is well from the beginning is no news.
             changed = condition.status == "False" if condition.type == "RouteReady" else (condition.type, condition.status) != _WELL
         else:

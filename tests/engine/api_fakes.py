@@ -24,6 +24,7 @@ SHAPE = core.EngineShape(
     block_bytes=65536,
     host_limit_bytes=1 << 30,
     model="tiny",
+    kv_bits=16,
 )
 
 

@@ -9,6 +9,7 @@ from alise_contract.names import pack_priority
 from alise_engine import tiny_model
 from alise_engine.core_protocol import PHASE_OFFLOADED, PHASE_RUNNING, PHASE_WAITING, ApplyCall, RankRow
 from alise_engine.errors import PayloadError
+from alise_engine.kv_room import kv_room
 from tests.engine.harness import BLOCK_SIZE, HOST_BYTES, Engine, EngineOptions
 
 pytestmark = pytest.mark.engine
@@ -87,3 +88,37 @@ def test_the_shape_is_what_the_engine_was_started_with(engine: Engine) -> None:
     assert (shape.max_num_seqs, shape.block_size, shape.num_device_blocks) == (2, BLOCK_SIZE, 65)
     # What fits whatever comes and goes: all but a slab per codec.
     assert 0.98 * HOST_BYTES <= shape.host_limit_bytes <= HOST_BYTES
+
+
+def finish_in_ticks(engine: Engine, *names: str) -> None:
+    """Runs these to their ends; each step takes a hundredth of a second."""
+
+    def over() -> bool:
+        engine.clock.seconds += 0.01
+        return all(engine.answers[name].finished for name in names)
+
+    engine.run_until(over)
+
+
+def test_time_without_kv_room_counts_only_while_a_request_has_a_slot_and_no_blocks(engine: Engine) -> None:
+    prompts = [[256, *b"x" * 400], [256, *b"y" * 400]]
+    finish_in_ticks(engine, *(engine.ask(prompt, 20) for prompt in prompts))
+    roomy = engine.counters()
+    # Twenty blocks are left: too few for two requests of 14 blocks.
+    pool = engine.scheduler.kv_cache_manager.block_pool
+    taken = pool.get_new_blocks(pool.get_num_free_blocks() - 20)
+    finish_in_ticks(engine, *(engine.ask(prompt, 20) for prompt in prompts))
+    pool.free_blocks(taken)
+    short = engine.counters()
+    assert (roomy.kv_full_us, roomy.computed_tokens) == (0, 2 * (401 + 19))
+    # The second waits while the first runs, and then runs alone.
+    assert 0.15e6 < short.kv_full_us < 0.25e6
+    assert short.computed_tokens == 2 * roomy.computed_tokens
+
+
+def test_the_shape_has_the_bits_of_the_kv_cache_and_the_counters_what_is_taken_of_it(engine: Engine) -> None:
+    engine.ask([256, *b"x" * 99], 20)
+    engine.step()
+    told = engine.snapshot()
+    assert told.shape.kv_bits == 32
+    assert kv_room(told.shape, told.counters).used_tokens == 4 * BLOCK_SIZE

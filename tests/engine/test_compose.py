@@ -48,6 +48,20 @@ def test_without_host_memory_there_is_no_connector() -> None:
     assert value(result, "--scheduler-cls") == "alise_engine.scheduler.make_scheduler"
 
 
+@pytest.mark.parametrize(
+    ("at_most", "memory_gib", "store"),
+    [
+        pytest.param(None, 64, {"host_bytes_at_most": 16 * 2**30}, id="a quarter of the container's memory"),
+        pytest.param("8Gi", 64, {"host_bytes_at_most": 8 * 2**30}, id="the bound, where that is less"),
+        pytest.param("8Gi", 16, {"host_bytes_at_most": 4 * 2**30}, id="a small container"),
+        pytest.param(None, 0, {}, id="memory that is not known"),
+    ],
+)
+def test_a_host_store_whose_size_is_left_out_has_a_bound(at_most: str | None, memory_gib: int, store: dict[str, int]) -> None:
+    result = composed(own=Own(host_memory_at_most=at_most), machine=Machine("cuda", cores=32, memory_bytes=memory_gib * 2**30))
+    assert json.loads(value(result, "--kv-transfer-config"))["kv_connector_extra_config"] == store
+
+
 def test_the_users_additional_config_stays_beside_ours() -> None:
     result = composed(given={"additional_config": {"other": 1}})
     config = json.loads(value(result, "--additional-config"))

@@ -325,6 +325,9 @@ async def test_the_engines_counters_are_metrics_and_in_the_status(engine: Engine
             restore_us=250_000,
             recompute_us=4_000_000,
             host_eviction_us=3,
+            kv_full_us=2_000_000,
+            computed_tokens=700,
+            free_device_blocks=65,
         )
         engine.core.put(make_row("a", phase=core.PHASE_RUNNING))
         engine.core.put(make_row("b", phase=core.PHASE_OFFLOADED))
@@ -336,7 +339,10 @@ async def test_the_engines_counters_are_metrics_and_in_the_status(engine: Engine
     seconds = {what: engine.metric(f"{what}_seconds_total") for what in ("save", "restore", "recompute", "host_eviction")}
     assert seconds == {"save": 1.5, "restore": 0.25, "recompute": 4.0, "host_eviction": 3e-6}
     assert engine.metric("host_limit_bytes") == SHAPE.host_limit_bytes
+    assert (engine.metric("kv_full_seconds_total"), engine.metric("computed_tokens_total")) == (2.0, 700)
+    assert (engine.metric("kv_limit_tokens"), engine.metric("kv_used_tokens")) == (95 * 32, 30 * 32)
     report = await engine.stub.Status(pb.StatusRequest(), timeout=TIMEOUT_SECONDS)
     assert (report.requests_running, report.requests_waiting, report.requests_offloaded) == (1, 1, 1)
     assert (report.host_memory.limit_bytes, report.host_memory.used_bytes) == (SHAPE.host_limit_bytes, 50)
     assert (report.counters.saves, report.vllm_version) == (3, "0.32.0")
+    assert (report.kv.limit_tokens, report.kv.used_tokens, report.kv.bits) == (95 * 32, 30 * 32, 16)

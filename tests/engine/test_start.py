@@ -16,14 +16,23 @@ def test_a_host_store_needs_a_number_of_bytes(host_bytes: Any) -> None:
     from alise_engine.kv.connector import host_bytes_of
 
     with pytest.raises(ConfigError, match=r"host_bytes is .*: give the bytes of the host store, 0 or more"):
-        host_bytes_of({"host_bytes": host_bytes})
+        host_bytes_of({"host_bytes": host_bytes}, 1000)
 
 
-@pytest.mark.parametrize(("extra", "expected"), [({}, 0), ({"host_bytes": 0}, 0), ({"host_bytes": 1 << 30}, 1 << 30)], ids=repr)
-def test_a_host_store_of_so_many_bytes(extra: dict[str, Any], expected: int) -> None:
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        pytest.param({"host_bytes": 0}, 0, id="none"),
+        pytest.param({"host_bytes": 1 << 30}, 1 << 30, id="a number of bytes, whatever the device has"),
+        pytest.param({}, 1000, id="as many as the KV cache on the device"),
+        pytest.param({"host_bytes_at_most": 400}, 400, id="no more than the bound"),
+        pytest.param({"host_bytes_at_most": 4000}, 1000, id="a bound above what the device has"),
+    ],
+)
+def test_the_size_of_a_host_store(extra: dict[str, Any], expected: int) -> None:
     from alise_engine.kv.connector import host_bytes_of
 
-    assert host_bytes_of(extra) == expected
+    assert host_bytes_of(extra, 1000) == expected
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,9 @@ class Bench:
         self.steps.resumed(self.tracked, self.kept, tokens)
         self.steps.scheduled({"r": tokens}, tokens, {"r": self.request}, 0, at)
 
-    def go_on(self, tokens: int, at: float) -> None:
+    def go_on(self, tokens: int, at: float, *, kv_full: bool = False) -> None:
         self.request.num_computed_tokens += tokens
-        self.steps.scheduled({"r": tokens}, tokens, {"r": self.request}, 0, at)
+        self.steps.scheduled({"r": tokens}, tokens, {"r": self.request}, 0, at, kv_full=kv_full)
 
 
 def test_what_came_back_whole_recomputes_nothing() -> None:
@@ -82,3 +82,12 @@ def test_a_step_that_was_scheduled_while_another_ran_starts_when_that_one_ends()
     bench.steps.over({"r": 3}, 1.0)
     bench.steps.over({"r": 1}, 1.25)
     assert (bench.tally["recompute_us"], bench.tally["steps"], bench.steps.in_flight) == (1_000_000, 2, 0)
+
+
+def test_tokens_are_counted_and_only_steps_without_kv_room_count_as_time_without_it() -> None:
+    bench = Bench(had=40, kept=40)
+    bench.go_on(8, at=1.0, kv_full=True)
+    bench.steps.over({"r": 8}, 1.5)
+    bench.go_on(1, at=2.0)
+    bench.steps.over({"r": 1}, 2.25)
+    assert (bench.tally["computed_tokens"], bench.tally["kv_full_us"]) == (9, 500_000)

@@ -29,7 +29,7 @@ def test_fields_become_flags_of_the_engine() -> None:
                 "kvCacheDtype": "fp8",
                 "args": ["--seed", "7"],
             },
-            kvOffload={"hostMemory": "1.5Gi", "quantization": "int8"},
+            kvOffload={"hostMemory": "1.5Gi", "quantization": "none"},
         )
     )
     assert args[:2] == ["serve", "org/model"]
@@ -45,10 +45,23 @@ def test_fields_become_flags_of_the_engine() -> None:
             "--max-num-seqs": "8",
             "--kv-cache-dtype": "fp8",
             "--alise-host-memory": "1536Mi",
-            "--alise-kv-codec": "int8",
+            "--alise-kv-codec": "none",
         }
         == pairs
     )
+
+
+@pytest.mark.parametrize(
+    ("engine", "most"),
+    [
+        pytest.param({"device": "cuda", "tensorParallelSize": 4}, "32Gi", id="8 GiB for each GPU"),
+        pytest.param({"device": "cpu"}, "1Gi", id="a CPU's KV cache"),
+    ],
+)
+def test_host_memory_that_is_left_out_follows_from_the_device_within_a_bound(engine: dict[str, object], most: str) -> None:
+    args = engine_args(make_spec(engine=engine))
+    at = args.index("--alise-host-memory")
+    assert args[at : at + 4] == ["--alise-host-memory", "auto", "--alise-host-memory-at-most", most]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from alise_operator.errors import InvalidSpec
-from alise_operator.rules import GIB, default_memory_limit_bytes, needed_memory_bytes
+from alise_operator.rules import GIB, default_memory_limit_bytes, needed_memory_bytes, requested_memory_bytes
 from tests.operator.builders import make_spec
 from tests.operator.built import container
 
@@ -117,8 +117,21 @@ def test_more_devices_than_workers_are_the_users_to_ask_for(limits: dict[str, in
 def test_memory_has_a_limit(resources: dict[str, Any], request_gib: int | None, limit_gib: int | None) -> None:
     spec = make_spec(engine={"device": "cuda", "tensorParallelSize": 2, "resources": resources})
     found = container("engine", engine={"device": "cuda", "tensorParallelSize": 2, "resources": resources})["resources"]
-    default = f"{(needed_memory_bytes(spec) + 2 * 64 * GIB) >> 20}Mi"
-    assert default_memory_limit_bytes(spec) == needed_memory_bytes(spec) + 2 * 64 * GIB
+    default = f"{(requested_memory_bytes(spec) + 2 * 64 * GIB) >> 20}Mi"
+    assert default_memory_limit_bytes(spec) == requested_memory_bytes(spec) + 2 * 64 * GIB
     assert found["limits"]["memory"] == (f"{limit_gib}Gi" if limit_gib else default)
     given = found.get("requests", {}).get("memory")
-    assert given == (f"{request_gib}Gi" if request_gib else None if limit_gib else f"{needed_memory_bytes(spec) >> 20}Mi")
+    assert given == (f"{request_gib}Gi" if request_gib else None if limit_gib else f"{requested_memory_bytes(spec) >> 20}Mi")
+
+
+@pytest.mark.parametrize(
+    ("changes", "requested_gib"),
+    [
+        pytest.param({"engine": {"device": "cuda", "tensorParallelSize": 2}}, 16, id="8 GiB for each GPU"),
+        pytest.param({"engine": {"device": "cpu", "env": [{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "4"}]}}, 4, id="a CPU's KV cache"),
+        pytest.param({"kvOffload": {"hostMemory": "3Gi"}}, 3, id="what the resource says"),
+    ],
+)
+def test_the_request_counts_with_the_whole_host_store_and_a_limit_may_make_it_smaller(changes: dict[str, Any], requested_gib: int) -> None:
+    spec, least_gib = make_spec(**changes), 3 if "kvOffload" in changes else 1
+    assert requested_memory_bytes(spec) - needed_memory_bytes(spec) == (requested_gib - least_gib) * GIB

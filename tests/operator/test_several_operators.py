@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from alise_operator.kube import PAGE
+from alise_operator.cluster import Images
+from alise_operator.kube import PAGE, HttpKube
 from alise_operator.lease import LEASE_NAME
+from alise_operator.poller import Poller
+from alise_operator.reconcile import Key, Reconciler
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.gateway import gateway_api
+from tests.operator.builders import report_text
 from tests.operator.control_plane import MANIFESTS, Engine, eventually, install, install_into, running_operator
 
 pytestmark = pytest.mark.controlplane
@@ -210,3 +214,50 @@ def asked(audit: Path) -> set[tuple[str, str, str]]:
             verbs = {event["verb"]} | ({"create"} if event["verb"] == "patch" and code == 201 else set())
             found |= {(of.get("apiGroup", ""), resource, verb) for verb in verbs}
     return found
+
+
+class SaidPoller(Poller):
+    """Polls by the test's clock; what pods answer is what the test says."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        super().__init__(monotonic=lambda: self.seconds)
+        self.kv_full_seconds = 0.0
+
+    async def _fetch(self, address: str) -> tuple[int, str, bytes]:
+        kv = {"limit_tokens": 30_720, "used_tokens": 30_000, "bits": 16}
+        counted = {"kv_full_us": int(self.kv_full_seconds * 1e6), "computed_tokens": int(self.seconds * 1000)}
+        sidecar = {"connected": True, "plan_fresh": True}
+        text = report_text(boot_id="boot", sidecar=sidecar, kv=kv, counters=counted, requests_running=30)
+        return 200, "", text.encode()
+
+
+async def test_kv_memory_that_is_short_is_a_condition_with_figures_until_there_is_room(plane: ControlPlane, engine: Engine) -> None:
+    engine.apply(networkPolicy={"enabled": False}, route={"type": "None"})
+    credentials = plane.kubeconfig_for(engine.namespace, "alise-operator")
+    async with HttpKube(credentials) as kube, SaidPoller() as poller:
+        reconciler = Reconciler(kube, poller, Images(), namespace=engine.namespace)
+
+        async def after(minutes: int, share: float) -> dict[str, Any]:
+            """The condition when KV memory was at its limit for this share of some minutes."""
+            for _ in range(minutes):
+                poller.seconds += 60.0
+                poller.kv_full_seconds += share * 60.0
+                await reconciler.reconcile(Key(engine.namespace, engine.name))
+            return engine.condition("KVCacheShort")
+
+        assert (await after(1, 0.0))["reason"] == "NoReports"
+        (pod,) = engine.wait_for_pods(1)
+        engine.make_ready(pod)
+        engine.set_pod_status(pod["metadata"]["name"], {"podIP": "198.51.100.7", "podIPs": [{"ip": "198.51.100.7"}]})
+        assert (await after(1, 0.0))["reason"] == "Measuring"
+        assert (await after(5, 0.0))["reason"] == "EnoughRoom"
+        short = await after(4, 0.6)
+        assert (short["status"], short["reason"]) == ("True", "KVCacheFull")
+        said = " ".join(engine.kubectl("describe", "alise", engine.name).split())
+        assert "a pod has room for 30,720 tokens, with 8-bit KV for 61,440" in said
+        assert "set spec.engine.kvCacheDtype: fp8" in said
+        assert (await after(6, 0.0))["reason"] == "EnoughRoom"
+    reasons = {one["reason"] for one in engine.events()}
+    assert {"KVCacheFull", "EnoughRoom"} <= reasons
+    assert not {"NoReports", "Measuring"} & reasons

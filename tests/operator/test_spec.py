@@ -126,6 +126,24 @@ def engine(**changes: Any) -> dict[str, Any]:
             id="a KV cache dtype that vLLM does not have",
         ),
         pytest.param(
+            engine(kvCacheDtype="fp8") | {"kvOffload": {"quantization": "int8"}},
+            [
+                "spec.kvOffload.quantization: 'int8' does not go with spec.engine.kvCacheDtype fp8",
+                "kept on the host as it is; use auto or none",
+            ],
+            id="INT8 on the host of KV that is 8 bits wide",
+        ),
+        pytest.param(
+            engine(args=["--kv-cache-dtype=fp8"]) | {"kvOffload": {"quantization": "int8"}},
+            ["'int8' does not go with --kv-cache-dtype fp8"],
+            id="the same by a flag",
+        ),
+        pytest.param(
+            engine(kvCacheDtype="fp8", args=["--kv-cache-dtype=fp8"]),
+            ["spec.engine.args[0]: --kv-cache-dtype is given here and as spec.engine.kvCacheDtype; keep one of them"],
+            id="a KV cache dtype by the field and by its flag",
+        ),
+        pytest.param(
             raw_spec(engine={"device": "cuda", "args": ["--kv-cache-dtype", "int4"]}),
             ["spec.engine.args[0]: 'int4' is not available on device cuda"],
             id="the same as a flag",
@@ -346,6 +364,12 @@ def test_a_name_that_cannot_name_a_service_is_refused(name: str) -> None:
             id="replicas that share an existing claim",
         ),
         pytest.param(engine(kvCacheDtype="fp8_e5m2"), id="a KV cache dtype the CPU has"),
+        pytest.param(
+            engine(kvCacheDtype="fp8") | {"kvOffload": {"quantization": "int8", "hostMemory": 0}}, id="8-bit KV and no host store"
+        ),
+        pytest.param(
+            engine(kvCacheDtype="bfloat16", device="cuda") | {"kvOffload": {"quantization": "int8"}}, id="INT8 on the host of 16-bit KV"
+        ),
         pytest.param(raw_spec(engine={"device": "cuda", "kvCacheDtype": "nvfp4"}), id="a KV cache dtype of a GPU"),
         pytest.param(engine(args=["--data-parallel-size", "1"]), id="a data parallel size of one"),
         pytest.param(engine(args=["--max-model-len", "2048"]), id="a flag whose field is left out"),

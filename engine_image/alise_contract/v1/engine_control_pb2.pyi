@@ -90,7 +90,7 @@ class Snapshot(_message.Message):
     def __init__(self, boot_id: _Optional[str] = ..., session_id: _Optional[str] = ..., engine: _Optional[_Union[EngineShape, _Mapping]] = ..., requests: _Optional[_Iterable[_Union[EngineRequest, _Mapping]]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., draining: bool = ...) -> None: ...
 
 class EngineShape(_message.Message):
-    __slots__ = ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "block_size", "num_device_blocks", "block_bytes", "host_limit_bytes", "model")
+    __slots__ = ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "block_size", "num_device_blocks", "block_bytes", "host_limit_bytes", "model", "kv_bits")
     MAX_NUM_SEQS_FIELD_NUMBER: _ClassVar[int]
     MAX_NUM_BATCHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +99,7 @@ class EngineShape(_message.Message):
     BLOCK_BYTES_FIELD_NUMBER: _ClassVar[int]
     HOST_LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    KV_BITS_FIELD_NUMBER: _ClassVar[int]
     max_num_seqs: int
     max_num_batched_tokens: int
     max_model_len: int
@@ -107,7 +108,8 @@ class EngineShape(_message.Message):
     block_bytes: int
     host_limit_bytes: int
     model: str
-    def __init__(self, max_num_seqs: _Optional[int] = ..., max_num_batched_tokens: _Optional[int] = ..., max_model_len: _Optional[int] = ..., block_size: _Optional[int] = ..., num_device_blocks: _Optional[int] = ..., block_bytes: _Optional[int] = ..., host_limit_bytes: _Optional[int] = ..., model: _Optional[str] = ...) -> None: ...
+    kv_bits: int
+    def __init__(self, max_num_seqs: _Optional[int] = ..., max_num_batched_tokens: _Optional[int] = ..., max_model_len: _Optional[int] = ..., block_size: _Optional[int] = ..., num_device_blocks: _Optional[int] = ..., block_bytes: _Optional[int] = ..., host_limit_bytes: _Optional[int] = ..., model: _Optional[str] = ..., kv_bits: _Optional[int] = ...) -> None: ...
 
 class EngineRequest(_message.Message):
     __slots__ = ("request_id", "job_id", "phase", "prompt_tokens", "generated_tokens", "device_tokens", "host_tokens", "host_bytes", "max_tokens", "preemptions", "priority", "age_ms", "phase_ms", "hint")
@@ -188,7 +190,7 @@ class Update(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[EngineRequest, _Mapping]]] = ..., finished: _Optional[_Iterable[_Union[Finished, _Mapping]]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., draining: bool = ...) -> None: ...
 
 class Counters(_message.Message):
-    __slots__ = ("preemptions_rank", "preemptions_memory", "preemptions_hold", "saves", "saved_bytes", "restores", "restored_tokens", "recomputes", "recomputed_tokens", "host_evictions", "host_raw_bytes", "host_int8_bytes", "free_device_blocks", "steps", "exact_resumes", "prefetches", "prefetches_revoked", "save_us", "restore_us", "recompute_us", "host_eviction_us")
+    __slots__ = ("preemptions_rank", "preemptions_memory", "preemptions_hold", "saves", "saved_bytes", "restores", "restored_tokens", "recomputes", "recomputed_tokens", "host_evictions", "host_raw_bytes", "host_int8_bytes", "free_device_blocks", "steps", "exact_resumes", "prefetches", "prefetches_revoked", "save_us", "restore_us", "recompute_us", "host_eviction_us", "kv_full_us", "computed_tokens")
     PREEMPTIONS_RANK_FIELD_NUMBER: _ClassVar[int]
     PREEMPTIONS_MEMORY_FIELD_NUMBER: _ClassVar[int]
     PREEMPTIONS_HOLD_FIELD_NUMBER: _ClassVar[int]
@@ -210,6 +212,8 @@ class Counters(_message.Message):
     RESTORE_US_FIELD_NUMBER: _ClassVar[int]
     RECOMPUTE_US_FIELD_NUMBER: _ClassVar[int]
     HOST_EVICTION_US_FIELD_NUMBER: _ClassVar[int]
+    KV_FULL_US_FIELD_NUMBER: _ClassVar[int]
+    COMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     preemptions_rank: int
     preemptions_memory: int
     preemptions_hold: int
@@ -231,7 +235,9 @@ class Counters(_message.Message):
     restore_us: int
     recompute_us: int
     host_eviction_us: int
-    def __init__(self, preemptions_rank: _Optional[int] = ..., preemptions_memory: _Optional[int] = ..., preemptions_hold: _Optional[int] = ..., saves: _Optional[int] = ..., saved_bytes: _Optional[int] = ..., restores: _Optional[int] = ..., restored_tokens: _Optional[int] = ..., recomputes: _Optional[int] = ..., recomputed_tokens: _Optional[int] = ..., host_evictions: _Optional[int] = ..., host_raw_bytes: _Optional[int] = ..., host_int8_bytes: _Optional[int] = ..., free_device_blocks: _Optional[int] = ..., steps: _Optional[int] = ..., exact_resumes: _Optional[int] = ..., prefetches: _Optional[int] = ..., prefetches_revoked: _Optional[int] = ..., save_us: _Optional[int] = ..., restore_us: _Optional[int] = ..., recompute_us: _Optional[int] = ..., host_eviction_us: _Optional[int] = ...) -> None: ...
+    kv_full_us: int
+    computed_tokens: int
+    def __init__(self, preemptions_rank: _Optional[int] = ..., preemptions_memory: _Optional[int] = ..., preemptions_hold: _Optional[int] = ..., saves: _Optional[int] = ..., saved_bytes: _Optional[int] = ..., restores: _Optional[int] = ..., restored_tokens: _Optional[int] = ..., recomputes: _Optional[int] = ..., recomputed_tokens: _Optional[int] = ..., host_evictions: _Optional[int] = ..., host_raw_bytes: _Optional[int] = ..., host_int8_bytes: _Optional[int] = ..., free_device_blocks: _Optional[int] = ..., steps: _Optional[int] = ..., exact_resumes: _Optional[int] = ..., prefetches: _Optional[int] = ..., prefetches_revoked: _Optional[int] = ..., save_us: _Optional[int] = ..., restore_us: _Optional[int] = ..., recompute_us: _Optional[int] = ..., host_eviction_us: _Optional[int] = ..., kv_full_us: _Optional[int] = ..., computed_tokens: _Optional[int] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
     __slots__ = ("contract_version", "session_id", "sequence", "ranks", "limits", "encoder")
@@ -324,7 +330,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReport(_message.Message):
-    __slots__ = ("contract_version", "boot_id", "draining", "sidecar", "admission", "host_memory", "counters", "requests_running", "requests_waiting", "requests_offloaded", "open_requests", "vllm_version", "lacks_api_keys")
+    __slots__ = ("contract_version", "boot_id", "draining", "sidecar", "admission", "host_memory", "counters", "requests_running", "requests_waiting", "requests_offloaded", "open_requests", "vllm_version", "lacks_api_keys", "kv")
     CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
@@ -338,6 +344,7 @@ class StatusReport(_message.Message):
     OPEN_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     VLLM_VERSION_FIELD_NUMBER: _ClassVar[int]
     LACKS_API_KEYS_FIELD_NUMBER: _ClassVar[int]
+    KV_FIELD_NUMBER: _ClassVar[int]
     contract_version: int
     boot_id: str
     draining: bool
@@ -351,7 +358,8 @@ class StatusReport(_message.Message):
     open_requests: int
     vllm_version: str
     lacks_api_keys: bool
-    def __init__(self, contract_version: _Optional[int] = ..., boot_id: _Optional[str] = ..., draining: bool = ..., sidecar: _Optional[_Union[SidecarStatus, _Mapping]] = ..., admission: _Optional[_Union[AdmissionStatus, _Mapping]] = ..., host_memory: _Optional[_Union[HostMemoryStatus, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., requests_running: _Optional[int] = ..., requests_waiting: _Optional[int] = ..., requests_offloaded: _Optional[int] = ..., open_requests: _Optional[int] = ..., vllm_version: _Optional[str] = ..., lacks_api_keys: bool = ...) -> None: ...
+    kv: KvStatus
+    def __init__(self, contract_version: _Optional[int] = ..., boot_id: _Optional[str] = ..., draining: bool = ..., sidecar: _Optional[_Union[SidecarStatus, _Mapping]] = ..., admission: _Optional[_Union[AdmissionStatus, _Mapping]] = ..., host_memory: _Optional[_Union[HostMemoryStatus, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., requests_running: _Optional[int] = ..., requests_waiting: _Optional[int] = ..., requests_offloaded: _Optional[int] = ..., open_requests: _Optional[int] = ..., vllm_version: _Optional[str] = ..., lacks_api_keys: bool = ..., kv: _Optional[_Union[KvStatus, _Mapping]] = ...) -> None: ...
 
 class SidecarStatus(_message.Message):
     __slots__ = ("connected", "plan_fresh", "last_apply_age_seconds", "breaker", "refused_contract_version", "contract_refused", "encoder")
@@ -395,6 +403,16 @@ class AdmissionStatus(_message.Message):
     recent_requests: int
     recent_failed_open: int
     def __init__(self, requests: _Optional[int] = ..., admitted: _Optional[int] = ..., rejected: _Optional[int] = ..., failed_open: _Optional[int] = ..., failed_open_by_reason: _Optional[_Mapping[str, int]] = ..., recent_requests: _Optional[int] = ..., recent_failed_open: _Optional[int] = ...) -> None: ...
+
+class KvStatus(_message.Message):
+    __slots__ = ("limit_tokens", "used_tokens", "bits")
+    LIMIT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    USED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    BITS_FIELD_NUMBER: _ClassVar[int]
+    limit_tokens: int
+    used_tokens: int
+    bits: int
+    def __init__(self, limit_tokens: _Optional[int] = ..., used_tokens: _Optional[int] = ..., bits: _Optional[int] = ...) -> None: ...
 
 class HostMemoryStatus(_message.Message):
     __slots__ = ("limit_bytes", "used_bytes")

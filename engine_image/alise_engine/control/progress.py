@@ -14,6 +14,7 @@ from typing import Final
 
 from ..core_protocol import Counters, EngineShape, PollAnswer, RequestRow, SnapshotAnswer
 from ..errors import ControlError, CoreUnavailable, PayloadError, StaleSession
+from ..kv_room import kv_room
 from ..metrics import CoreView
 from ..open_requests import OpenRequests
 from . import core as core_calls
@@ -209,6 +210,7 @@ class Progress:
     def _show(self, counters: Counters) -> None:
         self._view.counters = counters
         self._view.host_limit_bytes = self._shape.host_limit_bytes if self._shape is not None else 0
+        self._view.kv = kv_room(self._shape, counters) if self._shape is not None else None
         self._view.requests_by_phase = Counter(row.phase for row in self._live.values())
 
     def _lost(self, error: Exception) -> None:

@@ -48,7 +48,10 @@ Request = Any
 
 
 class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
-    """`--kv-transfer-config` names it; `kv_connector_extra_config.host_bytes` is the store of all workers together."""
+    """`--kv-transfer-config` names it; `kv_connector_extra_config.host_bytes` is the store of all workers together.
+
+    Without it the store has as many bytes as the KV cache on the device, at most `host_bytes_at_most`.
+    """
 
     @property
     def requires_kv_delivery(self) -> bool:
@@ -68,7 +71,8 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
         if self.shape.keys is not None:
             row_bytes[INT8.name] = INT8.row_bytes(self.shape)
         self.block_bytes = {codec: layers * self.workers * size for codec, size in row_bytes.items()}
-        geometry = Geometry.of(host_bytes_of(extra) // self.workers, row_bytes)
+        device_bytes = self.block_bytes[RAW.name] * int(kv_cache_config.num_blocks)
+        geometry = Geometry.of(host_bytes_of(extra, device_bytes) // self.workers, row_bytes)
         # What fits whatever comes and goes; a little less than was asked for.
         self.host_bytes = geometry.usable_bytes * self.workers
         self.loaded_tokens: dict[str, int] = {}
@@ -253,9 +257,10 @@ def copies_maker(extra: dict[str, Any]) -> Callable[[Any], Copies]:
     return make
 
 
-def host_bytes_of(extra: dict[str, Any]) -> int:
-    """The size of the store from `kv_connector_extra_config`. Raises ConfigError."""
-    host_bytes = extra.get("host_bytes", 0)
-    if not isinstance(host_bytes, int) or isinstance(host_bytes, bool) or host_bytes < 0:
-        raise ConfigError(f"kv_connector_extra_config.host_bytes is {host_bytes!r}: give the bytes of the host store, 0 or more")
-    return host_bytes
+def host_bytes_of(extra: dict[str, Any], device_bytes: int) -> int:
+    """The size of the store from `kv_connector_extra_config`, else that of the KV cache on the device. Raises ConfigError."""
+    for name in ("host_bytes", "host_bytes_at_most"):
+        given = extra.get(name, 0)
+        if not isinstance(given, int) or isinstance(given, bool) or given < 0:
+            raise ConfigError(f"kv_connector_extra_config.{name} is {given!r}: give the bytes of the host store, 0 or more")
+    return int(extra.get("host_bytes", min(device_bytes, extra.get("host_bytes_at_most", device_bytes))))

@@ -10,7 +10,7 @@ from alise_operator.build.pod_lists import CONTAINER_LISTS
 from alise_operator.build.pod_shape import FIELD, patch_problems, short
 from alise_operator.errors import Problem
 from alise_operator.quantities import format_bytes, parse_quantity
-from alise_operator.rules import default_memory_limit_bytes, is_extended, needed_memory_bytes, only_as_limit
+from alise_operator.rules import default_memory_limit_bytes, is_extended, only_as_limit, requested_memory_bytes
 from alise_operator.spec import Resources, Spec
 
 DEFAULT_DEVICE: Final = "nvidia.com/gpu"
@@ -37,7 +37,7 @@ def engine_resources(spec: Spec) -> Manifest:
         added_limits[DEFAULT_DEVICE] = str(spec.engine.tensor_parallel_size)
     if "memory" not in limits:
         if "memory" not in requests:
-            added_requests["memory"] = format_bytes(needed_memory_bytes(spec))
+            added_requests["memory"] = format_bytes(requested_memory_bytes(spec))
         added_limits["memory"] = _memory_limit(requests.get("memory"), spec)
     added = {key: value for key, value in (("requests", added_requests), ("limits", added_limits)) if value}
     resources: Manifest = merge(own, added, _RESOURCES)

@@ -33,7 +33,14 @@ from alise_operator.build.meta import Manifest, Owner, labels, selector
 from alise_operator.build.pod_needs import AUTH_VOLUME
 from alise_operator.cluster import Cluster
 from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
-from alise_operator.rules import KV_SPACE_ENV, SOCKET_VOLUME_BYTES, cpu_kv_space_gib, scratch_bytes, shared_memory_bytes
+from alise_operator.rules import (
+    KV_SPACE_ENV,
+    SOCKET_VOLUME_BYTES,
+    cpu_kv_space_gib,
+    most_host_memory_bytes,
+    scratch_bytes,
+    shared_memory_bytes,
+)
 from alise_operator.spec import Engine, Resources, SecretKey, Spec, served_names
 
 SCRATCH: Final = "/scratch"
@@ -113,8 +120,11 @@ def engine_args(spec: Spec) -> list[str]:
     # Answers and metrics have the first name. A name is never a variable: Kubernetes would put its value here, which could be a flag.
     args += ["--served-model-name", *(name.replace("$(", "$$(") for name in served_names(model))]
     # In a spelling that needs no exponents or fractions: the engine's parser takes fewer than Kubernetes'.
-    host_memory = format_bytes(quantity_bytes(spec.kv_offload.host_memory))
-    args += ["--alise-host-memory", host_memory, "--alise-kv-codec", spec.kv_offload.quantization]
+    if spec.kv_offload.host_memory is None:
+        args += ["--alise-host-memory", "auto", "--alise-host-memory-at-most", format_bytes(most_host_memory_bytes(spec))]
+    else:
+        args += ["--alise-host-memory", format_bytes(quantity_bytes(spec.kv_offload.host_memory))]
+    args += ["--alise-kv-codec", spec.kv_offload.quantization]
     optional = {
         "--revision": model.revision,
         "--tensor-parallel-size": engine.tensor_parallel_size if engine.tensor_parallel_size > 1 else None,

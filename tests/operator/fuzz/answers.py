@@ -26,6 +26,7 @@ _GOOD: Final = {
         "encoder": "ENCODER_STATE_READY",
     },
     "admission": {"recent_requests": "12", "recent_failed_open": "3", "failed_open_by_reason": {"deadline": "3", "error": "1"}},
+    "kv": {"limit_tokens": "30720", "used_tokens": "30000", "bits": 16},
     "host_memory": {"limit_bytes": "1073741824", "used_bytes": "1070000000"},
 }
 # Texts of JSON that Python's own parser takes, or fails at, in ways of its own.

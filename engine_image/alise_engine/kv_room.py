@@ -1,0 +1,20 @@
+"""The KV cache on the device in tokens: how many it holds, and how many are taken."""
+
+from dataclasses import dataclass
+
+from .core_protocol import Counters, EngineShape
+
+
+@dataclass(frozen=True, slots=True)
+class KvRoom:
+    limit_tokens: int
+    used_tokens: int
+    # Of one number of the cache; 0: unknown.
+    bits: int
+
+
+def kv_room(shape: EngineShape, counters: Counters) -> KvRoom:
+    """Returns the room of the KV cache. One block is vLLM's own: it stands for tokens that need no block."""
+    blocks = max(0, shape.num_device_blocks - 1)
+    used_blocks = max(0, blocks - counters.free_device_blocks)
+    return KvRoom(blocks * shape.block_size, used_blocks * shape.block_size, shape.kv_bits)
