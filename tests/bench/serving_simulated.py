@@ -42,7 +42,7 @@ def model_of(emulation: Emulation) -> EngineModel:
         host_limit_bytes=emulation.host_bytes,
     )
     cost = Coefficients(device.step_seconds, device.prefill_seconds, device.decode_seconds, device.context_seconds)
-    share = 1.0 if emulation.eight_bits else EngineModel.int8_share
+    share = 1.0 if device.kv_bits == 8 else EngineModel.int8_share
     return EngineModel(shape, cost, 1 / device.to_host_bytes_per_second, 1 / device.from_host_bytes_per_second, share)
 
 

@@ -12,7 +12,7 @@ from tests.emulated.launch import Emulation
 from tests.emulated.pacing import Device
 
 DEVICE = Device("test", 0.010, 0.0001, 0.0002, 0.0, 4096, 32 * 101, 1e9, 1e9, time_scale=2.0)
-EMULATION = Emulation(DEVICE, slots=8, step_tokens=512, max_model_len=1024, host_bytes=1 << 30, eight_bits=False)
+EMULATION = Emulation(DEVICE, slots=8, step_tokens=512, max_model_len=1024, host_bytes=1 << 30)
 
 
 def request(system: str, number: int, **changes: Any) -> Row:

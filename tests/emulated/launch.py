@@ -33,7 +33,6 @@ class Emulation:
     max_model_len: int
     # A number in the connector's books; no memory is taken for it.
     host_bytes: int
-    eight_bits: bool
 
     def flags(self) -> list[str]:
         """Returns flags of `vllm serve`, for stock vLLM and alise."""
@@ -41,7 +40,6 @@ class Emulation:
             "--distributed-executor-backend": EXECUTOR,
             "--block-size": BLOCK_SIZE,
             "--dtype": "float16",
-            "--kv-cache-dtype": "fp8" if self.eight_bits else "auto",
             "--max-model-len": self.max_model_len,
             "--max-num-seqs": self.slots,
             "--max-num-batched-tokens": self.step_tokens,
@@ -80,11 +78,12 @@ def emulation_from(name: str, time_scale: str = "") -> Emulation:
         scale = 0.0
     if not 0.1 <= scale <= 1000:
         raise DeviceError(f"TIME_SCALE={time_scale}: expected a number from 0.1 to 1000, as 2 for half as fast")
-    return emulation_of(HARDWARE[bare], name != bare, scale)
+    return emulation_of(HARDWARE[bare], 16 if name == bare else 8, scale)
 
 
-def emulation_of(hardware: Hardware, eight_bits: bool, time_scale: float) -> Emulation:
-    kv = hardware.kv(8 if eight_bits else 16)
+def emulation_of(hardware: Hardware, kv_bits: int, time_scale: float) -> Emulation:
+    """Returns a profile as it is emulated."""
+    kv = hardware.kv(kv_bits)
     device = Device(
         hardware.name,
         kv.step.step_seconds,
@@ -95,12 +94,13 @@ def emulation_of(hardware: Hardware, eight_bits: bool, time_scale: float) -> Emu
         kv.room_tokens,
         hardware.to_host_bytes_per_second,
         hardware.from_host_bytes_per_second,
+        kv_bits,
         time_scale,
     )
     # vLLM keeps one block for itself.
     room = (kv.room_tokens // BLOCK_SIZE - 1) * BLOCK_SIZE
     longest = min(hardware.max_model_len, room, model.MAX_POSITION)
-    return Emulation(device, hardware.slots, hardware.max_num_batched_tokens, longest, hardware.host_memory_bytes, eight_bits)
+    return Emulation(device, hardware.slots, hardware.max_num_batched_tokens, longest, hardware.host_memory_bytes)
 
 
 def model_folder() -> Path:

@@ -36,11 +36,12 @@ class Device:
     prefill_seconds: float
     decode_seconds: float
     context_seconds: float
-    # Of all layers and workers together, in the dtype that the KV cache has.
+    # Of all layers and workers together, in as many bits as the KV cache has.
     kv_token_bytes: int
     room_tokens: int
     to_host_bytes_per_second: float
     from_host_bytes_per_second: float
+    kv_bits: int = 16
     time_scale: float = 1.0
 
     def to_json(self) -> str:

@@ -19,7 +19,7 @@ def test_a_device_is_known_by_its_profiles_name() -> None:
 
 def test_kv_in_eight_bits_has_about_twice_the_room() -> None:
     sixteen, eight = emulation_from("h100-qwen3-32b"), emulation_from("h100-qwen3-32b:8bit")
-    assert (flag(sixteen.flags(), "--kv-cache-dtype"), flag(eight.flags(), "--kv-cache-dtype")) == ("auto", "fp8")
+    assert (sixteen.device.kv_bits, eight.device.kv_bits) == (16, 8)
     assert eight.device.room_tokens > 1.8 * sixteen.device.room_tokens
 
 

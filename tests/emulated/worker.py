@@ -56,8 +56,8 @@ class EmulatedWorker:
         return
 
     def get_kv_cache_spec(self) -> dict[str, Any]:
-        small = str(self._config.cache_config.cache_dtype).startswith("fp8")
-        dtype = torch.uint8 if small else self._config.model_config.dtype
+        # Not by --kv-cache-dtype: vLLM refuses 8 bits on CPUs whose kernels cannot compute with them, and nothing computes here.
+        dtype = torch.uint8 if self._device.kv_bits == 8 else torch.float16
         layers = max(1, round(self._device.kv_token_bytes / (2 * HEADS * HEAD_DIM * dtype.itemsize)))
         spec = FullAttentionSpec(block_size=self._block_size, num_kv_heads=HEADS, head_size=HEAD_DIM, dtype=dtype)
         return {f"model.layers.{number}.self_attn.attn": spec for number in range(layers)}
