@@ -1,7 +1,8 @@
 """`python -m alise_scheduler.simulate TRACE…`: replay traces through the production `decide()` on simulated engines.
 
-A trace is a CSV file (`arrival_s,input_tokens,output_tokens` and perhaps `tenant`; `.gz` too) or `heavy-tail`, a synthetic one.
-Prints a table, writes JSON with --out and latency plots with --plots.
+A trace is a CSV file (`arrival_s,input_tokens,output_tokens`, optionally `tenant` or `prefix_group` with `prefix_tokens`; `.gz` too) or
+`heavy-tail`, a synthetic one. The engine is a model on a device: --hardware names one, --list-hardware shows them. Prints a table, writes
+JSON with --out and latency plots with --plots.
 """
 
 import argparse
@@ -19,8 +20,9 @@ from .core.lengths import Floats
 from .core.rank import POLICIES, AgeingRule, Policy, PreemptionRule
 from .simulation import predictions
 from .simulation.baselines import FcfsMind, MlfqMind, PriorityMind, SrptMind
+from .simulation.hardware import DEFAULT_HARDWARE, HARDWARE, KV_BITS, engine_model
 from .simulation.mind import CoreMind, Mind, at_admission
-from .simulation.model import DEFAULT_SHAPE, EngineModel
+from .simulation.model import EngineModel
 from .simulation.report import plot_latencies, summary
 from .simulation.routing import ROUTERS, Router
 from .simulation.run import Outcome, simulate
@@ -102,7 +104,11 @@ def read_trace(name: str, requests: int, seed: int) -> Trace:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m alise_scheduler.simulate", description=__doc__)
-    parser.add_argument("traces", nargs="+", metavar="TRACE", help="CSV file, or heavy-tail")
+    parser.add_argument("traces", nargs="*", metavar="TRACE", help="CSV file, or heavy-tail")
+    parser.add_argument("--hardware", default=DEFAULT_HARDWARE, choices=HARDWARE, metavar="NAME",
+                        help=f"the engines' model and device (default {DEFAULT_HARDWARE})")  # fmt: skip
+    parser.add_argument("--list-hardware", action="store_true", help="print the models and devices that --hardware takes, and end")
+    parser.add_argument("--kv-bits", type=int, default=16, choices=KV_BITS, help="bits of a KV value on the device (default 16)")
     parser.add_argument("--policies", nargs="+", default=["vllm-fcfs", Policy().name], choices=[*POLICIES, *BASELINES], metavar="NAME",
                         help=f"of {', '.join((*POLICIES, *BASELINES))}")  # fmt: skip
     parser.add_argument("--load", type=float, nargs="+", default=[0.9], help="shares of the engines' capacity (default 0.9)")
@@ -110,9 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--requests", type=int, default=0, help="only the first so many; 0: all of a file, 20,000 synthetic ones")
     parser.add_argument("--replicas", type=int, default=1, help="engines, up to 10,000")
     parser.add_argument("--routing", choices=[*ROUTERS], default="least-requests", help="which replica a request goes to")
-    parser.add_argument("--slots", type=int, default=DEFAULT_SHAPE.max_num_seqs, help="max_num_seqs of an engine")
-    parser.add_argument("--kv-blocks", type=int, default=DEFAULT_SHAPE.num_device_blocks, help="device KV blocks of 32 tokens")
-    parser.add_argument("--host-gib", type=float, default=DEFAULT_SHAPE.host_limit_bytes / 2**30, help="host store for parked KV")
+    parser.add_argument("--slots", type=int, help="max_num_seqs of an engine (default: the hardware's)")
+    parser.add_argument("--kv-blocks", type=int, help="device KV blocks of 16 tokens, of 32 for slots32 (default: the hardware's)")
+    parser.add_argument("--host-gib", type=float, help="host store for parked KV (default: the hardware's)")
     parser.add_argument("--seed", type=int, default=0, help="of synthetic traces and noise")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     parser.add_argument("--plots", type=Path, help="write latency plots into this folder (needs matplotlib)")
@@ -149,20 +155,54 @@ _SHOWN: Final = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 2 when something given cannot be used."""
     options = _parser().parse_args(arguments)
-    if not 1 <= options.replicas <= 10_000 or options.slots < 1 or options.kv_blocks < 2 or options.host_gib < 0:
+    if options.list_hardware:
+        print(hardware_table())
+        return 0
+    if not options.traces:
+        print("simulate: name a trace, which is a CSV file or heavy-tail", file=sys.stderr)
+        return _USAGE_ERROR
+    model = _model(options)
+    shape = model.shape
+    if not 1 <= options.replicas <= 10_000 or shape.max_num_seqs < 1 or shape.num_device_blocks < 2 or shape.host_limit_bytes < 0:
         print("simulate: replicas must be 1..10000, slots at least 1, kv-blocks at least 2 and host-gib at least 0", file=sys.stderr)
         return _USAGE_ERROR
-    shape = replace(
-        DEFAULT_SHAPE, max_num_seqs=options.slots, num_device_blocks=options.kv_blocks, host_limit_bytes=int(options.host_gib * 2**30)
-    )
     try:
-        rows = _run_all(options, EngineModel(shape))
+        rows = _run_all(options, model)
     except (OSError, ValueError) as error:
         print(f"\nsimulate: {error}", file=sys.stderr)
         return _USAGE_ERROR
     if options.out:
         options.out.write_text(json.dumps(rows, indent=2) + "\n")
     return 0
+
+
+def _model(options: argparse.Namespace) -> EngineModel:
+    """The hardware's engine with what the options change."""
+    model = engine_model(options.hardware, options.kv_bits)
+    given = {
+        "max_num_seqs": options.slots,
+        "num_device_blocks": options.kv_blocks,
+        "host_limit_bytes": None if options.host_gib is None else int(options.host_gib * 2**30),
+    }
+    return replace(model, shape=replace(model.shape, **{name: value for name, value in given.items() if value is not None}))
+
+
+def hardware_table() -> str:
+    """The profiles, for a person."""
+    lines: list[str] = []
+    for name, hardware in HARDWARE.items():
+        step, kv = hardware.step, hardware.kv16
+        errors = f"; mean error of the step model {kv.fit_error:.1%}, of steps with prefill {kv.prefill_fit_error:.1%}"
+        lines += [
+            f"{name}{' (default)' if name == DEFAULT_HARDWARE else ''}",
+            f"    {hardware.description}",
+            f"    a step takes {step.step_seconds * 1e3:.1f} ms, and {step.prefill_seconds * 1e6:.0f} us per prefill token, "
+            f"{step.decode_seconds * 1e6:.0f} us per decoding request, {step.context_seconds * 1e9:.0f} ns per context token",
+            f"    KV for {kv.room_tokens:,} tokens in 16 bits, {hardware.kv8.room_tokens:,} in 8; {hardware.slots} slots, "
+            f"{hardware.max_num_batched_tokens:,} tokens a step; host memory at {hardware.to_host_bytes_per_second / 1e9:.0f} GB/s",
+            f"    from: {hardware.source} ({hardware.version}){errors if kv.fit_error else ''}",
+        ]
+    return "\n".join(lines)
 
 
 def _run_all(options: argparse.Namespace, model: EngineModel) -> list[dict[str, object]]:
@@ -180,6 +220,7 @@ def _run_all(options: argparse.Namespace, model: EngineModel) -> list[dict[str, 
                 on_progress = _progress(f"{trace.name} {load} {policy}", len(trace))
                 outcomes[policy] = simulate(setup.trace, model, mind_named(policy, setup), options.replicas, router, on_progress)
                 row = {"trace": trace.name, "load": load, "policy": policy, "replicas": options.replicas}
+                row |= {"hardware": options.hardware, "kv_bits": options.kv_bits}
                 row |= {"predictions": options.predictions, "simulated_seconds": time.perf_counter() - began, **summary(outcomes[policy])}
                 rows.append(row)
                 print(("\r\033[K" if sys.stderr.isatty() else "") + _line(row), flush=True)

@@ -21,6 +21,7 @@ SUITES = {
     "operator": "tests.bench.operator",
     "policies": "tests.bench.policies",
     "predictor": "tests.bench.predictor",
+    "replay": "tests.bench.replay",
     "serving": "tests.bench.serving",
     "soak": "tests.bench.soak",
 }

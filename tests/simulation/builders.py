@@ -31,16 +31,18 @@ MODEL = EngineModel(SHAPE, COST, save_seconds_per_byte=0.0, restore_seconds_per_
 Row = tuple[float, int, int]
 
 
-def make_model(cost: Coefficients = COST, **shape: Any) -> EngineModel:
-    return replace(MODEL, shape=replace(SHAPE, **shape), cost=cost)
+def make_model(cost: Coefficients = COST, prefix_caching: bool = True, async_scheduling: bool = False, **shape: Any) -> EngineModel:
+    return replace(MODEL, shape=replace(SHAPE, **shape), cost=cost, prefix_caching=prefix_caching, async_scheduling=async_scheduling)
 
 
-def trace_of(rows: Sequence[Row], tenants: Sequence[int] | None = None) -> Trace:
-    """(arrival in seconds, input tokens, output tokens) of each request."""
+def trace_of(rows: Sequence[Row], tenants: Sequence[int] | None = None, prefixes: Sequence[tuple[int, int]] | None = None) -> Trace:
+    """(arrival in seconds, input tokens, output tokens) of each request, and of each its group and the tokens it shares with the group."""
     arrivals, inputs, outputs = zip(*rows, strict=True)
     return make_trace(
-        "test", np.array(arrivals, dtype=float), np.array(inputs), np.array(outputs), None if tenants is None else np.array(tenants)
-    )
+        "test", np.array(arrivals, dtype=float), np.array(inputs), np.array(outputs), None if tenants is None else np.array(tenants),
+        None if prefixes is None else np.array([group for group, _ in prefixes]),
+        None if prefixes is None else np.array([tokens for _, tokens in prefixes]),
+    )  # fmt: skip
 
 
 def core_mind(trace: Trace, model: EngineModel = MODEL, policy: Policy | None = None, lengths: Floats | None = None) -> CoreMind:

@@ -67,7 +67,7 @@ def test_a_short_request_preempts_a_long_one_which_comes_back_without_recompute(
 
 def test_without_a_host_store_what_was_preempted_is_recomputed() -> None:
     rows: list[Row] = [(0.0, 10, 1000), (0.0, 10, 1000), (1.0, 10, 5)]
-    outcome = run(rows, lambda trace: core_mind(trace, make_model(host_limit_bytes=0)), host_limit_bytes=0)
+    outcome = run(rows, lambda trace: core_mind(trace, make_model(host_limit_bytes=0)), host_limit_bytes=0, prefix_caching=False)
     assert outcome.saved_bytes == 0
     assert outcome.recomputed_tokens > 50
 
@@ -106,6 +106,8 @@ def test_known_remaining_times_are_served_shortest_first() -> None:
 class Watched(Replica):
     """Holds its promises in every step, or fails."""
 
+    preempted_before = 0
+
     def _pass(self, seconds: float, steps: int, decoders: int) -> None:
         shape = self.model.shape
         assert seconds > 0
@@ -116,7 +118,9 @@ class Watched(Replica):
         if self.waiting and len(self.running) < shape.max_num_seqs:
             # Only memory or the step's token budget may keep a slot empty.
             request = self.waiting[0][2]
-            assert self._prefilling or not self._fits(request.prompt_tokens + request.generated + 1)
+            preempted = self.preemptions > self.preempted_before
+            assert self._prefilling or preempted or self._ending_slots or not self._fits(request)
+        self.preempted_before = self.preemptions
         super()._pass(seconds, steps, decoders)
 
 
@@ -125,6 +129,9 @@ def watched(trace: Trace, mind: Mind, **shape: Any) -> Watched:
     pod = Watched(make_model(**shape), mind)
     columns = (trace.arrival_seconds.tolist(), trace.input_tokens.tolist(), trace.output_tokens.tolist())
     pod.inbox.extend(Request(index, *values) for index, values in enumerate(zip(*columns, strict=True)))
+    if trace.prefix_group is not None and trace.prefix_tokens is not None:
+        for request, group, tokens in zip(pod.inbox, trace.prefix_group.tolist(), trace.prefix_tokens.tolist(), strict=True):
+            request.prefix_group, request.prefix_tokens = group, tokens
     return pod
 
 
@@ -139,10 +146,15 @@ minds: dict[str, Callable[[Trace], Mind]] = {
 
 
 @settings(max_examples=60)
-@given(rows_of, st.sampled_from(sorted(minds)), st.integers(1, 4), st.integers(30, 90))
-def test_all_ends_within_memory_and_slots_whatever_decides(rows: list[Row], mind: str, slots: int, blocks: int) -> None:
-    trace = trace_of(rows)
-    pod = watched(trace, minds[mind](trace), max_num_seqs=slots, num_device_blocks=blocks, host_limit_bytes=2048)
+@given(rows_of, st.sampled_from(sorted(minds)), st.integers(1, 4), st.integers(30, 90), st.booleans(), st.integers(0, 3), st.data())
+def test_all_ends_within_memory_and_slots_whatever_decides(
+    rows: list[Row], mind: str, slots: int, blocks: int, ahead: bool, groups: int, data: st.DataObject
+) -> None:
+    shared = st.tuples(st.integers(0, groups - 1) if groups else st.just(-1), st.integers(0, 200))
+    prefixes = data.draw(st.lists(shared, min_size=len(rows), max_size=len(rows)))
+    trace = trace_of(rows, prefixes=prefixes)
+    shape = {"max_num_seqs": slots, "num_device_blocks": blocks, "host_limit_bytes": 2048}
+    pod = watched(trace, minds[mind](trace), async_scheduling=ahead, **shape)
     pod.advance()
     assert len(pod.ended) == len(rows)
     assert all(request.arrived_at < request.first_token_at <= request.ended_at for request in pod.ended)

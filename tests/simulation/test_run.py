@@ -7,6 +7,7 @@ import pytest
 from alise_scheduler.core.rank import Policy
 from alise_scheduler.simulate import main
 from alise_scheduler.simulation.baselines import FcfsMind
+from alise_scheduler.simulation.hardware import HARDWARE
 from alise_scheduler.simulation.model import EngineModel
 from alise_scheduler.simulation.predictions import oracle
 from alise_scheduler.simulation.routing import ROUTERS
@@ -91,6 +92,26 @@ def test_the_command_replays_a_trace_and_writes_what_it_found(tmp_path: Path, ca
     assert "boost" in capsys.readouterr().out
 
 
+def test_the_command_lists_the_hardware_it_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list-hardware"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed and hardware.description in listed for name, hardware in HARDWARE.items())
+    assert "h100-qwen3-32b (default)" in listed
+
+
+def test_kv_in_8_bits_lets_an_engine_that_is_short_of_kv_serve_sooner(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    waits = {}
+    for bits in ("16", "8"):
+        arguments = ["heavy-tail", "--requests", "400", "--load", "3", "--policies", "vllm-fcfs", "--kv-bits", bits, "--out", str(out)]
+        assert main([*arguments, "--hardware", "h100-qwen3-32b"]) == 0
+        waits[bits] = json.loads(out.read_text())[0]
+    assert waits["16"]["kv_bits"] == 16
+    # A load is a share of what the engine can do, so with 8 bits the requests even come sooner one after the other.
+    assert waits["8"]["ttft_mean_seconds"] < 0.5 * waits["16"]["ttft_mean_seconds"]
+    assert waits["8"]["preemptions"] < waits["16"]["preemptions"]
+
+
 def test_the_command_draws_a_plot_per_load(tmp_path: Path) -> None:
     assert main(["heavy-tail", "--requests", "50", "--load", "0.5", "0.9", "--plots", str(tmp_path)]) == 0
     made = sorted(path.name for path in tmp_path.iterdir())
@@ -121,11 +142,12 @@ def test_ten_thousand_replicas_are_routed_to(routing: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        pytest.param([], "name a trace", id="no trace"),
         pytest.param(["nowhere.csv"], "nowhere.csv", id="no such trace"),
         pytest.param(["heavy-tail", "--predictions", "noise:x"], "noise takes a number", id="noise that is no number"),
         pytest.param(["heavy-tail", "--predictions", "magic"], "oracle, blind and noise", id="unknown predictions"),
         pytest.param(["heavy-tail", "--replicas", "20000"], "1..10000", id="too many replicas"),
-        pytest.param(["heavy-tail", "--requests", "10", "--kv-blocks", "3"], "the engine holds 64", id="an engine too small"),
+        pytest.param(["heavy-tail", "--requests", "10", "--kv-blocks", "3"], "the engine holds 32", id="an engine too small"),
     ],
 )
 def test_what_cannot_be_simulated_ends_with_a_sentence(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

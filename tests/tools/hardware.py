@@ -197,6 +197,7 @@ def profile(wanted: Wanted, kv16: dict[str, Any], kv8: dict[str, Any], source: s
         "slots": slots,
         "max_num_batched_tokens": budget,
         "block_size": _BLOCK,
+        "async_scheduling": True,
         "max_model_len": min(wanted.model.max_len, kv16["room_tokens"] - _BLOCK),
         "to_host_bytes_per_second": link,
         "from_host_bytes_per_second": link,
@@ -241,12 +242,13 @@ def from_tables() -> dict[str, dict[str, Any]]:
     for name, wanted in TABLES.items():
         (of16, ms16), (of8, ms8) = next(answers), next(answers)
         room, words = rooms[name]
-        step, *errors = fit(of16["points"], ms16)
-        step8, *errors8 = fit(of8["points"], ms8) if ms8 is not None else (half_context(step), *errors)
+        step, error, of_prefill = fit(of16["points"], ms16)
+        step8, error8, of_prefill8 = fit(of8["points"], ms8) if ms8 is not None else (half_context(step), error, of_prefill)
         derived = "" if ms8 is not None else "; 8-bit KV: derived, attention reads half the bytes"
         bytes16 = wanted.model.kv_token_bytes
         found[name] = profile(
-            wanted, kv_row(bytes16, room, step, *errors), kv_row(bytes16 // 2, 2 * room, step8, *errors8),
+            wanted, kv_row(bytes16, room, step, error, of_prefill),
+            kv_row(bytes16 // 2, 2 * room, step8, error8, of_prefill8),
             f"NVIDIA's measured tables of vLLM, PyPI aisimulate, system {wanted.system}{derived}{wanted.note}", VERSION, words,
         )  # fmt: skip
     return found
@@ -261,8 +263,9 @@ def v100() -> dict[str, Any]:
         float(f"{model.kv_token_bytes / bandwidth:.4g}"),
     )  # fmt: skip
     room, words = room_of(_V100)
+    bytes16 = model.kv_token_bytes
     return profile(
-        _V100, kv_row(model.kv_token_bytes, room, step, 0.0, 0.0), kv_row(model.kv_token_bytes // 2, 2 * room, half_context(step), 0.0, 0.0),
+        _V100, kv_row(bytes16, room, step, 0.0, 0.0), kv_row(bytes16 // 2, 2 * room, half_context(step), 0.0, 0.0),
         "derived, not measured: weights and KV read at 0.75 of 900 GB/s, prefill at 0.75 of 125 TFLOP/s, 0.05 ms per decoding request", "1",
         words,
     )  # fmt: skip

@@ -18,6 +18,7 @@ from .model import EngineModel
 
 KV_BITS: Final = (16, 8)
 DEFAULT_HARDWARE: Final = "h100-qwen3-32b"
+_INT8_SHARE: Final = EngineModel().int8_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Hardware:
     slots: int
     max_num_batched_tokens: int
     block_size: int
+    async_scheduling: bool
     # The model's own limit, or what the KV room holds where that is less.
     max_model_len: int
     to_host_bytes_per_second: float
@@ -112,5 +114,6 @@ def engine_model(name: str, kv_bits: int = 16) -> EngineModel:
         save_seconds_per_byte=1 / hardware.to_host_bytes_per_second,
         restore_seconds_per_byte=1 / hardware.from_host_bytes_per_second,
         # KV that is in 8 bits on the device is parked as it is.
-        int8_share=EngineModel.int8_share if kv_bits == 16 else 1.0,
+        int8_share=_INT8_SHARE if kv_bits == 16 else 1.0,
+        async_scheduling=hardware.async_scheduling,
     )

@@ -30,6 +30,11 @@ class EngineModel:
     restore_seconds_per_byte: float = 1 / 20e9
     # Host bytes of INT8 KV against 16-bit KV.
     int8_share: float = 0.52
+    # As vLLM's --enable-prefix-caching, which is its default.
+    prefix_caching: bool = True
+    # As vLLM's --async-scheduling, its default on a GPU: a step is scheduled while the one before it runs. So it knows nothing of what
+    # arrived or ended in the meantime, and a request's first step is one later.
+    async_scheduling: bool = False
 
     def decode_seconds(self, mean_context: float) -> float:
         """Seconds of a step in which all slots decode with this context each."""
@@ -37,6 +42,7 @@ class EngineModel:
         return self.cost.step(0, slots, slots * mean_context)
 
     def known_cost(self, mean_context: float) -> CostModel:
-        """A cost model that has learned this engine with all slots busy."""
-        slots = self.shape.max_num_seqs
-        return CostModel(coefficients=self.cost, samples=10_000, batch=float(slots), batch_context=slots * mean_context)
+        """A cost model that has learned this engine when it is full: all slots busy, or all KV memory where that holds fewer."""
+        room = self.shape.num_device_blocks * self.shape.block_size
+        batch = max(1.0, min(float(self.shape.max_num_seqs), room / max(mean_context, 1.0)))
+        return CostModel(coefficients=self.cost, samples=10_000, batch=batch, batch_context=batch * mean_context)

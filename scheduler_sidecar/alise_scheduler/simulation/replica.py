@@ -5,7 +5,18 @@ ones by enough levels, preempts the worst, admits the best while slots and block
 only decode are all alike, so any number of them up to the next event (an arrival, an end, a plan, a quantum, a full device) is one sum:
 n steps with b requests and c tokens of context take n·(step + decode·b + context·c) + context·b·n(n-1)/2 seconds.
 
-Left out: prefix caching, several samples per request, the time a plan takes to arrive.
+What it takes from vLLM 0.32 (v1/core/sched/scheduler.py, request_queue.py, v1/core/kv_cache_manager.py):
+
+- The running ones get their blocks first. When one is missing, the worst (priority, arrival) is preempted until it is there. First come,
+  first served takes the last of the running list, which is the same: it admits from the head of the queue only, in order of arrival.
+- The preempted one goes back to the queue, in front of all that arrived later, with nothing computed. Its own blocks are free and stay
+  cached until they are taken; a shared prefix that others hold stays.
+- In a step that preempted for memory no waiting request is admitted. Preemption by rank happens before the step and does not count.
+- A request is admitted when blocks for all tokens it has are free; it is preempted for room, a waiting one never preempts in stock vLLM.
+- With async scheduling a step is scheduled while the one before it runs: it sees arrivals only from before that one began, and what that
+  one ends still holds its slot and blocks.
+
+Left out: several samples per request, the time a plan takes to arrive, blocks of a long prompt by chunks (they are held from its first).
 """
 
 import heapq
@@ -19,6 +30,7 @@ from ..core.reports import Phase
 from .host import HostStore
 from .mind import Mind
 from .model import EngineModel
+from .prefix_cache import PrefixCache
 from .request import Request
 
 _NEVER: Final = math.inf
@@ -38,6 +50,8 @@ class Replica:
         self.steps_run = 0
         self.preemptions = 0
         self.recomputed_tokens = 0
+        self.cached_tokens = 0
+        self.cache = PrefixCache(model.shape.block_size, model.prefix_caching)
         self.busy_seconds = 0.0
         self.ended: list[Request] = []
         self.inbox: deque[Request] = deque()
@@ -50,6 +64,10 @@ class Replica:
         # The step at which the next running request may be preempted, if one outranked it.
         self._recheck_step = 0
         self._extra_seconds = 0.0
+        # Async scheduling: when the last step began, and the slots and blocks of what it ended, which are free one step later.
+        self._last_began = -_NEVER
+        self._ending_slots = 0
+        self._ending_blocks = 0
 
     @property
     def live(self) -> int:
@@ -65,6 +83,9 @@ class Replica:
     def advance(self, until: float = _NEVER) -> None:
         """Runs every step that starts before `until`; without it, everything there is."""
         while True:
+            if not self.running:
+                # Nothing is in flight, so what ended has been heard of.
+                self._ending_slots = self._ending_blocks = 0
             self._take_arrivals()
             if not self.running and not self.waiting:
                 if not self.inbox or self.inbox[0].arrived_at >= until:
@@ -79,17 +100,22 @@ class Replica:
 
     def _take_arrivals(self) -> None:
         inbox = self.inbox
-        while inbox and inbox[0].arrived_at <= self.now:
+        # While a step runs, the next one is scheduled already.
+        seen_until = self._last_began if self.model.async_scheduling and self.running else self.now
+        while inbox and inbox[0].arrived_at <= seen_until:
             request = inbox.popleft()
             self.mind.arrived(request, self.now)
             insort(self.waiting, (request.level, request.order, request))
 
     def _plan(self) -> Limits:
         mind = self.mind
-        if self.waiting and self.now >= mind.due_at(len(self.running) < self.model.shape.max_num_seqs):
+        if self.waiting and self.now >= mind.due_at(self._free_slots() > 0):
             mind.plan(self.now, self.step)
             self.waiting = sorted([(request.level, request.order, request) for _, _, request in self.waiting])
         return mind.limits
+
+    def _free_slots(self) -> int:
+        return self.model.shape.max_num_seqs - len(self.running) - self._ending_slots
 
     # --- who runs ---------------------------------------------------------------------------------------------------------------------
 
@@ -104,16 +130,17 @@ class Replica:
             return
         shape, ripe = self.model.shape, self.step - limits.min_quantum_steps
         victims = sorted((r for r in outranked if r.start_step <= ripe), key=lambda r: (-r.level, -r.order))
-        free_slots = shape.max_num_seqs - len(self.running)
+        free_slots = self._free_slots()
         free_blocks = shape.num_device_blocks - self._used_blocks(1)
         chosen: list[Request] = []
         for level, _, candidate in self.waiting[:_CANDIDATES]:
-            needs, taken = self._blocks(candidate.prompt_tokens + candidate.generated + 1), 0
+            needs, taken = self._needed_blocks(candidate), 0
             while (
                 (free_slots < 1 or free_blocks < needs) and taken < len(victims) and victims[taken].level - level >= limits.preempt_levels
             ):
                 free_slots += 1
-                free_blocks += self._blocks(victims[taken].prompt_tokens + victims[taken].tokens(self.step))
+                victim = victims[taken]
+                free_blocks += self._blocks(victim.prompt_tokens + victim.tokens(self.step)) - victim.shared_blocks
                 taken += 1
             if free_slots < 1 or free_blocks < needs:
                 unripe = [r.start_step for r in outranked if r.start_step > ripe]
@@ -129,8 +156,8 @@ class Replica:
     def _preempt(self, request: Request, limits: Limits) -> None:
         """Parks what it has computed and puts it back in the queue."""
         tokens = request.tokens(self.step)
-        computed = request.prompt_tokens + tokens - 1 - request.todo if request.decoding else 0
-        self.running.remove(request)
+        computed = request.prompt_tokens + tokens - (1 if request.decoding else request.todo)
+        self._give_back(request, computed)
         if request.decoding:
             self._context -= request.prompt_tokens + tokens
             request.generated, request.decoding = tokens, False
@@ -155,15 +182,20 @@ class Replica:
     def _admit(self, budget: int) -> tuple[int, int]:
         """Admits the best while slots, blocks and the step's token budget last. Returns the tokens it prefills and the context of them."""
         shape, prefilled, context = self.model.shape, 0, 0
-        while self.waiting and budget > 0 and len(self.running) < shape.max_num_seqs:
+        while self.waiting and budget > 0 and self._free_slots() > 0:
             request = self.waiting[0][2]
             total = request.prompt_tokens + request.generated
-            if not self._fits(total + 1):
+            if not self._fits(request):
                 break
             self.waiting.pop(0)
-            held = request.host_tokens
-            if held:
+            held = self.cache.hit_tokens(request)
+            self.cached_tokens += held
+            self.cache.admitted(request, self._blocks(total) - held // shape.block_size)
+            if request.host_tokens > held:
+                held = request.host_tokens
                 self._extra_seconds += self.host.restore(request)
+            elif request.host_tokens:
+                self.host.drop(request)
             # One token at least is computed: the one whose output comes next.
             request.todo = max(1, total - held)
             if request.preemptions:
@@ -185,28 +217,43 @@ class Replica:
     def _blocks(self, tokens: int) -> int:
         return -(-tokens // self.model.shape.block_size)
 
+    def _other_blocks(self) -> int:
+        """Held by what has just ended, and by shared prefixes."""
+        return self._ending_blocks + self.cache.shared_blocks
+
     def _used_blocks(self, steps: int) -> int:
-        """Device blocks after this many more decoding steps."""
-        size, step = self.model.shape.block_size, self.step
-        used = 0
+        """Device blocks that are held after this many more decoding steps; the last token of each has no KV yet."""
+        size, more = self.model.shape.block_size, self.step + steps - 1
+        used = self._other_blocks()
         for request in self.running:
-            more = step + steps if request.decoding else 1
-            used -= -(request.prompt_tokens + request.generated + more) // size
+            tokens = request.prompt_tokens + request.generated
+            used -= -(tokens + more if request.decoding else tokens) // size + request.shared_blocks
         return used
 
-    def _fits(self, tokens: int) -> bool:
+    def _needed_blocks(self, request: Request) -> int:
+        """Blocks that must be free for it to be admitted: for all tokens it has but what live requests share with it."""
+        return self._blocks(request.prompt_tokens + request.generated) - self.cache.held_by_others(request)
+
+    def _fits(self, request: Request) -> bool:
         shape = self.model.shape
-        waiting_for_prefill = sum(request.prompt_tokens + request.generated for request in self._prefilling)
-        rough = (self._context + waiting_for_prefill + tokens) // shape.block_size + len(self.running) + 2
-        return rough <= shape.num_device_blocks or self._used_blocks(1) + self._blocks(tokens) <= shape.num_device_blocks
+        waiting_for_prefill = sum(one.prompt_tokens + one.generated for one in self._prefilling)
+        needs = self._needed_blocks(request)
+        rough = (self._context + waiting_for_prefill) // shape.block_size + needs + len(self.running) + self._other_blocks()
+        return rough <= shape.num_device_blocks or self._used_blocks(1) + needs <= shape.num_device_blocks
+
+    def _give_back(self, request: Request, computed_tokens: int) -> None:
+        """It leaves the running ones and its blocks become free; what it computed stays in them until they are taken."""
+        if self.model.prefix_caching and (request.shared_blocks or computed_tokens < request.prompt_tokens + request.output_tokens - 1):
+            self.cache.left(request, computed_tokens, self.model.shape.num_device_blocks - self._used_blocks(1))
+        self.running.remove(request)
 
     def _steps_that_fit(self, steps: int, limits: Limits) -> int:
-        """At most this many decoding steps until a block is missing; preempts the worst when not even one fits."""
+        """At most this many decoding steps until a block is missing; preempts the worst until one fits."""
         shape = self.model.shape
         while True:
             decoding = len(self.running) - len(self._prefilling)
             waiting_for_prefill = sum(request.prompt_tokens + request.generated for request in self._prefilling)
-            rough = (self._context + waiting_for_prefill + steps * decoding) // shape.block_size + len(self.running)
+            rough = (self._context + waiting_for_prefill + steps * decoding) // shape.block_size + len(self.running) + self._other_blocks()
             if rough <= shape.num_device_blocks or self._used_blocks(steps) <= shape.num_device_blocks:
                 return steps
             if self._used_blocks(1) > shape.num_device_blocks and len(self.running) > 1:
@@ -224,7 +271,8 @@ class Replica:
     def _run(self, until: float, limits: Limits) -> None:
         """One mixed step when something prefills or may be admitted; else as many decoding steps as nothing happens in."""
         shape = self.model.shape
-        if self._prefilling or (self.waiting and len(self.running) < shape.max_num_seqs):
+        if self._prefilling or (self.waiting and self._free_slots() > 0):
+            preempted = self.preemptions
             self._steps_that_fit(1, limits)
             decoders = len(self.running) - len(self._prefilling)
             budget = max(1, shape.max_num_batched_tokens - decoders)
@@ -237,11 +285,14 @@ class Replica:
                 budget -= chunk
                 prefilled += chunk
                 context += request.prompt_tokens + request.generated - request.todo
-            more, more_context = self._admit(budget)
+            # A step that preempted for memory admits nobody.
+            more, more_context = self._admit(budget) if self.preemptions == preempted else (0, 0)
             prefilled += more
             if prefilled:
                 self._mixed(prefilled, context + more_context, decoders)
                 return
+            if self.preemptions > preempted:
+                until = self.now
         if self.running:
             self._decode(until, limits)
         elif self.waiting:
@@ -281,6 +332,9 @@ class Replica:
         steps = ends[0][0] - self.step
         if self._recheck_step:
             steps = min(steps, self._recheck_step - self.step)
+        if self._ending_slots and self.waiting:
+            # A slot and blocks are free after this step.
+            steps = 1
         c, decoders = self.model.cost, len(self.running)
         first = c.step(0, decoders, self._context)
         growth = c.context_seconds * decoders
@@ -291,12 +345,16 @@ class Replica:
             steps = min(steps, steps_until(border - self.now - self._extra_seconds, first, growth))
         steps = self._steps_that_fit(max(1, steps), limits)
         if len(self.running) != decoders:
-            # Somebody had to leave; what is left runs from the next turn on.
-            return
+            # One had to leave: the others make one step, and nothing is admitted in it.
+            steps, decoders = 1, len(self.running)
+            first, growth = c.step(0, decoders, self._context), 0.0
         self._pass(steps * first + growth * steps * (steps - 1) / 2 + self._extra_seconds, steps, decoders)
         self._finish()
 
     def _pass(self, seconds: float, steps: int, decoders: int) -> None:
+        self._ending_slots = self._ending_blocks = 0
+        self._last_began = self.now if steps == 1 else self.now + seconds * (steps - 1) / steps
+        self.cache.taken += steps * decoders / self.model.shape.block_size
         self.now += seconds
         self.busy_seconds += seconds
         self.step += steps
@@ -316,7 +374,12 @@ class Replica:
     def _end(self, request: Request) -> None:
         request.ended_at = self.now
         request.run += 1
-        self.running.remove(request)
+        computed = request.prompt_tokens + request.output_tokens - 1
+        own_blocks = self._blocks(computed) - request.shared_blocks
+        self._give_back(request, computed)
+        if self.model.async_scheduling:
+            self._ending_slots += 1
+            self._ending_blocks += own_blocks
         self.mind.left(request)
         self.ended.append(request)
 

@@ -32,6 +32,7 @@ def summary(outcome: Outcome) -> dict[str, float]:
         "restored_gb": outcome.restored_bytes / 1e9,
         "host_peak_gb": outcome.host_peak_bytes / 1e9,
         "recomputed_tokens": outcome.recomputed_tokens,
+        "cached_tokens": outcome.cached_tokens,
         "span_seconds": float((outcome.arrival_seconds + outcome.e2e_seconds).max()),
         "busy_seconds": outcome.busy_seconds,
     }

@@ -7,8 +7,9 @@ class Request:
     """Its replica owns it; its mind sets level, order and expected wait."""
 
     __slots__ = (
-        "arrived_at", "decoding", "ended_at", "ewt_ms", "first_token_at", "generated", "host_bytes", "host_tokens", "index", "level",
-        "order", "output_tokens", "phase", "phase_at", "preemptions", "prompt_tokens", "row", "run", "start_step", "todo", "waited_seconds",
+        "arrived_at", "cached_blocks", "cached_until", "decoding", "ended_at", "ewt_ms", "first_token_at", "generated", "host_bytes",
+        "host_tokens", "index", "level", "order", "output_tokens", "phase", "phase_at", "preemptions", "prefix_group", "prefix_tokens",
+        "prompt_tokens", "row", "run", "shared_blocks", "start_step", "todo", "waited_seconds",
     )  # fmt: skip
 
     def __init__(self, index: int, arrived_at: float, prompt_tokens: int, output_tokens: int) -> None:
@@ -16,6 +17,13 @@ class Request:
         self.arrived_at = arrived_at
         self.prompt_tokens = prompt_tokens
         self.output_tokens = output_tokens
+        # Requests of one group begin with the same tokens, this many; -1: of no group.
+        self.prefix_group = -1
+        self.prefix_tokens = 0
+        # Blocks of its group that it holds together with others, and its own ones in the prefix cache (see PrefixCache).
+        self.shared_blocks = 0
+        self.cached_blocks = 0
+        self.cached_until = 0.0
         # Tokens generated; while `decoding` it is this much less than the replica's step count.
         self.generated = 0
         self.decoding = False

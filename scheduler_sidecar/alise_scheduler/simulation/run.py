@@ -31,6 +31,8 @@ class Outcome:
     saved_bytes: int
     restored_bytes: int
     recomputed_tokens: int
+    # Prompt and generated tokens that were found in the prefix cache.
+    cached_tokens: int
     busy_seconds: float
     host_peak_bytes: int
 
@@ -72,7 +74,11 @@ def _check(trace: Trace, model: EngineModel) -> None:
 
 def _requests(trace: Trace) -> list[Request]:
     columns = (trace.arrival_seconds.tolist(), trace.input_tokens.tolist(), trace.output_tokens.tolist())
-    return [Request(index, *values) for index, values in enumerate(zip(*columns, strict=True))]
+    requests = [Request(index, *values) for index, values in enumerate(zip(*columns, strict=True))]
+    if trace.prefix_group is not None and trace.prefix_tokens is not None:
+        for request, group, tokens in zip(requests, trace.prefix_group.tolist(), trace.prefix_tokens.tolist(), strict=True):
+            request.prefix_group, request.prefix_tokens = group, tokens
+    return requests
 
 
 def _chunks(requests: list[Request], size: int) -> Iterator[list[Request]]:
@@ -131,6 +137,7 @@ def _outcome(trace: Trace, requests: list[Request], pods: list[Replica]) -> Outc
         saved_bytes=sum(pod.host.saved_bytes for pod in pods),
         restored_bytes=sum(pod.host.restored_bytes for pod in pods),
         recomputed_tokens=sum(pod.recomputed_tokens for pod in pods),
+        cached_tokens=sum(pod.cached_tokens for pod in pods),
         busy_seconds=sum(pod.busy_seconds for pod in pods),
         host_peak_bytes=max(pod.host.peak_bytes for pod in pods),
     )

@@ -1,6 +1,7 @@
 """Traces: who asks when, with how many tokens in and out. Columns of N rows, sorted by arrival.
 
-CSV files (`.gz` too) have the columns `arrival_s,input_tokens,output_tokens` and, if they like, `tenant`. A load is a share of what the
+CSV files (`.gz` too) have the columns `arrival_s,input_tokens,output_tokens` and may have `tenant`, and `prefix_group` with
+`prefix_tokens`: requests of one group begin with the same tokens, and an empty group shares nothing. A load is a share of what the
 engine can do with all slots busy, so the same trace can be replayed at any.
 """
 
@@ -28,6 +29,9 @@ class Trace:
     # Number of the tenant of each request, from 0.
     tenant: Ints
     weight: Floats
+    # Requests of one group begin with the same `prefix_tokens`; -1: of no group. Without these columns no request shares anything.
+    prefix_group: Ints | None = None
+    prefix_tokens: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.arrival_seconds)
@@ -45,10 +49,15 @@ class Trace:
             output_tokens=self.output_tokens[rows],
             tenant=self.tenant[rows],
             weight=self.weight[rows],
+            prefix_group=None if self.prefix_group is None else self.prefix_group[rows],
+            prefix_tokens=None if self.prefix_tokens is None else self.prefix_tokens[rows],
         )
 
 
-def make_trace(name: str, arrival_seconds: Floats, input_tokens: Ints, output_tokens: Ints, tenant: Ints | None = None) -> Trace:
+def make_trace(
+    name: str, arrival_seconds: Floats, input_tokens: Ints, output_tokens: Ints, tenant: Ints | None = None,
+    prefix_group: Ints | None = None, prefix_tokens: Ints | None = None,
+) -> Trace:  # fmt: skip
     """A trace of equal weights, sorted by arrival. Raises ValueError when the columns do not fit together or hold nonsense."""
     n = len(arrival_seconds)
     if not n or len(input_tokens) != n or len(output_tokens) != n or (tenant is not None and len(tenant) != n):
@@ -60,7 +69,11 @@ def make_trace(name: str, arrival_seconds: Floats, input_tokens: Ints, output_to
     rows = np.argsort(arrival_seconds, kind="stable")
     whose = np.zeros(n, dtype=np.int64) if tenant is None else tenant[rows].astype(np.int64)
     arrivals = arrival_seconds[rows] - arrival_seconds[rows[0]]
-    return Trace(name, arrivals, input_tokens[rows].astype(np.int64), output_tokens[rows].astype(np.int64), whose, np.ones(n))
+    return Trace(
+        name, arrivals, input_tokens[rows].astype(np.int64), output_tokens[rows].astype(np.int64), whose, np.ones(n),
+        None if prefix_group is None else prefix_group[rows].astype(np.int64),
+        None if prefix_tokens is None else prefix_tokens[rows].astype(np.int64),
+    )  # fmt: skip
 
 
 def load_csv(path: Path) -> Trace:
@@ -69,6 +82,8 @@ def load_csv(path: Path) -> Trace:
     columns: list[tuple[float, int, int]] = []
     tenants: dict[str, int] = {}
     whose: list[int] = []
+    groups: dict[str, int] = {"": -1}
+    shared: list[tuple[int, int]] = []
     with opener(path, "rt", newline="") as lines:
         reader = csv.DictReader(lines)
         missing = set(_COLUMNS) - set(reader.fieldnames or ())
@@ -77,15 +92,21 @@ def load_csv(path: Path) -> Trace:
         for number, row in enumerate(reader, start=2):
             try:
                 values = (float(row["arrival_s"]), int(row["input_tokens"]), int(row["output_tokens"]))
+                prefix = int(row.get("prefix_tokens") or 0)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path} line {number}: {row} does not hold three numbers") from error
             if values[1] > 0 and values[2] > 0:
                 columns.append(values)
                 whose.append(tenants.setdefault(row.get("tenant") or "", len(tenants)))
+                shared.append((groups.setdefault(row.get("prefix_group") or "", len(groups)), prefix))
     if not columns:
         raise ValueError(f"{path} has no request with input and output tokens")
     table = np.array(columns)
-    return make_trace(path.name.partition(".")[0], table[:, 0], table[:, 1].astype(np.int64), table[:, 2].astype(np.int64), np.array(whose))
+    prefixes = np.array(shared) if len(groups) > 1 else None
+    return make_trace(
+        path.name.partition(".")[0], table[:, 0], table[:, 1].astype(np.int64), table[:, 2].astype(np.int64), np.array(whose),
+        None if prefixes is None else prefixes[:, 0], None if prefixes is None else prefixes[:, 1],
+    )  # fmt: skip
 
 
 def poisson(count: int, rng: np.random.Generator) -> Floats:
