@@ -85,9 +85,7 @@ class Steps:
                 prefill_tokens += count
                 decode_requests -= 1
         recomputing = self._recomputing_in(tokens, requests) if self._recomputing else 0
-        self._in_flight.append(
-            _Scheduled(now_seconds, prefill_tokens, decode_requests, context_tokens, recomputing, total_tokens, kv_full)
-        )
+        self._in_flight.append(_Scheduled(now_seconds, prefill_tokens, decode_requests, context_tokens, recomputing, total_tokens, kv_full))
 
     def over(self, tokens: Mapping[str, int], now_seconds: float) -> None:
         """The output of the oldest step is there."""

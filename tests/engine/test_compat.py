@@ -67,7 +67,7 @@ def test_kv_cache_dtypes_that_the_cpu_has_are_accepted(monkeypatch: pytest.Monke
 
 def test_eight_bit_kv_on_a_cpu_that_cannot_compute_with_it_is_refused_with_the_field(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "cpu_computes_fp8_kv", lambda: False)
-    with pytest.raises(ConfigError, match="neither AVX-512 nor AMX.*set spec.engine.kvCacheDtype to auto"):
+    with pytest.raises(ConfigError, match=r"neither AVX-512 nor AMX.*set spec.engine.kvCacheDtype to auto"):
         checks.check_config(config(cache_config=SimpleNamespace(cache_dtype="fp8_e5m2")))
 
 

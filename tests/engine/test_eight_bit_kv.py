@@ -26,9 +26,7 @@ def shape_of(dtype: Any, cache_dtype: str) -> LayerShape:
     from vllm.v1.kv_cache_interface import FullAttentionSpec
 
     spec = FullAttentionSpec(block_size=BLOCK_SIZE, num_kv_heads=HEADS, head_size=HEAD_SIZE, dtype=dtype)
-    config: Any = SimpleNamespace(
-        model_config=SimpleNamespace(dtype=torch.float32), cache_config=SimpleNamespace(cache_dtype=cache_dtype)
-    )
+    config: Any = SimpleNamespace(model_config=SimpleNamespace(dtype=torch.float32), cache_config=SimpleNamespace(cache_dtype=cache_dtype))
     return compat.layer_shape(config, SimpleNamespace(kv_cache_groups=[SimpleNamespace(kv_cache_spec=spec, layer_names=["a"])]))
 
 

@@ -1,6 +1,7 @@
 """Whether KV memory is short, by what pods reported."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -159,7 +160,7 @@ def test_there_is_no_window_before_two_minutes() -> None:
 def test_marks_are_a_minute_apart_and_reach_five_minutes_back() -> None:
     kept = marks(*[report() for _ in range(80)], every=15.0)
     assert len(kept) == 6
-    assert {later.at_seconds - earlier.at_seconds for earlier, later in zip(kept, kept[1:], strict=False)} == {60.0}
+    assert {later.at_seconds - earlier.at_seconds for earlier, later in pairwise(kept)} == {60.0}
 
 
 def test_another_engine_process_is_judged_anew() -> None:
@@ -174,6 +175,7 @@ def test_a_pod_that_reports_no_kv_cache_any_more_is_not_judged() -> None:
 def test_counters_that_no_clock_could_have_counted_are_bounded() -> None:
     back = window(marks(report(900.0, computed_tokens=9), report(0.0), report(0.0)))
     ahead = window(marks(report(0.0), report(0.0), report(1e12, bits=2**32 - 1, limit_tokens=2**64 - 1)))
-    assert back is not None and ahead is not None
+    assert back is not None
+    assert ahead is not None
     assert (back.full_seconds, back.computed_tokens, ahead.full_seconds) == (0.0, 0, 120.0)
     assert len(kv_cache_short(CUDA, [ahead], None).message) < 700
