@@ -54,18 +54,23 @@ CASES = {
 }
 
 
-def compare(case: Case) -> dict[str, float]:
-    from alise_engine.kv.fused_int8 import FusedInt8
-
+def inputs(case: Case, device: str) -> tuple[LayerShape, Any, Any, int]:
+    """A layer's shape, its cache, the blocks that are written, and how many of their tokens hold something."""
     torch.manual_seed(0)
     shape = LayerShape(HEADS, case.block_size, case.channels, case.dtype, case.layout)
     blocks, tokens = 2 * ROWS * case.ratio, case.block_size // case.ratio
     numbers = torch.randn(blocks, HEADS, tokens, 2 * case.channels) * torch.rand(2 * case.channels).exp() * case.scale + case.offset
-    layer = numbers.to(case.dtype)
+    layer = numbers.to(case.dtype).to(device)
     if case.tokens_first:
         layer = layer.transpose(1, 2).contiguous().transpose(1, 2)
-    index = torch.randperm(blocks)[: ROWS * case.ratio]
-    valid_tokens = int(case.valid * ROWS * case.block_size)
+    index = torch.randperm(blocks)[: ROWS * case.ratio].to(device)
+    return shape, layer, index, int(case.valid * ROWS * case.block_size)
+
+
+def compare(case: Case) -> dict[str, float]:
+    from alise_engine.kv.fused_int8 import FusedInt8
+
+    shape, layer, index, valid_tokens = inputs(case, "cpu")
     fused = FusedInt8()
     rows = {codec: torch.zeros(ROWS, INT8.row_bytes(shape), dtype=torch.uint8) for codec in (INT8, fused)}
     restored = {codec: torch.zeros_like(layer) for codec in (INT8, fused)}

@@ -2,10 +2,8 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +12,16 @@ import torch
 
 from alise_engine.kv.int8 import INT8, Int8
 from tests.engine.fused_int8_cases import CASES
+from tests.engine.triton_folder import triton_folder
 
 pytestmark = pytest.mark.engine
 
 ROOT = Path(__file__).resolve().parents[2]
-# 0.7 GB that nothing else on a CPU needs, and that vLLM's CPU build would look at: kept beside the environment.
-TRITON = "triton==3.7.1"
 
 
 @pytest.fixture(scope="module")
 def compared() -> dict[str, Any]:
-    folder = Path(os.environ.get("ALISE_CACHE", "~/.cache/alise")).expanduser() / TRITON.replace("==", "-")
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Made aside and moved, so that a run that was stopped leaves nothing half made.
-        with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
-            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", f"{aside}/triton", TRITON]
-            subprocess.run(command, check=True, timeout=400)
-            shutil.move(f"{aside}/triton", folder)
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": f"{folder}:{ROOT}", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": f"{triton_folder()}:{ROOT}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.engine.fused_int8_cases"]
     done = subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=400)
     return dict(json.loads(done.stdout))
