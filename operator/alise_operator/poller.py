@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Final
+from typing import Final, Self
 
 import aiohttp
 
@@ -41,7 +41,7 @@ class Poller:
         self._session: aiohttp.ClientSession | None = None
         self._seen: dict[str, polls.Poll] = {}
 
-    async def __aenter__(self) -> "Poller":
+    async def __aenter__(self) -> Self:
         # Pods are inside the cluster: no proxy of the environment applies. The wait for a connection of a bounded pool would count into the
         # deadline, so the semaphores bound instead. A connection serves one poll: what a pod sends behind its answer is never read.
         self._session = aiohttp.ClientSession(
