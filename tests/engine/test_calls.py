@@ -1,6 +1,7 @@
 """The calls of the API server on a real engine: what they change, and what they tell."""
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -90,24 +91,17 @@ def test_the_shape_is_what_the_engine_was_started_with(engine: Engine) -> None:
     assert 0.98 * HOST_BYTES <= shape.host_limit_bytes <= HOST_BYTES
 
 
-def finish_in_ticks(engine: Engine, *names: str) -> None:
-    """Runs these to their ends; each step takes a hundredth of a second."""
-
-    def over() -> bool:
-        engine.clock.seconds += 0.01
-        return all(engine.answers[name].finished for name in names)
-
-    engine.run_until(over)
-
-
-def test_time_without_kv_room_counts_only_while_a_request_has_a_slot_and_no_blocks(engine: Engine) -> None:
+def test_time_without_kv_room_counts_only_while_a_request_has_a_slot_and_no_blocks(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The clock is read when a step is scheduled and when its output is there: a step takes a hundredth of a second.
+    readings = count(1000.0, 0.01)
+    monkeypatch.setattr(engine.scheduler, "clock", lambda: next(readings))
     prompts = [[256, *b"x" * 400], [256, *b"y" * 400]]
-    finish_in_ticks(engine, *(engine.ask(prompt, 20) for prompt in prompts))
+    engine.finish(*[engine.ask(prompt, 20) for prompt in prompts])
     roomy = engine.counters()
     # Twenty blocks are left: too few for two requests of 14 blocks.
     pool = engine.scheduler.kv_cache_manager.block_pool
     taken = pool.get_new_blocks(pool.get_num_free_blocks() - 20)
-    finish_in_ticks(engine, *(engine.ask(prompt, 20) for prompt in prompts))
+    engine.finish(*[engine.ask(prompt, 20) for prompt in prompts])
     pool.free_blocks(taken)
     short = engine.counters()
     assert (roomy.kv_full_us, roomy.computed_tokens) == (0, 2 * (401 + 19))
