@@ -15,7 +15,7 @@ from alise_contract.names import SCHEDULER_HTTP_PORT, SOCKET_DIR
 
 from .core.admit import AdmitLimits
 from .core.memory import MemoryLimits
-from .core.rank import AgeingRule, Policy, PreemptionRule
+from .core.rank import AgeingRule, LatenessRule, Policy, PreemptionRule
 from .errors import ConfigError
 
 ENV_PREFIX: Final = "ALISE_"
@@ -58,8 +58,12 @@ class Settings(BaseModel):
         3.0, gt=0, le=1000, description="Waiting as long as this many typical jobs take makes up for twice the work."
     )
     ageing_max_seconds: float = Field(
-        60.0, gt=0, le=36000, description="Longest such wait: under backlog ageing slows with it, down to this."
+        600.0, gt=0, le=36000, description="Longest such wait: under backlog ageing slows with it, down to this."
     )
+    slowdown_target: float = Field(
+        6.0, ge=2, le=1000, description="A job that can no longer end within this many times its unloaded time waits behind those that can."
+    )
+    overdue_seconds: float = Field(240.0, gt=0, le=36000, description="Older jobs go first, oldest first, on up to half of the slots.")
     preemption: bool = Field(True, description="Better-ranked jobs preempt running ones (policies boost, alise and gittins).")
     preempt_levels: int = Field(6, ge=1, le=128, description="Levels that a job must be better to preempt; 4 levels are a factor of 2.")
     min_quantum_steps: int = Field(4, ge=0, le=100_000, description="Engine steps a job runs before rank may preempt it.")
@@ -114,9 +118,11 @@ class Settings(BaseModel):
         """What `decide()` needs of the settings."""
         ageing = AgeingRule(jobs=self.ageing_jobs, max_seconds=self.ageing_max_seconds) if self.ageing else None
         preempts = self.preemption and self.policy in ("boost", "alise", "gittins")
+        late = LatenessRule(self.slowdown_target, overdue_seconds=self.overdue_seconds) if self.ageing else None
         return Policy(
             name=self.policy,
             ageing=ageing if self.policy != "fcfs" else None,
+            lateness=late,
             preemption=PreemptionRule(self.preempt_levels if preempts else 0, self.min_quantum_steps),
             memory=MemoryLimits(self.quantization, self.host_memory, self.int8_ewt_ms, self.int8_host_fraction),
         )

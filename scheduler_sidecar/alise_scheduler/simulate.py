@@ -57,7 +57,7 @@ def policy_named(name: str, ageing: bool = True) -> Policy:
     default = Policy(name=name)
     if name in ("sjf", "fcfs"):
         default = replace(default, preemption=PreemptionRule(0, default.preemption.min_quantum_steps))
-    return default if ageing and name != "fcfs" else replace(default, ageing=None)
+    return default if ageing and name != "fcfs" else replace(default, ageing=None, lateness=None)
 
 
 def mind_named(name: str, setup: Setup, ageing: AgeingRule | None = None) -> Callable[[], Mind]:

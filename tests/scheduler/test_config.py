@@ -5,7 +5,7 @@ import pytest
 
 from alise_scheduler.__main__ import main, parser
 from alise_scheduler.config import Settings, env_name, flag_name, load
-from alise_scheduler.core.rank import AgeingRule, Policy
+from alise_scheduler.core.rank import AgeingRule, LatenessRule, Policy
 from alise_scheduler.errors import ConfigError
 from alise_scheduler.logs import JsonFormatter
 
@@ -86,7 +86,14 @@ def test_who_preempts(env: dict[str, str], levels: int) -> None:
 
 def test_ageing_can_be_off_and_its_pace_be_set() -> None:
     assert load({"ALISE_AGEING": "false"}, {}).to_policy().ageing is None
-    assert load({"ALISE_AGEING_JOBS": "9"}, {}).to_policy().ageing == AgeingRule(jobs=9, max_seconds=60)
+    assert load({"ALISE_AGEING_JOBS": "9"}, {}).to_policy().ageing == AgeingRule(jobs=9)
+
+
+def test_what_is_late_and_what_is_overdue_can_be_set_and_goes_with_ageing() -> None:
+    assert load({}, {}).to_policy().lateness == LatenessRule()
+    rule = load({"ALISE_SLOWDOWN_TARGET": "20", "ALISE_OVERDUE_SECONDS": "60"}, {}).to_policy().lateness
+    assert rule == LatenessRule(slowdown=20, overdue_seconds=60)
+    assert load({"ALISE_AGEING": "false"}, {}).to_policy().lateness is None
 
 
 def test_classes_come_as_json_in_the_users_spelling() -> None:

@@ -16,17 +16,21 @@ from alise_scheduler.core.rank import (
     BOUND_LEVELS,
     POLICIES,
     AgeingRule,
+    LatenessRule,
     Policy,
     base_levels,
     gittins_seconds,
+    late,
+    lateness_of,
     look,
     neutral_after,
     order_of,
+    overdue,
     promote_seconds,
     starvation_bound_seconds,
 )
 from alise_scheduler.core.reports import Phase
-from tests.scheduler.builders import make_job, make_snapshot
+from tests.scheduler.builders import SHAPE, make_job, make_snapshot
 
 AGEING = AgeingRule(jobs=10.0, backlog=1.0, max_seconds=60.0)
 
@@ -172,8 +176,8 @@ def test_ranks_are_always_in_the_contracts_range(made: list[Job], policy: Policy
 
 
 @given(st.floats(1, 1e6), st.floats(0, 1e4), st.floats(0, 1e4), st.sampled_from(sorted(POLICIES)))
-def test_a_longer_wait_never_ranks_worse(tokens: float, waited: float, more: float, name: str) -> None:
-    policy = Policy(name=name)
+def test_with_ageing_alone_a_longer_wait_never_ranks_worse(tokens: float, waited: float, more: float, name: str) -> None:
+    policy = Policy(name=name, lateness=None)
     wanted = ranks([make_job("less", tokens, waited=waited), make_job("more", tokens, waited=waited + more)], policy)
     assert wanted["more"].level <= wanted["less"].level
 
@@ -183,7 +187,7 @@ def test_a_longer_wait_never_ranks_worse(tokens: float, waited: float, more: flo
     st.floats(1, 1e6), st.floats(1, 1e6), st.floats(0, 1e5), st.floats(0.001, 1000), st.integers(0, 40),
     st.sampled_from(sorted(POLICIES)), st.sampled_from([1 / 16, 1.0, 16.0]), st.integers(0, 2000),
 )  # fmt: skip
-def test_nobody_starves(
+def test_with_ageing_alone_nobody_starves(
     old: float, young: float, age: float, neutral: float, others: int, name: str, weight: float, generated: int
 ) -> None:
     """A job that arrived the bound earlier is not behind a later one, whatever the lengths, weights, progress and load."""
@@ -192,8 +196,65 @@ def test_nobody_starves(
         make_job("young", young, Phase.RUNNING, generated, waited=age),
     ]
     made += [make_job(f"other{number}", 3000) for number in range(others)]
-    wanted = ranks(made, Policy(name=name, ageing=AGEING), neutral)
+    wanted = ranks(made, Policy(name=name, ageing=AGEING, lateness=None), neutral)
     assert (wanted["old"].level, wanted["old"].order) < (wanted["young"].level, wanted["young"].order)
+
+
+LATENESS = LatenessRule(slowdown=6.0, overdue_seconds=240.0)
+
+
+@settings(max_examples=200)
+@given(many, st.sampled_from(["boost", "alise", "gittins"]), st.sampled_from([None, AGEING]), st.floats(0.001, 1000))
+def test_the_oldest_of_the_overdue_go_first_in_the_order_of_arrival(
+    made: list[Job], name: str, ageing: AgeingRule | None, neutral: float
+) -> None:
+    """What ranks before one of them arrived before it, whatever the lengths, weights, progress and load: the claim of rank.py."""
+    made = sorted(made, key=lambda job: job.arrived_at)
+    policy = Policy(name=name, ageing=ageing, lateness=LATENESS)
+    decision = decide(make_snapshot(made, neutral=neutral), policy)
+    old = overdue(make_snapshot(made, neutral=neutral), LATENESS, decision.load.slots).tolist()
+    assert decision.rows[: len(old)].tolist() == old
+    assert bool(old) == any(job.age_seconds(0.0) > LATENESS.overdue_seconds for job in made)
+
+
+def test_overdue_jobs_take_half_of_the_slots_and_leave_the_others() -> None:
+    shape = replace(SHAPE, max_num_seqs=4, num_device_blocks=10_000)
+    made = [make_job(f"old{number}", 3000, arrived_at=-1000.0) for number in range(4)] + [make_job("short", 1), make_job("brief", 2)]
+    decision = decide(make_snapshot(made, shape), Policy())
+    assert [decision.ranks.jobs[row] for row in decision.rows[:4]] == ["old0", "old1", "short", "brief"]
+
+
+def test_a_job_that_cannot_be_in_time_any_more_gives_way_to_one_that_can() -> None:
+    """The first one, of about a second, has waited for ten; its age would put it first."""
+    made = [make_job("late", 100, arrived_at=-10.0), make_job("fresh", 400)]
+    assert first(made, Policy(lateness=None)) == "late"
+    assert first(made) == "fresh"
+
+
+def test_what_is_late_is_so_by_its_own_size() -> None:
+    made = [make_job("long", 1000, arrived_at=-20.0), make_job("short", 10, arrived_at=-20.0)]
+    assert late(look(make_snapshot(made)), LATENESS).tolist() == [False, True]
+
+
+def test_a_job_that_runs_on_and_on_is_longer_than_was_thought_and_in_time() -> None:
+    made = [make_job("a", 100, Phase.RUNNING, generated, arrived_at=-15.0) for generated in (0, 1500)]
+    assert [late(look(make_snapshot([job])), LATENESS).tolist() for job in made] == [[True], [False]]
+
+
+def test_without_load_nothing_is_late_and_the_order_is_as_without_the_rule() -> None:
+    made = [make_job(f"j{tokens}", tokens, arrived_at=-1.0) for tokens in (900, 30, 100)]
+    assert ranks(made) == ranks(made, Policy(lateness=None))
+
+
+@pytest.mark.parametrize("name", ["fcfs", "sjf"])
+def test_orders_that_promise_something_else_know_no_lateness(name: str) -> None:
+    assert lateness_of(Policy(name=name)) is None
+
+
+def test_a_late_job_expects_its_turn_when_it_is_overdue() -> None:
+    made = [make_job("late", 100, arrived_at=-200.0), *[make_job(f"j{number}", 100) for number in range(400)]]
+    waits = decide(make_snapshot(made), Policy()).waits_seconds
+    assert waits[0] == pytest.approx(40.0)
 
 
 def test_with_boost_a_very_long_job_is_no_worse_than_a_long_one() -> None:

@@ -203,6 +203,8 @@ def scheduler_env(spec: Spec) -> dict[str, str]:
         SOCKET_DIR_ENV: SOCKET_DIR,
         "ALISE_POLICY": scheduling.policy,
         "ALISE_AGEING": _bool(scheduling.ageing),
+        "ALISE_SLOWDOWN_TARGET": str(scheduling.slowdown_target),
+        "ALISE_OVERDUE_SECONDS": str(scheduling.overdue_seconds),
         "ALISE_PREEMPTION": _bool(scheduling.preemption),
         "ALISE_QUANTIZATION": spec.kv_offload.quantization,
         "ALISE_MAX_WAIT_SECONDS": str(spec.admission.max_wait_seconds),

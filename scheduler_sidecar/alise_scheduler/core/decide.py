@@ -46,13 +46,13 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
     slots = effective_slots(snapshot.engine, snapshot.prompt_tokens + snapshot.generated_tokens)
     backlog = float(work.sum()) / slots
     # 3. Order them; nobody starves, and no tenant takes another's share.
-    level = levels(view, policy, backlog)
+    level = levels(view, policy, backlog, slots)
     over = over_share(level, snapshot, slots)
     if over is not None:
         level = np.where(over, behind(level), within(level))
     rows = ranked(level, snapshot.order)
     # 4. How long until each gets its turn?
-    waits = expected_waits(rows, level, snapshot, work, slots, policy, backlog)
+    waits = expected_waits(rows, level, view, work, slots, policy, backlog)
     # 5. Keep on the device what runs soonest; the host takes the rest.
     placement = place(rows, waits, snapshot, slots, policy.memory)
     # 6. Tell the engine what changed.

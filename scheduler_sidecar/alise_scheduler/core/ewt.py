@@ -1,14 +1,14 @@
 """Expected waiting time: how long until each job gets its turn.
 
 EWT = remaining seconds of the jobs ranked ahead, divided by the effective parallelism, and never more than the time until ageing has
-promoted the job past everything that may still arrive. The first `slots` in rank order wait for nobody.
+promoted the job past everything that may still arrive, or until it is overdue. The first `slots` in rank order wait for nobody.
 """
 
 import numpy as np
 
-from .job import Ints, Snapshot
+from .job import Ints
 from .lengths import Floats
-from .rank import BASE_SPAN, LEVELS_PER_DOUBLING, Policy, promote_seconds
+from .rank import BASE_SPAN, LEVELS_PER_DOUBLING, Policy, View, late, lateness_of, promote_seconds
 from .reports import EngineShape
 
 
@@ -26,17 +26,19 @@ def ranked(levels: Ints, order: Ints) -> Ints:
     return result
 
 
-def expected_waits(
-    rows: Ints, levels: Ints, snapshot: Snapshot, work_seconds: Floats, slots: float, policy: Policy, backlog: float
-) -> Floats:
+def expected_waits(rows: Ints, levels: Ints, view: View, work_seconds: Floats, slots: float, policy: Policy, backlog: float) -> Floats:
     """Seconds until each job's turn; `work_seconds` are those of all its samples. Shape [J], in the snapshot's order of rows."""
+    snapshot, rule = view.snapshot, lateness_of(policy)
     work, samples = work_seconds[rows], snapshot.samples[rows]
     waits = np.empty(len(snapshot))
     waits[rows] = np.where(np.cumsum(samples) - samples + 1 <= slots, 0.0, (np.cumsum(work) - work) / slots)
+    if rule is not None:
+        waits = np.minimum(waits, np.maximum(rule.overdue_seconds - snapshot.age_seconds, 0.0))
     if policy.ageing is None:
         return waits
     to_promotion = np.maximum(levels + BASE_SPAN, 0) * (
         promote_seconds(policy.ageing, backlog, snapshot.neutral_seconds) / LEVELS_PER_DOUBLING
     )
     # Those promoted that far are served in order: ahead of them is only work of better rank.
-    return np.where(to_promotion > 0, np.minimum(waits, to_promotion), waits)
+    # The age of those that are late counts no more.
+    return np.where((to_promotion > 0) & ~late(view, rule), np.minimum(waits, to_promotion), waits)

@@ -20,13 +20,28 @@ Policies, each a plain function from a View to seconds:
 decay like exp(-γt). Our γ is ln 2 / promote_seconds. Short jobs (γs « 1) are ordered as by `gittins`; the curve is flat for long ones,
 whose level is bounded by promote_seconds, so that among them arrival decides. Preemption compares the same levels.
 
-No starvation. Claim: with ageing, a job is never behind one that arrived more than D = starvation_bound_seconds() later, whatever their
-lengths, progress and weights and whatever the load. Proof: let i arrive D' > D before j. Both levels are made in one decide(), so with
-one p = promote_seconds <= ageing.max_seconds. Before clipping, level(i) - level(j) = base(i) - base(j) - 4·D'/p <= 2·BASE_SPAN - 4·D'/p
-< 2·BASE_SPAN - BOUND_LEVELS = -1. Rounding is monotone and moves each by at most a half, so level(i) <= level(j); the clip to
+Overload. No order serves everybody soon when more work arrives than the engine can do; ageing alone then makes everybody late. So a job
+that can no longer end within `lateness.slowdown` times what it would take on an idle engine is late: its age counts no more, and it ranks
+as if it were eight times as long (`lateness.levels`), behind most of those that can still be in time. Below saturation hardly a job is
+ever late, and nothing changes. A job that is older than `lateness.overdue_seconds` is overdue, and the oldest of the overdue, as many as
+`lateness.overdue_share` of the slots hold, rank before everybody.
+
+No starvation, with lateness. Claim: the oldest live job runs next once it is older than `overdue_seconds`, whatever its length, progress
+and weight and whatever the load; and a job that is overdue waits no longer than the work of the jobs that arrived before it takes on
+`overdue_share` of the slots. Proof: the overdue jobs that rank first are the oldest ones, at a level that no other job can have
+(MIN_LEVEL; all others are clipped to MIN_LEVEL + 1 and above), in the order of arrival. A job that arrives later is younger, so it never
+enters that set before an older overdue job does. Hence the jobs ahead of an overdue job in that set are a part of those older than it;
+no job joins them, each leaves when it ends, and the set always takes at least one slot, so it works off their remaining work, which is
+finite. (A limit on the answer's length makes it so: the context.)
+
+No starvation, with ageing alone. Claim: a job is never behind one that arrived more than D = starvation_bound_seconds() later, whatever
+their lengths, progress and weights and whatever the load. Proof: let i arrive D' > D before j. Both levels are made in one decide(), so
+with one p = promote_seconds <= ageing.max_seconds. Before clipping, level(i) - level(j) = base(i) - base(j) - 4·D'/p <= 2·BASE_SPAN -
+4·D'/p < 2·BASE_SPAN - BOUND_LEVELS = -1. Rounding is monotone and moves each by at most a half, so level(i) <= level(j); the clip to
 [MIN_LEVEL, MAX_LEVEL] keeps that; and where they are equal, the order is arrival. So only the work of jobs that arrived up to D later can
-be served ahead of i, which is finite, hence so is its wait while the engine works. Between tenants see core/fairness.py: there the claim
-holds among the jobs of one tenant, and every tenant always has a share.
+be served ahead of i, which is finite, hence so is its wait while the engine works.
+
+Between tenants see core/fairness.py: there both claims hold among the jobs of one tenant, and every tenant always has a share.
 """
 
 import math
@@ -35,6 +50,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alise_contract.names import MAX_LEVEL, MIN_LEVEL
 
@@ -61,7 +77,21 @@ class AgeingRule:
 
     jobs: float = 3.0
     backlog: float = 3.0
-    max_seconds: float = 60.0
+    max_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class LatenessRule:
+    """Who waits in overload, and how long at most. Figures behind the numbers: DECISIONS 51."""
+
+    # Times its unloaded time within which a job should end.
+    slowdown: float = 6.0
+    # Levels that a late job is worse: three doublings of its work.
+    levels: int = 12
+    # Age from which a job goes before all that are not overdue, oldest first.
+    overdue_seconds: float = 240.0
+    # Of the slots, for overdue jobs.
+    overdue_share: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +105,8 @@ class PreemptionRule:
 class Policy:
     name: str = "boost"
     ageing: AgeingRule | None = field(default_factory=AgeingRule)
+    # For boost, alise and gittins; the others promise an order of their own.
+    lateness: LatenessRule | None = field(default_factory=LatenessRule)
     preemption: PreemptionRule = field(default_factory=PreemptionRule)
     memory: MemoryLimits = field(default_factory=MemoryLimits)
 
@@ -187,15 +219,55 @@ def order_of(arrival: _Order) -> _Order:
     return arrival % _ORDER_SPAN
 
 
-def levels(view: View, policy: Policy, backlog_seconds: float) -> Ints:
-    """The level of each job. Shape [J]; a greater age never gives a higher (worse) one."""
+def lateness_of(policy: Policy) -> LatenessRule | None:
+    """The rule that holds for this policy."""
+    return policy.lateness if policy.name in ("boost", "alise", "gittins") else None
+
+
+def late(view: View, rule: LatenessRule | None) -> NDArray[np.bool_]:
+    """Which jobs cannot end within `slowdown` times their unloaded time even if they ran alone from now on. Shape [J].
+
+    A job that has said more than was expected of it is expected to be longer, and may be in time again.
+    """
+    s = view.snapshot
+    if rule is None:
+        return np.zeros(len(s), dtype=np.bool_)
+    c = s.cost.coefficients
+    left = np.einsum("jq,jq->j", view.points, view.chances)
+    context = s.prompt_tokens + s.generated_tokens
+    token = c.step_seconds + c.decode_seconds + c.context_seconds * context
+    rest = left * token + c.prefill_seconds * prefill_tokens(s)
+    total = (s.generated_tokens + left) * token + c.prefill_seconds * s.prompt_tokens
+    result: NDArray[np.bool_] = s.age_seconds + rest > rule.slowdown * total
+    return result
+
+
+def overdue(snapshot: Snapshot, rule: LatenessRule | None, slots: float) -> Ints:
+    """Rows of the oldest jobs beyond the bound, as many as their share of the slots holds and at least one."""
+    if rule is None:
+        return np.zeros(0, dtype=np.int64)
+    (rows,) = (snapshot.age_seconds > rule.overdue_seconds).nonzero()
+    rows = rows[np.argsort(snapshot.order[rows], kind="stable")]
+    samples = snapshot.samples[rows]
+    fits: Ints = rows[np.cumsum(samples) - samples < max(1.0, rule.overdue_share * slots)]
+    return fits
+
+
+def levels(view: View, policy: Policy, backlog_seconds: float, slots: float) -> Ints:
+    """The level of each job. Shape [J]; of jobs in time, a greater age never gives a higher (worse) one."""
     s = view.snapshot
     if policy.name == "fcfs":
         return np.zeros(len(s), dtype=np.int64)
     promote = math.inf if policy.ageing is None else promote_seconds(policy.ageing, backlog_seconds, s.neutral_seconds)
-    base = base_levels(POLICIES[policy.name](view), s.weight, s.neutral_seconds, promote if policy.name == "boost" else math.inf)
-    aged = base - s.age_seconds * (LEVELS_PER_DOUBLING / promote)
-    result: Ints = np.rint(np.minimum(np.maximum(aged, MIN_LEVEL), MAX_LEVEL)).astype(np.int64)
+    seconds = POLICIES[policy.name](view)
+    base = base_levels(seconds, s.weight, s.neutral_seconds, promote if policy.name == "boost" else math.inf)
+    wanted = base - s.age_seconds * (LEVELS_PER_DOUBLING / promote)
+    rule = lateness_of(policy)
+    is_late = late(view, rule)
+    if rule is not None and is_late.any():
+        wanted = np.where(is_late, base_levels(seconds, s.weight, s.neutral_seconds) + rule.levels, wanted)
+    result: Ints = np.rint(np.minimum(np.maximum(wanted, MIN_LEVEL if rule is None else MIN_LEVEL + 1), MAX_LEVEL)).astype(np.int64)
+    result[overdue(s, rule, slots)] = MIN_LEVEL
     return result
 
 
