@@ -58,11 +58,20 @@ def test_the_number_of_steps_to_a_moment_is_the_least_that_reaches_it(first: flo
 
 def test_a_short_request_preempts_a_long_one_which_comes_back_without_recompute() -> None:
     rows: list[Row] = [(0.0, 10, 1000), (0.0, 10, 1000), (1.0, 10, 5)]
-    outcome = run(rows, core_mind)
+    outcome = run(rows, core_mind, prefix_caching=False)
     assert outcome.ttft_seconds[2] < 0.1
     assert outcome.preemptions.tolist() == [0, 1, 0]
     assert outcome.recomputed_tokens == 0
     assert outcome.saved_bytes == outcome.restored_bytes > 0
+
+
+def test_only_what_left_the_device_is_restored() -> None:
+    # With blocks to spare nothing takes the preempted request's, so only its last block, which is not full, comes back.
+    rows: list[Row] = [(0.0, 10, 1000), (0.0, 10, 1000), (1.0, 10, 5)]
+    outcome = run(rows, core_mind)
+    assert outcome.preemptions.tolist() == [0, 1, 0]
+    assert 0 < outcome.restored_bytes < outcome.saved_bytes / 5
+    assert outcome.recomputed_tokens == 0
 
 
 def test_without_a_host_store_what_was_preempted_is_recomputed() -> None:

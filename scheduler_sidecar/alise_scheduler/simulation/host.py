@@ -37,12 +37,12 @@ class HostStore:
         self.saved_bytes += request.host_bytes
         return request.host_bytes * self._model.save_seconds_per_byte
 
-    def restore(self, request: Request) -> float:
-        """Brings a copy back and frees it; returns the seconds it takes."""
-        self.restored_bytes += request.host_bytes
-        seconds = request.host_bytes * self._model.restore_seconds_per_byte
+    def restore(self, request: Request, cached_tokens: int = 0) -> float:
+        """Brings a copy back, but for what the device has still cached, and frees it; returns the seconds it takes."""
+        moved = request.host_bytes * (request.host_tokens - cached_tokens) // request.host_tokens
+        self.restored_bytes += moved
         self.drop(request)
-        return seconds
+        return moved * self._model.restore_seconds_per_byte
 
     def drop(self, request: Request) -> None:
         if self._held.pop(request.index, None) is not None:

@@ -27,10 +27,10 @@ from typing import Final
 
 from ..core.plan import Limits
 from ..core.reports import Phase
+from .device_memory import DeviceMemory
 from .host import HostStore
 from .mind import Mind
 from .model import EngineModel
-from .prefix_cache import PrefixCache
 from .request import Request
 
 _NEVER: Final = math.inf
@@ -38,36 +38,32 @@ _NEVER: Final = math.inf
 _CANDIDATES: Final = 8
 
 
-class Replica:
+class Replica(DeviceMemory):
     """Push arrivals in order, then `advance()`. What ends is in `ended`."""
 
     def __init__(self, model: EngineModel, mind: Mind) -> None:
-        self.model = model
+        super().__init__(model)
         self.mind = mind
         self.host = HostStore(model)
         self.now = 0.0
-        self.step = 0
         self.steps_run = 0
         self.preemptions = 0
         self.recomputed_tokens = 0
         self.cached_tokens = 0
-        self.cache = PrefixCache(model.shape.block_size, model.prefix_caching)
         self.busy_seconds = 0.0
         self.ended: list[Request] = []
         self.inbox: deque[Request] = deque()
         self.waiting: list[tuple[float, int, Request]] = []
-        self.running: list[Request] = []
-        self._prefilling: list[Request] = []
         # (step at which it ends, its index, which of its runs, itself)
         self._ends: list[tuple[int, int, int, Request]] = []
-        self._context = 0
         # The step at which the next running request may be preempted, if one outranked it.
         self._recheck_step = 0
         self._extra_seconds = 0.0
-        # Async scheduling: when the last step began, and the slots and blocks of what it ended, which are free one step later.
+        # Running requests that make no step in this turn.
+        self._late: list[Request] = []
+        # Async scheduling: when the last step began, and the slots of what it ended, which are free one step later, as the blocks are.
         self._last_began = -_NEVER
         self._ending_slots = 0
-        self._ending_blocks = 0
 
     @property
     def live(self) -> int:
@@ -192,8 +188,8 @@ class Replica:
             self.cached_tokens += held
             self.cache.admitted(request, self._blocks(total) - held // shape.block_size)
             if request.host_tokens > held:
-                held = request.host_tokens
-                self._extra_seconds += self.host.restore(request)
+                cached, held = held, request.host_tokens
+                self._extra_seconds += self.host.restore(request, cached)
             elif request.host_tokens:
                 self.host.drop(request)
             # One token at least is computed: the one whose output comes next.
@@ -214,33 +210,6 @@ class Replica:
 
     # --- memory -----------------------------------------------------------------------------------------------------------------------
 
-    def _blocks(self, tokens: int) -> int:
-        return -(-tokens // self.model.shape.block_size)
-
-    def _other_blocks(self) -> int:
-        """Held by what has just ended, and by shared prefixes."""
-        return self._ending_blocks + self.cache.shared_blocks
-
-    def _used_blocks(self, steps: int) -> int:
-        """Device blocks that are held after this many more decoding steps; the last token of each has no KV yet."""
-        size, more = self.model.shape.block_size, self.step + steps - 1
-        used = self._other_blocks()
-        for request in self.running:
-            tokens = request.prompt_tokens + request.generated
-            used -= -(tokens + more if request.decoding else tokens) // size + request.shared_blocks
-        return used
-
-    def _needed_blocks(self, request: Request) -> int:
-        """Blocks that must be free for it to be admitted: for all tokens it has but what live requests share with it."""
-        return self._blocks(request.prompt_tokens + request.generated) - self.cache.held_by_others(request)
-
-    def _fits(self, request: Request) -> bool:
-        shape = self.model.shape
-        waiting_for_prefill = sum(one.prompt_tokens + one.generated for one in self._prefilling)
-        needs = self._needed_blocks(request)
-        rough = (self._context + waiting_for_prefill) // shape.block_size + needs + len(self.running) + self._other_blocks()
-        return rough <= shape.num_device_blocks or self._used_blocks(1) + needs <= shape.num_device_blocks
-
     def _give_back(self, request: Request, computed_tokens: int) -> None:
         """It leaves the running ones and its blocks become free; what it computed stays in them until they are taken."""
         if self.model.prefix_caching and (request.shared_blocks or computed_tokens < request.prompt_tokens + request.output_tokens - 1):
@@ -249,36 +218,64 @@ class Replica:
 
     def _steps_that_fit(self, steps: int, limits: Limits) -> int:
         """At most this many decoding steps until a block is missing; preempts the worst until one fits."""
-        shape = self.model.shape
-        while True:
-            decoding = len(self.running) - len(self._prefilling)
-            waiting_for_prefill = sum(request.prompt_tokens + request.generated for request in self._prefilling)
-            rough = (self._context + waiting_for_prefill + steps * decoding) // shape.block_size + len(self.running) + self._other_blocks()
-            if rough <= shape.num_device_blocks or self._used_blocks(steps) <= shape.num_device_blocks:
-                return steps
-            if self._used_blocks(1) > shape.num_device_blocks and len(self.running) > 1:
-                self._preempt(max(self.running, key=lambda request: (request.level, request.order)), limits)
-                steps = 1
-                continue
-            low, high = 1, steps
-            while low < high:
-                middle = (low + high + 1) // 2
-                low, high = (middle, high) if self._used_blocks(middle) <= shape.num_device_blocks else (low, middle - 1)
-            return low
+        most = self._most_steps(steps)
+        if most or (len(self.running) == 1 and not self._ending_blocks):
+            return max(1, most)
+        self._make_room(limits)
+        return 1
+
+    def _make_room(self, limits: Limits) -> None:
+        """As the engine: the running ones take the block they need in turn, and the worst go until each has it.
+
+        Where the one whose turn it is is itself the worst, it goes, and the ones behind it make no step: the engine stops there.
+        """
+        total, index = self.model.shape.num_device_blocks, 0
+        taken: dict[int, int] = {}
+        while index < len(self.running):
+            request = self.running[index]
+            tokens = request.prompt_tokens + request.tokens(self.step)
+            needs = self._blocks(tokens) - self._blocks(tokens - 1) if request.decoding else 0
+            while self._used_blocks(0) + sum(taken.values()) + needs > total:
+                victim = max(self.running, key=lambda one: (one.level, one.order))
+                index -= self.running.index(victim) < index
+                taken.pop(victim.index, None)
+                self._preempt(victim, limits)
+                if victim is request:
+                    self._late = self.running[index:]
+                    return
+            taken[request.index] = needs
+            index += 1
 
     # --- steps ------------------------------------------------------------------------------------------------------------------------
 
+    def _hold_back(self) -> bool:
+        """Those behind a request that had to go make no step. Returns whether any other one is left to make it."""
+        late = self._late
+        if late and len(late) == len(self.running):
+            return False
+        for request in late:
+            if request.decoding:
+                request.generated -= 1
+                self._will_end(request)
+        return bool(self.running)
+
+    def _will_end(self, request: Request) -> None:
+        request.run += 1
+        heapq.heappush(self._ends, (request.output_tokens - request.generated, request.index, request.run, request))
+
     def _run(self, until: float, limits: Limits) -> None:
         """One mixed step when something prefills or may be admitted; else as many decoding steps as nothing happens in."""
-        shape = self.model.shape
+        shape, self._late = self.model.shape, []
         if self._prefilling or (self.waiting and self._free_slots() > 0):
             preempted = self.preemptions
             self._steps_that_fit(1, limits)
-            decoders = len(self.running) - len(self._prefilling)
+            if self.preemptions > preempted and not self._hold_back():
+                return
+            decoders = len(self.running) - len(self._prefilling) - sum(request.decoding for request in self._late)
             budget = max(1, shape.max_num_batched_tokens - decoders)
             prefilled = context = 0
             for request in self._prefilling:
-                if budget <= 0:
+                if budget <= 0 or request in self._late:
                     break
                 chunk = min(request.todo, budget)
                 request.todo -= chunk
@@ -292,7 +289,8 @@ class Replica:
                 self._mixed(prefilled, context + more_context, decoders)
                 return
             if self.preemptions > preempted:
-                until = self.now
+                self._step_decoding(decoders)
+                return
         if self.running:
             self._decode(until, limits)
         elif self.waiting:
@@ -319,10 +317,9 @@ class Replica:
             self._end(request)
             return
         self._context += request.prompt_tokens + request.generated
-        end = self.step + request.output_tokens - request.generated
         request.generated -= self.step
         request.decoding = True
-        heapq.heappush(self._ends, (end, request.index, request.run, request))
+        self._will_end(request)
         self.mind.moved(request, self.step)
 
     def _decode(self, until: float, limits: Limits) -> None:
@@ -346,9 +343,14 @@ class Replica:
         steps = self._steps_that_fit(max(1, steps), limits)
         if len(self.running) != decoders:
             # One had to leave: the others make one step, and nothing is admitted in it.
-            steps, decoders = 1, len(self.running)
-            first, growth = c.step(0, decoders, self._context), 0.0
+            if self._hold_back():
+                self._step_decoding(len(self.running) - len(self._late))
+            return
         self._pass(steps * first + growth * steps * (steps - 1) / 2 + self._extra_seconds, steps, decoders)
+        self._finish()
+
+    def _step_decoding(self, decoders: int) -> None:
+        self._pass(self.model.cost.step(0, decoders, self._context) + self._extra_seconds, 1, decoders)
         self._finish()
 
     def _pass(self, seconds: float, steps: int, decoders: int) -> None:
