@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,20 @@ def test_the_kernels_write_the_references_bytes_and_read_them_as_it_does(compare
     found = compared[name]
     assert found["bytes"] == 0
     assert found["units"] <= (1.0 if CASES[name].dtype is torch.bfloat16 else 0.0)
+
+
+@pytest.fixture(scope="module")
+def compiled() -> dict[str, list[str]]:
+    with tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {"PYTHONPATH": f"{triton_folder()}:{ROOT}", "TRITON_CACHE_DIR": cache, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "tests.engine.fused_int8_compiled"]
+        done = subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=400)
+    return dict(json.loads(done.stdout))
+
+
+def test_the_kernels_compile_for_gpus_to_instructions_that_round_as_the_reference_does(compiled: dict[str, list[str]]) -> None:
+    assert compiled
+    assert {name: inexact for name, inexact in compiled.items() if inexact} == {}
 
 
 def test_without_a_gpu_the_codec_is_vllms_quantizer_and_no_kernel_is_compiled() -> None:

@@ -19,6 +19,8 @@ Tensor = Any
 # As in `int8.quantize`.
 _STEPS: Final = tl.constexpr(255.0)
 _SCALE_FACTOR: Final = tl.constexpr(16.0)
+# A plain division is an approximation on a GPU; this product is exact.
+_SCALE_UNIT: Final = tl.constexpr(1.0 / 16.0)
 _LARGEST_OFFSET: Final = tl.constexpr(32_000.0)
 _ROUNDS_UP: Final = tl.constexpr(16.0 * (1.0 + 2.0**-11))
 _ROUNDS_UP_SUBNORMAL: Final = tl.constexpr(2.0**-25)
@@ -26,6 +28,8 @@ _FLOAT16_SMALLEST: Final = tl.constexpr(2.0**-24)
 _FLOAT16_LARGEST: Final = tl.constexpr(65504.0)
 # Added and taken away again, it leaves a float32 below 2^22 rounded to the nearest even integer.
 _ROUNDER: Final = tl.constexpr(1.5 * 2.0**23)
+# No product and sum in one instruction, which would round otherwise than the reference.
+OPTIONS: Final = {"enable_fp_fusion": False}
 
 
 class FusedInt8(Int8):
@@ -59,7 +63,7 @@ def _sides(layer: Tensor, index: Tensor, shape: LayerShape, rows: Tensor) -> tup
     tokens, channels = shape.block_size, shape.head_dim
     sizes = {"tokens": tokens, "channels": channels, "cut": tokens // ratio}
     tile = {"T": triton.next_power_of_2(tokens), "C": triton.next_power_of_2(channels)}
-    return arguments, {**sizes, **tile, "num_warps": 8 if tokens * channels >= 4096 else 4}
+    return arguments, {**sizes, **tile, **OPTIONS, "num_warps": 8 if tokens * channels >= 4096 else 4}
 
 
 @triton.jit
@@ -85,31 +89,41 @@ def _encode(
         at = blocks * key_block + head * key_head + place * key_token
         numbers = tl.load(keys + at[:, None] + (c * key_channel)[None, :], mask=inside, other=0.0).to(tl.float32)
     numbers = tl.where(valid > 0, numbers, 0.0)
-    lows, highs = tl.where(inside, numbers, float("inf")), tl.where(inside, numbers, float("-inf"))
     side = scales + row * side_row + head * (channels + tokens)
     zero_side = zeros + row * side_row + head * (channels + tokens)
     packed = q + row * q_row + head * (2 * channels * tokens)
     if is_value:
-        low, high = tl.min(lows, 1), tl.max(highs, 1)
-        scale, zero = _grid(tl.where(t < tokens, low, 0.0), tl.where(t < tokens, high, 0.0))
-        tl.store(side + channels + t, (scale * _SCALE_FACTOR).to(tl.float16), mask=t < tokens)
-        tl.store(zero_side + channels + t, zero.to(tl.int16), mask=t < tokens)
-        levels = _levels(numbers, scale[:, None], zero[:, None])
-        tl.store(packed + channels * tokens + t[:, None] * channels + c[None, :], levels, mask=inside)
+        q_at = packed + channels * tokens + t[:, None] * channels + c[None, :]
+        _write(numbers, inside, t < tokens, side + channels + t, zero_side + channels + t, q_at, 1)
     else:
-        low, high = tl.min(lows, 0), tl.max(highs, 0)
-        scale, zero = _grid(tl.where(c < channels, low, 0.0), tl.where(c < channels, high, 0.0))
-        tl.store(side + c, (scale * _SCALE_FACTOR).to(tl.float16), mask=c < channels)
-        tl.store(zero_side + c, zero.to(tl.int16), mask=c < channels)
-        levels = _levels(numbers, scale[None, :], zero[None, :])
-        tl.store(packed + c[None, :] * tokens + t[:, None], levels, mask=inside)
+        q_at = packed + c[None, :] * tokens + t[:, None]
+        _write(numbers, inside, c < channels, side + c, zero_side + c, q_at, 0)
+
+
+# Keys and values are groups along another axis. The two below are functions of their own because a variable may not have one shape in one
+# branch of a kernel and another shape in the other: Triton's compiler refuses that, and its interpreter does not.
+@triton.jit
+def _write(numbers, inside, alive, scale_at, zero_at, q_at, axis: tl.constexpr):
+    low, high = tl.min(tl.where(inside, numbers, float("inf")), axis), tl.max(tl.where(inside, numbers, float("-inf")), axis)
+    scale, zero = _grid(tl.where(alive, low, 0.0), tl.where(alive, high, 0.0))
+    tl.store(scale_at, (scale * _SCALE_FACTOR).to(tl.float16), mask=alive)
+    tl.store(zero_at, zero.to(tl.int16), mask=alive)
+    tl.store(q_at, _levels(numbers, tl.expand_dims(scale, axis), tl.expand_dims(zero, axis)), mask=inside)
+
+
+@triton.jit
+def _read(inside, alive, scale_at, zero_at, q_at, axis: tl.constexpr):
+    level = tl.load(q_at, mask=inside, other=0).to(tl.float32)
+    scale = tl.load(scale_at, mask=alive, other=0.0).to(tl.float32) * _SCALE_UNIT
+    zero = tl.load(zero_at, mask=alive, other=0).to(tl.float32)
+    return (level - tl.expand_dims(zero, axis)) * tl.expand_dims(scale, axis)
 
 
 @triton.jit
 def _grid(low, high):
     wanted = tl.maximum(tl.div_rn(high - low, _STEPS), tl.div_rn(tl.maximum(tl.abs(low), tl.abs(high)), _LARGEST_OFFSET))
     rounded = tl.minimum(tl.maximum(wanted * _ROUNDS_UP + _ROUNDS_UP_SUBNORMAL, _FLOAT16_SMALLEST), _FLOAT16_LARGEST)
-    scale = rounded.to(tl.float16).to(tl.float32) / _SCALE_FACTOR
+    scale = rounded.to(tl.float16).to(tl.float32) * _SCALE_UNIT
     return scale, _nearest(-128.0 - tl.div_rn(low, scale))
 
 
@@ -142,16 +156,12 @@ def _decode(
     zero_side = zeros + row * side_row + head * (channels + tokens)
     packed = q + row * q_row + head * (2 * channels * tokens)
     if is_value:
-        level = tl.load(packed + channels * tokens + t[:, None] * channels + c[None, :], mask=inside, other=0).to(tl.float32)
-        scale = tl.load(side + channels + t, mask=t < tokens, other=0.0).to(tl.float32) / _SCALE_FACTOR
-        zero = tl.load(zero_side + channels + t, mask=t < tokens, other=0).to(tl.float32)
-        numbers = (level - zero[:, None]) * scale[:, None]
+        q_at = packed + channels * tokens + t[:, None] * channels + c[None, :]
+        numbers = _read(inside, t < tokens, side + channels + t, zero_side + channels + t, q_at, 1)
         at = blocks * value_block + head * value_head + place * value_token
         tl.store(values + at[:, None] + (c * value_channel)[None, :], numbers.to(values.dtype.element_ty), mask=inside)
     else:
-        level = tl.load(packed + c[None, :] * tokens + t[:, None], mask=inside, other=0).to(tl.float32)
-        scale = tl.load(side + c, mask=c < channels, other=0.0).to(tl.float32) / _SCALE_FACTOR
-        zero = tl.load(zero_side + c, mask=c < channels, other=0).to(tl.float32)
-        numbers = (level - zero[None, :]) * scale[None, :]
+        q_at = packed + c[None, :] * tokens + t[:, None]
+        numbers = _read(inside, c < channels, side + c, zero_side + c, q_at, 0)
         at = blocks * key_block + head * key_head + place * key_token
         tl.store(keys + at[:, None] + (c * key_channel)[None, :], numbers.to(keys.dtype.element_ty), mask=inside)

@@ -65,25 +65,27 @@ def compare(shape: Any, layer: Tensor, index: Tensor, valid_tokens: int, blocks:
     from alise_engine.kv.fused_int8 import FusedInt8
     from alise_engine.kv.int8 import INT8
 
-    fused = FusedInt8()
-    # What the kernels do not write stays another byte than the reference's zero.
-    size = (blocks, INT8.row_bytes(shape))
-    rows = {codec: torch.full(size, fill, dtype=torch.uint8, device=layer.device) for codec, fill in ((INT8, 0), (fused, _UNWRITTEN))}
-    restored = {codec: torch.full_like(layer, fill) for codec, fill in ((INT8, 0), (fused, _UNWRITTEN))}
-    for codec in (INT8, fused):
-        codec.encode(layer, index, shape, valid_tokens, rows[codec])
-        codec.decode(rows[INT8], restored[codec], index, shape)
-    (expected, step), (written, other_step) = (numbers(rows[codec], shape) for codec in (INT8, fused))
-    back, reference = (restored[codec].index_select(0, index).double() for codec in (fused, INT8))
+    # The reference on the CPU: on a GPU torch divides by a constant as it thinks best.
+    expected = torch.zeros(blocks, INT8.row_bytes(shape), dtype=torch.uint8)
+    reference = torch.zeros_like(layer, device="cpu")
+    INT8.encode(layer.cpu(), index.cpu(), shape, valid_tokens, expected)
+    INT8.decode(expected, reference, index.cpu(), shape)
+    # What the kernels do not write stays another byte than the reference's.
+    written = torch.full_like(expected, _UNWRITTEN, device=layer.device)
+    restored = torch.full_like(layer, _UNWRITTEN)
+    FusedInt8().encode(layer, index, shape, valid_tokens, written)
+    FusedInt8().decode(expected.to(layer.device), restored, index, shape)
+    (should, step), (are, other_step) = numbers(expected, shape), numbers(written.cpu(), shape)
+    back, original = (each.index_select(0, index.cpu()).double() for each in (restored.cpu(), reference))
     info = torch.finfo(layer.dtype)
     others = torch.ones(len(layer), dtype=torch.bool, device=layer.device)
     others[index] = False
     return {
-        "bytes": int((rows[INT8] != rows[fused]).sum()),
-        "of_bytes": rows[INT8].numel(),
-        "levels": float(((expected - written).abs() / torch.maximum(step, other_step)).max()),
-        "units": float(((back - reference).abs() / (reference.abs().clamp_min(info.tiny) * info.eps)).max()),
-        "spilled": int((restored[fused][others] != _UNWRITTEN).sum()),
+        "bytes": int((expected != written.cpu()).sum()),
+        "of_bytes": expected.numel(),
+        "levels": float(((should - are).abs() / torch.maximum(step, other_step)).max()),
+        "units": float(((back - original).abs() / (original.abs().clamp_min(info.tiny) * info.eps)).max()),
+        "spilled": int((restored[others] != _UNWRITTEN).sum()),
     }
 
 
