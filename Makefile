@@ -79,8 +79,12 @@ lock: install ## Writes the locks of every role and the base images' digests; UP
 bench: install ## Every benchmark (DATASET= SEEDS= QUICK=1); results in bench-results/
 	@$(PYTHON) -m tests.bench
 
-bench-%: install ## One benchmark: bench-engine, bench-hostile (one client against the others), bench-operator, bench-policies, bench-predictor, bench-serving, bench-soak (ten minutes of random plans), bench-fuzz (ten minutes per target, 10,000 specs), bench-gpu
+bench-%: install ## One benchmark: bench-engine, bench-hostile (one client against the others), bench-operator, bench-policies, bench-predictor, bench-serving, bench-soak (ten minutes of random plans), bench-fuzz (ten minutes per target, 10,000 specs)
 	@$(PYTHON) -m tests.bench $*
+
+# Not with .venv, whose torch and vLLM are built for CPUs.
+bench-gpu: ## What only a GPU can show, with the Python that sees it (GPU_PYTHON=python3): first without vLLM, then with it where it is installed
+	@$${GPU_PYTHON:-python3} -m tests.bench gpu
 
 clean: ## Removes what the tools left in this folder; $$ALISE_CACHE stays
 	@rm -rf bench-results dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

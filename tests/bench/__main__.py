@@ -42,8 +42,8 @@ def settings_from(environment: dict[str, str]) -> Settings:
     return Settings(quick, int(seeds), dataset, environment.get("DEVICE", ""), environment.get("TIME_SCALE", ""))
 
 
-def run_suite(name: str, settings: Settings, recompute: bool) -> None:
-    """Measure (or read the rows again), then write and print the figures."""
+def run_suite(name: str, settings: Settings, recompute: bool) -> list[str]:
+    """Measure (or read the rows again), then write and print the figures. What a suite says that failed, a sentence each."""
     suite = cast(Suite, importlib.import_module((SUITES | ON_REQUEST)[name]))
     started = time.monotonic()
     if recompute:
@@ -63,6 +63,7 @@ def run_suite(name: str, settings: Settings, recompute: bool) -> None:
     plots = suite.plot(rows) if hasattr(suite, "plot") else []
     written = ", ".join([path.name, *plots])
     print(f"{table(figures)}\n{len(rows)} rows in {rows_path(name).name}, figures in {written}\n", flush=True)
+    return list(suite.failures(rows, settings)) if hasattr(suite, "failures") else []
 
 
 def main() -> None:
@@ -75,9 +76,12 @@ def main() -> None:
     unknown = [name for name in arguments.names if name not in SUITES | ON_REQUEST]
     if unknown:
         parser.error(f"no suite {', '.join(unknown)}; there are {', '.join([*SUITES, *ON_REQUEST])}")
+    failed: list[str] = []
     for name in arguments.names or SUITES:
         settings = settings_from(dict(os.environ))
-        run_suite("emulated" if name == "serving" and settings.device else name, settings, arguments.recompute)
+        failed += run_suite("emulated" if name == "serving" and settings.device else name, settings, arguments.recompute)
+    if failed:
+        sys.exit("\n".join(["", *(f"FAILED {sentence}" for sentence in failed)]))
 
 
 if __name__ == "__main__":
