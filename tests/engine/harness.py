@@ -47,7 +47,8 @@ class EngineOptions:
     # `dummy`: the model's folder has no weights, random ones are made where they are needed.
     load_format: str = "auto"
     # 0: no host store, as `alise-engine --alise-host-memory 0` has it.
-    host_bytes: int = HOST_BYTES
+    # None: as large as the KV cache on the device.
+    host_bytes: int | None = HOST_BYTES
     # Changes to the model's configuration.
     hf_overrides: Mapping[str, Any] = field(default_factory=dict)
     # An executor's path; None: vLLM's own choice.
@@ -95,12 +96,13 @@ class Engine:
             "scheduler_cls": "alise_engine.scheduler.make_scheduler",
             "additional_config": {"alise": {"codec": options.codec, "socket_dir": self._run.name}},
         }
-        if options.host_bytes:
+        if options.host_bytes != 0:
+            size = {} if options.host_bytes is None else {"host_bytes": options.host_bytes}
             ours["kv_transfer_config"] = KVTransferConfig(
                 kv_connector="AliseKVConnector",
                 kv_connector_module_path="alise_engine.kv.connector",
                 kv_role="kv_both",
-                kv_connector_extra_config={"host_bytes": options.host_bytes, "copy_thread": options.copy_thread},
+                kv_connector_extra_config={**size, "copy_thread": options.copy_thread},
             )
         with _in_this_process():
             self.llm: Any = LLM(

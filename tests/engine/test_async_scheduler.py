@@ -16,7 +16,8 @@ POEM = [256, *b"a poem about rain, please, and make it a short one"]
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    engine = Engine(tiny_model.write_model(tmp_path_factory.mktemp("tiny")), EngineOptions(asynchronous=True))
+    options = EngineOptions(asynchronous=True, host_bytes=None)
+    engine = Engine(tiny_model.write_model(tmp_path_factory.mktemp("tiny")), options)
     yield engine
     engine.close()
 
@@ -43,6 +44,12 @@ def test_it_is_the_asynchronous_scheduler(started: Engine) -> None:
 
     assert isinstance(started.scheduler, AliseAsyncScheduler)
     assert started.core.batch_queue_size == 2
+
+
+def test_a_host_store_without_a_size_is_as_large_as_the_kv_cache(started: Engine) -> None:
+    shape = started.snapshot().shape
+    device_bytes = shape.num_device_blocks * shape.block_bytes
+    assert 0.9 * device_bytes < shape.host_limit_bytes <= device_bytes
 
 
 def test_no_token_in_flight_is_lost_or_made_twice(engine: Engine, alone: dict[str, list[int]]) -> None:
