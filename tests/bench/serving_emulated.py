@@ -21,7 +21,7 @@ from tests.bench.harness import RESULTS, Figure, Row, Settings, median
 from tests.bench.serving import SYSTEMS, by_seed, end_ms, mean, normalized_ms, order, p99, poisson, ttft_ms
 from tests.bench.serving_client import open_loop
 from tests.bench.serving_processes import Running, serving
-from tests.bench.workload import Prompt, Workload, load
+from tests.bench.workload import Prompt, load
 from tests.emulated import model
 from tests.emulated.launch import Emulation, emulation_from
 from tests.tools import encoder as encoders
@@ -29,22 +29,26 @@ from tests.tools import encoder as encoders
 DEFAULT_DEVICE: Final = "h100-qwen3-32b"
 # Its figures are named in the plan; another device's carry its whole name.
 LABELS: Final = {DEFAULT_DEVICE: "h100"}
-# Tokens per wall second that two cores stream beside both systems; a quicker device is slowed down to it.
-CARRIED_TOKENS_PER_SECOND: Final = 700.0
+# Tokens per wall second that two cores stream, each to its own client; a quicker device is slowed down to it.
+CARRIED_TOKENS_PER_SECOND: Final = 2200.0
 WITHIN: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """How long requests arrive at each load, in the device's seconds, and how many come before, with answers of at most so many tokens."""
+
     loads: tuple[float, ...]
-    requests: int
+    window_seconds: float
     warmup: int
+    warmup_tokens: int
 
 
-QUICK: Final = Plan((0.9,), 150, 40)
-FULL: Final = Plan((0.5, 0.9, 1.1), 700, 100)
-# A request of the crowd that the capacity is taken from.
+QUICK: Final = Plan((0.9,), 12.0, 20, 60)
+FULL: Final = Plan((0.5, 0.9, 1.1), 60.0, 150, 100_000)
+# Requests of the crowd that the capacity is taken from, and more than are ever sent.
 CROWD: Final = 1500
+MANY: Final = 100_000
 
 
 def measure(settings: Settings) -> Iterator[Row]:
@@ -53,29 +57,44 @@ def measure(settings: Settings) -> Iterator[Row]:
     name = settings.device or DEFAULT_DEVICE
     encoder = encoders.wanted()
     for seed in range(settings.seeds):
-        workload = load(settings.dataset, plan.warmup + plan.requests * len(plan.loads), seed)
-        emulation, capacity = paced(name, settings.time_scale, load(settings.dataset, CROWD, seed))
+        workload = load(settings.dataset, MANY if settings.dataset else 10 * CROWD, seed)
+        emulation, capacity = paced(name, settings.time_scale, workload.prompts[:CROWD])
+        parts = parted(workload.prompts, plan, capacity)
         common = {
             "seed": seed, "workload": workload.name, "device": name, "time_scale": emulation.device.time_scale,
             "capacity_per_second": capacity, "encoder": encoder is not None,
         }  # fmt: skip
         for place, system in enumerate(order(seed)):
             with serving(system, encoder, emulation) as running:
-                _warm_up(running, workload.prompts[: plan.warmup], capacity / emulation.device.time_scale)
-                for number, share in enumerate(plan.loads):
-                    begins = plan.warmup + number * plan.requests
-                    prompts = workload.prompts[begins : begins + plan.requests]
+                _warm_up(running, parts[0], capacity / emulation.device.time_scale)
+                for number, (share, prompts) in enumerate(zip(plan.loads, parts[1:], strict=True)):
                     rate = capacity * share / emulation.device.time_scale
                     arrivals = poisson(len(prompts), rate, seed * 100 + number)
                     own = {"system": system, "place": place, "load": share, **common}
-                    yield from ({**row, **own} for row in _at_load(running, emulation, system, prompts, arrivals, begins))
+                    first = (number + 1) * MANY
+                    yield from ({**row, **own} for row in _at_load(running, emulation, system, prompts, arrivals, first))
 
 
-def paced(name: str, time_scale: str, crowd: Workload) -> tuple[Emulation, float]:
+def parted(prompts: Sequence[Prompt], plan: Plan, capacity: float) -> list[Sequence[Prompt]]:
+    """Returns the prompts of the warm-up and of each load, none of them twice; fewer where the data set has fewer."""
+    short = [prompt for prompt in prompts if prompt.output_tokens <= plan.warmup_tokens][: plan.warmup]
+    taken = set(short)
+    others = [prompt for prompt in prompts if prompt not in taken]
+    wanted = [round(capacity * share * plan.window_seconds) for share in plan.loads]
+    shrunk = min(1.0, len(others) / sum(wanted))
+    parts: list[Sequence[Prompt]] = [short]
+    begins = 0
+    for count in wanted:
+        parts.append(others[begins : begins + int(count * shrunk)])
+        begins += int(count * shrunk)
+    return parts
+
+
+def paced(name: str, time_scale: str, crowd: Sequence[Prompt]) -> tuple[Emulation, float]:
     """Returns the device at a pace that the cores can carry, and the requests that it serves in one of its own seconds."""
     emulation = emulation_from(name, time_scale)
-    inputs = model.prompt_tokens([prompt.text for prompt in crowd.prompts])
-    sizes = [(tokens, prompt.output_tokens) for tokens, prompt in zip(inputs, crowd.prompts, strict=True)]
+    inputs = model.prompt_tokens([prompt.text for prompt in crowd])
+    sizes = [(tokens, prompt.output_tokens) for tokens, prompt in zip(inputs, crowd, strict=True)]
     capacity = simulated.capacity_per_second(sizes, emulation)
     if not time_scale:
         tokens = capacity * sum(answer for _, answer in sizes) / len(sizes)

@@ -6,8 +6,9 @@ import pytest
 
 from tests.bench.harness import Row, Settings
 from tests.bench.serving_client import usage_in
-from tests.bench.serving_emulated import alone_seconds, distance_pct, figures, in_device_seconds, within
+from tests.bench.serving_emulated import Plan, alone_seconds, distance_pct, figures, in_device_seconds, parted, within
 from tests.bench.serving_simulated import capacity_per_second, end_seconds, model_of
+from tests.bench.workload import Prompt
 from tests.emulated.launch import Emulation
 from tests.emulated.pacing import Device
 
@@ -96,3 +97,16 @@ def test_a_request_that_failed_is_not_simulated() -> None:
     ends = end_seconds(rows, None, EMULATION)
     assert list(ends) == [0]
     assert ends[0] == pytest.approx(alone_seconds(rows[0], EMULATION), rel=0.02)
+
+
+def test_no_prompt_is_sent_twice() -> None:
+    prompts = [Prompt(f"p{number}", number % 50 + 1) for number in range(200)]
+    parts = parted(prompts, Plan((0.5, 1.0), 10.0, 20, 10), capacity=4.0)
+    assert [len(part) for part in parts] == [20, 20, 40]
+    assert len({prompt for part in parts for prompt in part}) == 80
+    assert max(prompt.output_tokens for prompt in parts[0]) == 10
+
+
+def test_a_small_data_set_is_shared_among_the_loads() -> None:
+    prompts = [Prompt(f"p{number}", 5) for number in range(40)]
+    assert [len(part) for part in parted(prompts, Plan((0.5, 1.0), 10.0, 10, 10), capacity=4.0)] == [10, 10, 20]
