@@ -19,11 +19,12 @@ from alise_scheduler.simulation.run import Outcome, simulate
 from alise_scheduler.simulation.trace import make_trace
 from tests.bench.replay_runs import PublishedRun
 
-# Fitted to the tables as tests/tools/hardware.py does it: systems rtx_pro_6000_server and, for the RTX 4090, l40s.
+# Two are fits to the tables' rtx_pro_6000_server, as tests/tools/hardware.py makes them, on steps of up to 128 requests. No table has the
+# RTX 4090: its start is the L40S's by memory bandwidth, and prefill at about half the rate, as GeForce's tensor cores accumulate.
 STARTS: Final[Mapping[str, Coefficients]] = {
     "RTX4090_Llama-3.1-8B": Coefficients(0.0190, 9.0e-5, 3.2e-5, 1.8e-7),
-    "RTXPRO6000_Llama-3.1-8B": Coefficients(0.01079, 3.53e-5, 1.64e-5, 8.71e-8),
-    "RTXPRO6000_Qwen3-32B": Coefficients(0.0257, 1.15e-4, 5.0e-5, 9.0e-8),
+    "RTXPRO6000_Llama-3.1-8B": Coefficients(0.01088, 3.517e-5, 1.023e-5, 8.79e-8),
+    "RTXPRO6000_Qwen3-32B": Coefficients(0.02563, 1.135e-4, 5.958e-5, 8.792e-8),
 }
 # How far a coefficient may go from its start: a factor of e costs as much as an error of this share in all times.
 _HOLD: Final = 0.01
