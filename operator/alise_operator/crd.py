@@ -24,6 +24,13 @@ _COLUMNS: Final = (
     ("Policy", "string", ".spec.scheduling.policy", "Order of requests", 0),
     ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Whether it serves requests", 0),
     ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready or not", 0),
+    (
+        "Degraded",
+        "string",
+        '.status.conditions[?(@.type=="Degraded")].reason',
+        "What is wrong, although it may serve; AsExpected: nothing",
+        0,
+    ),
     ("Replicas", "integer", ".status.replicas", "Pods that exist", 0),
     ("URL", "string", ".status.url", "Base URL of the OpenAI API", 0),
     ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', "The state, its cause and what to do", 1),

@@ -41,6 +41,10 @@ class Given:
     mistake: str | None = None
     # Nothing is wrong but that the table does not have the flag.
     unknown: bool = False
+    # The abbreviation that is written in the place of the flag's name.
+    abbreviation: str | None = None
+    # How many of the following items are its values.
+    taken: int = 0
 
     @property
     def name(self) -> str:
@@ -73,7 +77,7 @@ def read(args: Sequence[str]) -> Iterator[Given]:
     index, before = 0, None
     while index < len(args):
         before, taken = _read_one(args, index, before)
-        yield before
+        yield replace(before, taken=taken)
         index += 1 + taken
 
 
@@ -96,7 +100,7 @@ def _read_one(args: Sequence[str], index: int, before: Given | None) -> tuple[Gi
         mistake, taken = f"{item.shown} needs a value; one that begins with a dash is written {shown(f'{item.shown}={args[index + 1]}')}", 1
     abbreviated = None if item.spelled in ("-O", *flag.names) else f"{item.spelled} is an abbreviation; write {_meant(item.spelled)[0]}"
     given = Given(index, item.spelled, flag, item.key, tuple(values), blank or abbreviated or mistake)
-    return (replace(given, spelled=_meant(item.spelled)[0]) if abbreviated else given), taken
+    return (replace(given, spelled=_meant(item.spelled)[0], abbreviation=item.spelled) if abbreviated else given), taken
 
 
 def _values_from(args: Sequence[str], start: int) -> Iterator[str]:

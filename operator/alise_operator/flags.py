@@ -4,6 +4,7 @@ Some are set by the operator, some by alise itself, some ask for what alise does
 (alise_engine/compose.py), with vLLM's own parser; here they are refused before a pod is made.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -11,7 +12,7 @@ from alise_contract.names import ENGINE_PORT
 from alise_operator.errors import Problem
 from alise_operator.flag_reader import Given, read
 from alise_operator.flag_values import key_problem, short, shown, value_problem
-from alise_operator.spec import Engine
+from alise_operator.spec import Engine, KvOffload
 
 # vLLM accepts others on CPU without a word and answers wrongly.
 CPU_KV_CACHE_DTYPES: Final = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
@@ -107,6 +108,10 @@ HARMLESS_VALUES: Final = {
     "decode-context-parallel-size": "1",
     "prefill-context-parallel-size": "1",
 }
+# What their values hold is not repeated in a status, which more people may read than the resource's author.
+_CREDENTIAL_FLAGS: Final = frozenset({"hf-token", "api-key"})
+_WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,6}")
+_DEFAULT_OFFLOAD: Final = KvOffload()
 FIELD_FLAGS: Final = {"max-model-len": "max_model_len", "max-num-seqs": "max_num_seqs", "kv-cache-dtype": "kv_cache_dtype"}
 
 
@@ -119,14 +124,14 @@ def bad_dtype(field: str, value: str, engine: Engine) -> Problem:
     return Problem(field, f"{shown(value)} is not available on device {engine.device}; use one of {', '.join(kv_cache_dtypes(engine))}")
 
 
-def flag_problems(engine: Engine) -> Iterator[Problem]:
+def flag_problems(engine: Engine, kv_offload: KvOffload = _DEFAULT_OFFLOAD) -> Iterator[Problem]:
     """Yields what is wrong with `spec.engine.args`, one problem per flag.
 
     An image of the user's own may have a plugin that adds flags or values: there, what the table does not have is left to the engine.
     """
     seen: list[Given] = []
     for given in read(engine.args):
-        text = _forbidden(given) or _misgiven(given, engine) or _bad_values(given, engine) or _repeated(given, seen)
+        text = _forbidden(given, engine, kv_offload) or _misgiven(given, engine) or _bad_values(given, engine) or _repeated(given, seen)
         if text is not None:
             yield Problem(f"spec.engine.args[{given.index}]", text)
         seen.append(given)
@@ -139,17 +144,35 @@ def given_flags(args: Sequence[str]) -> Iterator[tuple[int, str, str | None]]:
             yield given.index, given.name, given.values[0] if given.values else None
 
 
-def _forbidden(given: Given) -> str | None:
+def _forbidden(given: Given, engine: Engine, kv_offload: KvOffload) -> str | None:
     name = given.name
     if given.flag is None:
         return None
+    flag = f"--{name}" if given.abbreviation is None else f"{shown(given.abbreviation)} (short for --{name})"
     if name in OWNED_FLAGS:
-        return f"--{name} is set by the operator; use {OWNED_FLAGS[name]}"
+        unit = _host_memory(given, kv_offload) if name == "kv-offloading-size" else ""
+        return f"{flag} is set by the operator; use {OWNED_FLAGS[name]}{unit}{_removal(given, engine)}"
     if name in RESERVED_FLAGS:
-        return f"--{name} cannot be set: {RESERVED_FLAGS[name]}"
+        return f"{flag} cannot be set: {RESERVED_FLAGS[name]}{_removal(given, engine)}"
     if name in UNSUPPORTED_FLAGS and not given.is_off and given.values != (HARMLESS_VALUES.get(name),):
-        return f"--{name}{''.join(f' {short(value)}' for value in given.values[:1])}: {UNSUPPORTED_FLAGS[name]}"
+        return f"{flag}{''.join(f' {short(value)}' for value in given.values[:1])}: {UNSUPPORTED_FLAGS[name]}{_removal(given, engine)}"
     return None
+
+
+def _host_memory(given: Given, kv_offload: KvOffload) -> str:
+    """Returns how the value of --kv-offloading-size is written as the field, and what the field is now."""
+    size = next((f"{value}Gi" for value in given.values if _WHOLE_NUMBER.fullmatch(value)), "1Gi")
+    now = "left out" if kv_offload.host_memory is None else repr(str(kv_offload.host_memory))
+    return f" (the flag counts GiB and the field needs the unit, for example {size!r}; the field is {now} now)"
+
+
+def _removal(given: Given, engine: Engine) -> str:
+    """Returns which items go where the value is an item of its own, which would stay behind without its flag."""
+    if not given.taken:
+        return ""
+    indices = range(given.index + 1, given.index + 1 + given.taken)
+    values = [f"args[{index}]{'' if given.name in _CREDENTIAL_FLAGS else f' ({shown(engine.args[index])})'}" for index in indices]
+    return f"; remove args[{given.index}] and its value{'' if given.taken == 1 else 's'} {', '.join(values)}"
 
 
 def _misgiven(given: Given, engine: Engine) -> str | None:

@@ -19,6 +19,8 @@ _SECRET: Final = re.compile(r'\bsecrets? "(?P<name>[-a-z0-9.]{1,253})" not found
 _KEY: Final = re.compile(r"couldn't find key (?P<key>[-._a-zA-Z0-9]{1,253}) in Secret [-a-z0-9]+/(?P<name>[-a-z0-9.]{1,253})")
 # What stands for the name of an entry in the command that creates a Secret of API keys.
 _AUTH_KEY: Final = "TENANT"
+_AUTH_FIELD: Final = "spec.auth.secretRef"
+_API_KEYS: Final = "one entry for each tenant: the entry's name is the tenant's name, its value holds the tenant's API keys, one per line"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,10 @@ def explain(missing: Gap, spec: Spec | None, owner: Owner) -> str:
     if missing.key:
         # The Secret's other keys are not named: the author of a resource may not be allowed to read the namespace's Secrets.
         patch = f'kubectl patch secret {missing.name} -n {owner.namespace} -p \'{{"stringData": {{"{missing.key}": "…"}}}}\''
-        return f"{where}{secret} has no key {missing.key!r}; add it ({patch}) or name another one"
+        return f"{where}{secret} has no key {missing.key!r}; add it ({patch}), after which the pod starts by itself, or name another one"
     create = f"kubectl create secret generic {missing.name} -n {owner.namespace} --from-literal={key or 'KEY'}=…"
-    return f"{where}{secret} does not exist; create it: {create}"
+    entries = f" ({_API_KEYS})" if field == _AUTH_FIELD else ""
+    return f"{where}{secret} does not exist; create it: {create}{entries}; the pod starts by itself once the Secret exists"
 
 
 def _references(spec: Spec) -> Iterator[tuple[str, str, str]]:
@@ -64,7 +67,7 @@ def _references(spec: Spec) -> Iterator[tuple[str, str, str]]:
         if reference is not None:
             yield field, reference.name, reference.key
     if spec.auth is not None:
-        yield "spec.auth.secretRef", spec.auth.secret_ref.name, _AUTH_KEY
+        yield _AUTH_FIELD, spec.auth.secret_ref.name, _AUTH_KEY
     for index, variable in enumerate(spec.engine.env):
         reference = (variable.value_from or {}).get("secretKeyRef")
         if isinstance(reference, dict):

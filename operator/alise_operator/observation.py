@@ -17,6 +17,7 @@ from alise_operator.build.meta import TEMPLATE_ANNOTATION, Manifest
 from alise_operator.kv_cache import KvReport, Window
 from alise_operator.missing_secrets import REASON as MISSING_SECRET
 from alise_operator.missing_secrets import Gap, gap
+from alise_operator.scheduling import advice
 
 _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
 _CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"})
@@ -76,6 +77,8 @@ class Pod:
     terminating: bool
     # Scheduled, not ready, and no container says why.
     silent: bool
+    # Its engine's process runs, which says nothing of whether it serves yet.
+    running: bool = False
     # Its engine has answered since its container started: only then can there be open streams.
     served: bool = False
     troubles: tuple[Trouble, ...] = ()
@@ -159,7 +162,7 @@ def view_pod(pod: Manifest) -> Pod:
     conditions = {one["type"]: one for one in status.get("conditions", ())}
     ready = conditions.get("Ready", {}).get("status") == "True"
     terminating = "deletionTimestamp" in meta
-    troubles = () if ready or terminating else tuple(_troubles(meta["name"], status, conditions))
+    troubles = () if ready or terminating else tuple(_troubles(pod, status, conditions))
     started = any(one.get("started") or "running" in one.get("state", {}) for one in _containers(status))
     return Pod(
         name=meta["name"],
@@ -168,6 +171,7 @@ def view_pod(pod: Manifest) -> Pod:
         ready=ready,
         terminating=terminating,
         silent=not (ready or terminating or troubles or started) and conditions.get("PodScheduled", {}).get("status") == "True",
+        running=any(one["name"] == ENGINE_CONTAINER and "running" in one.get("state", {}) for one in _containers(status)),
         served=ready or any(one["name"] == ENGINE_CONTAINER and one.get("started") is True for one in _containers(status)),
         troubles=troubles,
         ended=status.get("phase") in ("Failed", "Succeeded"),
@@ -219,10 +223,14 @@ def _containers(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
 
 
-def _troubles(name: str, status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> Iterator[Trouble]:
+def _troubles(pod: Manifest, status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> Iterator[Trouble]:
+    name = pod["metadata"]["name"]
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
-        yield Trouble("Unschedulable", f"pod {name} cannot be scheduled: {words(scheduled.get('message', ''))}")
+        said = scheduled.get("message", "")
+        way_out = advice(said, pod)
+        said = words(said).removesuffix(".") if way_out else words(said)
+        yield Trouble("Unschedulable", f"pod {name} cannot be scheduled: {said}{way_out}")
     if status.get("phase") == "Failed":
         why = f"{words(status.get('reason', ''))} {words(status.get('message', ''))}".strip() or "no reason given"
         yield Trouble(

@@ -191,7 +191,7 @@ class Reconciler:
         # A child that was last seen gone or otherwise than it was answered is applied again: the watch has asked for that reconcile.
         if all(applied.versions[child] == seen for child, seen in meanwhile.items() if child in applied.versions):
             self._applied[owner.uid] = applied
-        await self._say_reset(owner, applied)
+        await self._say_reset(owner, applied, suspended=spec.suspend)
         if changed:
             log.info("applied", extra={"engine": f"{owner.namespace}/{owner.name}", "children": len(manifests)})
 
@@ -208,7 +208,7 @@ class Reconciler:
         except (ApplyError, ClusterError) as failure:
             log.warning("replicas were not applied", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(failure)})
 
-    async def _say_reset(self, owner: Owner, applied: Applied) -> None:
+    async def _say_reset(self, owner: Owner, applied: Applied, *, suspended: bool) -> None:
         """Posts an event that says what to scale in the place of the Deployment; not again for some minutes."""
         reset, now = self._resets.pop(owner.uid, None), self._monotonic()
         if reset is None or applied.scale is None or applied.scale.replicas == reset.found:
@@ -217,7 +217,7 @@ class Reconciler:
             return
         self._said_at_seconds[owner.uid] = now
         try:
-            message = say(replace(reset, wanted=applied.scale.replicas), owner)
+            message = say(replace(reset, wanted=applied.scale.replicas), owner, suspended=suspended)
             await events.warn(self._kube, REASON, message, owner, now=self._now())
         except (ApplyError, ClusterError) as error:
             log.warning("event was not posted", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(error)})

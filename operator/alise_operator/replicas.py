@@ -73,9 +73,16 @@ def _writer(deployment: Mapping[str, Any]) -> str:
     return max(writers, default=("", ""))[1]
 
 
-def say(reset: Reset, owner: Owner) -> str:
+def say(reset: Reset, owner: Owner, *, suspended: bool) -> str:
     """Returns what happened, and how to scale instead."""
     by = f" by {reset.writer}" if reset.writer else ""
+    if suspended:
+        return (
+            f"Deployment {owner.name} was scaled to {reset.found}{by} and is set back to 0, because spec.suspend of the {KIND} is true; to "
+            f"serve, set it to false: kubectl patch alise {owner.name} -n {owner.namespace} --type merge "
+            '-p \'{"spec":{"suspend":false}}\'; to change the number of pods, use kubectl scale alise '
+            f"{owner.name} -n {owner.namespace} --replicas={reset.found}"
+        )
     return (
         f"Deployment {owner.name} was scaled to {reset.found}{by} and is set back to {reset.wanted}, which the {KIND} asks for; use "
         f"kubectl scale alise {owner.name} -n {owner.namespace} --replicas={reset.found}, and let an autoscaler target the {KIND} "

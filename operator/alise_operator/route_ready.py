@@ -14,7 +14,7 @@ from alise_operator.build.annotations import CLASS_ANNOTATION
 from alise_operator.build.meta import MANAGER, Manifest, Owner
 from alise_operator.build.route import TIMEOUTS, TIMEOUTS_REFUSED_BY, GatewayLimits, url
 from alise_operator.conditions import Condition
-from alise_operator.errors import OperatorError
+from alise_operator.errors import InvalidSpec, OperatorError
 from alise_operator.hosts import Claim
 from alise_operator.observation import words
 from alise_operator.spec import ParentRef, Spec
@@ -95,19 +95,45 @@ def _allows_namespace(parent: ParentRef, owner: Owner, way: Way) -> bool | None:
 
 
 def route_ready(
-    spec: Spec | None, owner: Owner, way: Way | None, error: OperatorError | None, previous: Mapping[str, Any] | None, now: datetime
+    spec: Spec | None,
+    owner: Owner,
+    way: Way | None,
+    error: OperatorError | None,
+    previous: Mapping[str, Any] | None,
+    now: datetime,
+    *,
+    serves: bool = True,
 ) -> Condition:
-    """Returns the condition. `way` is None when the spec cannot be read: the route is as it was, and so is the condition."""
+    """Returns the condition. `way` is None when the spec cannot be read: the route is as it was, and so is the condition.
+
+    `serves`: whether a pod is ready, so that clients inside the cluster have something to use.
+    """
     if spec is None or way is None:
-        if previous is not None:
-            return Condition(TYPE, previous["status"], previous["reason"], previous["message"])
-        return Condition(TYPE, "Unknown", error.reason if error else "Pending", "waits for a spec that can be applied")
-    if spec.route.type == "None":
-        return Condition(TYPE, "True", "NoRoute", f"spec.route.type is None; clients inside the cluster use {url(spec.route, owner)}")
-    verdict = _http_route(spec, owner, way, now) if spec.route.type == "HTTPRoute" else _ingress(spec, owner, way)
-    if way.route is None and verdict.status != "False" and error is not None:
-        return Condition(TYPE, "False", error.reason, f"there is no {_object(spec, owner)} yet: Degraded says why")
-    return verdict
+        return _as_before(previous, error)
+    match spec.route.type:
+        case "None":
+            verdict = _no_route(spec, owner, serves=serves)
+        case "HTTPRoute":
+            verdict = _http_route(spec, owner, way, now)
+        case "Ingress":
+            verdict = _ingress(spec, owner, way)
+    if error is None or way.route is not None or verdict.status == "False":
+        return verdict
+    if isinstance(error, InvalidSpec):
+        return _as_before(previous, error)
+    return verdict if spec.route.type == "None" else _refused(error.reason, f"there is no {_object(spec, owner)} yet: {error}")
+
+
+def _as_before(previous: Mapping[str, Any] | None, error: OperatorError | None) -> Condition:
+    """Returns what held for the last good spec; without one, that nothing is known of the route."""
+    if previous is not None and previous["status"] != "Unknown":
+        return Condition(TYPE, previous["status"], previous["reason"], previous["message"])
+    return Condition(TYPE, "Unknown", error.reason if error else "Pending", "the operator makes the route once the spec is corrected")
+
+
+def _no_route(spec: Spec, owner: Owner, *, serves: bool) -> Condition:
+    use = "use" if serves else "can use it once a pod is ready:"
+    return Condition(TYPE, "True", "NoRoute", f"spec.route.type is None; clients inside the cluster {use} {url(spec.route, owner)}")
 
 
 def _object(spec: Spec, owner: Owner) -> str:
@@ -131,7 +157,9 @@ def _taken(rival: Claim) -> Condition:
 
 
 def _ingress(spec: Spec, owner: Owner, way: Way) -> Condition:
-    choice = f"use one of {', '.join(way.ingress_classes)}" if way.ingress_classes else "install an ingress controller, which makes one"
+    classes = way.ingress_classes or ()
+    one_of = "one of " if len(classes) > 1 else ""
+    choice = f"use {one_of}{', '.join(classes)}" if classes else "install an ingress controller, which makes one"
     if way.ingress_class.is_missing:
         given = (way.route or {}).get("spec", {}).get("ingressClassName") or spec.route.class_name
         return _refused(
@@ -151,10 +179,11 @@ def _ingress(spec: Spec, owner: Owner, way: Way) -> Condition:
     addresses = [
         one.get("ip") or one.get("hostname") for one in ((way.route.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
     ]
-    what = f"{_object(spec, owner)} of class {given} " if given else f"{_object(spec, owner)} "
+    what = f"{_object(spec, owner)} (class {given})" if given else _object(spec, owner)
     if addresses:
-        return Condition(TYPE, "True", "Accepted", f"{what}has the address {', '.join(str(one) for one in addresses)} from its controller")
-    return Condition(TYPE, "True", "Applied", f"{what}is there; its controller has given it no address, which many controllers never do")
+        return Condition(TYPE, "True", "Accepted", f"{what} has the address {', '.join(str(one) for one in addresses)} from its controller")
+    said = "it has no address in its status yet. Many controllers never set one, so this alone is not an error"
+    return Condition(TYPE, "True", "Applied", f"{what} exists; {said}")
 
 
 def _http_route(spec: Spec, owner: Owner, way: Way, now: datetime) -> Condition:
@@ -193,7 +222,8 @@ def _missing(name: str, way: Way) -> Condition | None:
     if way.gateway.is_missing:
         return _refused(
             "MissingGateway",
-            f"spec.route.parentRef: Gateway {name} does not exist; create it, or name one that exists (kubectl get gateways -A lists them)",
+            f"spec.route.parentRef: Gateway {name} does not exist; create it, or name one that exists (kubectl get gateways -A lists them; "
+            "parentRef.namespace names the namespace of a Gateway elsewhere)",
         )
     if way.gateway.found is not None and way.gateway_class.is_missing:
         return _refused(

@@ -79,7 +79,8 @@ _SCRATCH_BYTES: Final = 32 * GIB
 
 def check(spec: Spec, name: str) -> None:
     """Raises InvalidSpec that names every rule the spec of the resource called `name` breaks."""
-    problems = [*_name(name), *_served_names(spec), *_route(spec), *_device(spec.engine), *flag_problems(spec.engine), *_env(spec)]
+    problems = [*_name(name), *_served_names(spec), *_route(spec), *_device(spec.engine)]
+    problems += [*flag_problems(spec.engine, spec.kv_offload), *_env(spec)]
     problems += _eight_bits(spec)
     problems += [*_classes(spec), *_auth(spec), *_body_size(spec), *_cache(spec), *_claim(spec, name), *_quantities(spec), *_memory(spec)]
     if problems:
@@ -349,6 +350,6 @@ def memory_problems(field: str, limit: object, spec: Spec) -> Iterator[Problem]:
         parts = " + ".join(f"{format_bytes(count)} ({what})" for what, count in memory_parts(spec) if count)
         yield Problem(
             field,
-            f"{shown(str(limit))} is below {format_bytes(needed)} = {parts}; raise the limit or lower spec.kvOffload.hostMemory "
-            "(weights on top)",
+            f"{shown(str(limit))} is below {format_bytes(needed)} = {parts}; raise the limit or lower spec.kvOffload.hostMemory; the "
+            "model's weights need memory in addition to this",
         )

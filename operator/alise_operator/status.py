@@ -36,6 +36,7 @@ from alise_operator.missing_secrets import explain
 from alise_operator.observation import Observation, Pod, PodReport, Trouble, Workload
 from alise_operator.quantities import format_bytes
 from alise_operator.route_ready import REFUSED_REASONS, Way, route_ready
+from alise_operator.sentences import MAX_MESSAGE, join
 from alise_operator.spec import Spec
 
 NO_WAY: Final = Way()
@@ -47,7 +48,6 @@ FAILED_OPEN_REQUESTS: Final = 3
 FAILED_OPEN_SHARE: Final = 0.05
 # A scheduler that is down at two polls in a row is down; at one it may be starting, or have been restarted by its supervisor.
 SIDECAR_DOWN_POLLS: Final = 2
-_MAX_MESSAGE: Final = 1500
 # The first of these that is found is Degraded's reason.
 DEGRADED_ORDER: Final = (
     MISSING_SECRET,
@@ -99,7 +99,9 @@ def fold(
     observation = _with_fields(observation, spec, owner)
     # The spec was applied before the cluster failed: what its pods say still holds.
     is_applied = _was_applied(before, generation)
-    route = route_ready(spec, owner, way, error, before.get("RouteReady"), now)
+    workload = observation.workload
+    serves = workload is not None and workload.ready > 0
+    route = route_ready(spec, owner, way, error, before.get("RouteReady"), now, serves=serves)
     if route.reason in REFUSED_REASONS:
         observation = replace(observation, troubles=(*observation.troubles, Trouble(route.reason, route.message)))
     conditions = [
@@ -109,7 +111,6 @@ def fold(
         route,
         kv_cache.kv_cache_short(spec, observation.kv_windows, before.get(kv_cache.TYPE)),
     ]
-    workload = observation.workload
     status: dict[str, Any] = {
         "observedGeneration": generation,
         "replicas": workload.replicas if workload else 0,
@@ -118,7 +119,9 @@ def fold(
         "conditions": [_stamp(condition, before.get(condition.type), generation, now) for condition in conditions],
     }
     address = previous.get("url") if spec is None else url(spec.route, owner)
-    return status | ({"url": address} if address and route.status != "False" else {})
+    # Nothing was ever applied: no Service has the address.
+    is_absent = isinstance(error, SpecError) and workload is None
+    return status | ({"url": address} if address and route.status != "False" and not is_absent else {})
 
 
 def _was_applied(before: Mapping[str, Any], generation: int) -> bool:
@@ -154,32 +157,33 @@ def ready(spec: Spec | None, error: OperatorError | None, seen: Observation) -> 
     troubles = _sorted(_troubles(seen))
     if workload.ready > 0 and _serves_old_spec(seen):
         waits_for = _texts(troubles) or ["pods of the current spec are starting"]
-        return Condition("Ready", "True", "ServingOldSpec", _join([f"{_count(workload)}, of the previous spec", *waits_for]))
+        return Condition("Ready", "True", "ServingOldSpec", join([f"{_count(workload)}, of the previous spec", *waits_for]))
     if workload.ready > 0:
         return Condition("Ready", "True", "Serving", _count(workload))
     if troubles:
-        return Condition("Ready", "False", troubles[0].reason, _join([_count(workload), *_texts(troubles)]))
-    return Condition(
-        "Ready", "False", "Starting", f"{_count(workload)}; the engine loads the model, which takes from half a minute to many"
-    )
+        return Condition("Ready", "False", troubles[0].reason, join([_count(workload), *_texts(troubles)]))
+    loading = "; the engine loads the model, which takes from half a minute to several minutes"
+    return Condition("Ready", "False", "Starting", f"{_count(workload)}{loading if any(pod.running for pod in seen.pods) else ''}")
 
 
 def progressing(spec: Spec | None, error: OperatorError | None, seen: Observation) -> Condition:
     workload = seen.workload
     if error is not None or spec is None:
         waits_for_user = error is None or isinstance(error, SpecError)
-        what = "waits for a spec that can be applied" if waits_for_user else "waits for the cluster; tried again"
+        what = "the operator waits until the spec is corrected" if waits_for_user else "the operator waits for the cluster and tries again"
+        if waits_for_user and spec is not None and spec.suspend:
+            what += "; spec.suspend is true as well, so pods start only after it is set to false"
         return Condition("Progressing", "False", error.reason if error else "InvalidSpec", what)
     draining = sum(pod.terminating and pod.served for pod in seen.pods)
     stopping = sum(pod.terminating and not pod.served for pod in seen.pods)
     if workload is None or not workload.observed:
         return Condition("Progressing", "True", "Applying", "the Deployment has been applied and is being taken up")
     if workload.stalled:
-        return Condition("Progressing", "False", "Stalled", _join(["the rollout is stuck", *_texts(_sorted(_troubles(seen)))]))
+        return Condition("Progressing", "False", "Stalled", join(["the rollout is stuck", *_texts(_sorted(_troubles(seen)))]))
     is_rolling = workload.updated < workload.desired or workload.replicas > max(workload.updated, workload.desired)
     blocked = _blocked(seen)
     if blocked is not None and (is_rolling or workload.ready < workload.desired):
-        return Condition("Progressing", "False", blocked.reason, _join(["the rollout does not go on", blocked.message]))
+        return Condition("Progressing", "False", blocked.reason, f"the rollout is waiting: {blocked.message}")
     if is_rolling:
         return Condition("Progressing", "True", "RollingOut", "pods of the current spec replace older ones")
     if workload.ready < workload.desired:
@@ -194,9 +198,9 @@ def progressing(spec: Spec | None, error: OperatorError | None, seen: Observatio
 def degraded(error: OperatorError | None, seen: Observation) -> Condition:
     found = _sorted([*_troubles(seen), *_stalled(seen.workload), *_reported(seen.pods), *seen.troubles])
     if error is not None:
-        return Condition("Degraded", "True", error.reason, _join([str(error), *_texts(found)]))
+        return Condition("Degraded", "True", error.reason, join([str(error), *_texts(found)]))
     if found:
-        return Condition("Degraded", "True", found[0].reason, _join([*_cut(seen), *_texts(found)]))
+        return Condition("Degraded", "True", found[0].reason, join([*_cut(seen), *_texts(found)]))
     return Condition("Degraded", "False", "AsExpected", "nothing is wrong")
 
 
@@ -206,6 +210,8 @@ def changes(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Cond
     A pod's own words may differ with every restart and are no change.
     """
     before = {one["type"]: one for one in previous.get("conditions", ())}
+    # Its event says it; a condition that is what it is for the same reason needs none of its own.
+    wrong = next((one["reason"] for one in status["conditions"] if one["type"] == "Degraded" and one["status"] == "True"), None)
     found: dict[str, Condition] = {}
     for one in status["conditions"]:
         condition = Condition(one["type"], one["status"], one["reason"], one["message"])
@@ -218,6 +224,8 @@ def changes(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Cond
         else:
             reworded = condition.reason in SPOKEN_REASONS and old["message"] != condition.message
             changed = (old["status"], old["reason"]) != (condition.status, condition.reason) or (reworded and is_warning(condition))
+        if condition.reason == wrong and not is_warning(condition):
+            continue
         if changed and condition.reason not in _NO_NEWS and (condition.reason not in found or is_warning(condition)):
             found[condition.reason] = condition
     if any(is_warning(one) and one.reason in UNAPPLIED_REASONS for one in found.values()):
@@ -342,9 +350,9 @@ def _is_failing_open(report: PodReport) -> bool:
 def _with_state(error: OperatorError | None, workload: Workload | None) -> str:
     said = str(error) if error else "the spec cannot be read"
     if workload is None or workload.replicas == 0:
-        return _join([said, "no pods are running"])
+        return join([said, "no pods are running"])
     kept = f"pods of the last good spec are kept: {_count(workload)}"
-    return _join([kept, said] if workload.ready else [said, kept])
+    return join([kept, said] if workload.ready else [said, kept])
 
 
 def _count(workload: Workload) -> str:
@@ -364,24 +372,6 @@ def _texts(troubles: Sequence[Trouble]) -> list[str]:
     return [trouble.message for trouble in troubles]
 
 
-def _join(parts: Sequence[str]) -> str:
-    """The parts as one text; of more than fit, the first ones and how many follow."""
-    text = "; ".join(parts)
-    if len(text) <= _MAX_MESSAGE:
-        return text
-    rest_chars = len(_more(len(parts)))
-    shown, chars = 1, len(parts[0])
-    while shown < len(parts) and chars + 2 + len(parts[shown]) <= _MAX_MESSAGE - rest_chars:
-        chars += 2 + len(parts[shown])
-        shown += 1
-    text, rest = "; ".join(parts[:shown]), _more(len(parts) - shown)
-    return (text if len(text) + len(rest) <= _MAX_MESSAGE else text[: _MAX_MESSAGE - 1 - len(rest)] + "…") + rest
-
-
-def _more(count: int) -> str:
-    return f"; and {count:,} more" if count else ""
-
-
 def _stamp(condition: Condition, old: Mapping[str, Any] | None, generation: int, now: datetime) -> dict[str, Any]:
     since = old["lastTransitionTime"] if old is not None and old["status"] == condition.status else now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
@@ -389,7 +379,7 @@ def _stamp(condition: Condition, old: Mapping[str, Any] | None, generation: int,
         "status": condition.status,
         "reason": condition.reason,
         # A refusal of the API server's quotes what the user wrote.
-        "message": one_line(condition.message, _MAX_MESSAGE),
+        "message": one_line(condition.message, MAX_MESSAGE),
         "lastTransitionTime": since,
         "observedGeneration": generation,
     }

@@ -83,7 +83,7 @@ def test_a_gateway_or_class_that_does_not_exist_is_named(suspended: Make, gatewa
         "no-class": (
             {"type": "Ingress", "className": "no-such-class", "hosts": ["c.alise.test"]},
             "MissingIngressClass",
-            "IngressClass no-such-class does not exist, so no controller takes the Ingress; use one of",
+            "IngressClass no-such-class does not exist, so no controller takes the Ingress; use ",
         ),
     }
     made = {name: suspended(name, route) for name, (route, _, _) in wanted.items()}
@@ -193,5 +193,9 @@ def test_a_deployment_scaled_by_hand_is_answered_with_the_right_command(suspende
     resource.wait_condition("Ready", "False", SECONDS, "Suspended")
     resource.kubectl("scale", "deployment", "scaled", "--replicas=1")
     wait_until("an event", lambda: "ReplicasReset" in resource.describe(), SECONDS)
-    describes(resource, f"kubectl scale alise scaled -n {NAMESPACE} --replicas=1", "kind AliseEngine, name scaled")
+    describes(
+        resource,
+        f"kubectl scale alise scaled -n {NAMESPACE} --replicas=1",
+        "set back to 0, because spec.suspend of the AliseEngine is true",
+    )
     assert deployment_replicas(resource) == 0

@@ -69,9 +69,9 @@ def test_the_scale_subresource_points_at_fields_that_exist() -> None:
     assert "status" in version()["subresources"]
 
 
-def test_columns_show_model_policy_ready_reason_replicas_url_and_age() -> None:
+def test_columns_show_model_policy_ready_its_reason_what_is_wrong_replicas_url_and_age() -> None:
     narrow = [column["name"] for column in version()["additionalPrinterColumns"] if not column["priority"]]
-    assert narrow == ["Model", "Policy", "Ready", "Reason", "Replicas", "URL", "Age"]
+    assert narrow == ["Model", "Policy", "Ready", "Reason", "Degraded", "Replicas", "URL", "Age"]
 
 
 def test_rules_can_be_stripped_for_servers_that_do_not_know_them() -> None:

@@ -97,7 +97,10 @@ def test_weights_that_stay_in_host_memory_are_counted() -> None:
 def test_fewer_devices_than_tensor_parallel_workers_are_refused() -> None:
     with pytest.raises(InvalidSpec) as caught:
         devices({"limits": {"nvidia.com/mig-1g.10gb": 1}}, engine={"tensorParallelSize": 2})
-    said = "spec.engine.tensorParallelSize: 2 is more than the devices of the engine's container (nvidia.com/mig-1g.10gb: 1)"
+    said = (
+        "spec.engine.tensorParallelSize: 2 is more than the devices in spec.engine.resources.limits (nvidia.com/mig-1g.10gb: 1); raise the "
+        "limit to 2, or lower spec.engine.tensorParallelSize to 1"
+    )
     assert said in str(caught.value)
 
 

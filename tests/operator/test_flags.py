@@ -63,17 +63,39 @@ REPORTED = [
     ),
     pytest.param(
         ["--tensor-parallel 2"],
-        "args[0]: --tensor-parallel-size is set by the operator; use spec.engine.tensorParallelSize",
+        "args[0]: '--tensor-parallel' (short for --tensor-parallel-size) is set by the operator; use spec.engine.tensorParallelSize",
         id="two words, an abbreviation of a flag of ours (A15)",
     ),
     pytest.param(
         ["--scheduling-pol=fcfs"],
-        "args[0]: --scheduling-policy cannot be set: alise orders requests by priority",
+        "args[0]: '--scheduling-pol' (short for --scheduling-policy) cannot be set: alise orders requests by priority",
         id="an abbreviation of a flag of ours (A15)",
     ),
-    pytest.param(NO_MODEL, "args[0]: --speculative-config {", id="an abbreviation of what is not supported (A15)"),
-    pytest.param(["--served-model", "x"], "args[0]: --served-model-name is set by the operator", id="another abbreviation (A15)"),
-    pytest.param(["--revis", "x"], "args[0]: --revision is set by the operator; use spec.model.revision", id="one more (A15)"),
+    pytest.param(
+        NO_MODEL, "args[0]: '--speculative-conf' (short for --speculative-config) {", id="an abbreviation of what is not supported (A15)"
+    ),
+    pytest.param(
+        ["--served-model", "x"],
+        "args[0]: '--served-model' (short for --served-model-name) is set by the operator",
+        id="another abbreviation (A15)",
+    ),
+    pytest.param(
+        ["--revis", "x"],
+        "args[0]: '--revis' (short for --revision) is set by the operator; use spec.model.revision; remove args[0] and its value "
+        "args[1] ('x')",
+        id="one more, with the item that goes with it (A15)",
+    ),
+    pytest.param(
+        ["--kv-offloading-size", "4"],
+        "args[0]: --kv-offloading-size is set by the operator; use spec.kvOffload.hostMemory (the flag counts GiB and the field needs the "
+        "unit, for example '4Gi'; the field is left out now); remove args[0] and its value args[1] ('4')",
+        id="a size in GiB, with its unit (A14)",
+    ),
+    pytest.param(
+        ["--hf-token", "hf_x"],
+        "args[0]: --hf-token is set by the operator; use spec.model.tokenSecretRef; remove args[0] and its value args[1]",
+        id="a token, which is not repeated (A15)",
+    ),
     pytest.param(
         ["--no-enable-prefix-caching "],
         "args[0]: '--no-enable-prefix-caching ' begins or ends with a blank; write '--no-enable-prefix-caching'",
@@ -266,3 +288,14 @@ def test_the_kv_cache_dtypes_of_cuda_are_those_of_vllm() -> None:
     from vllm.config.cache import CacheDType
 
     assert get_args(CacheDType) == CUDA_KV_CACHE_DTYPES
+
+
+def test_the_refusal_of_an_offloading_size_says_what_the_field_is_now() -> None:
+    spec = make_spec(engine={"device": "cpu", "args": ["--kv-offloading-size=2"]}, kvOffload={"hostMemory": "512Mi"})
+    (problem,) = flag_problems(spec.engine, spec.kv_offload)
+    assert problem.text.endswith("for example '2Gi'; the field is '512Mi' now)")
+
+
+def test_a_token_in_the_arguments_is_not_repeated_in_the_refusal() -> None:
+    (problem,) = flag_problems(make_spec(engine={"device": "cpu", "args": ["--hf-token", "hf_x"]}).engine)
+    assert "hf_x" not in problem.text

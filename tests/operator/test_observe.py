@@ -66,6 +66,25 @@ def container(state: dict[str, Any], *, last: dict[str, Any] | None = None, name
             id="no node fits",
         ),
         pytest.param(
+            pod_object(
+                conditions=[
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: 1 Insufficient cpu."}
+                ]
+            )
+            | {
+                "spec": {
+                    "containers": [{"name": "engine", "resources": {"requests": {"cpu": "2", "memory": "3Gi"}}}],
+                    "initContainers": [
+                        {"name": "scheduler", "restartPolicy": "Always", "resources": {"requests": {"cpu": "250m", "memory": "1Gi"}}}
+                    ],
+                }
+            },
+            "Unschedulable",
+            "1 Insufficient cpu; the pod requests 2.25 cpu and 4Gi memory in total; lower spec.engine.resources.requests.cpu, stop another "
+            "workload, or add a node",
+            id="no node has room for its requests",
+        ),
+        pytest.param(
             pod_object(containers=[container(OOM | {"terminated": OOM["terminated"] | {"message": "loading shard 3"}}, restarts=1)]),
             "PodsCrashing",
             "raise spec.engine.resources.limits.memory; its last words: loading shard 3",

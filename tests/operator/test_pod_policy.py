@@ -154,7 +154,7 @@ def test_it_is_refused_with_the_field_and_the_setting(patch: dict[str, Any], fie
         template(patch)
     refusals = [problem for problem in caught.value.problems if problem.field.endswith(field)]
     assert refusals, str(caught.value)
-    assert all(f"{SETTING}={term} allows it" in problem.text for problem in refusals)
+    assert all(f"ask the operator's administrator to set {SETTING}={term} (commas" in problem.text for problem in refusals)
 
 
 @pytest.mark.parametrize(("patch", "field", "term"), REFUSED)
@@ -165,7 +165,7 @@ def test_the_setting_allows_what_the_refusal_says(patch: dict[str, Any], field: 
 
 @pytest.mark.parametrize("term", ["hostPath=/srv", "hostPath=/srv/models/x"])
 def test_a_value_in_the_setting_allows_no_other_value(term: str) -> None:
-    with pytest.raises(InvalidSpec, match=f"{SETTING}=hostPath=/srv/models allows it"):
+    with pytest.raises(InvalidSpec, match=f"{SETTING}=hostPath=/srv/models .commas"):
         template(volume(hostPath={"path": "/srv/models"}), term)
 
 
@@ -241,3 +241,23 @@ def test_every_term_of_the_setting_is_one_that_a_refusal_names() -> None:
     named = {row.values[2] for row in REFUSED}
     kinds = {str(term).partition("=")[0] for term in named}
     assert kinds - VOLUME_TYPES == TERMS - VOLUME_TYPES
+
+
+def test_a_variable_of_a_secret_moves_to_the_field_that_may_name_one() -> None:
+    variable = {"name": "X", "valueFrom": {"secretKeyRef": {"name": "others", "key": "k"}}}
+    with pytest.raises(InvalidSpec) as caught:
+        template({"spec": {"containers": [{"name": "engine", "env": [variable]}]}})
+    (problem,) = caught.value.problems
+    assert "Secret 'others' may not be referenced from podTemplate" in problem.text
+    assert "Move the variable to spec.engine.env ({name: X, valueFrom: {secretKeyRef: …}})" in problem.text
+    engine = make_spec(engine={"device": "cpu", "env": [variable]})
+    made = pod_template(engine, OWNER, CURRENT)["spec"]["containers"]
+    assert any(variable in container["env"] for container in made)
+
+
+def test_two_refusals_begin_with_their_fields_and_have_no_other_semicolon() -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        template({"spec": {"hostNetwork": True, "volumes": [{"name": "root", "hostPath": {"path": "/"}}]}})
+    first, second = str(caught.value).split("; ")
+    assert first.startswith("spec.podTemplate.spec.hostNetwork: true is not allowed, because the pod would use the node's network. Leave")
+    assert second.startswith("spec.podTemplate.spec.volumes[root].hostPath: is not allowed: ")

@@ -261,7 +261,7 @@ async def test_a_cluster_that_fails_at_a_new_spec_is_said_on_the_resource_and_as
     assert error is not None
     assert {one["reason"] for one in conditions.values() if one["type"] not in ("RouteReady", "KVCacheShort")} == {"ClusterUnavailable"}
     assert "the cluster failed at Deployment tiny, which is tried again: failed calling webhook" in conditions["Ready"]["message"]
-    assert "tried again" in conditions["Progressing"]["message"]
+    assert "tries again" in conditions["Progressing"]["message"]
     world.kube.failing.clear()
     assert (await world.reconcile())["Ready"]["reason"] == "Starting"
 

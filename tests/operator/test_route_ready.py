@@ -7,7 +7,7 @@ import pytest
 
 from alise_operator.build.route import TIMEOUTS_REFUSED_BY
 from alise_operator.conditions import Condition
-from alise_operator.errors import MissingApi, OperatorError
+from alise_operator.errors import ApplyError, InvalidSpec, MissingApi, OperatorError, Problem
 from alise_operator.hosts import Claim
 from alise_operator.route_ready import REFUSED_REASONS, Lookup, Way, gateway_limits, route_ready
 from tests.operator.builders import OWNER, make_spec
@@ -222,7 +222,7 @@ def test_a_gateway_that_is_not_programmed_is_mentioned() -> None:
             Way(made("Ingress", spec={"rules": []}), ingress_classes=("nginx",)),
             "False",
             "NoIngressClass",
-            "the cluster has no default IngressClass, so no controller takes the Ingress; use one of nginx",
+            "the cluster has no default IngressClass, so no controller takes the Ingress; use nginx",
             id="no class and no default class",
         ),
         pytest.param(
@@ -237,7 +237,8 @@ def test_a_gateway_that_is_not_programmed_is_mentioned() -> None:
             Way(made("Ingress"), ingress_class=found({})),
             "True",
             "Applied",
-            "Ingress default/tiny of class nginx is there; its controller has given it no address, which many controllers never do",
+            "Ingress default/tiny (class nginx) exists; it has no address in its status yet. "
+            "Many controllers never set one, so this alone is not an error",
             id="no address",
         ),
         pytest.param(Way(made("Ingress")), "True", "Applied", "class nginx", id="a class that may not be read"),
@@ -273,3 +274,29 @@ def test_a_gateway_that_cannot_be_read_limits_nothing() -> None:
     assert limits.allows_namespace
     assert limits.timeouts == {"request", "backendRequest"}
     assert limits.timeouts_refused_by == ""
+
+
+BAD = InvalidSpec([Problem("spec.x", "is wrong")])
+
+
+@pytest.mark.parametrize("route", [pytest.param({"type": "None"}, id="no route"), pytest.param(INGRESS, id="an Ingress")])
+@pytest.mark.parametrize("way", [pytest.param(None, id="found by the rules"), pytest.param(Way(), id="found by a builder")])
+def test_a_first_spec_that_is_wrong_leaves_the_route_unknown(route: dict[str, Any], way: Way | None) -> None:
+    condition = route_ready(make_spec(route=route), OWNER, way, BAD, None, LATE)
+    assert (condition.status, condition.reason) == ("Unknown", "InvalidSpec")
+    assert condition.message == "the operator makes the route once the spec is corrected"
+
+
+def test_a_route_that_the_cluster_refuses_is_explained_where_it_is_missing() -> None:
+    condition = route_ready(make_spec(route=INGRESS), OWNER, Way(), ApplyError("quota"), None, LATE)
+    assert (condition.status, condition.message) == ("False", "there is no Ingress default/tiny yet: quota")
+
+
+def test_an_address_is_not_advertised_as_one_in_use_while_no_pod_is_ready() -> None:
+    condition = route_ready(make_spec(), OWNER, Way(), None, None, LATE, serves=False)
+    assert condition.message.endswith("clients inside the cluster can use it once a pod is ready: http://tiny.default.svc/v1")
+
+
+def test_a_missing_gateway_names_the_field_for_one_of_another_namespace() -> None:
+    condition = route_ready(make_spec(route=HTTP_ROUTE), OWNER, Way(gateway=Lookup(known=True)), None, None, LATE)
+    assert "parentRef.namespace names the namespace" in condition.message

@@ -262,7 +262,7 @@ def test_a_rollout_that_meets_trouble_is_not_said_to_go_on(reason: str) -> None:
     stuck = make_pod(name="tiny-2", ready=False, report=None, template="new", troubles=(Trouble(reason, "words"),))
     condition = progressing(make_spec(), None, rolling(stuck))
     assert (condition.status, condition.reason) == ("False", reason)
-    assert condition.message.startswith("the rollout does not go on; words")
+    assert condition.message.startswith("the rollout is waiting: words")
 
 
 def test_nobody_waits_for_streams_of_a_pod_that_never_served() -> None:
@@ -371,6 +371,33 @@ def test_a_bad_spec_is_announced_as_one_warning_and_again_when_it_is_bad_in_anot
     assert (first.reason, is_warning(first), "spec.replicas" in first.message) == ("InvalidSpec", True, True)
     assert "spec.drainSeconds" in second.message
     assert changes(bad, status_of(GOOD, bad, error=BAD, spec=None)) == []
+
+
+def test_a_condition_that_degraded_explains_has_no_event_of_its_own() -> None:
+    first = fold(spec=make_spec(), owner=OWNER, generation=1, error=None, observation=troubled("Unschedulable"), previous={}, now=NOON)
+    applying = {
+        **first,
+        "conditions": [one | {"reason": "Applying"} if one["type"] == "Progressing" else one for one in first["conditions"]],
+    }
+    assert changes(applying, first) == []
+
+
+def test_a_model_is_said_to_load_once_its_engine_runs() -> None:
+    pending, loading = make_pod(ready=False, report=None), make_pod(ready=False, report=None, running=True)
+    assert ready(make_spec(), None, seen(pending, ready=0)).message == "0 of 1 pod ready"
+    assert "loads the model, which takes from half a minute to several minutes" in ready(make_spec(), None, seen(loading, ready=0)).message
+
+
+def test_a_suspended_engine_with_a_mistake_says_that_pods_start_only_after_both() -> None:
+    condition = progressing(make_spec(suspend=True), BAD, NOTHING)
+    assert condition.message == (
+        "the operator waits until the spec is corrected; spec.suspend is true as well, so pods start only after it is set to false"
+    )
+
+
+def test_a_resource_of_which_nothing_was_applied_has_no_url() -> None:
+    status = fold(spec=make_spec(), owner=OWNER, generation=1, error=BAD, observation=NOTHING, previous={}, now=NOON)
+    assert "url" not in status
 
 
 def test_a_pods_changing_words_are_no_news() -> None:

@@ -19,7 +19,7 @@ def test_a_secret_that_pods_wait_for_is_named_once_with_the_field_that_asks_for_
     status = status_of(seen(*waiting, ready=0), {}, spec=spec)
     message = (
         "spec.model.tokenSecretRef: Secret default/hub does not exist; create it: kubectl create secret generic hub -n default "
-        "--from-literal=token=…"
+        "--from-literal=token=…; the pod starts by itself once the Secret exists"
     )
     assert (condition_of(status, "Degraded")["reason"], condition_of(status, "Degraded")["message"]) == ("MissingSecret", message)
     assert condition_of(status, "Ready")["reason"] == "MissingSecret"

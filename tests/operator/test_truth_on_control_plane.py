@@ -63,7 +63,7 @@ def test_a_deployment_scaled_by_hand_is_set_back_and_kubectl_describe_names_the_
         pytest.param(
             INGRESS | {"className": "no-such-class"},
             "MissingIngressClass",
-            "spec.route.className: IngressClass no-such-class does not exist, so no controller takes the Ingress; use one of alise-test",
+            "spec.route.className: IngressClass no-such-class does not exist, so no controller takes the Ingress; use alise-test",
             id="a class that does not exist",
         ),
         pytest.param(
@@ -87,5 +87,7 @@ def test_an_ingress_that_no_controller_takes_is_not_ready_and_has_no_url(
 def test_an_annotation_that_a_controller_would_run_is_refused_with_the_setting_that_allows_it(engine: Engine) -> None:
     engine.apply(route=INGRESS | {"annotations": {"nginx.ingress.kubernetes.io/server-snippet": "return 200;"}}, suspend=True)
     engine.until("Degraded", "True", "InvalidSpec")
-    assert "spec.route.annotations[nginx.ingress.kubernetes.io/server-snippet]: is not an annotation" in described(engine)
+    assert "spec.route.annotations[nginx.ingress.kubernetes.io/server-snippet]: this operator does not allow the annotation" in described(
+        engine
+    )
     assert engine.one("ingresses.networking.k8s.io") == {}

@@ -10,6 +10,10 @@ from alise_operator.errors import InvalidSpec, Problem
 # Names an Ingress' class on controllers that are older than the field.
 CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"
 SETTING: Final = "ALISE_ROUTE_ANNOTATIONS_ALLOW"
+_WAY_OUT: Final = (
+    f"leave it out, or ask the operator's administrator to add its name to {SETTING}, an environment variable of the operator's Deployment "
+    "(names with commas between them; a name may end with *)"
+)
 # Names, or beginnings of names that end with *. None of them takes configuration, a script, or a place that requests are sent to.
 # A name without a prefix belongs to the user, and no controller reads it.
 HARMLESS: Final = (
@@ -92,14 +96,12 @@ def annotation_problems(annotations: Mapping[str, str], allowed: Collection[str]
         if not _is_one_of(name, HARMLESS):
             yield Problem(
                 field,
-                "is not an annotation that this operator allows: some controllers run what such an annotation says; leave it out, or have "
-                f"the operator's administrator add the name to {SETTING}",
+                f"this operator does not allow the annotation, because some controllers run what such an annotation says; {_WAY_OUT}",
             )
         elif (odd := _ODD_VALUE.search(value)) is not None:
             yield Problem(
                 field,
-                f"the value contains {odd[0]!r}, which can end a directive in a controller's configuration; leave it out, or have "
-                f"the operator's administrator add the name to {SETTING}",
+                f"the value contains {odd[0]!r}, which can end a directive in a controller's configuration; {_WAY_OUT}",
             )
 
 

@@ -59,10 +59,10 @@ def device_problems(template: Manifest, spec: Spec) -> Iterator[Problem]:
                     where = "spec.engine" if name == ENGINE_CONTAINER else "spec.scheduling"
                     yield _unknown_claim(where if typed else f"{FIELD}.spec.{key}[{name}]", claim["name"])
             if name == ENGINE_CONTAINER and spec.engine.device == "cuda" and not claims:
-                yield from _too_few(_quantities(resources, "limits"), spec)
+                yield from _too_few(_quantities(resources, "limits"), spec, f"{FIELD}.spec.{key}[{name}]")
 
 
-def _too_few(limits: Mapping[str, str], spec: Spec) -> Iterator[Problem]:
+def _too_few(limits: Mapping[str, str], spec: Spec, patch: str) -> Iterator[Problem]:
     size = spec.engine.tensor_parallel_size
     devices = {name: value for name, value in limits.items() if is_extended(name)}
     try:
@@ -73,7 +73,9 @@ def _too_few(limits: Mapping[str, str], spec: Spec) -> Iterator[Problem]:
     if devices and count < size:
         asked = ", ".join(f"{name}: {value}" for name, value in devices.items())
         asked = asked if len(asked) <= _MAX_ASKED else f"{asked[: _MAX_ASKED - 1]}…"
-        said = f"{size} is more than the devices of the engine's container ({asked}); ask for {size} of them, or lower it"
+        where = "spec.engine" if devices.keys() <= spec.engine.resources.limits.keys() else patch
+        lower = f"lower spec.engine.tensorParallelSize to {count:f}" if count == int(count) > 0 else "use another device"
+        said = f"{size} is more than the devices in {where}.resources.limits ({asked}); raise the limit to {size}, or {lower}"
         yield Problem("spec.engine.tensorParallelSize", said)
 
 

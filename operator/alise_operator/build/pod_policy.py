@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from alise_contract.names import ENGINE_CONTAINER
 from alise_operator.allowed import SETTING, VOLUME_TYPES, Allowed
 from alise_operator.build.meta import Manifest, Owner
 from alise_operator.build.pod_fields import (
@@ -29,8 +30,10 @@ from alise_operator.build.pod_fields import (
 from alise_operator.build.pod_lists import CONTAINER_LISTS
 from alise_operator.build.pod_shape import FIELD, short
 from alise_operator.errors import Problem
+from alise_operator.flag_values import short as cut
 from alise_operator.spec import Spec, named_secrets
 
+_NODES_OWN: Final = {"hostNetwork": "network", "hostPID": "process IDs", "hostIPC": "shared memory"}
 _PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 _HOOKS: Final = ("postStart", "preStop")
 # Annotations by which older clusters choose profiles.
@@ -39,6 +42,8 @@ _PROFILE_ANNOTATIONS: Final[Mapping[str, str]] = {
     "container.seccomp.security.alpha.kubernetes.io/": "seccompProfile",
     "seccomp.security.alpha.kubernetes.io/": "seccompProfile",
 }
+# Where a Secret for a variable of the engine is allowed: a reader of the resource's own fields sees there which Secrets its pods get.
+_AS_VARIABLE: Final = "Move the variable to spec.engine.env ({{name: {name}, valueFrom: {{secretKeyRef: …}}}})"
 _MAX_VALUE: Final = 253
 _VALUE_TERMS: Final = (
     "hostPath",
@@ -66,7 +71,9 @@ class _Refusal:
         # The one value is the smaller permission, so that is what is suggested, unless it cannot be what a setting says.
         is_plain = self.value is not None and 0 < len(self.value) <= _MAX_VALUE and self.value.isprintable() and "," not in self.value
         term = f"{self.term}={self.value}" if is_plain and self.term in _VALUE_TERMS else self.term
-        return Problem(self.field, f"{self.text}; only the operator's setting {SETTING}={term} allows it")
+        return Problem(
+            self.field, f"{self.text}, or ask the operator's administrator to set {SETTING}={term} (commas separate several terms)"
+        )
 
 
 def policy_problems(template: Manifest, spec: Spec, owner: Owner, allowed: Allowed) -> Iterator[Problem]:
@@ -93,21 +100,23 @@ def _refusals(template: Manifest, secrets: frozenset[str], owner: Owner) -> Iter
 
 
 def _pod(field: str, pod: Manifest, owner: Owner) -> Iterator[_Refusal]:
-    for key in ("hostNetwork", "hostPID", "hostIPC"):
+    for key, what in _NODES_OWN.items():
         if pod.get(key) not in (None, False):
-            yield _Refusal(f"{field}.{key}", f"{short(pod[key])} is not allowed: it is the node's own; leave it out", key)
+            yield _Refusal(
+                f"{field}.{key}", f"{short(pod[key])} is not allowed, because the pod would use the node's {what}. Leave it out", key
+            )
     for key in ("serviceAccountName", "serviceAccount"):
         if pod.get(key) not in (None, "", owner.name):
-            said = f"{short(pod[key])} is not allowed: pods run as the ServiceAccount {owner.name!r}, which has no rights; leave it out"
+            said = f"{short(pod[key])} is not allowed: pods run as the ServiceAccount {owner.name!r}, which has no rights. Leave it out"
             yield _Refusal(f"{field}.{key}", said, "serviceAccountName", str(pod[key]))
     if pod.get("automountServiceAccountToken") is not False:
-        said = f"{short(pod.get('automountServiceAccountToken'))} is not allowed: engines never ask the API server; leave it out"
+        said = f"{short(pod.get('automountServiceAccountToken'))} is not allowed: engines never ask the API server. Leave it out"
         yield _Refusal(f"{field}.automountServiceAccountToken", said, "automountServiceAccountToken")
     if pod.get("nodeName") not in (None, ""):
-        said = f"{short(pod['nodeName'])} is not allowed: it goes around the cluster's scheduler; use nodeSelector or affinity"
+        said = f"{short(pod['nodeName'])} is not allowed: it goes around the cluster's scheduler. Use nodeSelector or affinity"
         yield _Refusal(f"{field}.nodeName", said, "nodeName", str(pod["nodeName"]))
     if str(pod.get("priorityClassName") or "").startswith("system-"):
-        said = f"{short(pod['priorityClassName'])} is not allowed: it is for the cluster's own pods; use a class of your own"
+        said = f"{short(pod['priorityClassName'])} is not allowed: it is for the cluster's own pods. Use a class of your own"
         yield _Refusal(f"{field}.priorityClassName", said, "priorityClassName", str(pod["priorityClassName"]))
 
 
@@ -116,7 +125,7 @@ def _volume(field: str, volume: Manifest, secrets: frozenset[str]) -> Iterator[_
         where = f"{field}.{kind}"
         if kind in VOLUME_TYPES:
             value = _object(source).get({"hostPath": "path", "csi": "driver"}.get(kind, ""))
-            said = "is not allowed: it reaches outside the namespace; use a persistentVolumeClaim"
+            said = "is not allowed: it reaches outside the namespace. Use a persistentVolumeClaim"
             yield _Refusal(where, said, kind, None if value is None else str(value))
         elif kind not in POD_VOLUME_TYPES and kind != "name":
             yield _unknown_field(where, kind)
@@ -126,7 +135,7 @@ def _volume(field: str, volume: Manifest, secrets: frozenset[str]) -> Iterator[_
         where = f"{field}.projected.sources[{index}]"
         for kind in source:
             if kind in ("serviceAccountToken", "podCertificate"):
-                yield _Refusal(f"{where}.{kind}", "is not allowed: it is a credential of the ServiceAccount; leave it out", kind)
+                yield _Refusal(f"{where}.{kind}", "is not allowed: it is a credential of the ServiceAccount. Leave it out", kind)
             elif kind not in PROJECTIONS:
                 yield _unknown_field(f"{where}.{kind}", kind)
         yield from _secret(f"{where}.secret.name", _object(source.get("secret")).get("name"), secrets)
@@ -136,12 +145,13 @@ def _container(field: str, container: Manifest, secrets: frozenset[str]) -> Iter
     yield from _unknown(field, container, CONTAINER_FIELDS)
     for port in _objects(container.get("ports")):
         if port.get("hostPort") not in (None, 0):
-            said = f"{short(port['hostPort'])} is not allowed: it is a port of the node; use the Service or a route"
+            said = f"{short(port['hostPort'])} is not allowed: it is a port of the node. Use the Service or a route"
             yield _Refusal(f"{field}.ports[{port.get('containerPort')}].hostPort", said, "hostPort")
     for variable in _objects(container.get("env")):
         source, where = _object(variable.get("valueFrom")), f"{field}.env[{variable.get('name')}].valueFrom"
         yield from _unknown(where, source, VALUE_FROM_FIELDS)
-        yield from _secret(f"{where}.secretKeyRef.name", _object(source.get("secretKeyRef")).get("name"), secrets)
+        way_out = _AS_VARIABLE.format(name=cut(str(variable.get("name")))) if container.get("name") == ENGINE_CONTAINER else ""
+        yield from _secret(f"{where}.secretKeyRef.name", _object(source.get("secretKeyRef")).get("name"), secrets, way_out)
     for index, source in enumerate(_objects(container.get("envFrom"))):
         yield from _unknown(f"{field}.envFrom[{index}]", source, ENV_FROM_FIELDS)
         yield from _secret(f"{field}.envFrom[{index}].secretRef.name", _object(source.get("secretRef")).get("name"), secrets)
@@ -150,7 +160,7 @@ def _container(field: str, container: Manifest, secrets: frozenset[str]) -> Iter
     for name, handler in handlers:
         for kind in ("httpGet", "tcpSocket"):
             if _object(_object(handler).get(kind)).get("host") not in (None, ""):
-                said = "is not allowed: the node would ask another host; leave it out, which asks the pod"
+                said = "is not allowed: the node would ask another host. Leave it out, which asks the pod"
                 yield _Refusal(f"{field}.{name}.{kind}.host", said, "probeHost")
 
 
@@ -169,66 +179,65 @@ def _container_security(field: str, security: Manifest, pod: Manifest) -> Iterat
     if security.get("privileged") not in (None, False):
         yield _Refusal(f"{field}.privileged", f"{short(security['privileged'])} is not allowed: it is root on the node", "privileged")
     if (given := security.get("allowPrivilegeEscalation")) is not False:
-        said = f"{short(given)} is not allowed; it must be false"
+        said = f"{short(given)} is not allowed. It must be false"
         yield _Refusal(f"{field}.allowPrivilegeEscalation", said, "allowPrivilegeEscalation")
     capabilities = _object(security.get("capabilities"))
     drop, add = capabilities.get("drop"), capabilities.get("add")
     if not isinstance(drop, list) or "ALL" not in drop:
-        yield _Refusal(f"{field}.capabilities.drop", f"{short(drop)} is not allowed; it must be [ALL]", "capabilities")
+        yield _Refusal(f"{field}.capabilities.drop", f"{short(drop)} is not allowed. It must be [ALL]", "capabilities")
     for name in add if isinstance(add, list) else ():
         if name != "NET_BIND_SERVICE":
-            said = f"{short(name)} is not allowed; only NET_BIND_SERVICE may be added"
+            said = f"{short(name)} is not allowed. Only NET_BIND_SERVICE may be added"
             yield _Refusal(f"{field}.capabilities.add", said, "capabilities", str(name))
     if security.get("procMount") not in (None, "Default"):
-        yield _Refusal(f"{field}.procMount", f"{short(security['procMount'])} is not allowed; it must be Default", "procMount")
+        yield _Refusal(f"{field}.procMount", f"{short(security['procMount'])} is not allowed. It must be Default", "procMount")
     # What the container does not say, the pod says for it; what is said wrongly has been refused above.
     if security.get("runAsNonRoot", pod.get("runAsNonRoot")) is None:
         yield _Refusal(
-            f"{field}.runAsNonRoot", "null is not allowed; it must be true, here or in the pod's securityContext", "runAsNonRoot"
+            f"{field}.runAsNonRoot", "null is not allowed. It must be true, here or in the pod's securityContext", "runAsNonRoot"
         )
     if security.get("seccompProfile", pod.get("seccompProfile")) is None:
-        said = "null is not allowed; it must be {type: RuntimeDefault}, here or in the pod's securityContext"
+        said = "null is not allowed. It must be {type: RuntimeDefault}, here or in the pod's securityContext"
         yield _Refusal(f"{field}.seccompProfile", said, "seccompProfile")
 
 
 def _security(field: str, security: Manifest) -> Iterator[_Refusal]:
     """What a pod's and a container's security context have in common."""
     if security.get("runAsNonRoot") not in (None, True):
-        yield _Refusal(f"{field}.runAsNonRoot", f"{short(security['runAsNonRoot'])} is not allowed; it must be true", "runAsNonRoot")
+        yield _Refusal(f"{field}.runAsNonRoot", f"{short(security['runAsNonRoot'])} is not allowed. It must be true", "runAsNonRoot")
     if security.get("runAsUser") == 0:
         yield _Refusal(
-            f"{field}.runAsUser", "0 is not allowed: it is root; use another user, or null for the cluster's own choice", "runAsUser"
+            f"{field}.runAsUser", "0 is not allowed: it is root. Use another user, or null for the cluster's own choice", "runAsUser"
         )
     for key in ("seccompProfile", "appArmorProfile"):
         kind = _object(security.get(key)).get("type")
         if security.get(key) is not None and kind not in ("RuntimeDefault", "Localhost"):
-            yield _Refusal(f"{field}.{key}.type", f"{short(kind)} is not allowed; it must be RuntimeDefault or Localhost", key)
+            yield _Refusal(f"{field}.{key}.type", f"{short(kind)} is not allowed. It must be RuntimeDefault or Localhost", key)
     options = _object(security.get("seLinuxOptions"))
     if options.get("type") not in SELINUX_TYPES:
-        said = f"{short(options['type'])} is not allowed; it must be one of {', '.join(kind for kind in SELINUX_TYPES if kind)}"
+        said = f"{short(options['type'])} is not allowed. It must be one of {', '.join(kind for kind in SELINUX_TYPES if kind)}"
         yield _Refusal(f"{field}.seLinuxOptions.type", said, "seLinuxOptions")
     for key in ("user", "role"):
         if options.get(key) not in (None, ""):
-            yield _Refusal(f"{field}.seLinuxOptions.{key}", f"{short(options[key])} is not allowed; leave it out", "seLinuxOptions")
+            yield _Refusal(f"{field}.seLinuxOptions.{key}", f"{short(options[key])} is not allowed. Leave it out", "seLinuxOptions")
     if security.get("windowsOptions") is not None:
-        yield _Refusal(f"{field}.windowsOptions", "is not allowed: engines run on Linux; leave it out", "windowsOptions")
+        yield _Refusal(f"{field}.windowsOptions", "is not allowed: engines run on Linux. Leave it out", "windowsOptions")
 
 
 def _annotations(annotations: Manifest) -> Iterator[_Refusal]:
     for name, value in annotations.items():
         for prefix, term in _PROFILE_ANNOTATIONS.items():
             if name.startswith(prefix) and value not in ("runtime/default", "docker/default") and not str(value).startswith("localhost/"):
-                said = f"{short(value)} is not allowed; it must be runtime/default or a localhost/ profile"
+                said = f"{short(value)} is not allowed. It must be runtime/default or a localhost/ profile"
                 yield _Refusal(f"{FIELD}.metadata.annotations[{name}]", said, term)
 
 
-def _secret(field: str, name: object, secrets: frozenset[str]) -> Iterator[_Refusal]:
+def _secret(field: str, name: object, secrets: frozenset[str], way_out: str = "") -> Iterator[_Refusal]:
     if name is not None and not (isinstance(name, str) and name in secrets):
-        said = (
-            f"Secret {short(name)} is not named by a field of the resource, so pods may not have it; use spec.engine.env[].valueFrom, "
-            "spec.model.tokenSecretRef or another field that takes a Secret"
+        instead = (
+            way_out or "Only Secrets that a field of the resource names may: name it in spec.engine.env (valueFrom.secretKeyRef) as well"
         )
-        yield _Refusal(field, said, "secrets", str(name))
+        yield _Refusal(field, f"Secret {short(name)} may not be referenced from podTemplate. {instead}", "secrets", str(name))
 
 
 def _unknown(field: str, given: Mapping[str, Any], known: frozenset[str]) -> Iterator[_Refusal]:
