@@ -102,7 +102,7 @@ class EngineApi:
 
         Raises CoreUnavailable when the engine runs without our scheduler, ConfigError for a bad socket.
         """
-        progress = Progress(core, self._open, self._metrics.core, self._heard, self._metrics.poll_failures.inc)
+        progress = Progress(core, self._open, self._metrics.core, self._heard, self._metrics.poll_failures.inc, self._queue_fills)
         shape = await progress.learn()
         drain = Drain(self._open, lambda: _live(progress), lambda: progress.set_draining(True))
         servicer = ControlServicer(core, progress, drain, self._sidecar, self._metrics, self.report, self._boot_id)
@@ -250,6 +250,10 @@ class EngineApi:
     def _entered(self, ticket: Ticket) -> None:
         # Also after its HTTP answer: a background response goes on.
         self._pending.accepted(ticket.stamp.job_id, owner_of(ticket.tenant), ticket.engine_requests)
+
+    def _queue_fills(self) -> bool:
+        """Whether so many requests wait that one which is late in being known to run could cost another its place."""
+        return 0 < self._settings.max_pending <= 2 * self._pending.count
 
     def _until_one_begins(self) -> int:
         """Seconds until a place in the queue is free, by how many requests have begun in the last minute; at least 1."""

@@ -9,11 +9,11 @@ import pytest
 
 from alise_engine.control import progress as module
 from alise_engine.control.progress import Progress
-from alise_engine.core_protocol import RequestRow, SnapshotCall, call_from_wire
+from alise_engine.core_protocol import PHASE_RUNNING, PHASE_WAITING, Counters, RequestRow, SnapshotCall, call_from_wire
 from alise_engine.errors import CoreUnavailable
 from alise_engine.metrics import CoreView
 from alise_engine.open_requests import OpenRequests
-from tests.engine.api_fakes import FakeCore, eventually, make_finished, make_row
+from tests.engine.api_fakes import SHAPE, FakeCore, eventually, make_finished, make_row
 
 
 class Listener:
@@ -114,3 +114,37 @@ async def test_an_engine_that_is_down_is_no_mistake() -> None:
         calls = len(core.calls)
         await eventually(lambda: len(core.calls) > calls + 3, "it is asked again")
     assert listener.failures == 0
+
+
+@pytest.fixture
+def never_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a request that may have to wait, there is no further poll."""
+    monkeypatch.setattr(module, "CALM_LOOKS", 1_000_000)
+
+
+@pytest.mark.usefixtures("never_by_time")
+@pytest.mark.parametrize(
+    ("free_blocks", "phase", "is_polled"),
+    [
+        pytest.param(SHAPE.num_device_blocks, PHASE_RUNNING, False, id="there is room"),
+        pytest.param(1, PHASE_RUNNING, True, id="few blocks are free"),
+        pytest.param(SHAPE.num_device_blocks, PHASE_WAITING, True, id="another one waits"),
+    ],
+)
+async def test_a_request_that_comes_is_looked_for_at_once_where_it_may_have_to_wait(free_blocks: int, phase: str, is_polled: bool) -> None:
+    core, requests = FakeCore(counters=Counters(free_device_blocks=free_blocks)), OpenRequests()
+    progress = Progress(core, requests, CoreView())
+    await progress.learn()
+    running = asyncio.create_task(progress.run())
+    core.put(make_row("r1", phase=phase))
+    with requests.entered():
+        await eventually(live(progress, 1), "the first one is known")
+        await asyncio.sleep(0.01)
+        calls = core.count("poll")
+        with requests.entered():
+            if is_polled:
+                await eventually(lambda: core.count("poll") > calls, "the second one is looked for")
+            else:
+                await asyncio.sleep(0.05)
+                assert core.count("poll") == calls
+    running.cancel()

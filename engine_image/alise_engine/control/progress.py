@@ -1,4 +1,4 @@
-"""Drains EngineCore's transitions: one utility call per 50 ms while jobs live, none when idle.
+"""Drains EngineCore's transitions: a utility call within 50 ms of a request that may have to wait, else one per 250 ms, none when idle.
 
 A poll is how everything here learns: the open Watch, the metrics, the status report and drain. It runs while an HTTP request is open or
 the engine has one alive (a background response outlives its HTTP request), and a little longer, so that the last transition is not missed.
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..core_protocol import Counters, EngineShape, PollAnswer, RequestRow, SnapshotAnswer
+from ..core_protocol import PHASE_RUNNING, Counters, EngineShape, PollAnswer, RequestRow, SnapshotAnswer
 from ..errors import ControlError, CoreUnavailable, PayloadError, StaleSession
 from ..kv_room import kv_room
 from ..metrics import CoreView
@@ -24,6 +24,10 @@ from .mailbox import Changes, Mailbox
 logger = logging.getLogger("vllm.alise.progress")
 
 POLL_SECONDS: Final = 0.050
+# Without a request that may have to wait, a poll comes after so many POLL_SECONDS.
+CALM_LOOKS: Final = 5
+# With less than this share of the KV blocks free, the next request may have to wait.
+_FEW_BLOCKS: Final = 1 / 8
 # Polls after the last sign of life.
 LINGER_POLLS: Final = 4
 # After a failed call; the engine is shutting down or gone.
@@ -86,15 +90,17 @@ class Progress:
         view: CoreView,
         on_rows: Callable[[Sequence[RequestRow], Sequence[str]], None] | None = None,
         on_failure: Callable[[], None] | None = None,
+        is_urgent: Callable[[], bool] = lambda: False,
     ) -> None:
         """`on_rows` hears of every row that changed and of the job of every request that ended, `on_failure` of every poll that failed by a
-        mistake of ours rather than of the engine; neither may block.
+        mistake of ours rather than of the engine; neither may block. `is_urgent`: the caller needs polls close together.
         """
         self._core = core
         self._open_requests = open_requests
         self._view = view
         self._on_rows = on_rows
         self._on_failure = on_failure
+        self._is_urgent = is_urgent
         # An answer may have been lost on the way to `_live`: the next poll has to be a snapshot.
         self._stale = False
         self._live: dict[str, RequestRow] = {}
@@ -157,7 +163,23 @@ class Progress:
                     await asyncio.sleep(RETRY_SECONDS)
                 busy = self._open_requests.count > 0 or bool(self._live)
                 quiet_polls = 0 if busy else quiet_polls + 1
-                await asyncio.sleep(POLL_SECONDS)
+                for _ in range(CALM_LOOKS):
+                    await asyncio.sleep(POLL_SECONDS)
+                    if self._is_due():
+                        break
+
+    def _is_due(self) -> bool:
+        """Whether to poll now rather than later: a request has come that is not known here, and it may have to wait.
+
+        Who goes on and who ends is known a little later: the engine fills slots by itself.
+        """
+        shape, view = self._shape, self._view
+        open_count, live_count = self._open_requests.count, len(self._live)
+        if shape is None or not open_count or self._is_urgent():
+            return True
+        running = view.requests_by_phase.get(PHASE_RUNNING, 0)
+        few_blocks = view.counters.free_device_blocks < _FEW_BLOCKS * shape.num_device_blocks
+        return open_count > live_count and (running < live_count or open_count >= shape.max_num_seqs or few_blocks)
 
     async def _try_refresh(self) -> bool:
         """Refreshes; returns whether that worked."""
@@ -195,7 +217,7 @@ class Progress:
             return
         answer = await core_calls.poll(self._core)
         for row in answer.requests:
-            self._live[row.request_id] = replace(row, hint="")
+            self._live[row.request_id] = replace(row, hint="") if row.hint else row
         for ending in answer.finished:
             self._live.pop(ending.request_id, None)
         self._tell_rows(answer.requests, [ending.job_id for ending in answer.finished])
