@@ -43,7 +43,14 @@ def model_of(emulation: Emulation) -> EngineModel:
     )
     cost = Coefficients(device.step_seconds, device.prefill_seconds, device.decode_seconds, device.context_seconds)
     share = 1.0 if device.kv_bits == 8 else EngineModel.int8_share
-    return EngineModel(shape, cost, 1 / device.to_host_bytes_per_second, 1 / device.from_host_bytes_per_second, share)
+    return EngineModel(
+        shape,
+        cost,
+        save_seconds_per_byte=1 / device.to_host_bytes_per_second,
+        restore_seconds_per_byte=1 / device.from_host_bytes_per_second,
+        int8_share=share,
+        async_scheduling=True,
+    )
 
 
 def capacity_per_second(sizes: Sequence[tuple[int, int]], emulation: Emulation) -> float:
