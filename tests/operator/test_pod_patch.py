@@ -108,6 +108,11 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
             id="less memory than is needed",
         ),
         pytest.param(
+            engine(resources={"limits": {"memory": "1Gi"}}),
+            "lower spec.kvOffload.hostMemory; the model's weights need memory in addition to this",
+            id="weights are not in the sum",
+        ),
+        pytest.param(
             {"spec": {"initContainers": [{"name": "scheduler", "restartPolicy": None}]}},
             "restartPolicy: null cannot be set: the scheduler runs as long as the pod",
             id="a scheduler that the engine would wait for",
