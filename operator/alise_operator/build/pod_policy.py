@@ -234,9 +234,7 @@ def _annotations(annotations: Manifest) -> Iterator[_Refusal]:
 
 def _secret(field: str, name: object, secrets: frozenset[str], way_out: str = "") -> Iterator[_Refusal]:
     if name is not None and not (isinstance(name, str) and name in secrets):
-        instead = (
-            way_out or "Only Secrets that a field of the resource names may: name it in spec.engine.env (valueFrom.secretKeyRef) as well"
-        )
+        instead = way_out or "Name it in a variable of spec.engine.env (valueFrom.secretKeyRef) as well, which permits it here"
         yield _Refusal(field, f"Secret {short(name)} may not be referenced from podTemplate. {instead}", "secrets", str(name))
 
 
