@@ -104,11 +104,15 @@ async def test_the_status_route_needs_no_api_key_and_knows_the_engine(engine: Se
     # Cut into slabs, of which one per codec may be partly empty.
     assert 0.95 * 256 * 2**20 < int(report["host_memory"]["limit_bytes"]) <= 256 * 2**20
     assert report["vllm_version"].startswith("0.32.0")
+    assert int(report["kv"]["limit_tokens"]) > int(report["kv"]["used_tokens"])
+    assert report["kv"]["bits"] in (16, 32)
 
 
 async def test_the_engines_metrics_are_on_vllms_own_route(engine: ServedEngine, client: openai.AsyncOpenAI) -> None:
     await client.completions.create(model="tiny", prompt="a", max_tokens=3)
     assert await engine.metric("alise_engine_steps_total") > 0
+    assert await engine.metric("alise_engine_computed_tokens_total") > 0
+    assert await engine.metric("alise_engine_kv_full_seconds_total") == 0
     assert 0.95 * 256 * 2**20 < await engine.metric("alise_engine_host_limit_bytes") <= 256 * 2**20
     async with engine.http() as http:
         assert "vllm:num_requests_running" in (await http.get("/metrics")).text
