@@ -12,7 +12,6 @@ as ints, phases, reasons and codecs are the strings below. `from_wire` validates
 """
 
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any, Final, Self, TypeVar
 
 from alise_contract.names import MAX_LEVEL, MIN_LEVEL
@@ -72,10 +71,15 @@ class Row:
         return cls(*row)
 
 
-@cache
+_types_of: dict[Any, tuple[type, ...]] = {}
+
+
 def _types(row: "type[Row]") -> tuple[type, ...]:
     """The types of a row's fields, in order."""
-    return tuple(_TYPES[_type_name(field.type)] for field in fields(row))
+    known = _types_of.get(row)
+    if known is None:
+        known = _types_of[row] = tuple(_TYPES[_type_name(field.type)] for field in fields(row))
+    return known
 
 
 _TYPES: Final[dict[str, type]] = {"int": int, "float": float, "bool": bool, "str": str}
