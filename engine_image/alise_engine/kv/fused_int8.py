@@ -66,7 +66,8 @@ def _sides(layer: Tensor, index: Tensor, shape: LayerShape, rows: Tensor) -> tup
     return arguments, {**sizes, **tile, **OPTIONS, "num_warps": 8 if tokens * channels >= 4096 else 4}
 
 
-@triton.jit
+# One compilation for every number of valid tokens: it happens in a step of the engine.
+@triton.jit(do_not_specialize=["valid_tokens"])
 def _encode(
     keys, key_block, key_head, key_channel, key_token,
     values, value_block, value_head, value_channel, value_token,

@@ -80,11 +80,10 @@ def _round_trips(device: Device, store: Store, codec: str, tokens: int, beside: 
         for way, work in (("save", partial(store.side.begin_step, save)), ("restore", partial(store.side.start_loads, load))):
             seconds, issued = _clocked(device, work)
             # The first ones compile the kernels.
-            if repetition:
-                yield {
-                    "kind": "copy", "way": way, "codec": codec, "tokens": tokens, "beside": beside, "bytes": bytes_carried,
-                    "raw_bytes": blocks * store.block_bytes("raw"), "seconds": seconds, "issue_seconds": issued,
-                }  # fmt: skip
+            yield {
+                "kind": "copy" if repetition else "first", "way": way, "codec": codec, "tokens": tokens, "beside": beside,
+                "bytes": bytes_carried, "raw_bytes": blocks * store.block_bytes("raw"), "seconds": seconds, "issue_seconds": issued,
+            }  # fmt: skip
     yield {"kind": "restored", "codec": codec, "blocks": blocks, "wrong": wrong_blocks(store, saved, filled, codec)}
     store.side.begin_step(AliseMetadata([Drop("r")]))
     store.side.take_spent()

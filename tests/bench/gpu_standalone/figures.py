@@ -66,6 +66,11 @@ def _copies(rows: Sequence[Row]) -> Iterator[Figure]:
                 of_ways = {way: _chosen(measured, COPIES, "copy", way=way, codec=codec, tokens=tokens, beside=beside) for way in plain}
                 suffix = f"{codec}_{tokens}" + ("" if beside else "_in_step")
                 yield from _of_copy(of_ways, plain, suffix)
+    for way in plain:
+        # The worst of the firsts is the one that compiled.
+        firsts = _chosen(rows, COPIES, "first", way=way, codec="int8")
+        if firsts:
+            yield Figure(f"gpu_first_{way}_int8_ms", 1e3 * max(row["seconds"] for row in firsts), "ms, kernels compiled or read", "lower")
     restored = _chosen(rows, COPIES, "restored")
     if restored:
         yield Figure("gpu_restored_wrong_blocks", float(sum(row["wrong"] for row in restored)), "blocks of a layer", "lower", 0)
