@@ -139,7 +139,7 @@ def in_device_seconds(row: Row, emulation: Emulation) -> Row:
 def alone_seconds(row: Row, emulation: Emulation) -> float:
     """Returns how long the request takes with nothing beside it."""
     cost = simulated.model_of(emulation).cost
-    prompt, tokens = row["prompt_tokens"], row["tokens"]
+    prompt, tokens = int(row["prompt_tokens"]), int(row["tokens"])
     return cost.step(prompt, 0, prompt) + max(0, tokens - 1) * cost.step(0, 1, prompt + tokens / 2)
 
 
@@ -158,7 +158,8 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     requests = [row for row in rows if row["kind"] == "request"]
     runs = [row for row in rows if row["kind"] == "run"]
     first = requests[0]
-    label = LABELS.get(first["device"], first["device"]) + ("" if first["workload"] == "alpaca" else f"_{first['workload']}")
+    device = str(first["device"])
+    label = LABELS.get(device, device) + ("" if first["workload"] == "alpaca" else f"_{first['workload']}")
     found: list[Figure] = []
     for share in sorted({row["load"] for row in requests}):
         at, here = f"load{round(share * 100):03d}_{label}", [row for row in requests if row["load"] == share]
@@ -183,7 +184,7 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
 
 def within(row: Row) -> bool:
     """Whether the answer came within ten times the time that it takes alone; a failed one did not."""
-    return not row["error"] and row["end_seconds"] <= WITHIN * row["alone_seconds"]
+    return not row["error"] and bool(row["end_seconds"] <= WITHIN * row["alone_seconds"])
 
 
 def _of_runs(runs: Sequence[Row], at: str) -> list[Figure]:
@@ -222,7 +223,7 @@ def _beside_simulator(requests: Sequence[Row], label: str) -> list[Figure]:
 def distance_pct(rows: Sequence[Row]) -> float:
     """Returns how much longer the simulator's mean is than the engine's, in percent."""
     real, modelled = mean([row["end_seconds"] for row in rows]), mean([row["simulated_seconds"] for row in rows])
-    return 100 * (modelled / real - 1)
+    return float(100 * (modelled / real - 1))
 
 
 def _cpu(runs: Sequence[Row], label: str) -> list[Figure]:
@@ -243,7 +244,7 @@ def _cpu(runs: Sequence[Row], label: str) -> list[Figure]:
 
 def _per_request(runs: Sequence[Row], system: str, process: str, seed: int) -> float:
     own = [row for row in runs if (row["system"], row["seed"]) == (system, seed)]
-    return 1000 * sum(float(row["cpu_seconds"][process]) for row in own) / sum(row["requests"] for row in own)
+    return 1000 * sum(float(row["cpu_seconds"][process]) for row in own) / sum(int(row["requests"]) for row in own)
 
 
 def plot(rows: Sequence[Row]) -> list[str]:
@@ -257,8 +258,8 @@ def plot(rows: Sequence[Row]) -> list[str]:
     loads = sorted({row["load"] for row in requests})
     figure, axes = plt.subplots(1, 3, figsize=(13, 4), constrained_layout=True)
     panels: Sequence[tuple[str, Callable[[Mapping[str, Any]], float], Callable[[Sequence[float]], float]]] = (
-        ("mean time to first token, s", lambda row: row["ttft_seconds"], mean),
-        ("p99 end to end, s", lambda row: row["end_seconds"], p99),
+        ("mean time to first token, s", lambda row: float(row["ttft_seconds"]), mean),
+        ("p99 end to end, s", lambda row: float(row["end_seconds"]), p99),
         (f"within {WITHIN:.0f} times", lambda row: float(within(dict(row))), mean),
     )
     for axis, (title, of_row, take) in zip(axes, panels, strict=True):

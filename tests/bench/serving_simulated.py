@@ -42,7 +42,8 @@ def model_of(emulation: Emulation) -> EngineModel:
         host_limit_bytes=emulation.host_bytes,
     )
     cost = Coefficients(device.step_seconds, device.prefill_seconds, device.decode_seconds, device.context_seconds)
-    share = 1.0 if device.kv_bits == 8 else EngineModel.int8_share
+    # KV that is in 8 bits on the device is parked as it is.
+    share = 1.0 if device.kv_bits == 8 else EngineModel().int8_share
     return EngineModel(
         shape,
         cost,
@@ -56,7 +57,7 @@ def model_of(emulation: Emulation) -> EngineModel:
 def capacity_per_second(sizes: Sequence[tuple[int, int]], emulation: Emulation) -> float:
     """Returns the requests that the device ends in a second, first come, first served, when all of them wait: (prompt, answer) tokens."""
     inputs, outputs = np.array(sizes).T
-    trace = make_trace("crowd", np.arange(len(sizes)) * 1e-6, inputs, outputs)
+    trace = make_trace("crowd", np.arange(len(sizes), dtype=np.float64) * 1e-6, inputs, outputs)
     outcome = _simulated(trace, emulation, None, np.ones((len(trace), QUANTILES)))
     ends = np.sort(outcome.arrival_seconds + outcome.e2e_seconds)
     low, high = round(_EDGE * len(ends)), round((1 - _EDGE) * len(ends)) - 1

@@ -82,7 +82,9 @@ def test_a_step_is_late_when_the_device_stood_idle_for_more_than_a_twentieth_of_
 
 def test_what_was_counted_before_a_load_is_left_out() -> None:
     before = Tally().step(0.1, 0.0)
-    assert before.step(0.2, 0.1).since(before) == Tally(1, pytest.approx(0.2), 1, 0.1)
+    since = before.step(0.25, 0.125).since(before)
+    assert (since.steps, since.late_steps, since.late_seconds) == (1, 1, 0.125)
+    assert since.busy_seconds == pytest.approx(0.25)
 
 
 def test_the_device_goes_through_the_environment_whole() -> None:
