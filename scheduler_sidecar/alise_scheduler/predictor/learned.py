@@ -29,12 +29,12 @@ from .train import MAX_ROWS, History
 
 log = logging.getLogger(__name__)
 
-# Trained at first after so many finished requests, then whenever as many again have come, within these bounds. A training takes a second of
+# Trained at first after so many finished requests, then whenever half as many again have come, within these bounds. A training takes a second of
 # CPU, and one more for every 1,800 rows; what is new since the last one is known to neighbours, conversations and calibration at once.
 FIRST_TRAINING: Final = 200
-_GROWTH: Final = 1.0
-MIN_BETWEEN: Final = 200
-MAX_BETWEEN: Final = 10_000
+_GROWTH: Final = 0.5
+MIN_BETWEEN: Final = 150
+MAX_BETWEEN: Final = 5000
 # A new head is on trial for so many answers and goes if its loss is so much above the one before.
 TRIAL: Final = 300
 _TRIAL_AT_LEAST: Final = 100
