@@ -185,7 +185,7 @@ def _status_schema() -> Schema:
         "type": "object",
         "required": ["type", "status", "reason", "message", "lastTransitionTime"],
         "properties": {
-            "type": {"type": "string", "description": "Ready, Progressing, Degraded or RouteReady."},
+            "type": {"type": "string", "description": "Ready, Progressing, Degraded, RouteReady or KVCacheShort."},
             "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds."},
             "reason": {"type": "string", "description": "Why, in one word."},
             "message": {"type": "string", "description": "The state, its cause and what to do."},
@@ -199,7 +199,7 @@ def _status_schema() -> Schema:
         "properties": {
             "conditions": {
                 "type": "array",
-                "description": "Ready, Progressing, Degraded and RouteReady.",
+                "description": "Ready, Progressing, Degraded, RouteReady and KVCacheShort.",
                 "items": condition,
                 "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": ["type"],
