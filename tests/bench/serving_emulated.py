@@ -45,7 +45,8 @@ class Plan:
 
 
 QUICK: Final = Plan((0.9,), 12.0, 20, 60)
-FULL: Final = Plan((0.5, 0.9, 1.1), 60.0, 150, 100_000)
+# Half an hour for a seed of the H100; in less, a KV cache of 30,000 tokens fills but no queue grows.
+FULL: Final = Plan((0.5, 0.9, 1.1), 150.0, 150, 100_000)
 # Requests of the crowd that the capacity is taken from, and more than are ever sent.
 CROWD: Final = 1500
 MANY: Final = 100_000
