@@ -19,10 +19,10 @@ pytestmark = pytest.mark.e2e
 
 def test_kubectl_get_tells_the_state_at_a_glance(tiny: Resource) -> None:
     header, line = tiny.kubectl("get", "alise", "tiny").splitlines()
-    assert header.split() == ["NAME", "MODEL", "POLICY", "READY", "REASON", "REPLICAS", "URL", "AGE"]
+    assert header.split() == ["NAME", "MODEL", "POLICY", "READY", "REASON", "DEGRADED", "REPLICAS", "URL", "AGE"]
     cells = line.split()
     assert cells[:4] == ["tiny", "/models/tiny", "boost", "True"]
-    assert cells[5:7] == ["1", "http://tiny.alise.test/v1"]
+    assert cells[5:8] == ["AsExpected", "1", "http://tiny.alise.test/v1"]
 
 
 def test_kubectl_describe_tells_the_state_and_the_events(tiny: Resource) -> None:

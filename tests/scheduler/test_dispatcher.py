@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-from alise_contract.names import PLAN_EXPIRES_SECONDS, unpack_priority
+from alise_contract.names import MIN_LEVEL, PLAN_EXPIRES_SECONDS, unpack_priority
 from alise_scheduler.core.admit import AdmitLimits, Reason, Rejected
 from alise_scheduler.core.plan import Plan
-from alise_scheduler.core.rank import Policy, PreemptionRule
+from alise_scheduler.core.rank import LatenessRule, Policy, PreemptionRule
 from alise_scheduler.core.reports import EngineEvent, FinishReason, Phase, Step
 from alise_scheduler.dispatcher import CHANGE_SECONDS, MAX_INBOX, PLAN_SECONDS, REFRESH_SECONDS, Dispatcher
 from alise_scheduler.engine.fake import FakeEngine
@@ -201,11 +201,13 @@ async def test_work_that_is_done_refuses_nobody() -> None:
 
 
 async def test_waiting_promotes_without_any_event(bench: Bench) -> None:
+    """First by its age; once it is late, when it is overdue."""
     await bench.enter("a")
-    await bench.clock.advance(30.0)
+    await bench.clock.advance(LatenessRule().overdue_seconds + 1.0)
     levels = bench.ranked("a")
-    assert levels == sorted(levels, reverse=True)
-    assert levels[-1] <= levels[0] - 8
+    late = levels.index(max(levels))
+    assert levels[:late] == sorted(levels[:late], reverse=True)
+    assert levels[-1] == MIN_LEVEL
 
 
 async def test_an_admitted_job_that_never_comes_expires_after_five_seconds(bench: Bench) -> None:
