@@ -85,7 +85,14 @@ def _serve(own: argparse.Namespace, argv: list[str]) -> int:
     starting.end_on_signals()
     device = _device()
     model = Path(argv[0]) if argv and not argv[0].startswith("-") else None
-    machine = Machine(device, os.cpu_count() or 1, model is not None and model.is_dir(), memory_bytes(), _installed_plugins())
+    machine = Machine(
+        device,
+        os.cpu_count() or 1,
+        model is not None and model.is_dir(),
+        memory_bytes(),
+        _installed_plugins(),
+        model is not None and model.is_absolute() and not model.exists(),
+    )
     flags = Own(own.alise_host_memory, own.alise_host_memory_at_most, own.alise_kv_codec, own.alise_socket_dir)
     environ = dict(os.environ)
     try:

@@ -67,6 +67,8 @@ class Machine:
     memory_bytes: int = 0
     # Names of the installed plugins that vLLM loads without being told to.
     plugins: tuple[str, ...] = ()
+    # The model is a path from the root, and nothing is there: vLLM would take it for a malformed name of the hub.
+    model_is_absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,11 @@ WATCHED: Final = frozenset(
 
 def compose(argv: Sequence[str], given: Mapping[str, Any], own: Own, machine: Machine, environ: Mapping[str, str]) -> Composed:
     """`argv` begins with the model. Raises ConfigError, one sentence that names the flag and its value."""
+    if machine.model_is_absent:
+        raise ConfigError(
+            f"the model {argv[0]} does not exist in the engine's container: set spec.model.uri to a folder that the image or a volume has, "
+            "or to a name on the hub such as Qwen/Qwen3-8B"
+        )
     for dest, sentence in _OURS.items():
         if dest in given:
             raise ConfigError(f"{sentence} (got {given[dest]!r})")

@@ -23,6 +23,7 @@ _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidI
 _CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"})
 _MAX_WORDS: Final = 300
 _SIGKILL: Final = 9
+_ENGINE_SAYS: Final = "alise-engine: "
 # What leaves a process no time for last words, or no reason to have any.
 _KILLED: Final = "; a node that is out of memory does this, and the kubelet when a probe failed: kubectl describe pod says which"
 _TOLD_TO_END: Final = ": it was told to end, which the kubelet does when the liveness probe fails: kubectl describe pod says so"
@@ -260,7 +261,7 @@ def not_starting(where: str, reason: str, said: str) -> Trouble:
 
 def _ending(container: str, ended: Mapping[str, Any]) -> str:
     """Returns how a container ended, with its own last words where it left any."""
-    code, reason, said = ended.get("exitCode") or 0, ended.get("reason", "Error"), words(ended.get("message") or "")
+    code, reason, said = ended.get("exitCode") or 0, ended.get("reason", "Error"), words(_own_sentence(ended.get("message") or ""))
     quoted = f": {said}" if said else " and left no last words"
     if reason == "OOMKilled":
         field = "spec.engine.resources" if container == ENGINE_CONTAINER else "spec.scheduling.resources"
@@ -271,6 +272,12 @@ def _ending(container: str, ended: Mapping[str, Any]) -> str:
     if signal:
         return f"was ended by {_signal(signal)}, exit code {code} ({reason}){quoted}{_KILLED if signal == _SIGKILL else ''}"
     return f"ended with exit code {code} ({reason}){quoted}{'' if code or said else _TOLD_TO_END}"
+
+
+def _own_sentence(log: str) -> str:
+    """Returns the sentence with which alise's engine ends, without the lines of the log before it; all of a log that ends otherwise."""
+    last = log.rstrip().rpartition("\n")[2]
+    return last if last.startswith(_ENGINE_SAYS) else log
 
 
 def _signal(number: int) -> str:

@@ -1,6 +1,7 @@
 """From the user's flags to vLLM's."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -237,3 +238,8 @@ def test_what_is_no_quantity_is_named(text: str) -> None:
 def test_an_unknown_codec_is_named() -> None:
     with pytest.raises(ConfigError, match="'zstd'"):
         composed(own=Own(kv_codec="zstd"))
+
+
+def test_a_model_path_that_is_not_there_is_refused_before_vllm_takes_it_for_a_name_of_the_hub() -> None:
+    with pytest.raises(ConfigError, match=r"the model \S+ does not exist in the engine's container: set spec.model.uri to a folder"):
+        composed(machine=replace(CPU, model_is_absent=True))

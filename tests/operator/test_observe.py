@@ -85,6 +85,18 @@ def container(state: dict[str, Any], *, last: dict[str, Any] | None = None, name
             id="no node has room for its requests",
         ),
         pytest.param(
+            pod_object(
+                containers=[
+                    container(
+                        {"terminated": {"exitCode": 2, "message": "INFO line of a log\nalise-engine: set spec.kvOffload.hostMemory to 0\n"}}
+                    )
+                ]
+            ),
+            "PodsCrashing",
+            "ended with exit code 2 (Error): alise-engine: set spec.kvOffload.hostMemory to 0; see",
+            id="the engine's own last sentence, without the log before it",
+        ),
+        pytest.param(
             pod_object(containers=[container(OOM | {"terminated": OOM["terminated"] | {"message": "loading shard 3"}}, restarts=1)]),
             "PodsCrashing",
             "raise spec.engine.resources.limits.memory; its last words: loading shard 3",
