@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 BESIDE = $(MAKE) --no-print-directory --jobs
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom proto crd flags lock bench clean
+.PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom proto crd flags hardware lock bench clean
 
 help: ## What there is
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -49,7 +49,7 @@ types: install
 unit: install
 	@$(PYTHON) -m pytest tests -q -m "not engine and not controlplane and not e2e and not database and not process and not node"
 
-serve: install ## Engine and sidecar on this machine without Kubernetes; OpenAI API on localhost (PORT=8000 MODEL=...)
+serve: install ## Engine and sidecar on this machine without Kubernetes; OpenAI API on localhost (PORT=8000 MODEL=..., or DEVICE=h100-qwen3-32b: emulated)
 	@$(PYTHON) -m tests.tools.serve
 
 cluster-up: install ## A real Kubernetes cluster on this machine (built once, then cached)
@@ -73,13 +73,16 @@ crd: install ## Generates the CRD and its reference from the operator's Spec
 flags: install ## Generates the operator's table of the flags of vllm serve from the installed vLLM
 	@$(PYTHON) -m tests.tools.flags
 
+hardware: install ## Fits the simulator's hardware profiles to NVIDIA's measured tables
+	@$(PYTHON) -m tests.tools.hardware
+
 lock: install ## Writes the locks of every role and the base images' digests; UPGRADE=1 takes newer versions
 	@$(PYTHON) -m tests.tools.lock
 
 bench: install ## Every benchmark (DATASET= SEEDS= QUICK=1); results in bench-results/
 	@$(PYTHON) -m tests.bench
 
-bench-%: install ## One benchmark: bench-engine, bench-hostile (one client against the others), bench-operator, bench-policies, bench-predictor, bench-serving, bench-soak (ten minutes of random plans), bench-fuzz (ten minutes per target, 10,000 specs)
+bench-%: install ## One benchmark: bench-engine, bench-hostile (one client against the others), bench-operator, bench-policies, bench-predictor, bench-replay (the simulator against published runs), bench-serving (DEVICE= emulates a GPU), bench-soak (ten minutes of random plans), bench-fuzz (ten minutes per target, 10,000 specs)
 	@$(PYTHON) -m tests.bench $*
 
 # Not with .venv, whose torch and vLLM are built for CPUs.

@@ -221,7 +221,7 @@ class Scheduling(_Model):
     slowdown_target: Annotated[int, Field(ge=2, le=1000)] = 6
     """What happens in overload. A request that can no longer be answered within this many times what it would take on an idle engine waits
     behind those that still can. The larger the number, the closer to the order of arrival. Needs ageing."""
-    overdue_seconds: Annotated[int, Field(ge=1, le=36000)] = 240
+    overdue_seconds: Annotated[int, Field(ge=1, le=36000)] = 210
     """Longest that a request gives way: older ones run before all others, oldest first, on up to half of the engine. Needs ageing."""
     preemption: bool = True
     """Better-ranked requests preempt running ones (policies boost, gittins and alise)."""

@@ -63,7 +63,7 @@ class Settings(BaseModel):
     slowdown_target: float = Field(
         6.0, ge=2, le=1000, description="A job that can no longer end within this many times its unloaded time waits behind those that can."
     )
-    overdue_seconds: float = Field(240.0, gt=0, le=36000, description="Older jobs go first, oldest first, on up to half of the slots.")
+    overdue_seconds: float = Field(210.0, gt=0, le=36000, description="Older jobs go first, oldest first, on up to half of the slots.")
     preemption: bool = Field(True, description="Better-ranked jobs preempt running ones (policies boost, alise and gittins).")
     preempt_levels: int = Field(6, ge=1, le=128, description="Levels that a job must be better to preempt; 4 levels are a factor of 2.")
     min_quantum_steps: int = Field(4, ge=0, le=100_000, description="Engine steps a job runs before rank may preempt it.")

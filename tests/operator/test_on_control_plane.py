@@ -47,7 +47,16 @@ def test_a_stranger_reads_the_state_in_kubectl_get_and_describe(engine: Engine) 
     engine.until("Ready", "False", "Starting")
     header, row = engine.kubectl("get", "alise").splitlines()[:2]
     assert header.split() == ["NAME", "MODEL", "POLICY", "READY", "REASON", "DEGRADED", "REPLICAS", "URL", "AGE"]
-    assert row.split()[:8] == ["tiny", "/models/tiny", "boost", "False", "Starting", "AsExpected", "1", f"http://tiny.{engine.namespace}.test/v1"]
+    assert row.split()[:8] == [
+        "tiny",
+        "/models/tiny",
+        "boost",
+        "False",
+        "Starting",
+        "AsExpected",
+        "1",
+        f"http://tiny.{engine.namespace}.test/v1",
+    ]
     engine.patch(BAD_DTYPE)
     said = engine.until("Ready", "False", "InvalidSpec")["message"]
     described = engine.kubectl("describe", "alise", "tiny")

@@ -82,14 +82,14 @@ class AgeingRule:
 
 @dataclass(frozen=True, slots=True)
 class LatenessRule:
-    """Who waits in overload, and how long at most. Figures behind the numbers: DECISIONS 51."""
+    """Who waits in overload, and how long at most. Figures behind the numbers: DECISIONS 55."""
 
     # Times its unloaded time within which a job should end.
     slowdown: float = 6.0
     # Levels that a late job is worse: three doublings of its work.
     levels: int = 12
     # Age from which a job goes before all that are not overdue, oldest first.
-    overdue_seconds: float = 240.0
+    overdue_seconds: float = 210.0
     # Of the slots, for overdue jobs.
     overdue_share: float = 0.5
 
