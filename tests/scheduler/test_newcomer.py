@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +38,7 @@ def test_a_newcomer_is_ranked_as_all_others_are(
     ends_at = promote_seconds(AgeingRule(), backlog, neutral) if name == "boost" and ages else math.inf
     unrounded = float(base_levels(POLICIES[name](view), view.snapshot.weight, neutral, ends_at)[0])
     if name == "fcfs" or abs(unrounded % 1 - 0.5) > 1e-6:
-        assert new.level == int(levels(view, policy, backlog, slots=2.0)[0])
+        assert new.level == int(levels(view, policy, backlog, slots=2.0, is_late=np.zeros(1, dtype=np.bool_))[0])
 
 
 def test_costs_that_are_no_numbers_make_an_average_newcomer() -> None:

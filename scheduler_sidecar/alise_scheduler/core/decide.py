@@ -13,7 +13,7 @@ from .job import Ints, Snapshot
 from .lengths import Floats
 from .memory import Placement, place
 from .plan import Limits, Plan, Rank, Ranks, coarse_ms, diff
-from .rank import Policy, levels, look, order_of
+from .rank import Policy, late, lateness_of, levels, look, order_of
 from .reports import Phase
 
 
@@ -46,13 +46,14 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
     slots = effective_slots(snapshot.engine, snapshot.prompt_tokens + snapshot.generated_tokens)
     backlog = float(work.sum()) / slots
     # 3. Order them; nobody starves, and no tenant takes another's share.
-    level = levels(view, policy, backlog, slots)
+    is_late = late(view, lateness_of(policy))
+    level = levels(view, policy, backlog, slots, is_late)
     over = over_share(level, snapshot, slots)
     if over is not None:
         level = np.where(over, behind(level), within(level))
     rows = ranked(level, snapshot.order)
     # 4. How long until each gets its turn?
-    waits = expected_waits(rows, level, view, work, slots, policy, backlog)
+    waits = expected_waits(rows, level, snapshot, work, slots, policy, backlog, is_late)
     # 5. Keep on the device what runs soonest; the host takes the rest.
     placement = place(rows, waits, snapshot, slots, policy.memory)
     # 6. Tell the engine what changed.

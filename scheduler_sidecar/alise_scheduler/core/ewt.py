@@ -5,10 +5,11 @@ promoted the job past everything that may still arrive, or until it is overdue. 
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .job import Ints
+from .job import Ints, Snapshot
 from .lengths import Floats
-from .rank import BASE_SPAN, LEVELS_PER_DOUBLING, Policy, View, late, lateness_of, promote_seconds
+from .rank import BASE_SPAN, LEVELS_PER_DOUBLING, Policy, lateness_of, promote_seconds
 from .reports import EngineShape
 
 
@@ -26,9 +27,18 @@ def ranked(levels: Ints, order: Ints) -> Ints:
     return result
 
 
-def expected_waits(rows: Ints, levels: Ints, view: View, work_seconds: Floats, slots: float, policy: Policy, backlog: float) -> Floats:
+def expected_waits(
+    rows: Ints,
+    levels: Ints,
+    snapshot: Snapshot,
+    work_seconds: Floats,
+    slots: float,
+    policy: Policy,
+    backlog: float,
+    is_late: NDArray[np.bool_],
+) -> Floats:
     """Seconds until each job's turn; `work_seconds` are those of all its samples. Shape [J], in the snapshot's order of rows."""
-    snapshot, rule = view.snapshot, lateness_of(policy)
+    rule = lateness_of(policy)
     work, samples = work_seconds[rows], snapshot.samples[rows]
     waits = np.empty(len(snapshot))
     waits[rows] = np.where(np.cumsum(samples) - samples + 1 <= slots, 0.0, (np.cumsum(work) - work) / slots)
@@ -41,4 +51,4 @@ def expected_waits(rows: Ints, levels: Ints, view: View, work_seconds: Floats, s
     )
     # Those promoted that far are served in order: ahead of them is only work of better rank.
     # The age of those that are late counts no more.
-    return np.where((to_promotion > 0) & ~late(view, rule), np.minimum(waits, to_promotion), waits)
+    return np.where((to_promotion > 0) & ~is_late, np.minimum(waits, to_promotion), waits)

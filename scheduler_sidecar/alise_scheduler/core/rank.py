@@ -119,7 +119,8 @@ class View:
     # What may be left of each job in tokens, ascending, and how likely; [J, QUANTILES + 1].
     points: Floats
     chances: Floats
-    # Expected seconds of work left.
+    # Expected tokens and seconds of work left.
+    left_tokens: Floats
     remaining_seconds: Floats
 
 
@@ -128,7 +129,7 @@ def look(snapshot: Snapshot) -> View:
     points, chances = remaining_points(snapshot.lengths, snapshot.generated_tokens, snapshot.limit_tokens)
     context = snapshot.prompt_tokens + snapshot.generated_tokens
     left = np.einsum("jq,jq->j", points, chances)
-    return View(snapshot, points, chances, snapshot.cost.seconds_left(prefill_tokens(snapshot), left, context))
+    return View(snapshot, points, chances, left, snapshot.cost.seconds_left(prefill_tokens(snapshot), left, context))
 
 
 def alise_seconds(view: View) -> Floats:
@@ -233,7 +234,7 @@ def late(view: View, rule: LatenessRule | None) -> NDArray[np.bool_]:
     if rule is None:
         return np.zeros(len(s), dtype=np.bool_)
     c = s.cost.coefficients
-    left = np.einsum("jq,jq->j", view.points, view.chances)
+    left = view.left_tokens
     context = s.prompt_tokens + s.generated_tokens
     token = c.step_seconds + c.decode_seconds + c.context_seconds * context
     rest = left * token + c.prefill_seconds * prefill_tokens(s)
@@ -253,8 +254,8 @@ def overdue(snapshot: Snapshot, rule: LatenessRule | None, slots: float) -> Ints
     return fits
 
 
-def levels(view: View, policy: Policy, backlog_seconds: float, slots: float) -> Ints:
-    """The level of each job. Shape [J]; of jobs in time, a greater age never gives a higher (worse) one."""
+def levels(view: View, policy: Policy, backlog_seconds: float, slots: float, is_late: NDArray[np.bool_]) -> Ints:
+    """The level of each job. Shape [J]; of jobs in time, a greater age never gives a higher (worse) one. `is_late` is what `late` says."""
     s = view.snapshot
     if policy.name == "fcfs":
         return np.zeros(len(s), dtype=np.int64)
@@ -263,7 +264,6 @@ def levels(view: View, policy: Policy, backlog_seconds: float, slots: float) -> 
     base = base_levels(seconds, s.weight, s.neutral_seconds, promote if policy.name == "boost" else math.inf)
     wanted = base - s.age_seconds * (LEVELS_PER_DOUBLING / promote)
     rule = lateness_of(policy)
-    is_late = late(view, rule)
     if rule is not None and is_late.any():
         wanted = np.where(is_late, base_levels(seconds, s.weight, s.neutral_seconds) + rule.levels, wanted)
     result: Ints = np.rint(np.minimum(np.maximum(wanted, MIN_LEVEL if rule is None else MIN_LEVEL + 1), MAX_LEVEL)).astype(np.int64)
