@@ -21,8 +21,16 @@ from tests.emulated.worker import EmulatedWorker
 TALLY_SECONDS: Final = 0.5
 
 
+def is_emulated(backend: Any) -> bool:
+    """Whether vLLM was asked for this executor, by its name or by the class."""
+    return str(getattr(backend, "__name__", backend)).endswith("EmulatedExecutor")
+
+
 def keep_async_scheduling() -> None:
-    """Has vLLM keep asynchronous scheduling on a CPU, where it turns it off: the emulated device is none. Harmless when called twice."""
+    """Has vLLM keep asynchronous scheduling for this executor, though it turns it off on a CPU: the emulated device is none.
+
+    Engines with other executors in the same process are left as they are. Harmless when called twice.
+    """
     from vllm.platforms.cpu import CpuPlatform
 
     check = CpuPlatform.check_and_update_config.__func__
@@ -32,7 +40,8 @@ def keep_async_scheduling() -> None:
     def keeping(cls: Any, vllm_config: Any) -> None:
         wanted = vllm_config.scheduler_config.async_scheduling
         check(cls, vllm_config)
-        vllm_config.scheduler_config.async_scheduling = wanted
+        if is_emulated(vllm_config.parallel_config.distributed_executor_backend):
+            vllm_config.scheduler_config.async_scheduling = wanted
 
     keeping.keeps_async_scheduling = True  # type: ignore[attr-defined]
     CpuPlatform.check_and_update_config = classmethod(keeping)
