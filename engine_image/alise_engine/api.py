@@ -252,7 +252,7 @@ class EngineApi:
         self._pending.accepted(ticket.stamp.job_id, owner_of(ticket.tenant), ticket.engine_requests)
 
     def _queue_fills(self) -> bool:
-        """Whether so many requests wait that one which is late in being known to run could cost another its place."""
+        """Whether enough requests wait that one which is late in being known to run could cost another its place."""
         return 0 < self._settings.max_pending <= 2 * self._pending.count
 
     def _until_one_begins(self) -> int:

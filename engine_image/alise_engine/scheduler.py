@@ -110,7 +110,7 @@ class AliseMixin(Base):
             self._preempt_by_rank()
         self._kv_full = False
         output = super().schedule(*args, **kwargs)
-        # A prefetch that finds no blocks, below, keeps nobody waiting.
+        # A prefetch that finds no blocks, below, keeps no request waiting.
         kv_full = self._kv_full
         if self.connector is not None and output.kv_connector_metadata.feeds_this_step():
             output.has_sync_kv_loads = True

@@ -28,7 +28,7 @@ FINISHED_KEPT: Final = 4096
 # How often it is told how far requests are. To look at a thousand of them and to name them takes 5 ms of the engine's time, and a rank
 # changes once in many tokens. Who came, went, changed its phase or said its first token is told by the next poll.
 PROGRESS_SECONDS: Final = 0.2
-# Progress that is worth telling: so many tokens, or this share of what was told. A level is a fifth of a job's work.
+# Progress that is worth telling: this many tokens, or this share of what was told. A level is a fifth of a job's work.
 PROGRESS_TOKENS: Final = 8
 PROGRESS_SHARE: Final = 1 / 16
 # The step model is fitted on a sample of the steps: this many a poll.

@@ -156,7 +156,7 @@ class State:
         if not known:
             rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits)
             if rejected is not None and self._load_is_old and not self.load.draining:
-                # Plans are made now and then; nobody is refused for work that is done.
+                # Plans are made now and then; no request is refused for work that is done.
                 self.decide(at)
                 rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits)
             if rejected is not None:

@@ -48,7 +48,7 @@ SMALL: Final = Decoder("25M", models.wide, "auto", 2 * GIB)
 
 
 def decoder(gpu_bytes: int) -> Decoder:
-    """The model for a GPU with so much free memory."""
+    """The model for a GPU with this much free memory."""
     return EIGHT_BILLION if gpu_bytes >= EIGHT_BILLION.gpu_bytes else SMALL
 
 

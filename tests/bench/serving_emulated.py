@@ -36,7 +36,7 @@ WITHIN: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long requests arrive at each load, in the device's seconds, and how many come before, with answers of at most so many tokens."""
+    """How long requests come at each load, in the device's seconds, and how many come before, with answers of at most this many tokens."""
 
     loads: tuple[float, ...]
     window_seconds: float

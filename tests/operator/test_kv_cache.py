@@ -38,7 +38,7 @@ def report(full_seconds: float = 0.0, **changes: Any) -> KvReport:
 
 
 def marks(*reports: KvReport, boot: str = "boot", every: float = 60.0) -> tuple[Mark, ...]:
-    """One poll each so many seconds."""
+    """One poll each this many seconds."""
     kept: tuple[Mark, ...] = ()
     for turn, one in enumerate(reports):
         kept = marked(kept, boot, one, turn * every)

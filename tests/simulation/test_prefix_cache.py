@@ -21,7 +21,7 @@ def request(prompt_tokens: int, group: int = -1, shared: int = 0) -> Request:
 
 
 def preempted_with(computed_tokens: int, free_blocks: int) -> tuple[PrefixCache, Request]:
-    """A cache that a request of 100 tokens has just left, with so many blocks free before."""
+    """A cache that a request of 100 tokens has just left, with this many blocks free before."""
     cache, victim = PrefixCache(BLOCK, True), request(100)
     cache.admitted(victim, 7)
     cache.left(victim, computed_tokens, free_blocks)

@@ -24,7 +24,7 @@ from .mailbox import Changes, Mailbox
 logger = logging.getLogger("vllm.alise.progress")
 
 POLL_SECONDS: Final = 0.050
-# Without a request that may have to wait, a poll comes after so many POLL_SECONDS.
+# Without a request that may have to wait, a poll comes after this many POLL_SECONDS.
 CALM_LOOKS: Final = 5
 # With less than this share of the KV blocks free, the next request may have to wait.
 _FEW_BLOCKS: Final = 1 / 8

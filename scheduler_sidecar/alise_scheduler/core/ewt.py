@@ -1,7 +1,7 @@
 """Expected waiting time: how long until each job gets its turn.
 
 EWT = remaining seconds of the jobs ranked ahead, divided by the effective parallelism, and never more than the time until ageing has
-promoted the job past everything that may still arrive, or until it is overdue. The first `slots` in rank order wait for nobody.
+promoted the job past everything that may still arrive, or until it is overdue. The first `slots` in rank order do not wait.
 """
 
 import numpy as np

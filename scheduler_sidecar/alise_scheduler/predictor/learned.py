@@ -29,7 +29,7 @@ from .train import MAX_ROWS, History
 
 log = logging.getLogger(__name__)
 
-# Trained at first after so many finished requests, then whenever half as many again have come, within these bounds.
+# Trained at first after this many finished requests, then whenever half as many again have come, within these bounds.
 # A training takes a second of CPU and one more for every 1,800 rows. Neighbours, conversations and calibration know what is new at once.
 FIRST_TRAINING: Final = 200
 _GROWTH: Final = 0.5

@@ -14,7 +14,7 @@ from .request import Request
 
 @dataclass(slots=True)
 class _Group:
-    """Blocks of a shared prefix: held by live requests, or free and cached until so many blocks have been taken."""
+    """Blocks of a shared prefix: held by live requests, or free and cached until this many blocks have been taken."""
 
     members: int = 0
     held: int = 0
@@ -67,7 +67,7 @@ class PrefixCache:
             group.held = max(group.held, shared)
 
     def left(self, request: Request, computed_tokens: int, free_blocks: int) -> None:
-        """The request gave its blocks back, with so many tokens computed and so many blocks free before."""
+        """The request gave its blocks back, with this many tokens computed and this many blocks free before."""
         computed, until = computed_tokens // self._block_size, self.taken + free_blocks
         request.cached_blocks, request.cached_until = max(0, computed - request.shared_blocks), until
         if request.shared_blocks:

@@ -282,7 +282,7 @@ class Replica(DeviceMemory):
                 budget -= chunk
                 prefilled += chunk
                 context += request.prompt_tokens + request.generated - request.todo
-            # A step that preempted for memory admits nobody.
+            # A step that preempted for memory admits no request.
             more, more_context = self._admit(budget) if self.preemptions == preempted else (0, 0)
             prefilled += more
             if prefilled:

@@ -32,7 +32,7 @@ TINY: Final = Shape("tiny", 2, 32, 4, 2, 8, 64, 128, 0)
 
 
 def shape_for(gpu_bytes: int, dry: bool) -> Shape:
-    """The largest that fits in so much free memory; a tiny one in a dry run."""
+    """The largest that fits in this much free memory; a tiny one in a dry run."""
     if dry:
         return TINY
     return EIGHT_BILLION if gpu_bytes >= EIGHT_BILLION.gpu_bytes else ONE_BILLION

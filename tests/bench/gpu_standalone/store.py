@@ -36,7 +36,7 @@ def make_cache(device: Device, layers: int, blocks: int, heads: int, block_size:
 
 
 def make_store(where: Device, cache: Mapping[str, Tensor], host_blocks: int) -> Store:
-    """With room for so many blocks of 16-bit KV on the host."""
+    """With room for this many blocks of 16-bit KV on the host."""
     from alise_engine.kv import host_memory
     from alise_engine.kv.fused_int8 import FusedInt8
     from alise_engine.kv.int8 import RAW, Codec, KeyLayout, LayerShape
