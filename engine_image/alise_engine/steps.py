@@ -47,7 +47,7 @@ class Steps:
         return len(self._in_flight)
 
     def resumed(self, tracked: Tracked, restored_tokens: int, scheduled_tokens: int) -> None:
-        """A preempted request was admitted again, with this many tokens from the host and so many scheduled in this step."""
+        """A preempted request was admitted again, with this many tokens from the host and that many scheduled in this step."""
         request = tracked.request
         had = min(tracked.preempted_tokens, request.num_tokens - 1)
         lost = had - (request.num_computed_tokens - scheduled_tokens)

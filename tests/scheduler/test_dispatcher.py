@@ -187,7 +187,7 @@ async def test_a_tenant_that_meets_another_at_a_full_engine_is_planned_for_at_on
     assert bench.metric("alise_scheduler_plan_seconds_count") == before + 1
 
 
-async def test_work_that_is_done_refuses_nobody() -> None:
+async def test_no_request_is_refused_for_work_that_is_done() -> None:
     async with running(make_state(limits=AdmitLimits(max_wait_seconds=1.0))) as bench:
         bench.engine.boot()
         await bench.clock.advance(0.1)

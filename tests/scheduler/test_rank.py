@@ -187,7 +187,7 @@ def test_with_ageing_alone_a_longer_wait_never_ranks_worse(tokens: float, waited
     st.floats(1, 1e6), st.floats(1, 1e6), st.floats(0, 1e5), st.floats(0.001, 1000), st.integers(0, 40),
     st.sampled_from(sorted(POLICIES)), st.sampled_from([1 / 16, 1.0, 16.0]), st.integers(0, 2000),
 )  # fmt: skip
-def test_with_ageing_alone_nobody_starves(
+def test_with_ageing_alone_no_job_starves(
     old: float, young: float, age: float, neutral: float, others: int, name: str, weight: float, generated: int
 ) -> None:
     """A job that arrived the bound earlier is not behind a later one, whatever the lengths, weights, progress and load."""
