@@ -229,13 +229,13 @@ class Replica(DeviceMemory):
 
         Where the one whose turn it is is itself the worst, it goes, and the ones behind it make no step: the engine stops there.
         """
-        total, index = self.model.shape.num_device_blocks, 0
+        index, free = 0, self.model.shape.num_device_blocks - self._used_blocks(0)
         taken: dict[int, int] = {}
         while index < len(self.running):
             request = self.running[index]
             tokens = request.prompt_tokens + request.tokens(self.step)
             needs = self._blocks(tokens) - self._blocks(tokens - 1) if request.decoding else 0
-            while self._used_blocks(0) + sum(taken.values()) + needs > total:
+            while needs > free:
                 victim = max(self.running, key=lambda one: (one.level, one.order))
                 index -= self.running.index(victim) < index
                 taken.pop(victim.index, None)
@@ -243,7 +243,9 @@ class Replica(DeviceMemory):
                 if victim is request:
                     self._late = self.running[index:]
                     return
+                free = self.model.shape.num_device_blocks - self._used_blocks(0) - sum(taken.values())
             taken[request.index] = needs
+            free -= needs
             index += 1
 
     # --- steps ------------------------------------------------------------------------------------------------------------------------
