@@ -54,26 +54,31 @@ MANY: Final = 100_000
 
 def measure(settings: Settings) -> Iterator[Row]:
     """A row per request, and one per system and load with tokens, CPU time and the device's tally."""
+    for seed in range(settings.seeds):
+        for place, system in enumerate(order(seed)):
+            yield from measure_system(settings, seed, place, system)
+
+
+def measure_system(settings: Settings, seed: int, place: int, system: str) -> Iterator[Row]:
+    """The rows of one system, started cold, at all loads with the requests of one seed; `place` is its turn in the seed."""
     plan = QUICK if settings.quick else FULL
     name = settings.device or DEFAULT_DEVICE
     encoder = encoders.wanted()
-    for seed in range(settings.seeds):
-        workload = load(settings.dataset, MANY if settings.dataset else 10 * CROWD, seed)
-        emulation, capacity = paced(name, settings.time_scale, workload.prompts[:CROWD])
-        parts = parted(workload.prompts, plan, capacity)
-        common = {
-            "seed": seed, "workload": workload.name, "device": name, "time_scale": emulation.device.time_scale,
-            "capacity_per_second": capacity, "encoder": encoder is not None,
-        }  # fmt: skip
-        for place, system in enumerate(order(seed)):
-            with serving(system, encoder, emulation) as running:
-                _warm_up(running, parts[0], capacity / emulation.device.time_scale)
-                for number, (share, prompts) in enumerate(zip(plan.loads, parts[1:], strict=True)):
-                    rate = capacity * share / emulation.device.time_scale
-                    arrivals = poisson(len(prompts), rate, seed * 100 + number)
-                    own = {"system": system, "place": place, "load": share, **common}
-                    first = (number + 1) * MANY
-                    yield from ({**row, **own} for row in _at_load(running, emulation, system, prompts, arrivals, first))
+    workload = load(settings.dataset, MANY if settings.dataset else 10 * CROWD, seed)
+    emulation, capacity = paced(name, settings.time_scale, workload.prompts[:CROWD])
+    parts = parted(workload.prompts, plan, capacity)
+    common = {
+        "seed": seed, "workload": workload.name, "device": name, "time_scale": emulation.device.time_scale,
+        "capacity_per_second": capacity, "encoder": encoder is not None, "window_seconds": plan.window_seconds,
+    }  # fmt: skip
+    with serving(system, encoder, emulation) as running:
+        _warm_up(running, parts[0], capacity / emulation.device.time_scale)
+        for number, (share, prompts) in enumerate(zip(plan.loads, parts[1:], strict=True)):
+            rate = capacity * share / emulation.device.time_scale
+            arrivals = poisson(len(prompts), rate, seed * 100 + number)
+            own = {"system": system, "place": place, "load": share, **common}
+            first = (number + 1) * MANY
+            yield from ({**row, **own} for row in _at_load(running, emulation, system, prompts, arrivals, first))
 
 
 def parted(prompts: Sequence[Prompt], plan: Plan, capacity: float) -> list[Sequence[Prompt]]:
