@@ -36,7 +36,7 @@ class Mind(Protocol):
     limits: Limits
 
     def arrived(self, request: Request, now: float) -> None:
-        """A request is there; gives it the level and order of its admission."""
+        """A request is there; gives it the level and order of its admission, or sets `refused`."""
 
     def moved(self, request: Request, step: int) -> None:
         """It was admitted, began to decode or was preempted; `step` is the replica's step count."""

@@ -101,7 +101,10 @@ class Replica(DeviceMemory):
         while inbox and inbox[0].arrived_at <= seen_until:
             request = inbox.popleft()
             self.mind.arrived(request, self.now)
-            insort(self.waiting, (request.level, request.order, request))
+            if request.refused:
+                self.ended.append(request)
+            else:
+                insort(self.waiting, (request.level, request.order, request))
 
     def _plan(self) -> Limits:
         mind = self.mind

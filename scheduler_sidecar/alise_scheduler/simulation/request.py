@@ -9,7 +9,7 @@ class Request:
     __slots__ = (
         "arrived_at", "cached_blocks", "cached_until", "decoding", "ended_at", "ewt_ms", "first_token_at", "generated", "host_bytes",
         "host_tokens", "index", "level", "order", "output_tokens", "phase", "phase_at", "preemptions", "prefix_group", "prefix_tokens",
-        "prompt_tokens", "row", "run", "shared_blocks", "start_step", "todo", "waited_seconds",
+        "prompt_tokens", "refused", "row", "run", "shared_blocks", "start_step", "todo", "waited_seconds",
     )  # fmt: skip
 
     def __init__(self, index: int, arrived_at: float, prompt_tokens: int, output_tokens: int) -> None:
@@ -30,6 +30,8 @@ class Request:
         # Tokens still to be prefilled, once admitted.
         self.todo = 0
         self.phase = Phase.WAITING
+        # A mind may refuse it when it arrives; then it never waits, and has no first token and no end.
+        self.refused = False
         self.phase_at = arrived_at
         self.waited_seconds = 0.0
         self.host_tokens = 0

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..core.job import Ints
 from ..core.lengths import Floats
@@ -28,6 +29,8 @@ class Outcome:
     waited_seconds: Floats
     preemptions: Ints
     tenant: Ints
+    # Those that were answered; the others were refused when they arrived, and their times mean nothing.
+    served: NDArray[np.bool_]
     saved_bytes: int
     restored_bytes: int
     recomputed_tokens: int
@@ -134,6 +137,7 @@ def _outcome(trace: Trace, requests: list[Request], pods: list[Replica]) -> Outc
         waited_seconds=np.array([request.waited_seconds for request in requests]),
         preemptions=np.array([request.preemptions for request in requests]),
         tenant=trace.tenant,
+        served=np.array([not request.refused for request in requests]),
         saved_bytes=sum(pod.host.saved_bytes for pod in pods),
         restored_bytes=sum(pod.host.restored_bytes for pod in pods),
         recomputed_tokens=sum(pod.recomputed_tokens for pod in pods),
