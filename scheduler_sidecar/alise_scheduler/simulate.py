@@ -42,14 +42,14 @@ class Setup:
     lengths: Floats
 
 
-def core_mind(setup: Setup, policy: Policy) -> Callable[[], Mind]:
-    """Minds that decide as production does."""
+def core_mind(setup: Setup, policy: Policy, kind: type[CoreMind] = CoreMind) -> Callable[[], Mind]:
+    """Minds that decide as production does; `kind` is a rule that replaces its levels."""
     trace, model = setup.trace, setup.model
     cost = model.known_cost(float((trace.input_tokens + trace.output_tokens / 2).mean()))
     # Made once: there may be ten thousand minds.
     caps, tenants = np.full(len(trace), float(model.shape.max_model_len)), trace.tenant.astype(np.float64)
     fresh = at_admission(policy, setup.lengths, trace.input_tokens.astype(np.float64), caps, model.shape, cost)
-    return lambda: CoreMind(policy, setup.lengths, caps, tenants, trace.weight, model.shape, cost, fresh)
+    return lambda: kind(policy, setup.lengths, caps, tenants, trace.weight, model.shape, cost, fresh)
 
 
 def policy_named(name: str, ageing: bool = True) -> Policy:

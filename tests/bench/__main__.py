@@ -1,7 +1,7 @@
 """`python -m tests.bench [NAME…]`: run suites, print their figures, write bench-results/.
 
 The environment sets DATASET (a file or folder; ALISE_DATA otherwise; a seeded synthetic workload without either), SEEDS and QUICK=1.
-With DEVICE (and TIME_SCALE, see tests/emulated/launch.py) `serving` serves on an emulated device.
+With DEVICE (and TIME_SCALE, see tests/emulated/launch.py) `serving` serves on an emulated device; `clients` always does.
 """
 
 import argparse
@@ -26,7 +26,13 @@ SUITES = {
     "soak": "tests.bench.soak",
 }
 # Not among all of them: they take an hour, or need what few machines have.
-ON_REQUEST = {"fuzz": "tests.bench.fuzz", "gpu": "tests.bench.gpu", "emulated": "tests.bench.serving_emulated"}
+ON_REQUEST = {
+    "fuzz": "tests.bench.fuzz",
+    "gain": "tests.bench.gain",
+    "gpu": "tests.bench.gpu",
+    "emulated": "tests.bench.serving_emulated",
+    "clients": "tests.bench.clients",
+}
 
 
 def settings_from(environment: dict[str, str]) -> Settings:

@@ -13,6 +13,7 @@ from alise_scheduler.core.lengths import Floats
 from alise_scheduler.predictor import prior
 from alise_scheduler.predictor.encoder import OnnxEncoder
 from alise_scheduler.predictor.features import extract
+from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.simulation.model import DEFAULT_SHAPE
 from alise_scheduler.simulation.trace import Trace, heavy_tail, load_csv, make_trace, poisson
 from tests.bench import predictor
@@ -64,6 +65,22 @@ def answered(path: Path, quick: bool) -> Data:
     inputs = np.array([max(1, (len(example.text) + example.earlier_chars) // 4) for example in counted])
     trace = make_trace(path.stem, np.zeros(len(counted)), inputs, outputs)
     return Data(trace, np.clip(real[first:] * scale, 1.0, None), encoder is not None)
+
+
+def untold(path: Path) -> Floats:
+    """What the predictor that is shipped says of the rows that count, when no answer is ever told to it."""
+    examples = predictor.read(path)
+    counted = examples[len(examples) - min(predictor.COUNTED, len(examples) // 2) :]
+    folder = encoders.wanted()
+    encoder = OnnxEncoder(folder) if folder else None
+    vectors = encoder.encode([example.text for example in counted]) if encoder else [None] * len(counted)
+    shipped = LearnedPredictor()
+    shipped.prior = prior.from_bytes(prior.obtain(folder))
+    features = (extract(predictor.question(e, v), b"bench") for e, v in zip(counted, vectors, strict=True))
+    lengths = np.array([shipped.predict(one, 0).tokens for one in features])
+    scale = _TOKENS_PER_PIECE if counted[0].group else 1.0
+    made: Floats = np.clip(lengths * scale, 1.0, None)
+    return made
 
 
 def traced(path: Path) -> Data:

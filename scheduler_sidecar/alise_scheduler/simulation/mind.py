@@ -10,7 +10,7 @@ from ..core.admit import Load
 from ..core.decide import decide
 from ..core.exec_time import CostModel
 from ..core.fairness import OVER_SHARE_LEVEL
-from ..core.job import Snapshot
+from ..core.job import Ints, Snapshot
 from ..core.lengths import QUANTILES, Floats
 from ..core.plan import NEVER_SENT, Limits
 from ..core.rank import BASE_SPAN, LEVELS_PER_DOUBLING, POLICIES, Policy, look, neutral_after, promote_seconds
@@ -149,16 +149,22 @@ class CoreMind:
         return self._last_plan + REFRESH_SECONDS
 
     def plan(self, now: float, step: int) -> None:
-        decision = decide(self._snapshot(now, step), self._policy, self.limits)
+        snapshot = self._snapshot(now, step)
+        decision = decide(snapshot, self._policy, self.limits)
         ranks, count = decision.ranks, len(self._rows)
-        self._sent[0, :count], self._sent[1, :count], self._sent[2, :count] = ranks.level, ranks.order, ranks.ewt_ms
-        for request, level, ewt_ms in zip(self._rows, ranks.level.tolist(), ranks.ewt_ms.tolist(), strict=True):
+        levels = self.levels(snapshot, ranks.level)
+        self._sent[0, :count], self._sent[1, :count], self._sent[2, :count] = levels, ranks.order, ranks.ewt_ms
+        for request, level, ewt_ms in zip(self._rows, levels.tolist(), ranks.ewt_ms.tolist(), strict=True):
             request.level, request.ewt_ms = level, ewt_ms
         over = decision.over_share
         self._crowding = frozenset() if over is None else frozenset(self._table[_TENANT, :count][over].tolist())
         self.limits, self.load = decision.limits, decision.load
         self._dirty, self._last_plan = False, now
         self.plans += 1
+
+    def levels(self, snapshot: Snapshot, level: Ints) -> Ints:
+        """The levels to use, given the core's; another rule may replace them."""
+        return level
 
     def _snapshot(self, now: float, step: int) -> Snapshot:
         count = len(self._rows)

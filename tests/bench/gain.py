@@ -1,0 +1,198 @@
+"""What ordering and room gain on hardware that people have: every system on the same simulated engines and the same requests.
+
+Each run is open loop: requests arrive as a Poisson process for ten minutes of the engine's time at a share of what stock vLLM can serve
+there with its KV cache in 16 bits, and every one of them is counted until it has ended. Seeds are paired: all systems see the same requests
+at the same moments. Predictions are the sidecar's own, learned online from a cold start, on rows that nothing was tuned on (the last 5,000
+of Alpaca, the last half of ShareGPT). Where a request does not fit a device at all, it is left out for all systems.
+
+Runs that were made by the same code are kept in bench-results/gain.kept.jsonl and not made again, so a broken-off benchmark goes on where
+it was. JOBS says how many run at once (all cores otherwise).
+"""
+
+import ast
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from alise_scheduler.core.job import Ints
+from alise_scheduler.simulation.hardware import engine_model
+from alise_scheduler.simulation.model import EngineModel
+from alise_scheduler.simulation.run import Outcome, simulate
+from alise_scheduler.simulation.trace import Trace, capacity_per_second
+from tests.bench import gain_figures
+from tests.bench.gain_systems import ABLATIONS, ALISE, FCFS, MAIN, RULES, Predicted, system
+from tests.bench.harness import RESULTS, ROOT, Figure, Row, Settings
+from tests.bench.policies_data import Data, answered, untold
+
+WINDOW_SECONDS: Final = 600.0
+QUICK_SECONDS: Final = 120.0
+LEAST_SEEDS: Final = 5
+# The sets that goals are about, by the name that their figures carry.
+SETS: Final = {
+    "h100_alpaca": ("h100-qwen3-32b", "alpaca"),
+    "h100_sharegpt": ("h100-qwen3-32b", "sharegpt"),
+    "slots32_alpaca": ("slots32", "alpaca"),
+}
+# Profiles beside those, each with the set whose window two cores can simulate.
+OTHERS: Final = ("a100-qwen3-8b", "h200-qwen3-8b", "h100x4-llama-70b", "l40s-llama-8b", "rtx4090-llama-8b", "v100-opt-13b")
+GOAL_LOADS: Final = (0.7, 0.8, 0.9, 1.0, 1.1)
+# Loads between which the rate is looked for at which nine of ten requests are within 5x.
+RATE_LOADS: Final = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3)
+RATE8_LOADS: Final = (0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.1)
+FRONTIER_LOADS: Final = (0.9, 1.1)
+OTHER_LOADS: Final = (0.7, 0.9, 1.1)
+# Upper bounds of the answers' lengths, in tokens, for the worst waits by length.
+BUCKETS: Final = (16, 64, 256, 1024, 1 << 20)
+_SYSTEMS: Final = Path(__file__).with_name("gain_systems.py")
+_SOURCES: Final = ROOT / "scheduler_sidecar" / "alise_scheduler"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run: a system on an engine, at a load, with one seed's requests."""
+
+    profile: str
+    kv_bits: int
+    data: str
+    load: float
+    system: str
+    seed: int
+
+
+def plan(settings: Settings) -> list[Cell]:
+    """Every run, the ones that goals are about first."""
+    seeds = range(1 if settings.quick else max(LEAST_SEEDS, settings.seeds))
+    if settings.quick:
+        return _cells(SETS["h100_sharegpt"], 16, (0.9, 1.1), MAIN, seeds)
+    cells = [cell for pair in SETS.values() for cell in _cells(pair, 16, GOAL_LOADS, MAIN, seeds)]
+    cells += _cells(SETS["h100_sharegpt"], 8, RATE8_LOADS, MAIN, seeds)
+    for name in ("h100_sharegpt", "h100_alpaca"):
+        cells += _cells(SETS[name], 16, RATE_LOADS, (FCFS, ALISE), seeds)
+    for name in ("h100_sharegpt", "slots32_alpaca", "h100_alpaca"):
+        cells += _cells(SETS[name], 16, FRONTIER_LOADS, (*ABLATIONS, *RULES), seeds)
+    for profile in OTHERS:
+        cells += _cells((profile, "sharegpt"), 16, OTHER_LOADS, MAIN, seeds)
+    cells += _cells(SETS["h100_alpaca"], 8, FRONTIER_LOADS, MAIN, seeds)
+    cells += _cells(SETS["h100_sharegpt"], 16, (1.3,), MAIN, seeds)
+    return list(dict.fromkeys(cells))
+
+
+def _cells(pair: tuple[str, str], bits: int, loads: Sequence[float], systems: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    profile, data = pair
+    return [Cell(profile, bits, data, load, name, seed) for load, seed, name in product(loads, seeds, systems)]
+
+
+def measure(settings: Settings) -> Iterator[Row]:
+    """A row for each run, kept ones first. Raises SystemExit without the data sets."""
+    if settings.dataset is None or not settings.dataset.is_dir():
+        raise SystemExit(
+            "the gain is measured with real prompts and answers: set DATASET to a folder with alpaca.parquet and sharegpt.parquet"
+        )
+    wanted = [cell for cell in plan(settings) if (settings.dataset / f"{cell.data}.parquet").exists()]
+    left_out = sorted({cell.data for cell in plan(settings)} - {cell.data for cell in wanted})
+    if left_out:
+        print(f"\nleft out, not in {settings.dataset}: {', '.join(left_out)}", file=sys.stderr)
+    window = QUICK_SECONDS if settings.quick else WINDOW_SECONDS
+    for name in dict.fromkeys(cell.data for cell in wanted):
+        _data(settings.dataset, name)
+    stamp = {"code": code_digest(), "window_seconds": window}
+    path = RESULTS / "gain.kept.jsonl"
+    kept = _kept(path, stamp)
+    yield from (kept[cell] for cell in wanted if cell in kept)
+    missing = [cell for cell in wanted if cell not in kept]
+    with path.open("a") as out, get_context("fork").Pool(int(os.environ.get("JOBS") or os.cpu_count() or 1)) as pool:
+        for row in pool.imap(_run, [(settings.dataset, cell, window) for cell in missing]):
+            out.write(json.dumps({**stamp, **row}) + "\n")
+            out.flush()
+            yield {**stamp, **row}
+
+
+def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
+    """Every figure that has a goal, and what it is made of."""
+    return gain_figures.figures(rows, SETS)
+
+
+def _kept(path: Path, stamp: Row) -> dict[Cell, Row]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    own = [row for row in rows if all(row[key] == value for key, value in stamp.items())]
+    return {Cell(*(row[name] for name in Cell.__slots__)): row for row in own}
+
+
+def code_digest() -> str:
+    """Changes with what core and simulator do, and not with what is said about it."""
+    digest = hashlib.sha256()
+    for path in sorted((*(_SOURCES / "core").glob("*.py"), *(_SOURCES / "simulation").glob("*.py"), _SYSTEMS)):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+                node.value.value = ""
+        digest.update(ast.dump(tree).encode())
+    digest.update((_SOURCES / "simulation" / "hardware.json").read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@lru_cache(maxsize=4)
+def _data(folder: Path, name: str) -> tuple[Data, Predicted]:
+    path = folder / f"{name}.parquet"
+    data = answered(path, False)
+    assert data.real is not None
+    return data, Predicted(data.real, untold(path))
+
+
+def requests(base: Trace, load: float, seed: int, window: float, model: EngineModel) -> tuple[Trace, Ints]:
+    """Requests of a window at this load of `model`, and which rows they are: all that fit, in another order, before any comes again."""
+    room = min(model.shape.num_device_blocks * model.shape.block_size - model.shape.block_size, model.shape.max_model_len)
+    (fits,) = (base.input_tokens + base.output_tokens <= room).nonzero()
+    rng = np.random.default_rng([seed, 7])
+    count = max(2, int(rng.poisson(capacity_per_second(base.rows(fits), model) * load * window)))
+    times = np.sort(rng.uniform(0, window, count))
+    rows: Ints = fits[np.concatenate([rng.permutation(len(fits)) for _ in range(-(-count // len(fits)))])[:count]]
+    return replace(base.rows(rows), arrival_seconds=times - times[0]), rows
+
+
+def _run(job: tuple[Path, Cell, float]) -> Row:
+    folder, cell, window = job
+    data, told = _data(folder, cell.data)
+    trace, rows = requests(data.trace, cell.load, cell.seed, window, engine_model(cell.profile))
+    began = time.process_time()
+    model, mind = system(cell.system, trace, told.rows(rows), engine_model(cell.profile, cell.kv_bits))
+    outcome = simulate(trace, model, mind)
+    return {
+        "kind": "gain",
+        **{name: getattr(cell, name) for name in Cell.__slots__},
+        **counted(outcome, model),
+        "cpu_seconds": time.process_time() - began,
+    }
+
+
+def counted(outcome: Outcome, model: EngineModel) -> Row:
+    """What one run comes to. A refused request is a miss, and has no latency."""
+    unloaded = model.cost.step(0, 1, 0) + 0.001
+    served = outcome.served
+    times = np.where(served, outcome.normalized_seconds / unloaded, np.inf)
+    e2e, ttft, tokens = outcome.e2e_seconds[served], outcome.ttft_seconds[served], outcome.output_tokens
+    by_length, lower = [], 0
+    for upper in BUCKETS:
+        own = e2e[(tokens[served] > lower) & (tokens[served] <= upper)]
+        if len(own):
+            by_length.append([upper, float(own.max())])
+        lower = upper
+    span = float((outcome.arrival_seconds[served] + e2e).max())
+    return {
+        "requests": len(times), "rejected": int((~served).sum()), "in5": float((times < 5).mean()), "in10": float((times < 10).mean()),
+        "norm_mean": float(times[served].mean()), "ttft_mean": float(ttft.mean()), "ttft_p99": float(np.quantile(ttft, 0.99)),
+        "e2e_mean": float(e2e.mean()), "e2e_p99": float(np.quantile(e2e, 0.99)), "e2e_worst": float(e2e.max()),
+        "worst_by_length": by_length, "preemptions": int(outcome.preemptions.sum()), "recomputed_tokens": int(outcome.recomputed_tokens),
+        "tokens_per_second": float(tokens[served].sum()) / span,
+    }  # fmt: skip

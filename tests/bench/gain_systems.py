@@ -1,0 +1,137 @@
+"""The systems that are compared: stock vLLM, alise, alise without one of its parts, and other rules for who goes first.
+
+Every rule is the production core with other settings, or a mind of its own beside it. What is compared is said in `DESCRIPTIONS`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from alise_scheduler.core.job import Ints, Snapshot
+from alise_scheduler.core.lengths import Floats
+from alise_scheduler.core.rank import LEVELS_PER_DOUBLING, AgeingRule, LatenessRule, Policy, base_levels, gittins_seconds, look
+from alise_scheduler.simulate import Setup, core_mind, mind_named, policy_named
+from alise_scheduler.simulation import predictions
+from alise_scheduler.simulation.mind import CoreMind, Mind
+from alise_scheduler.simulation.model import EngineModel
+from alise_scheduler.simulation.trace import Trace
+
+FCFS: Final = "stock-fcfs"
+PRIORITY: Final = "stock-priority"
+ALISE: Final = "alise"
+MAIN: Final = (FCFS, PRIORITY, ALISE)
+ABLATIONS: Final = (
+    "stock-priority-true", "alise-true", "alise-no-prediction", "alise-no-history", "alise-no-preemption", "alise-no-host-store",
+    "alise-no-int8",
+)  # fmt: skip
+RULES: Final = (
+    "alise:before", "alise:alise", "alise:gittins", "alise:gittins-ageing", "alise:sjf", "alise:oldest-12", "alise:oldest-25",
+    "alise:size-ageing", "alise:deadline", "mlfq", "srpt",
+)  # fmt: skip
+DESCRIPTIONS: Final[Mapping[str, str]] = MappingProxyType({
+    FCFS: "stock vLLM, first come, first served",
+    PRIORITY: "stock vLLM with --scheduling-policy priority, fed with our predictions",
+    ALISE: "alise's default",
+    "stock-priority-true": "stock priority with true lengths",
+    "alise-true": "alise with true lengths",
+    "alise-no-prediction": "alise that expects the same of every request",
+    "alise-no-history": "alise with the predictor it is shipped with, which never learns",
+    "alise-no-preemption": "alise that does not preempt by rank",
+    "alise-no-host-store": "alise that recomputes what it preempted",
+    "alise-no-int8": "alise whose host store keeps 16 bits",
+    "alise:before": "boost with ageing that is capped at 60 s, without lateness: the default before decision 55",
+    "alise:alise": "the paper's rule: shortest expected remaining work, ageing",
+    "alise:gittins": "Gittins index without ageing or lateness",
+    "alise:gittins-ageing": "Gittins index with ageing and lateness",
+    "alise:sjf": "shortest expected job, blind to progress",
+    "alise:oldest-12": "Gittins index, an eighth of the slots for the oldest requests",
+    "alise:oldest-25": "Gittins index, a quarter of the slots for the oldest requests",
+    "alise:size-ageing": "Gittins index, ageing in proportion to a request's own size",
+    "alise:deadline": "boost with deadlines and without a bound on the wait",
+    "mlfq": "a skip-join feedback queue, no predictions",
+    "srpt": "shortest remaining first with true lengths, no ageing",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What the sidecar says of each request's length, [N, QUANTILES]: after learning online, and as it is shipped."""
+
+    learned: Floats
+    untold: Floats
+
+    def rows(self, rows: Ints) -> "Predicted":
+        return Predicted(self.learned[rows], self.untold[rows])
+
+
+def system(name: str, trace: Trace, told: Predicted, model: EngineModel) -> tuple[EngineModel, Callable[[], Mind]]:
+    """The engine as the system has it, and its mind. Raises ValueError for an unknown name."""
+    if name == "alise-no-host-store":
+        model = replace(model, shape=replace(model.shape, host_limit_bytes=0))
+    if name == "alise-no-int8":
+        model = replace(model, int8_share=1.0)
+    lengths = told.learned
+    if name in ("stock-priority-true", "alise-true", "srpt"):
+        lengths = predictions.oracle(trace.output_tokens)
+    if name == "alise-no-prediction":
+        lengths = predictions.blind(trace.output_tokens)
+    if name == "alise-no-history":
+        lengths = told.untold
+    setup = Setup(trace, model, lengths)
+    if name in _STOCK:
+        return model, mind_named(_STOCK[name], setup)
+    if name == "alise:size-ageing":
+        return model, _sized(setup)
+    return model, core_mind(setup, policy_of(name))
+
+
+_STOCK: Final = {
+    FCFS: "vllm-fcfs", PRIORITY: "vllm-priority", "stock-priority-true": "vllm-priority", "mlfq": "mlfq", "srpt": "srpt"
+}  # fmt: skip
+
+
+def policy_of(name: str) -> Policy:
+    """The core's settings for a system of ours. Raises ValueError for another name."""
+    default, gittins = Policy(), policy_named("gittins")
+    lateness = LatenessRule()
+    match name:
+        case "alise" | "alise-true" | "alise-no-prediction" | "alise-no-history" | "alise-no-host-store" | "alise-no-int8":
+            return default
+        case "alise-no-preemption":
+            return replace(default, preemption=replace(default.preemption, levels=0))
+        case "alise:before":
+            return replace(default, ageing=AgeingRule(max_seconds=60.0), lateness=None)
+        case "alise:alise" | "alise:sjf":
+            return policy_named(name.partition(":")[2])
+        case "alise:gittins":
+            return replace(gittins, ageing=None, lateness=None)
+        case "alise:gittins-ageing":
+            return gittins
+        case "alise:oldest-12" | "alise:oldest-25":
+            # No request is ever late, and the oldest ones are overdue from the beginning.
+            share = 0.12 if name.endswith("12") else 0.25
+            rule = replace(lateness, slowdown=math.inf, overdue_seconds=0.0, overdue_share=share)
+            return replace(gittins, ageing=None, lateness=rule)
+        case "alise:deadline":
+            return replace(default, lateness=replace(lateness, overdue_seconds=math.inf))
+    raise ValueError(f"no system {name!r}; there are {', '.join(DESCRIPTIONS)}")
+
+
+class _SizedMind(CoreMind):
+    """The core's mind, whose levels are replaced: four levels better for each doubling of age against the request's own size."""
+
+    def levels(self, snapshot: Snapshot, level: Ints) -> Ints:
+        view = look(snapshot)
+        coefficients = snapshot.cost.coefficients
+        total = (snapshot.generated_tokens + view.left_tokens) * (coefficients.step_seconds + coefficients.decode_seconds)
+        base = base_levels(gittins_seconds(view), snapshot.weight, snapshot.neutral_seconds)
+        aged: Ints = np.rint(base - LEVELS_PER_DOUBLING * np.log2(1 + snapshot.age_seconds / np.maximum(total, 1e-6))).astype(np.int64)
+        return aged
+
+
+def _sized(setup: Setup) -> Callable[[], Mind]:
+    return core_mind(setup, replace(policy_named("gittins"), ageing=None, lateness=None), _SizedMind)
