@@ -5,17 +5,16 @@ there with its KV cache in 16 bits, and every one of them is counted until it ha
 at the same moments. Predictions are the sidecar's own, learned online from a cold start, on rows that nothing was tuned on (the last 5,000
 of Alpaca, the last half of ShareGPT). Where a request does not fit a device at all, it is left out for all systems.
 
-Runs that were made by the same code are kept in bench-results/gain.kept.jsonl and not made again, so a broken-off benchmark goes on where
-it was. JOBS says how many run at once (all cores otherwise).
+Runs are kept in bench-results/gain.kept.jsonl and not made again as long as a small probe of their system comes to the same times, so a
+benchmark that was broken off goes on where it was. JOBS says how many run at once (all cores otherwise).
 """
 
-import ast
 import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
@@ -26,13 +25,15 @@ from typing import Final
 import numpy as np
 
 from alise_scheduler.core.job import Ints
+from alise_scheduler.core.lengths import Floats
+from alise_scheduler.simulation import predictions
 from alise_scheduler.simulation.hardware import engine_model
-from alise_scheduler.simulation.model import EngineModel
+from alise_scheduler.simulation.model import DEFAULT_SHAPE, EngineModel
 from alise_scheduler.simulation.run import Outcome, simulate
-from alise_scheduler.simulation.trace import Trace, capacity_per_second
+from alise_scheduler.simulation.trace import Trace, at_load, capacity_per_second, heavy_tail, poisson
 from tests.bench import gain_figures
 from tests.bench.gain_systems import ABLATIONS, ALISE, FCFS, MAIN, RULES, Predicted, system
-from tests.bench.harness import RESULTS, ROOT, Figure, Row, Settings
+from tests.bench.harness import RESULTS, Figure, Row, Settings
 from tests.bench.policies_data import Data, answered, untold
 
 WINDOW_SECONDS: Final = 600.0
@@ -54,8 +55,8 @@ FRONTIER_LOADS: Final = (0.9, 1.1)
 OTHER_LOADS: Final = (0.7, 0.9, 1.1)
 # Upper bounds of the answers' lengths, in tokens, for the worst waits by length.
 BUCKETS: Final = (16, 64, 256, 1024, 1 << 20)
-_SYSTEMS: Final = Path(__file__).with_name("gain_systems.py")
-_SOURCES: Final = ROOT / "scheduler_sidecar" / "alise_scheduler"
+# Requests of the probe.
+_PROBED: Final = 800
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +105,18 @@ def measure(settings: Settings) -> Iterator[Row]:
     if left_out:
         print(f"\nleft out, not in {settings.dataset}: {', '.join(left_out)}", file=sys.stderr)
     window = QUICK_SECONDS if settings.quick else WINDOW_SECONDS
-    for name in dict.fromkeys(cell.data for cell in wanted):
-        _data(settings.dataset, name)
-    stamp = {"code": code_digest(), "window_seconds": window}
+    told = {name: _digest(_data(settings.dataset, name)[1].learned) for name in dict.fromkeys(cell.data for cell in wanted)}
+    probes = {name: probe(name) for name in dict.fromkeys(cell.system for cell in wanted)}
     path = RESULTS / "gain.kept.jsonl"
-    kept = _kept(path, stamp)
+    kept = _kept(path, window, probes, told)
     yield from (kept[cell] for cell in wanted if cell in kept)
     missing = [cell for cell in wanted if cell not in kept]
     with path.open("a") as out, get_context("fork").Pool(int(os.environ.get("JOBS") or os.cpu_count() or 1)) as pool:
         for row in pool.imap(_run, [(settings.dataset, cell, window) for cell in missing]):
-            out.write(json.dumps({**stamp, **row}) + "\n")
+            made = {**row, "probe": probes[row["system"]], "predictions": told[row["data"]], "window_seconds": window}
+            out.write(json.dumps(made) + "\n")
             out.flush()
-            yield {**stamp, **row}
+            yield made
 
 
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
@@ -123,23 +124,33 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     return gain_figures.figures(rows, SETS)
 
 
-def _kept(path: Path, stamp: Row) -> dict[Cell, Row]:
+def _kept(path: Path, window: float, probes: Mapping[str, str], told: Mapping[str, str]) -> dict[Cell, Row]:
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    own = [row for row in rows if all(row[key] == value for key, value in stamp.items())]
+    own = [
+        row for row in rows
+        if (row["window_seconds"], row["probe"], row["predictions"]) == (window, probes.get(row["system"]), told.get(row["data"]))
+    ]  # fmt: skip
     return {Cell(*(row[name] for name in Cell.__slots__)): row for row in own}
 
 
-def code_digest() -> str:
-    """Changes with what core and simulator do, and not with what is said about it."""
-    digest = hashlib.sha256()
-    for path in sorted((*(_SOURCES / "core").glob("*.py"), *(_SOURCES / "simulation").glob("*.py"), _SYSTEMS)):
-        tree = ast.parse(path.read_text())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-                node.value.value = ""
-        digest.update(ast.dump(tree).encode())
-    digest.update((_SOURCES / "simulation" / "hardware.json").read_bytes())
-    return digest.hexdigest()[:12]
+def probe(name: str) -> str:
+    """Changes with what the code makes of a system: the times of a few requests on a small engine that is overloaded for minutes."""
+    shape = replace(DEFAULT_SHAPE, max_num_seqs=12, num_device_blocks=160, max_model_len=4096, host_limit_bytes=1 << 30)
+    trace = heavy_tail(_PROBED, 5)
+    trace = trace.rows((trace.input_tokens + trace.output_tokens < shape.max_model_len).nonzero()[0])
+    lengths = predictions.noisy(trace.output_tokens, 0.8, 5)
+    times = []
+    for asynchronous in (False, True):
+        model = EngineModel(shape, async_scheduling=asynchronous)
+        busy = at_load(replace(trace, arrival_seconds=poisson(len(trace), np.random.default_rng(5))), 3.0, model)
+        model, mind = system(name, busy, Predicted(lengths, lengths), model)
+        outcome = simulate(busy, model, mind)
+        times += [outcome.ttft_seconds, outcome.e2e_seconds]
+    return _digest(np.concatenate(times))
+
+
+def _digest(values: Floats) -> str:
+    return hashlib.sha256(np.round(values, 6).tobytes()).hexdigest()[:12]
 
 
 @lru_cache(maxsize=4)
