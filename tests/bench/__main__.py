@@ -32,6 +32,7 @@ ON_REQUEST = {
     "gpu": "tests.bench.gpu",
     "emulated": "tests.bench.serving_emulated",
     "clients": "tests.bench.clients",
+    "proof": "tests.bench.proof",
 }
 
 

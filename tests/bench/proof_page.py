@@ -1,0 +1,100 @@
+"""Puts the report together: sentences computed from the rows, and the page that holds pictures and tables."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from tests.bench import proof_names as names
+from tests.bench.harness import Row
+from tests.bench.proof_draw import DARK, INK, RULE, variable
+from tests.bench.proof_measures import NOTICED, ratios, spread, where, without_gain
+from tests.bench.proof_tables import Table, main_rows, ordered_sets
+
+TEMPLATE: Final = "proof.html.j2"
+_VERDICTS: Final = {"met": "met", "missed": "missed", "not measured": "open"}
+_OVERLOAD: Final = 1.1
+
+
+def page(context: Mapping[str, Any]) -> str:
+    """Returns the report as one HTML document that loads nothing."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["code"] = _code
+    colors = {"colors": DARK, "variable": variable, "ink": INK, "rule": RULE, "verdicts": _VERDICTS}
+    return environment.get_template(TEMPLATE).render(**colors, **context)
+
+
+def _code(text: str) -> Markup:
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def markdown(table: Table) -> str:
+    """Returns the table as Markdown."""
+    lines = [f"# {table.caption}", "", f"| {' | '.join(table.head)} |", "|---" * len(table.head) + "|"]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in table.rows]
+    return "\n".join([*lines, *(["", table.note] if table.note else []), ""])
+
+
+def lead(rows: Sequence[Row]) -> str:
+    """Returns what the first picture shows in overload, with the shares and the longest waits of each system; empty without rows."""
+    said = []
+    for data in names.MAIN_DATA:
+        own = {system: where(main_rows(rows, data), load=_OVERLOAD, system=system) for system in (names.FCFS, names.PRIORITY, names.ALISE)}
+        if all(own.values()):
+            share = {system: f"{100 * spread(row['in10'] for row in found).mean:.0f}%" for system, found in own.items()}
+            worst = {system: f"{spread(row['e2e_worst'] for row in found).mean:,.0f} s" for system, found in own.items()}
+            first, second, third = share[names.FCFS], share[names.PRIORITY], share[names.ALISE]
+            shares = f"{first} first come, first served, {second} with stock priority, {third} with alise"
+            waits = f"{worst[names.FCFS]}, {worst[names.PRIORITY]} and {worst[names.ALISE]}"
+            said.append(f"{names.data(data)}: {shares} (longest end-to-end time {waits})")
+    if not said:
+        return ""
+    return f"At load {_OVERLOAD:g}, the share of requests that end within ten times their unloaded time is, for {'; for '.join(said)}."
+
+
+def no_gain(rows: Sequence[Row]) -> str:
+    """Returns the sentences about the loads and the profiles at which alise does not help; empty without rows."""
+    main, others = [], []
+    for profile, data in ordered_sets(rows):
+        own = where(rows, profile=profile, data=data, kv_bits=16)
+        seen = [load for load, _ in ratios(own, "norm_mean", names.ALISE)]
+        idle = without_gain(own)
+        if not idle:
+            continue
+        if profile == names.MAIN_PROFILE:
+            main.append(f"{_loads(idle)} with {names.data(data)}")
+        elif idle == seen:
+            others.append(f"{names.profile(profile)} with {names.data(data)} (loads {_span(seen)})")
+    said = []
+    if main:
+        device = names.profile(names.MAIN_PROFILE)
+        said.append(f"On {device}, the mean latency per token is within {NOTICED:.0%} of stock vLLM's, or above it, {' and '.join(main)}.")
+    if others:
+        said.append(f"No load that was measured gains on {'; '.join(others)}.")
+    return " ".join(said)
+
+
+def counted(verdicts: Sequence[str]) -> str:
+    """Returns how many figures met their goals."""
+    met, missed, left = (verdicts.count(kind) for kind in ("met", "missed", "not measured"))
+    tail = f", and {left} were not measured" if left else ""
+    return f"{met} figures met their goal, {missed} missed it{tail}."
+
+
+def seeds_of(rows: Sequence[Row]) -> str:
+    """Returns how many seeds each profile has, as one number or a range."""
+    each = {len({row["seed"] for row in where(rows, profile=profile, data=data)}) for profile, data in ordered_sets(rows)}
+    return "No" if not each else f"{min(each)}" if len(each) == 1 else f"{min(each)} to {max(each)}"
+
+
+def _loads(found: Sequence[float]) -> str:
+    return f"at load {found[0]:g}" if len(found) == 1 else f"at loads {', '.join(f'{load:g}' for load in found)}"
+
+
+def _span(found: Sequence[float]) -> str:
+    return f"{found[0]:g}" if len(found) == 1 else f"{found[0]:g} to {found[-1]:g}"
