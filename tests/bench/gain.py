@@ -108,9 +108,9 @@ def measure(settings: Settings) -> Iterator[Row]:
     told = {name: _digest(_data(settings.dataset, name)[1].learned) for name in dict.fromkeys(cell.data for cell in wanted)}
     probes = {name: probe(name) for name in dict.fromkeys(cell.system for cell in wanted)}
     path = RESULTS / "gain.kept.jsonl"
-    kept = _kept(path, window, probes, told)
-    yield from (kept[cell] for cell in wanted if cell in kept)
-    missing = [cell for cell in wanted if cell not in kept]
+    held = kept(path, window, probes, told)
+    yield from (held[cell] for cell in wanted if cell in held)
+    missing = [cell for cell in wanted if cell not in held]
     with path.open("a") as out, get_context("fork").Pool(int(os.environ.get("JOBS") or os.cpu_count() or 1)) as pool:
         for row in pool.imap(_run, [(settings.dataset, cell, window) for cell in missing]):
             made = {**row, "probe": probes[row["system"]], "predictions": told[row["data"]], "window_seconds": window}
@@ -124,7 +124,8 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     return gain_figures.figures(rows, SETS)
 
 
-def _kept(path: Path, window: float, probes: Mapping[str, str], told: Mapping[str, str]) -> dict[Cell, Row]:
+def kept(path: Path, window: float, probes: Mapping[str, str], told: Mapping[str, str]) -> dict[Cell, Row]:
+    """The runs that were made with these probes, predictions and window."""
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     own = [
         row for row in rows
