@@ -21,7 +21,7 @@ _COUNTS: Final = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000)
 _RATIOS: Final = (0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 _WAITS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
-ADMIT_OUTCOMES: Final = ("admitted", "wait_too_long", "draining", "invalid", "version", "inbox_full", "gave_up")
+ADMIT_OUTCOMES: Final = ("admitted", "wait_too_long", "objective", "draining", "invalid", "version", "inbox_full", "gave_up")
 APPLY_FAILURES: Final = ("unavailable", "session")
 ENDINGS: Final = ("stop", "length", "abort", "error")
 TRAININGS: Final = ("trained", "failed")

@@ -6,6 +6,7 @@ restart on purpose: they are about the model and the machine, not about a proces
 """
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from .core import exec_time
 from .core.admit import AdmitLimits, Load, Rejected, admit
 from .core.book import Ended, JobBook, Prior
 from .core.decide import Decision, decide
+from .core.entrance import Arrival, Entrance
 from .core.exec_time import CostModel
 from .core.fairness import behind
 from .core.job import Job, Snapshot, columns
@@ -36,6 +38,8 @@ from .predictor.model import Predictor, log_error
 log = logging.getLogger(__name__)
 
 _ERROR_RATE: Final = 0.05
+# A load that is older than this is worked out anew before a request is refused.
+_FRESH_SECONDS: Final = 0.02
 # Until the engine has said how long its context is, prompts are taken to be at most so long.
 _LONGEST_PROMPT: Final = 1 << 17
 
@@ -108,8 +112,10 @@ class State:
         self._hint_key = hint_key
         self._boot_id = ""
         self._predictor_failures = 0
-        # What an admitted job added to the load: its level and seconds of work.
-        self._added: dict[str, tuple[int, float]] = {}
+        # What an admitted job added to the load: its level, and what it is to those that come after it.
+        self._added: dict[str, tuple[int, Arrival]] = {}
+        self._entrance = Entrance()
+        self._decided_at = -math.inf
         # What is known of live jobs beyond what core needs.
         self._details: dict[str, Hint] = {}
         self._sent: dict[str, Rank] = {}
@@ -150,36 +156,43 @@ class State:
             samples=max(1, ask.samples), prompt_tokens=prompt_tokens, arrived_at=at, phase_at=at,
         )  # fmt: skip
         new = newcomer(probe, self.policy, self.shape, self.cost, self.neutral_seconds, self.load.backlog_seconds())
-        level = NEUTRAL_LEVEL if ask.neutral else new.level
-        if owner_of(probe.tenant) in self.load.crowding:
-            level = int(behind(np.array(level)))
-        if not known:
-            rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits)
-            if rejected is not None and self._load_is_old and not self.load.draining:
-                # Plans are made now and then; no request is refused for work that is done.
-                self.decide(at)
-                rejected = admit(level, ask.slo_ttft_ms or rule.slo_ttft_ms, self.load, self.admit_limits)
-            if rejected is not None:
-                return rejected
+        new = replace(new, level=NEUTRAL_LEVEL) if ask.neutral else new
+        arrival = Arrival(new, probe.samples, weight, probe.tenant)
+        if not known and (rejected := self._rejected(arrival, ask.slo_ttft_ms or rule.slo_ttft_ms, at)) is not None:
+            return rejected
+        level = int(behind(np.array(new.level))) if owner_of(probe.tenant) in self.load.crowding else new.level
         prior = Prior(lengths, weight, ask.question.tenant)
         job = self.book.admit(ask.job_id, prior, ask.question.max_tokens, ask.samples, prompt_tokens, at)
         hint = Hint(lengths, weight, features, ask.objective, ask.question.tenant)
         self._details[job.id] = hint
         if not known:
-            work_seconds = new.work_seconds * probe.samples
-            self._count(1, level, work_seconds)
-            self._added[job.id] = (level, work_seconds)
+            self._count(1, level, new.work_seconds * probe.samples)
+            self._entrance.admitted(at, arrival)
+            self._added[job.id] = (level, arrival)
             if not ask.neutral:
                 self._neutral_steps = neutral_after(self._neutral_steps, new.work_seconds / self.cost.decode_step_seconds())
             self.metrics.admitted(self.neutral_seconds)
         return Admitted(pack_priority(level, order_of(job.order)), encode(hint, self._hint_key, ask.job_id), level, lengths.median)
 
+    def _rejected(self, arrival: Arrival, slo_ttft_ms: int, at: float) -> Rejected | None:
+        def ask() -> Rejected | None:
+            return admit(slo_ttft_ms, self.load.draining, self.admit_limits, lambda: self._entrance.wait(at, arrival, self.policy))
+
+        rejected = ask()
+        if rejected is not None and not self.load.draining and (self._load_is_old or at - self._decided_at >= _FRESH_SECONDS):
+            # Plans are made now and then; no request is refused for work that is done.
+            self.decide(at)
+            rejected = ask()
+        return rejected
+
     def withdraw(self, job_id: str) -> bool:
         """Stops counting an admitted job that will not reach the engine; whether there was one. What the engine reported is its own."""
         if self.book.withdraw(job_id) is None:
             return False
-        level, work_seconds = self._added.get(job_id, (NEUTRAL_LEVEL, 0.0))
-        self._count(-1, level, -work_seconds)
+        if job_id in self._added:
+            level, arrival = self._added[job_id]
+            self._count(-1, level, -arrival.new.work_seconds * arrival.samples)
+            self._entrance.withdrawn(arrival)
         self._forget((job_id,))
         self.metrics.withdrawn.inc()
         return True
@@ -280,7 +293,8 @@ class State:
         over = decision.over_share
         crowding = frozenset[str]() if over is None else frozenset(owner_of(jobs[row].tenant) for row in over.nonzero()[0].tolist())
         self.load = replace(decision.load, crowding=crowding)
-        self._load_is_old, self._owners = False, frozenset(owner_of(job.tenant) for job in jobs)
+        self._entrance.planned(decision.load.backlog, lambda: [job.tenant for job in jobs])
+        self._load_is_old, self._decided_at, self._owners = False, at, frozenset(owner_of(job.tenant) for job in jobs)
         self.metrics.plan_seconds.observe(time.perf_counter() - began)
         self._measure(decision)
         return decision

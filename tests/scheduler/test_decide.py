@@ -3,13 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_scheduler.core.admit import AdmitLimits, Load, Reason, admit, retry_after, work_by_level
+from alise_scheduler.core.admit import AdmitLimits, Reason, admit, retry_after
 from alise_scheduler.core.decide import decide
 from alise_scheduler.core.job import Job
 from alise_scheduler.core.memory import MemoryLimits, host_budget
 from alise_scheduler.core.plan import Rank, coarse_ms
 from alise_scheduler.core.rank import AgeingRule, Policy, PreemptionRule
 from alise_scheduler.core.reports import EngineShape, Phase
+from alise_scheduler.core.wait import NO_WAIT, Wait
 from tests.scheduler.builders import SHAPE, make_job, make_snapshot
 
 
@@ -129,48 +130,26 @@ def test_the_codec_rule_is_told_as_thresholds(quantization: str, ewt_ms: int, fr
     assert (limits.int8_ewt_ms, limits.int8_host_fraction) == (ewt_ms, fraction)
 
 
-def busy(jobs: int = 10, seconds_each: float = 4.0, draining: bool = False) -> Load:
-    work = work_by_level(np.zeros(jobs, dtype=np.int64), np.full(jobs, seconds_each))
-    return Load(jobs, work, 2.0, draining)
-
-
 @pytest.mark.parametrize(
-    ("load", "limits", "slo_ms", "reason"),
+    ("wait", "limits", "slo_ms", "reason"),
     [
-        pytest.param(busy(), AdmitLimits(), 0, None, id="without limits everything comes in"),
-        pytest.param(busy(), AdmitLimits(30.0), 0, None, id="a wait below the limit"),
-        pytest.param(busy(), AdmitLimits(10.0), 0, Reason.WAIT_TOO_LONG, id="a wait over the limit"),
-        pytest.param(busy(), AdmitLimits(), 500, Reason.WAIT_TOO_LONG, id="a wait over the request's own objective"),
-        pytest.param(busy(draining=True), AdmitLimits(), 0, Reason.DRAINING, id="a draining pod takes nothing"),
-        pytest.param(Load(draining=False), AdmitLimits(0.001), 1, None, id="an idle engine takes the first one"),
+        pytest.param(Wait(20.0, 20.0), AdmitLimits(), 0, None, id="without limits everything comes in"),
+        pytest.param(Wait(20.0, 20.0), AdmitLimits(30.0), 0, None, id="a wait below the limit"),
+        pytest.param(Wait(20.0, 2.0), AdmitLimits(10.0), 0, Reason.WAIT_TOO_LONG, id="a wait over the limit"),
+        pytest.param(Wait(20.0, 20.0), AdmitLimits(), 500, Reason.OBJECTIVE, id="a first token that comes later than it asks for"),
+        pytest.param(Wait(20.0, 0.1), AdmitLimits(), 500, None, id="a first token in time and a wait after it"),
+        pytest.param(NO_WAIT, AdmitLimits(0.001), 1, None, id="no wait at all"),
     ],
 )
-def test_admission(load: Load, limits: AdmitLimits, slo_ms: int, reason: Reason | None) -> None:
-    answer = admit(0, slo_ms, load, limits)
+def test_admission(wait: Wait, limits: AdmitLimits, slo_ms: int, reason: Reason | None) -> None:
+    answer = admit(slo_ms, False, limits, lambda: wait)
     assert (answer.reason if answer else None) == reason
 
 
-def test_a_better_level_waits_for_less() -> None:
-    assert busy().wait_seconds(-1) == 0.0
-    assert busy().wait_seconds(0) == 20.0
-
-
-def test_the_time_to_try_again_is_the_predicted_wait_over_the_limit() -> None:
-    answer = admit(0, 0, busy(), AdmitLimits(12.0))
+def test_a_draining_pod_takes_nothing() -> None:
+    answer = admit(0, True, AdmitLimits(), lambda: NO_WAIT)
     assert answer is not None
-    assert answer.retry_after_seconds == 8
-
-
-@given(st.floats(1.0, 900.0), st.integers(1, 80), st.floats(1.0, 30.0))
-def test_over_the_limit_the_time_to_try_again_is_when_the_wait_will_be_within_it(limit: float, jobs: int, seconds_each: float) -> None:
-    """Without further arrivals the engine has by then done the work that was too much."""
-    load = busy(jobs, seconds_each)
-    answer = admit(0, 0, load, AdmitLimits(limit))
-    if load.wait_seconds(0) <= limit:
-        assert answer is None
-        return
-    assert answer is not None
-    assert answer.retry_after_seconds == 600 or load.wait_seconds(0) - answer.retry_after_seconds <= limit + 1e-9
+    assert answer.reason is Reason.DRAINING
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,9 @@ def test_l1_ten_withdrawn_requests_leave_room_for_ten_more_at_once() -> None:
     state = opened(make_state())
     for number in range(10):
         state.admit(make_ask(f"bad{number}", neutral=True), 1.0)
-    # Room for ten: the tenth waits for nine others, and an eleventh would wait for ten.
-    state.admit_limits = AdmitLimits(max_wait_seconds=0.95 * state.load.wait_seconds(NEUTRAL_LEVEL))
+    # Room for ten, of which four run: the tenth waits for six others, and an eleventh would wait for seven.
+    seconds_each = state.decide(1.0).load.backlog_seconds() * 4 / 10
+    state.admit_limits = AdmitLimits(max_wait_seconds=6.5 * seconds_each / 4)
     assert isinstance(state.admit(make_ask("one more", neutral=True), 1.0), Rejected)
     for number in range(10):
         assert state.withdraw(f"bad{number}")

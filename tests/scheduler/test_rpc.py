@@ -118,7 +118,7 @@ async def test_over_the_wait_limit_the_answer_is_rejected(tmp_path: Path) -> Non
         answer = await pod.admit("c", endpoint=pb.ENDPOINT_OTHER)
     assert answer.rejected.reason == pb.Rejected.REASON_WAIT_TOO_LONG
     assert answer.rejected.retry_after_seconds >= 1
-    assert "the limit is 0.1 s" in answer.rejected.message
+    assert "longer than 0.1 s, because 2 requests are ahead of it; send it again in" in answer.rejected.message
 
 
 async def test_the_engine_may_restart(pod: Pod) -> None:

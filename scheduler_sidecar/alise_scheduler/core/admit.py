@@ -1,10 +1,11 @@
-"""May a request queue here? Limits of the predicted wait, answered with a predicted time to try again.
+"""May a request queue here? Its predicted wait is compared with what the server allows and with what the request can use.
 
-A `Rejected` was never queued. The load is what the last decision saw plus what was admitted since. How many requests may wait is not
-decided here: the engine's API server counts them and enforces `maxPending`.
+A `Rejected` was never queued; it hears how long it would wait, for how many requests, and when to come again. How many requests may wait
+is not decided here: the engine's API server counts them and enforces `maxPending`.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -13,7 +14,9 @@ import numpy as np
 
 from alise_contract.names import MIN_LEVEL
 
+from .backlog import EMPTY, Backlog
 from .lengths import Floats
+from .wait import Wait
 
 LEVELS: Final = 256
 MAX_RETRY_SECONDS: Final = 600
@@ -22,6 +25,8 @@ _DRAINING_RETRY_SECONDS: Final = 5
 
 class Reason(Enum):
     WAIT_TOO_LONG = "wait_too_long"
+    # The first token would come later than the request, or its class, asks for.
+    OBJECTIVE = "objective"
     DRAINING = "draining"
 
 
@@ -51,12 +56,8 @@ class Load:
     draining: bool = False
     # Tenants that ask for more than their share of the slots.
     crowding: frozenset[str] = frozenset()
-
-    def wait_seconds(self, level: int) -> float:
-        """Predicted wait of a job that arrives now at this level: the work of its level and better ones over the slots."""
-        if self.work_seconds is None or self.live < self.slots:
-            return 0.0
-        return float(self.work_seconds[: level - MIN_LEVEL + 1].sum()) / self.slots
+    # The live jobs at the last decision, for predicted waits.
+    backlog: Backlog = EMPTY
 
     def backlog_seconds(self) -> float:
         """Time to clear everything."""
@@ -68,18 +69,31 @@ def work_by_level(levels: np.ndarray[tuple[int, ...], np.dtype[np.int64]], work_
     return np.bincount(levels - MIN_LEVEL, weights=work_seconds, minlength=LEVELS).astype(np.float64)
 
 
-def admit(level: int, slo_ttft_ms: int, load: Load, limits: AdmitLimits) -> Rejected | None:
-    """Why not, or None: it may come in."""
+def admit(slo_ttft_ms: int, draining: bool, limits: AdmitLimits, wait: Callable[[], Wait]) -> Rejected | None:
+    """Why not, or None: it may come in. The wait is predicted only where it decides."""
     # 1. Is the pod going away?
-    if load.draining:
+    if draining:
         return Rejected(Reason.DRAINING, "this replica is draining; another one will answer", _DRAINING_RETRY_SECONDS)
-    # 2. Would it wait longer than anyone may, or than it can use?
-    wait = load.wait_seconds(level)
-    allowed = min(limits.max_wait_seconds or math.inf, slo_ttft_ms / 1000 if slo_ttft_ms else math.inf)
-    if wait > allowed:
-        message = f"the predicted wait is {wait:.1f} s and the limit is {allowed:.1f} s"
-        return Rejected(Reason.WAIT_TOO_LONG, message, retry_after(wait - allowed))
+    if not limits.max_wait_seconds and not slo_ttft_ms:
+        return None
+    predicted = wait()
+    # 2. Would it wait longer than any request may?
+    if limits.max_wait_seconds and predicted.seconds > limits.max_wait_seconds:
+        again = retry_after(predicted.seconds_until(limits.max_wait_seconds))
+        what = f"this request would wait about {predicted.seconds:.0f} s and this server refuses those that would wait longer than"
+        return Rejected(Reason.WAIT_TOO_LONG, f"{what} {round(limits.max_wait_seconds, 3):g} s{_what_to_do(predicted, again)}", again)
+    # 3. Or longer than it can use?
+    if slo_ttft_ms and predicted.first_turn_seconds > slo_ttft_ms / 1000:
+        again = retry_after(predicted.first_turn_seconds - slo_ttft_ms / 1000)
+        what = f"the first token would come after about {predicted.first_turn_seconds:.1f} s and this request asks for it within"
+        return Rejected(Reason.OBJECTIVE, f"{what} {slo_ttft_ms / 1000:g} s{_what_to_do(predicted, again)}", again)
     return None
+
+
+def _what_to_do(wait: Wait, again: int) -> str:
+    whose = "requests are" if wait.shared else "requests of the same client are"
+    shorter = ", or now with a smaller max_tokens, which gets a turn sooner" if wait.by_length else ""
+    return f", because {wait.ahead} {whose} ahead of it; send it again in {again} s{shorter}"
 
 
 def retry_after(seconds: float) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .admit import Load, work_by_level
+from .backlog import Backlog
 from .ewt import effective_slots, expected_waits, ranked
 from .fairness import behind, over_share, within
 from .job import Ints, Snapshot
@@ -48,6 +49,8 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
     # 3. Order them; nobody starves, and no tenant takes another's share.
     is_late = late(view, lateness_of(policy))
     level = levels(view, policy, backlog, slots, is_late)
+    part = snapshot.tenant if snapshot.part is None else snapshot.part
+    queued = Backlog(level, work, snapshot.samples, snapshot.weight, snapshot.tenant, part, slots)
     over = over_share(level, snapshot, slots)
     if over is not None:
         level = np.where(over, behind(level), within(level))
@@ -66,5 +69,5 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
     )
     arrived = snapshot.phase != Phase.ADMITTED
     ranks = Ranks(snapshot.jobs, level, order_of(snapshot.order), coarse_ms(waits), snapshot.rankable & arrived)
-    load = Load(len(snapshot), work_by_level(level, work), slots, draining)
+    load = Load(len(snapshot), work_by_level(level, work), slots, draining, backlog=queued)
     return Decision(diff(ranks, limits, snapshot.sent, sent_limits), ranks, limits, load, rows, waits, placement, over)

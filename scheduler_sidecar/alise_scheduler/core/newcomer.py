@@ -23,6 +23,8 @@ class Newcomer:
 
     level: int
     work_seconds: float
+    # The same on an idle engine.
+    alone_seconds: float
 
 
 def newcomer(job: Job, policy: Policy, engine: EngineShape, cost: CostModel, neutral_seconds: float, backlog_seconds: float) -> Newcomer:
@@ -32,8 +34,10 @@ def newcomer(job: Job, policy: Policy, engine: EngineShape, cost: CostModel, neu
     left = (sum(points[:-1]) + TAIL_WEIGHT * points[-1]) * _CHANCE
     prefill = cost.coefficients.prefill_seconds * job.prompt_tokens
     work = max(prefill + left * _token_seconds(cost, job.prompt_tokens, left), 1e-6)
+    c = cost.coefficients
+    alone = prefill + left * (c.step_seconds + c.decode_seconds + c.context_seconds * job.prompt_tokens)
     if policy.name == "fcfs":
-        return Newcomer(0, work)
+        return Newcomer(0, work, alone)
     seconds = _gittins_seconds(job, cost, prefill, points) if policy.name in ("boost", "gittins") else work
     weighted = max(seconds, 1e-9) / job.weight
     if policy.name == "boost" and policy.ageing is not None:
@@ -42,8 +46,8 @@ def newcomer(job: Job, policy: Policy, engine: EngineShape, cost: CostModel, neu
     base = LEVELS_PER_DOUBLING * math.log2(weighted / max(neutral_seconds, 1e-9))
     if not math.isfinite(base):
         # Of numbers that are none an average job is the least harm.
-        return Newcomer(0, work)
-    return Newcomer(round(min(max(base, -BASE_SPAN, MIN_LEVEL), BASE_SPAN, MAX_LEVEL)), work)
+        return Newcomer(0, work, alone)
+    return Newcomer(round(min(max(base, -BASE_SPAN, MIN_LEVEL), BASE_SPAN, MAX_LEVEL)), work, alone)
 
 
 def _token_seconds(cost: CostModel, context_tokens: float, tokens: float) -> float:

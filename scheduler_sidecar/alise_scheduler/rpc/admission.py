@@ -44,6 +44,7 @@ _ENDPOINTS: Final[Mapping[int, int]] = {
 }
 _REASONS: Final = {
     Reason.WAIT_TOO_LONG: pb.Rejected.REASON_WAIT_TOO_LONG,
+    Reason.OBJECTIVE: pb.Rejected.REASON_WAIT_TOO_LONG,
     Reason.DRAINING: pb.Rejected.REASON_DRAINING,
 }
 _CODES: Final[Mapping[type[Exception], grpc.StatusCode]] = {

@@ -1,0 +1,121 @@
+"""What a newcomer finds: the work that is queued, and how many of the slots serve the jobs that it queues with.
+
+A job within its tenant's share gives way to no other tenant (core/fairness.py). So where tenants meet at a full engine, a newcomer queues
+with its own tenant's jobs, on the slots of that tenant's share, and within that share with the jobs of its own part. A newcomer that fits
+into the share does not queue at all.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .fairness import fill_level, lent_slots
+from .job import Ints
+from .lengths import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Live jobs in columns of J rows, and the slots that they share."""
+
+    # As the policy ranks them, before shares are dealt out.
+    level: Ints
+    # Of all samples of a job.
+    work_seconds: Floats
+    samples: Floats
+    weight: Floats
+    # Numbers of the tenant and of the part of it, from 0.
+    tenant: Ints
+    part: Ints
+    slots: float
+
+    def total_seconds(self) -> float:
+        """Time to clear everything."""
+        return float(self.work_seconds.sum()) / self.slots
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A job that was admitted since the last decision; with -1 samples and negative work it takes one back."""
+
+    level: int
+    work_seconds: float
+    samples: float
+    weight: float
+    tenant: int
+    part: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The jobs that a newcomer queues with, and the slots that serve them."""
+
+    level: Ints
+    work_seconds: Floats
+    samples: Floats
+    slots: float
+    # Jobs of other tenants are among them.
+    shared: bool
+
+    def ahead(self, level: int) -> tuple[float, float]:
+        """Samples and seconds of work at this level and better ones."""
+        rows = self.level <= level
+        return max(0.0, float(self.samples[rows].sum())), max(0.0, float(self.work_seconds[rows].sum()))
+
+    def total_seconds(self) -> float:
+        """Time to clear all of it."""
+        return max(0.0, float(self.work_seconds.sum())) / self.slots
+
+
+EMPTY = Backlog(
+    *(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)), 1.0
+)
+
+
+def with_rows(backlog: Backlog, rows: list[Row]) -> Backlog:
+    """The backlog with these rows more."""
+    if not rows:
+        return backlog
+    level, work, samples, weight, tenant, part = zip(
+        *((r.level, r.work_seconds, r.samples, r.weight, r.tenant, r.part) for r in rows), strict=True
+    )
+    return Backlog(
+        np.append(backlog.level, level),
+        np.append(backlog.work_seconds, work),
+        np.append(backlog.samples, samples),
+        np.append(backlog.weight, weight),
+        np.append(backlog.tenant, tenant),
+        np.append(backlog.part, part),
+        backlog.slots,
+    )
+
+
+def queue_for(backlog: Backlog, samples: float, weight: float, tenant: int, part: int) -> Queue | None:
+    """The queue of a newcomer; None where it does not queue, because a slot is free or its tenant may take one."""
+    if float(backlog.samples.sum()) + samples <= backlog.slots:
+        return None
+    whole = Queue(backlog.level, backlog.work_seconds, backlog.samples, backlog.slots, shared=True)
+    mine = _share(whole, backlog.tenant, backlog.weight, tenant, samples, weight, lent_slots(backlog.slots))
+    if mine is None or mine is whole:
+        return mine
+    parts = backlog.part[backlog.tenant == tenant]
+    return _share(mine, parts, np.ones(len(parts)), part, samples, 1.0, 0.0)
+
+
+def _share(queue: Queue, group: Ints, weights: Floats, number: int, samples: float, weight: float, lent: float) -> Queue | None:
+    """The part of a queue that belongs to one group, with its max-min fair share of the slots; None where the newcomer fits into it."""
+    rows = group == number
+    if rows.all():
+        return queue
+    if not rows.any():
+        # Each group's first job fits.
+        return None
+    demand = np.maximum(np.bincount(group, weights=queue.samples), 0.0)
+    jobs = np.maximum(np.bincount(group), 1)
+    weigh = np.maximum(np.bincount(group, weights=weights) / jobs, 1e-9)
+    weigh[number] += (weight - weigh[number]) / (jobs[number] + 1)
+    demand[number] += samples
+    if demand[number] <= fill_level(demand, weigh, max(queue.slots - lent, 1.0)) * weigh[number]:
+        return None
+    slots = min(queue.slots, max(1.0, fill_level(demand, weigh, queue.slots) * float(weigh[number])))
+    return Queue(queue.level[rows], queue.work_seconds[rows], queue.samples[rows], slots, shared=False)

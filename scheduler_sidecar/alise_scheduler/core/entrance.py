@@ -1,0 +1,80 @@
+"""What newcomers meet: the jobs of the last decision, those that were admitted since, and how fast they come in. Mutable, as the book is.
+
+Jobs are noted by name, and a name becomes a number only when a wait has to be predicted: without a limit nothing here costs anything.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from alise_contract.names import owner_of
+
+from .backlog import EMPTY, Backlog, Row, queue_for, with_rows
+from .newcomer import Newcomer
+from .rank import Policy
+from .wait import Inflow, Wait, predicted_wait
+
+# Without an engine no decision comes, and what is admitted expires within seconds.
+_MOST_SINCE: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A newcomer, and what its rank alone does not say."""
+
+    new: Newcomer
+    samples: int
+    weight: float
+    # With its part, where it has one.
+    tenant: str
+
+
+class Entrance:
+    """Predicts how long a newcomer would wait."""
+
+    def __init__(self) -> None:
+        self._backlog: Backlog = EMPTY
+        self._names: Callable[[], Sequence[str]] = tuple
+        self._since: list[tuple[Arrival, int]] = []
+        self._inflow = Inflow()
+        self._at = 0.0
+        # Numbers by name, of the last decision's jobs; made when they are needed.
+        self._tenants: dict[str, int] | None = None
+        self._parts: dict[str, int] = {}
+
+    def planned(self, backlog: Backlog, names: Callable[[], Sequence[str]]) -> None:
+        """A decision was made about these jobs; `names` are their tenants, in the backlog's order."""
+        self._backlog, self._names, self._tenants = backlog, names, None
+        self._since.clear()
+
+    def admitted(self, at: float, arrival: Arrival) -> None:
+        """It counts from now on."""
+        self._at = at
+        self._note(arrival, 1)
+
+    def withdrawn(self, arrival: Arrival) -> None:
+        """It counts no more, and its work has not arrived."""
+        self._note(arrival, -1)
+
+    def wait(self, at: float, arrival: Arrival, policy: Policy) -> Wait:
+        """How long it would wait if it were admitted now."""
+        backlog = self._backlog if not self._since else with_rows(self._backlog, [self._row(one, sign) for one, sign in self._since])
+        row = self._row(arrival, 1)
+        queue = queue_for(backlog, row.samples, row.weight, row.tenant, row.part)
+        whose = None if queue is None or queue.shared else owner_of(arrival.tenant)
+        return predicted_wait(arrival.new, queue, lambda level: self._inflow.per_second(at, level, whose), policy)
+
+    def _note(self, arrival: Arrival, sign: int) -> None:
+        self._inflow.add(self._at, arrival.new.level, sign * arrival.new.work_seconds * arrival.samples, owner_of(arrival.tenant))
+        if len(self._since) < _MOST_SINCE:
+            self._since.append((arrival, sign))
+
+    def _row(self, arrival: Arrival, sign: int) -> Row:
+        if self._tenants is None:
+            names = self._names()
+            self._tenants = {owner_of(name): number for name, number in zip(names, self._backlog.tenant.tolist(), strict=True)}
+            self._parts = dict(zip(names, self._backlog.part.tolist(), strict=True))
+        tenant = self._tenants.setdefault(owner_of(arrival.tenant), len(self._tenants))
+        part = self._parts.setdefault(arrival.tenant, len(self._parts))
+        samples = sign * arrival.samples
+        return Row(arrival.new.level, arrival.new.work_seconds * samples, samples, arrival.weight, tenant, part)
