@@ -3,7 +3,7 @@
 Hand-off contract. `admit()` posts a question and awaits its answer; the engine's events and the ends of Apply calls are posted the same
 way. The task takes in all that is there, then plans when it is due. At most one Apply is in flight.
     within PLAN_SECONDS      what the engine cannot put right by itself: a waiting job without a rank, tenants that meet at a full engine
-    within CHANGE_SECONDS    any other change: the engine orders arrivals by the rank they were admitted with, and fills slots by itself
+    within CHANGE_SECONDS    any other change while jobs wait: the engine orders arrivals by their stamps, and fills slots by itself
     every REFRESH_SECONDS    a plan, be it empty, while connected, because the engine forgets a plan after 2 s
 An exception in here ends the process on purpose: the supervisor starts a new one, and that rebuilds itself from the engine.
 """
@@ -208,7 +208,8 @@ class Dispatcher:
     def _due_at(self) -> float:
         if self._urgent:
             return min(self._next_plan_at, self._refresh_at)
-        wanted_at = min(self._planned_at + CHANGE_SECONDS, self._refresh_at) if self._dirty else self._refresh_at
+        soon = self._dirty and self._state.is_pressed
+        wanted_at = min(self._planned_at + CHANGE_SECONDS, self._refresh_at) if soon else self._refresh_at
         return max(wanted_at, self._next_plan_at)
 
     def _plan(self) -> None:

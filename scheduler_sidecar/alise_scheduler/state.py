@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from alise_contract.names import ADMITTED_EXPIRES_SECONDS, MIN_LEVEL, NEUTRAL_LEVEL, owner_of, pack_priority
+from alise_contract.names import ADMITTED_EXPIRES_SECONDS, MAX_LEVEL, MIN_LEVEL, NEUTRAL_LEVEL, owner_of, pack_priority, unpack_priority
 
 from .core import exec_time
 from .core.admit import AdmitLimits, Load, Rejected, admit
@@ -42,6 +42,9 @@ _ERROR_RATE: Final = 0.05
 _FRESH_SECONDS: Final = 0.02
 # Until the engine has said how long its context is, prompts are taken to be at most so long.
 _LONGEST_PROMPT: Final = 1 << 17
+# A request that has waited for longer than this waits for others, and not for the next step.
+_STEP_SECONDS: Final = 0.25
+_NEUTRAL_PRIORITY: Final = pack_priority(NEUTRAL_LEVEL, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,14 @@ class Session:
 
     boot_id: str
     session_id: str
+
+
+_NO_WAIT: Final = frozenset({Phase.ADMITTED, Phase.RUNNING})
+
+
+def _waits(phase: Phase, seconds: float) -> bool:
+    """Returns whether what has been in this phase for this long waits for others, and not for the next step."""
+    return phase not in _NO_WAIT and (phase is not Phase.WAITING or seconds > _STEP_SECONDS)
 
 
 class State:
@@ -124,6 +135,8 @@ class State:
         self._sent_limits: Limits | None = None
         # What the load says is of before these reports.
         self._load_is_old = False
+        # A job waits for others, or was put aside for them.
+        self._waits = False
         # Whose jobs are active.
         self._owners: frozenset[str] = frozenset()
         self._log_error = 0.0
@@ -202,6 +215,11 @@ class State:
         owners = self._owners | {owner_of(tenant)}
         return self.load.live >= self.load.slots and len(owners) > 1
 
+    @property
+    def is_pressed(self) -> bool:
+        """Whether a job waits or the next one may have to. Where none does, the engine has no use for ranks."""
+        return self._waits or self.load.live >= self.load.slots
+
     def _count(self, jobs: int, level: int, work_seconds: float) -> None:
         """Adds an admitted job to the load that the next Admit sees, or takes it off; the next decision counts afresh."""
         work = np.zeros(256) if self.load.work_seconds is None else self.load.work_seconds.copy()
@@ -255,6 +273,13 @@ class State:
         for job in self._missing.intersection(request.job_id for request in event.requests):
             self._missing.discard(job)
             self._sent.pop(job, None)
+        for request in event.requests:
+            self._waits |= _waits(request.phase, request.phase_seconds)
+            if request.job_id not in self._sent and request.job_id in self.book.jobs and request.priority != _NEUTRAL_PRIORITY:
+                # The engine ranks it by its stamp already.
+                level, order = unpack_priority(request.priority)
+                if MIN_LEVEL <= level <= MAX_LEVEL:
+                    self._sent[request.job_id] = Rank(level, order)
         for ended in changes.ended:
             self._learn(ended)
         self.cost = exec_time.observe(self.cost, event.steps)
@@ -265,7 +290,7 @@ class State:
         return changes.refused
 
     def lacks_rank(self, event: EngineUpdate) -> bool:
-        """Returns whether an update reports a job that waits and of which no rank was sent."""
+        """Returns whether an update reports a job that waits and that the engine has no rank of."""
         return any(r.phase is not Phase.RUNNING and bool(r.job_id) and r.job_id not in self._sent for r in event.requests)
 
     def lost(self, event: EngineLost) -> None:
@@ -286,6 +311,7 @@ class State:
         """The decision for now. What it wants is not taken as sent before `applied()`."""
         began = time.perf_counter()
         jobs = self.book.in_order()
+        self._waits = any(_waits(job.phase, at - job.phase_at) for job in jobs)
         decision = decide(self._columns(jobs, at), self.policy, self._sent_limits, self.load.draining)
         if self._missing:
             ranks = {job: rank for job, rank in decision.plan.ranks.items() if job not in self._missing}

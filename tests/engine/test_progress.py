@@ -118,7 +118,7 @@ async def test_an_engine_that_is_down_is_no_mistake() -> None:
 
 @pytest.fixture
 def never_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a request that may have to wait, there is no further poll."""
+    """Without a request that may begin a queue, there is no further poll."""
     monkeypatch.setattr(module, "CALM_LOOKS", 1_000_000)
 
 
@@ -128,10 +128,10 @@ def never_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         pytest.param(SHAPE.num_device_blocks, PHASE_RUNNING, False, id="there is room"),
         pytest.param(1, PHASE_RUNNING, True, id="few blocks are free"),
-        pytest.param(SHAPE.num_device_blocks, PHASE_WAITING, True, id="another one waits"),
+        pytest.param(1, PHASE_WAITING, False, id="others wait already"),
     ],
 )
-async def test_a_request_that_comes_is_looked_for_at_once_where_it_may_have_to_wait(free_blocks: int, phase: str, is_polled: bool) -> None:
+async def test_a_request_that_comes_is_looked_for_at_once_where_it_may_begin_a_queue(free_blocks: int, phase: str, is_polled: bool) -> None:
     core, requests = FakeCore(counters=Counters(free_device_blocks=free_blocks)), OpenRequests()
     progress = Progress(core, requests, CoreView())
     await progress.learn()

@@ -12,7 +12,7 @@ from alise_contract.names import MIN_LEVEL, PLAN_EXPIRES_SECONDS, unpack_priorit
 from alise_scheduler.core.admit import AdmitLimits, Reason, Rejected
 from alise_scheduler.core.plan import Plan
 from alise_scheduler.core.rank import LatenessRule, Policy, PreemptionRule
-from alise_scheduler.core.reports import EngineEvent, FinishReason, Phase, Step
+from alise_scheduler.core.reports import EngineEvent, EngineShape, FinishReason, Phase, Step
 from alise_scheduler.dispatcher import CHANGE_SECONDS, MAX_INBOX, PLAN_SECONDS, REFRESH_SECONDS, Dispatcher
 from alise_scheduler.engine.fake import FakeEngine
 from alise_scheduler.errors import EngineUnavailableError, InboxFullError, SessionLostError
@@ -167,6 +167,51 @@ async def test_a_job_that_waits_without_a_rank_is_planned_for_at_once(bench: Ben
     bench.engine.report(make_request("short", Phase.WAITING))
     await bench.clock.advance(2 * PLAN_SECONDS)
     assert len(bench.ranked("short")) == 1
+
+
+async def test_a_job_that_waits_by_its_stamp_is_not_ranked_again(bench: Bench) -> None:
+    for number in range(4):
+        await bench.enter(f"long{number}", Phase.RUNNING, max_tokens=2000)
+    answer = await bench.admit("short", max_tokens=5)
+    before = len(bench.plans())
+    bench.engine.report(make_request("short", Phase.WAITING, priority=answer.priority))
+    await bench.clock.advance(2 * PLAN_SECONDS)
+    assert len(bench.plans()) == before
+
+
+async def test_a_stamp_that_is_not_worth_its_rank_any_more_is_corrected(bench: Bench) -> None:
+    for number in range(4):
+        await bench.enter(f"long{number}", Phase.RUNNING, max_tokens=2000)
+    answer = await bench.admit("short", max_tokens=5)
+    bench.engine.report(make_request("short", Phase.WAITING, priority=answer.priority + 5 * 2**32))
+    await bench.clock.advance(CHANGE_SECONDS)
+    assert bench.ranked("short") == [answer.level]
+
+
+async def test_while_no_job_waits_plans_come_only_to_be_renewed() -> None:
+    async with running(make_state(), FakeEngine(EngineShape(max_num_seqs=64))) as bench:
+        bench.engine.boot()
+        await bench.clock.advance(0.1)
+        before = bench.metric("alise_scheduler_plan_seconds_count")
+        for number in range(20):
+            answer = await bench.admit(f"j{number}")
+            bench.engine.report(make_request(f"j{number}", Phase.RUNNING, priority=answer.priority))
+            await bench.clock.advance(0.1)
+        assert bench.metric("alise_scheduler_plan_seconds_count") - before <= 2 / REFRESH_SECONDS + 1
+
+
+@pytest.mark.parametrize("phase", [Phase.OFFLOADED, Phase.PREEMPTED, Phase.RESTORING])
+async def test_when_the_first_job_is_put_aside_a_plan_is_due(phase: Phase) -> None:
+    async with running(make_state(), FakeEngine(EngineShape(max_num_seqs=64))) as bench:
+        bench.engine.boot()
+        await bench.clock.advance(0.1)
+        for number in range(3):
+            await bench.enter(f"j{number}", Phase.RUNNING, max_tokens=2000)
+        await bench.clock.advance(REFRESH_SECONDS + CHANGE_SECONDS)
+        before = bench.metric("alise_scheduler_plan_seconds_count")
+        bench.engine.report(make_request("j0", phase, generated_tokens=300))
+        await bench.clock.advance(2 * PLAN_SECONDS)
+        assert bench.metric("alise_scheduler_plan_seconds_count") == before + 1
 
 
 async def test_jobs_that_go_on_are_planned_for_now_and_then(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Drains EngineCore's transitions: a utility call within 50 ms of a request that may have to wait, else one per 250 ms, none when idle.
+"""Drains EngineCore's transitions: a utility call within 50 ms of a request that may begin a queue, else one per 250 ms, none when idle.
 
 A poll is how everything here learns: the open Watch, the metrics, the status report and drain. It runs while an HTTP request is open or
 the engine has one alive (a background response outlives its HTTP request), and a little longer, so that the last transition is not missed.
@@ -169,9 +169,10 @@ class Progress:
                         break
 
     def _is_due(self) -> bool:
-        """Whether to poll now rather than later: a request has come that is not known here, and it may have to wait.
+        """Whether to poll now rather than later: a request has come that is not known here, and it may be the first that has to wait.
 
-        Who goes on and who ends is known a little later: the engine fills slots by itself.
+        While others wait it has its place among them by its stamp. Who goes on and who ends is known a little later: the engine fills
+        slots by itself.
         """
         shape, view = self._shape, self._view
         open_count, live_count = self._open_requests.count, len(self._live)
@@ -179,7 +180,7 @@ class Progress:
             return True
         running = view.requests_by_phase.get(PHASE_RUNNING, 0)
         few_blocks = view.counters.free_device_blocks < _FEW_BLOCKS * shape.num_device_blocks
-        return open_count > live_count and (running < live_count or open_count >= shape.max_num_seqs or few_blocks)
+        return open_count > live_count and running == live_count and (open_count >= shape.max_num_seqs or few_blocks)
 
     async def _try_refresh(self) -> bool:
         """Refreshes; returns whether that worked."""
