@@ -127,7 +127,7 @@ def _sentences(rows: Sequence[Row]) -> dict[str, Any]:
     where_run = machine()
     versions = [
         ("alise", commit()), ("vLLM", metadata.version("vllm")), ("Python", where_run["python"]),
-        ("Machine", f"{where_run['cpu']}, {where_run['cores']} cores, {where_run['memory_gib']} GiB, {where_run['system']}; no GPU"),
+        ("Machine", f"{where_run['cpu']}, {where_run['cores']} cores, {where_run['memory_gib']} GiB, {where_run['system']}"),
     ]  # fmt: skip
     clients = dict.fromkeys(f"{row['client']} {row['client_version']}" for row in where(rows, kind="client"))
     return {

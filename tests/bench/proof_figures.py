@@ -123,7 +123,7 @@ def table(listed: Sequence[Wanted], found: Mapping[str, Measured]) -> Table:
     rows = []
     for figure in listed:
         own = found.get(figure.name)
-        goal = f"{'≥' if figure.better == 'higher' else '≤'} {number(figure.goal)}"
+        goal = f"{'≥' if figure.better == 'higher' else '≤'}\u00a0{number(figure.goal)}"
         rows.append((figure.title, goal, *_shown(own), judged(figure, own), figure.command, figure.name))
     head = ("figure", "goal", "measured", "unit", "lowest to highest seed", "seeds", "verdict", "command", "name")
     return Table("All figures", head, tuple(rows), code=(7, 8))

@@ -54,8 +54,8 @@ ABLATIONS: Final = (
 PROFILES: Final = {
     "h100-qwen3-32b": "Qwen3-32B on one H100 80 GB", "a100-qwen3-8b": "Qwen3-8B on one A100 40 GB", "h200-qwen3-8b": "Qwen3-8B on one H200",
     "h100x4-llama-70b": "Llama-3.1-70B on four H100 80 GB", "l40s-llama-8b": "Llama-3.1-8B on one L40S 48 GB",
-    "rtx4090-llama-8b": "Llama-3.1-8B on one RTX 4090 24 GB", "v100-opt-13b": "OPT-13B on one V100 32 GB (derived from the data sheet)",
-    "slots32": "an engine with 32 slots and KV memory to spare",
+    "rtx4090-llama-8b": "Llama-3.1-8B on one RTX 4090 24 GB", "v100-opt-13b": "OPT-13B on one V100 32 GB, derived",
+    "slots32": "32 slots and KV memory to spare",
 }  # fmt: skip
 DATA: Final = {
     "alpaca": "Alpaca", "sharegpt": "ShareGPT", "equal": "answers of equal length", "azure2023_conv": "Azure 2023, conversation",
@@ -73,6 +73,11 @@ def in_order(keys: Iterable[str]) -> list[str]:
     """Returns each key once: the ones with an entry first, in its order, then the others by name."""
     known = list(SYSTEMS)
     return sorted(set(keys), key=lambda key: (known.index(key) if key in known else len(known), key))
+
+
+def rules(keys: Iterable[str]) -> dict[str, int]:
+    """Returns the number that each rule has in the picture of all rules; what takes a part of alise away is none."""
+    return {key: number for number, key in enumerate((key for key in in_order(keys) if not key.startswith("alise-no-")), 1)}
 
 
 def profile(key: str) -> str:

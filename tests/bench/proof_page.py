@@ -24,13 +24,23 @@ def page(context: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["code"] = _code
+    environment.filters |= {"code": _code, "breakable": _breakable, "together": _together}
     colors = {"colors": DARK, "variable": variable, "ink": INK, "rule": RULE, "verdicts": _VERDICTS}
     return environment.get_template(TEMPLATE).render(**colors, **context)
 
 
 def _code(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _breakable(text: str) -> Markup:
+    """Lets a long name go on in the next line after an underscore."""
+    return Markup(str(escape(text)).replace("_", "_<wbr>"))
+
+
+def _together(text: str) -> Markup:
+    """Keeps a range in one line."""
+    return Markup(re.sub(r"(\([^()]*–[^()]*\))", r'<span class="range">\1</span>', str(escape(text))))
 
 
 def markdown(table: Table) -> str:
@@ -40,21 +50,21 @@ def markdown(table: Table) -> str:
     return "\n".join([*lines, *(["", table.note] if table.note else []), ""])
 
 
-def lead(rows: Sequence[Row]) -> str:
-    """Returns what the first picture shows in overload, with the shares and the longest waits of each system; empty without rows."""
+def lead(rows: Sequence[Row]) -> list[str]:
+    """Returns what the first picture shows in overload, a paragraph for each data set that all three systems were measured on."""
     said = []
     for data in names.MAIN_DATA:
         own = {system: where(main_rows(rows, data), load=_OVERLOAD, system=system) for system in (names.FCFS, names.PRIORITY, names.ALISE)}
         if all(own.values()):
-            share = {system: f"{100 * spread(row['in10'] for row in found).mean:.0f}%" for system, found in own.items()}
+            shares = {system: f"{100 * spread(row['in10'] for row in found).mean:.0f}%" for system, found in own.items()}
             worst = {system: f"{spread(row['e2e_worst'] for row in found).mean:,.0f} s" for system, found in own.items()}
-            first, second, third = share[names.FCFS], share[names.PRIORITY], share[names.ALISE]
-            shares = f"{first} first come, first served, {second} with stock priority, {third} with alise"
-            waits = f"{worst[names.FCFS]}, {worst[names.PRIORITY]} and {worst[names.ALISE]}"
-            said.append(f"{names.data(data)}: {shares} (longest end-to-end time {waits})")
-    if not said:
-        return ""
-    return f"At load {_OVERLOAD:g}, the share of requests that end within ten times their unloaded time is, for {'; for '.join(said)}."
+            said.append(
+                f"{names.data(data)} at load {_OVERLOAD:g}: alise serves {shares[names.ALISE]} of the requests within ten times their "
+                f"unloaded time, and the longest request takes {worst[names.ALISE]}. Stock vLLM serves {shares[names.FCFS]} first come, "
+                f"first served, with {worst[names.FCFS]} at most, and {shares[names.PRIORITY]} in the order of our predictions, with "
+                f"{worst[names.PRIORITY]} at most."
+            )
+    return said
 
 
 def no_gain(rows: Sequence[Row]) -> str:
@@ -67,13 +77,15 @@ def no_gain(rows: Sequence[Row]) -> str:
         if not idle:
             continue
         if profile == names.MAIN_PROFILE:
-            main.append(f"{_loads(idle)} with {names.data(data)}")
+            main.append(f"{_loads(idle, seen)} with {names.data(data)}")
         elif idle == seen:
             others.append(f"{names.profile(profile)} with {names.data(data)} (loads {_span(seen)})")
     said = []
     if main:
         device = names.profile(names.MAIN_PROFILE)
-        said.append(f"On {device}, the mean latency per token is within {NOTICED:.0%} of stock vLLM's, or above it, {' and '.join(main)}.")
+        said.append(
+            f"On {device}, mean latency per token improves by less than {NOTICED:.0%} over first come, first served {' and '.join(main)}."
+        )
     if others:
         said.append(f"No load that was measured gains on {'; '.join(others)}.")
     return " ".join(said)
@@ -92,8 +104,10 @@ def seeds_of(rows: Sequence[Row]) -> str:
     return "No" if not each else f"{min(each)}" if len(each) == 1 else f"{min(each)} to {max(each)}"
 
 
-def _loads(found: Sequence[float]) -> str:
-    return f"at load {found[0]:g}" if len(found) == 1 else f"at loads {', '.join(f'{load:g}' for load in found)}"
+def _loads(found: Sequence[float], seen: Sequence[float]) -> str:
+    if len(found) > 1 and found == seen[: len(found)]:
+        return f"up to load {found[-1]:g}"
+    return f"at load{'' if len(found) == 1 else 's'} {', '.join(f'{load:g}' for load in found)}"
 
 
 def _span(found: Sequence[float]) -> str:

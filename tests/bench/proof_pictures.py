@@ -1,5 +1,6 @@
 """The pictures of the report. Lines are means over seeds, bands reach from the lowest seed to the highest."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,8 +12,8 @@ from tests.bench.proof_measures import over_load, ratios, spread, where
 from tests.bench.proof_tables import MAIN_SYSTEMS, main_rows, ordered_sets
 
 LOAD: Final = "load (1 = what stock vLLM serves first come, first served)"
-_SECONDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-_RATIOS: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20)
+_TICKS: Final = tuple(digit * 10.0**power for power in (-2, -1, 0, 1, 2, 3) for digit in (1, 1.5, 2, 3, 5, 7))
+_TITLE_WIDTH: Final = 38
 
 
 def gain(rows: Sequence[Row], folder: Path, name: str = "gain", dpi: int = 110) -> Picture:
@@ -26,7 +27,7 @@ def gain(rows: Sequence[Row], folder: Path, name: str = "gain", dpi: int = 110) 
             _line(line[1], where(own, system=system), system, "e2e_p99")
         line[0].set(title=f"{names.data(data)}: requests within 10× their unloaded time, %", ylim=(0, 103))
         line[1].set(title=f"{names.data(data)}: 99th percentile end to end, seconds", yscale="log")
-        _ticks(line[1].yaxis, _SECONDS)
+        _ticks(line[1].yaxis)
     for axis in axes[-1]:
         axis.set_xlabel(LOAD)
     _legend(figure, axes[0][0])
@@ -49,7 +50,7 @@ def profiles(rows: Sequence[Row], folder: Path) -> Picture:
         own = where(rows, profile=profile, data=data, kv_bits=16)
         for system in MAIN_SYSTEMS:
             _line(axis, where(own, system=system), system, "in10", 100)
-        axis.set_title(f"{profile}\n{names.data(data)}", fontsize=9)
+        axis.set_title(f"{wrapped(names.profile(profile))}\n{names.data(data)}", fontsize=9)
         axis.set_ylim(0, 103)
     for axis in list(axes.flat)[len(sets) :]:
         axis.set_visible(False)
@@ -88,7 +89,7 @@ def ablations(rows: Sequence[Row], data: str, folder: Path) -> Picture:
     own = main_rows(rows, data)
     seen = {row["system"] for row in own}
     systems = [name for name in names.ABLATIONS if name in seen][::-1]
-    figure, axes = pyplot().subplots(1, 2, figsize=(9.6, 0.9 + 0.36 * len(systems)), sharey=True)
+    figure, axes = pyplot().subplots(1, 2, figsize=(10.4, 0.9 + 0.36 * len(systems)), sharey=True)
     for place, system in enumerate(systems):
         found = where(own, system=system, load=1.1)
         if found:
@@ -98,9 +99,9 @@ def ablations(rows: Sequence[Row], data: str, folder: Path) -> Picture:
             _dot(axes[1], tail, place, system)
     axes[0].set_yticks(range(len(systems)), [_short(system) for system in systems])
     axes[0].set(title="within 10× at load 1.1, %")
-    axes[1].set(title="p99 end to end at load 0.9 ÷ first come, first served's", xscale="log")
+    axes[1].set(title="p99 end to end at load 0.9 ÷ FCFS's", xscale="log")
     axes[1].axvline(1, color=INK, linewidth=0.8, linestyle=":")
-    _ticks(axes[1].xaxis, _RATIOS)
+    _ticks(axes[1].xaxis)
     return drawn(
         figure, f"ablations-{data}", f"Alise with a part taken away, and the baselines: {names.data(data)}.",
         "Per system: share of requests within ten times at load 1.1, and the 99th percentile at load 0.9 over first come, first served's.",
@@ -113,15 +114,13 @@ def frontier(rows: Sequence[Row], folder: Path, load: float = 1.1) -> Picture | 
     sets = [data for data in names.MAIN_DATA if where(main_rows(rows, data), load=load)]
     if not sets:
         return None
-    systems = [name for name in names.in_order(row["system"] for row in rows) if not name.startswith("alise-no-")]
+    marks = names.rules(row["system"] for row in rows)
     figure, axes = pyplot().subplots(1, len(sets), figsize=(9.6, 4.2), squeeze=False)
-    seen: set[str] = set()
     for axis, data in zip(axes[0], sets, strict=True):
         own = where(main_rows(rows, data), load=load)
-        for mark, system in enumerate(systems, 1):
+        for system, mark in marks.items():
             found = where(own, system=system)
             if found:
-                seen.add(system)
                 kind = names.system(system)
                 x, y = spread(row["e2e_worst"] for row in found), spread(100 * row["in10"] for row in found)
                 axis.errorbar(
@@ -130,11 +129,10 @@ def frontier(rows: Sequence[Row], folder: Path, load: float = 1.1) -> Picture | 
                 )  # fmt: skip
                 axis.annotate(str(mark), (x.mean, y.mean), ha="center", va="center", fontsize=8, color=kind.color, zorder=9)
         axis.set(title=f"{names.data(data)}, load {load:g}", xscale="log", xlabel="longest end-to-end time, seconds")
-        _ticks(axis.xaxis, _SECONDS)
+        _ticks(axis.xaxis)
     axes[0][0].set_ylabel("requests within 10×, %")
-    key = "   ".join(f"{mark} {names.system(system).title}" for mark, system in enumerate(systems, 1) if system in seen)
     return drawn(
-        figure, "frontier", f"Every rule that was tried, at load {load:g}. Up and to the left is better. {key}.",
+        figure, "frontier", f"Every rule that was tried, at load {load:g}. Up and to the left is better. The tables name the numbers.",
         "Share of requests within ten times against the longest end-to-end time, one numbered point per rule.", folder,
     )  # fmt: skip
 
@@ -161,17 +159,22 @@ def _dot(axis: Any, found: Any, place: int, system: str) -> None:
     axis.plot([found.mean], [place], color=kind.color, marker=kind.marker, markersize=6)
 
 
+def wrapped(title: str) -> str:
+    """Returns the title in lines that fit over a small panel."""
+    return "\n".join(textwrap.wrap(title, _TITLE_WIDTH))
+
+
 def _legend(figure: Any, axis: Any, columns: int = 3) -> None:
     handles, labels = axis.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=9.5)
 
 
-def _ticks(axis: Any, places: Sequence[float]) -> None:
+def _ticks(axis: Any) -> None:
     """Writes a logarithmic axis' ticks as people write them."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    axis.set_major_locator(FixedLocator(list(places)))
+    axis.set_major_locator(FixedLocator(_TICKS))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

@@ -7,6 +7,7 @@ from tests.bench import proof_names as names
 from tests.bench.harness import Row, percentile
 from tests.bench.proof_draw import Picture, drawn, pyplot
 from tests.bench.proof_measures import Spread, loads, spread, where
+from tests.bench.proof_pictures import wrapped
 from tests.bench.proof_tables import Table, banded, number
 
 # What the emulated suite calls stock vLLM, by what the grid does.
@@ -60,10 +61,10 @@ def over_http(cells: Sequence[Row]) -> Table:
         counts = (number(sum(row["requests"] for row in own)), number(sum(row["failed"] for row in own)))
         found.append((names.profile(device), names.data(data), f"{load:g}", names.system(system).title, *counts, *shown))
     head = ("device, emulated", "data", "load", "system", "requests", "failed", *columns.values())
-    return Table(
-        "The real engine on an emulated device, over HTTP", head, tuple(found), 4,
-        "Times are the device's. A step is late when the device stood idle before it although requests were decoding.",
-    )  # fmt: skip
+    slower = {row["device"]: row["time_scale"] for row in cells if row["time_scale"] != 1}
+    paces = "".join(f" Time ran {number(scale)} times slower on {names.profile(device)}." for device, scale in slower.items())
+    note = f"Times are the device's.{paces} A step is late when the device stood idle before it although requests were decoding."
+    return Table("The real engine on an emulated device, over HTTP", head, tuple(found), 4, note)
 
 
 def cpu(cells: Sequence[Row]) -> Table:
@@ -109,7 +110,7 @@ def picture(cells: Sequence[Row], folder: Path) -> Picture:
                 xs = [load for load, _ in points]
                 axis.plot(xs, [at.mean for _, at in points], color=kind.color, marker=kind.marker, label=kind.title)
                 axis.fill_between(xs, [at.low for _, at in points], [at.high for _, at in points], color=kind.color, alpha=0.15)
-            axis.set(title=f"{device}: {title}", ylim=(0, 103 if times == 100 else None))
+            axis.set(title=f"{wrapped(names.profile(device))}\n{title}", ylim=(0, 103 if times == 100 else None))
     for axis in axes[-1]:
         axis.set_xlabel("load")
     handles, labels = axes[0][0].get_legend_handles_labels()

@@ -40,7 +40,8 @@ def number(value: float) -> str:
         return "–"
     if value == 0:
         return "0"
-    digits = 2 - math.floor(math.log10(abs(value)))
+    # Rounded first: 0.9996 has no more digits than 1.
+    digits = 2 - math.floor(math.log10(abs(float(f"{value:.3g}"))))
     return f"{value:,.{min(digits, 3)}f}" if digits > 0 else f"{round(value):,}"
 
 
@@ -130,17 +131,16 @@ def ablations(rows: Sequence[Row], data: str) -> Table:
 def frontier(rows: Sequence[Row], data: str, load: float = 1.1) -> Table:
     """Returns, of every rule, the share within ten times and the worst wait, best share first."""
     own = where(main_rows(rows, data), load=load)
-    systems = [
-        name for name in names.in_order(row["system"] for row in own) if not name.startswith("alise-no-") and where(own, system=name)
-    ]
-    measured = [(spread(row["in10"] for row in where(own, system=name)), name) for name in systems]
+    marks = names.rules(row["system"] for row in rows)
+    measured = [(spread(row["in10"] for row in where(own, system=name)), name) for name in marks if where(own, system=name)]
     measured.sort(key=lambda pair: -pair[0].mean)
+    columns = ("e2e_worst", "e2e_p99", "ttft_mean")
     found = tuple(
-        (names.system(name).title, banded(share), *(_cell(where(own, system=name), c) for c in ("e2e_worst", "e2e_p99", "ttft_mean")))
+        (f"{marks[name]}", names.system(name).title, banded(share), *(_cell(where(own, system=name), column) for column in columns))
         for share, name in measured
     )
-    head = ("rule", *(COLUMNS[column] for column in ("in10", "e2e_worst", "e2e_p99", "ttft_mean")))
-    return Table(f"Every rule at load {load:g}: {names.profile(names.MAIN_PROFILE)}, {names.data(data)}", head, found)
+    head = ("number", "rule", *(COLUMNS[column] for column in ("in10", "e2e_worst", "e2e_p99", "ttft_mean")))
+    return Table(f"Every rule at load {load:g}: {names.profile(names.MAIN_PROFILE)}, {names.data(data)}", head, found, 2)
 
 
 def null_cases(rows: Sequence[Row]) -> Table:
