@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 BESIDE = $(MAKE) --no-print-directory --jobs
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom proto crd flags hardware lock bench clean
+.PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom proto crd flags hardware lock bench picture clean
 
 help: ## What there is
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -82,8 +82,11 @@ lock: install ## Writes the locks of every role and the base images' digests; UP
 bench: install ## Every benchmark (DATASET= SEEDS= QUICK=1); results in bench-results/
 	@$(PYTHON) -m tests.bench
 
-bench-%: install ## One benchmark: bench-engine, bench-hostile (one client against the others), bench-operator, bench-policies, bench-predictor, bench-replay (the simulator against published runs), bench-serving (DEVICE= emulates a GPU), bench-soak (ten minutes of random plans), bench-fuzz (ten minutes per target, 10,000 specs)
+bench-%: install ## One benchmark: bench-engine, bench-hostile (one client against the others), bench-operator, bench-policies, bench-predictor, bench-replay (the simulator against published runs), bench-serving (DEVICE= emulates a GPU), bench-soak (ten minutes of random plans), bench-fuzz (ten minutes per target, 10,000 specs), bench-proof (the report of the gain)
 	@$(PYTHON) -m tests.bench $*
+
+picture: install ## Draws README's picture from the rows of make bench-gain or bench-proof
+	@$(PYTHON) -m tests.bench.proof_picture
 
 # Not with .venv, whose torch and vLLM are built for CPUs.
 bench-gpu: ## What only a GPU can show, with the Python that sees it (GPU_PYTHON=python3): first without vLLM, then with it where it is installed
