@@ -53,6 +53,9 @@ RATE_LOADS: Final = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1
 RATE8_LOADS: Final = (0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.1)
 FRONTIER_LOADS: Final = (0.9, 1.1)
 OTHER_LOADS: Final = (0.7, 0.9, 1.1)
+# ShareGPT's prompts with answers of one length, which every system knows: nothing can be gained by order.
+EQUAL: Final = "equal"
+EQUAL_TOKENS: Final = 256
 # Upper bounds of the answers' lengths, in tokens, for the worst waits by length.
 BUCKETS: Final = (16, 64, 256, 1024, 1 << 20)
 # Requests of the probe.
@@ -86,6 +89,7 @@ def plan(settings: Settings) -> list[Cell]:
         cells += _cells((profile, "sharegpt"), 16, OTHER_LOADS, MAIN, seeds)
     cells += _cells(SETS["h100_alpaca"], 8, FRONTIER_LOADS, MAIN, seeds)
     cells += _cells(SETS["h100_sharegpt"], 16, (1.3,), MAIN, seeds)
+    cells += _cells(("h100-qwen3-32b", EQUAL), 16, FRONTIER_LOADS, MAIN, seeds)
     return list(dict.fromkeys(cells))
 
 
@@ -100,7 +104,7 @@ def measure(settings: Settings) -> Iterator[Row]:
         raise SystemExit(
             "the gain is measured with real prompts and answers: set DATASET to a folder with alpaca.parquet and sharegpt.parquet"
         )
-    wanted = [cell for cell in plan(settings) if (settings.dataset / f"{cell.data}.parquet").exists()]
+    wanted = [cell for cell in plan(settings) if _file(settings.dataset, cell.data).exists()]
     left_out = sorted({cell.data for cell in plan(settings)} - {cell.data for cell in wanted})
     if left_out:
         print(f"\nleft out, not in {settings.dataset}: {', '.join(left_out)}", file=sys.stderr)
@@ -156,10 +160,18 @@ def _digest(values: Floats) -> str:
 
 @lru_cache(maxsize=4)
 def _data(folder: Path, name: str) -> tuple[Data, Predicted]:
-    path = folder / f"{name}.parquet"
+    path = _file(folder, name)
     data = answered(path, False)
     assert data.real is not None
+    if name == EQUAL:
+        trace = replace(data.trace, output_tokens=np.full_like(data.trace.output_tokens, EQUAL_TOKENS))
+        known = predictions.oracle(trace.output_tokens)
+        return replace(data, trace=trace, real=known), Predicted(known, known)
     return data, Predicted(data.real, untold(path))
+
+
+def _file(folder: Path, data: str) -> Path:
+    return folder / f"{'sharegpt' if data == EQUAL else data}.parquet"
 
 
 def requests(base: Trace, load: float, seed: int, window: float, model: EngineModel) -> tuple[Trace, Ints]:
