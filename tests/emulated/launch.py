@@ -12,6 +12,7 @@ from typing import Final
 
 from alise_scheduler.simulation.hardware import HARDWARE, Hardware
 from tests.emulated import model
+from tests.emulated.lengths import LENGTHS_ENV
 from tests.emulated.pacing import DEVICE_ENV, Device, DeviceError
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -33,6 +34,8 @@ class Emulation:
     max_model_len: int
     # A number in the connector's books; no memory is taken for it.
     host_bytes: int
+    # How long the answers to a data set's prompts are; only the model reads it.
+    lengths: Path | None = None
 
     def flags(self) -> list[str]:
         """Returns flags of `vllm serve`, for stock vLLM and alise."""
@@ -58,6 +61,7 @@ class Emulation:
             "OMP_NUM_THREADS": "1",
             **base,
             DEVICE_ENV: self.device.to_json(),
+            **({LENGTHS_ENV: str(self.lengths)} if self.lengths else {}),
             "PYTHONPATH": path,
             "HF_HUB_OFFLINE": "1",
             "VLLM_CPU_KVCACHE_SPACE": "1",

@@ -27,11 +27,18 @@ def folder() -> Path:
 
 def prompt_tokens(texts: Sequence[str]) -> list[int]:
     """Returns how many tokens each text has as a chat's only message."""
+    return [len(tokens) for tokens in chat_tokens(texts)]
+
+
+def chat_tokens(texts: Sequence[str]) -> list[list[int]]:
+    """Returns the tokens of each text as a chat's only message, as the server has them."""
+    from jinja2 import Template
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder() / "tokenizer.json"))
-    # <|bos|><|user|>…<|end|><|assistant|>
-    return [len(encoding.ids) + 4 for encoding in tokenizer.encode_batch(list(texts))]
+    template = Template(json.loads((folder() / "tokenizer_config.json").read_text())["chat_template"])
+    chats = [template.render(messages=[{"role": "user", "content": text}], add_generation_prompt=True) for text in texts]
+    return [list(encoding.ids) for encoding in tokenizer.encode_batch(chats, add_special_tokens=False)]
 
 
 def write(out: Path) -> None:

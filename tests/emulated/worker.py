@@ -20,6 +20,7 @@ from alise_engine import compat
 from alise_engine.kv.int8 import INT8, RAW
 from alise_engine.kv.work import AliseMetadata, Drop, Load, Spent
 from tests.bench.workload import STOP_AFTER
+from tests.emulated import lengths
 from tests.emulated.answers import Answer, Vocabulary
 from tests.emulated.memory import DeviceMemory, HostMemory
 from tests.emulated.model import HEAD_DIM, HEADS
@@ -38,6 +39,7 @@ class EmulatedWorker:
         self._memory: DeviceMemory
         self._host = HostMemory()
         self._answers: dict[str, Answer] = {}
+        self._lengths = lengths.read(os.environ)
         # Bytes of one block of all layers, by codec.
         self._block_bytes: dict[str, float] = {}
         # By request: the place of the first block that a slice of its prefetch did not find.
@@ -128,12 +130,13 @@ class EmulatedWorker:
         for new in output.scheduled_new_reqs:
             params = new.sampling_params
             extra = params.extra_args or {}
-            wanted = extra.get(STOP_AFTER)
+            prompt = list(new.prompt_token_ids)
+            wanted = extra.get(STOP_AFTER) or self._lengths.get(lengths.key(prompt))
             if self._log is not None:
                 self._log.write(json.dumps({"extra_args": extra}) + "\n")
             self._answers[new.req_id] = Answer(
-                list(new.prompt_token_ids),
-                len(new.prompt_token_ids),
+                prompt,
+                len(prompt),
                 list(new.block_ids[0]),
                 None if wanted is None else int(wanted),
                 int(params.min_tokens),

