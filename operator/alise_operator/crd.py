@@ -14,7 +14,8 @@ from typing import Any, Final, cast
 import yaml
 
 from alise_contract.names import API_GROUP, API_VERSION, KIND, PLURAL
-from alise_operator.spec import NAME_MAX_LENGTH, NAME_PATTERN, Spec
+from alise_operator.spec import NAME_MAX_LENGTH, NAME_PATTERN, Spec, rule
+from alise_operator.spec_words import PATTERNS_IN_WORDS
 
 Schema = dict[str, Any]
 
@@ -55,8 +56,7 @@ def custom_resource_definition(*, validation_rules: bool = True) -> Schema:
             "status": _status_schema(),
         },
     }
-    if not validation_rules:
-        schema = without_rules(schema)
+    schema = patterns_as_rules(schema) if validation_rules else without_rules(schema)
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -166,6 +166,22 @@ def _default_objects(node: Schema) -> None:
             del child["default"]
 
 
+def patterns_as_rules(node: Any) -> Any:
+    """A copy with a CEL rule for each pattern of a string: of a pattern the API server prints the regular expression, of a rule its words.
+
+    A quantity keeps its pattern, because a rule is not for "number or string".
+    """
+    if isinstance(node, list):
+        return [patterns_as_rules(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    copied = {key: patterns_as_rules(value) for key, value in node.items()}
+    if node.get("type") == "string" and node.get("pattern") in PATTERNS_IN_WORDS:
+        pattern = copied.pop("pattern")
+        copied["x-kubernetes-validations"] = [rule(f"self.matches(r'{pattern}')", f"the value {PATTERNS_IN_WORDS[pattern]}")]
+    return copied
+
+
 def without_rules(node: Any) -> Any:
     """A copy without CEL rules."""
     return _without(node, "x-kubernetes-validations")
@@ -265,8 +281,8 @@ def _allowed(node: Schema) -> str:
 
 
 def _rule_rows(path: str, node: Schema) -> Iterator[tuple[str, str]]:
-    for one in node.get("x-kubernetes-validations", ()):
-        yield path, one["message"]
+    if node.get("type") == "object":
+        yield from ((path, one["message"]) for one in node.get("x-kubernetes-validations", ()))
     for name, child in node.get("properties", {}).items():
         yield from _rule_rows(f"{path}.{name}", child)
 

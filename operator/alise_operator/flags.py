@@ -69,7 +69,7 @@ RESERVED_FLAGS: Final = {
     "ssl-keyfile": "TLS ends at the route",
     "ssl-certfile": "TLS ends at the route",
     "headless": "every pod serves its own API",
-    "config": "give the flags themselves, so that they can be checked",
+    "config": "the operator cannot check the flags in a file; give each flag here",
     "help": "the engine would print its flags and end",
 }
 # What does not work yet, with the reason in one clause.
@@ -153,7 +153,7 @@ def _forbidden(given: Given, engine: Engine, kv_offload: KvOffload) -> str | Non
         unit = _host_memory(given, kv_offload) if name == "kv-offloading-size" else ""
         return f"{flag} is set by the operator; use {OWNED_FLAGS[name]}{unit}{_removal(given, engine)}"
     if name in RESERVED_FLAGS:
-        return f"{flag} cannot be set: {RESERVED_FLAGS[name]}{_removal(given, engine)}"
+        return f"{flag} cannot be set, because {RESERVED_FLAGS[name]}{_removal(given, engine) or '; remove it'}"
     if name in UNSUPPORTED_FLAGS and not given.is_off and given.values != (HARMLESS_VALUES.get(name),):
         return f"{flag}{''.join(f' {short(value)}' for value in given.values[:1])}: {UNSUPPORTED_FLAGS[name]}{_removal(given, engine)}"
     return None

@@ -10,6 +10,8 @@ from alise_operator.build.route import TIMEOUTS, TIMEOUTS_REFUSED_BY
 _TIMEOUT_FEATURES: Final = {"request": "HTTPRouteRequestTimeout", "backendRequest": "HTTPRouteBackendTimeout"}
 # The Gateway's reason for a route that has a field which its class does not implement.
 UNSUPPORTED: Final = "UnsupportedValue"
+# Listeners of these take other kinds of routes.
+_OTHER_PROTOCOLS: Final = ("TCP", "TLS", "UDP")
 
 
 def listeners(gateway: Manifest, section_name: str | None) -> list[Manifest]:
@@ -90,6 +92,24 @@ def describe_hosts(gateway: Manifest, section_name: str | None) -> str:
     return ", ".join(dict.fromkeys(one.get("hostname") or "any host" for one in listeners(gateway, section_name)))
 
 
+def refused_kinds(gateway: Manifest, section_name: str | None) -> list[str]:
+    """Returns which kinds each listener that takes no HTTPRoute allows, for a message."""
+    texts = []
+    for one in listeners(gateway, section_name):
+        kinds = [str(kind.get("kind")) for kind in (one.get("allowedRoutes") or {}).get("kinds") or ()]
+        if kinds and "HTTPRoute" not in kinds:
+            texts.append(f"listener {one.get('name')} allows only {' and '.join(kinds)}")
+        elif not kinds and one.get("protocol") in _OTHER_PROTOCOLS:
+            texts.append(f"listener {one.get('name')} has the protocol {one['protocol']}, which takes no HTTPRoute")
+    return texts
+
+
+def is_outdated(condition: Manifest, thing: Manifest) -> bool:
+    """Returns whether the condition is about an older spec of the object."""
+    generation = thing["metadata"].get("generation", 0)
+    return bool(condition.get("observedGeneration", generation) < generation)
+
+
 def supported_timeouts(gateway_class: Manifest | None) -> frozenset[str]:
     """Returns the fields of `timeouts` that the class implements; all where it does not list its features."""
     features = ((gateway_class or {}).get("status") or {}).get("supportedFeatures") or ()
@@ -112,10 +132,7 @@ def has_refused_timeouts(route: Manifest | None, gateway: str) -> bool:
     if not any(rule.get("timeouts") for rule in route.get("spec", {}).get("rules") or ()):
         return False
     return any(
-        condition.get("status") == "False"
-        and condition.get("reason") == UNSUPPORTED
-        # About the route as it is, not as it was before.
-        and condition.get("observedGeneration", meta.get("generation")) == meta.get("generation")
+        condition.get("status") == "False" and condition.get("reason") == UNSUPPORTED and not is_outdated(condition, route)
         for parent in parents(route, gateway)
         for condition in parent.get("conditions") or ()
         if condition.get("type") == "Accepted"

@@ -6,7 +6,6 @@ What a report means for the resource is decided in status.py; observe.py fetches
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from signal import Signals
 from typing import Any, Final
 
 from google.protobuf import json_format
@@ -14,19 +13,16 @@ from google.protobuf import json_format
 from alise_contract.names import ENGINE_CONTAINER
 from alise_contract.v1.engine_control_pb2 import ENCODER_STATE_MISSING, StatusReport
 from alise_operator.build.meta import TEMPLATE_ANNOTATION, Manifest
+from alise_operator.endings import Ending, is_success, view_ending, wrong_image
 from alise_operator.kv_cache import KvReport, Window
 from alise_operator.missing_secrets import REASON as MISSING_SECRET
 from alise_operator.missing_secrets import Gap, gap
+from alise_operator.refused_pods import explain as explain_refusal
 from alise_operator.scheduling import advice
+from alise_operator.sentences import clause, words
 
 _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
 _CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"})
-_MAX_WORDS: Final = 300
-_SIGKILL: Final = 9
-_ENGINE_SAYS: Final = "alise-engine: "
-# What leaves a process no time for last words, or no reason to have any.
-_KILLED: Final = "; a node that is out of memory does this, and the kubelet when a probe failed: kubectl describe pod says which"
-_TOLD_TO_END: Final = ": it was told to end, which the kubelet does when the liveness probe fails: kubectl describe pod says so"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +33,8 @@ class Trouble:
     message: str
     # The Secret that a pod waits for, when that is the reason.
     gap: Gap | None = None
+    # How a container ended, while the pod's events may still say why.
+    ending: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +138,8 @@ def view_workload(deployment: Manifest) -> Workload:
     status = deployment.get("status", {})
     conditions = {one["type"]: one for one in status.get("conditions", ())}
     progressing, failure = conditions.get("Progressing", {}), conditions.get("ReplicaFailure", {})
-    troubles = (Trouble("PodsRefused", words(failure.get("message", ""))),) if failure.get("status") == "True" else ()
+    refusal = explain_refusal(failure.get("message", ""), deployment["metadata"].get("namespace", ""))
+    troubles = (Trouble("PodsRefused", refusal),) if failure.get("status") == "True" else ()
     return Workload(
         observed=status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0),
         desired=deployment["spec"].get("replicas", 1),
@@ -229,11 +228,9 @@ def _troubles(pod: Manifest, status: Mapping[str, Any], conditions: Mapping[str,
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
         said = scheduled.get("message", "")
-        way_out = advice(said, pod)
-        said = words(said).removesuffix(".") if way_out else words(said)
-        yield Trouble("Unschedulable", f"pod {name} cannot be scheduled: {said}{way_out}")
+        yield Trouble("Unschedulable", f"pod {name} cannot be scheduled: {clause(said)}{advice(said, pod)}")
     if status.get("phase") == "Failed":
-        why = f"{words(status.get('reason', ''))} {words(status.get('message', ''))}".strip() or "no reason given"
+        why = f"{words(status.get('reason', ''))} {clause(status.get('message', ''))}".strip() or "no reason given"
         yield Trouble(
             "PodsCrashing", f"pod {name} failed: {why}; the cluster starts another in its place, kubectl delete pod {name} removes this one"
         )
@@ -243,52 +240,19 @@ def _troubles(pod: Manifest, status: Mapping[str, Any], conditions: Mapping[str,
         waiting = container.get("state", {}).get("waiting", {})
         reason, message = waiting.get("reason", ""), waiting.get("message") or ""
         if reason in _IMAGE_REASONS:
-            yield Trouble("ImagePull", f"{where}: image {container.get('image', '')!r}: {reason}: {words(message)}")
+            yield Trouble("ImagePull", f"{where}: image {container.get('image', '')!r}: {reason}: {clause(message)}")
         elif reason in _CONFIG_REASONS:
-            yield not_starting(where, reason, message)
+            wrong = wrong_image(container["name"], container.get("image", ""), message)
+            yield not_starting(where, reason, message) if wrong is None else Trouble("PodNotStarting", f"{where}: {wrong}")
         else:
             ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated")
             if ended and not container.get("ready") and (ended.get("exitCode") or container.get("restartCount")):
-                logs = f"see kubectl logs {name} -c {container['name']} --previous"
-                yield Trouble("PodsCrashing", f"{where} {_ending(container['name'], ended)}; {logs}")
+                ending = view_ending(pod, container, ended)
+                if not is_success(ending):
+                    yield Trouble("PodsCrashing", ending.explain(), ending=ending)
 
 
 def not_starting(where: str, reason: str, said: str) -> Trouble:
     """Returns why a container cannot be made, or a volume not mounted; a missing Secret has a reason of its own."""
     missing = gap(said)
-    return Trouble(MISSING_SECRET if missing is not None else "PodNotStarting", f"{where}: {reason}: {words(said)}", missing)
-
-
-def _ending(container: str, ended: Mapping[str, Any]) -> str:
-    """Returns how a container ended, with its own last words where it left any."""
-    code, reason, said = ended.get("exitCode") or 0, ended.get("reason", "Error"), words(_own_sentence(ended.get("message") or ""))
-    quoted = f": {said}" if said else " and left no last words"
-    if reason == "OOMKilled":
-        field = "spec.engine.resources" if container == ENGINE_CONTAINER else "spec.scheduling.resources"
-        last = f"; its last words: {said}" if said else ""
-        return f"was killed for using more memory than its limit (OOMKilled); raise {field}.limits.memory{last}"
-    # A shell's convention, which container runtimes follow: 128 and the number of the signal.
-    signal = ended.get("signal") or (code - 128 if code > 128 else 0)
-    if signal:
-        return f"was ended by {_signal(signal)}, exit code {code} ({reason}){quoted}{_KILLED if signal == _SIGKILL else ''}"
-    return f"ended with exit code {code} ({reason}){quoted}{'' if code or said else _TOLD_TO_END}"
-
-
-def _own_sentence(log: str) -> str:
-    """Returns the sentence with which alise's engine ends, without the lines of the log before it; all of a log that ends otherwise."""
-    last = log.rstrip().rpartition("\n")[2]
-    return last if last.startswith(_ENGINE_SAYS) else log
-
-
-def _signal(number: int) -> str:
-    try:
-        return f"signal {number} ({Signals(number).name})"
-    except ValueError:
-        return f"signal {number}"
-
-
-def words(text: str) -> str:
-    """The cluster's words on one line, without control characters; the end of a long text, which is where a log says what happened."""
-    # Cut first: of a text of megabytes only the end is looked at.
-    joined = " ".join("".join(char for char in text[-20 * _MAX_WORDS :] if char.isprintable() or char.isspace()).split())
-    return joined if len(joined) <= _MAX_WORDS else "…" + joined[1 - _MAX_WORDS :]
+    return Trouble(MISSING_SECRET if missing is not None else "PodNotStarting", f"{where}: {reason}: {clause(said)}", missing)

@@ -5,15 +5,17 @@ controller is a ReplicaSet whose controller is the Deployment that the resource 
 than the pod's author does, so addresses that are not a pod's own are left out.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, Final
 
 from alise_operator.build.meta import Manifest, Owner, selector_text
+from alise_operator.endings import PROBE_EVENT, Failure, view_failure
 from alise_operator.errors import ApplyError, ClusterError
 from alise_operator.kube import Kube, Resource
-from alise_operator.observation import Pod, not_starting, view_pod, words
+from alise_operator.observation import Pod, Trouble, not_starting, view_pod
+from alise_operator.sentences import words
 
 PODS: Final = Resource("v1", "pods")
 REPLICA_SETS: Final = Resource("apps/v1", "replicasets")
@@ -88,24 +90,39 @@ def address_refusal(pod: Manifest) -> str | None:
 
 
 async def with_events(kube: Kube, namespace: str, pods: Iterable[Pod]) -> tuple[Pod, ...]:
-    """A pod whose containers were never started says why only in events: those of all pods of the namespace, in one list per reason."""
+    """What only events say: why a pod's containers were never started, and which probe failed before the kubelet ended one.
+
+    They are those of all pods of the namespace, in one list per reason.
+    """
     given = tuple(pods)
-    if not any(pod.silent for pod in given):
-        return given
+    silent = any(pod.silent for pod in given)
+    probed = any(one.ending is not None and one.ending.may_be_by_probe for pod in given for one in pod.troubles)
+    reasons = (*(EVENT_REASONS if silent else ()), *((PROBE_EVENT,) if probed else ()))
     try:
-        listed = [
-            await kube.list(EVENTS, namespace, fields=f"involvedObject.kind=Pod,type=Warning,reason={reason}") for reason in EVENT_REASONS
-        ]
+        listed = [await kube.list(EVENTS, namespace, fields=f"involvedObject.kind=Pod,type=Warning,reason={reason}") for reason in reasons]
     except (ApplyError, ClusterError):
-        # Without its events a pod still counts as starting.
+        # Without its events a pod still counts as starting, and an ended container has its own words.
         return given
     latest: dict[str, Manifest] = {}
+    failures: dict[str, list[Failure]] = {}
     for event in sorted((one for events in listed for one in events), key=_event_time):
         uid = (event.get("involvedObject") or {}).get("uid", "")
         # The kubelet repeats a mount's own words, and sums up in between which volumes it waits for: the sum says less.
         if event.get("reason") in EVENT_REASONS and not (uid in latest and _UNMOUNTED in (event.get("message") or "")):
             latest[uid] = event
-    return tuple(_explained(pod, latest.get(pod.uid)) for pod in given)
+        elif event.get("reason") == PROBE_EVENT and (failure := view_failure(event)) is not None:
+            # The newest comes first.
+            failures.setdefault(uid, []).insert(0, failure)
+    return tuple(_explained(_probed(pod, failures.get(pod.uid, ())), latest.get(pod.uid)) for pod in given)
+
+
+def _probed(pod: Pod, failures: Sequence[Failure]) -> Pod:
+    if not failures:
+        return pod
+    troubles = [
+        Trouble(one.reason, one.ending.explain(failures), ending=one.ending) if one.ending is not None else one for one in pod.troubles
+    ]
+    return replace(pod, troubles=tuple(troubles))
 
 
 def _explained(pod: Pod, event: Manifest | None) -> Pod:

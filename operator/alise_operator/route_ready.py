@@ -12,11 +12,11 @@ from typing import Any, Final
 from alise_operator import gateways
 from alise_operator.build.annotations import CLASS_ANNOTATION
 from alise_operator.build.meta import MANAGER, Manifest, Owner
-from alise_operator.build.route import TIMEOUTS, TIMEOUTS_REFUSED_BY, GatewayLimits, url
+from alise_operator.build.route import API_PATH, TIMEOUTS, TIMEOUTS_REFUSED_BY, GatewayLimits, url
 from alise_operator.conditions import Condition
 from alise_operator.errors import InvalidSpec, OperatorError
 from alise_operator.hosts import Claim
-from alise_operator.observation import words
+from alise_operator.sentences import clause
 from alise_operator.spec import ParentRef, Spec
 
 TYPE: Final = "RouteReady"
@@ -205,12 +205,13 @@ def _http_route(spec: Spec, owner: Owner, way: Way, now: datetime) -> Condition:
     if way.route is None:
         return _pending(spec, owner, "the operator to apply it")
     # 2. What has its controller answered?
-    answers = [_answer(spec, owner, name, one, way) for one in gateways.parents(way.route, name, parent.section_name)]
+    is_new = (now - _changed_at(way.route)).total_seconds() < NO_CONTROLLER_SECONDS
+    answers = [_answer(spec, owner, name, one, way, is_new=is_new) for one in gateways.parents(way.route, name, parent.section_name)]
     accepted = [one for one in answers if one.status == "True"]
     if answers and not accepted:
         return next((one for one in answers if one.status == "False"), answers[0])
     if not answers:
-        if (now - _changed_at(way.route)).total_seconds() < NO_CONTROLLER_SECONDS:
+        if is_new:
             return _pending(spec, owner, f"the controller of Gateway {name} to look at it")
         return _no_controller(spec, owner, name, way)
     # 3. Does another route get the requests?
@@ -234,41 +235,73 @@ def _missing(name: str, way: Way) -> Condition | None:
     return None
 
 
-def _answer(spec: Spec, owner: Owner, name: str, parent: Manifest, way: Way) -> Condition:
-    """Returns the condition that a controller's entry in the status of the route stands for."""
+def _answer(spec: Spec, owner: Owner, name: str, parent: Manifest, way: Way, *, is_new: bool) -> Condition:
+    """Returns the condition that a controller's entry in the status of the route stands for.
+
+    `is_new`: the route was changed a moment ago, so an answer to its older spec is none. Later it counts: some controllers do not say which
+    spec they have seen.
+    """
     conditions = {one.get("type"): one for one in parent.get("conditions") or ()}
     accepted, resolved = conditions.get("Accepted", {}), conditions.get("ResolvedRefs", {})
     what = _object(spec, owner)
+    if is_new and way.route is not None and any(gateways.is_outdated(one, way.route) for one in (accepted, resolved)):
+        if _has_left_out_timeouts(way):
+            return _pending(spec, owner, f"Gateway {name} to accept it without timeouts, which it refused")
+        return _pending(spec, owner, f"the controller of Gateway {name} to look at its last change")
     if accepted.get("status") == "False":
         if spec.route.timeouts == "Auto" and _has_timeouts(way) and gateways.has_refused_timeouts(way.route, name):
             return _pending(spec, owner, f"Gateway {name} to accept it without timeouts, which it refuses")
         reason = accepted.get("reason", "")
-        said = f"{reason}: {words(accepted.get('message', ''))}"
-        return _refused("RouteRefused", f"Gateway {name} refuses {what}: {said}{_way_out(reason, spec, way)}")
+        return _refused("RouteRefused", f"Gateway {name} refuses {what}: {_said(accepted)}; {_way_out(reason, spec, owner, way)}")
     if resolved.get("status") == "False":
-        said = f"{resolved.get('reason', '')}: {words(resolved.get('message', ''))}"
-        return _refused("RouteUnresolved", f"Gateway {name} cannot resolve what {what} refers to: {said}")
+        return _refused(
+            "RouteUnresolved",
+            f"Gateway {name} cannot resolve what {what} refers to: {_said(resolved)}; {_look_at(owner)}",
+        )
     if accepted.get("status") != "True":
-        return _pending(spec, owner, f"Gateway {name} to accept it: {words(accepted.get('message', '')) or 'it has not said why'}")
+        return _pending(spec, owner, f"Gateway {name} to accept it: {clause(accepted.get('message', '')) or 'it has not said why'}")
     return Condition(TYPE, "True", "Accepted", f"Gateway {name} has accepted {what}{_remarks(spec, way)}")
 
 
-def _way_out(reason: str, spec: Spec, way: Way) -> str:
+def _said(condition: Manifest) -> str:
+    return f"{condition.get('reason', '')}: {clause(condition.get('message', ''))}"
+
+
+def _look_at(owner: Owner) -> str:
+    return f"see kubectl describe httproute {owner.name} -n {owner.namespace}, and the log of the Gateway's controller"
+
+
+def _way_out(reason: str, spec: Spec, owner: Owner, way: Way) -> str:
     section = spec.route.parent_ref.section_name if spec.route.parent_ref else None
     gateway = way.gateway.found or {}
     match reason:
         case "NoMatchingListenerHostname":
             admitted = gateways.describe_hosts(gateway, section)
             listeners = f" (they admit {admitted})" if admitted else ""
-            return f"; use a host in spec.route.hosts that a listener of the Gateway admits{listeners}, or add a listener"
+            return f"use a host in spec.route.hosts that a listener of the Gateway admits{listeners}, or add a listener"
         case "NotAllowedByListeners":
-            return "; have the Gateway's owner change allowedRoutes of a listener"
-        case "NoMatchingParent":
-            names = ", ".join(str(one.get("name")) for one in gateways.listeners(gateway, None))
-            return f"; spec.route.parentRef.sectionName names no listener of the Gateway{f', which has {names}' if names else ''}"
+            refused = gateways.refused_kinds(gateway, section)
+            why, field = (f"{', '.join(refused)}: ", "add HTTPRoute to allowedRoutes.kinds") if refused else ("", "change allowedRoutes")
+            return f"{why}have the Gateway's owner {field} of a listener, or name another Gateway in spec.route.parentRef"
+        case "NoMatchingParent" if section is not None:
+            names = [str(one.get("name")) for one in gateways.listeners(gateway, None)]
+            if section not in names:
+                instead = f"use {' or '.join(names)}, or leave sectionName out" if names else "leave sectionName out"
+                return f"spec.route.parentRef.sectionName: the Gateway has no listener {section}; {instead}"
         case gateways.UNSUPPORTED if _has_timeouts(way):
-            return "; if it is about timeouts, spec.route.timeouts: Omit leaves them out"
-    return ""
+            values = "Auto or Omit, which leave" if spec.route.timeouts == "Set" else "Omit, which leaves"
+            return f"set spec.route.timeouts to {values} timeouts out, if the Gateway means these"
+        case gateways.UNSUPPORTED:
+            return (
+                f"the route has only hosts and the path prefix {API_PATH}, so use a Gateway of another GatewayClass, or "
+                "spec.route.type: Ingress"
+            )
+    return _look_at(owner)
+
+
+def _has_left_out_timeouts(way: Way) -> bool:
+    """Returns whether the route is without timeouts because its Gateway refused them."""
+    return TIMEOUTS_REFUSED_BY in ((way.route or {}).get("metadata", {}).get("annotations") or {})
 
 
 def _has_timeouts(way: Way) -> bool:
@@ -279,15 +312,19 @@ def _remarks(spec: Spec, way: Way) -> str:
     """Returns what is worth knowing about a route that is accepted."""
     text = ""
     if spec.route.timeouts == "Auto":
-        if ((way.route or {})["metadata"].get("annotations") or {}).get(TIMEOUTS_REFUSED_BY):
-            text += ", without timeouts, which it refused before: answers that stream longer than the Gateway's own limit are cut"
+        if _has_left_out_timeouts(way):
+            text += (
+                ", without timeouts, which it refused before: answers that stream longer than the Gateway's own limit are cut; raise that "
+                "limit at the Gateway if answers take longer"
+            )
         elif len(gateways.supported_timeouts(way.gateway_class.found)) < len(TIMEOUTS):
-            text += ", without the timeouts that its class does not implement: the Gateway's own limits hold"
+            text += (
+                ", without the timeouts that its class does not implement: the Gateway's own limits hold; raise them at the Gateway if "
+                "answers take longer"
+            )
     programmed = _condition(way.gateway, "Programmed")
-    if programmed.get("status") == "False":
-        text += (
-            f"; the Gateway says of itself that it is not programmed: {programmed.get('reason')}: {words(programmed.get('message', ''))}"
-        )
+    if programmed.get("status") == "False" and not gateways.is_outdated(programmed, way.gateway.found or {"metadata": {}}):
+        text += f"; the Gateway says of itself that it is not programmed: {_said(programmed)}"
     return text
 
 

@@ -1,9 +1,23 @@
-"""Joins what there is to say into one message of a bounded length. Pure."""
+"""What the cluster and its pods say as a part of a message, and all there is to say as one message of a bounded length. Pure."""
 
 from collections.abc import Sequence
 from typing import Final
 
 MAX_MESSAGE: Final = 1500
+_MAX_WORDS: Final = 300
+
+
+def words(text: str) -> str:
+    """The cluster's words on one line, without control characters; the end of a long text, which is where a log says what happened."""
+    # Cut first: of a text of megabytes only the end is looked at.
+    joined = " ".join("".join(char for char in text[-20 * _MAX_WORDS :] if char.isprintable() or char.isspace()).split())
+    return joined if len(joined) <= _MAX_WORDS else "…" + joined[1 - _MAX_WORDS :]
+
+
+def clause(text: str) -> str:
+    """The cluster's words without their full stop, so that a message can go on after them."""
+    said = words(text)
+    return said if said.endswith("..") else said.removesuffix(".")
 
 
 def join(parts: Sequence[str]) -> str:

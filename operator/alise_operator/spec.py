@@ -12,24 +12,12 @@ from pydantic.alias_generators import to_camel
 
 from alise_operator.errors import InvalidSpec
 from alise_operator.quantities import MAX_LENGTH, PATTERN
-from alise_operator.spec_words import problem
+from alise_operator.spec_words import CLASS_NAME, HOST, KUBERNETES_NAME, PATH, SERVED_NAME, TENANT_NAME, VARIABLE, WORD, problem
 
 # A resource's name becomes the name of its Service and a label value.
 NAME_PATTERN: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_MAX_LENGTH: Final = 63
 MAX_REPLICAS: Final = 10_000
-_SECRET_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-# An entry of a Secret; the engine skips those that begin with a dot, as the kubelet's own files do.
-_TENANT_NAME: Final = r"^[-_a-zA-Z0-9][-._a-zA-Z0-9]*$"
-# Clients send the name in a header: no control characters, no comma (which joins headers that are sent twice), no blank at either end.
-CLASS_NAME_PATTERN: Final = r"^[^\x00-\x20,\x7f-\xa0]([^\x00-\x1f,\x7f-\x9f]*[^\x00-\x20,\x7f-\xa0])?$"
-_PATTERNS_IN_WORDS: Final = {
-    PATTERN: "is not a quantity such as 500m, 2 or 4Gi",
-    CLASS_NAME_PATTERN: "cannot be sent in a header; leave out control characters, commas, and blanks at the beginning and end",
-}
-# One word that does not read as a flag. No \s: to the API server it is ASCII's blanks but one, to the operator all of Unicode's.
-_WORD: Final = r"^[^-\x00-\x20\x7f][^\x00-\x20\x7f]*$"
-_HOST: Final = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
 
 def _number_to_text(value: object) -> object:
@@ -52,10 +40,10 @@ Quantity = Annotated[
 ]
 # An object that Kubernetes itself defines and checks when the child is applied.
 Opaque = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
-SecretName = Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)]
+SecretName = Annotated[str, Field(pattern=KUBERNETES_NAME, max_length=253)]
 # One word on the engine's command line, and none that reads as a flag.
-ServedName = Annotated[str, Field(min_length=1, max_length=256, pattern=_WORD)]
-ClassName = Annotated[str, Field(min_length=1, max_length=63, pattern=CLASS_NAME_PATTERN)]
+ServedName = Annotated[str, Field(min_length=1, max_length=256, pattern=SERVED_NAME)]
+ClassName = Annotated[str, Field(min_length=1, max_length=63, pattern=CLASS_NAME)]
 
 
 def rule(expression: str, message: str) -> dict[str, str]:
@@ -107,9 +95,9 @@ class ModelCache(_Model):
     )
     size: Quantity | None = None
     """Size of a claim that is made for the resource and deleted with it, for example 100Gi."""
-    storage_class: Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)] | None = None
+    storage_class: Annotated[str, Field(pattern=KUBERNETES_NAME, max_length=253)] | None = None
     """StorageClass of the claim that is made; the cluster's default when left out."""
-    claim_name: Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)] | None = None
+    claim_name: Annotated[str, Field(pattern=KUBERNETES_NAME, max_length=253)] | None = None
     """Name of a PersistentVolumeClaim that exists in the resource's namespace, instead of size. It is never changed and never deleted."""
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
     """ReadWriteMany lets replicas on several nodes share the cache. ReadWriteOnce: one replica, which a rollout stops first. With claimName
@@ -117,7 +105,7 @@ class ModelCache(_Model):
 
 
 class Model(_Model):
-    uri: Annotated[str, Field(min_length=1, max_length=1024, pattern=_WORD)]
+    uri: Annotated[str, Field(min_length=1, max_length=1024, pattern=WORD)]
     """What to serve: a Hugging Face repository (Qwen/Qwen3-8B) or a path inside the engine's image or volumes (/models/tiny)."""
     revision: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """Branch, tag or commit of the repository."""
@@ -155,7 +143,7 @@ class Resources(_Model):
 
 
 class EnvVar(_Model):
-    name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=VARIABLE)]
     """Name of the variable."""
     value: str | None = None
     """Its value."""
@@ -261,7 +249,7 @@ class PredictorHistory(_Model):
 
 
 class Predictor(_Model):
-    encoder: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^/[^\x00-\x20\x7f]+$")] | None = None
+    encoder: Annotated[str, Field(min_length=1, max_length=1024, pattern=PATH)] | None = None
     """Folder of the sentence encoder (encoder.onnx, vocab.txt) in the scheduler's image or volumes; the image's own when left out."""
     history: PredictorHistory = Field(default_factory=PredictorHistory)
     """What is kept of finished requests, in the pod and optionally in a database: lengths, numbers that describe the text, salted hashes,
@@ -293,7 +281,7 @@ class AuthSecretRef(_Model):
 
 
 class Tenant(_Model):
-    name: Annotated[str, Field(min_length=1, max_length=253, pattern=_TENANT_NAME)]
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=TENANT_NAME)]
     """Name of the tenant, which is the name of its entry in the Secret."""
     class_: Annotated[ClassName, Field(alias="class")]
     """Class of the tenant's requests, one of spec.scheduling.classes."""
@@ -311,11 +299,11 @@ class Auth(_Model):
 
 
 class ParentRef(_Model):
-    name: Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)]
+    name: Annotated[str, Field(pattern=KUBERNETES_NAME, max_length=253)]
     """Name of the Gateway."""
-    namespace: Annotated[str, Field(pattern=_SECRET_NAME, max_length=63)] | None = None
+    namespace: Annotated[str, Field(pattern=KUBERNETES_NAME, max_length=63)] | None = None
     """Namespace of the Gateway; the resource's own when left out."""
-    section_name: Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)] | None = None
+    section_name: Annotated[str, Field(pattern=KUBERNETES_NAME, max_length=253)] | None = None
     """One listener of the Gateway; all when left out."""
 
 
@@ -334,9 +322,9 @@ class Route(_Model):
     )
     type: Literal["HTTPRoute", "Ingress", "None"] = "None"
     """How clients outside the cluster come in: a Gateway API HTTPRoute, an Ingress, or not at all."""
-    hosts: list[Annotated[str, Field(pattern=_HOST, max_length=253)]] = Field(default_factory=list, max_length=16)
+    hosts: list[Annotated[str, Field(pattern=HOST, max_length=253)]] = Field(default_factory=list, max_length=16)
     """Host names of the route."""
-    class_name: Annotated[str, Field(pattern=_SECRET_NAME, max_length=253)] | None = None
+    class_name: Annotated[str, Field(pattern=KUBERNETES_NAME, max_length=253)] | None = None
     """IngressClass; the cluster's default when left out. Only with type Ingress."""
     parent_ref: ParentRef | None = None
     """The Gateway. Only with type HTTPRoute."""
@@ -422,4 +410,4 @@ def parse(raw: object) -> Spec:
     try:
         return Spec.model_validate(raw)
     except ValidationError as error:
-        raise InvalidSpec([problem(detail, _PATTERNS_IN_WORDS) for detail in error.errors(include_url=False)]) from error
+        raise InvalidSpec([problem(detail) for detail in error.errors(include_url=False)]) from error

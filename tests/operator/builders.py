@@ -91,7 +91,7 @@ def pod_object(
 def deployment_object(**status: Any) -> dict[str, Any]:
     """The Deployment of OWNER as the API server gives it."""
     owners = [{"kind": "AliseEngine", "uid": OWNER.uid, "controller": True}]
-    meta = {"name": "tiny", "uid": "uid-deployment", "generation": 2, "ownerReferences": owners}
+    meta = {"name": "tiny", "namespace": "default", "uid": "uid-deployment", "generation": 2, "ownerReferences": owners}
     return {"metadata": meta, "spec": {"replicas": 3}, "status": status}
 
 

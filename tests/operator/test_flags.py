@@ -52,7 +52,7 @@ REPORTED = [
         "'--max-num-batched-tokens=4096' as one",
         id="two words in one item (A15)",
     ),
-    pytest.param(["--port 9000"], "args[0]: --port cannot be set: the pod listens on 8000", id="two words, a flag of ours (A15)"),
+    pytest.param(["--port 9000"], "args[0]: --port cannot be set, because the pod listens on 8000", id="two words, a flag of ours (A15)"),
     pytest.param(
         ["--served-model-name a b"],
         "args[0]: --served-model-name is set by the operator; use spec.model.servedName, and spec.model.aliases for further names",
@@ -68,7 +68,7 @@ REPORTED = [
     ),
     pytest.param(
         ["--scheduling-pol=fcfs"],
-        "args[0]: '--scheduling-pol' (short for --scheduling-policy) cannot be set: alise orders requests by priority",
+        "args[0]: '--scheduling-pol' (short for --scheduling-policy) cannot be set, because alise orders requests by priority",
         id="an abbreviation of a flag of ours (A15)",
     ),
     pytest.param(
@@ -168,7 +168,7 @@ MISTAKES = [
     pytest.param(["$(FLAGS)"], "args[0]: '$(FLAGS)': flags cannot come from a variable", id="a variable for flags"),
     pytest.param(["--$(FLAG)=1"], "args[0]: '--$(FLAG)=1'", id="a variable for a name"),
     pytest.param(["--se$(ED)=1"], "the name of a flag cannot come from a variable", id="a variable inside a name"),
-    pytest.param(["--help"], "--help cannot be set: the engine would print its flags and end", id="help"),
+    pytest.param(["--help"], "--help cannot be set, because the engine would print its flags and end; remove it", id="help"),
     pytest.param(["-n", "2"], "--nnodes 2: an engine is one pod; use spec.engine.tensorParallelSize", id="several machines"),
 ]
 

@@ -105,9 +105,18 @@ def container(state: dict[str, Any], *, last: dict[str, Any] | None = None, name
         pytest.param(
             pod_object(containers=[container(BACK_OFF, last={"terminated": {"exitCode": 0, "reason": "Completed"}}, restarts=1)]),
             "PodsCrashing",
-            "ended with exit code 0 (Completed) and left no last words: it was told to end, which the kubelet does when the liveness probe "
-            "fails: kubectl describe pod says so",
+            "ended with exit code 0 (Completed) and left no last words; see kubectl logs",
             id="exit code 0 without words",
+        ),
+        pytest.param(
+            pod_object(
+                containers=[
+                    container({"waiting": {"reason": "RunContainerError", "message": 'exec: "tini": executable file not found in $PATH'}})
+                ]
+            ),
+            "PodNotStarting",
+            "container engine of pod tiny-1: the image reg/engine:1 has no alise engine; set spec.engine.image to an alise engine image",
+            id="an image without alise's command",
         ),
         pytest.param(
             pod_object(
@@ -195,6 +204,12 @@ def test_a_pod_may_have_streams_once_its_engine_has_started(pod: dict[str, Any],
     assert view_pod(pod).served is served
 
 
+def test_an_init_container_that_has_done_its_work_is_no_trouble_after_it_ran_again() -> None:
+    done = container({"running": {}}, last={"terminated": {"exitCode": 0, "reason": "Completed"}}, name="prepare", restarts=1)
+    pod = pod_object() | {"spec": {"initContainers": [{"name": "prepare"}]}}
+    assert view_pod(pod | {"status": pod["status"] | {"initContainerStatuses": [done]}}).troubles == ()
+
+
 def test_long_words_keep_their_end() -> None:
     died = {"terminated": {"exitCode": 1, "message": "x " * 500 + "ValueError: no such model"}}
     (trouble,) = view_pod(pod_object(containers=[container(BACK_OFF, last=died, restarts=1)])).troubles
@@ -219,7 +234,13 @@ def test_a_stuck_rollout_and_refused_pods_are_seen() -> None:
     ]
     workload = view_workload(deployment_object(conditions=conditions))
     assert workload.stalled
-    assert workload.troubles == (Trouble("PodsRefused", "exceeded quota: compute"),)
+    assert workload.troubles == (
+        Trouble(
+            "PodsRefused",
+            "the cluster refuses the pods: exceeded quota: compute; lower spec.replicas, or "
+            "spec.engine.resources and spec.scheduling.resources, or have the quota raised (kubectl describe quota -n default)",
+        ),
+    )
 
 
 def test_a_report_is_read() -> None:
@@ -253,8 +274,10 @@ def running() -> FakeKube:
     return kube
 
 
-def put_event(kube: FakeKube, name: str, reason: str, at: str, *, of: str = "uid-1", said: str | None = None) -> None:
-    involved = {"kind": "Pod", "uid": of}
+def put_event(
+    kube: FakeKube, name: str, reason: str, at: str, *, of: str = "uid-1", said: str | None = None, container: str | None = None
+) -> None:
+    involved = {"kind": "Pod", "uid": of} | ({"fieldPath": f"spec.containers{{{container}}}"} if container else {})
     kube.put(
         EVENTS,
         {
@@ -287,6 +310,34 @@ async def test_a_volume_whose_secret_is_missing_is_named_although_newer_events_s
     async with Poller(1) as poller:
         (trouble,) = (await observe(kube, poller, OWNER)).pods[0].troubles
     assert (trouble.reason, trouble.gap) == ("MissingSecret", Gap("keys"))
+
+
+def put_ended_pod(kube: FakeKube) -> None:
+    """The pod, whose engine ended with 0 and is started again."""
+    state = {"exitCode": 0, "reason": "Completed", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:09Z"}
+    pod = pod_object(containers=[container({"running": {}}, last={"terminated": state}, restarts=1)])
+    kube.put(PODS, pod | {"spec": {"containers": [{"name": "engine", "livenessProbe": {"httpGet": {"path": "/healthz"}}}]}})
+
+
+async def test_an_ended_container_is_explained_by_the_event_of_its_probe() -> None:
+    kube = running()
+    put_ended_pod(kube)
+    said = "Liveness probe failed: HTTP probe failed with statuscode: 404"
+    put_event(kube, "a", "Unhealthy", "2026-01-01T00:00:05Z", said=said, container="engine")
+    put_event(kube, "b", "Unhealthy", "2026-01-01T00:00:06Z", said="Liveness probe failed: another pod's", container="engine", of="another")
+    async with Poller(1) as poller:
+        (trouble,) = (await observe(kube, poller, OWNER)).pods[0].troubles
+    assert "its liveness probe failed (HTTP probe failed with statuscode: 404), so the kubelet ended it; correct" in trouble.message
+    assert [fields for plural, fields in kube.lists if plural == "events"] == ["involvedObject.kind=Pod,type=Warning,reason=Unhealthy"]
+
+
+async def test_an_ended_container_keeps_its_own_words_where_events_may_not_be_read() -> None:
+    kube = running()
+    put_ended_pod(kube)
+    kube.forbidden = {"events"}
+    async with Poller(1) as poller:
+        (trouble,) = (await observe(kube, poller, OWNER)).pods[0].troubles
+    assert "the kubelet ends a container so after its liveness probe failed: kubectl describe pod tiny-1 says which" in trouble.message
 
 
 async def test_the_certificate_is_no_trouble_where_secrets_may_not_be_read() -> None:

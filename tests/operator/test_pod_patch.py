@@ -63,7 +63,7 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
         pytest.param(engine(volumeMounts=None), "must keep the mount /scratch", id="no mounts"),
         pytest.param(
             engine(volumeMounts=[{"mountPath": "/scratch", "readOnly": True}]),
-            "volumeMounts[/scratch].readOnly: true is not allowed: the engine writes there",
+            "volumeMounts[/scratch].readOnly: true is not allowed, because the engine writes there",
             id="scratch space that cannot be written to",
         ),
         pytest.param(
@@ -114,7 +114,7 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
         ),
         pytest.param(
             {"spec": {"initContainers": [{"name": "scheduler", "restartPolicy": None}]}},
-            "restartPolicy: null cannot be set: the scheduler runs as long as the pod",
+            "restartPolicy: null cannot be set, because the scheduler runs as long as the pod",
             id="a scheduler that the engine would wait for",
         ),
         pytest.param({"spec": {"ephemeralContainers": [{"name": "x"}]}}, "use kubectl debug", id="a container for debugging"),
@@ -186,7 +186,21 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
             id="a scheduler that leaves before the engine",
         ),
         pytest.param(
-            engine(args=["serve", "x"]), "containers[engine].args: ['serve', 'x'] cannot be set: use spec.engine.args", id="arguments"
+            engine(args=["serve", "x"]),
+            "containers[engine].args: ['serve', 'x'] cannot be set, because the operator starts the engine with its own arguments. Leave "
+            "it out: flags go into spec.engine.args",
+            id="arguments",
+        ),
+        pytest.param(
+            engine(command=["sh"]),
+            "containers[engine].command: ['sh'] cannot be set, because the operator starts the engine with its own command. Leave it out: "
+            "flags go into spec.engine.args, variables into spec.engine.env, another build into spec.engine.image",
+            id="a command",
+        ),
+        pytest.param(
+            {"spec": {"initContainers": [{"name": "scheduler", "command": ["sh"]}]}},
+            "because the operator starts the scheduler with its own command. Leave it out: settings go into spec.scheduling",
+            id="a command of the scheduler",
         ),
         pytest.param({"spec": "x"}, "spec.podTemplate.spec: 'x' is not allowed; it must be an object", id="text for the pod"),
     ],

@@ -154,7 +154,8 @@ def test_it_is_refused_with_the_field_and_the_setting(patch: dict[str, Any], fie
         template(patch)
     refusals = [problem for problem in caught.value.problems if problem.field.endswith(field)]
     assert refusals, str(caught.value)
-    assert all(f"ask the operator's administrator to set {SETTING}={term} (commas" in problem.text for problem in refusals)
+    assert all(f". Otherwise ask the operator's administrator to set {SETTING}={term} (commas" in problem.text for problem in refusals)
+    assert all(problem.text.endswith("in the environment of the operator's Deployment") for problem in refusals)
 
 
 @pytest.mark.parametrize(("patch", "field", "term"), REFUSED)
@@ -255,9 +256,18 @@ def test_a_variable_of_a_secret_moves_to_the_field_that_may_name_one() -> None:
     assert any(variable in container["env"] for container in made)
 
 
+def test_a_privileged_container_is_refused_in_a_sentence() -> None:
+    with pytest.raises(
+        InvalidSpec, match=r"privileged: true is not allowed, because the container would be root on the node. Leave it out. O"
+    ):
+        template({"spec": {"containers": [{"name": "engine", "securityContext": {"privileged": True}}]}})
+
+
 def test_two_refusals_begin_with_their_fields_and_have_no_other_semicolon() -> None:
     with pytest.raises(InvalidSpec) as caught:
         template({"spec": {"hostNetwork": True, "volumes": [{"name": "root", "hostPath": {"path": "/"}}]}})
     first, second = str(caught.value).split("; ")
     assert first.startswith("spec.podTemplate.spec.hostNetwork: true is not allowed, because the pod would use the node's network. Leave")
-    assert second.startswith("spec.podTemplate.spec.volumes[root].hostPath: is not allowed: ")
+    assert second.startswith(
+        "spec.podTemplate.spec.volumes[root].hostPath: hostPath volumes are not allowed, because they reach outside the"
+    )

@@ -139,11 +139,12 @@ async def test_a_hundred_slow_pods_do_not_use_up_each_others_time(monkeypatch: p
 @pytest.mark.parametrize(
     ("status", "text", "said"),
     [
-        (404, b"not found", "answered 404; is it an alise engine image?"),
+        (404, b"not found", "answered 404; use an alise engine image in spec.engine.image"),
+        (503, b"busy", "answered 503; see the engine's log"),
         (200, b"<html>", "cannot be read"),
         (200, b"\xff\xfe{}", "cannot be read"),
     ],
-    ids=["another server", "no JSON", "no text"],
+    ids=["another server", "a server that fails", "no JSON", "no text"],
 )
 async def test_a_pod_that_answers_something_else_says_so(status: int, text: bytes, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(_: web.Request) -> web.Response:
@@ -151,3 +152,14 @@ async def test_a_pod_that_answers_something_else_says_so(status: int, text: byte
 
     async with pod_answering(answer) as port:
         assert said in await failing_twice(port, monkeypatch)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_middleware_that_refuses_the_poll_is_named_and_not_the_image(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=status)
+
+    async with pod_answering(answer) as port:
+        said = await failing_twice(port, monkeypatch)
+    assert f"GET /alise/v1/status on port 8000 was refused with {status}, so the operator cannot see the pod's scheduler and memory" in said
+    assert "requests are served. Let this path through without credentials: a middleware (--middleware in spec.engine.args)" in said

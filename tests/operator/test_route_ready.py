@@ -45,6 +45,11 @@ def said(type_: str, status: str, reason: str = "", message: str = "") -> dict[s
     return {"type": type_, "status": status, "reason": reason, "message": message, "observedGeneration": 1}
 
 
+def without_timeouts(route: dict[str, Any]) -> dict[str, Any]:
+    rules = [{key: value for key, value in rule.items() if key != "timeouts"} for rule in route["spec"]["rules"]]
+    return route | {"spec": route["spec"] | {"rules": rules}}
+
+
 ACCEPTED = [said("Accepted", "True"), said("ResolvedRefs", "True")]
 
 
@@ -117,8 +122,8 @@ def test_an_accepted_route_is_ready() -> None:
         pytest.param(
             way(route=made("HTTPRoute", conditions=[said("Accepted", "False", "NoMatchingParent", "none")])),
             "RouteRefused",
-            "spec.route.parentRef.sectionName names no listener of the Gateway, which has https",
-            id="a listener that is not there",
+            "NoMatchingParent: none; see kubectl describe httproute tiny -n default, and the log of the Gateway's controller",
+            id="a Gateway without a listener for the route",
         ),
         pytest.param(
             way(
@@ -127,7 +132,7 @@ def test_an_accepted_route_is_ready() -> None:
                 )
             ),
             "RouteUnresolved",
-            "cannot resolve what HTTPRoute default/tiny refers to: BackendNotFound: no Service",
+            "cannot resolve what HTTPRoute default/tiny refers to: BackendNotFound: no Service; see kubectl describe httproute tiny",
             id="a Service that is not found",
         ),
         pytest.param(
@@ -152,7 +157,107 @@ def test_a_gateway_that_knows_no_timeouts_is_asked_again_without_them() -> None:
     assert "to accept it without timeouts, which it refuses" in condition.message
     by_hand = of_http_route(at, timeouts="Set")
     assert (by_hand.status, by_hand.reason) == ("False", "RouteRefused")
-    assert "timeouts are not supported; if it is about timeouts, spec.route.timeouts: Omit leaves them out" in by_hand.message
+    assert (
+        "timeouts are not supported; set spec.route.timeouts to Auto or Omit, which leave timeouts out, if the Gateway means these"
+        in by_hand.message
+    )
+
+
+def listening(*listeners: dict[str, Any]) -> Lookup:
+    return found(GATEWAY | {"spec": {"gatewayClassName": "envoy", "listeners": list(listeners)}})
+
+
+def kinds(name: str, *allowed: str, **listener: Any) -> dict[str, Any]:
+    return {"name": name, "allowedRoutes": {"namespaces": {"from": "All"}, "kinds": [{"kind": kind} for kind in allowed]}} | listener
+
+
+def refused(reason: str, message: str) -> dict[str, Any]:
+    return made("HTTPRoute", conditions=[said("Accepted", "False", reason, message)])
+
+
+NOT_ALLOWED = "No listeners included by this parent ref allowed this attachment."
+ANY = {"parentRef": {"name": "public", "namespace": "edge"}}
+
+
+@pytest.mark.parametrize(
+    ("at", "route", "words"),
+    [
+        pytest.param(
+            way(route=refused("NotAllowedByListeners", NOT_ALLOWED), gateway=listening(kinds("https", "GRPCRoute"))),
+            {},
+            "allowed this attachment; listener https allows only GRPCRoute: have the Gateway's owner add HTTPRoute to allowedRoutes.kinds "
+            "of a listener, or name another Gateway in spec.route.parentRef",
+            id="a listener for another kind of route",
+        ),
+        pytest.param(
+            way(route=refused("NotAllowedByListeners", NOT_ALLOWED), gateway=listening(kinds("https", protocol="TLS"))),
+            {},
+            "listener https has the protocol TLS, which takes no HTTPRoute: have the Gateway's owner",
+            id="a listener for another protocol",
+        ),
+        pytest.param(
+            way(route=refused("NotAllowedByListeners", NOT_ALLOWED)),
+            {},
+            "allowed this attachment; have the Gateway's owner change allowedRoutes of a listener, or name another Gateway",
+            id="a listener that seems to allow it",
+        ),
+        pytest.param(
+            way(route=refused("NoMatchingParent", "No listeners match this parent ref"), gateway=listening(kinds("http"), kinds("web"))),
+            {},
+            "match this parent ref; spec.route.parentRef.sectionName: the Gateway has no listener https; use http or web, or leave "
+            "sectionName out",
+            id="a listener that is not there",
+        ),
+        pytest.param(
+            way(route=refused("NoMatchingParent", "No listeners match this parent ref"), gateway=Lookup()),
+            {},
+            "the Gateway has no listener https; leave sectionName out",
+            id="a listener that is not there, of a Gateway that may not be read",
+        ),
+        pytest.param(
+            way(route=without_timeouts(refused("UnsupportedValue", "path match type is not supported."))),
+            {},
+            "path match type is not supported; the route has only hosts and the path prefix /v1, so use a Gateway of another GatewayClass, "
+            "or spec.route.type: Ingress",
+            id="a class that does not know what the route needs",
+        ),
+        pytest.param(
+            way(route=refused("Overloaded", "No room.")),
+            {},
+            "Overloaded: No room; see kubectl describe httproute tiny -n default, and the log of the Gateway's controller",
+            id="a reason of the controller's own",
+        ),
+    ],
+)
+def test_a_refusal_is_quoted_without_its_full_stop_and_followed_by_a_way_out(at: Way, route: dict[str, Any], words: str) -> None:
+    condition = of_http_route(at, **route)
+    assert (condition.status, condition.reason) == ("False", "RouteRefused")
+    assert words in condition.message
+
+
+def answered_before(status: str, *, annotations: dict[str, str] | None = None) -> Way:
+    """The route's second spec, of which the Gateway has only answered the first."""
+    route = made("HTTPRoute", conditions=[said("Accepted", status, "UnsupportedValue" if status == "False" else "Accepted", "no timeouts")])
+    meta = route["metadata"] | {"generation": 2, "annotations": annotations or {}}
+    return way(route=without_timeouts(route | {"metadata": meta}))
+
+
+@pytest.mark.parametrize("status", ["True", "False"])
+def test_an_answer_to_an_older_spec_of_the_route_is_none(status: str) -> None:
+    condition = of_http_route(answered_before(status), now=SOON)
+    assert (condition.status, condition.reason) == ("Unknown", "Pending")
+    assert condition.message.endswith("waits for the controller of Gateway edge/public to look at its last change")
+
+
+def test_timeouts_that_were_just_left_out_wait_for_an_answer() -> None:
+    condition = of_http_route(answered_before("False", annotations={TIMEOUTS_REFUSED_BY: "edge/public"}), now=SOON)
+    assert (condition.status, condition.reason) == ("Unknown", "Pending")
+    assert condition.message == "HTTPRoute default/tiny waits for Gateway edge/public to accept it without timeouts, which it refused"
+
+
+def test_an_older_answer_counts_where_no_newer_one_comes() -> None:
+    assert of_http_route(answered_before("True"), now=LATE).status == "True"
+    assert of_http_route(answered_before("False"), now=LATE).reason == "RouteRefused"
 
 
 @pytest.mark.parametrize(
@@ -189,9 +294,11 @@ def test_one_controller_that_accepts_is_enough() -> None:
 def test_timeouts_that_were_left_out_are_mentioned() -> None:
     route = made("HTTPRoute", conditions=ACCEPTED)
     refused = route | {"metadata": route["metadata"] | {"annotations": {TIMEOUTS_REFUSED_BY: "edge/public"}}}
-    assert "without timeouts, which it refused before" in of_http_route(way(route=refused)).message
+    said = of_http_route(way(route=refused)).message
+    assert "without timeouts, which it refused before" in said
+    assert said.endswith("are cut; raise that limit at the Gateway if answers take longer")
     plain = found(CLASS | {"status": {"supportedFeatures": [{"name": "HTTPRoute"}]}})
-    assert "without the timeouts that its class does not implement" in of_http_route(way(gateway_class=plain)).message
+    assert "limits hold; raise them at the Gateway if answers take longer" in of_http_route(way(gateway_class=plain)).message
 
 
 def test_a_gateway_that_is_not_programmed_is_mentioned() -> None:
@@ -199,6 +306,12 @@ def test_a_gateway_that_is_not_programmed_is_mentioned() -> None:
     condition = of_http_route(way(gateway=found(given)))
     assert condition.status == "True"
     assert "not programmed: AddressNotAssigned: no address" in condition.message
+
+
+def test_what_a_gateway_said_of_itself_before_it_was_changed_is_not_mentioned() -> None:
+    meta = {"name": "public", "namespace": "edge", "generation": 2}
+    given = GATEWAY | {"metadata": meta, "status": {"conditions": [said("Programmed", "False", "AddressNotAssigned", "no address")]}}
+    assert "not programmed" not in of_http_route(way(gateway=found(given))).message
 
 
 @pytest.mark.parametrize(

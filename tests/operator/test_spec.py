@@ -31,10 +31,17 @@ def engine(**changes: Any) -> dict[str, Any]:
     [
         pytest.param({}, ["spec.model: is required"], id="no model"),
         pytest.param(raw_spec(model={"uri": ""}), ["spec.model.uri: must not be empty"], id="an empty uri"),
-        pytest.param(raw_spec(model={"uri": "--help"}), ["spec.model.uri: '--help' does not match"], id="a uri that reads as a flag"),
+        pytest.param(
+            raw_spec(model={"uri": "--help"}),
+            ["spec.model.uri: '--help' is not one plain word; leave out blanks, and a dash at the"],
+            id="a uri that reads as a flag",
+        ),
         pytest.param(
             raw_spec(model={"uri": "a/b", "servedName": "tiny gpt-3.5-turbo"}),
-            ["spec.model.servedName: 'tiny gpt-3.5-turbo' does not match"],
+            [
+                "spec.model.servedName: 'tiny gpt-3.5-turbo' is not one plain word; a name has no blanks",
+                "further names go into spec.model.aliases",
+            ],
             id="two names in one (A17)",
         ),
         pytest.param(
@@ -47,7 +54,7 @@ def engine(**changes: Any) -> dict[str, Any]:
         ),
         pytest.param(
             raw_spec(model={"uri": "a/b", "aliases": ["--port"]}),
-            ["spec.model.aliases[0]: '--port' does not match"],
+            ["spec.model.aliases[0]: '--port' is not one plain word; a name has no blanks and does not begin with a dash"],
             id="an alias that reads as a flag",
         ),
         pytest.param(
@@ -68,7 +75,9 @@ def engine(**changes: Any) -> dict[str, Any]:
         pytest.param(raw_spec(kvOffload={"hostMemory": -1}), ["'-1' is not a quantity"], id="a negative number"),
         pytest.param(raw_spec(replicas="2"), ["spec.replicas: '2' is not allowed"], id="a number as a text"),
         pytest.param(raw_spec(suspend="yes"), ["spec.suspend: 'yes' is not allowed"], id="a word for true"),
-        pytest.param(raw_spec(model={"uri": "a\x0bb"}), ["spec.model.uri: 'a\\x0bb' does not match"], id="a control character in a uri"),
+        pytest.param(
+            raw_spec(model={"uri": "a\x0bb"}), ["spec.model.uri: 'a\\x0bb' is not one plain word"], id="a control character in a uri"
+        ),
         pytest.param(
             engine(env=[{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "9" * 5000}]), ["is not a whole number of GiB"], id="GiB of 5000 digits"
         ),
@@ -119,7 +128,11 @@ def engine(**changes: Any) -> dict[str, Any]:
             ["spec.route.parentRef: 'g' belongs to type HTTPRoute"],
             id="a Gateway with an Ingress",
         ),
-        pytest.param(raw_spec(route={"type": "Ingress", "hosts": ["A_b"]}), ["spec.route.hosts[0]: 'A_b' does not match"], id="a bad host"),
+        pytest.param(
+            raw_spec(route={"type": "Ingress", "hosts": ["A_b"]}),
+            ["spec.route.hosts[0]: 'A_b' is not a host name; names have lower-case letters"],
+            id="a bad host",
+        ),
         pytest.param(
             raw_spec(engine={"device": "cuda", "kvCacheDtype": "int4"}),
             ["spec.engine.kvCacheDtype: 'int4' is not available on device cuda; use one of auto, float16, bfloat16, fp8"],
@@ -181,7 +194,7 @@ def engine(**changes: Any) -> dict[str, Any]:
         ),
         pytest.param(engine(args=["--api-server-count", "4"]), ["only one API server per pod"], id="several API servers"),
         pytest.param(
-            engine(args=["--port", "9"]), ["spec.engine.args[0]: --port cannot be set: the pod listens on 8000"], id="another port"
+            engine(args=["--port", "9"]), ["spec.engine.args[0]: --port cannot be set, because the pod listens on 8000"], id="another port"
         ),
         pytest.param(
             engine(args=["--enforce-eager", "--served-model-name", "x"]),
@@ -291,12 +304,12 @@ def engine(**changes: Any) -> dict[str, Any]:
         ),
         pytest.param(
             raw_spec(auth=KEYS | {"tenants": [{"name": "team a", "class": "gold"}]}, scheduling={"classes": [{"name": "gold"}]}),
-            ["spec.auth.tenants[0].name: 'team a' does not match"],
+            ["spec.auth.tenants[0].name: 'team a' is not an entry's name in a Secret"],
             id="a tenant that cannot be an entry of a Secret",
         ),
         pytest.param(
             raw_spec(auth=KEYS | {"tenants": [{"name": ".a", "class": "gold"}]}, scheduling={"classes": [{"name": "gold"}]}),
-            ["spec.auth.tenants[0].name: '.a' does not match"],
+            ["spec.auth.tenants[0].name: '.a' is not an entry's name in a Secret"],
             id="a tenant whose entry is skipped",
         ),
         pytest.param(raw_spec(auth={}), ["spec.auth.secretRef: is required"], id="API keys from nowhere"),

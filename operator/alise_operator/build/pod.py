@@ -164,10 +164,9 @@ def _engine(spec: Spec, cluster: Cluster) -> Manifest:
         "env": _engine_env(spec),
         "ports": [{"name": "http", "protocol": "TCP", "containerPort": ENGINE_PORT}],
         "resources": engine_resources(spec),
-        "startupProbe": _health(period=_STARTUP_PERIOD_SECONDS, failures=STARTUP_SECONDS // _STARTUP_PERIOD_SECONDS),
+        "startupProbe": startup_probe(),
         "readinessProbe": _health(period=5, failures=3),
-        # A long prefill may hold up the API server; a restart loses every stream, so it is the last resort.
-        "livenessProbe": _health(period=10, failures=12),
+        "livenessProbe": liveness_probe(),
         "lifecycle": {"preStop": {"exec": {"command": ["alise-engine", "drain", "--timeout-seconds", str(spec.drain_seconds)]}}},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": _CONTAINER_SECURITY,
@@ -265,6 +264,15 @@ def _engine_env(spec: Spec) -> list[Manifest]:
         defaults[KV_SPACE_ENV] = str(cpu_kv_space_gib(spec.engine))
     env += [{"name": name, "value": value} for name, value in defaults.items() if name not in given]
     return env + [variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.engine.env]
+
+
+def startup_probe() -> Manifest:
+    return _health(period=_STARTUP_PERIOD_SECONDS, failures=STARTUP_SECONDS // _STARTUP_PERIOD_SECONDS)
+
+
+def liveness_probe() -> Manifest:
+    """A long prefill may hold up the API server; a restart loses every stream, so it is the last resort."""
+    return _health(period=10, failures=12)
 
 
 def _health(*, period: int, failures: int) -> Manifest:

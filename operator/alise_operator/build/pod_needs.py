@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from alise_contract.names import AUTH_DIR, AUTH_DIR_ENV, ENGINE_CONTAINER, RUN_DIR
+from alise_contract.names import AUTH_DIR, AUTH_DIR_ENV, ENGINE_CONTAINER, RUN_DIR, SCHEDULER_CONTAINER
 from alise_operator.build.devices import device_problems
 from alise_operator.build.meta import Manifest, Owner, selector
 from alise_operator.build.pod_lists import CONTAINER_LISTS
@@ -22,6 +22,15 @@ AUTH_VOLUME: Final = "api-keys"
 _FIXED_VOLUMES: Final = {"run": "the sockets by which engine and scheduler find each other are there", AUTH_VOLUME: "it holds the API keys"}
 # Why a mount must be exactly as it was generated.
 _FIXED_MOUNTS: Final = {RUN_DIR: "its sockets are there", AUTH_DIR: "it holds the API keys"}
+# By container: where what a command is changed for belongs.
+_INSTEAD_OF_COMMAND: Final = {
+    ENGINE_CONTAINER: (
+        "Leave it out: flags go into spec.engine.args, variables into spec.engine.env, another build into spec.engine.image"
+    ),
+    SCHEDULER_CONTAINER: (
+        "Leave it out: settings go into spec.scheduling, spec.admission and spec.predictor, another build into spec.scheduling.image"
+    ),
+}
 
 
 def need_problems(template: Manifest, generated: Manifest, spec: Spec, owner: Owner) -> Iterator[Problem]:
@@ -61,7 +70,7 @@ def _container(field: str, theirs: Manifest, ours: Manifest, spec: Spec) -> Iter
     yield from _commands(field, theirs, ours)
     if theirs.get("restartPolicy") != ours.get("restartPolicy"):
         given = short(theirs.get("restartPolicy"))
-        yield Problem(f"{field}.restartPolicy", f"{given} cannot be set: the {name} runs as long as the pod; leave it out")
+        yield Problem(f"{field}.restartPolicy", f"{given} cannot be set, because the {name} runs as long as the pod; leave it out")
     if name == ENGINE_CONTAINER:
         for variable in theirs.get("env") or ():
             value = variable.get("value")
@@ -83,7 +92,7 @@ def _mounts(field: str, theirs: Manifest, ours: Manifest) -> Iterator[Problem]:
         elif given is None:
             yield Problem(f"{field}.volumeMounts", f"must keep the mount {path}: the {ours['name']} writes there, and nowhere else")
         elif given.get("readOnly"):
-            yield Problem(f"{field}.volumeMounts[{path}].readOnly", f"true is not allowed: the {ours['name']} writes there")
+            yield Problem(f"{field}.volumeMounts[{path}].readOnly", f"true is not allowed, because the {ours['name']} writes there")
     for path in (mount["mountPath"] for mount in mounts):
         # Two slashes at the beginning are one to Linux, but not to normpath.
         plain = posixpath.normpath("/" + path.lstrip("/"))
@@ -130,10 +139,11 @@ def _commands(field: str, theirs: Manifest, ours: Manifest) -> Iterator[Problem]
     if given != ours["lifecycle"]["preStop"]:
         said = f"{short(given)} would cut streams: leave it out; spec.drainSeconds sets its length"
         yield Problem(f"{field}.lifecycle.preStop", said)
-    own_args = "use spec.engine.args" if ours["name"] == ENGINE_CONTAINER else "leave it out"
-    for key, instead in (("command", "leave it out"), ("args", own_args)):
+    name = ours["name"]
+    for key, what in (("command", "command"), ("args", "arguments")):
         if theirs.get(key) != ours[key]:
-            yield Problem(f"{field}.{key}", f"{short(theirs.get(key))} cannot be set: {instead}")
+            why = f"cannot be set, because the operator starts the {name} with its own {what}. {_INSTEAD_OF_COMMAND[name]}"
+            yield Problem(f"{field}.{key}", f"{short(theirs.get(key))} {why}")
 
 
 def _holds(item: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

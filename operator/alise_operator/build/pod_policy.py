@@ -72,7 +72,9 @@ class _Refusal:
         is_plain = self.value is not None and 0 < len(self.value) <= _MAX_VALUE and self.value.isprintable() and "," not in self.value
         term = f"{self.term}={self.value}" if is_plain and self.term in _VALUE_TERMS else self.term
         return Problem(
-            self.field, f"{self.text}, or ask the operator's administrator to set {SETTING}={term} (commas separate several terms)"
+            self.field,
+            f"{self.text}. Otherwise ask the operator's administrator to set {SETTING}={term} (commas separate several terms) in the "
+            "environment of the operator's Deployment",
         )
 
 
@@ -107,16 +109,17 @@ def _pod(field: str, pod: Manifest, owner: Owner) -> Iterator[_Refusal]:
             )
     for key in ("serviceAccountName", "serviceAccount"):
         if pod.get(key) not in (None, "", owner.name):
-            said = f"{short(pod[key])} is not allowed: pods run as the ServiceAccount {owner.name!r}, which has no rights. Leave it out"
+            why = f"because pods run as the ServiceAccount {owner.name!r}, which has no rights"
+            said = f"{short(pod[key])} is not allowed, {why}. Leave it out"
             yield _Refusal(f"{field}.{key}", said, "serviceAccountName", str(pod[key]))
     if pod.get("automountServiceAccountToken") is not False:
-        said = f"{short(pod.get('automountServiceAccountToken'))} is not allowed: engines never ask the API server. Leave it out"
+        said = f"{short(pod.get('automountServiceAccountToken'))} is not allowed, because engines never ask the API server. Leave it out"
         yield _Refusal(f"{field}.automountServiceAccountToken", said, "automountServiceAccountToken")
     if pod.get("nodeName") not in (None, ""):
-        said = f"{short(pod['nodeName'])} is not allowed: it goes around the cluster's scheduler. Use nodeSelector or affinity"
+        said = f"{short(pod['nodeName'])} is not allowed, because it goes around the cluster's scheduler. Use nodeSelector or affinity"
         yield _Refusal(f"{field}.nodeName", said, "nodeName", str(pod["nodeName"]))
     if str(pod.get("priorityClassName") or "").startswith("system-"):
-        said = f"{short(pod['priorityClassName'])} is not allowed: it is for the cluster's own pods. Use a class of your own"
+        said = f"{short(pod['priorityClassName'])} is not allowed, because it is for the cluster's own pods. Use a class of your own"
         yield _Refusal(f"{field}.priorityClassName", said, "priorityClassName", str(pod["priorityClassName"]))
 
 
@@ -125,7 +128,7 @@ def _volume(field: str, volume: Manifest, secrets: frozenset[str]) -> Iterator[_
         where = f"{field}.{kind}"
         if kind in VOLUME_TYPES:
             value = _object(source).get({"hostPath": "path", "csi": "driver"}.get(kind, ""))
-            said = "is not allowed: it reaches outside the namespace. Use a persistentVolumeClaim"
+            said = f"{kind} volumes are not allowed, because they reach outside the namespace. Use a persistentVolumeClaim"
             yield _Refusal(where, said, kind, None if value is None else str(value))
         elif kind not in POD_VOLUME_TYPES and kind != "name":
             yield _unknown_field(where, kind)
@@ -135,7 +138,8 @@ def _volume(field: str, volume: Manifest, secrets: frozenset[str]) -> Iterator[_
         where = f"{field}.projected.sources[{index}]"
         for kind in source:
             if kind in ("serviceAccountToken", "podCertificate"):
-                yield _Refusal(f"{where}.{kind}", "is not allowed: it is a credential of the ServiceAccount. Leave it out", kind)
+                said = f"a {kind} is not allowed, because it is a credential of the ServiceAccount. Leave it out"
+                yield _Refusal(f"{where}.{kind}", said, kind)
             elif kind not in PROJECTIONS:
                 yield _unknown_field(f"{where}.{kind}", kind)
         yield from _secret(f"{where}.secret.name", _object(source.get("secret")).get("name"), secrets)
@@ -145,7 +149,7 @@ def _container(field: str, container: Manifest, secrets: frozenset[str]) -> Iter
     yield from _unknown(field, container, CONTAINER_FIELDS)
     for port in _objects(container.get("ports")):
         if port.get("hostPort") not in (None, 0):
-            said = f"{short(port['hostPort'])} is not allowed: it is a port of the node. Use the Service or a route"
+            said = f"{short(port['hostPort'])} is not allowed, because it is a port of the node. Use the Service or a route"
             yield _Refusal(f"{field}.ports[{port.get('containerPort')}].hostPort", said, "hostPort")
     for variable in _objects(container.get("env")):
         source, where = _object(variable.get("valueFrom")), f"{field}.env[{variable.get('name')}].valueFrom"
@@ -159,8 +163,9 @@ def _container(field: str, container: Manifest, secrets: frozenset[str]) -> Iter
     handlers += [(f"lifecycle.{key}", _object(container.get("lifecycle")).get(key)) for key in _HOOKS]
     for name, handler in handlers:
         for kind in ("httpGet", "tcpSocket"):
-            if _object(_object(handler).get(kind)).get("host") not in (None, ""):
-                said = "is not allowed: the node would ask another host. Leave it out, which asks the pod"
+            host = _object(_object(handler).get(kind)).get("host")
+            if host not in (None, ""):
+                said = f"{short(host)} is not allowed, because the node would ask another host. Leave it out, which asks the pod"
                 yield _Refusal(f"{field}.{name}.{kind}.host", said, "probeHost")
 
 
@@ -169,7 +174,7 @@ def _pod_security(field: str, security: Manifest) -> Iterator[_Refusal]:
     yield from _security(field, security)
     for sysctl in _objects(security.get("sysctls")):
         if str(sysctl.get("name")) not in SAFE_SYSCTLS:
-            said = f"{short(sysctl.get('name'))} is not allowed: it is not one of those that concern the pod alone"
+            said = f"{short(sysctl.get('name'))} is not allowed, because it is not one of those that concern the pod alone"
             yield _Refusal(f"{field}.sysctls", said, "sysctls", str(sysctl.get("name")))
 
 
@@ -177,7 +182,11 @@ def _container_security(field: str, security: Manifest, pod: Manifest) -> Iterat
     yield from _unknown(field, security, CONTAINER_SECURITY_FIELDS)
     yield from _security(field, security)
     if security.get("privileged") not in (None, False):
-        yield _Refusal(f"{field}.privileged", f"{short(security['privileged'])} is not allowed: it is root on the node", "privileged")
+        yield _Refusal(
+            f"{field}.privileged",
+            f"{short(security['privileged'])} is not allowed, because the container would be root on the node. Leave it out",
+            "privileged",
+        )
     if (given := security.get("allowPrivilegeEscalation")) is not False:
         said = f"{short(given)} is not allowed. It must be false"
         yield _Refusal(f"{field}.allowPrivilegeEscalation", said, "allowPrivilegeEscalation")
@@ -207,7 +216,9 @@ def _security(field: str, security: Manifest) -> Iterator[_Refusal]:
         yield _Refusal(f"{field}.runAsNonRoot", f"{short(security['runAsNonRoot'])} is not allowed. It must be true", "runAsNonRoot")
     if security.get("runAsUser") == 0:
         yield _Refusal(
-            f"{field}.runAsUser", "0 is not allowed: it is root. Use another user, or null for the cluster's own choice", "runAsUser"
+            f"{field}.runAsUser",
+            "0 is not allowed, because it is root. Use another user, or null for the cluster's own choice",
+            "runAsUser",
         )
     for key in ("seccompProfile", "appArmorProfile"):
         kind = _object(security.get(key)).get("type")
@@ -221,7 +232,9 @@ def _security(field: str, security: Manifest) -> Iterator[_Refusal]:
         if options.get(key) not in (None, ""):
             yield _Refusal(f"{field}.seLinuxOptions.{key}", f"{short(options[key])} is not allowed. Leave it out", "seLinuxOptions")
     if security.get("windowsOptions") is not None:
-        yield _Refusal(f"{field}.windowsOptions", "is not allowed: engines run on Linux. Leave it out", "windowsOptions")
+        yield _Refusal(
+            f"{field}.windowsOptions", "these options are not allowed, because engines run on Linux. Leave them out", "windowsOptions"
+        )
 
 
 def _annotations(annotations: Manifest) -> Iterator[_Refusal]:

@@ -28,7 +28,9 @@ _OBJECTS: Final = {
 def patch_problems(patch: Mapping[str, Any]) -> Iterator[Problem]:
     """Every place where the patch cannot be merged."""
     if patch.get(DIRECTIVE) in ("delete", "replace"):
-        yield Problem(f"{FIELD}.{DIRECTIVE}", f"{short(patch[DIRECTIVE])} is not allowed: the pod's containers must stay; leave it out")
+        yield Problem(
+            f"{FIELD}.{DIRECTIVE}", f"{short(patch[DIRECTIVE])} is not allowed, because the pod's containers must stay; leave it out"
+        )
     yield from _object_problems(patch, (), FIELD)
 
 

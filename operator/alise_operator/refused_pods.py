@@ -1,0 +1,59 @@
+"""Why the cluster makes no pods of the Deployment, and the field of the resource that it is about. Pure."""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from alise_operator.sentences import clause
+
+# The name of the pod is another one at each attempt.
+_SUBJECT: Final = re.compile(r'^pods "[^"]*" is forbidden: ')
+_REQUESTED: Final = re.compile(r"requested: (.*?), used: ")
+_COUNTS: Final = ("pods", "count/pods")
+_RESOURCES: Final = "spec.engine.resources and spec.scheduling.resources"
+
+
+def explain(said: str, namespace: str) -> str:
+    """Returns the words of the cluster without the pod's name, and what to do."""
+    text = _SUBJECT.sub("", clause(said))
+    found = ((match, way_out) for pattern, way_out in _WAYS_OUT if (match := pattern.search(text)) is not None)
+    match, way_out = next(found, (None, None))
+    return f"the cluster refuses the pods: {text}{way_out(match, namespace) if match is not None and way_out is not None else ''}"
+
+
+def _priority_class(_: re.Match[str], __: str) -> str:
+    return ". Name one that exists in spec.podTemplate.spec.priorityClassName (kubectl get priorityclasses), or leave it out"
+
+
+def _runtime_class(_: re.Match[str], __: str) -> str:
+    return ". Name one that exists in spec.podTemplate.spec.runtimeClassName (kubectl get runtimeclasses), or leave it out"
+
+
+def _quota(match: re.Match[str], namespace: str) -> str:
+    requested = _REQUESTED.search(match.string)
+    names = [one.partition("=")[0] for one in requested[1].split(",")] if requested is not None else []
+    lower = "spec.replicas" if names and all(name in _COUNTS for name in names) else f"spec.replicas, or {_RESOURCES}"
+    return f"; lower {lower}, or have the quota raised (kubectl describe quota -n {namespace})"
+
+
+def _unsaid(_: re.Match[str], namespace: str) -> str:
+    return f"; give these in {_RESOURCES} (kubectl describe quota -n {namespace} shows what is limited)"
+
+
+def _limit_range(_: re.Match[str], namespace: str) -> str:
+    return f"; change {_RESOURCES} (kubectl describe limitrange -n {namespace} shows what is allowed)"
+
+
+def _pod_security(_: re.Match[str], namespace: str) -> str:
+    return f"; correct spec.podTemplate, or have the label pod-security.kubernetes.io/enforce of namespace {namespace} changed"
+
+
+# How the API server's admission says it, and the way out; the first one that fits counts.
+_WAYS_OUT: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str], str], str]], ...]] = (
+    (re.compile(r"no PriorityClass with name \S+ was found"), _priority_class),
+    (re.compile(r'RuntimeClass "[^"]*" not found'), _runtime_class),
+    (re.compile(r"exceeded quota: "), _quota),
+    (re.compile(r"failed quota: .*must specify "), _unsaid),
+    (re.compile(r"(?:maximum|minimum) \S+ usage per (?:Container|Pod) is "), _limit_range),
+    (re.compile(r'violates PodSecurity "'), _pod_security),
+)

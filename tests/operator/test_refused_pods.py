@@ -1,0 +1,63 @@
+"""Why the cluster makes no pods, in its own words (those of Kubernetes' admission plugins), and the field to change."""
+
+import pytest
+
+from alise_operator.refused_pods import explain
+
+POD = 'pods "tiny-7f4bcff8d-pbl5b" is forbidden: '
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        pytest.param(
+            "no PriorityClass with name gpu-high was found",
+            "no PriorityClass with name gpu-high was found. Name one that exists in spec.podTemplate.spec.priorityClassName (kubectl get "
+            "priorityclasses), or leave it out",
+            id="a PriorityClass that does not exist",
+        ),
+        pytest.param(
+            'pod rejected: RuntimeClass "nvidia" not found',
+            'pod rejected: RuntimeClass "nvidia" not found. Name one that exists in spec.podTemplate.spec.runtimeClassName (kubectl get '
+            "runtimeclasses), or leave it out",
+            id="a RuntimeClass that does not exist",
+        ),
+        pytest.param(
+            "exceeded quota: team, requested: pods=1, used: pods=0, limited: pods=0",
+            "exceeded quota: team, requested: pods=1, used: pods=0, limited: pods=0; lower spec.replicas, or have the quota raised "
+            "(kubectl describe quota -n ml)",
+            id="a quota of pods",
+        ),
+        pytest.param(
+            "exceeded quota: team, requested: pods=1,requests.memory=4Gi, used: requests.memory=8Gi, limited: requests.memory=9Gi",
+            "=9Gi; lower spec.replicas, or spec.engine.resources and spec.scheduling.resources, or have the quota raised",
+            id="a quota of memory",
+        ),
+        pytest.param(
+            "failed quota: team: must specify limits.cpu for: engine,scheduler",
+            "; give these in spec.engine.resources and spec.scheduling.resources (kubectl describe quota -n ml shows what is limited)",
+            id="a quota of what the pods do not name",
+        ),
+        pytest.param(
+            "maximum memory usage per Container is 1Gi, but limit is 4Gi",
+            "but limit is 4Gi; change spec.engine.resources and spec.scheduling.resources (kubectl describe limitrange -n ml",
+            id="a LimitRange",
+        ),
+        pytest.param(
+            'violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false',
+            "; correct spec.podTemplate, or have the label pod-security.kubernetes.io/enforce of namespace ml changed",
+            id="a stricter Pod Security Standard",
+        ),
+        pytest.param("no reason that is known.", "the cluster refuses the pods: no reason that is known", id="another plugin"),
+    ],
+)
+def test_a_refusal_names_no_pod_and_says_what_to_do(said: str, wanted: str) -> None:
+    text = explain(POD + said, "ml")
+    assert text.startswith("the cluster refuses the pods: ")
+    assert "tiny-7f4bcff8d-pbl5b" not in text
+    assert wanted in text
+
+
+def test_the_words_of_a_webhook_stay_as_they_are() -> None:
+    said = 'admission webhook "policy.example.com" denied the request: images come from reg.example.com'
+    assert explain(said, "ml") == f"the cluster refuses the pods: {said}"
