@@ -22,7 +22,10 @@ RUN_DIR: Final = "/run/alise"
 # The 0700 subdirectory of the shared volume that whichever container starts first makes.
 SOCKET_DIR: Final = "/run/alise/sock"
 SOCKET_DIR_ENV: Final = "ALISE_SOCKET_DIR"
+# The middleware's questions, in frames (`frames.py`).
 ADMISSION_SOCKET: Final = "admission.sock"
+# The same service over gRPC, for people and tools.
+ADMISSION_GRPC_SOCKET: Final = "admission-grpc.sock"
 CONTROL_SOCKET: Final = "control.sock"
 # Of gRPC connections on these that stay open, at both ends: no pings beside the messages to find out how far away the other end is.
 LOCAL_RPC_OPTIONS: Final = (("grpc.http2.bdp_probe", 0),)

@@ -1,6 +1,6 @@
 """Asks the sidecar whether and how a request goes in. Always answers, within the deadline: what goes wrong becomes `FailedOpen`.
 
-Alone in the middleware's part of the engine to know gRPC and protobuf.
+Alone in the middleware's part of the engine, with the connection, to know gRPC's status codes and protobuf.
 """
 
 import asyncio
@@ -92,15 +92,13 @@ _FAILURES: Final = {
     # It stops, and the stream with it.
     grpc.StatusCode.CANCELLED: FailOpenReason.UNAVAILABLE,
     grpc.StatusCode.FAILED_PRECONDITION: FailOpenReason.VERSION,
-    # A sidecar that does not know the method is older than the contract.
-    grpc.StatusCode.UNIMPLEMENTED: FailOpenReason.VERSION,
 }
 # The sidecar is well: it told us that our message is wrong.
 _OUR_FAULTS: Final = frozenset({grpc.StatusCode.INVALID_ARGUMENT})
 
 
 class Admission:
-    """One stream to the sidecar, one breaker before it."""
+    """One connection to the sidecar, one breaker before it."""
 
     def __init__(self, socket: Path, deadline_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = AdmissionStream(socket)

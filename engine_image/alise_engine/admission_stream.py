@@ -1,25 +1,17 @@
-"""The stream on which the sidecar is asked: opened with the first question, and anew after it broke. Many wait on it at once."""
+"""The connection on which the sidecar is asked: opened with the first question, and anew after it broke. Many wait on it at once."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from alise_contract.names import LOCAL_RPC_OPTIONS
-from alise_contract.v1 import admission_pb2, admission_pb2_grpc
+from alise_contract.frames import Frames
+from alise_contract.v1 import admission_pb2
 
-# A restarted sidecar is found again within a second; gRPC's own backoff grows to two minutes.
-_CHANNEL_OPTIONS: Final = (
-    *LOCAL_RPC_OPTIONS,
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.use_local_subchannel_pool", 1),
-)
-# Messages that wait to be sent.
+# Messages that wait until the sidecar reads on.
 MAX_UNSENT: Final = 10_000
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -33,12 +25,12 @@ class AskError(Exception):
 
 
 class AdmissionStream:
-    """Asks over one channel. Made outside of a loop, used inside of one."""
+    """Asks over one connection at a time. Made outside of a loop, used inside of one."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
-        self._channel: grpc.aio.Channel | None = None
         self._open: _OpenStream | None = None
+        self._opening = asyncio.Lock()
         self._closed = False
 
     async def ask(self, request: admission_pb2.AdmitRequest, timeout_seconds: float) -> admission_pb2.AdmitResponse:
@@ -48,7 +40,10 @@ class AdmissionStream:
         request.deadline_monotonic_ms = round(1000 * (time.monotonic() + timeout_seconds))
         try:
             async with asyncio.timeout(timeout_seconds):
-                answer = await self._opened().ask(request)
+                stream = self._open
+                if stream is None or stream.ended:
+                    stream = await self._opened()
+                answer = await stream.ask(request)
         except TimeoutError:
             raise AskError(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {timeout_seconds} s") from None
         if answer.HasField("failure"):
@@ -56,42 +51,45 @@ class AdmissionStream:
         return answer.response
 
     def tell(self, request: admission_pb2.AdmitRequest) -> None:
-        """Sends what is not answered, where there is a stream. Never waits and never fails."""
+        """Sends what is not answered, where there is a connection. Never waits and never fails."""
         if not self._closed and self._open is not None and not self._open.ended:
             self._open.tell(request)
 
     async def close(self) -> None:
         self._closed = True
         if self._open is not None:
-            self._open.cancel()
-        if self._channel is not None:
-            await self._channel.close(None)
+            self._open.close()
 
-    def _opened(self) -> "_OpenStream":
-        if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(f"unix:{self._socket}", options=_CHANNEL_OPTIONS)
-        if self._open is None or self._open.ended:
-            self._open = _OpenStream(admission_pb2_grpc.AdmissionStub(self._channel))
-        return self._open
+    async def _opened(self) -> "_OpenStream":
+        """Raises AskError when nobody listens."""
+        async with self._opening:
+            if self._closed:
+                raise AskError(grpc.StatusCode.CANCELLED, "this side is shutting down")
+            if self._open is None or self._open.ended:
+                stream = _OpenStream()
+                try:
+                    await asyncio.get_running_loop().create_unix_connection(lambda: stream.frames, str(self._socket))
+                except OSError as error:
+                    raise AskError(grpc.StatusCode.UNAVAILABLE, f"{self._socket}: {error.strerror or error}") from error
+                self._open = stream
+            return self._open
 
 
 class _OpenStream:
-    """One call, from its start to its end."""
+    """One connection, from its start to its end."""
 
-    def __init__(self, stub: Any) -> None:
+    def __init__(self) -> None:
         self.ended = False
+        # Questions that the sidecar does not read yet.
         self._unsent: dict[str, admission_pb2.AdmitRequest] = {}
-        self._more = asyncio.Event()
         self._waiting: dict[str, asyncio.Future[admission_pb2.AdmitAnswer]] = {}
-        self._call = stub.AdmitStream(self._questions())
-        self._reading = asyncio.create_task(self._read(), name="admission answers")
+        self.frames = Frames(self._received, self._lost, self._send_on)
 
     async def ask(self, request: admission_pb2.AdmitRequest) -> admission_pb2.AdmitAnswer:
-        """Raises AskError when the stream ends first."""
+        """Raises AskError when the connection ends first."""
         answer: asyncio.Future[admission_pb2.AdmitAnswer] = asyncio.get_running_loop().create_future()
         self._waiting[request.job_id] = answer
-        self._unsent[request.job_id] = request
-        self._more.set()
+        self._send(request)
         try:
             return await answer
         finally:
@@ -102,35 +100,35 @@ class _OpenStream:
     def tell(self, request: admission_pb2.AdmitRequest) -> None:
         # To a sidecar that hangs nothing is piled up.
         if len(self._unsent) < MAX_UNSENT:
-            self._unsent[request.job_id] = request
-            self._more.set()
+            self._send(request)
 
-    def cancel(self) -> None:
-        self._call.cancel()
+    def close(self) -> None:
+        self._end(grpc.StatusCode.CANCELLED, "this side is shutting down")
 
-    async def _questions(self) -> AsyncIterator[admission_pb2.AdmitRequest]:
-        while True:
-            while self._unsent:
-                yield self._unsent.pop(next(iter(self._unsent)))
-            if self.ended:
-                return
-            self._more.clear()
-            await self._more.wait()
+    def _send(self, request: admission_pb2.AdmitRequest) -> None:
+        self._unsent[request.job_id] = request
+        self._send_on()
 
-    async def _read(self) -> None:
-        code, detail = grpc.StatusCode.UNAVAILABLE, "the sidecar ended the stream"
+    def _send_on(self) -> None:
+        while self._unsent and self.frames.has_room:
+            self.frames.send(self._unsent.pop(next(iter(self._unsent))).SerializeToString())
+
+    def _received(self, message: bytes) -> None:
         try:
-            async for answer in self._call:
-                waiting = self._waiting.get(answer.job_id)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(answer)
-        except grpc.aio.AioRpcError as error:
-            code, detail = error.code(), error.details() or ""
-        finally:
-            self.ended = True
-            # The library leaves the task that takes our questions waiting when the other side ends the call.
-            self._call.cancel()
-            self._more.set()
-            for waiting in self._waiting.values():
-                if not waiting.done():
-                    waiting.set_exception(AskError(code, detail))
+            answer = admission_pb2.AdmitAnswer.FromString(message)
+        except DecodeError as error:
+            self._end(grpc.StatusCode.INTERNAL, f"the sidecar's answer cannot be read: {error}")
+            return
+        waiting = self._waiting.get(answer.job_id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    def _lost(self) -> None:
+        self._end(grpc.StatusCode.UNAVAILABLE, "the sidecar closed the connection")
+
+    def _end(self, code: grpc.StatusCode, detail: str) -> None:
+        self.ended = True
+        self.frames.close()
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(AskError(code, detail))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from alise_contract.names import ADMISSION_SOCKET, CONTROL_SOCKET
+from alise_contract.names import CONTROL_SOCKET
 
 from .config import Settings
 from .dispatcher import Dispatcher, LoopClock
@@ -61,7 +61,7 @@ async def run(settings: Settings, restarts: int, beat: Callable[[], None]) -> No
     engine = EngineClient(os.path.join(settings.socket_dir, CONTROL_SOCKET), metrics.reconnects.inc)
     dispatcher = Dispatcher(state, engine, LoopClock(), beat)
     service = AdmissionService(dispatcher.admit, metrics, encoding.encode, dispatcher.withdraw)
-    admission = AdmissionServer(service, os.path.join(settings.socket_dir, ADMISSION_SOCKET))
+    admission = AdmissionServer(service, settings.socket_dir)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

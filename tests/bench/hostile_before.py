@@ -16,9 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from alise_contract.names import ADMISSION_SOCKET, CONTRACT_VERSION
+import grpc
+
+from alise_contract.names import ADMISSION_GRPC_SOCKET, ADMISSION_SOCKET, CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
-from alise_engine.admission_stream import AdmissionStream, AskError
+from alise_contract.v1.admission_pb2_grpc import AdmissionStub
 from alise_scheduler.supervisor import child_environ
 from tests.bench.harness import ROOT, Figure, Row, Settings, median
 from tests.bench.sidecar import kept_off
@@ -27,6 +29,8 @@ from tests.tools import encoder as encoders
 
 BEFORE: Final = "5a9e288"
 SIDES: Final = ("before", "now")
+# Both are asked over gRPC, a call each: before, there was nothing else.
+_SOCKETS: Final = {"before": ADMISSION_SOCKET, "now": ADMISSION_GRPC_SOCKET}
 GOAL: Final = 1.1
 _PAUSE_SECONDS: Final = 0.02
 _PARTS: Final = 10
@@ -117,7 +121,7 @@ async def _rows(
     environs: Mapping[str, Mapping[str, str]], trees: Mapping[str, Path], folder: Path, prompts: Sequence[str], encoded: bool
 ) -> list[Row]:
     async with contextlib.AsyncExitStack() as stack:
-        streams = {}
+        channels = {}
         for side in SIDES:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "alise_scheduler", "run"),
@@ -127,16 +131,15 @@ async def _rows(
                 preexec_fn=lambda: os.sched_setaffinity(0, {_CORE}),
             )
             stack.push_async_callback(_end, process)
-            streams[side] = AdmissionStream(folder / side / ADMISSION_SOCKET)
-            stack.push_async_callback(streams[side].close)
+            channels[side] = await stack.enter_async_context(grpc.aio.insecure_channel(f"unix:{folder / side / _SOCKETS[side]}"))
         async with asyncio.timeout(_START_SECONDS):
             for side in SIDES:
-                while not await _answers(streams[side]):  # noqa: ASYNC110 the process is another one
+                while not await _answers(channels[side]):  # noqa: ASYNC110 the process is another one
                     await asyncio.sleep(0.1)
         # The head comes from disk, the encoder from its own thread.
         for number in range(100):
             for side in SIDES:
-                await _ask(streams[side], f"warm{number}", prompts[number % len(prompts)])
+                await _ask(channels[side], f"warm{number}", prompts[number % len(prompts)])
                 await asyncio.sleep(_PAUSE_SECONDS)
         rows: list[Row] = []
         for number, prompt in enumerate(prompts):
@@ -144,7 +147,7 @@ async def _rows(
             turn = SIDES if number % 2 == 0 else SIDES[::-1]
             took = {}
             for side in turn:
-                took[side] = await _ask(streams[side], f"job{number}", prompt)
+                took[side] = await _ask(channels[side], f"job{number}", prompt)
                 await asyncio.sleep(_PAUSE_SECONDS)
             spent = {f"{side}_ms": round(took[side], 4) for side in SIDES}
             rows.append({"kind": "admit_turn", "number": number, "encoder": encoded, **spent})
@@ -156,21 +159,21 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-async def _answers(stream: AdmissionStream) -> bool:
-    with contextlib.suppress(AskError):
-        await _ask(stream, "first", "hello", 1.0)
+async def _answers(channel: grpc.aio.Channel) -> bool:
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        await _ask(channel, "first", "hello", 1.0)
         return True
     return False
 
 
-async def _ask(stream: AdmissionStream, job_id: str, prompt: str, timeout_seconds: float = 30.0) -> float:
-    """Milliseconds until the answer. Raises AskError."""
+async def _ask(channel: grpc.aio.Channel, job_id: str, prompt: str, timeout_seconds: float = 30.0) -> float:
+    """Milliseconds until the answer. Raises grpc.aio.AioRpcError."""
     request = pb.AdmitRequest(
         contract_version=CONTRACT_VERSION, job_id=job_id, endpoint=pb.ENDPOINT_CHAT_COMPLETIONS, prompt=prompt, prompt_chars=len(prompt),
         turns=1,
     )  # fmt: skip
     began = time.perf_counter()
-    await stream.ask(request, timeout_seconds)
+    await AdmissionStub(channel).Admit(request, timeout=timeout_seconds)
     return (time.perf_counter() - began) * 1000
 
 

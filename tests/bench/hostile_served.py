@@ -45,7 +45,7 @@ MAX_MODEL_LEN: Final = 2048
 FLAGS: Final = ("--served-model-name", "tiny", "--max-model-len", str(MAX_MODEL_LEN), "--dtype", "float32", "--enable-scale-out")
 _WATCH: Final = "/alise.v1.EngineControl/Watch"
 _APPLY: Final = "/alise.v1.EngineControl/Apply"
-_ASK: Final = "/alise.v1.Admission/AdmitStream"
+_ASK: Final = "/alise.v1.Admission/Admit"
 # A plan that is nearly as old as plans get: it may have been too old when the engine looked.
 _STALE_SECONDS: Final = 0.75 * PLAN_EXPIRES_SECONDS
 _MESSAGE_BYTES: Final = (("grpc.max_receive_message_length", 64 << 20), ("grpc.max_send_message_length", 64 << 20))
@@ -190,10 +190,33 @@ async def relayed(pod: Pod) -> AsyncIterator[Heard]:
     """Join the two halves of a pod that was started `apart`, and listen."""
     heard = Heard()
     async with (
-        _relay(pod.scheduler_sockets / ADMISSION_SOCKET, pod.engine_sockets / ADMISSION_SOCKET, heard),
+        _relay_questions(pod.scheduler_sockets / ADMISSION_SOCKET, pod.engine_sockets / ADMISSION_SOCKET, heard),
         _relay(pod.engine_sockets / CONTROL_SOCKET, pod.scheduler_sockets / CONTROL_SOCKET, heard),
     ):
         yield heard
+
+
+@contextlib.asynccontextmanager
+async def _relay_questions(behind: Path, before: Path, heard: Heard) -> AsyncIterator[None]:
+    async def connected(asking: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            answering, questions = await asyncio.open_unix_connection(behind)
+            await asyncio.gather(_pump(asking, questions, _ASK + "?", heard), _pump(answering, answers, _ASK, heard))
+        answers.close()
+
+    async with await asyncio.start_unix_server(connected, before):
+        yield
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, heard: Heard) -> None:
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        while True:
+            size = await reader.readexactly(4)
+            message = await reader.readexactly(int.from_bytes(size, "little"))
+            heard.hear(method, message)
+            writer.write(size + message)
+            await writer.drain()
+    writer.close()
 
 
 @contextlib.asynccontextmanager

@@ -25,7 +25,7 @@ from typing import Final
 
 import grpc
 
-from alise_contract.names import ADMISSION_SOCKET, CONTRACT_VERSION
+from alise_contract.names import ADMISSION_GRPC_SOCKET, ADMISSION_SOCKET, CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1.admission_pb2_grpc import AdmissionStub
 from alise_engine.admission_stream import AdmissionStream, AskError
@@ -101,7 +101,7 @@ async def _run(folder: str, prompts: Sequence[str], encoder: Path | None, calls:
     # As the middleware asks.
     stream = AdmissionStream(Path(folder) / ADMISSION_SOCKET)
     try:
-        async with grpc.aio.insecure_channel(f"unix:{Path(folder) / ADMISSION_SOCKET}") as channel:
+        async with grpc.aio.insecure_channel(f"unix:{Path(folder) / ADMISSION_GRPC_SOCKET}") as channel:
             async with asyncio.timeout(_START_SECONDS):
                 while not await _answers(stream):  # noqa: ASYNC110 the process is another one
                     await asyncio.sleep(0.02)

@@ -84,7 +84,7 @@ def test_a_forged_channel_misses_the_goal_and_is_named() -> None:
 def test_a_job_may_have_the_priority_of_its_admission_and_those_of_the_plans() -> None:
     heard = Heard()
     answer = admission_pb2.AdmitResponse(admitted=admission_pb2.Admitted(priority=-5))
-    heard.hear("/alise.v1.Admission/AdmitStream", admission_pb2.AdmitAnswer(job_id="a", response=answer).SerializeToString())
+    heard.hear("/alise.v1.Admission/Admit", admission_pb2.AdmitAnswer(job_id="a", response=answer).SerializeToString())
     plan = engine_control_pb2.ApplyRequest(ranks=[engine_control_pb2.Rank(job_id="a", level=0, order=7)])
     heard.hear("/alise.v1.EngineControl/Apply?", plan.SerializeToString())
     assert (heard.allowed("a"), heard.allowed("b")) == ({-5, 7}, set())
@@ -102,7 +102,7 @@ def test_an_admission_that_is_taken_back_is_no_question() -> None:
     heard = Heard()
     for withdrawn in (False, True):
         ask = admission_pb2.AdmitRequest(job_id="a", withdrawn=withdrawn)
-        heard.hear("/alise.v1.Admission/AdmitStream?", ask.SerializeToString())
+        heard.hear("/alise.v1.Admission/Admit?", ask.SerializeToString())
     assert len(heard.admitted()) == 1
 
 

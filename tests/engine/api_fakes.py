@@ -11,7 +11,8 @@ from typing import Any
 
 import grpc
 
-from alise_contract.v1 import admission_pb2, admission_pb2_grpc
+from alise_contract.frames import Frames
+from alise_contract.v1 import admission_pb2
 from alise_engine import core_protocol as core
 from alise_engine.errors import CoreUnavailable
 
@@ -116,31 +117,37 @@ class RefusedError(Exception):
         self.code = code
 
 
-class FakeAdmission(admission_pb2_grpc.AdmissionServicer):
-    """A real server's servicer; `answer` is exchanged by the test."""
+class FakeAdmission:
+    """Answers on real connections; `answer` is exchanged by the test."""
 
     def __init__(self) -> None:
         self.requests: list[admission_pb2.AdmitRequest] = []
         self.calls = 0
         self.answer: Answer = admit(priority=0)
-        self._writing = asyncio.Lock()
+        self.answering: set[asyncio.Task[None]] = set()
+        self.connections: list[Frames] = []
 
-    async def AdmitStream(self, requests: AsyncIterator[admission_pb2.AdmitRequest], context: Any) -> None:
+    def connected(self) -> Frames:
         self.calls += 1
-        async with asyncio.TaskGroup() as tasks:
-            async for request in requests:
-                self.requests.append(request)
-                if request.withdrawn:
-                    continue
-                tasks.create_task(self._answer(request, context))
 
-    async def _answer(self, request: admission_pb2.AdmitRequest, context: Any) -> None:
+        def received(message: bytes) -> None:
+            request = admission_pb2.AdmitRequest.FromString(message)
+            self.requests.append(request)
+            if not request.withdrawn:
+                task = asyncio.create_task(self._answer(request, frames))
+                self.answering.add(task)
+                task.add_done_callback(self.answering.discard)
+
+        frames = Frames(received, lambda: self.connections.remove(frames))
+        self.connections.append(frames)
+        return frames
+
+    async def _answer(self, request: admission_pb2.AdmitRequest, frames: Frames) -> None:
         try:
             said = admission_pb2.AdmitAnswer(job_id=request.job_id, response=await self.answer(request))
         except RefusedError as error:
             said = admission_pb2.AdmitAnswer(job_id=request.job_id, failure=admission_pb2.Failure(code=error.code.value[0], message="no"))
-        async with self._writing:
-            await context.write(said)
+        frames.send(said.SerializeToString())
 
 
 def admit(priority: int, hint: bytes = b"") -> Answer:
@@ -176,15 +183,17 @@ def never() -> Answer:
 
 @asynccontextmanager
 async def admission_server(socket: Path) -> AsyncIterator[FakeAdmission]:
-    servicer = FakeAdmission()
-    server = grpc.aio.server()
-    admission_pb2_grpc.add_AdmissionServicer_to_server(servicer, server)
-    server.add_insecure_port(f"unix:{socket}")
-    await server.start()
+    sidecar = FakeAdmission()
+    server = await asyncio.get_running_loop().create_unix_server(sidecar.connected, str(socket))
     try:
-        yield servicer
+        yield sidecar
     finally:
-        await server.stop(None)
+        server.close()
+        for task in sidecar.answering:
+            task.cancel()
+        for frames in sidecar.connections:
+            frames.close()
+        socket.unlink()  # noqa: ASYNC240
 
 
 # --- the client -------------------------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ async def test_each_gets_its_own_answer_whichever_comes_first(stream: AdmissionS
         assert await asks[number] == number
 
 
-async def test_all_are_asked_on_one_call(stream: AdmissionStream, sidecar: FakeAdmission) -> None:
+async def test_all_are_asked_on_one_connection(stream: AdmissionStream, sidecar: FakeAdmission) -> None:
     for number in range(3):
         await ask(stream, f"j{number}")
     assert (sidecar.calls, len(sidecar.requests)) == (1, 3)
@@ -142,11 +142,51 @@ async def test_after_a_sidecar_went_away_the_next_one_is_asked(tmp_path: Path, s
         assert await asked_until_answered(stream, "j2") == 5
 
 
-async def test_a_sidecar_without_the_stream_is_told_from_one_that_is_not_there(tmp_path: Path, stream: AdmissionStream) -> None:
-    server = grpc.aio.server()
-    server.add_insecure_port(f"unix:{tmp_path / 'admission.sock'}")
-    await server.start()
-    with pytest.raises(AskError) as caught:
+async def test_where_nobody_listens_the_sidecar_is_unavailable(stream: AdmissionStream) -> None:
+    with pytest.raises(AskError, match=r"admission\.sock") as caught:
         await ask(stream, "j1")
-    await server.stop(None)
-    assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [pytest.param(b"\x03\x00\x00\x00\xff\xff\xff", id="no message"), pytest.param(b"\xff\xff\xff\xff", id="four gigabytes")],
+)
+async def test_an_answer_that_cannot_be_read_fails_who_waits_and_the_next_is_asked_anew(
+    tmp_path: Path, stream: AdmissionStream, answered: bytes
+) -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4)
+        writer.write(answered)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_unix_server(babble, tmp_path / "admission.sock")
+    for number in range(2):
+        with pytest.raises(AskError) as caught:
+            await ask(stream, f"j{number}")
+        assert caught.value.code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)
+    server.close()
+
+
+async def test_to_a_sidecar_that_hangs_nothing_is_piled_up(tmp_path: Path, stream: AdmissionStream) -> None:
+    """What its socket does not take is forgotten with the question; when it reads again, what is asked then is answered."""
+    reads = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reads.wait()
+        seen.append(len(await reader.read(1 << 26)))
+        while part := await reader.read(1 << 20):
+            seen.append(len(part))
+        writer.close()
+
+    seen: list[int] = []
+    server = await asyncio.start_unix_server(hang, tmp_path / "admission.sock", limit=1 << 16)
+    for _ in range(4):
+        asks = [stream.ask(pb.AdmitRequest(job_id=f"j{number}", prompt="x" * 16_000), 0.2) for number in range(500)]
+        assert all(isinstance(error, AskError) for error in await asyncio.gather(*asks, return_exceptions=True))
+    reads.set()
+    await stream.close()
+    await eventually(lambda: bool(seen), "the sidecar reads")
+    server.close()
+    assert sum(seen) < 4_000_000

@@ -40,7 +40,6 @@ async def test_a_sidecar_that_does_not_answer_in_time_costs_order_only(tmp_path:
 
 BROKEN = [
     pytest.param(fail(grpc.StatusCode.FAILED_PRECONDITION), "version", id="an older contract"),
-    pytest.param(fail(grpc.StatusCode.UNIMPLEMENTED), "version", id="a sidecar without the method"),
     pytest.param(fail(grpc.StatusCode.INTERNAL), "error", id="an error of its own"),
     pytest.param(fail(grpc.StatusCode.UNAVAILABLE), "unavailable", id="a sidecar that is shutting down"),
     pytest.param(admit(0, b"x" * (MAX_HINT_BYTES + 1)), "error", id="a hint over the limit"),

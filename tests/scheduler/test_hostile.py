@@ -31,7 +31,7 @@ from alise_scheduler.state import Admitted, ClassRule, State
 from tests.scheduler.builders import HINT_KEY, make_ask, make_request, make_state
 from tests.scheduler.pod import started, until
 from tests.scheduler.test_dispatcher import running
-from tests.scheduler.test_rpc_stream import Stream
+from tests.scheduler.test_rpc_stream import connected
 
 
 def opened(state: State, *requests: Any, **shape: Any) -> State:
@@ -57,7 +57,7 @@ def test_l1_ten_withdrawn_requests_leave_room_for_ten_more_at_once() -> None:
 
 async def test_l1_a_withdrawal_on_the_stream_takes_the_job_off_the_load_and_is_not_answered(tmp_path: Path) -> None:
     async with started(tmp_path / "sock") as pod:
-        stream = Stream(pod)
+        stream = await connected(pod)
         await stream.ask("bad")
         assert (await stream.answer()).job_id == "bad"
         await stream.ask("bad", withdrawn=True)
@@ -71,7 +71,7 @@ async def test_l1_a_withdrawal_on_the_stream_takes_the_job_off_the_load_and_is_n
 async def test_a_withdrawal_overtakes_an_admission_that_is_not_decided_yet(tmp_path: Path) -> None:
     async with started(tmp_path / "sock") as pod:
         pod.encoding.hold = asyncio.Event()
-        stream = Stream(pod)
+        stream = await connected(pod)
         await stream.ask("bad")
         await until(lambda: pod.encoding.asked == 1)
         await stream.ask("bad", withdrawn=True)

@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from alise_contract.names import CONTRACT_VERSION, MAX_HINT_BYTES, unpack_priority
+from alise_contract.names import ADMISSION_GRPC_SOCKET, ADMISSION_SOCKET, CONTRACT_VERSION, MAX_HINT_BYTES, unpack_priority
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1 import engine_control_pb2 as engine_pb
 from alise_contract.v1.admission_pb2_grpc import AdmissionStub
@@ -166,11 +166,12 @@ async def test_health_and_reflection_are_served(pod: Pod) -> None:
     assert {SERVICE, "grpc.health.v1.Health"} <= names
 
 
-async def test_the_socket_is_ours_alone_and_replaces_a_stale_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [ADMISSION_SOCKET, ADMISSION_GRPC_SOCKET])
+async def test_a_socket_is_ours_alone_and_replaces_a_stale_one(tmp_path: Path, name: str) -> None:
     (tmp_path / "sock").mkdir()
-    (tmp_path / "sock" / "admission.sock").write_text("left by a dead process")
+    (tmp_path / "sock" / name).write_text("left by a dead process")
     async with started(tmp_path / "sock") as pod:
-        mode = (pod.folder / "admission.sock").stat().st_mode
+        mode = (pod.folder / name).stat().st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o600
 

@@ -1,4 +1,4 @@
-"""AdmitStream over a unix socket."""
+"""Questions on a connection over a unix socket."""
 
 import asyncio
 import time
@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
-from alise_contract.names import CONTRACT_VERSION
+from alise_contract.names import ADMISSION_SOCKET, CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
-from alise_contract.v1.admission_pb2_grpc import AdmissionStub
+from alise_scheduler.rpc.connection import MAX_IN_FLIGHT
 from tests.scheduler.pod import PATIENCE_SECONDS, Pod, started, until
 
 
@@ -22,23 +22,39 @@ async def pod(tmp_path: Path) -> AsyncIterator[Pod]:
 
 
 class Stream:
-    """The stream as a caller has it."""
+    """A connection as a caller has it."""
 
-    def __init__(self, pod: Pod) -> None:
-        self.call = AdmissionStub(pod.channel).AdmitStream(timeout=PATIENCE_SECONDS)
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
 
     async def ask(self, job_id: str, **fields: Any) -> None:
         values: dict[str, Any] = {"contract_version": CONTRACT_VERSION, "job_id": job_id, "prompt": "hi"}
-        await self.call.write(pb.AdmitRequest(**(values | fields)))
+        data = pb.AdmitRequest(**(values | fields)).SerializeToString()
+        self.writer.write(len(data).to_bytes(4, "little") + data)
+        await self.writer.drain()
 
     async def answer(self) -> pb.AdmitAnswer:
-        said = await self.call.read()
-        assert isinstance(said, pb.AdmitAnswer)
-        return said
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            size = int.from_bytes(await self.reader.readexactly(4), "little")
+            return pb.AdmitAnswer.FromString(await self.reader.readexactly(size))
+
+    async def ended(self) -> bool:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self.reader.read() == b""
 
 
-async def test_on_a_stream_each_request_is_answered_by_its_job_id(pod: Pod) -> None:
-    stream = Stream(pod)
+@pytest.fixture
+async def stream(pod: Pod) -> AsyncIterator[Stream]:
+    opened = await connected(pod)
+    yield opened
+    opened.writer.close()
+
+
+async def connected(pod: Pod) -> Stream:
+    return Stream(*await asyncio.open_unix_connection(pod.folder / ADMISSION_SOCKET))
+
+
+async def test_on_a_stream_each_request_is_answered_by_its_job_id(pod: Pod, stream: Stream) -> None:
     for number in range(5):
         await stream.ask(f"j{number}")
     answers = {said.job_id: said async for said in _some(stream, 5)}
@@ -59,9 +75,8 @@ async def _some(stream: Stream, count: int) -> AsyncIterator[pb.AdmitAnswer]:
     ],
 )
 async def test_a_bad_request_on_a_stream_has_its_code_and_the_stream_goes_on(
-    pod: Pod, fields: dict[str, Any], code: grpc.StatusCode
+    stream: Stream, fields: dict[str, Any], code: grpc.StatusCode
 ) -> None:
-    stream = Stream(pod)
     await stream.ask(**({"job_id": "bad"} | fields))
     refused = await stream.answer()
     await stream.ask("good")
@@ -69,9 +84,8 @@ async def test_a_bad_request_on_a_stream_has_its_code_and_the_stream_goes_on(
     assert (await stream.answer()).response.HasField("admitted")
 
 
-async def test_on_a_stream_nobody_is_answered_who_does_not_wait_any_more(pod: Pod) -> None:
+async def test_on_a_stream_nobody_is_answered_who_does_not_wait_any_more(pod: Pod, stream: Stream) -> None:
     pod.encoding.hold = asyncio.Event()
-    stream = Stream(pod)
     await stream.ask("late", deadline_monotonic_ms=round(1000 * (time.monotonic() + 0.2)))
     await until(lambda: pod.metric("alise_scheduler_admits_total", outcome="gave_up") == 1)
     pod.encoding.hold.set()
@@ -79,8 +93,7 @@ async def test_on_a_stream_nobody_is_answered_who_does_not_wait_any_more(pod: Po
     assert (await stream.answer()).job_id == "in time"
 
 
-async def test_what_is_read_after_its_deadline_is_not_admitted(pod: Pod) -> None:
-    stream = Stream(pod)
+async def test_what_is_read_after_its_deadline_is_not_admitted(pod: Pod, stream: Stream) -> None:
     await stream.ask("long ago", deadline_monotonic_ms=1)
     await stream.ask("now")
     assert (await stream.answer()).job_id == "now"
@@ -88,30 +101,61 @@ async def test_what_is_read_after_its_deadline_is_not_admitted(pod: Pod) -> None
     assert pod.metric("alise_scheduler_admits_total", outcome="gave_up") == 1
 
 
-async def test_a_failure_inside_is_told_on_the_stream_and_logged(pod: Pod, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_inside_is_told_on_the_stream_and_logged(pod: Pod, stream: Stream, caplog: pytest.LogCaptureFixture) -> None:
     pod.encoding.broken = True
-    stream = Stream(pod)
     await stream.ask("a")
     assert (await stream.answer()).failure.code == grpc.StatusCode.INTERNAL.value[0]
     assert "admission failed" in caplog.text
 
 
-async def test_a_stream_that_is_stopped_answers_what_was_asked_and_ends(pod: Pod) -> None:
+async def test_a_stream_that_is_stopped_answers_what_was_asked_and_ends(pod: Pod, stream: Stream) -> None:
     pod.encoding.hold = asyncio.Event()
-    stream = Stream(pod)
     await stream.ask("a")
     await until(lambda: pod.encoding.asked == 1)
     stopping = asyncio.create_task(pod.server.stop(PATIENCE_SECONDS))
     await asyncio.sleep(0)
     pod.encoding.hold.set()
     assert (await stream.answer()).job_id == "a"
-    assert not isinstance(await stream.call.read(), pb.AdmitAnswer)
+    assert await stream.ended()
     await stopping
 
 
-async def test_a_caller_that_leaves_ends_its_stream(pod: Pod) -> None:
-    stream = Stream(pod)
+async def test_a_caller_that_leaves_ends_its_stream(pod: Pod, stream: Stream) -> None:
     await stream.ask("a")
     await stream.answer()
-    stream.call.cancel()
-    await until(lambda: not pod.service.streams)
+    assert pod.server.connections == 1
+    stream.writer.close()
+    await until(lambda: pod.server.connections == 0)
+
+
+async def test_a_question_that_cannot_be_read_ends_its_connection(pod: Pod, stream: Stream) -> None:
+    stream.writer.write(b"\x03\x00\x00\x00\xff\xff\xff")
+    assert await stream.ended()
+    await until(lambda: pod.server.connections == 0)
+
+
+async def test_more_than_may_be_in_flight_is_read_when_there_is_room(pod: Pod, stream: Stream) -> None:
+    pod.encoding.hold = asyncio.Event()
+    for number in range(MAX_IN_FLIGHT + 10):
+        await stream.ask(f"j{number}")
+    await until(lambda: pod.encoding.asked == MAX_IN_FLIGHT)
+    await asyncio.sleep(0.05)
+    assert pod.encoding.asked == MAX_IN_FLIGHT
+    pod.encoding.hold.set()
+    assert len({(await stream.answer()).job_id for _ in range(MAX_IN_FLIGHT + 10)}) == MAX_IN_FLIGHT + 10
+
+
+async def test_who_reads_no_answers_is_asked_for_no_more(pod: Pod, stream: Stream) -> None:
+    asked = asyncio.create_task(_ask_without_end(stream))
+    await until(lambda: pod.encoding.asked > 100)
+    before = -1
+    while before != pod.encoding.asked:
+        before = pod.encoding.asked
+        await asyncio.sleep(0.2)
+    assert not asked.done()
+    asked.cancel()
+
+
+async def _ask_without_end(stream: Stream) -> None:
+    for number in range(1_000_000):
+        await stream.ask(f"j{number}", prompt="x" * 1000)

@@ -39,11 +39,6 @@ class AdmissionStub(object):
                 request_serializer=alise__contract_dot_v1_dot_admission__pb2.AdmitRequest.SerializeToString,
                 response_deserializer=alise__contract_dot_v1_dot_admission__pb2.AdmitResponse.FromString,
                 _registered_method=True)
-        self.AdmitStream = channel.stream_stream(
-                '/alise.v1.Admission/AdmitStream',
-                request_serializer=alise__contract_dot_v1_dot_admission__pb2.AdmitRequest.SerializeToString,
-                response_deserializer=alise__contract_dot_v1_dot_admission__pb2.AdmitAnswer.FromString,
-                _registered_method=True)
         self.AdmitBatch = channel.unary_unary(
                 '/alise.v1.Admission/AdmitBatch',
                 request_serializer=alise__contract_dot_v1_dot_admission__pb2.AdmitBatchRequest.SerializeToString,
@@ -57,14 +52,6 @@ class AdmissionServicer(object):
     def Admit(self, request, context):
         """Decides whether a request may enter the engine now and with which priority.
         FAILED_PRECONDITION: the caller's contract version is not spoken here. INVALID_ARGUMENT: an empty job id.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def AdmitStream(self, request_iterator, context):
-        """The same on a stream that stays open, as the middleware asks: a call of its own takes longer than the decision. Answers come as they are
-        ready, told apart by job_id; what Admit fails with is an answer's `failure`, and the stream goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,11 +71,6 @@ def add_AdmissionServicer_to_server(servicer, server):
                     servicer.Admit,
                     request_deserializer=alise__contract_dot_v1_dot_admission__pb2.AdmitRequest.FromString,
                     response_serializer=alise__contract_dot_v1_dot_admission__pb2.AdmitResponse.SerializeToString,
-            ),
-            'AdmitStream': grpc.stream_stream_rpc_method_handler(
-                    servicer.AdmitStream,
-                    request_deserializer=alise__contract_dot_v1_dot_admission__pb2.AdmitRequest.FromString,
-                    response_serializer=alise__contract_dot_v1_dot_admission__pb2.AdmitAnswer.SerializeToString,
             ),
             'AdmitBatch': grpc.unary_unary_rpc_method_handler(
                     servicer.AdmitBatch,
@@ -123,33 +105,6 @@ class Admission(object):
             '/alise.v1.Admission/Admit',
             alise__contract_dot_v1_dot_admission__pb2.AdmitRequest.SerializeToString,
             alise__contract_dot_v1_dot_admission__pb2.AdmitResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def AdmitStream(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_stream(
-            request_iterator,
-            target,
-            '/alise.v1.Admission/AdmitStream',
-            alise__contract_dot_v1_dot_admission__pb2.AdmitRequest.SerializeToString,
-            alise__contract_dot_v1_dot_admission__pb2.AdmitAnswer.FromString,
             options,
             channel_credentials,
             insecure,

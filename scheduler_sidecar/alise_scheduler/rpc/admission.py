@@ -1,4 +1,4 @@
-"""`Admission` on the pod's socket, with gRPC health and reflection. Translates messages and errors; decides nothing."""
+"""`Admission` on the pod's sockets, with gRPC health and reflection. Translates messages and errors; decides nothing."""
 
 import asyncio
 import hashlib
@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -17,7 +17,14 @@ from grpc_health.v1.health import aio as health  # type: ignore[attr-defined]
 from grpc_reflection.v1alpha import reflection
 from numpy.typing import NDArray
 
-from alise_contract.names import CONTRACT_VERSION, LOCAL_RPC_OPTIONS, MAX_JOB_ID_CHARS, MAX_PROMPT_BYTES
+from alise_contract.names import (
+    ADMISSION_GRPC_SOCKET,
+    ADMISSION_SOCKET,
+    CONTRACT_VERSION,
+    LOCAL_RPC_OPTIONS,
+    MAX_JOB_ID_CHARS,
+    MAX_PROMPT_BYTES,
+)
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1.admission_pb2_grpc import AdmissionServicer, add_AdmissionServicer_to_server
 
@@ -27,6 +34,7 @@ from ..metrics import Metrics
 from ..predictor.features import Question
 from ..predictor.hint import MAX_TEXT_BYTES
 from ..state import Admitted, Ask
+from .connection import Questions
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +79,7 @@ def check(message: pb.AdmitRequest) -> None:
     if not 0 < len(message.job_id) <= MAX_JOB_ID_CHARS:
         raise InvalidRequestError(f"job_id must have 1..{MAX_JOB_ID_CHARS} characters, got {len(message.job_id)}")
     if message.withdrawn:
-        raise InvalidRequestError("a job is withdrawn on AdmitStream only")
+        raise InvalidRequestError("a job is withdrawn on a connection for questions only")
 
 
 def prompt_of(message: pb.AdmitRequest) -> str:
@@ -131,15 +139,13 @@ def _failure(job_id: str, code: grpc.StatusCode, message: str) -> pb.AdmitAnswer
 
 
 class AdmissionService(AdmissionServicer):
-    """Answers Admit, AdmitStream and AdmitBatch out of the dispatcher."""
+    """Answers Admit, AdmitBatch and the questions of `connection.py` out of the dispatcher."""
 
     def __init__(self, admit: Admit, metrics: Metrics, encode: Encode = no_encoder, withdraw: Withdraw = lambda job_id: None) -> None:
         self._admit = admit
         self._withdraw = withdraw
         self._encode = encode
         self._metrics = metrics
-        self._streams: set[asyncio.Task[None]] = set()
-        self._closing = False
 
     async def Admit(self, request: pb.AdmitRequest, context: "grpc.aio.ServicerContext[Any, Any]") -> pb.AdmitResponse:
         began = time.perf_counter()
@@ -163,76 +169,14 @@ class AdmissionService(AdmissionServicer):
         finally:
             self._metrics.admit_seconds.observe(time.perf_counter() - began)
 
-    async def AdmitStream(self, requests: AsyncIterator[pb.AdmitRequest], context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-        """Replies out of order, as results become ready. At most MAX_BATCH requests are in flight; the rest stay unread.
+    def taken_back(self, request: pb.AdmitRequest) -> bool:
+        """Stops counting a job that will not reach the engine; whether the request says of which."""
+        if request.contract_version != CONTRACT_VERSION or not 0 < len(request.job_id) <= MAX_JOB_ID_CHARS:
+            return False
+        self._withdraw(request.job_id)
+        return True
 
-        A withdrawn job stops counting, also when its admission is still in flight.
-        """
-        answering: set[asyncio.Task[None]] = set()
-        # Jobs whose answer is not ready: a write that has begun is never cancelled.
-        asking: dict[str, asyncio.Task[None]] = {}
-        writing = asyncio.Lock()
-        room = asyncio.Semaphore(MAX_BATCH)
-
-        def answered(task: asyncio.Task[None]) -> None:
-            answering.discard(task)
-            room.release()
-            # Who cannot be written to has gone.
-            if not task.cancelled() and (error := task.exception()) is not None:
-                log.debug("answer not taken", extra={"detail": str(error)})
-
-        async def answer(request: pb.AdmitRequest) -> None:
-            said = await self._answer_in_time(request)
-            asking.pop(request.job_id, None)
-            if said is not None:
-                async with writing:
-                    await context.write(said)
-
-        def withdraw(request: pb.AdmitRequest) -> None:
-            if request.contract_version != CONTRACT_VERSION or not 0 < len(request.job_id) <= MAX_JOB_ID_CHARS:
-                return
-            if (task := asking.pop(request.job_id, None)) is not None:
-                task.cancel()
-            self._withdraw(request.job_id)
-
-        async def read() -> None:
-            async for request in requests:
-                if request.withdrawn:
-                    withdraw(request)
-                    continue
-                await room.acquire()
-                task = asyncio.create_task(answer(request))
-                answering.add(task)
-                asking[request.job_id] = task
-                task.add_done_callback(answered)
-
-        if self._closing:
-            return
-        reading = asyncio.create_task(read(), name="admission stream")
-        self._streams.add(reading)
-        try:
-            await asyncio.wait((reading,))
-            if not reading.cancelled():
-                reading.result()
-            if answering:
-                await asyncio.wait(answering)
-        finally:
-            self._streams.discard(reading)
-            for task in (reading, *answering):
-                task.cancel()
-
-    @property
-    def streams(self) -> int:
-        """How many are open."""
-        return len(self._streams)
-
-    def close_streams(self) -> None:
-        """What was asked is still answered; nothing more is read."""
-        self._closing = True
-        for reading in self._streams:
-            reading.cancel()
-
-    async def _answer_in_time(self, request: pb.AdmitRequest) -> pb.AdmitAnswer | None:
+    async def answer_in_time(self, request: pb.AdmitRequest) -> pb.AdmitAnswer | None:
         """None when the caller does not wait any more."""
         began = time.perf_counter()
         deadline = request.deadline_monotonic_ms / 1000 or math.inf
@@ -291,11 +235,13 @@ def _make_room(path: str) -> None:
 
 
 class AdmissionServer:
-    """The gRPC server on a unix socket: Admission, health, reflection."""
+    """Admission on two unix sockets of a folder: the middleware's questions, and gRPC with health and reflection."""
 
-    def __init__(self, service: AdmissionService, socket_path: str) -> None:
-        self._path = socket_path
-        self._service = service
+    def __init__(self, service: AdmissionService, folder: str) -> None:
+        self._path = os.path.join(folder, ADMISSION_SOCKET)
+        self._grpc_path = os.path.join(folder, ADMISSION_GRPC_SOCKET)
+        self._questions = Questions(service)
+        self._listening: asyncio.Server | None = None
         self._server = grpc.aio.server(options=(*LOCAL_RPC_OPTIONS, ("grpc.max_receive_message_length", 64 << 20)))
         self._health = health.HealthServicer()
         add_AdmissionServicer_to_server(service, self._server)
@@ -304,17 +250,24 @@ class AdmissionServer:
         reflection.enable_server_reflection(names, self._server)
 
     async def start(self) -> None:
-        """Makes the 0700 folder if nobody has, replaces a socket that a dead process left, listens."""
+        """Makes the 0700 folder if nobody has, replaces sockets that a dead process left, listens."""
         _make_room(self._path)
+        _make_room(self._grpc_path)
         mask = os.umask(0o177)
         try:
-            self._server.add_insecure_port(f"unix:{self._path}")
+            self._server.add_insecure_port(f"unix:{self._grpc_path}")
             await self._server.start()
+            self._listening = await asyncio.get_running_loop().create_unix_server(self._questions.connected, self._path)
         finally:
             os.umask(mask)
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         log.info("admission listens", extra={"socket": self._path})
+
+    @property
+    def connections(self) -> int:
+        """How many ask."""
+        return self._questions.connections
 
     async def serve(self) -> None:
         """Returns when the server has ended, which only `stop` should cause."""
@@ -323,5 +276,7 @@ class AdmissionServer:
     async def stop(self, grace_seconds: float = 1.0) -> None:
         """Ends calls within the grace."""
         await self._health.enter_graceful_shutdown()
-        self._service.close_streams()
+        if self._listening is not None:
+            self._listening.close()
+        await self._questions.end(grace_seconds)
         await self._server.stop(grace_seconds)
