@@ -63,30 +63,39 @@ FULL: Final = Plan((0.9, 1.1), 600, 150, 100_000, 100_000)
 
 def measure(settings: Settings) -> Iterator[Row]:
     """A row per client, system, load and seed, with what the client reports in the device's seconds."""
-    plan = QUICK if settings.quick else FULL
+    for seed in range(settings.seeds):
+        for share in plan_of(settings).loads:
+            for place, system in enumerate(order(seed)):
+                yield from measure_system(settings, seed, share, place, system)
+
+
+def plan_of(settings: Settings) -> Plan:
+    return QUICK if settings.quick else FULL
+
+
+def measure_system(settings: Settings, seed: int, share: float, place: int, system: str) -> Iterator[Row]:
+    """The rows of all clients of one system, started cold, at a load with the requests of one seed; `place` is its turn there."""
+    plan = plan_of(settings)
     name = settings.device or DEFAULT_DEVICE
     encoder = encoders.wanted()
     programs = {"vllm_bench": str(Path(sys.executable).with_name("vllm")), "guidellm": str(clients_guidellm.program())}
-    for seed in range(settings.seeds):
-        workload = load(settings.dataset, MANY if settings.dataset else 10 * CROWD, seed, DATASET)
-        parts = parted(workload.prompts, plan)
-        emulation, capacity = paced(name, settings.time_scale, [prompt for part in parts for prompt in part])
-        common = {
-            "kind": "client", "profile": name, "seed": seed, "workload": workload.name, "time_scale": emulation.device.time_scale,
-            "capacity_per_second": capacity, "encoder": encoder is not None,
-        }  # fmt: skip
-        with tempfile.TemporaryDirectory(prefix="alise-clients-") as folder:
-            known = Path(folder) / "lengths.json"
-            lengths.write(known, [(prompt.text, prompt.output_tokens) for part in parts for prompt in part])
-            for share in plan.loads:
-                per_second = capacity * share / emulation.device.time_scale
-                for place, system in enumerate(order(seed)):
-                    with serving(system, encoder, replace(emulation, lengths=known)) as running:
-                        _warm_up(running, parts[0], per_second)
-                        for client, prompts in zip(CLIENTS, parts[1:], strict=True):
-                            wanted = Load(running.url, launch.model_folder(), len(prompts), per_second, seed)
-                            own = {"client": client.name, "system": system, "place": place, "load": share}
-                            yield {**common, **own, **_run(running, client, programs[client.label], wanted, prompts, emulation)}
+    workload = load(settings.dataset, MANY if settings.dataset else 10 * CROWD, seed, DATASET)
+    parts = parted(workload.prompts, plan)
+    emulation, capacity = paced(name, settings.time_scale, [prompt for part in parts for prompt in part])
+    per_second = capacity * share / emulation.device.time_scale
+    common = {
+        "kind": "client", "profile": name, "seed": seed, "workload": workload.name, "time_scale": emulation.device.time_scale,
+        "capacity_per_second": capacity, "encoder": encoder is not None, "system": system, "place": place, "load": share,
+        "plan_requests": plan.requests,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="alise-clients-") as folder:
+        known = Path(folder) / "lengths.json"
+        lengths.write(known, [(prompt.text, prompt.output_tokens) for part in parts for prompt in part])
+        with serving(system, encoder, replace(emulation, lengths=known)) as running:
+            _warm_up(running, parts[0], per_second)
+            for client, prompts in zip(CLIENTS, parts[1:], strict=True):
+                wanted = Load(running.url, launch.model_folder(), len(prompts), per_second, seed)
+                yield {**common, "client": client.name, **_run(running, client, programs[client.label], wanted, prompts, emulation)}
 
 
 def parted(prompts: Sequence[Prompt], plan: Plan) -> list[list[Prompt]]:
