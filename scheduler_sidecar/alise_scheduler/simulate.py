@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from .core.admit import AdmitLimits
 from .core.lengths import Floats
 from .core.rank import POLICIES, AgeingRule, Policy, PreemptionRule
 from .simulation import predictions
@@ -42,14 +43,14 @@ class Setup:
     lengths: Floats
 
 
-def core_mind(setup: Setup, policy: Policy, kind: type[CoreMind] = CoreMind) -> Callable[[], Mind]:
+def core_mind(setup: Setup, policy: Policy, kind: type[CoreMind] = CoreMind, admit_limits: AdmitLimits | None = None) -> Callable[[], Mind]:
     """Minds that decide as production does; `kind` is a rule that replaces its levels."""
     trace, model = setup.trace, setup.model
     cost = model.known_cost(float((trace.input_tokens + trace.output_tokens / 2).mean()))
     # Made once: there may be ten thousand minds.
     caps, tenants = np.full(len(trace), float(model.shape.max_model_len)), trace.tenant.astype(np.float64)
     fresh = at_admission(policy, setup.lengths, trace.input_tokens.astype(np.float64), caps, model.shape, cost)
-    return lambda: kind(policy, setup.lengths, caps, tenants, trace.weight, model.shape, cost, fresh)
+    return lambda: kind(policy, setup.lengths, caps, tenants, trace.weight, model.shape, cost, fresh, admit_limits)
 
 
 def policy_named(name: str, ageing: bool = True) -> Policy:
@@ -60,12 +61,13 @@ def policy_named(name: str, ageing: bool = True) -> Policy:
     return default if ageing and name != "fcfs" else replace(default, ageing=None, lateness=None)
 
 
-def mind_named(name: str, setup: Setup, ageing: AgeingRule | None = None) -> Callable[[], Mind]:
-    """Makes minds of a policy of ours or a baseline. Raises ValueError for another name."""
+def mind_named(name: str, setup: Setup, ageing: AgeingRule | None = None, admit_limits: AdmitLimits | None = None) -> Callable[[], Mind]:
+    """Makes minds of a policy of ours or a baseline, which refuses no request. Raises ValueError for another name."""
     host_bytes = setup.model.shape.host_limit_bytes
     if name in POLICIES:
         policy = policy_named(name)
-        return core_mind(setup, replace(policy, ageing=ageing) if ageing is not None and policy.ageing is not None else policy)
+        aged = replace(policy, ageing=ageing) if ageing is not None and policy.ageing is not None else policy
+        return core_mind(setup, aged, admit_limits=admit_limits)
     match name:
         case "vllm-fcfs":
             return FcfsMind
@@ -119,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slots", type=int, help="max_num_seqs of an engine (default: the hardware's)")
     parser.add_argument("--kv-blocks", type=int, help="device KV blocks of 16 tokens, of 32 for slots32 (default: the hardware's)")
     parser.add_argument("--host-gib", type=float, help="host store for parked KV (default: the hardware's)")
+    parser.add_argument("--max-wait", type=float, default=0.0, metavar="SECONDS",
+                        help="refuse requests whose predicted wait is longer; 0: none (policies of ours only)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of synthetic traces and noise")
     parser.add_argument("--out", type=Path, help="write the figures here as JSON")
     parser.add_argument("--plots", type=Path, help="write latency plots into this folder (needs matplotlib)")
@@ -218,7 +222,9 @@ def _run_all(options: argparse.Namespace, model: EngineModel) -> list[dict[str, 
                 router: Router | None = ROUTERS[options.routing](options.replicas, lengths.mean(axis=1)) if options.replicas > 1 else None
                 began = time.perf_counter()
                 on_progress = _progress(f"{trace.name} {load} {policy}", len(trace))
-                outcomes[policy] = simulate(setup.trace, model, mind_named(policy, setup), options.replicas, router, on_progress)
+                limits = AdmitLimits(options.max_wait) if options.max_wait > 0 else None
+                minds = mind_named(policy, setup, admit_limits=limits)
+                outcomes[policy] = simulate(setup.trace, model, minds, options.replicas, router, on_progress)
                 row = {"trace": trace.name, "load": load, "policy": policy, "replicas": options.replicas}
                 row |= {"hardware": options.hardware, "kv_bits": options.kv_bits}
                 row |= {"predictions": options.predictions, "simulated_seconds": time.perf_counter() - began, **summary(outcomes[policy])}

@@ -6,12 +6,17 @@ into the share does not queue at all.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from .fairness import fill_level, lent_slots
-from .job import Ints
+from .job import Ints, Snapshot
 from .lengths import Floats
+from .reports import Phase
+
+# Of the device's blocks; beyond it KV memory, and not slots, says how many jobs run.
+_FULL: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,15 @@ class Queue:
 EMPTY = Backlog(
     *(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)), 1.0
 )
+
+
+def slots_in_use(snapshot: Snapshot, slots: float) -> float:
+    """How many sequences run at once: those that do now, where the KV memory of the device is full; else `slots`."""
+    engine = snapshot.engine
+    blocks = float(np.ceil(snapshot.device_tokens / max(1, engine.block_size)).sum())
+    if not engine.num_device_blocks or blocks < _FULL * engine.num_device_blocks:
+        return slots
+    return float(min(slots, max(1.0, snapshot.samples[snapshot.phase == Phase.RUNNING].sum())))
 
 
 def with_rows(backlog: Backlog, rows: list[Row]) -> Backlog:

@@ -6,12 +6,14 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from ..core.admit import Load
+from ..core.admit import AdmitLimits, Load, admit
 from ..core.decide import decide
+from ..core.entrance import Arrival, Entrance
 from ..core.exec_time import CostModel
 from ..core.fairness import OVER_SHARE_LEVEL
 from ..core.job import Ints, Snapshot
 from ..core.lengths import QUANTILES, Floats
+from ..core.newcomer import Newcomer
 from ..core.plan import NEVER_SENT, Limits
 from ..core.rank import BASE_SPAN, LEVELS_PER_DOUBLING, POLICIES, Policy, look, neutral_after, promote_seconds
 from ..core.reports import EngineShape, Phase
@@ -53,10 +55,13 @@ class Mind(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AtAdmission:
-    """Of each request of a trace before it has run, [N]: what the policy makes of it (its level, in seconds), and its work in seconds."""
+    """Of each request of a trace before it has run, [N]: what the policy makes of it (its level, in seconds), and its work in seconds,
+    on a busy and on an idle engine.
+    """
 
     index_seconds: Floats
     work_seconds: Floats
+    alone_seconds: Floats
 
 
 def at_admission(policy: Policy, lengths: Floats, prompt_tokens: Floats, caps: Floats, shape: EngineShape, cost: CostModel) -> AtAdmission:
@@ -69,7 +74,9 @@ def at_admission(policy: Policy, lengths: Floats, prompt_tokens: Floats, caps: F
         waiting_seconds=none, age_seconds=none, engine=shape, cost=cost, neutral_seconds=1.0, sent=np.zeros((3, count), dtype=np.int64),
     )  # fmt: skip
     view = look(fresh)
-    return AtAdmission(POLICIES[policy.name](view), view.remaining_seconds)
+    c = cost.coefficients
+    alone = view.left_tokens * (c.step_seconds + c.decode_seconds + c.context_seconds * prompt_tokens) + c.prefill_seconds * prompt_tokens
+    return AtAdmission(POLICIES[policy.name](view), view.remaining_seconds, alone)
 
 
 class CoreMind:
@@ -77,10 +84,14 @@ class CoreMind:
 
     def __init__(
         self, policy: Policy, lengths: Floats, caps: Floats, tenants: Floats, weights: Floats, shape: EngineShape, cost: CostModel,
-        fresh: AtAdmission,
+        fresh: AtAdmission, admit_limits: AdmitLimits | None = None,
     ) -> None:  # fmt: skip
-        """`lengths` are the predictions of the whole trace, [N, QUANTILES]; `caps` the clients' limits, `tenants` and `weights` [N]."""
+        """`lengths` are the predictions of the whole trace, [N, QUANTILES]; `caps` the clients' limits, `tenants` and `weights` [N].
+
+        Without `admit_limits` no request is refused.
+        """
         self._policy, self._shape, self._cost = policy, shape, cost
+        self._admit_limits, self._entrance = admit_limits, Entrance()
         self._lengths, self._caps, self._tenants, self._weights = lengths, caps, tenants, weights
         self._fresh = fresh
         self._token_seconds = cost.decode_step_seconds()
@@ -97,6 +108,10 @@ class CoreMind:
         self.limits = decide(self._snapshot(0.0, 0), policy).limits
 
     def arrived(self, request: Request, now: float) -> None:
+        level = self._stamp(request.index)
+        if self._admit_limits is not None and self.refuses(request, level, now, self._admit_limits):
+            request.refused = True
+            return
         row = len(self._rows)
         if row == self._table.shape[1]:
             self._table = np.concatenate([self._table, np.zeros_like(self._table)], axis=1)
@@ -109,11 +124,23 @@ class CoreMind:
             Phase.WAITING, self._tenants[index], request.arrived_at,
         )  # fmt: skip
         self._quantiles[row] = self._lengths[index]
-        request.level = self._stamp(index)
+        request.level = level
         self._neutral_seconds = neutral_after(self._neutral_seconds, float(self._fresh.work_seconds[index]))
         if self._tenants[index] in self._crowding:
             request.level += OVER_SHARE_LEVEL + BASE_SPAN
         self._dirty = True
+
+    def refuses(self, request: Request, level: float, now: float, limits: AdmitLimits) -> bool:
+        """Returns whether it is refused for its predicted wait. If not, it counts for those that come after it."""
+        index, fresh = request.index, self._fresh
+        new = Newcomer(int(level), float(fresh.work_seconds[index]), float(fresh.alone_seconds[index]))
+        arrival = Arrival(new, 1, float(self._weights[index]), f"{self._tenants[index]:.0f}")
+        # Plans are made while requests wait. Where the last one is old, none does.
+        waiting = now - self._last_plan < 2 * REFRESH_SECONDS
+        if waiting and admit(0, False, limits, lambda: self._entrance.wait(now, arrival, self._policy)) is not None:
+            return True
+        self._entrance.admitted(now, arrival)
+        return False
 
     def _stamp(self, index: int) -> float:
         """The level at admission."""
@@ -159,6 +186,8 @@ class CoreMind:
         over = decision.over_share
         self._crowding = frozenset() if over is None else frozenset(self._table[_TENANT, :count][over].tolist())
         self.limits, self.load = decision.limits, decision.load
+        if self._admit_limits is not None:
+            self._entrance.planned(decision.load.backlog, lambda: [f"{number:.0f}" for number in snapshot.tenant.tolist()])
         self._dirty, self._last_plan = False, now
         self.plans += 1
 

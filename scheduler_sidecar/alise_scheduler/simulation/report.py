@@ -20,12 +20,16 @@ def spread(name: str, values: Floats) -> dict[str, float]:
 
 
 def summary(outcome: Outcome) -> dict[str, float]:
-    """Every figure of one simulation."""
+    """Every figure of one simulation. Times are those of the requests that were not refused. Raises ValueError when all were."""
+    served = outcome.served
+    if not served.any():
+        raise ValueError(f"all {len(served)} requests were refused; allow longer waits")
     return {
-        "requests": len(outcome.e2e_seconds),
-        **spread("normalized", outcome.normalized_seconds),
-        **spread("ttft", outcome.ttft_seconds),
-        **spread("e2e", outcome.e2e_seconds),
+        "requests": len(served),
+        "refused": int((~served).sum()),
+        **spread("normalized", outcome.normalized_seconds[served]),
+        **spread("ttft", outcome.ttft_seconds[served]),
+        **spread("e2e", outcome.e2e_seconds[served]),
         "wait_max_seconds": float(outcome.waited_seconds.max()),
         "preemptions": int(outcome.preemptions.sum()),
         "saved_gb": outcome.saved_bytes / 1e9,
@@ -33,7 +37,7 @@ def summary(outcome: Outcome) -> dict[str, float]:
         "host_peak_gb": outcome.host_peak_bytes / 1e9,
         "recomputed_tokens": outcome.recomputed_tokens,
         "cached_tokens": outcome.cached_tokens,
-        "span_seconds": float((outcome.arrival_seconds + outcome.e2e_seconds).max()),
+        "span_seconds": float((outcome.arrival_seconds + outcome.e2e_seconds)[served].max()),
         "busy_seconds": outcome.busy_seconds,
     }
 
@@ -53,8 +57,8 @@ def plot_latencies(outcomes: Mapping[str, Outcome], path: Path) -> None:
         strict=True,
     ):
         for name, outcome in outcomes.items():
-            values = np.sort(getattr(outcome, pick))
-            axis.plot(np.maximum(values, 1e-4), (np.arange(len(values)) + 1) / len(values), label=name)
+            values = np.sort(getattr(outcome, pick)[outcome.served])
+            axis.plot(np.maximum(values, 1e-4), (np.arange(len(values)) + 1) / len(outcome.served), label=name)
         axis.set(xscale="log", xlabel=title, ylabel="share of requests")
         axis.grid(alpha=0.3)
     axes[0].legend()
