@@ -10,6 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from operator import itemgetter
 from typing import Final
 
 from tests.bench import serving_emulated as emulated
@@ -20,8 +22,6 @@ from tests.bench.serving import order
 PARTS: Final = ("gain", "replay", "emulated", "clients", "serving", "policies")
 # The devices over HTTP; DEVICE names one.
 DEVICES: Final = ("h100-qwen3-32b", "rtx4090-llama-8b")
-# Suites that are run whole, and whose rows the report reads; of the others it takes the figures alone.
-_WITH_ROWS: Final = ("clients", "serving")
 _CELL: Final = ("profile", "kv_bits", "data", "load", "system", "seed")
 
 
@@ -38,11 +38,12 @@ def rows(settings: Settings, parts: Sequence[str]) -> Iterator[Row]:
     """Yields the rows of all sources, each with its suite."""
     yield from _of("gain", _gain(settings, "gain" in parts))
     yield from _of("emulated", _emulated(settings, "emulated" in parts))
-    for name in ("replay", "clients", "serving", "policies"):
+    yield from _of("clients", _clients(settings, "clients" in parts))
+    for name in ("replay", "serving", "policies"):
         if name in parts and not _complete(name):
-            _run(name, settings)
+            _run(name)
         yield from _of(name, _figures(name))
-        if name in _WITH_ROWS:
+        if name == "serving":
             yield from _of(name, read(rows_path(name)))
 
 
@@ -68,27 +69,47 @@ def newest(kept: Sequence[Row]) -> list[Row]:
 
 
 def _emulated(settings: Settings, measure: bool) -> Iterator[Row]:
+    plan = emulated.QUICK if settings.quick else emulated.FULL
     path = rows_path("emulated")
     if not measure:
         # A run that was only a look has another window.
         return (row for row in read(path) if row.get("window_seconds") == emulated.FULL.window_seconds)
-    plan = emulated.QUICK if settings.quick else emulated.FULL
     pieces = [
         Piece(
             (device, seed, system, plan.window_seconds), f"{device}, seed {seed}, {system}",
-            lambda device=device, seed=seed, place=place, system=system: emulated.measure_system(  # type: ignore[misc]
-                replace(settings, device=device), seed, place, system
-            ),
+            partial(emulated.measure_system, replace(settings, device=device), seed, place, system),
         )
-        for device in ((settings.device,) if settings.device else DEVICES)
+        for device in _devices(settings)
         for seed in range(settings.seeds)
         for place, system in enumerate(order(seed))
     ]  # fmt: skip
-    return gathered("emulated", path, pieces, _emulated_identity, {"commit": commit()})
+    identity = itemgetter("device", "seed", "system", "window_seconds")
+    return gathered("emulated", path, pieces, lambda row: identity({"window_seconds": 0, **row}), {"commit": commit()})
 
 
-def _emulated_identity(row: Row) -> tuple[object, ...]:
-    return row["device"], row["seed"], row["system"], row.get("window_seconds")
+def _clients(settings: Settings, measure: bool) -> Iterator[Row]:
+    from tests.bench import clients
+
+    plan = clients.plan_of(settings)
+    path = rows_path("clients")
+    if not measure:
+        return (row for row in read(path) if row.get("plan_requests") == clients.FULL.requests)
+    pieces = [
+        Piece(
+            (device, seed, load, system, plan.requests), f"{device}, seed {seed}, load {load:g}, {system}",
+            partial(clients.measure_system, replace(settings, device=device), seed, load, place, system),
+        )
+        for device in _devices(settings)[:1]
+        for seed in range(settings.seeds)
+        for load in plan.loads
+        for place, system in enumerate(order(seed))
+    ]  # fmt: skip
+    identity = itemgetter("profile", "seed", "load", "system", "plan_requests")
+    return gathered("clients", path, pieces, lambda row: identity({"plan_requests": 0, **row}), {"commit": commit()})
+
+
+def _devices(settings: Settings) -> tuple[str, ...]:
+    return (settings.device,) if settings.device else DEVICES
 
 
 def _complete(name: str) -> bool:
@@ -97,11 +118,9 @@ def _complete(name: str) -> bool:
     return result.exists() and measured.exists() and result.stat().st_mtime >= measured.stat().st_mtime
 
 
-def _run(name: str, settings: Settings) -> None:
-    """Runs a suite in a process of its own, with what this one was set to."""
+def _run(name: str) -> None:
+    """Runs a suite in a process of its own."""
     environment = {key: value for key, value in os.environ.items() if key not in ("DEVICE", "PARTS")}
-    if name == "clients" and settings.device:
-        environment["DEVICE"] = settings.device
     print(f"\r\033[K{name}", file=sys.stderr, flush=True)
     subprocess.run([sys.executable, "-m", "tests.bench", name], env=environment, check=True)
 
