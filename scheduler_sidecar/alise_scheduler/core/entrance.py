@@ -33,6 +33,7 @@ class Entrance:
     """Predicts how long a newcomer would wait."""
 
     def __init__(self) -> None:
+        # Jobs of the last decision, and those that were admitted or taken back since and before the last question.
         self._backlog: Backlog = EMPTY
         self._names: Callable[[], Sequence[str]] = tuple
         self._since: list[tuple[Arrival, int]] = []
@@ -58,9 +59,11 @@ class Entrance:
 
     def wait(self, at: float, arrival: Arrival, policy: Policy) -> Wait:
         """How long it would wait if it were admitted now."""
-        backlog = self._backlog if not self._since else with_rows(self._backlog, [self._row(one, sign) for one, sign in self._since])
+        if self._since:
+            self._backlog = with_rows(self._backlog, [self._row(one, sign) for one, sign in self._since])
+            self._since.clear()
         row = self._row(arrival, 1)
-        queue = queue_for(backlog, row.samples, row.weight, row.tenant, row.part)
+        queue = queue_for(self._backlog, row.samples, row.weight, row.tenant, row.part)
         whose = None if queue is None or queue.shared else owner_of(arrival.tenant)
         return predicted_wait(arrival.new, queue, lambda level: self._inflow.per_second(at, level, whose), policy)
 
