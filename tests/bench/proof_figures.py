@@ -91,7 +91,7 @@ def stated(found: Measured) -> str:
     """Returns the unit with the spread, the way that suites write it."""
     if found.low is None or found.high is None:
         return found.unit
-    return f"{found.unit} [{found.low:.3g}–{found.high:.3g}], {found.seeds} seeds".strip()
+    return f"{found.unit} [{found.low:.3g}–{found.high:.3g}], {found.seeds} seed{'' if found.seeds == 1 else 's'}".strip()
 
 
 def ablated(rows: Sequence[Row], compute: Compute) -> dict[str, dict[str, float]]:
@@ -124,7 +124,7 @@ def table(listed: Sequence[Wanted], found: Mapping[str, Measured]) -> Table:
     for figure in listed:
         own = found.get(figure.name)
         goal = f"{'≥' if figure.better == 'higher' else '≤'}\u00a0{number(figure.goal)}"
-        rows.append((figure.title, goal, *_shown(own), judged(figure, own), figure.command, figure.name))
+        rows.append((figure.title, goal, *_shown(own, figure.goal), judged(figure, own), figure.command, figure.name))
     head = ("figure", "goal", "measured", "unit", "lowest to highest seed", "seeds", "verdict", "command", "name")
     return Table("All figures", head, tuple(rows), code=(7, 8))
 
@@ -141,11 +141,13 @@ def misses(listed: Sequence[Wanted], found: Mapping[str, Measured]) -> Table:
     return Table("Figures that missed their goal", ("figure", "measured", "reason", "the same figure of each ablation"), tuple(rows))
 
 
-def _shown(found: Measured | None) -> tuple[str, str, str, str]:
+def _shown(found: Measured | None, goal: float) -> tuple[str, str, str, str]:
     if found is None:
         return "–", "–", "–", "–"
     band = "–" if found.low is None or found.high is None else f"{number(found.low)}–{number(found.high)}"
-    return number(found.value), found.unit or "–", band, f"{found.seeds}" if found.seeds else "–"
+    # A miss by less than three digits show is shown with one more.
+    value = f"{found.value:.4g}" if number(found.value) == number(goal) and found.value != goal else number(found.value)
+    return value, found.unit or "–", band, f"{found.seeds}" if found.seeds else "–"
 
 
 def _values(rows: Sequence[Row], compute: Compute) -> dict[str, float]:

@@ -46,6 +46,7 @@ SYSTEMS: Final = {
     "alise:size-ageing": System("Gittins index, ageing in proportion to the request's size", "#0060a8", "#56b4e9", "X"),
     "alise:deadline": System("boost with deadlines, waits unbounded", "#0060a8", "#56b4e9", "X"),
 }
+SHORT: Final = {FCFS: "stock", PRIORITY: "stock priority", ALISE: "alise"}
 # The systems that take a part of alise away, or give it what it cannot know.
 ABLATIONS: Final = (
     FCFS, PRIORITY, "stock-priority-true", ALISE, "alise-true", "alise-no-prediction", "alise-no-history", "alise-no-preemption",

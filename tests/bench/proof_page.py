@@ -60,9 +60,9 @@ def lead(rows: Sequence[Row]) -> list[str]:
             worst = {system: f"{spread(row['e2e_worst'] for row in found).mean:,.0f} s" for system, found in own.items()}
             said.append(
                 f"{names.data(data)} at load {_OVERLOAD:g}: alise serves {shares[names.ALISE]} of the requests within ten times their "
-                f"unloaded time, and the longest request takes {worst[names.ALISE]}. Stock vLLM serves {shares[names.FCFS]} first come, "
-                f"first served, with {worst[names.FCFS]} at most, and {shares[names.PRIORITY]} in the order of our predictions, with "
-                f"{worst[names.PRIORITY]} at most."
+                f"unloaded time, and the longest one takes {worst[names.ALISE]}. Stock vLLM serves {shares[names.FCFS]} first come, "
+                f"first served (longest {worst[names.FCFS]}), and {shares[names.PRIORITY]} with priorities from our predictions "
+                f"(longest {worst[names.PRIORITY]})."
             )
     return said
 

@@ -68,7 +68,7 @@ def parts(rows: Sequence[Row], folder: Path) -> Picture | None:
     sets = [data for data in names.MAIN_DATA if main_rows(rows, data, 8)]
     if not sets:
         return None
-    figure, axes = pyplot().subplots(1, len(sets), figsize=(4.8 * len(sets), 3.6), squeeze=False, sharey=True)
+    figure, axes = pyplot().subplots(1, len(sets), figsize=(9.6, 3.6), squeeze=False, sharey=True)
     for axis, data in zip(axes[0], sets, strict=True):
         for system in (names.FCFS, names.ALISE):
             for bits in (16, 8):
@@ -143,6 +143,7 @@ def _line(axis: Any, rows: Sequence[Row], system: str, column: str, times: float
         return
     kind = names.system(system)
     xs = [load for load, _ in points]
+    axis.xaxis.set_major_formatter("{x:g}")
     axis.plot(
         xs, [times * found.mean for _, found in points], color=kind.color, marker=kind.marker, markersize=4.5, linewidth=1.7,
         dashes=kind.dashes or (None, None), label=label or kind.title, markerfacecolor=kind.color if filled else "none",

@@ -58,7 +58,7 @@ def over_http(cells: Sequence[Row]) -> Table:
     found = []
     for device, data, load, system, own in _groups(cells):
         shown = [_cell(own, column) for column in columns]
-        counts = (number(sum(row["requests"] for row in own)), number(sum(row["failed"] for row in own)))
+        counts = (f"{sum(row['requests'] for row in own):,}", f"{sum(row['failed'] for row in own):,}")
         found.append((names.profile(device), names.data(data), f"{load:g}", names.system(system).title, *counts, *shown))
     head = ("device, emulated", "data", "load", "system", "requests", "failed", *columns.values())
     slower = {row["device"]: row["time_scale"] for row in cells if row["time_scale"] != 1}
@@ -84,7 +84,7 @@ def clients(rows: Sequence[Row]) -> Table:
     found = []
     for client, version, profile, load, system in sorted(keys, key=lambda key: (key[0], key[2], key[3], _place(key[4]))):
         own = where(rows, client=client, client_version=version, profile=profile, load=load, system=system)
-        counts = (number(sum(row["requests"] for row in own)), number(sum(row["failed"] for row in own)))
+        counts = (f"{sum(row['requests'] for row in own):,}", f"{sum(row['failed'] for row in own):,}")
         title = names.system(_key(system)).title
         found.append((f"{client} {version}", names.profile(profile), f"{load:g}", title, *counts, *(_cell(own, c) for c in columns)))
     head = ("client", "device, emulated", "load", "system", "requests", "failed", *columns.values())
@@ -108,6 +108,7 @@ def picture(cells: Sequence[Row], folder: Path) -> Picture:
                 points = [(load, spread(times * row[column] for row in where(own, load=load))) for load in loads(own)]
                 kind = names.system(system)
                 xs = [load for load, _ in points]
+                axis.xaxis.set_major_formatter("{x:g}")
                 axis.plot(xs, [at.mean for _, at in points], color=kind.color, marker=kind.marker, label=kind.title)
                 axis.fill_between(xs, [at.low for _, at in points], [at.high for _, at in points], color=kind.color, alpha=0.15)
             axis.set(title=f"{wrapped(names.profile(device))}\n{title}", ylim=(0, 103 if times == 100 else None))

@@ -132,7 +132,7 @@ def test_a_missed_figure_has_its_reason_and_its_ablations() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        pytest.param(0.12345, "0.123", id="three digits"), pytest.param(1234.5, "1,234", id="whole numbers with separators"),
+        pytest.param(0.12345, "0.123", id="three digits"), pytest.param(123456.7, "123,000", id="whole numbers with separators"),
         pytest.param(0.0, "0", id="zero"), pytest.param(float("nan"), "–", id="no number"), pytest.param(12.345, "12.3", id="a decimal"),
         pytest.param(0.9996, "1.00", id="as many digits as the rounded number has"),
     ],
