@@ -6,7 +6,7 @@ goes first changes from seed to seed, and each starts cold. The same requests, a
 
 TIME_SCALE wall seconds pass for each of the device's, for both systems (without it, as many as these cores need); latencies are the
 device's, CPU seconds are the machine's. `late_steps_share` says whether the cores carried it: the share of steps before which the device
-stood idle although requests were decoding.
+stood idle although requests were decoding, and `unranked_share`: requests that the sidecar did not answer for within its deadline.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ class Plan:
 
 QUICK: Final = Plan((0.9,), 12.0, 20, 60)
 # Half an hour for a seed of the H100; in less, a KV cache of 30,000 tokens fills but no queue grows.
-FULL: Final = Plan((0.5, 0.9, 1.1), 150.0, 150, 100_000)
+FULL: Final = Plan((0.9, 1.1), 300.0, 150, 100_000)
 # Requests of the crowd that the capacity is taken from, and more than are ever sent.
 CROWD: Final = 1500
 MANY: Final = 100_000
@@ -127,7 +127,7 @@ def _at_load(
     for row in rows:
         yield {
             "kind": "request", **in_device_seconds(row, emulation), "alone_seconds": alone_seconds(row, emulation),
-            "simulated_seconds": ends.get(row["number"]),
+            "simulated_seconds": ends.get(row["number"]), "ranked": predicted is not None and row["number"] in predicted,
         }  # fmt: skip
     yield {
         "kind": "run", "requests": len(rows), "tokens": sum(row["tokens"] for row in rows),
@@ -160,7 +160,9 @@ GOALS: Final = {"emulated_mean_ttft_vs_stock_load090_h100": 0.35, "emulated_p99_
 
 
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
-    """Ratios alise / stock by load, medians over seeds; share within ten times; CPU per request; late steps; distance to the simulator."""
+    """Ratios alise / stock by load, medians over seeds; share within ten times; requests that went without a rank; CPU per request; late
+    steps; distance to the simulator.
+    """
     requests = [row for row in rows if row["kind"] == "request"]
     runs = [row for row in rows if row["kind"] == "run"]
     first = requests[0]
@@ -178,6 +180,10 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
         for system in SYSTEMS:
             own = [row for row in here if row["system"] == system]
             found.append(Figure(f"emulated_in10_{system}_{at}", mean([float(within(row)) for row in own]), "share of requests", "higher"))
+        unranked = mean([float(not row["ranked"]) for row in here if row["system"] == "alise"])
+        found.append(
+            Figure(f"emulated_unranked_share_{at}", unranked, "of alise's requests, the sidecar did not answer in time", "lower", 0.01)
+        )
         found += _of_runs([row for row in runs if row["load"] == share], at)
     found += _beside_simulator(requests, label)
     found += _cpu(runs, label)

@@ -65,13 +65,19 @@ def capacity_per_second(sizes: Sequence[tuple[int, int]], emulation: Emulation) 
 
 
 def end_seconds(rows: Sequence[Row], predicted: Mapping[int, Sequence[float]] | None, emulation: Emulation) -> dict[int, float]:
-    """Returns the simulator's end-to-end seconds of each request by its number; without predictions first come, first served."""
+    """Returns the simulator's end-to-end seconds of each request by its number; without predictions first come, first served.
+
+    A request without a prediction is one that the sidecar did not answer for in time: of it the simulator expects what is typical.
+    """
     scale = emulation.device.time_scale
-    own = [row for row in rows if not row["error"] and (predicted is None or row["number"] in predicted)]
+    own = [row for row in rows if not row["error"]]
     own.sort(key=lambda row: row["arrival_seconds"])
     columns = [np.array([row[name] for row in own]) for name in ("arrival_seconds", "prompt_tokens", "tokens")]
     trace = make_trace("same", columns[0] / scale, columns[1], columns[2])
-    lengths = np.ones((len(own), QUANTILES)) if predicted is None else np.array([predicted[row["number"]] for row in own])
+    lengths = np.ones((len(own), QUANTILES))
+    if predicted:
+        typical = np.median(np.array(list(predicted.values())), axis=0)
+        lengths = np.array([predicted.get(row["number"], typical) for row in own])
     outcome = _simulated(trace, emulation, None if predicted is None else Policy(), lengths)
     return {row["number"]: float(seconds) for row, seconds in zip(own, outcome.e2e_seconds, strict=True)}
 

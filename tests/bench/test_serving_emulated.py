@@ -20,7 +20,8 @@ def request(system: str, number: int, **changes: Any) -> Row:
     return {
         "kind": "request", "system": system, "seed": 0, "load": 0.9, "workload": "alpaca", "device": "h100-qwen3-32b", "time_scale": 2.0,
         "number": number, "arrival_seconds": float(number), "ttft_seconds": 1.0, "end_seconds": 4.0, "alone_seconds": 1.0,
-        "prompt_tokens": 20, "tokens": 10, "error": "", "simulated_seconds": 4.0, **changes,
+        "prompt_tokens": 20, "tokens": 10, "error": "", "simulated_seconds": 4.0, "ranked": system == "alise",
+        **changes,
     }  # fmt: skip
 
 
@@ -79,6 +80,17 @@ def test_figures_are_ratios_shares_and_cpu_per_request() -> None:
     assert made["sidecar_cpu_ms_per_request"].value == pytest.approx(5.0)
     assert made["api_cpu_ms_over_stock"].value == pytest.approx(3.0)
     assert (made["emulated_mean_ttft_vs_stock_load090_h100"].goal, made["sidecar_cpu_ms_per_request"].goal) == (0.35, 6)
+
+
+def test_requests_that_the_sidecar_did_not_answer_for_in_time_are_counted() -> None:
+    rows = [request("stock", 0), request("stock", 1), request("alise", 0), request("alise", 1, ranked=False), run("stock"), run("alise")]
+    made = {figure.name: figure.value for figure in figures(rows, Settings(True, 1, None))}
+    assert made["emulated_unranked_share_load090_h100"] == 0.5
+
+
+def test_a_request_without_a_prediction_is_simulated_with_the_others() -> None:
+    ends = end_seconds([request("alise", 0), request("alise", 1, ranked=False)], {0: (10.0,) * 10}, EMULATION)
+    assert set(ends) == {0, 1}
 
 
 def test_the_simulator_has_the_device_in_its_own_seconds() -> None:
