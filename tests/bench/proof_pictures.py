@@ -19,7 +19,7 @@ _TITLE_WIDTH: Final = 38
 def gain(rows: Sequence[Row], folder: Path, name: str = "gain", dpi: int = 110) -> Picture:
     """Draws the first picture: the share within ten times and the p99 end to end over load, on the main device."""
     sets = [data for data in names.MAIN_DATA if main_rows(rows, data)]
-    figure, axes = pyplot().subplots(len(sets), 2, figsize=(9.6, 0.9 + 2.7 * len(sets)), squeeze=False)
+    figure, axes = pyplot().subplots(len(sets), 2, figsize=(9.6, 0.9 + 2.7 * len(sets)), squeeze=False, sharex=True)
     for line, data in zip(axes, sets, strict=True):
         own = main_rows(rows, data)
         for system in MAIN_SYSTEMS:
