@@ -40,7 +40,7 @@ from tests.tools import encoder as encoders
 
 DATASET: Final = "sharegpt.parquet"
 # Tokens per wall second that two cores stream to a client which parses each of them.
-CARRIED_TOKENS_PER_SECOND: Final = 1600.0
+CARRIED_TOKENS_PER_SECOND: Final = 2000.0
 CLIENT_SECONDS: Final = 7200.0
 
 
