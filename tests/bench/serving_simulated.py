@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +20,10 @@ from alise_scheduler.simulate import Setup, core_mind, mind_named
 from alise_scheduler.simulation.model import EngineModel
 from alise_scheduler.simulation.run import simulate
 from alise_scheduler.simulation.trace import Trace, make_trace
+from alise_scheduler.simulation.trace import capacity_per_second as capacity
 from tests.bench.harness import Row
 from tests.bench.serving_client import NUMBER
 from tests.emulated.launch import BLOCK_SIZE, Emulation
-
-# The first and the last tenth of a crowd's answers are left out: the engine fills and drains.
-_EDGE: Final = 0.1
 
 
 def model_of(emulation: Emulation) -> EngineModel:
@@ -55,13 +53,9 @@ def model_of(emulation: Emulation) -> EngineModel:
 
 
 def capacity_per_second(sizes: Sequence[tuple[int, int]], emulation: Emulation) -> float:
-    """Returns the requests that the device ends in a second, first come, first served, when all of them wait: (prompt, answer) tokens."""
+    """Returns the requests a second that the device does with all slots or all KV memory busy: (prompt, answer) tokens of each."""
     inputs, outputs = np.array(sizes).T
-    trace = make_trace("crowd", np.arange(len(sizes), dtype=np.float64) * 1e-6, inputs, outputs)
-    outcome = _simulated(trace, emulation, None, np.ones((len(trace), QUANTILES)))
-    ends = np.sort(outcome.arrival_seconds + outcome.e2e_seconds)
-    low, high = round(_EDGE * len(ends)), round((1 - _EDGE) * len(ends)) - 1
-    return float((high - low) / (ends[high] - ends[low]))
+    return capacity(make_trace("crowd", np.zeros(len(sizes)), inputs, outputs), model_of(emulation))
 
 
 def end_seconds(rows: Sequence[Row], predicted: Mapping[int, Sequence[float]] | None, emulation: Emulation) -> dict[int, float]:
