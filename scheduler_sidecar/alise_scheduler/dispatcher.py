@@ -181,8 +181,8 @@ class Dispatcher:
             case _Asked():
                 # A caller that gave up has failed open: its request may come, at the neutral level.
                 if not item.answer.done():
+                    # No plan can name it before the engine reports it.
                     item.answer.set_result(self._state.admit(item.ask, self._at))
-                    self._dirty = True
                     self._urgent |= self._state.is_contested(item.ask.question.tenant)
                     if not self._answered_first:
                         self._answered_first = True

@@ -42,8 +42,8 @@ _ERROR_RATE: Final = 0.05
 _FRESH_SECONDS: Final = 0.02
 # Until the engine has said how long its context is, prompts are taken to be at most so long.
 _LONGEST_PROMPT: Final = 1 << 17
-# A request that has waited for longer than this waits for others, and not for the next step.
-_STEP_SECONDS: Final = 0.25
+# A request that has waited for longer than this, which is two of the engine's reports, waits for others and not for the next step.
+_STEP_SECONDS: Final = 0.5
 _NEUTRAL_PRIORITY: Final = pack_priority(NEUTRAL_LEVEL, 0)
 
 

@@ -18,7 +18,8 @@ from .store import HistoryStore
 
 log = logging.getLogger(__name__)
 
-WRITE_SECONDS: Final = 0.25
+# A write takes about as long for one sample as for twenty.
+WRITE_SECONDS: Final = 1.0
 READ_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = 5.0
 MAX_WAITING: Final = 5000
