@@ -1,12 +1,13 @@
 """A real engine on an emulated device: with alise a preempted answer goes on as stock vLLM gives it."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from alise_engine.core_protocol import RankRow
-from tests.emulated import model
+from tests.emulated import lengths, model
 from tests.emulated.pacing import DEVICE_ENV, Device
 from tests.engine.harness import Engine, EngineOptions
 
@@ -19,6 +20,8 @@ DEVICE = Device(
 )
 PROMPTS = {"story": list(range(1000, 1040)), "poem": list(range(2000, 2025))}
 TOKENS = 120
+# A prompt whose answer's length is in the file of lengths.
+LETTER, LETTER_TOKENS = list(range(3000, 3030)), 17
 
 
 def options(stock: bool, blocks: int) -> EngineOptions:
@@ -28,9 +31,12 @@ def options(stock: bool, blocks: int) -> EngineOptions:
 
 
 @pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch = pytest.MonkeyPatch()
     patch.setenv(DEVICE_ENV, DEVICE.to_json())
+    known = tmp_path_factory.mktemp("emulated") / "lengths.json"
+    known.write_text(json.dumps({lengths.key(LETTER): LETTER_TOKENS}))
+    patch.setenv(lengths.LENGTHS_ENV, str(known))
     yield model.folder()
     patch.undo()
 
@@ -55,6 +61,13 @@ def alise(folder: Path) -> Iterator[Engine]:
 
 def test_it_schedules_while_the_device_computes(alise: Engine) -> None:
     assert alise.core.batch_queue_size == 2
+
+
+def test_an_answer_ends_where_the_data_sets_answer_did(alise: Engine) -> None:
+    engine = alise.fresh()
+    name = engine.ask(LETTER, TOKENS, ignore_eos=False)
+    engine.finish(name)
+    assert len(engine.tokens(name)) == LETTER_TOKENS
 
 
 def test_an_answer_that_was_held_goes_on_as_stock_gives_it(alise: Engine, stock: dict[str, list[int]]) -> None:
