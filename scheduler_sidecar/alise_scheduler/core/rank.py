@@ -89,7 +89,7 @@ class LatenessRule:
     # Levels that a late job is worse: three doublings of its work.
     levels: int = 12
     # Age from which a job goes before all that are not overdue, oldest first.
-    overdue_seconds: float = 210.0
+    overdue_seconds: float = 165.0
     # Of the slots, for overdue jobs.
     overdue_share: float = 0.5
 
