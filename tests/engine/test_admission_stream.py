@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+import uvloop
 
 from alise_contract.v1 import admission_pb2 as pb
 from alise_engine.admission_stream import AdmissionStream, AskError
@@ -73,6 +74,18 @@ async def test_all_are_asked_on_one_connection(stream: AdmissionStream, sidecar:
     for number in range(3):
         await ask(stream, f"j{number}")
     assert (sidecar.calls, len(sidecar.requests)) == (1, 3)
+
+
+def test_it_is_asked_on_the_loop_that_vllm_has(tmp_path: Path) -> None:
+    async def asked() -> int:
+        stream = AdmissionStream(tmp_path / "admission.sock")
+        async with admission_server(tmp_path / "admission.sock") as sidecar:
+            sidecar.answer = admit(priority=6)
+            answer = await ask(stream, "j1")
+            await stream.close()
+            return answer
+
+    assert uvloop.run(asked()) == 6
 
 
 async def test_the_sidecar_is_told_until_when_the_caller_waits(stream: AdmissionStream, sidecar: FakeAdmission) -> None:
