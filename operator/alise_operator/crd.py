@@ -169,7 +169,8 @@ def _default_objects(node: Schema) -> None:
 def patterns_as_rules(node: Any) -> Any:
     """A copy with a CEL rule for each pattern of a string: of a pattern the API server prints the regular expression, of a rule its words.
 
-    A quantity keeps its pattern, because a rule is not for "number or string".
+    A quantity keeps its pattern. The API server refuses a CRD whose rules may cost too much, and for "number or string" it reckons with a
+    string as long as a request.
     """
     if isinstance(node, list):
         return [patterns_as_rules(item) for item in node]

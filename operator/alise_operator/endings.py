@@ -4,6 +4,7 @@ A container's status has its exit code and its last words. Which probe failed is
 the engine's own words.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from signal import SIGKILL, SIGTERM, Signals
@@ -31,8 +32,9 @@ _WRONG_IMAGE: Final[Mapping[str, tuple[tuple[str, ...], str, str]]] = {
 }
 # Both images have it as PID 1; in an image without it, it is what is not found.
 _INIT_MISSING: Final = '"tini": executable file not found'
-# When its probes fail, in the pod's events.
-PROBE_EVENT: Final = "Unhealthy"
+# Reasons of a pod's events about its probes, with their types: one failed, and the kubelet ends a container for it.
+PROBE_EVENTS: Final = {"Unhealthy": "Warning", "Killing": "Normal"}
+_ENDED_BY_PROBE: Final = re.compile(r"Container (?P<container>[-a-z0-9]{1,63}) failed (?P<probe>startup|liveness) probe, will be restarted")
 _PROBES: Final = {"startup": "startupProbe", "liveness": "livenessProbe"}
 # Those of the engine that the user did not change.
 _OWN_PROBES: Final = {"startup": startup_probe(), "liveness": liveness_probe()}
@@ -60,6 +62,8 @@ class Failure:
     said: str
     first: str
     last: str
+    # The kubelet ends the container for it.
+    is_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +130,23 @@ class Ending:
     def _failed_probe(self, failures: tuple[Failure, ...]) -> tuple[Probe, str] | None:
         """Returns which probe failed and in which words; None where nothing says that one did.
 
-        The liveness probe begins when the startup probe has succeeded, so where both failed it was the liveness probe.
+        A startup probe fails at every start until the server listens, so a failure of it alone says nothing.
         """
         if not self.may_be_by_probe:
             return None
-        for probe in reversed(self.probes):
-            for one in failures:
-                while_it_ran = one.last >= self.started and (not self.finished or one.first <= self.finished)
-                if (one.container, one.probe) == (self.container, probe.name) and while_it_ran:
-                    return probe, one.said
-        startup = next((probe for probe in self.probes if probe.name == "startup"), None)
-        return (startup, "") if startup is not None and self.said.startswith(_WHILE_STARTING) else None
+        ours = [one for one in failures if one.container == self.container and self._ran_during(one)]
+        ended_by = [one.probe for one in ours if one.is_end]
+        if self.said.startswith(_WHILE_STARTING):
+            ended_by.insert(0, "startup")
+        if not ended_by and self.signal != SIGKILL:
+            ended_by = [one.probe for one in ours if one.probe == "liveness"]
+        probe = next((probe for name in ended_by for probe in self.probes if probe.name == name), None)
+        if probe is None:
+            return None
+        return probe, next((one.said for one in ours if one.probe == probe.name and one.said), "")
+
+    def _ran_during(self, failure: Failure) -> bool:
+        return failure.last >= self.started and (not self.finished or failure.first <= self.finished)
 
     def _by_probe(self, probe: Probe, said: str) -> Iterator[str]:
         yield f"{self._how}: its {probe.name} probe failed{f' ({said})' if said else ''}, so the kubelet ended it"
@@ -164,8 +174,8 @@ class Ending:
     def _who_does_this(self) -> Iterator[str]:
         after = f"after its {' or '.join(probe.name for probe in self.probes)} probe failed"
         if self.signal == SIGKILL:
-            kubelet = f", and the kubelet {after}" if self.probes else ""
-            yield f"a node that is out of memory does this{kubelet}: kubectl describe pod {self.pod} says which"
+            kubelet = f", and the kubelet {after}: kubectl describe pod {self.pod} says which" if self.probes else ""
+            yield f"a node that is out of memory does this{kubelet}"
         elif self.may_be_by_probe:
             yield f"the kubelet ends a container so {after}: kubectl describe pod {self.pod} says which"
 
@@ -218,13 +228,15 @@ def _named(name: str, containers: Sequence[Manifest] | None) -> Manifest | None:
 
 def view_failure(event: Manifest) -> Failure | None:
     """Returns which probe failed by an event of a pod; None when it is about something else."""
+    said = event.get("message") or ""
+    last = event.get("lastTimestamp") or event.get("eventTime") or ""
+    first = event.get("firstTimestamp") or last
+    if (end := _ENDED_BY_PROBE.match(said)) is not None:
+        return Failure(end["container"], end["probe"], "", first, last, is_end=True)
     path = (event.get("involvedObject") or {}).get("fieldPath") or ""
     container = path.partition("{")[2].removesuffix("}")
-    probe, _, said = (event.get("message") or "").partition(" probe failed: ")
-    if not container or probe.lower() not in _PROBES:
-        return None
-    last = event.get("lastTimestamp") or event.get("eventTime") or ""
-    return Failure(container, probe.lower(), clause(said), event.get("firstTimestamp") or last, last)
+    probe, _, why = said.partition(" probe failed: ")
+    return Failure(container, probe.lower(), clause(why), first, last) if container and probe.lower() in _PROBES else None
 
 
 def _allowed_seconds(probe: Mapping[str, Any]) -> int:

@@ -92,16 +92,20 @@ def describe_hosts(gateway: Manifest, section_name: str | None) -> str:
     return ", ".join(dict.fromkeys(one.get("hostname") or "any host" for one in listeners(gateway, section_name)))
 
 
-def refused_kinds(gateway: Manifest, section_name: str | None) -> list[str]:
-    """Returns which kinds each listener that takes no HTTPRoute allows, for a message."""
-    texts = []
+def ask_to_allow_kind(gateway: Manifest, section_name: str | None) -> str:
+    """Returns which listeners take no HTTPRoute, and what the Gateway's owner changes, for a message."""
+    by_kind, by_protocol = [], []
     for one in listeners(gateway, section_name):
         kinds = [str(kind.get("kind")) for kind in (one.get("allowedRoutes") or {}).get("kinds") or ()]
         if kinds and "HTTPRoute" not in kinds:
-            texts.append(f"listener {one.get('name')} allows only {' and '.join(kinds)}")
+            by_kind.append(f"listener {one.get('name')} allows only {' and '.join(kinds)}")
         elif not kinds and one.get("protocol") in _OTHER_PROTOCOLS:
-            texts.append(f"listener {one.get('name')} has the protocol {one['protocol']}, which takes no HTTPRoute")
-    return texts
+            by_protocol.append(f"listener {one.get('name')} has the protocol {one['protocol']}, which takes no HTTPRoute")
+    if by_kind:
+        return f"{', '.join(by_kind)}: have the Gateway's owner add HTTPRoute to allowedRoutes.kinds"
+    if by_protocol:
+        return f"{', '.join(by_protocol)}: have the Gateway's owner add a listener with the protocol HTTP or HTTPS"
+    return "have the Gateway's owner change allowedRoutes of a listener"
 
 
 def is_outdated(condition: Manifest, thing: Manifest) -> bool:

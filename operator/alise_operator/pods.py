@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from alise_operator.build.meta import Manifest, Owner, selector_text
-from alise_operator.endings import PROBE_EVENT, Failure, view_failure
+from alise_operator.endings import PROBE_EVENTS, Failure, view_failure
 from alise_operator.errors import ApplyError, ClusterError
 from alise_operator.kube import Kube, Resource
 from alise_operator.observation import Pod, Trouble, not_starting, view_pod
@@ -97,9 +97,12 @@ async def with_events(kube: Kube, namespace: str, pods: Iterable[Pod]) -> tuple[
     given = tuple(pods)
     silent = any(pod.silent for pod in given)
     probed = any(one.ending is not None and one.ending.may_be_by_probe for pod in given for one in pod.troubles)
-    reasons = (*(EVENT_REASONS if silent else ()), *((PROBE_EVENT,) if probed else ()))
+    reasons = (dict.fromkeys(EVENT_REASONS, "Warning") if silent else {}) | (PROBE_EVENTS if probed else {})
     try:
-        listed = [await kube.list(EVENTS, namespace, fields=f"involvedObject.kind=Pod,type=Warning,reason={reason}") for reason in reasons]
+        listed = [
+            await kube.list(EVENTS, namespace, fields=f"involvedObject.kind=Pod,type={kind},reason={reason}")
+            for reason, kind in reasons.items()
+        ]
     except (ApplyError, ClusterError):
         # Without its events a pod still counts as starting, and an ended container has its own words.
         return given
@@ -110,7 +113,7 @@ async def with_events(kube: Kube, namespace: str, pods: Iterable[Pod]) -> tuple[
         # The kubelet repeats a mount's own words, and sums up in between which volumes it waits for: the sum says less.
         if event.get("reason") in EVENT_REASONS and not (uid in latest and _UNMOUNTED in (event.get("message") or "")):
             latest[uid] = event
-        elif event.get("reason") == PROBE_EVENT and (failure := view_failure(event)) is not None:
+        elif event.get("reason") in PROBE_EVENTS and (failure := view_failure(event)) is not None:
             # The newest comes first.
             failures.setdefault(uid, []).insert(0, failure)
     return tuple(_explained(_probed(pod, failures.get(pod.uid, ())), latest.get(pod.uid)) for pod in given)

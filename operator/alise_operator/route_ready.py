@@ -280,9 +280,7 @@ def _way_out(reason: str, spec: Spec, owner: Owner, way: Way) -> str:
             listeners = f" (they admit {admitted})" if admitted else ""
             return f"use a host in spec.route.hosts that a listener of the Gateway admits{listeners}, or add a listener"
         case "NotAllowedByListeners":
-            refused = gateways.refused_kinds(gateway, section)
-            why, field = (f"{', '.join(refused)}: ", "add HTTPRoute to allowedRoutes.kinds") if refused else ("", "change allowedRoutes")
-            return f"{why}have the Gateway's owner {field} of a listener, or name another Gateway in spec.route.parentRef"
+            return f"{gateways.ask_to_allow_kind(gateway, section)}, or name another Gateway in spec.route.parentRef"
         case "NoMatchingParent" if section is not None:
             names = [str(one.get("name")) for one in gateways.listeners(gateway, None)]
             if section not in names:

@@ -16,6 +16,8 @@ TRACEBACK = """Traceback (most recent call last):
 ModuleNotFoundError: No module named 'alise_engine'
 """
 LIVENESS = "Liveness probe failed: HTTP probe failed with statuscode: 404"
+LIVENESS_ENDS = "Container engine failed liveness probe, will be restarted"
+STARTUP_ENDS = "Container engine failed startup probe, will be restarted"
 STARTUP = 'Startup probe failed: Get "http://10.42.0.6:8000/health": dial tcp 10.42.0.6:8000: connect: connection refused'
 
 
@@ -73,7 +75,8 @@ def test_a_liveness_probe_that_failed_is_named_with_its_field_and_its_words(code
     ending = ended("engine", code, livenessProbe={"httpGet": {"path": "/healthz"}, "periodSeconds": 5, "failureThreshold": 1})
     assert (
         "its liveness probe failed (HTTP probe failed with statuscode: 404), so the kubelet ended it; correct "
-        "spec.podTemplate.spec.containers[engine].livenessProbe, or leave it out; see kubectl logs" in explained(ending, event(LIVENESS))
+        "spec.podTemplate.spec.containers[engine].livenessProbe, or leave it out; see kubectl logs"
+        in explained(ending, event(LIVENESS), event(LIVENESS_ENDS))
     )
 
 
@@ -81,12 +84,12 @@ def test_a_liveness_probe_that_failed_is_named_with_its_field_and_its_words(code
     ("probe", "way_out"),
     [
         pytest.param(
-            LIVENESS,
+            LIVENESS_ENDS,
             "may fail for 120 s; if the engine works that long without an answer, raise "
             "spec.podTemplate.spec.containers[engine].livenessProbe.failureThreshold",
             id="liveness",
         ),
-        pytest.param(STARTUP, "may fail for an hour; if the model takes longer to load, raise", id="startup"),
+        pytest.param(STARTUP_ENDS, "may fail for an hour; if the model takes longer to load, raise", id="startup"),
     ],
 )
 def test_a_probe_that_the_user_did_not_write_is_not_to_be_left_out(probe: str, way_out: str) -> None:
@@ -94,8 +97,14 @@ def test_a_probe_that_the_user_did_not_write_is_not_to_be_left_out(probe: str, w
     assert "leave it out" not in explained(ended("engine", 143), event(probe))
 
 
-def test_the_liveness_probe_counts_where_the_startup_probe_had_failed_before() -> None:
-    assert "its liveness probe failed" in explained(ended("engine", 0), event(STARTUP), event(LIVENESS))
+def test_a_startup_probe_fails_at_every_start_and_alone_explains_nothing() -> None:
+    assert explained(ended("engine", 0), event(STARTUP)) == explained(ended("engine", 0))
+    assert "its liveness probe failed (HTTP probe" in explained(ended("engine", 0), event(STARTUP), event(LIVENESS))
+
+
+def test_a_container_that_was_killed_is_blamed_on_a_probe_only_where_the_kubelet_says_so() -> None:
+    """A node that is out of memory may have been slow to answer probes before."""
+    assert explained(ended("engine", 137), event(LIVENESS)) == explained(ended("engine", 137))
 
 
 @pytest.mark.parametrize(

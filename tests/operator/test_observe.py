@@ -328,7 +328,10 @@ async def test_an_ended_container_is_explained_by_the_event_of_its_probe() -> No
     async with Poller(1) as poller:
         (trouble,) = (await observe(kube, poller, OWNER)).pods[0].troubles
     assert "its liveness probe failed (HTTP probe failed with statuscode: 404), so the kubelet ended it; correct" in trouble.message
-    assert [fields for plural, fields in kube.lists if plural == "events"] == ["involvedObject.kind=Pod,type=Warning,reason=Unhealthy"]
+    assert [fields for plural, fields in kube.lists if plural == "events"] == [
+        "involvedObject.kind=Pod,type=Warning,reason=Unhealthy",
+        "involvedObject.kind=Pod,type=Normal,reason=Killing",
+    ]
 
 
 async def test_an_ended_container_keeps_its_own_words_where_events_may_not_be_read() -> None:

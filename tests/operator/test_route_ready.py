@@ -185,14 +185,15 @@ ANY = {"parentRef": {"name": "public", "namespace": "edge"}}
         pytest.param(
             way(route=refused("NotAllowedByListeners", NOT_ALLOWED), gateway=listening(kinds("https", "GRPCRoute"))),
             {},
-            "allowed this attachment; listener https allows only GRPCRoute: have the Gateway's owner add HTTPRoute to allowedRoutes.kinds "
-            "of a listener, or name another Gateway in spec.route.parentRef",
+            "allowed this attachment; listener https allows only GRPCRoute: have the Gateway's owner add HTTPRoute to "
+            "allowedRoutes.kinds, or name another Gateway in spec.route.parentRef",
             id="a listener for another kind of route",
         ),
         pytest.param(
             way(route=refused("NotAllowedByListeners", NOT_ALLOWED), gateway=listening(kinds("https", protocol="TLS"))),
             {},
-            "listener https has the protocol TLS, which takes no HTTPRoute: have the Gateway's owner",
+            "listener https has the protocol TLS, which takes no HTTPRoute: have the Gateway's owner add a listener with the protocol "
+            "HTTP or HTTPS",
             id="a listener for another protocol",
         ),
         pytest.param(
