@@ -182,7 +182,7 @@ class EngineApi:
     def _by_its_first_name(self, ask: Ask) -> Ask:
         """What was learnt of a model under one of its names is known under the others."""
         connected = self._connected
-        if connected is None or ask.description.model not in connected.names:
+        if connected is None or ask.description.model not in connected.names or ask.description.model == connected.model:
             return ask
         return replace(ask, description=replace(ask.description, model=connected.model))
 

@@ -77,6 +77,7 @@ class Metrics:
         self.applies = _labelled(
             Counter("alise_engine_applies", "Plans of the sidecar by outcome", ["outcome"], registry=registry), APPLY_OUTCOMES
         )
+        self._breaker_phase: BreakerPhase | None = None
         self.breaker = Gauge("alise_engine_breaker_state", "1 for the state the circuit breaker is in", ["state"], registry=registry)
         self.open_requests = Gauge("alise_engine_open_requests", "HTTP requests that are open now", registry=registry)
         self.draining = Gauge("alise_engine_draining", "1 while the engine drains", registry=registry)
@@ -95,8 +96,10 @@ class Metrics:
         self._requests.labels(klass if klass in self._classes else DEFAULT_CLASS, outcome).inc()
 
     def set_breaker(self, phase: BreakerPhase) -> None:
-        for each in BreakerPhase:
-            self.breaker.labels(each.value).set(each is phase)
+        if phase is not self._breaker_phase:
+            self._breaker_phase = phase
+            for each in BreakerPhase:
+                self.breaker.labels(each.value).set(each is phase)
 
 
 def _labelled(counter: Counter, values: list[str] | tuple[str, ...]) -> Counter:

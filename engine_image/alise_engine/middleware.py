@@ -247,7 +247,7 @@ class AliseMiddleware:
         """The whole body, unless it is over a limit. Raises Disconnected."""
         limits, most_marks = self._gate.limits, None
         if request.path not in FORMS:
-            limits = replace(limits, max_bytes=min(limits.max_bytes, most_json))
+            limits = BodyLimits(min(limits.max_bytes, most_json), limits.seconds)
             most_marks = max_marks(self._gate.max_model_len)
         with self._gate.upload(request.caller) as has_room:
             return await read(request.receive, _declared_bytes(request.headers), limits, has_room, most_marks)
