@@ -95,12 +95,18 @@ def stated(found: Measured) -> str:
 
 
 def ablated(rows: Sequence[Row], compute: Compute) -> dict[str, dict[str, float]]:
-    """Returns, by ablation, the figures of the grid with the ablation's rows in the place of alise's, on the cells that it has."""
+    """Returns, by ablation, the figures of the grid with the ablation's rows in the place of alise's.
+
+    An ablation has fewer loads than alise. A figure that comes out different for alise itself at these loads is left out.
+    """
     found = {}
+    whole = _values(rows, compute)
     for system in names.in_order(row["system"] for row in rows if row["system"].startswith("alise-")):
         own = {_cell(row): {**row, "system": names.ALISE} for row in rows if row["system"] == system}
-        others = [row for row in rows if row["system"] != names.ALISE and _cell(row) in own]
-        found[system] = _values([*others, *own.values()], compute)
+        same = [row for row in rows if _cell(row) in own]
+        comparable = {name for name, value in _values(same, compute).items() if value == whole[name]}
+        found[system] = _values([*(row for row in same if row["system"] != names.ALISE), *own.values()], compute)
+        found[system] = {name: value for name, value in found[system].items() if name in comparable}
     return found
 
 

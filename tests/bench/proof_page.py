@@ -39,8 +39,8 @@ def _breakable(text: str) -> Markup:
 
 
 def _together(text: str) -> Markup:
-    """Keeps a range in one line."""
-    return Markup(re.sub(r"(\([^()]*–[^()]*\))", r'<span class="range">\1</span>', str(escape(text))))
+    """Keeps a range in one line, and marks code."""
+    return Markup(re.sub(r"(\([^()]*–[^()]*\))", r'<span class="range">\1</span>', _code(text)))
 
 
 def markdown(table: Table) -> str:

@@ -4,9 +4,8 @@ import sys
 from typing import Final
 
 from tests.bench import proof_pictures
-from tests.bench.harness import RESULTS, ROOT
-from tests.bench.proof_gather import read
-from tests.bench.proof_sources import newest
+from tests.bench.harness import ROOT
+from tests.bench.proof_sources import kept_runs
 
 FOLDER: Final = ROOT / "docs" / "pictures"
 # Sharp on a page, and less than 150 kB.
@@ -15,7 +14,7 @@ _DPI: Final = 100
 
 def main() -> None:
     """Draws the picture. Raises SystemExit without rows of a full run."""
-    rows = newest(read(RESULTS / "gain.kept.jsonl"))
+    rows = kept_runs()
     if not rows or rows[0]["window_seconds"] < 600:
         sys.exit("there are no rows of a full run in bench-results/gain.kept.jsonl: run `DATASET=FOLDER make bench-gain` first")
     picture = proof_pictures.gain(rows, FOLDER, dpi=_DPI)

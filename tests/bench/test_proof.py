@@ -108,6 +108,11 @@ def test_an_ablation_is_the_same_figure_of_another_system() -> None:
     assert proof_figures.ablated(rows, share) == {"alise-true": {"in10_load110_h100_alpaca": 0.99}}
 
 
+def test_an_ablation_without_all_loads_of_a_figure_is_not_compared() -> None:
+    rows = [gain("alise", 0.9, in10=1.0), gain("alise", 1.1, in10=0.8), gain("alise-true", 1.1, in10=0.99)]
+    assert proof_figures.ablated(rows, share) == {"alise-true": {}}
+
+
 @pytest.mark.parametrize(
     ("found", "expected"),
     [

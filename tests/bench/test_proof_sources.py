@@ -6,7 +6,7 @@ import pytest
 
 from tests.bench.harness import Row
 from tests.bench.proof_served import clients, commands, cpu, over_http, paired, summaries
-from tests.bench.proof_sources import PARTS, chosen, newest
+from tests.bench.proof_sources import PARTS, chosen, current
 
 
 @pytest.mark.parametrize(
@@ -33,11 +33,11 @@ def kept(system: str, probe: str, window: float = 600.0, **changes: Any) -> Row:
 
 def test_rows_of_an_older_system_and_of_a_quick_look_are_left_out() -> None:
     rows = [kept("alise", "old"), kept("alise", "new", seed=1), kept("srpt", "s"), kept("srpt", "s", 120.0)]
-    assert newest(rows) == [rows[1], rows[2]]
+    assert current(rows, {"alise": "new", "srpt": "s"}) == [rows[1], rows[2]]
 
 
 def test_without_rows_there_are_none() -> None:
-    assert newest([]) == []
+    assert current([], {}) == []
 
 
 def request(system: str, seed: int = 0, **changes: Any) -> Row:
