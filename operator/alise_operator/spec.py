@@ -209,7 +209,7 @@ class Scheduling(_Model):
     slowdown_target: Annotated[int, Field(ge=2, le=1000)] = 6
     """What happens in overload. A request that can no longer be answered within this many times what it would take on an idle engine waits
     behind those that still can. The larger the number, the closer to the order of arrival. Needs ageing."""
-    overdue_seconds: Annotated[int, Field(ge=1, le=36000)] = 210
+    overdue_seconds: Annotated[int, Field(ge=1, le=36000)] = 165
     """Longest that a request gives way: older ones run before all others, oldest first, on up to half of the engine. Needs ageing."""
     preemption: bool = True
     """Better-ranked requests preempt running ones (policies boost, gittins and alise)."""
@@ -261,7 +261,9 @@ class Admission(_Model):
     """Requests of one replica that may wait for the engine to start them; further ones get 429 with Retry-After. While one tenant fills the
     limit, tenants with less than an even share of it may still wait, up to twice the limit in all. 0: no limit."""
     max_wait_seconds: Annotated[int, Field(ge=0)] = 0
-    """Requests whose predicted wait is longer get 429 with Retry-After. 0: no limit."""
+    """Longest predicted wait. In overload, requests that would wait longer are refused at once: 429 with Retry-After and a message that
+    says how long the wait would be, how many requests are ahead and what to do. The wait is all the time for which a request does not run,
+    predicted for its own rank, so that long answers are refused before short ones. 0: no request is refused for its wait."""
     trust_headers: bool = False
     """Whether the headers that name a request's class and tenant are used. Set it only where a gateway sets them and clients cannot."""
     max_body_size: Quantity = "32Mi"

@@ -63,11 +63,11 @@ class Settings(BaseModel):
     slowdown_target: float = Field(
         6.0, ge=2, le=1000, description="A job that can no longer end within this many times its unloaded time waits behind those that can."
     )
-    overdue_seconds: float = Field(210.0, gt=0, le=36000, description="Older jobs go first, oldest first, on up to half of the slots.")
+    overdue_seconds: float = Field(165.0, gt=0, le=36000, description="Older jobs go first, oldest first, on up to half of the slots.")
     preemption: bool = Field(True, description="Better-ranked jobs preempt running ones (policies boost, alise and gittins).")
     preempt_levels: int = Field(6, ge=1, le=128, description="Levels that a job must be better to preempt; 4 levels are a factor of 2.")
     min_quantum_steps: int = Field(4, ge=0, le=100_000, description="Engine steps a job runs before rank may preempt it.")
-    max_wait_seconds: float = Field(0.0, ge=0, description="Predicted waits over this are rejected. 0: no limit.")
+    max_wait_seconds: float = Field(0.0, ge=0, description="Requests are refused whose predicted wait is longer. 0: none are.")
     classes: tuple[RequestClass, ...] = Field((), description='JSON list, e.g. [{"name": "batch", "weight": 0.25, "sloTtftMs": 0}].')
     quantization: Literal["auto", "int8", "none"] = Field("auto", description="KV in host memory: INT8 under pressure, always, never.")
     host_memory: Annotated[int, BeforeValidator(quantity_bytes)] = Field(0, ge=0, description="KV bytes on the host; 0: the engine's.")
