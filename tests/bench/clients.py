@@ -56,7 +56,7 @@ class Plan:
 
 
 # Without long answers, for whose end a short run would mostly wait.
-QUICK: Final = Plan((0.9,), 60, 20, 300, 60)
+QUICK: Final = Plan((0.9,), 60, 20, 250, 60)
 # Half an hour for a seed of ShareGPT on the H100.
 FULL: Final = Plan((0.9, 1.1), 600, 150, 100_000, 100_000)
 
@@ -81,21 +81,23 @@ def measure_system(settings: Settings, seed: int, share: float, place: int, syst
     programs = {"vllm_bench": str(Path(sys.executable).with_name("vllm")), "guidellm": str(clients_guidellm.program())}
     workload = load(settings.dataset, MANY if settings.dataset else 10 * CROWD, seed, DATASET)
     parts = parted(workload.prompts, plan)
-    emulation, capacity = paced(name, settings.time_scale, [prompt for part in parts for prompt in part])
-    per_second = capacity * share / emulation.device.time_scale
+    emulation = paced(name, settings.time_scale, [prompt for part in parts[1:] for prompt in part])
+    # A client's own requests are its load: two samples of a data set differ by a tenth in what a second of the device can serve of them.
+    capacities = [capacity_per_second(prompts, emulation) for prompts in parts[1:]]
+    rates = [capacity * share / emulation.device.time_scale for capacity in capacities]
     common = {
         "kind": "client", "profile": name, "seed": seed, "workload": workload.name, "time_scale": emulation.device.time_scale,
-        "capacity_per_second": capacity, "encoder": encoder is not None, "system": system, "place": place, "load": share,
-        "plan_requests": plan.requests,
+        "encoder": encoder is not None, "system": system, "place": place, "load": share, "plan_requests": plan.requests,
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="alise-clients-") as folder:
         known = Path(folder) / "lengths.json"
         lengths.write(known, [(prompt.text, prompt.output_tokens) for part in parts for prompt in part])
         with serving(system, encoder, replace(emulation, lengths=known)) as running:
-            _warm_up(running, parts[0], per_second)
-            for client, prompts in zip(CLIENTS, parts[1:], strict=True):
-                wanted = Load(running.url, launch.model_folder(), len(prompts), per_second, seed)
-                yield {**common, "client": client.name, **_run(running, client, programs[client.label], wanted, prompts, emulation)}
+            _warm_up(running, parts[0], min(rates))
+            for client, prompts, capacity, rate in zip(CLIENTS, parts[1:], capacities, rates, strict=True):
+                wanted = Load(running.url, launch.model_folder(), len(prompts), rate, seed)
+                own = {"client": client.name, "capacity_per_second": capacity}
+                yield {**common, **own, **_run(running, client, programs[client.label], wanted, prompts, emulation)}
 
 
 def parted(prompts: Sequence[Prompt], plan: Plan) -> list[list[Prompt]]:
@@ -113,18 +115,21 @@ def parted(prompts: Sequence[Prompt], plan: Plan) -> list[list[Prompt]]:
     return [warmup, *(own[number * each : (number + 1) * each] for number in range(len(CLIENTS)))]
 
 
-def paced(name: str, time_scale: str, prompts: Sequence[Prompt]) -> tuple[Emulation, float]:
-    """Returns the device at a pace that the cores can carry, and the requests that it serves in one of its own seconds."""
+def paced(name: str, time_scale: str, prompts: Sequence[Prompt]) -> Emulation:
+    """Returns the device at the pace that is asked for, or else at one that the cores can carry."""
     emulation = emulation_from(name, time_scale)
+    if time_scale:
+        return emulation
+    tokens = capacity_per_second(prompts, emulation) * sum(prompt.output_tokens for prompt in prompts) / len(prompts)
+    return emulation_from(name, str(max(1, math.ceil(tokens / CARRIED_TOKENS_PER_SECOND))))
+
+
+def capacity_per_second(prompts: Sequence[Prompt], emulation: Emulation) -> float:
+    """Returns how many of such requests the device serves in one of its own seconds, first come, first served."""
     inputs = model.prompt_tokens([prompt.text for prompt in prompts])
-    # A crowd, of which the first and the last requests do not count.
     sizes = [(tokens, prompt.output_tokens) for tokens, prompt in zip(inputs, prompts, strict=True)]
-    sizes *= math.ceil(CROWD / len(sizes))
-    capacity = simulated.capacity_per_second(sizes, emulation)
-    if not time_scale:
-        tokens = capacity * sum(answer for _, answer in sizes) / len(sizes)
-        emulation = emulation_from(name, str(max(1, math.ceil(tokens / CARRIED_TOKENS_PER_SECOND))))
-    return emulation, capacity
+    # A crowd, of which the first and the last requests do not count.
+    return simulated.capacity_per_second(sizes * math.ceil(CROWD / len(sizes)), emulation)
 
 
 def _warm_up(running: Running, prompts: Sequence[Prompt], per_second: float) -> None:
@@ -161,7 +166,7 @@ def version(client: Client) -> str:
 
 def in_device_seconds(measured: Measured, time_scale: float) -> Row:
     """Returns what a client reports, with its times divided by the scale."""
-    times = ("ttft_mean", "tpot_mean", "e2e_mean", "e2e_p99", "seconds")
+    times = (*RATIOS, "seconds")
     said = asdict(measured)
     return {**said, **{name: said[name] / time_scale for name in times}, "answers": list(measured.answers)}
 
@@ -171,7 +176,7 @@ def late_share(tally: Tally) -> float:
 
 
 # --- figures --------------------------------------------------------------------------------------------------------------------------
-RATIOS: Final = ("ttft_mean", "tpot_mean", "e2e_mean", "e2e_p99")
+RATIOS: Final = ("ttft_mean", "tpot_mean", "normalized_mean", "e2e_mean", "e2e_p99")
 
 
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:

@@ -28,12 +28,17 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a client reports of one run, in wall seconds. Its means and its percentile are of the requests that succeeded."""
+    """What a client reports of one run, in wall seconds, of the requests that succeeded.
+
+    `tpot_mean` is the client's own mean: `vllm bench serve` gives each request the same weight, GuideLLM each token.
+    """
 
     requests: int
     failed: int
     ttft_mean: float
     tpot_mean: float
+    # End to end per output token, the mean over requests.
+    normalized_mean: float
     e2e_mean: float
     e2e_p99: float
     seconds: float
@@ -88,6 +93,7 @@ def vllm_result(result: Mapping[str, Any]) -> Measured:
         failed=int(result["failed"]),
         ttft_mean=result["mean_ttft_ms"] / 1000,
         tpot_mean=result["mean_tpot_ms"] / 1000,
+        normalized_mean=mean([took / tokens for took, tokens in zip(result["latencies"], result["output_lens"], strict=True) if tokens]),
         e2e_mean=result["mean_e2el_ms"] / 1000,
         e2e_p99=result["p99_e2el_ms"] / 1000,
         seconds=float(result["duration"]),
@@ -119,14 +125,18 @@ def guidellm_result(result: Mapping[str, Any]) -> Measured:
         requests=int(totals["total"]),
         failed=int(totals["errored"]) + int(totals["incomplete"]),
         ttft_mean=good["time_to_first_token_ms"]["mean"] / 1000,
-        # Its `time_per_output_token_ms` counts the time to the first token as well.
         tpot_mean=good["inter_token_latency_ms"]["mean"] / 1000,
+        normalized_mean=mean([request["request_latency"] / max(1, request["output_tokens"] or 0) for request in requests["successful"]]),
         e2e_mean=good["request_latency"]["mean"],
         e2e_p99=good["request_latency"]["percentiles"]["p99"],
         seconds=float(benchmark["duration"]),
         answers=digests(request["output"] or "" for request in requests["successful"]),
         error=str(bad[0]["info"].get("error") or "incomplete")[-_SHOWN_ERROR:] if bad else "",
     )
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))
 
 
 def digests(texts: Any) -> tuple[str, ...]:
