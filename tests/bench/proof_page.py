@@ -84,10 +84,18 @@ def no_gain(rows: Sequence[Row]) -> str:
     if main:
         device = names.profile(names.MAIN_PROFILE)
         said.append(
-            f"On {device}, mean latency per token improves by less than {NOTICED:.0%} over first come, first served {' and '.join(main)}."
+            f"On {device}, mean latency per token improves by less than {NOTICED:.0%} over first come, first served {_listed(main)}."
         )
     if others:
         said.append(f"No load that was measured gains on {'; '.join(others)}.")
+    harmed = [
+        f"{names.profile(profile)} with {names.data(data)} at load {load:g} ({ratio.mean:.2f} times)"
+        for profile, data in ordered_sets(rows)
+        for load, ratio in ratios(where(rows, profile=profile, data=data, kv_bits=16), "e2e_mean", names.ALISE)
+        if ratio.mean > 1 + NOTICED
+    ]
+    if harmed:
+        said.append(f"The mean end-to-end time is longer than first come, first served on {_listed(harmed)}.")
     return " ".join(said)
 
 
@@ -102,6 +110,10 @@ def seeds_of(rows: Sequence[Row]) -> str:
     """Returns how many seeds each profile has, as one number or a range."""
     each = {len({row["seed"] for row in where(rows, profile=profile, data=data)}) for profile, data in ordered_sets(rows)}
     return "No" if not each else f"{min(each)}" if len(each) == 1 else f"{min(each)} to {max(each)}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _loads(found: Sequence[float], seen: Sequence[float]) -> str:

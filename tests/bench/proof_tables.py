@@ -18,6 +18,8 @@ COLUMNS: Final = {
     "ttft_p99": "p99 TTFT, s", "e2e_mean": "mean end to end, s", "e2e_p99": "p99 end to end, s", "e2e_worst": "worst end to end, s",
     "recomputed_tokens": "recomputed tokens", "tokens_per_second": "tokens/s",
 }  # fmt: skip
+# A bucket up to here has no upper bound.
+_UNBOUNDED: Final = 1 << 20
 _LATENCIES: Final = ("norm_mean", "ttft_mean", "ttft_p99", "e2e_mean", "e2e_p99", "e2e_worst")
 
 
@@ -166,11 +168,16 @@ def by_length(rows: Sequence[Row], data: str, load: float) -> Table:
     own = where(main_rows(rows, data), load=load)
     by = {system: dict(lengths(where(own, system=system))) for system in MAIN_SYSTEMS if where(own, system=system)}
     bounds = sorted({bound for found in by.values() for bound in found})
-    found = tuple((f"≤ {bound:,}", *(banded(of[bound]) if bound in of else "–" for of in by.values())) for bound in bounds)
+    found = tuple((_bucket(bound, bounds), *(banded(of[bound]) if bound in of else "–" for of in by.values())) for bound in bounds)
     return Table(
         f"Worst end-to-end seconds by length of the answer, load {load:g}: {names.data(data)}",
         ("answer, tokens", *(names.system(system).title for system in by)), found,
     )  # fmt: skip
+
+
+def _bucket(bound: int, bounds: Sequence[int]) -> str:
+    below = [other for other in bounds if other < bound]
+    return f"more than {below[-1]:,}" if bound >= _UNBOUNDED and below else f"up to {bound:,}"
 
 
 def worse(rows: Sequence[Row]) -> Table:

@@ -78,6 +78,16 @@ def test_the_page_says_where_alise_does_not_help() -> None:
     assert "No load that was measured gains on Qwen3-8B on one H200" in sentence
 
 
+def test_the_page_says_where_alise_makes_requests_slower() -> None:
+    rows = [gain("stock-fcfs", e2e_mean=2.0), gain("alise", e2e_mean=3.0)]
+    assert "longer than first come, first served on Qwen3-32B on one H100 80 GB with Alpaca at load 1.1 (1.50 times)" in no_gain(rows)
+
+
+def test_the_longest_answers_have_no_upper_bound() -> None:
+    rows = [gain("alise", worst_by_length=[[16, 3.0], [1 << 20, 9.0]])]
+    assert [row[0] for row in proof_tables.by_length(rows, "alpaca", 1.1).rows] == ["up to 16", "more than 16"]
+
+
 # --- figures --------------------------------------------------------------------------------------------------------------------------
 
 
