@@ -1,8 +1,9 @@
 """Third-party load generators, unmodified, against stock vLLM and alise on an emulated device: `vllm bench serve` and GuideLLM.
 
 `make bench-clients DEVICE=h100-qwen3-32b`. Each client sends its requests at moments of its own Poisson process, at a share of what the
-device can serve first come, first served, and reports what it measured. Both systems get the same requests at the same moments, and each
-starts cold at each load. No prompt is sent twice to a server, so that none is in its prefix cache or in the history.
+device could serve with its KV memory always full (stock vLLM serves less), and reports what it measured. Both systems get the same
+requests at the same moments, and each starts cold at each load. No prompt is sent twice to a server, so that none is in its prefix cache or
+in the history.
 
 The clients send no length and no cap on it. The emulated model ends an answer where the data set's real one ended
 (tests/emulated/lengths.py), which neither system is told. Times are the device's, as in serving_emulated.py; a client also counts what it
@@ -125,11 +126,10 @@ def paced(name: str, time_scale: str, prompts: Sequence[Prompt]) -> Emulation:
 
 
 def capacity_per_second(prompts: Sequence[Prompt], emulation: Emulation) -> float:
-    """Returns how many of such requests the device serves in one of its own seconds, first come, first served."""
+    """Returns how many of such requests the device serves in one of its own seconds with its KV memory always full."""
     inputs = model.prompt_tokens([prompt.text for prompt in prompts])
     sizes = [(tokens, prompt.output_tokens) for tokens, prompt in zip(inputs, prompts, strict=True)]
-    # A crowd, of which the first and the last requests do not count.
-    return simulated.capacity_per_second(sizes * math.ceil(CROWD / len(sizes)), emulation)
+    return simulated.capacity_per_second(sizes, emulation)
 
 
 def _warm_up(running: Running, prompts: Sequence[Prompt], per_second: float) -> None:
