@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,10 +23,18 @@ from tests.scheduler.test_hostile import opened
 OVERDUE = LatenessRule().overdue_seconds
 
 
-def backlog(jobs: int = 10, seconds_each: float = 4.0, slots: float = 2.0, level: int = 0, tenants: Sequence[int] | None = None) -> Backlog:
+def backlog(
+    jobs: int = 10,
+    seconds_each: float = 4.0,
+    slots: float = 2.0,
+    level: int = 0,
+    tenants: Sequence[int] | None = None,
+    waited: float = 1e3,
+) -> Backlog:
     tenant = np.zeros(jobs, dtype=np.int64) if tenants is None else np.array(tenants, dtype=np.int64)
     count = len(tenant)
-    return Backlog(np.full(count, level), np.full(count, seconds_each), np.ones(count), np.ones(count), tenant, tenant, slots)
+    work, ones, waits = np.full(count, seconds_each), np.ones(count), np.full(count, waited)
+    return Backlog(np.full(count, level), work, ones, ones, waits, tenant, tenant, slots)
 
 
 def wait_of(
@@ -66,7 +75,12 @@ def test_work_that_keeps_arriving_at_better_ranks_makes_the_wait_longer() -> Non
 
 
 def test_a_minute_of_more_work_than_can_be_done_does_not_make_the_wait_endless() -> None:
-    assert wait_of(0, backlog(), inflow=100.0).seconds == pytest.approx(wait_of(0, backlog()).seconds / LEAST_LEFT)
+    assert wait_of(0, backlog(5), inflow=100.0).seconds == pytest.approx(wait_of(0, backlog(5)).seconds / LEAST_LEFT)
+
+
+def test_a_wait_that_the_queue_does_not_explain_is_at_most_four_times_what_was_waited() -> None:
+    seen = [wait_of(0, backlog(waited=waited), inflow=100.0).seconds for waited in (0.0, 10.0)]
+    assert seen == [pytest.approx(18.0), pytest.approx(40.0)]
 
 
 def test_one_that_is_late_before_its_turn_waits_for_those_that_are_in_time_as_well() -> None:
@@ -148,13 +162,12 @@ def test_a_tenant_beyond_its_share_waits_for_its_own_jobs_on_its_own_slots() -> 
 
 def test_a_tenant_of_more_weight_has_more_of_the_slots() -> None:
     of = backlog(tenants=[0] * 50 + [1] * 50, slots=8.0)
-    heavy = Backlog(of.level, of.work_seconds, of.samples, np.where(of.tenant == 1, 3.0, 1.0), of.tenant, of.part, of.slots)
+    heavy = replace(of, weight=np.where(of.tenant == 1, 3.0, 1.0))
     assert wait_of(0, heavy, tenant=1, weight=3.0).seconds < wait_of(0, of, tenant=1).seconds / 1.3
 
 
 def test_a_part_of_a_tenant_does_not_wait_for_the_flood_of_another_part() -> None:
-    tenant, part = np.array([0] * 50 + [1] * 20), np.array([0] * 50 + [1] * 20)
-    of = Backlog(np.zeros(70, dtype=np.int64), np.full(70, 4.0), np.ones(70), np.ones(70), tenant, part, 8.0)
+    of = backlog(tenants=[0] * 50 + [1] * 20, slots=8.0)
     assert queue_for(of, 1.0, 1.0, 0, 2) is None
     assert queue_for(of, 1.0, 1.0, 0, 0) is not None
 

@@ -29,6 +29,8 @@ class Backlog:
     work_seconds: Floats
     samples: Floats
     weight: Floats
+    # What those that do not run have waited so far; 0 for the others.
+    waited_seconds: Floats
     # Numbers of the tenant and of the part of it, from 0.
     tenant: Ints
     part: Ints
@@ -58,23 +60,32 @@ class Queue:
     level: Ints
     work_seconds: Floats
     samples: Floats
+    waited_seconds: Floats
     slots: float
     # Jobs of other tenants are among them.
     shared: bool
 
-    def ahead(self, level: int) -> tuple[float, float]:
-        """Samples and seconds of work at this level and better ones."""
+    def ahead(self, level: int) -> tuple[float, float, float]:
+        """Of this level and better ones: samples, seconds of work, and what the one that has waited longest has waited so far."""
         rows = self.level <= level
-        return max(0.0, float(self.samples[rows].sum())), max(0.0, float(self.work_seconds[rows].sum()))
+        samples, work = float(self.samples[rows].sum()), float(self.work_seconds[rows].sum())
+        return max(0.0, samples), max(0.0, work), float(self.waited_seconds[rows].max(initial=0.0))
 
     def total_seconds(self) -> float:
         """Time to clear all of it."""
         return max(0.0, float(self.work_seconds.sum())) / self.slots
 
 
-EMPTY = Backlog(
-    *(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)), 1.0
-)
+_NONE, _NO_SECONDS = np.zeros(0, dtype=np.int64), np.zeros(0)
+EMPTY: Final = Backlog(_NONE, _NO_SECONDS, _NO_SECONDS, _NO_SECONDS, _NO_SECONDS, _NONE, _NONE, 1.0)
+
+
+def backlog_of(snapshot: Snapshot, level: Ints, work_seconds: Floats, slots: float) -> Backlog:
+    """The jobs of a snapshot as newcomers find them."""
+    waited = np.where(snapshot.phase == Phase.RUNNING, 0.0, snapshot.waiting_seconds)
+    part = snapshot.tenant if snapshot.part is None else snapshot.part
+    in_use = slots_in_use(snapshot, slots)
+    return Backlog(level, work_seconds, snapshot.samples, snapshot.weight, waited, snapshot.tenant, part, in_use)
 
 
 def slots_in_use(snapshot: Snapshot, slots: float) -> float:
@@ -90,16 +101,14 @@ def with_rows(backlog: Backlog, rows: list[Row]) -> Backlog:
     """The backlog with these rows more."""
     if not rows:
         return backlog
-    level, work, samples, weight, tenant, part = zip(
-        *((r.level, r.work_seconds, r.samples, r.weight, r.tenant, r.part) for r in rows), strict=True
-    )
     return Backlog(
-        np.append(backlog.level, level),
-        np.append(backlog.work_seconds, work),
-        np.append(backlog.samples, samples),
-        np.append(backlog.weight, weight),
-        np.append(backlog.tenant, tenant),
-        np.append(backlog.part, part),
+        np.append(backlog.level, [row.level for row in rows]),
+        np.append(backlog.work_seconds, [row.work_seconds for row in rows]),
+        np.append(backlog.samples, [row.samples for row in rows]),
+        np.append(backlog.weight, [row.weight for row in rows]),
+        np.append(backlog.waited_seconds, np.zeros(len(rows))),
+        np.append(backlog.tenant, [row.tenant for row in rows]),
+        np.append(backlog.part, [row.part for row in rows]),
         backlog.slots,
     )
 
@@ -108,7 +117,7 @@ def queue_for(backlog: Backlog, samples: float, weight: float, tenant: int, part
     """The queue of a newcomer; None where it does not queue, because a slot is free or its tenant may take one."""
     if float(backlog.samples.sum()) + samples <= backlog.slots:
         return None
-    whole = Queue(backlog.level, backlog.work_seconds, backlog.samples, backlog.slots, shared=True)
+    whole = Queue(backlog.level, backlog.work_seconds, backlog.samples, backlog.waited_seconds, backlog.slots, shared=True)
     mine = _share(whole, backlog.tenant, backlog.weight, tenant, samples, weight, lent_slots(backlog.slots))
     if mine is None or mine is whole:
         return mine
@@ -132,4 +141,4 @@ def _share(queue: Queue, group: Ints, weights: Floats, number: int, samples: flo
     if demand[number] <= fill_level(demand, weigh, max(queue.slots - lent, 1.0)) * weigh[number]:
         return None
     slots = min(queue.slots, max(1.0, fill_level(demand, weigh, queue.slots) * float(weigh[number])))
-    return Queue(queue.level[rows], queue.work_seconds[rows], queue.samples[rows], slots, shared=False)
+    return Queue(queue.level[rows], queue.work_seconds[rows], queue.samples[rows], queue.waited_seconds[rows], slots, shared=False)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .admit import Load, work_by_level
-from .backlog import Backlog, slots_in_use
+from .backlog import backlog_of
 from .ewt import effective_slots, expected_waits, ranked
 from .fairness import behind, over_share, within
 from .job import Ints, Snapshot
@@ -49,8 +49,7 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
     # 3. Order them; nobody starves, and no tenant takes another's share.
     is_late = late(view, lateness_of(policy))
     level = levels(view, policy, backlog, slots, is_late)
-    part = snapshot.tenant if snapshot.part is None else snapshot.part
-    queued = Backlog(level, work, snapshot.samples, snapshot.weight, snapshot.tenant, part, slots_in_use(snapshot, slots))
+    queued = backlog_of(snapshot, level, work, slots)
     over = over_share(level, snapshot, slots)
     if over is not None:
         level = np.where(over, behind(level), within(level))

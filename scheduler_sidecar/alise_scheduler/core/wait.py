@@ -6,9 +6,9 @@
               them as well
     overdue   it goes first when it is older than `overdue_seconds`, and then waits at most for what arrived before it
 
-The inflow is what was admitted in the last minute, not what was asked for: requests that are refused bring no work. It says of the next
-minutes what the last one was, which is why what is left never counts as less than a tenth: a minute in which more arrived than can be done
-says little of how the next ones will be, and every refusal makes room.
+The inflow is what was admitted in the last minute, not what was asked for: requests that are refused bring no work. A minute in which more
+arrived than can be done says little of how the next ones will be, and every refusal makes room. So what is left never counts as less than a
+tenth, and a wait that the queue itself does not explain is believed up to four times what a request of that rank has already waited.
 """
 
 import math
@@ -25,6 +25,8 @@ from .rank import Policy, lateness_of
 # Measured with tests/bench/shedding.py: with less than a tenth requests are refused that would wait for seconds; with twice as much, one
 # in twenty that are admitted waits until it is overdue.
 LEAST_LEFT: Final = 0.1
+# Without this bound the first requests of an overload are refused for a queue that is yet to come.
+MOST_TIMES_WAITED: Final = 4.0
 INFLOW_SECONDS: Final = 60.0
 _INFLOW_ROWS: Final = 1024
 
@@ -101,9 +103,10 @@ def predicted_wait(new: Newcomer, queue: Queue | None, inflow: Callable[[int], f
 
 def _turn(level: int, queue: Queue, inflow: Callable[[int], float]) -> tuple[float, int]:
     """Seconds until a job of this level has a slot, and how many jobs are ahead of it. Those that fill the slots need not end first."""
-    samples, work = queue.ahead(level)
+    samples, work, waited = queue.ahead(level)
     waiting = samples - queue.slots + 1.0
     if waiting <= 0 or work <= 0:
         return 0.0, round(samples)
+    queued = work * (waiting / samples) / queue.slots
     left = max(LEAST_LEFT, 1.0 - inflow(level) / queue.slots)
-    return work * (waiting / samples) / queue.slots / left, round(samples)
+    return max(queued, min(queued / left, MOST_TIMES_WAITED * waited)), round(samples)
