@@ -319,7 +319,7 @@ class State:
         over = decision.over_share
         crowding = frozenset[str]() if over is None else frozenset(owner_of(jobs[row].tenant) for row in over.nonzero()[0].tolist())
         self.load = replace(decision.load, crowding=crowding)
-        self._entrance.planned(decision.load.backlog, lambda: [job.tenant for job in jobs])
+        self._entrance.planned(decision.backlog, lambda: [job.tenant for job in jobs])
         self._load_is_old, self._decided_at, self._owners = False, at, frozenset(owner_of(job.tenant) for job in jobs)
         self.metrics.plan_seconds.observe(time.perf_counter() - began)
         self._measure(decision)

@@ -14,7 +14,6 @@ import numpy as np
 
 from alise_contract.names import MIN_LEVEL
 
-from .backlog import EMPTY, Backlog
 from .lengths import Floats
 from .wait import Wait
 
@@ -56,8 +55,6 @@ class Load:
     draining: bool = False
     # Tenants that ask for more than their share of the slots.
     crowding: frozenset[str] = frozenset()
-    # The live jobs at the last decision, for predicted waits.
-    backlog: Backlog = EMPTY
 
     def backlog_seconds(self) -> float:
         """Time to clear everything."""

@@ -1,13 +1,14 @@
 """Choose who runs, who waits and whose KV cache leaves the device. The same function serves production and simulation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .admit import Load, work_by_level
-from .backlog import backlog_of
+from .backlog import Backlog, backlog_of
 from .ewt import effective_slots, expected_waits, ranked
 from .fairness import behind, over_share, within
 from .job import Ints, Snapshot
@@ -29,6 +30,8 @@ class Decision:
     rows: Ints
     waits_seconds: Floats
     placement: Placement
+    # The jobs as newcomers find them; made when a wait has to be predicted.
+    backlog: Callable[[], Backlog]
     # Rows of jobs over their tenant's share; None when there is enough for all.
     over_share: NDArray[np.bool_] | None = None
 
@@ -49,7 +52,7 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
     # 3. Order them; nobody starves, and no tenant takes another's share.
     is_late = late(view, lateness_of(policy))
     level = levels(view, policy, backlog, slots, is_late)
-    queued = backlog_of(snapshot, level, work, slots)
+    backlog_of_all = partial(backlog_of, snapshot, level, work, slots)
     over = over_share(level, snapshot, slots)
     if over is not None:
         level = np.where(over, behind(level), within(level))
@@ -68,5 +71,5 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
     )
     arrived = snapshot.phase != Phase.ADMITTED
     ranks = Ranks(snapshot.jobs, level, order_of(snapshot.order), coarse_ms(waits), snapshot.rankable & arrived)
-    load = Load(len(snapshot), work_by_level(level, work), slots, draining, backlog=queued)
-    return Decision(diff(ranks, limits, snapshot.sent, sent_limits), ranks, limits, load, rows, waits, placement, over)
+    load = Load(len(snapshot), work_by_level(level, work), slots, draining)
+    return Decision(diff(ranks, limits, snapshot.sent, sent_limits), ranks, limits, load, rows, waits, placement, backlog_of_all, over)

@@ -35,17 +35,18 @@ class Entrance:
     def __init__(self) -> None:
         # Jobs of the last decision, and those that were admitted or taken back since and before the last question.
         self._backlog: Backlog = EMPTY
-        self._names: Callable[[], Sequence[str]] = tuple
+        self._make: Callable[[], Backlog] = lambda: EMPTY
+        # None: the backlog and the numbers by name are those of the last decision.
+        self._names: Callable[[], Sequence[str]] | None = None
+        self._tenants: dict[str, int] = {}
+        self._parts: dict[str, int] = {}
         self._since: list[tuple[Arrival, int]] = []
         self._inflow = Inflow()
         self._at = 0.0
-        # Numbers by name, of the last decision's jobs; made when they are needed.
-        self._tenants: dict[str, int] | None = None
-        self._parts: dict[str, int] = {}
 
-    def planned(self, backlog: Backlog, names: Callable[[], Sequence[str]]) -> None:
-        """A decision was made about these jobs; `names` are their tenants, in the backlog's order."""
-        self._backlog, self._names, self._tenants = backlog, names, None
+    def planned(self, backlog: Callable[[], Backlog], names: Callable[[], Sequence[str]]) -> None:
+        """A decision was made about these jobs; `names` are their tenants, in the backlog's order. Both are asked when they are needed."""
+        self._make, self._names = backlog, names
         self._since.clear()
 
     def admitted(self, at: float, arrival: Arrival) -> None:
@@ -59,6 +60,11 @@ class Entrance:
 
     def wait(self, at: float, arrival: Arrival, policy: Policy) -> Wait:
         """How long it would wait if it were admitted now."""
+        if self._names is not None:
+            names, self._backlog = self._names(), self._make()
+            self._tenants = {owner_of(name): number for name, number in zip(names, self._backlog.tenant.tolist(), strict=True)}
+            self._parts = dict(zip(names, self._backlog.part.tolist(), strict=True))
+            self._names = None
         if self._since:
             self._backlog = with_rows(self._backlog, [self._row(one, sign) for one, sign in self._since])
             self._since.clear()
@@ -73,10 +79,6 @@ class Entrance:
             self._since.append((arrival, sign))
 
     def _row(self, arrival: Arrival, sign: int) -> Row:
-        if self._tenants is None:
-            names = self._names()
-            self._tenants = {owner_of(name): number for name, number in zip(names, self._backlog.tenant.tolist(), strict=True)}
-            self._parts = dict(zip(names, self._backlog.part.tolist(), strict=True))
         tenant = self._tenants.setdefault(owner_of(arrival.tenant), len(self._tenants))
         part = self._parts.setdefault(arrival.tenant, len(self._parts))
         samples = sign * arrival.samples

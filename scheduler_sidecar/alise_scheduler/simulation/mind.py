@@ -187,7 +187,9 @@ class CoreMind:
         self._crowding = frozenset() if over is None else frozenset(self._table[_TENANT, :count][over].tolist())
         self.limits, self.load = decision.limits, decision.load
         if self._admit_limits is not None:
-            self._entrance.planned(decision.load.backlog, lambda: [f"{number:.0f}" for number in snapshot.tenant.tolist()])
+            # At once: the table changes under the snapshot.
+            backlog = decision.backlog()
+            self._entrance.planned(lambda: backlog, lambda: [f"{number:.0f}" for number in snapshot.tenant.tolist()])
         self._dirty, self._last_plan = False, now
         self.plans += 1
 
