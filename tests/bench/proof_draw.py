@@ -11,9 +11,10 @@ from tests.bench import proof_names as names
 
 INK: Final = "#1a1a1a"
 RULE: Final = "#d9d9d9"
+PAPER: Final = "#ffffff"
 # Colours in the dark by colour in the light; the page declares a variable for each.
 DARK: Final[Mapping[str, str]] = {
-    INK: "#e8e8e8", RULE: "#4a4a4a", **{system.color: system.dark for system in names.SYSTEMS.values()}
+    INK: "#e8e8e8", RULE: "#4a4a4a", PAPER: "#16181b", **{system.color: system.dark for system in names.SYSTEMS.values()}
 }  # fmt: skip
 _STYLE: Final = {
     "svg.fonttype": "none", "svg.hashsalt": "alise", "font.size": 10, "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK,

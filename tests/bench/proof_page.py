@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from tests.bench import proof_names as names
 from tests.bench.harness import Row
-from tests.bench.proof_draw import DARK, INK, RULE, variable
+from tests.bench.proof_draw import DARK, INK, PAPER, RULE, variable
 from tests.bench.proof_measures import NOTICED, ratios, spread, where, without_gain
 from tests.bench.proof_tables import Table, main_rows, ordered_sets
 
@@ -25,7 +25,7 @@ def page(context: Mapping[str, Any]) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"code": _code, "breakable": _breakable, "together": _together}
-    colors = {"colors": DARK, "variable": variable, "ink": INK, "rule": RULE, "verdicts": _VERDICTS}
+    colors = {"colors": DARK, "variable": variable, "ink": INK, "rule": RULE, "paper": PAPER, "verdicts": _VERDICTS}
     return environment.get_template(TEMPLATE).render(**colors, **context)
 
 
@@ -40,7 +40,7 @@ def _breakable(text: str) -> Markup:
 
 def _together(text: str) -> Markup:
     """Keeps a range in one line, and marks code."""
-    return Markup(re.sub(r"(\([^()]*–[^()]*\))", r'<span class="range">\1</span>', _code(text)))
+    return Markup(re.sub(r"(\([^()]*–[^()]*\))", r'<span class="range">\1</span>', str(_code(text))))
 
 
 def markdown(table: Table) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tests.bench import proof_names as names
 from tests.bench.harness import Row
-from tests.bench.proof_draw import INK, Picture, drawn, pyplot
+from tests.bench.proof_draw import INK, PAPER, Picture, drawn, pyplot
 from tests.bench.proof_measures import over_load, ratios, spread, where
 from tests.bench.proof_tables import MAIN_SYSTEMS, main_rows, ordered_sets
 
@@ -125,7 +125,7 @@ def frontier(rows: Sequence[Row], folder: Path, load: float = 1.1) -> Picture | 
                 x, y = spread(row["e2e_worst"] for row in found), spread(100 * row["in10"] for row in found)
                 axis.errorbar(
                     x.mean, y.mean, xerr=[[x.mean - x.low], [x.high - x.mean]], yerr=[[y.mean - y.low], [y.high - y.mean]],
-                    color=kind.color, elinewidth=0.7, marker="o", markersize=13, markerfacecolor="white", markeredgewidth=1.4,
+                    color=kind.color, elinewidth=0.7, marker="o", markersize=13, markerfacecolor=PAPER, markeredgewidth=1.4,
                 )  # fmt: skip
                 axis.annotate(str(mark), (x.mean, y.mean), ha="center", va="center", fontsize=8, color=kind.color, zorder=9)
         axis.set(title=f"{names.data(data)}, load {load:g}", xscale="log", xlabel="longest end-to-end time, seconds")

@@ -220,7 +220,7 @@ def test_a_picture_has_ids_of_its_own_and_the_colours_of_the_page() -> None:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("proof")
-    listed = [Wanted("in10_load110_h100_alpaca", "Share in time", "gain", "higher", 0.99, "make bench-proof", "It is hard.")]
+    listed = [Wanted("in10_load110_h100_alpaca", "Share in time", "gain", "higher", 0.99, "make bench-proof", "It is `hard`.")]
     drawn = dict.fromkeys(("parts", "frontier", "profiles", "emulated"))
     gain = Picture("gain", "Caption", "Alt", for_page('<svg id="a"><g/></svg>', "gain", "Alt"))
     return proof.write(grid(), listed, proof_figures.measured(grid(), share), folder, {**drawn, "gain": gain, "ablations": []})
@@ -255,7 +255,11 @@ def test_the_report_is_well_formed_and_no_id_is_there_twice(report: Path) -> Non
 def test_the_report_shows_the_verdict_and_why_a_goal_was_missed(report: Path) -> None:
     text = report.read_text()
     assert '<span class="missed">missed</span>' in text
-    assert "It is hard." in text
+    assert "It is <code>hard</code>." in text
+
+
+def test_a_range_stays_in_one_line(report: Path) -> None:
+    assert '<td>0.905 <span class="range">(0.900–0.910)</span></td>' in report.read_text()
 
 
 def test_a_table_and_the_rows_are_beside_the_report(report: Path) -> None:
