@@ -43,7 +43,7 @@ _FRESH_SECONDS: Final = 0.02
 # Until the engine has said how long its context is, prompts are taken to be at most so long.
 _LONGEST_PROMPT: Final = 1 << 17
 # A request that has waited for longer than this, which is two of the engine's reports, waits for others and not for the next step.
-_STEP_SECONDS: Final = 0.5
+_STEP_SECONDS: Final = 1.0
 _NEUTRAL_PRIORITY: Final = pack_priority(NEUTRAL_LEVEL, 0)
 
 

@@ -120,6 +120,7 @@ async def test_an_engine_that_is_down_is_no_mistake() -> None:
 def never_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a request that may begin a queue, there is no further poll."""
     monkeypatch.setattr(module, "CALM_LOOKS", 1_000_000)
+    monkeypatch.setattr(module, "FULL_LOOKS", 1_000_000)
 
 
 @pytest.mark.usefixtures("never_by_time")
@@ -147,4 +148,28 @@ async def test_a_request_that_comes_is_looked_for_at_once_where_it_may_begin_a_q
             else:
                 await asyncio.sleep(0.05)
                 assert core.count("poll") == calls
+    running.cancel()
+
+
+@pytest.mark.parametrize(
+    ("free_blocks", "is_polled"),
+    [pytest.param(SHAPE.num_device_blocks, False, id="there is room"), pytest.param(1, True, id="few blocks are free")],
+)
+async def test_polls_are_closer_together_while_the_engine_is_full(
+    monkeypatch: pytest.MonkeyPatch, free_blocks: int, is_polled: bool
+) -> None:
+    monkeypatch.setattr(module, "CALM_LOOKS", 1_000_000)
+    core, requests = FakeCore(counters=Counters(free_device_blocks=free_blocks)), OpenRequests()
+    progress = Progress(core, requests, CoreView())
+    await progress.learn()
+    running = asyncio.create_task(progress.run())
+    core.put(make_row("r1", phase=PHASE_RUNNING))
+    with requests.entered():
+        await eventually(live(progress, 1), "the request is known")
+        calls = core.count("poll")
+        if is_polled:
+            await eventually(lambda: core.count("poll") > calls, "it is polled again")
+        else:
+            await asyncio.sleep(0.05)
+            assert core.count("poll") == calls
     running.cancel()

@@ -1,4 +1,5 @@
-"""Drains EngineCore's transitions: a utility call within 50 ms of a request that may begin a queue, else one per 250 ms, none when idle.
+"""Drains EngineCore's transitions: a utility call within 50 ms of a request that may begin a queue, one per 250 ms while the engine is full,
+one per 500 ms while there is room, none when idle.
 
 A poll is how everything here learns: the open Watch, the metrics, the status report and drain. It runs while an HTTP request is open or
 the engine has one alive (a background response outlives its HTTP request), and a little longer, so that the last transition is not missed.
@@ -24,8 +25,9 @@ from .mailbox import Changes, Mailbox
 logger = logging.getLogger("vllm.alise.progress")
 
 POLL_SECONDS: Final = 0.050
-# Without a request that may have to wait, a poll comes after this many POLL_SECONDS.
-CALM_LOOKS: Final = 5
+# Without a request that may begin a queue, a poll comes after this many POLL_SECONDS: while the engine is full, and while there is room.
+FULL_LOOKS: Final = 5
+CALM_LOOKS: Final = 10
 # With less than this share of the KV blocks free, the next request may have to wait.
 _FEW_BLOCKS: Final = 1 / 8
 # Polls after the last sign of life.
@@ -163,10 +165,16 @@ class Progress:
                     await asyncio.sleep(RETRY_SECONDS)
                 busy = self._open_requests.count > 0 or bool(self._live)
                 quiet_polls = 0 if busy else quiet_polls + 1
-                for _ in range(CALM_LOOKS):
+                for _ in range(FULL_LOOKS if self._is_full() else CALM_LOOKS):
                     await asyncio.sleep(POLL_SECONDS)
                     if self._is_due():
                         break
+
+    def _is_full(self) -> bool:
+        """Whether the next request may have to wait for slots or KV blocks."""
+        shape, view = self._shape, self._view
+        few_blocks = shape is not None and view.counters.free_device_blocks < _FEW_BLOCKS * shape.num_device_blocks
+        return shape is None or few_blocks or self._open_requests.count >= shape.max_num_seqs
 
     def _is_due(self) -> bool:
         """Whether to poll now rather than later: a request has come that is not known here, and it may be the first that has to wait.
@@ -174,13 +182,11 @@ class Progress:
         While others wait it has its place among them by its stamp. Who goes on and who ends is known a little later: the engine fills
         slots by itself.
         """
-        shape, view = self._shape, self._view
         open_count, live_count = self._open_requests.count, len(self._live)
-        if shape is None or not open_count or self._is_urgent():
+        if self._shape is None or not open_count or self._is_urgent():
             return True
-        running = view.requests_by_phase.get(PHASE_RUNNING, 0)
-        few_blocks = view.counters.free_device_blocks < _FEW_BLOCKS * shape.num_device_blocks
-        return open_count > live_count and running == live_count and (open_count >= shape.max_num_seqs or few_blocks)
+        running = self._view.requests_by_phase.get(PHASE_RUNNING, 0)
+        return open_count > live_count and running == live_count and self._is_full()
 
     async def _try_refresh(self) -> bool:
         """Refreshes; returns whether that worked."""
