@@ -1,5 +1,5 @@
-"""Drains EngineCore's transitions: a utility call within 50 ms of a request that may begin a queue, one per 250 ms while the engine is full,
-one per 500 ms while there is room, none when idle.
+"""Drains EngineCore's transitions: a utility call within 50 ms of a request that may begin a queue, one per 250 ms while the engine is
+full, one per 500 ms while there is room, none when idle.
 
 A poll is how everything here learns: the open Watch, the metrics, the status report and drain. It runs while an HTTP request is open or
 the engine has one alive (a background response outlives its HTTP request), and a little longer, so that the last transition is not missed.
