@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench import proof_figures, proof_pictures, proof_served, proof_sources, proof_tables
+from tests.bench import proof_figures, proof_pictures, proof_served, proof_sources, proof_tables, serving, serving_emulated
 from tests.bench import proof_names as names
 from tests.bench.harness import RESULTS, Figure, Row, Settings, commit, machine
 from tests.bench.proof_figures import Measured
@@ -47,9 +47,9 @@ def measured(rows: Sequence[Row], settings: Settings) -> dict[str, Measured]:
     for device in names.profiles_in_order(row["device"] for row in rows if row["suite"] == "emulated")[::-1]:
         # The main device comes last, and its figures stand where two devices have one of the same name.
         own = proof_served.paired(where(rows, suite="emulated", device=device))
-        found |= proof_figures.measured(own, lambda some: _emulated(some, settings))
-    serving = [row for row in rows if row["suite"] == "serving" and row["kind"] != "figure"]
-    found |= proof_figures.measured(serving, lambda some: _serving(some, settings))
+        found |= proof_figures.measured(own, lambda some: serving_emulated.figures(some, settings))
+    bare = [row for row in rows if row["suite"] == "serving" and row["kind"] != "figure"]
+    found |= proof_figures.measured(bare, lambda some: serving.figures(some, settings))
     grid = where(rows, suite="gain")
     if grid:
         from tests.bench import gain
@@ -57,18 +57,6 @@ def measured(rows: Sequence[Row], settings: Settings) -> dict[str, Measured]:
         whole = proof_figures.measured(grid, lambda some: gain.figures(some, settings))
         found |= proof_figures.with_ablations(whole, proof_figures.ablated(grid, lambda some: gain.figures(some, settings)))
     return found
-
-
-def _emulated(rows: Sequence[Row], settings: Settings) -> list[Figure]:
-    from tests.bench import serving_emulated
-
-    return serving_emulated.figures(rows, settings)
-
-
-def _serving(rows: Sequence[Row], settings: Settings) -> list[Figure]:
-    from tests.bench import serving
-
-    return serving.figures(rows, settings)
 
 
 def write(
@@ -118,6 +106,7 @@ def _tables(rows: Sequence[Row]) -> dict[str, Any]:
 def _sentences(rows: Sequence[Row]) -> dict[str, Any]:
     grid = where(rows, suite="gain")
     windows = sorted({row["window_seconds"] for row in grid})
+    http_windows = sorted({row["window_seconds"] for row in where(rows, suite="emulated")})
     commits = sorted({row["commit"] for row in rows if "commit" in row})
     notices = []
     if windows and windows[-1] < 600:
@@ -133,6 +122,7 @@ def _sentences(rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "lead": lead(grid), "no_gain": no_gain(grid), "notices": notices, "seeds": seeds_of(grid), "measured": {"gain": bool(grid)},
         "window": " or ".join(duration(seconds) for seconds in windows) or "10 min",
+        "http_window": " or ".join(duration(seconds) for seconds in http_windows) or duration(serving_emulated.FULL.window_seconds),
         "versions": [*versions, *([("Clients", ", ".join(clients))] if clients else [])],
         "client_commands": proof_served.commands(where(rows, kind="client")),
     }  # fmt: skip
