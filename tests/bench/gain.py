@@ -24,6 +24,7 @@ from typing import Final
 
 import numpy as np
 
+from alise_scheduler.core.exec_time import Coefficients
 from alise_scheduler.core.job import Ints
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.simulation import predictions
@@ -147,10 +148,12 @@ def probe(name: str) -> str:
     trace = trace.rows((trace.input_tokens + trace.output_tokens < shape.max_model_len).nonzero()[0])
     lengths = predictions.noisy(trace.output_tokens, 0.8, 5)
     times = []
-    for asynchronous in (False, True):
-        model = EngineModel(shape, async_scheduling=asynchronous)
-        busy = at_load(replace(trace, arrival_seconds=poisson(len(trace), np.random.default_rng(5))), 3.0, model)
-        model, mind = system(name, busy, Predicted(lengths, lengths), model)
+    # In the second one a full batch is many times slower than a request alone.
+    for cost, asynchronous, count in ((Coefficients(), False, _PROBED), (Coefficients(decode_seconds=0.01), True, _PROBED // 8)):
+        model = EngineModel(shape, cost, async_scheduling=asynchronous)
+        part = trace.rows(np.arange(min(count, len(trace))))
+        busy = at_load(replace(part, arrival_seconds=poisson(len(part), np.random.default_rng(5))), 3.0, model)
+        model, mind = system(name, busy, Predicted(lengths[: len(part)], lengths[: len(part)]), model)
         outcome = simulate(busy, model, mind)
         times += [outcome.ttft_seconds, outcome.e2e_seconds]
     return _digest(np.concatenate(times))

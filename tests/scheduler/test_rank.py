@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from alise_contract.names import MAX_LEVEL, MIN_LEVEL
 from alise_scheduler.core.decide import decide
+from alise_scheduler.core.exec_time import CostModel
 from alise_scheduler.core.job import Job
 from alise_scheduler.core.lengths import sane
 from alise_scheduler.core.plan import Rank
@@ -241,6 +242,14 @@ def test_a_job_that_runs_on_and_on_is_longer_than_was_thought_and_in_time() -> N
     assert [late(look(make_snapshot([job])), LATENESS).tolist() for job in made] == [[True], [False]]
 
 
+def test_what_a_large_batch_costs_is_not_lateness() -> None:
+    """A token takes 10 ms alone, and a step of a thousand requests ten times as long: running from the start, a job has taken that."""
+    made = [make_job("running", 100, Phase.RUNNING, 90, arrived_at=-9.5)]
+    snapshot = make_snapshot(made)
+    busy = replace(snapshot, cost=CostModel(snapshot.cost.coefficients, batch=450.0))
+    assert [late(look(one), LATENESS).tolist() for one in (snapshot, busy)] == [[True], [False]]
+
+
 def test_without_load_nothing_is_late_and_the_order_is_as_without_the_rule() -> None:
     made = [make_job(f"j{tokens}", tokens, arrived_at=-1.0) for tokens in (900, 30, 100)]
     assert ranks(made) == ranks(made, Policy(lateness=None))
@@ -253,7 +262,7 @@ def test_orders_that_promise_something_else_know_no_lateness(name: str) -> None:
 
 def test_a_late_job_expects_its_turn_when_it_is_overdue() -> None:
     made = [make_job("late", 100, arrived_at=-200.0), *[make_job(f"j{number}", 100) for number in range(400)]]
-    waits = decide(make_snapshot(made), Policy()).waits_seconds
+    waits = decide(make_snapshot(made), Policy(lateness=LATENESS)).waits_seconds
     assert waits[0] == pytest.approx(10.0)
 
 

@@ -21,7 +21,8 @@ decay like exp(-γt). Our γ is ln 2 / promote_seconds. Short jobs (γs « 1) ar
 whose level is bounded by promote_seconds, so that among them arrival decides. Preemption compares the same levels.
 
 Overload. No order serves everybody soon when more work arrives than the engine can do; ageing alone then makes everybody late. So a job
-that can no longer end within `lateness.slowdown` times what it would take on an idle engine is late: its age counts no more, and it ranks
+that can no longer end within `lateness.slowdown` times what it would take on an idle engine is late (but never before twice what it takes
+on an engine that is as busy as usual): its age counts no more, and it ranks
 as if it were eight times as long (`lateness.levels`), behind most of those that can still be in time. Below saturation hardly a job is
 ever late, and nothing changes. A job that is older than `lateness.overdue_seconds` is overdue, and the oldest of the overdue, as many as
 `lateness.overdue_share` of the slots hold, rank before everybody.
@@ -86,6 +87,8 @@ class LatenessRule:
 
     # Times its unloaded time within which a job should end.
     slowdown: float = 6.0
+    # Times its time beside as many others as usual that it has in any case.
+    busy_slowdown: float = 2.0
     # Levels that a late job is worse: three doublings of its work.
     levels: int = 12
     # Age from which a job goes before all that are not overdue, oldest first.
@@ -228,7 +231,9 @@ def lateness_of(policy: Policy) -> LatenessRule | None:
 def late(view: View, rule: LatenessRule | None) -> NDArray[np.bool_]:
     """Which jobs cannot end within `slowdown` times their unloaded time even if they ran alone from now on. Shape [J].
 
-    A job that has said more than was expected of it is expected to be longer, and may be in time again.
+    On an engine that runs many at once, a large batch alone can take that long, and no order mends it: a job is not late before it has
+    taken `busy_slowdown` times what it takes beside as many others as usual. A job that has said more than was expected of it is expected
+    to be longer, and may be in time again.
     """
     s = view.snapshot
     if rule is None:
@@ -238,8 +243,9 @@ def late(view: View, rule: LatenessRule | None) -> NDArray[np.bool_]:
     context = s.prompt_tokens + s.generated_tokens
     token = c.step_seconds + c.decode_seconds + c.context_seconds * context
     rest = left * token + c.prefill_seconds * prefill_tokens(s)
-    total = (s.generated_tokens + left) * token + c.prefill_seconds * s.prompt_tokens
-    result: NDArray[np.bool_] = s.age_seconds + rest > rule.slowdown * total
+    alone = (s.generated_tokens + left) * token + c.prefill_seconds * s.prompt_tokens
+    beside = s.cost.seconds_left(s.prompt_tokens, s.generated_tokens + left, s.prompt_tokens)
+    result: NDArray[np.bool_] = s.age_seconds + rest > np.maximum(rule.slowdown * alone, rule.busy_slowdown * beside)
     return result
 
 
