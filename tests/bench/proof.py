@@ -32,8 +32,12 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     """Writes the report; returns the listed figures that were measured."""
     listed = proof_figures.wanted()
     found = measured(rows, settings)
+    # The report of the last run stays until this one is whole.
+    folder = FOLDER.with_suffix(".part")
+    shutil.rmtree(folder, ignore_errors=True)
+    write(rows, listed, found, folder, pictures(rows, folder))
     shutil.rmtree(FOLDER, ignore_errors=True)
-    write(rows, listed, found, FOLDER, pictures(rows, FOLDER))
+    folder.rename(FOLDER)
     return [
         Figure(figure.name, found[figure.name].value, proof_figures.stated(found[figure.name]), figure.better, figure.goal)
         for figure in listed
@@ -111,6 +115,8 @@ def _sentences(rows: Sequence[Row]) -> dict[str, Any]:
     notices = []
     if windows and windows[-1] < 600:
         notices.append(f"This is a quick look with windows of {duration(windows[-1])}; its figures are not those of a full run.")
+    if http_windows and http_windows[0] < serving_emulated.FULL.window_seconds:
+        notices.append(f"Over HTTP this is a quick look with windows of {duration(http_windows[0])}.")
     if len(commits) > 1:
         notices.append(f"The rows were measured with more than one version of the source: {', '.join(commits)}.")
     where_run = machine()

@@ -83,11 +83,14 @@ def watched(name: str, total: int, rows: Iterable[Row]) -> Iterator[Row]:
         yield row
 
 
-def gathered(name: str, path: Path, pieces: Sequence[Piece], identity: Callable[[Row], Identity], common: Row) -> Iterator[Row]:
-    """Yields the rows of all pieces: kept ones from the file, the others as they are measured. New rows get `common` and are appended."""
-    kept: dict[Identity, list[Row]] = {}
-    for row in read(path):
-        kept.setdefault(identity(row), []).append(row)
+def gathered(
+    name: str, path: Path, pieces: Sequence[Piece], identity: Callable[[Row], Identity], common: Row, others: Iterable[Row] = ()
+) -> Iterator[Row]:
+    """Yields the rows of all pieces: kept ones from the file, or from `others`, the rest as it is measured.
+
+    New rows get `common` and are appended to the file.
+    """
+    kept = whole(identity, read(path), others)
     progress = Progress(name, len(pieces))
     progress.start()
     for piece in pieces:
@@ -100,6 +103,18 @@ def gathered(name: str, path: Path, pieces: Sequence[Piece], identity: Callable[
             kept[piece.identity] = rows
         progress.advance()
         yield from kept[piece.identity]
+
+
+def whole(identity: Callable[[Row], Identity], first: Iterable[Row], second: Iterable[Row]) -> dict[Identity, list[Row]]:
+    """Returns the rows of each piece, those of `second` where `first` has none of it."""
+    found: dict[Identity, list[Row]] = {}
+    for row in first:
+        found.setdefault(identity(row), []).append(row)
+    own = set(found)
+    for row in second:
+        if identity(row) not in own:
+            found.setdefault(identity(row), []).append(row)
+    return found
 
 
 def read(path: Path) -> list[Row]:

@@ -6,6 +6,7 @@ from typing import Final
 from tests.bench import proof_pictures
 from tests.bench.harness import ROOT
 from tests.bench.proof_sources import kept_runs
+from tests.bench.proof_tables import MAIN_SYSTEMS
 
 FOLDER: Final = ROOT / "docs" / "pictures"
 # Sharp on a page, and less than 150 kB.
@@ -17,6 +18,9 @@ def main() -> None:
     rows = kept_runs()
     if not rows or rows[0]["window_seconds"] < 600:
         sys.exit("there are no rows of a full run in bench-results/gain.kept.jsonl: run `DATASET=FOLDER make bench-gain` first")
+    lacking = [system for system in MAIN_SYSTEMS if not any(row["system"] == system for row in rows)]
+    if lacking:
+        sys.exit(f"the rows of {', '.join(lacking)} are of an earlier version: run `DATASET=FOLDER make bench-gain` first")
     picture = proof_pictures.gain(rows, FOLDER, dpi=_DPI)
     path = FOLDER / f"{picture.name}.png"
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB, {picture.caption}")

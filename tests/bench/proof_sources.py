@@ -8,15 +8,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from typing import Final
 
 from tests.bench import serving_emulated as emulated
 from tests.bench.harness import RESULTS, Row, Settings, commit, rows_path
-from tests.bench.proof_gather import Piece, gathered, read, watched
+from tests.bench.proof_gather import Piece, gathered, read, watched, whole
 from tests.bench.serving import order
 
 PARTS: Final = ("gain", "replay", "emulated", "clients", "serving", "policies")
@@ -63,7 +64,7 @@ def kept_runs() -> list[Row]:
     """Returns the runs of the grid that are kept and that the code as it is now would make again, and says how many others there are."""
     from tests.bench import gain
 
-    kept = read(RESULTS / "gain.kept.jsonl")
+    kept = read(kept_path("gain"))
     found = current(kept, {system: gain.probe(system) for system in dict.fromkeys(row["system"] for row in kept)})
     if len(found) < len(kept):
         print(
@@ -83,10 +84,9 @@ def current(kept: Sequence[Row], probes: Mapping[str, str]) -> list[Row]:
 
 def _emulated(settings: Settings, measure: bool) -> Iterator[Row]:
     plan = emulated.QUICK if settings.quick else emulated.FULL
-    path = rows_path("emulated")
+    identity = itemgetter("device", "seed", "system", "window_seconds")
     if not measure:
-        # A run that was only a look has another window.
-        return (row for row in read(path) if row.get("window_seconds") == emulated.FULL.window_seconds)
+        return _kept("emulated", lambda row: identity({"window_seconds": 0, **row}), plan.window_seconds)
     pieces = [
         Piece(
             (device, seed, system, plan.window_seconds), f"{device}, seed {seed}, {system}",
@@ -96,17 +96,16 @@ def _emulated(settings: Settings, measure: bool) -> Iterator[Row]:
         for seed in range(settings.seeds)
         for place, system in enumerate(order(seed))
     ]  # fmt: skip
-    identity = itemgetter("device", "seed", "system", "window_seconds")
-    return gathered("emulated", path, pieces, lambda row: identity({"window_seconds": 0, **row}), {"commit": commit()})
+    return _measured("emulated", lambda row: identity({"window_seconds": 0, **row}), pieces)
 
 
 def _clients(settings: Settings, measure: bool) -> Iterator[Row]:
     from tests.bench import clients
 
     plan = clients.plan_of(settings)
-    path = rows_path("clients")
+    identity = itemgetter("profile", "seed", "load", "system", "plan_requests")
     if not measure:
-        return (row for row in read(path) if row.get("plan_requests") == clients.FULL.requests)
+        return _kept("clients", lambda row: identity({"plan_requests": 0, **row}), plan.requests)
     pieces = [
         Piece(
             (device, seed, load, system, plan.requests), f"{device}, seed {seed}, load {load:g}, {system}",
@@ -117,8 +116,27 @@ def _clients(settings: Settings, measure: bool) -> Iterator[Row]:
         for load in plan.loads
         for place, system in enumerate(order(seed))
     ]  # fmt: skip
-    identity = itemgetter("profile", "seed", "load", "system", "plan_requests")
-    return gathered("clients", path, pieces, lambda row: identity({"plan_requests": 0, **row}), {"commit": commit()})
+    return _measured("clients", lambda row: identity({"plan_requests": 0, **row}), pieces)
+
+
+def _measured(name: str, identity: Callable[[Row], tuple[object, ...]], pieces: Sequence[Piece]) -> Iterator[Row]:
+    return gathered(name, kept_path(name), pieces, identity, {"commit": commit()}, _whole_run(name))
+
+
+def _kept(name: str, identity: Callable[[Row], tuple[object, ...]], plan: float) -> Iterator[Row]:
+    """The rows of all pieces that this plan made, which is the last part of their identity."""
+    found = whole(identity, read(kept_path(name)), _whole_run(name))
+    return (row for own in found.values() if identity(own[0])[-1] == plan for row in own)
+
+
+def kept_path(name: str) -> Path:
+    """Where the pieces of a source are kept, apart from the rows of its suite, which each run of it writes anew."""
+    return RESULTS / f"{name}.kept.jsonl"
+
+
+def _whole_run(name: str) -> list[Row]:
+    """The rows of the suite's own last run, if it came to its end."""
+    return read(rows_path(name)) if _complete(name) else []
 
 
 def _devices(settings: Settings) -> tuple[str, ...]:

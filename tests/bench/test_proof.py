@@ -192,6 +192,14 @@ def test_pieces_that_are_kept_are_not_measured_again(tmp_path: Path) -> None:
     assert read(path) == both
 
 
+def test_pieces_of_another_run_are_taken_where_there_are_none_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"n": 0, "ours": true}\n')
+    pieces = [Piece(number, f"piece {number}", lambda: iter(())) for number in (0, 1)]
+    found = gathered("test", path, pieces, lambda row: row["n"], {}, [{"n": 0}, {"n": 1}, {"n": 1}])
+    assert list(found) == [{"n": 0, "ours": True}, {"n": 1}, {"n": 1}]
+
+
 def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"n": 0}\n{"n": 1, "comm')
