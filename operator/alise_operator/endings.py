@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from signal import SIGKILL, SIGTERM, Signals
 from typing import Any, Final
 
-from alise_contract.names import ENGINE_CONTAINER, SCHEDULER_CONTAINER
+from alise_contract.names import ENGINE_CONTAINER, ENGINE_PORT, SCHEDULER_CONTAINER
 from alise_operator.build.meta import Manifest
 from alise_operator.build.pod import STARTUP_SECONDS, liveness_probe, startup_probe
 from alise_operator.sentences import clause, words
@@ -38,6 +38,7 @@ _ENDED_BY_PROBE: Final = re.compile(r"Container (?P<container>[-a-z0-9]{1,63}) f
 _PROBES: Final = {"startup": "startupProbe", "liveness": "livenessProbe"}
 # Those of the engine that the user did not change.
 _OWN_PROBES: Final = {"startup": startup_probe(), "liveness": liveness_probe()}
+_HEALTH_PATH: Final = liveness_probe()["httpGet"]["path"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,18 +156,19 @@ class Ending:
             when = "the model takes longer to load" if probe.name == "startup" else "the engine works that long without an answer"
             yield f"the probe may fail for {_duration(probe.allowed_seconds)}; if {when}, raise {field}.failureThreshold"
         elif probe.name == "startup":
-            default = f", the default {_duration(STARTUP_SECONDS)}" if self.container == ENGINE_CONTAINER else ""
+            default = f"; the operator's default allows {_duration(STARTUP_SECONDS)}" if self.container == ENGINE_CONTAINER else ""
             yield f"{field} allows {_duration(probe.allowed_seconds)}{default}: leave it out, or raise failureThreshold"
         else:
-            yield f"correct {field}, or leave it out"
+            answers = f"the engine answers GET {_HEALTH_PATH} on port {ENGINE_PORT}: " if self.container == ENGINE_CONTAINER else ""
+            yield f"{answers}correct {field}, or leave it out"
         if self.said and not self.said.startswith(_WHILE_STARTING):
             yield f"its last words: {self.said}"
 
     def _done(self) -> Iterator[str]:
         instead = f"leave out restartPolicy of {self.field}" if self.is_sidecar else f"move it to {_PATCH}.initContainers"
         yield (
-            "ended with exit code 0, and Kubernetes keeps starting it again, because containers of a pod must run as long as the pod. If "
-            f"it is to run once, {instead}"
+            "ended with exit code 0, and Kubernetes keeps starting it again, because a container listed under containers must keep "
+            f"running. If it is to run once, {instead}"
         )
         if self.said:
             yield f"its last words: {self.said}"

@@ -70,7 +70,7 @@ RESERVED_FLAGS: Final = {
     "ssl-certfile": "TLS ends at the route",
     "headless": "every pod serves its own API",
     "config": "the operator cannot check the flags in a file; give each flag here",
-    "help": "the engine would print its flags and end",
+    "help": "the engine would print its help text and exit",
 }
 # What does not work yet, with the reason in one clause.
 UNSUPPORTED_FLAGS: Final = {

@@ -89,7 +89,8 @@ def _describe_selector(selector: Mapping[str, Any]) -> str:
 
 def describe_hosts(gateway: Manifest, section_name: str | None) -> str:
     """Returns which hosts the listeners admit, for a message."""
-    return ", ".join(dict.fromkeys(one.get("hostname") or "any host" for one in listeners(gateway, section_name)))
+    hosts = (one.get("hostname") for one in listeners(gateway, section_name))
+    return ", ".join(dict.fromkeys(f'"{host}"' if host else "any host" for host in hosts))
 
 
 def ask_to_allow_kind(gateway: Manifest, section_name: str | None) -> str:

@@ -96,10 +96,15 @@ def window(marks: tuple[Mark, ...]) -> Window | None:
     )
 
 
-def kv_cache_short(spec: Spec | None, pods: Sequence[Window | None], before: Mapping[str, Any] | None) -> Condition:
-    """Returns the condition. `pods`: those that report their KV cache, None for each that has done so too shortly; `before`: as it was."""
+def kv_cache_short(
+    spec: Spec | None, pods: Sequence[Window | None], before: Mapping[str, Any] | None, silence: str = "no pod reports its KV cache"
+) -> Condition:
+    """Returns the condition.
+
+    `pods`: those that report their KV cache, None for each that has done so too shortly; `silence`: why there is none; `before`: as it was.
+    """
     if not pods:
-        return Condition(TYPE, "Unknown", "NoReports", "no pod reports its KV cache")
+        return Condition(TYPE, "Unknown", "NoReports", silence)
     windows = [one for one in pods if one is not None]
     if not windows:
         if before is not None and before["status"] != "Unknown":

@@ -130,6 +130,20 @@ class Observation:
         """What the KV caches of pods that report one did in the last minutes; None for each that has not reported for long enough."""
         return tuple(pod.kv for pod in self.pods if not pod.terminating and pod.report is not None and pod.report.kv is not None)
 
+    @property
+    def kv_silence(self) -> str:
+        """Why no pod's KV cache is known, where none is."""
+        pods = [pod for pod in self.pods if not (pod.terminating or pod.ended)]
+        if not pods:
+            return "no pod runs"
+        if any(pod.report_error is not None for pod in pods):
+            return "the operator cannot ask the pods for their KV cache; the condition Degraded says why (StatusUnavailable)"
+        if not any(pod.ready for pod in pods):
+            return "no pod is ready"
+        if any(pod.report is not None for pod in pods):
+            return "no pod reports its KV cache: the model has none, or the engine's image is older"
+        return "no pod has been asked for its KV cache yet"
+
 
 NOTHING: Final = Observation(None)
 

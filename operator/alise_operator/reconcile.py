@@ -22,7 +22,7 @@ from alise_operator.kube import Kube, Resource
 from alise_operator.observe import observe
 from alise_operator.observe_route import RouteObserver
 from alise_operator.poller import Poller
-from alise_operator.replicas import REASON, SAY_AGAIN_SECONDS, Reset, reset_by, say, wanted_replicas
+from alise_operator.replicas import REASON, SAY_AGAIN_SECONDS, Reset, is_suspended, reset_by, say, wanted_replicas
 from alise_operator.route_ready import Way, gateway_limits
 from alise_operator.rules import check
 from alise_operator.spec import Spec, parse
@@ -151,6 +151,7 @@ class Reconciler:
             way=way,
             previous=previous,
             now=self._now(),
+            suspended=is_suspended(resource.get("spec")),
         )
         await self._report(key, owner, previous, status)
         if bug is not None:

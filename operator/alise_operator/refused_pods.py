@@ -9,6 +9,7 @@ from alise_operator.sentences import clause
 # The name of the pod is another one at each attempt.
 _SUBJECT: Final = re.compile(r'^pods "[^"]*" is forbidden: ')
 _REQUESTED: Final = re.compile(r"requested: (.*?), used: ")
+_LIMITED: Final = re.compile(r"limited: (.*)$")
 _COUNTS: Final = ("pods", "count/pods")
 _RESOURCES: Final = "spec.engine.resources and spec.scheduling.resources"
 
@@ -30,7 +31,11 @@ def _runtime_class(_: re.Match[str], __: str) -> str:
 
 
 def _quota(match: re.Match[str], namespace: str) -> str:
-    requested = _REQUESTED.search(match.string)
+    requested, limited = _REQUESTED.search(match.string), _LIMITED.search(match.string)
+    limits = [one.partition("=") for one in limited[1].split(",")] if limited is not None else []
+    none = [name.strip().removeprefix("count/") for name, _, most in limits if most.strip() == "0"]
+    if none:
+        return f"; the quota allows no {' and no '.join(dict.fromkeys(none))}: have it raised (kubectl describe quota -n {namespace})"
     names = [one.partition("=")[0] for one in requested[1].split(",")] if requested is not None else []
     lower = "spec.replicas" if names and all(name in _COUNTS for name in names) else f"spec.replicas, or {_RESOURCES}"
     return f"; lower {lower}, or have the quota raised (kubectl describe quota -n {namespace})"

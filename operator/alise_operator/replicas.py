@@ -35,11 +35,16 @@ def scale_of(deployment: Mapping[str, Any]) -> Scale:
     return Scale(deployment["metadata"].get("generation", 0), deployment["spec"].get("replicas", 1))
 
 
+def is_suspended(raw: object) -> bool:
+    """Returns whether a resource's `spec` says suspend, however wrong the rest of it is."""
+    return isinstance(raw, dict) and raw.get("suspend") is True
+
+
 def wanted_replicas(raw: object) -> int | None:
     """Returns the replicas that a resource's `spec` asks for, however wrong the rest of it is; None when just this is wrong."""
     if not isinstance(raw, dict):
         return None
-    if raw.get("suspend") is True:
+    if is_suspended(raw):
         return 0
     replicas, suspend = raw.get("replicas", 1), raw.get("suspend", False)
     if type(replicas) is not int or suspend is not False or not 0 <= replicas <= MAX_REPLICAS:

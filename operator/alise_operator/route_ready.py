@@ -132,8 +132,9 @@ def _as_before(previous: Mapping[str, Any] | None, error: OperatorError | None) 
 
 
 def _no_route(spec: Spec, owner: Owner, *, serves: bool) -> Condition:
-    use = "use" if serves else "can use it once a pod is ready:"
-    return Condition(TYPE, "True", "NoRoute", f"spec.route.type is None; clients inside the cluster {use} {url(spec.route, owner)}")
+    when = " once spec.suspend is false and a pod is ready" if spec.suspend else "" if serves else " once a pod is ready"
+    said = f"no route is wanted (spec.route.type: None); inside the cluster clients reach the pods at {url(spec.route, owner)}{when}"
+    return Condition(TYPE, "True", "NoRoute", said)
 
 
 def _object(spec: Spec, owner: Owner) -> str:
@@ -251,8 +252,7 @@ def _answer(spec: Spec, owner: Owner, name: str, parent: Manifest, way: Way, *, 
     if accepted.get("status") == "False":
         if spec.route.timeouts == "Auto" and _has_timeouts(way) and gateways.has_refused_timeouts(way.route, name):
             return _pending(spec, owner, f"Gateway {name} to accept it without timeouts, which it refuses")
-        reason = accepted.get("reason", "")
-        return _refused("RouteRefused", f"Gateway {name} refuses {what}: {_said(accepted)}; {_way_out(reason, spec, owner, way)}")
+        return _refused("RouteRefused", f"Gateway {name} refuses {what}: {_said(accepted)}; {_way_out(accepted, spec, owner, way)}")
     if resolved.get("status") == "False":
         return _refused(
             "RouteUnresolved",
@@ -271,13 +271,13 @@ def _look_at(owner: Owner) -> str:
     return f"see kubectl describe httproute {owner.name} -n {owner.namespace}, and the log of the Gateway's controller"
 
 
-def _way_out(reason: str, spec: Spec, owner: Owner, way: Way) -> str:
+def _way_out(answer: Manifest, spec: Spec, owner: Owner, way: Way) -> str:
     section = spec.route.parent_ref.section_name if spec.route.parent_ref else None
     gateway = way.gateway.found or {}
-    match reason:
+    match answer.get("reason"):
         case "NoMatchingListenerHostname":
             admitted = gateways.describe_hosts(gateway, section)
-            listeners = f" (they admit {admitted})" if admitted else ""
+            listeners = f" (its listeners admit {admitted})" if admitted else ""
             return f"use a host in spec.route.hosts that a listener of the Gateway admits{listeners}, or add a listener"
         case "NotAllowedByListeners":
             return f"{gateways.ask_to_allow_kind(gateway, section)}, or name another Gateway in spec.route.parentRef"
@@ -287,12 +287,16 @@ def _way_out(reason: str, spec: Spec, owner: Owner, way: Way) -> str:
                 instead = f"use {' or '.join(names)}, or leave sectionName out" if names else "leave sectionName out"
                 return f"spec.route.parentRef.sectionName: the Gateway has no listener {section}; {instead}"
         case gateways.UNSUPPORTED if _has_timeouts(way):
-            values = "Auto or Omit, which leave" if spec.route.timeouts == "Set" else "Omit, which leaves"
-            return f"set spec.route.timeouts to {values} timeouts out, if the Gateway means these"
+            value = "Auto or Omit" if spec.route.timeouts == "Set" else "Omit"
+            # A route may have more that is not supported; the answer to one without timeouts then says so.
+            does = "does" if "timeout" in str(answer.get("message")).lower() else "may"
+            return f"the Gateway {does} not support timeouts: set spec.route.timeouts to {value}"
         case gateways.UNSUPPORTED:
+            of_class = f" of GatewayClass {_class_name(way)}" if way.gateway.found is not None else ""
             return (
-                f"the route has only hosts and the path prefix {API_PATH}, so use a Gateway of another GatewayClass, or "
-                "spec.route.type: Ingress"
+                f"the route has only hosts and the path prefix {API_PATH}, and the Gateway{of_class} does not support these: name a "
+                "Gateway of another GatewayClass in spec.route.parentRef (kubectl get gateways -A), or remove spec.route.parentRef and set "
+                "spec.route.type: Ingress, which needs an ingress controller in the cluster"
             )
     return _look_at(owner)
 

@@ -176,7 +176,10 @@ def _served_names(spec: Spec) -> Iterator[Problem]:
     names = served_names(spec.model)
     for index, alias in enumerate(spec.model.aliases):
         if alias in names[: index + 1]:
-            yield Problem(f"spec.model.aliases[{index}]", f"{alias!r} is a name of the model already; remove it")
+            own = "spec.model.uri" if spec.model.served_name is None else "spec.model.servedName"
+            first = names.index(alias)
+            already = f"spec.model.aliases[{first - 1}]" if first else own
+            yield Problem(f"spec.model.aliases[{index}]", f"{alias!r} is already {already}; remove it")
 
 
 def _route(spec: Spec) -> Iterator[Problem]:

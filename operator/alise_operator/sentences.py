@@ -1,10 +1,12 @@
 """What the cluster and its pods say as a part of a message, and all there is to say as one message of a bounded length. Pure."""
 
+import json
 from collections.abc import Sequence
 from typing import Final
 
 MAX_MESSAGE: Final = 1500
 _MAX_WORDS: Final = 300
+_MAX_QUOTED: Final = 80
 
 
 def words(text: str) -> str:
@@ -18,6 +20,12 @@ def clause(text: str) -> str:
     """The cluster's words without their full stop, so that a message can go on after them."""
     said = words(text)
     return said if said.endswith("..") else said.removesuffix(".")
+
+
+def quote(value: object) -> str:
+    """A value that the user gave: lists, objects, null, true and false as YAML takes them; not longer than a line."""
+    shown = json.dumps(value, ensure_ascii=False, default=str) if value is None or isinstance(value, bool | list | dict) else repr(value)
+    return shown if len(shown) <= _MAX_QUOTED else f"{shown[: _MAX_QUOTED - 3]}..."
 
 
 def join(parts: Sequence[str]) -> str:

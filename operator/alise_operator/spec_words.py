@@ -6,6 +6,7 @@ from pydantic_core import ErrorDetails
 
 from alise_operator.errors import Problem
 from alise_operator.quantities import PATTERN as QUANTITY
+from alise_operator.sentences import quote
 
 KUBERNETES_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 # An entry of a Secret; the engine skips those that begin with a dot, as the kubelet's own files do.
@@ -45,23 +46,18 @@ def problem(detail: ErrorDetails) -> Problem:
         case "extra_forbidden":
             text = "is not a field of this version; remove it or upgrade the CRD and the operator"
         case "literal_error":
-            text = f"{_short(value)} is not allowed; use one of {limits['expected'].replace(' or ', ', ')}"
+            text = f"{quote(value)} is not allowed; use one of {limits['expected'].replace(' or ', ', ')}"
         case "greater_than_equal":
-            text = f"{_short(value)} is below the smallest allowed value {limits['ge']}"
+            text = f"{quote(value)} is below the smallest allowed value {limits['ge']}"
         case "less_than_equal":
-            text = f"{_short(value)} is above the largest allowed value {limits['le']}"
+            text = f"{quote(value)} is above the largest allowed value {limits['le']}"
         case "string_pattern_mismatch":
-            text = f"{_short(value)} {PATTERNS_IN_WORDS.get(limits['pattern'], 'does not match ' + limits['pattern'])}"
+            text = f"{quote(value)} {PATTERNS_IN_WORDS.get(limits['pattern'], 'does not match ' + limits['pattern'])}"
         case "string_too_short":
             text = "must not be empty"
         case "string_too_long" | "too_long":
             text = f"is longer than {limits['max_length']}"
         case _:
             message = detail["msg"].removeprefix("Input should be ")
-            text = f"{_short(value)} is not allowed; it must be {message}"
+            text = f"{quote(value)} is not allowed; it must be {message}"
     return Problem(path, text)
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."

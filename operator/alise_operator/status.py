@@ -93,8 +93,12 @@ def fold(
     way: Way | None = NO_WAY,
     previous: Mapping[str, Any],
     now: datetime,
+    suspended: bool = False,
 ) -> dict[str, Any]:
-    """The whole status. `spec` and `way` are None when the spec could not be parsed; `previous` is the status that the resource has now."""
+    """The whole status. `spec` and `way` are None when the spec could not be parsed; `previous` is the status that the resource has now.
+
+    `suspended`: what spec.suspend says, also where the rest of the spec cannot be parsed.
+    """
     before = {one["type"]: one for one in previous.get("conditions", ())}
     observation = _with_fields(observation, spec, owner)
     # The spec was applied before the cluster failed: what its pods say still holds.
@@ -106,10 +110,10 @@ def fold(
         observation = replace(observation, troubles=(*observation.troubles, Trouble(route.reason, route.message)))
     conditions = [
         ready(spec, None if isinstance(error, ClusterError) and is_applied else error, observation),
-        progressing(spec, error, observation),
-        degraded(error, observation),
+        progressing(spec, error, observation, suspended=suspended),
+        degraded(error, observation, spec),
         route,
-        kv_cache.kv_cache_short(spec, observation.kv_windows, before.get(kv_cache.TYPE)),
+        kv_cache.kv_cache_short(spec, observation.kv_windows, before.get(kv_cache.TYPE), observation.kv_silence),
     ]
     status: dict[str, Any] = {
         "observedGeneration": generation,
@@ -149,7 +153,7 @@ def ready(spec: Spec | None, error: OperatorError | None, seen: Observation) -> 
         reason = "ServingOldSpec" if serves else error.reason if error else InvalidSpec.reason
         return Condition("Ready", "True" if serves else "False", reason, _with_state(error, workload))
     if spec.suspend:
-        return Condition("Ready", "False", "Suspended", "stopped by spec.suspend; set it to false to serve")
+        return Condition("Ready", "False", "Suspended", f"stopped by spec.suspend; set it to false to run {_pods(spec.replicas)}")
     if spec.replicas == 0:
         return Condition("Ready", "False", "ScaledToZero", "spec.replicas is 0; raise it to serve")
     if workload is None:
@@ -166,18 +170,18 @@ def ready(spec: Spec | None, error: OperatorError | None, seen: Observation) -> 
     return Condition("Ready", "False", "Starting", f"{_count(workload)}{loading if any(pod.running for pod in seen.pods) else ''}")
 
 
-def progressing(spec: Spec | None, error: OperatorError | None, seen: Observation) -> Condition:
+def progressing(spec: Spec | None, error: OperatorError | None, seen: Observation, *, suspended: bool = False) -> Condition:
     workload = seen.workload
     if error is not None or spec is None:
         waits_for_user = error is None or isinstance(error, SpecError)
         what = "the operator waits until the spec is corrected" if waits_for_user else "the operator waits for the cluster and tries again"
-        if waits_for_user and spec is not None and spec.suspend:
+        if waits_for_user and suspended:
             what += "; spec.suspend is true as well, so pods start only after it is set to false"
         return Condition("Progressing", "False", error.reason if error else "InvalidSpec", what)
     draining = sum(pod.terminating and pod.served for pod in seen.pods)
     stopping = sum(pod.terminating and not pod.served for pod in seen.pods)
     if workload is None or not workload.observed:
-        return Condition("Progressing", "True", "Applying", "the Deployment has been applied and is being taken up")
+        return Condition("Progressing", "True", "Applying", "the Deployment has been applied; waiting for the Deployment controller")
     if workload.stalled:
         return Condition("Progressing", "False", "Stalled", join(["the rollout is stuck", *_texts(_sorted(_troubles(seen)))]))
     is_rolling = workload.updated < workload.desired or workload.replicas > max(workload.updated, workload.desired)
@@ -192,16 +196,25 @@ def progressing(spec: Spec | None, error: OperatorError | None, seen: Observatio
         return Condition("Progressing", "True", "Draining", f"waiting for {_pods(draining)} to finish open streams before stopping")
     if stopping:
         return Condition("Progressing", "True", "Stopping", f"waiting for {_pods(stopping)} to stop")
+    if workload.desired == 0:
+        return Condition("Progressing", "False", "Complete", f"all pods are stopped: {_why_no_pods(spec)}")
     return Condition("Progressing", "False", "Complete", _count(workload))
 
 
-def degraded(error: OperatorError | None, seen: Observation) -> Condition:
+def degraded(error: OperatorError | None, seen: Observation, spec: Spec | None = None) -> Condition:
     found = _sorted([*_troubles(seen), *_stalled(seen.workload), *_reported(seen.pods), *seen.troubles])
     if error is not None:
         return Condition("Degraded", "True", error.reason, join([str(error), *_texts(found)]))
     if found:
         return Condition("Degraded", "True", found[0].reason, join([*_cut(seen), *_texts(found)]))
+    if spec is not None and spec.suspend:
+        later = f"{_pods(spec.replicas)} will run when spec.suspend is false"
+        return Condition("Degraded", "False", "AsExpected", f"nothing is wrong: the resource is suspended; {later}")
     return Condition("Degraded", "False", "AsExpected", "nothing is wrong")
+
+
+def _why_no_pods(spec: Spec) -> str:
+    return "spec.suspend is true" if spec.suspend else "spec.replicas is 0"
 
 
 def changes(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Condition]:
@@ -357,7 +370,7 @@ def _with_state(error: OperatorError | None, workload: Workload | None) -> str:
 
 def _count(workload: Workload) -> str:
     # While pods replace others there may be more of them than asked for.
-    return f"{min(workload.ready, workload.desired)} of {_pods(workload.desired)} ready"
+    return f"{min(workload.ready, workload.desired)} of {workload.desired} pods ready"
 
 
 def _pods(count: int) -> str:

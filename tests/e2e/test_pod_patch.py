@@ -154,5 +154,5 @@ def test_what_reaches_beyond_the_namespace_is_refused_with_field_and_setting(
     write(podTemplate=changes)
     found = resource.wait_condition("Degraded", "True", SECONDS, reason="InvalidSpec")["message"]
     assert f"{field}: " in found
-    assert f"set ALISE_POD_PATCH_ALLOW={term} (" in found
+    assert f"add {term} to the comma-separated list ALISE_POD_PATCH_ALLOW in" in found
     assert found in " ".join(resource.describe().split())

@@ -109,7 +109,7 @@ def test_a_refusal_is_quoted_and_one_about_timeouts_leaves_them_out(
     gateways("narrow", hostname="only.alise.test")
     refused = suspended("wrong-host", to_gateway("narrow", "e.alise.test"))
     refused.wait_condition("RouteReady", "False", SECONDS, "RouteRefused")
-    describes(refused, "NoMatchingListenerHostname: no listener admits e.alise.test", "(they admit only.alise.test)")
+    describes(refused, "NoMatchingListenerHostname: no listener admits e.alise.test", '(its listeners admit "only.alise.test")')
 
     access.apply(
         {"apiVersion": GATEWAY_API, "kind": "GatewayClass", "metadata": {"name": "plain"}, "spec": {"controllerName": "alise.dev/none"}}

@@ -44,9 +44,9 @@ WARMUP = {"name": "warmup", "image": "reg/warmup:1"}
 
 def test_a_container_of_the_user_that_has_finished_is_sent_to_the_init_containers() -> None:
     assert explained(ended("warmup", 0, own=WARMUP)) == (
-        "container warmup of pod tiny-1 ended with exit code 0, and Kubernetes keeps starting it again, because containers of a pod must "
-        "run as long as the pod. If it is to run once, move it to spec.podTemplate.spec.initContainers; see kubectl logs tiny-1 -c warmup "
-        "--previous"
+        "container warmup of pod tiny-1 ended with exit code 0, and Kubernetes keeps starting it again, because a container listed "
+        "under containers must keep running. If it is to run once, move it to spec.podTemplate.spec.initContainers; see kubectl logs "
+        "tiny-1 -c warmup --previous"
     )
 
 
@@ -60,8 +60,8 @@ def test_a_startup_probe_that_gave_too_little_time_is_named_with_its_time_and_th
     said = explained(ended("engine", 143, STARTING, startupProbe={"failureThreshold": 2}))
     assert said == (
         "container engine of pod tiny-1 was ended by signal 15 (SIGTERM), exit code 143 (Error): its startup probe failed, so the kubelet "
-        "ended it; spec.podTemplate.spec.containers[engine].startupProbe allows 10 s, the default an hour: leave it out, or raise "
-        "failureThreshold; see kubectl logs tiny-1 -c engine --previous"
+        "ended it; spec.podTemplate.spec.containers[engine].startupProbe allows 10 s; the operator's default allows an hour: leave it "
+        "out, or raise failureThreshold; see kubectl logs tiny-1 -c engine --previous"
     )
 
 
@@ -74,8 +74,8 @@ def test_the_words_of_the_probe_come_from_the_events() -> None:
 def test_a_liveness_probe_that_failed_is_named_with_its_field_and_its_words(code: int) -> None:
     ending = ended("engine", code, livenessProbe={"httpGet": {"path": "/healthz"}, "periodSeconds": 5, "failureThreshold": 1})
     assert (
-        "its liveness probe failed (HTTP probe failed with statuscode: 404), so the kubelet ended it; correct "
-        "spec.podTemplate.spec.containers[engine].livenessProbe, or leave it out; see kubectl logs"
+        "its liveness probe failed (HTTP probe failed with statuscode: 404), so the kubelet ended it; the engine answers GET "
+        "/health on port 8000: correct spec.podTemplate.spec.containers[engine].livenessProbe, or leave it out; see kubectl logs"
         in explained(ending, event(LIVENESS), event(LIVENESS_ENDS))
     )
 

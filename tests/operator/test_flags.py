@@ -168,7 +168,7 @@ MISTAKES = [
     pytest.param(["$(FLAGS)"], "args[0]: '$(FLAGS)': flags cannot come from a variable", id="a variable for flags"),
     pytest.param(["--$(FLAG)=1"], "args[0]: '--$(FLAG)=1'", id="a variable for a name"),
     pytest.param(["--se$(ED)=1"], "the name of a flag cannot come from a variable", id="a variable inside a name"),
-    pytest.param(["--help"], "--help cannot be set, because the engine would print its flags and end; remove it", id="help"),
+    pytest.param(["--help"], "--help cannot be set, because the engine would print its help text and exit; remove it", id="help"),
     pytest.param(["-n", "2"], "--nnodes 2: an engine is one pod; use spec.engine.tensorParallelSize", id="several machines"),
 ]
 

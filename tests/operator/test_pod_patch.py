@@ -131,7 +131,7 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
         ),
         pytest.param(
             {"spec": {"$retainKeys": ["volumes"], "containers": []}},
-            "spec.$retainKeys: ['volumes'] is not allowed; it must list every field that stays",
+            'spec.$retainKeys: ["volumes"] is not allowed; it must list every field that stays',
             id="fields to retain without those of the patch",
         ),
         pytest.param(
@@ -155,14 +155,14 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
         ),
         pytest.param({"spec": None}, "must be an object", id="no pod"),
         pytest.param({"metadata": "x"}, "spec.podTemplate.metadata: 'x' is not allowed; it must be an object", id="text for the metadata"),
-        pytest.param({"metadata": {"labels": ["a"]}}, "spec.podTemplate.metadata.labels: ['a'] is not allowed", id="a list for labels"),
+        pytest.param({"metadata": {"labels": ["a"]}}, 'spec.podTemplate.metadata.labels: ["a"] is not allowed', id="a list for labels"),
         pytest.param({"spec": {"containers": 5}}, "spec.podTemplate.spec.containers: 5 is not allowed; it must be a list", id="a number"),
         pytest.param({"spec": {"volumes": {}}}, "spec.podTemplate.spec.volumes: {} is not allowed; it must be a list", id="one volume"),
         pytest.param({"spec": {"containers": [5]}}, "spec.containers[0]: 5 is not allowed", id="a number for a container"),
         pytest.param({"spec": {"containers": [{"image": "x"}]}}, "spec.containers[0].name: null is not allowed", id="a nameless container"),
         pytest.param(engine(volumeMounts=5), "spec.containers[engine].volumeMounts: 5 is not allowed", id="a number for mounts"),
         pytest.param(engine(volumeMounts=[5]), "containers[engine].volumeMounts[0]: 5 is not allowed", id="a number for a mount"),
-        pytest.param(engine(env={"A": "1"}), "containers[engine].env: {'A': '1'} is not allowed; it must be a list", id="a map for env"),
+        pytest.param(engine(env={"A": "1"}), 'containers[engine].env: {"A": "1"} is not allowed; it must be a list', id="a map for env"),
         pytest.param(engine(lifecycle=5), "containers[engine].lifecycle: 5 is not allowed", id="a number for the hooks"),
         pytest.param(
             {"spec": {"terminationGracePeriodSeconds": 30}},
@@ -187,13 +187,13 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
         ),
         pytest.param(
             engine(args=["serve", "x"]),
-            "containers[engine].args: ['serve', 'x'] cannot be set, because the operator starts the engine with its own arguments. Leave "
+            'containers[engine].args: ["serve", "x"] cannot be set, because the operator starts the engine with its own arguments. Leave '
             "it out: flags go into spec.engine.args",
             id="arguments",
         ),
         pytest.param(
             engine(command=["sh"]),
-            "containers[engine].command: ['sh'] cannot be set, because the operator starts the engine with its own command. Leave it out: "
+            'containers[engine].command: ["sh"] cannot be set, because the operator starts the engine with its own command. Leave it out: '
             "flags go into spec.engine.args, variables into spec.engine.env, another build into spec.engine.image",
             id="a command",
         ),

@@ -154,7 +154,8 @@ def test_it_is_refused_with_the_field_and_the_setting(patch: dict[str, Any], fie
         template(patch)
     refusals = [problem for problem in caught.value.problems if problem.field.endswith(field)]
     assert refusals, str(caught.value)
-    assert all(f". Otherwise ask the operator's administrator to set {SETTING}={term} (commas" in problem.text for problem in refusals)
+    asked = f". If you need it, ask the operator's administrator to add {term} to the comma-separated list {SETTING} in the environment"
+    assert all(asked in problem.text for problem in refusals)
     assert all(problem.text.endswith("in the environment of the operator's Deployment") for problem in refusals)
 
 
@@ -166,7 +167,7 @@ def test_the_setting_allows_what_the_refusal_says(patch: dict[str, Any], field: 
 
 @pytest.mark.parametrize("term", ["hostPath=/srv", "hostPath=/srv/models/x"])
 def test_a_value_in_the_setting_allows_no_other_value(term: str) -> None:
-    with pytest.raises(InvalidSpec, match=f"{SETTING}=hostPath=/srv/models .commas"):
+    with pytest.raises(InvalidSpec, match=f"add hostPath=/srv/models to the comma-separated list {SETTING} in"):
         template(volume(hostPath={"path": "/srv/models"}), term)
 
 
@@ -258,7 +259,7 @@ def test_a_variable_of_a_secret_moves_to_the_field_that_may_name_one() -> None:
 
 def test_a_privileged_container_is_refused_in_a_sentence() -> None:
     with pytest.raises(
-        InvalidSpec, match=r"privileged: true is not allowed, because the container would be root on the node. Leave it out. O"
+        InvalidSpec, match=r"privileged: true is not allowed, because the container would have full control of the node. Leave it out. If"
     ):
         template({"spec": {"containers": [{"name": "engine", "securityContext": {"privileged": True}}]}})
 
@@ -269,5 +270,29 @@ def test_two_refusals_begin_with_their_fields_and_have_no_other_semicolon() -> N
     first, second = str(caught.value).split("; ")
     assert first.startswith("spec.podTemplate.spec.hostNetwork: true is not allowed, because the pod would use the node's network. Leave")
     assert second.startswith(
-        "spec.podTemplate.spec.volumes[root].hostPath: hostPath volumes are not allowed, because they reach outside the"
+        "spec.podTemplate.spec.volumes[root].hostPath: hostPath volumes are not allowed, because they give the pod the node's files. Use"
     )
+
+
+@pytest.mark.parametrize(
+    ("patch", "said"),
+    [
+        pytest.param(volume(nfs={}), "nfs volumes are not allowed, because they give the pod storage outside the namespace", id="storage"),
+        pytest.param(
+            volume(csi={"driver": "d"}), "because they have a storage driver of the node do what the resource says", id="a driver"
+        ),
+        pytest.param(pod(nodeName="n"), "Use spec.podTemplate.spec.nodeSelector or spec.podTemplate.spec.affinity. If", id="a node"),
+        pytest.param(pod(priorityClassName="system-node-critical"), "Use another PriorityClass. If", id="a priority"),
+        pytest.param(
+            pod(serviceAccountName="admin"),
+            "the ServiceAccount 'tiny', which the operator makes for this engine and which may do nothing in the cluster. Leave",
+            id="an account",
+        ),
+        pytest.param(pod(automountServiceAccountToken=True), "because engines never call the Kubernetes API. Leave", id="a token"),
+        pytest.param(secured(capabilities={"drop": ["CHOWN"]}), '["CHOWN"] is not allowed. It must be ["ALL"]. If', id="capabilities"),
+    ],
+)
+def test_a_refusal_says_why_and_what_to_use_instead(patch: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        template(patch)
+    assert said in str(caught.value)

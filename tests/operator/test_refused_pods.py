@@ -24,8 +24,18 @@ POD = 'pods "tiny-7f4bcff8d-pbl5b" is forbidden: '
         ),
         pytest.param(
             "exceeded quota: team, requested: pods=1, used: pods=0, limited: pods=0",
-            "exceeded quota: team, requested: pods=1, used: pods=0, limited: pods=0; lower spec.replicas, or have the quota raised "
-            "(kubectl describe quota -n ml)",
+            "limited: pods=0; the quota allows no pods: have it raised (kubectl describe quota -n ml)",
+            id="a quota that allows no pods",
+        ),
+        pytest.param(
+            "exceeded quota: team, requested: count/pods=1,requests.nvidia.com/gpu=1, used: count/pods=0,requests.nvidia.com/gpu=0, "
+            "limited: count/pods=0,requests.nvidia.com/gpu=0",
+            "; the quota allows no pods and no requests.nvidia.com/gpu: have it raised (kubectl describe quota -n ml)",
+            id="a quota that allows no pods and no GPUs",
+        ),
+        pytest.param(
+            "exceeded quota: team, requested: pods=1, used: pods=2, limited: pods=2",
+            "limited: pods=2; lower spec.replicas, or have the quota raised (kubectl describe quota -n ml)",
             id="a quota of pods",
         ),
         pytest.param(

@@ -115,8 +115,8 @@ def test_an_accepted_route_is_ready() -> None:
         pytest.param(
             way(route=made("HTTPRoute", conditions=[said("Accepted", "False", "NoMatchingListenerHostname", "no host matches")])),
             "RouteRefused",
-            "NoMatchingListenerHostname: no host matches; use a host in spec.route.hosts that a listener of the Gateway admits (they admit "
-            "*.example.com)",
+            "NoMatchingListenerHostname: no host matches; use a host in spec.route.hosts that a listener of the Gateway admits (its "
+            'listeners admit "*.example.com")',
             id="a host that no listener admits",
         ),
         pytest.param(
@@ -157,10 +157,14 @@ def test_a_gateway_that_knows_no_timeouts_is_asked_again_without_them() -> None:
     assert "to accept it without timeouts, which it refuses" in condition.message
     by_hand = of_http_route(at, timeouts="Set")
     assert (by_hand.status, by_hand.reason) == ("False", "RouteRefused")
-    assert (
-        "timeouts are not supported; set spec.route.timeouts to Auto or Omit, which leave timeouts out, if the Gateway means these"
-        in by_hand.message
+    assert by_hand.message.endswith(
+        "timeouts are not supported; the Gateway does not support timeouts: set spec.route.timeouts to Auto or Omit"
     )
+
+
+def test_timeouts_are_only_suspected_where_the_gateway_names_something_else() -> None:
+    at = way(route=made("HTTPRoute", conditions=[said("Accepted", "False", "UnsupportedValue", "a field is not supported")]))
+    assert "; the Gateway may not support timeouts: set spec.route.timeouts to" in of_http_route(at, timeouts="Set").message
 
 
 def listening(*listeners: dict[str, Any]) -> Lookup:
@@ -218,8 +222,10 @@ ANY = {"parentRef": {"name": "public", "namespace": "edge"}}
         pytest.param(
             way(route=without_timeouts(refused("UnsupportedValue", "path match type is not supported."))),
             {},
-            "path match type is not supported; the route has only hosts and the path prefix /v1, so use a Gateway of another GatewayClass, "
-            "or spec.route.type: Ingress",
+            "Gateway edge/public refuses HTTPRoute default/tiny: UnsupportedValue: path match type is not supported; the route has only "
+            "hosts and the path prefix /v1, and the Gateway of GatewayClass envoy does not support these: name a Gateway of another "
+            "GatewayClass in spec.route.parentRef (kubectl get gateways -A), or remove spec.route.parentRef and set "
+            "spec.route.type: Ingress, which needs an ingress controller in the cluster",
             id="a class that does not know what the route needs",
         ),
         pytest.param(
@@ -408,7 +414,7 @@ def test_a_route_that_the_cluster_refuses_is_explained_where_it_is_missing() -> 
 
 def test_an_address_is_not_advertised_as_one_in_use_while_no_pod_is_ready() -> None:
     condition = route_ready(make_spec(), OWNER, Way(), None, None, LATE, serves=False)
-    assert condition.message.endswith("clients inside the cluster can use it once a pod is ready: http://tiny.default.svc/v1")
+    assert condition.message.endswith("inside the cluster clients reach the pods at http://tiny.default.svc/v1 once a pod is ready")
 
 
 def test_a_missing_gateway_names_the_field_for_one_of_another_namespace() -> None:

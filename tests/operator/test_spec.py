@@ -46,11 +46,18 @@ def engine(**changes: Any) -> dict[str, Any]:
         ),
         pytest.param(
             raw_spec(model={"uri": "a/b", "servedName": "tiny", "aliases": ["gpt-3.5-turbo", "tiny"]}),
-            ["spec.model.aliases[1]: 'tiny' is a name of the model already; remove it"],
+            ["spec.model.aliases[1]: 'tiny' is already spec.model.servedName; remove it"],
             id="an alias that is the name",
         ),
         pytest.param(
-            raw_spec(model={"uri": "a/b", "aliases": ["gpt-4", "gpt-4"]}), ["spec.model.aliases[1]: 'gpt-4' is a name"], id="an alias twice"
+            raw_spec(model={"uri": "a/b", "aliases": ["gpt-4", "gpt-4"]}),
+            ["spec.model.aliases[1]: 'gpt-4' is already spec.model.aliases[0]; remove it"],
+            id="an alias twice",
+        ),
+        pytest.param(
+            raw_spec(model={"uri": "a/b", "aliases": ["a/b"]}),
+            ["spec.model.aliases[0]: 'a/b' is already spec.model.uri; remove it"],
+            id="an alias that is the model",
         ),
         pytest.param(
             raw_spec(model={"uri": "a/b", "aliases": ["--port"]}),

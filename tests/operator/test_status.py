@@ -242,7 +242,7 @@ def test_while_only_pods_of_the_previous_spec_serve_ready_says_so() -> None:
     starting = make_pod(name="tiny-2", ready=False, report=None, template="new")
     condition = ready(make_spec(), None, rolling(starting))
     assert (condition.status, condition.reason) == ("True", "ServingOldSpec")
-    assert condition.message == "1 of 1 pod ready, of the previous spec; pods of the current spec are starting"
+    assert condition.message == "1 of 1 pods ready, of the previous spec; pods of the current spec are starting"
     assert ready(make_spec(), None, rolling(make_pod(name="tiny-2", template="new"), ready=2)).reason == "Serving"
     assert ready(make_spec(), None, rolling(starting, observed=False)).reason == "ServingOldSpec"
 
@@ -281,7 +281,7 @@ def test_trouble_of_a_pod_that_is_being_replaced_holds_nothing_up() -> None:
 
 
 def test_pods_that_come_before_others_go_are_not_counted_beyond_what_was_asked_for() -> None:
-    assert ready(make_spec(), None, seen(replicas=2, ready=2)).message == "1 of 1 pod ready"
+    assert ready(make_spec(), None, seen(replicas=2, ready=2)).message == "1 of 1 pods ready"
 
 
 def test_the_gravest_trouble_gives_the_reason_and_all_are_told() -> None:
@@ -384,15 +384,62 @@ def test_a_condition_that_degraded_explains_has_no_event_of_its_own() -> None:
 
 def test_a_model_is_said_to_load_once_its_engine_runs() -> None:
     pending, loading = make_pod(ready=False, report=None), make_pod(ready=False, report=None, running=True)
-    assert ready(make_spec(), None, seen(pending, ready=0)).message == "0 of 1 pod ready"
+    assert ready(make_spec(), None, seen(pending, ready=0)).message == "0 of 1 pods ready"
     assert "loads the model, which takes from half a minute to several minutes" in ready(make_spec(), None, seen(loading, ready=0)).message
 
 
 def test_a_suspended_engine_with_a_mistake_says_that_pods_start_only_after_both() -> None:
-    condition = progressing(make_spec(suspend=True), BAD, NOTHING)
+    condition = progressing(make_spec(suspend=True), BAD, NOTHING, suspended=True)
     assert condition.message == (
         "the operator waits until the spec is corrected; spec.suspend is true as well, so pods start only after it is set to false"
     )
+
+
+def test_a_suspended_engine_says_so_too_where_the_spec_cannot_be_parsed() -> None:
+    status = status_of(NOTHING, {}, spec=None, error=BAD, suspended=True)
+    assert "spec.suspend is true as well" in condition_of(status, "Progressing")["message"]
+
+
+def test_a_suspended_engine_says_that_it_is_stopped_and_how_many_pods_there_will_be() -> None:
+    status = status_of(seen(desired=0, updated=0, replicas=0, ready=0), {}, spec=make_spec(suspend=True, replicas=10000))
+    assert condition_of(status, "Ready")["message"] == "stopped by spec.suspend; set it to false to run 10000 pods"
+    assert condition_of(status, "Progressing")["message"] == "all pods are stopped: spec.suspend is true"
+    assert condition_of(status, "Degraded")["message"] == (
+        "nothing is wrong: the resource is suspended; 10000 pods will run when spec.suspend is false"
+    )
+    assert condition_of(status, "RouteReady")["message"].endswith("once spec.suspend is false and a pod is ready")
+
+
+def test_an_engine_scaled_to_zero_says_that_its_pods_are_stopped() -> None:
+    condition = progressing(make_spec(replicas=0), None, seen(desired=0, updated=0, replicas=0, ready=0))
+    assert condition.message == "all pods are stopped: spec.replicas is 0"
+
+
+def test_a_deployment_that_was_just_applied_waits_for_its_controller() -> None:
+    message = progressing(make_spec(), None, seen(observed=False)).message
+    assert message == "the Deployment has been applied; waiting for the Deployment controller"
+
+
+@pytest.mark.parametrize(
+    ("observation", "said"),
+    [
+        pytest.param(NOTHING, "no pod runs", id="no pod"),
+        pytest.param(seen(make_pod(terminating=True)), "no pod runs", id="a pod that stops"),
+        pytest.param(seen(make_pod(ready=False, report=None), ready=0), "no pod is ready", id="a pod that starts"),
+        pytest.param(seen(make_pod(report=None)), "no pod has been asked for its KV cache yet", id="a pod that was not polled yet"),
+        pytest.param(
+            seen(make_pod(report=None, report_error="refused with 401")),
+            "the operator cannot ask the pods for their KV cache; the condition Degraded says why (StatusUnavailable)",
+            id="a poll that fails",
+        ),
+        pytest.param(
+            GOOD, "no pod reports its KV cache: the model has none, or the engine's image is older", id="a report without a KV cache"
+        ),
+    ],
+)
+def test_an_unknown_kv_cache_says_why(observation: Observation, said: str) -> None:
+    condition = condition_of(status_of(observation, {}), "KVCacheShort")
+    assert (condition["reason"], condition["message"]) == ("NoReports", said)
 
 
 def test_a_resource_of_which_nothing_was_applied_has_no_url() -> None:

@@ -11,8 +11,8 @@ from alise_operator.errors import InvalidSpec, Problem
 CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"
 SETTING: Final = "ALISE_ROUTE_ANNOTATIONS_ALLOW"
 _WAY_OUT: Final = (
-    f"leave it out, or ask the operator's administrator to add its name to {SETTING}, an environment variable of the operator's Deployment "
-    "(names with commas between them; a name may end with *)"
+    f"leave it out. If you need it, ask the operator's administrator to add its name to the comma-separated list {SETTING} in the "
+    "environment of the operator's Deployment (a name there may end with *)"
 )
 # Names, or beginnings of names that end with *. None of them takes configuration, a script, or a place that requests are sent to.
 # A name without a prefix belongs to the user, and no controller reads it.
@@ -96,7 +96,7 @@ def annotation_problems(annotations: Mapping[str, str], allowed: Collection[str]
         if not _is_one_of(name, HARMLESS):
             yield Problem(
                 field,
-                f"this operator does not allow the annotation, because some controllers run what such an annotation says; {_WAY_OUT}",
+                f"this operator does not allow the annotation, because it can inject configuration into the ingress controller; {_WAY_OUT}",
             )
         elif (odd := _ODD_VALUE.search(value)) is not None:
             yield Problem(

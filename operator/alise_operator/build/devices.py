@@ -7,10 +7,11 @@ from alise_contract.names import ENGINE_CONTAINER
 from alise_operator.build.merge import merge
 from alise_operator.build.meta import Manifest
 from alise_operator.build.pod_lists import CONTAINER_LISTS
-from alise_operator.build.pod_shape import FIELD, patch_problems, short
+from alise_operator.build.pod_shape import FIELD, patch_problems
 from alise_operator.errors import Problem
 from alise_operator.quantities import format_bytes, parse_quantity
 from alise_operator.rules import default_memory_limit_bytes, is_extended, only_as_limit, requested_memory_bytes
+from alise_operator.sentences import quote
 from alise_operator.spec import Resources, Spec
 
 DEFAULT_DEVICE: Final = "nvidia.com/gpu"
@@ -82,7 +83,7 @@ def _too_few(limits: Mapping[str, str], spec: Spec, patch: str) -> Iterator[Prob
 def _unknown_claim(where: str, claim: str) -> Problem:
     example = f"{{name: {claim if len(claim) <= _MAX_NAME else 'NAME'}, resourceClaimTemplateName: TEMPLATE}}"
     return Problem(
-        f"{where}.resources.claims", f"the pod has no claim {short(claim)}; add it to {FIELD}.spec.resourceClaims, for example {example}"
+        f"{where}.resources.claims", f"the pod has no claim {quote(claim)}; add it to {FIELD}.spec.resourceClaims, for example {example}"
     )
 
 

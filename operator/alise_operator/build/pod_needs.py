@@ -11,10 +11,11 @@ from alise_contract.names import AUTH_DIR, AUTH_DIR_ENV, ENGINE_CONTAINER, RUN_D
 from alise_operator.build.devices import device_problems
 from alise_operator.build.meta import Manifest, Owner, selector
 from alise_operator.build.pod_lists import CONTAINER_LISTS
-from alise_operator.build.pod_shape import FIELD, short
+from alise_operator.build.pod_shape import FIELD
 from alise_operator.errors import Problem
 from alise_operator.flag_values import short as cut
 from alise_operator.rules import ENV_FIELDS, HARMLESS_VALUES, memory_problems, unsupported_env
+from alise_operator.sentences import quote
 from alise_operator.spec import Spec
 
 AUTH_VOLUME: Final = "api-keys"
@@ -69,7 +70,7 @@ def _container(field: str, theirs: Manifest, ours: Manifest, spec: Spec) -> Iter
     yield from _env(field, theirs, ours)
     yield from _commands(field, theirs, ours)
     if theirs.get("restartPolicy") != ours.get("restartPolicy"):
-        given = short(theirs.get("restartPolicy"))
+        given = quote(theirs.get("restartPolicy"))
         yield Problem(f"{field}.restartPolicy", f"{given} cannot be set, because the {name} runs as long as the pod; leave it out")
     if name == ENGINE_CONTAINER:
         for variable in theirs.get("env") or ():
@@ -130,20 +131,20 @@ def _drain_time(template: Manifest, generated: Manifest) -> Iterator[Problem]:
     """A pod that is to stop lets open streams end."""
     needed, grace = generated["spec"]["terminationGracePeriodSeconds"], template["spec"].get("terminationGracePeriodSeconds")
     if not isinstance(grace, int) or isinstance(grace, bool) or grace < needed:
-        said = f"{short(grace)} would cut streams: it must be {needed} or more; lower spec.drainSeconds for a shorter one"
+        said = f"{quote(grace)} would cut streams: it must be {needed} or more; lower spec.drainSeconds for a shorter one"
         yield Problem(f"{FIELD}.spec.terminationGracePeriodSeconds", said)
 
 
 def _commands(field: str, theirs: Manifest, ours: Manifest) -> Iterator[Problem]:
     given = (theirs.get("lifecycle") or {}).get("preStop")
     if given != ours["lifecycle"]["preStop"]:
-        said = f"{short(given)} would cut streams: leave it out; spec.drainSeconds sets its length"
+        said = f"{quote(given)} would cut streams: leave it out; spec.drainSeconds sets its length"
         yield Problem(f"{field}.lifecycle.preStop", said)
     name = ours["name"]
     for key, what in (("command", "command"), ("args", "arguments")):
         if theirs.get(key) != ours[key]:
             why = f"cannot be set, because the operator starts the {name} with its own {what}. {_INSTEAD_OF_COMMAND[name]}"
-            yield Problem(f"{field}.{key}", f"{short(theirs.get(key))} {why}")
+            yield Problem(f"{field}.{key}", f"{quote(theirs.get(key))} {why}")
 
 
 def _holds(item: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

@@ -28,11 +28,20 @@ from alise_operator.build.pod_fields import (
     VALUE_FROM_FIELDS,
 )
 from alise_operator.build.pod_lists import CONTAINER_LISTS
-from alise_operator.build.pod_shape import FIELD, short
+from alise_operator.build.pod_shape import FIELD
 from alise_operator.errors import Problem
 from alise_operator.flag_values import short as cut
+from alise_operator.sentences import quote
 from alise_operator.spec import Spec, named_secrets
 
+# Why a volume of another type is refused.
+_OUTSIDE: Final = "they give the pod storage outside the namespace"
+_WHAT_VOLUMES_DO: Final = {
+    "hostPath": "they give the pod the node's files",
+    "csi": "they have a storage driver of the node do what the resource says",
+    "flexVolume": "they run a program of the node",
+    "gitRepo": "they run git on the node",
+}
 _NODES_OWN: Final = {"hostNetwork": "network", "hostPID": "process IDs", "hostIPC": "shared memory"}
 _PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 _HOOKS: Final = ("postStart", "preStop")
@@ -73,7 +82,7 @@ class _Refusal:
         term = f"{self.term}={self.value}" if is_plain and self.term in _VALUE_TERMS else self.term
         return Problem(
             self.field,
-            f"{self.text}. Otherwise ask the operator's administrator to set {SETTING}={term} (commas separate several terms) in the "
+            f"{self.text}. If you need it, ask the operator's administrator to add {term} to the comma-separated list {SETTING} in the "
             "environment of the operator's Deployment",
         )
 
@@ -105,21 +114,25 @@ def _pod(field: str, pod: Manifest, owner: Owner) -> Iterator[_Refusal]:
     for key, what in _NODES_OWN.items():
         if pod.get(key) not in (None, False):
             yield _Refusal(
-                f"{field}.{key}", f"{short(pod[key])} is not allowed, because the pod would use the node's {what}. Leave it out", key
+                f"{field}.{key}", f"{quote(pod[key])} is not allowed, because the pod would use the node's {what}. Leave it out", key
             )
     for key in ("serviceAccountName", "serviceAccount"):
         if pod.get(key) not in (None, "", owner.name):
-            why = f"because pods run as the ServiceAccount {owner.name!r}, which has no rights"
-            said = f"{short(pod[key])} is not allowed, {why}. Leave it out"
+            account = f"the ServiceAccount {owner.name!r}, which the operator makes for this engine and which may do nothing in the cluster"
+            why = f"because pods run as {account}"
+            said = f"{quote(pod[key])} is not allowed, {why}. Leave it out"
             yield _Refusal(f"{field}.{key}", said, "serviceAccountName", str(pod[key]))
     if pod.get("automountServiceAccountToken") is not False:
-        said = f"{short(pod.get('automountServiceAccountToken'))} is not allowed, because engines never ask the API server. Leave it out"
+        said = (
+            f"{quote(pod.get('automountServiceAccountToken'))} is not allowed, because engines never call the Kubernetes API. Leave it out"
+        )
         yield _Refusal(f"{field}.automountServiceAccountToken", said, "automountServiceAccountToken")
     if pod.get("nodeName") not in (None, ""):
-        said = f"{short(pod['nodeName'])} is not allowed, because it goes around the cluster's scheduler. Use nodeSelector or affinity"
+        instead = f"Use {field}.nodeSelector or {field}.affinity"
+        said = f"{quote(pod['nodeName'])} is not allowed, because it goes around the cluster's scheduler. {instead}"
         yield _Refusal(f"{field}.nodeName", said, "nodeName", str(pod["nodeName"]))
     if str(pod.get("priorityClassName") or "").startswith("system-"):
-        said = f"{short(pod['priorityClassName'])} is not allowed, because it is for the cluster's own pods. Use a class of your own"
+        said = f"{quote(pod['priorityClassName'])} is not allowed, because it is for the cluster's own pods. Use another PriorityClass"
         yield _Refusal(f"{field}.priorityClassName", said, "priorityClassName", str(pod["priorityClassName"]))
 
 
@@ -128,7 +141,7 @@ def _volume(field: str, volume: Manifest, secrets: frozenset[str]) -> Iterator[_
         where = f"{field}.{kind}"
         if kind in VOLUME_TYPES:
             value = _object(source).get({"hostPath": "path", "csi": "driver"}.get(kind, ""))
-            said = f"{kind} volumes are not allowed, because they reach outside the namespace. Use a persistentVolumeClaim"
+            said = f"{kind} volumes are not allowed, because {_WHAT_VOLUMES_DO.get(kind, _OUTSIDE)}. Use a persistentVolumeClaim"
             yield _Refusal(where, said, kind, None if value is None else str(value))
         elif kind not in POD_VOLUME_TYPES and kind != "name":
             yield _unknown_field(where, kind)
@@ -149,7 +162,7 @@ def _container(field: str, container: Manifest, secrets: frozenset[str]) -> Iter
     yield from _unknown(field, container, CONTAINER_FIELDS)
     for port in _objects(container.get("ports")):
         if port.get("hostPort") not in (None, 0):
-            said = f"{short(port['hostPort'])} is not allowed, because it is a port of the node. Use the Service or a route"
+            said = f"{quote(port['hostPort'])} is not allowed, because it is a port of the node. Use the Service or a route"
             yield _Refusal(f"{field}.ports[{port.get('containerPort')}].hostPort", said, "hostPort")
     for variable in _objects(container.get("env")):
         source, where = _object(variable.get("valueFrom")), f"{field}.env[{variable.get('name')}].valueFrom"
@@ -165,7 +178,7 @@ def _container(field: str, container: Manifest, secrets: frozenset[str]) -> Iter
         for kind in ("httpGet", "tcpSocket"):
             host = _object(_object(handler).get(kind)).get("host")
             if host not in (None, ""):
-                said = f"{short(host)} is not allowed, because the node would ask another host. Leave it out, which asks the pod"
+                said = f"{quote(host)} is not allowed, because the node would ask another host. Leave it out, which asks the pod"
                 yield _Refusal(f"{field}.{name}.{kind}.host", said, "probeHost")
 
 
@@ -174,7 +187,7 @@ def _pod_security(field: str, security: Manifest) -> Iterator[_Refusal]:
     yield from _security(field, security)
     for sysctl in _objects(security.get("sysctls")):
         if str(sysctl.get("name")) not in SAFE_SYSCTLS:
-            said = f"{short(sysctl.get('name'))} is not allowed, because it is not one of those that concern the pod alone"
+            said = f"{quote(sysctl.get('name'))} is not allowed, because it is not one of those that concern the pod alone"
             yield _Refusal(f"{field}.sysctls", said, "sysctls", str(sysctl.get("name")))
 
 
@@ -184,22 +197,22 @@ def _container_security(field: str, security: Manifest, pod: Manifest) -> Iterat
     if security.get("privileged") not in (None, False):
         yield _Refusal(
             f"{field}.privileged",
-            f"{short(security['privileged'])} is not allowed, because the container would be root on the node. Leave it out",
+            f"{quote(security['privileged'])} is not allowed, because the container would have full control of the node. Leave it out",
             "privileged",
         )
     if (given := security.get("allowPrivilegeEscalation")) is not False:
-        said = f"{short(given)} is not allowed. It must be false"
+        said = f"{quote(given)} is not allowed. It must be false"
         yield _Refusal(f"{field}.allowPrivilegeEscalation", said, "allowPrivilegeEscalation")
     capabilities = _object(security.get("capabilities"))
     drop, add = capabilities.get("drop"), capabilities.get("add")
     if not isinstance(drop, list) or "ALL" not in drop:
-        yield _Refusal(f"{field}.capabilities.drop", f"{short(drop)} is not allowed. It must be [ALL]", "capabilities")
+        yield _Refusal(f"{field}.capabilities.drop", f'{quote(drop)} is not allowed. It must be ["ALL"]', "capabilities")
     for name in add if isinstance(add, list) else ():
         if name != "NET_BIND_SERVICE":
-            said = f"{short(name)} is not allowed. Only NET_BIND_SERVICE may be added"
+            said = f"{quote(name)} is not allowed. Only NET_BIND_SERVICE may be added"
             yield _Refusal(f"{field}.capabilities.add", said, "capabilities", str(name))
     if security.get("procMount") not in (None, "Default"):
-        yield _Refusal(f"{field}.procMount", f"{short(security['procMount'])} is not allowed. It must be Default", "procMount")
+        yield _Refusal(f"{field}.procMount", f"{quote(security['procMount'])} is not allowed. It must be Default", "procMount")
     # What the container does not say, the pod says for it; what is said wrongly has been refused above.
     if security.get("runAsNonRoot", pod.get("runAsNonRoot")) is None:
         yield _Refusal(
@@ -213,7 +226,7 @@ def _container_security(field: str, security: Manifest, pod: Manifest) -> Iterat
 def _security(field: str, security: Manifest) -> Iterator[_Refusal]:
     """What a pod's and a container's security context have in common."""
     if security.get("runAsNonRoot") not in (None, True):
-        yield _Refusal(f"{field}.runAsNonRoot", f"{short(security['runAsNonRoot'])} is not allowed. It must be true", "runAsNonRoot")
+        yield _Refusal(f"{field}.runAsNonRoot", f"{quote(security['runAsNonRoot'])} is not allowed. It must be true", "runAsNonRoot")
     if security.get("runAsUser") == 0:
         yield _Refusal(
             f"{field}.runAsUser",
@@ -223,14 +236,14 @@ def _security(field: str, security: Manifest) -> Iterator[_Refusal]:
     for key in ("seccompProfile", "appArmorProfile"):
         kind = _object(security.get(key)).get("type")
         if security.get(key) is not None and kind not in ("RuntimeDefault", "Localhost"):
-            yield _Refusal(f"{field}.{key}.type", f"{short(kind)} is not allowed. It must be RuntimeDefault or Localhost", key)
+            yield _Refusal(f"{field}.{key}.type", f"{quote(kind)} is not allowed. It must be RuntimeDefault or Localhost", key)
     options = _object(security.get("seLinuxOptions"))
     if options.get("type") not in SELINUX_TYPES:
-        said = f"{short(options['type'])} is not allowed. It must be one of {', '.join(kind for kind in SELINUX_TYPES if kind)}"
+        said = f"{quote(options['type'])} is not allowed. It must be one of {', '.join(kind for kind in SELINUX_TYPES if kind)}"
         yield _Refusal(f"{field}.seLinuxOptions.type", said, "seLinuxOptions")
     for key in ("user", "role"):
         if options.get(key) not in (None, ""):
-            yield _Refusal(f"{field}.seLinuxOptions.{key}", f"{short(options[key])} is not allowed. Leave it out", "seLinuxOptions")
+            yield _Refusal(f"{field}.seLinuxOptions.{key}", f"{quote(options[key])} is not allowed. Leave it out", "seLinuxOptions")
     if security.get("windowsOptions") is not None:
         yield _Refusal(
             f"{field}.windowsOptions", "these options are not allowed, because engines run on Linux. Leave them out", "windowsOptions"
@@ -241,14 +254,14 @@ def _annotations(annotations: Manifest) -> Iterator[_Refusal]:
     for name, value in annotations.items():
         for prefix, term in _PROFILE_ANNOTATIONS.items():
             if name.startswith(prefix) and value not in ("runtime/default", "docker/default") and not str(value).startswith("localhost/"):
-                said = f"{short(value)} is not allowed. It must be runtime/default or a localhost/ profile"
+                said = f"{quote(value)} is not allowed. It must be runtime/default or a localhost/ profile"
                 yield _Refusal(f"{FIELD}.metadata.annotations[{name}]", said, term)
 
 
 def _secret(field: str, name: object, secrets: frozenset[str], way_out: str = "") -> Iterator[_Refusal]:
     if name is not None and not (isinstance(name, str) and name in secrets):
         instead = way_out or "Name it in a variable of spec.engine.env (valueFrom.secretKeyRef) as well, which permits it here"
-        yield _Refusal(field, f"Secret {short(name)} may not be referenced from podTemplate. {instead}", "secrets", str(name))
+        yield _Refusal(field, f"Secret {quote(name)} may not be referenced from podTemplate. {instead}", "secrets", str(name))
 
 
 def _unknown(field: str, given: Mapping[str, Any], known: frozenset[str]) -> Iterator[_Refusal]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from alise_operator.build.merge import DIRECTIVE, RETAIN, is_list_replaced, item_key
 from alise_operator.build.pod_lists import CONTAINER_LISTS, KEY_DEFAULTS, LISTS, MergedList, Path
 from alise_operator.errors import Problem
+from alise_operator.sentences import quote
 
 FIELD: Final = "spec.podTemplate"
 # A pod template is about ten levels deep.
@@ -29,15 +30,9 @@ def patch_problems(patch: Mapping[str, Any]) -> Iterator[Problem]:
     """Every place where the patch cannot be merged."""
     if patch.get(DIRECTIVE) in ("delete", "replace"):
         yield Problem(
-            f"{FIELD}.{DIRECTIVE}", f"{short(patch[DIRECTIVE])} is not allowed, because the pod's containers must stay; leave it out"
+            f"{FIELD}.{DIRECTIVE}", f"{quote(patch[DIRECTIVE])} is not allowed, because the pod's containers must stay; leave it out"
         )
     yield from _object_problems(patch, (), FIELD)
-
-
-def short(value: object) -> str:
-    """The value as a message shows it: null, true and false as YAML has them."""
-    shown = {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else repr(value)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def named(field: str, item: Mapping[str, Any], kind: MergedList, index: int) -> str:
@@ -59,7 +54,7 @@ def _problems(value: object, path: Path, field: str) -> Iterator[Problem]:
     elif isinstance(value, dict):
         yield from _object_problems(value, path, field)
     elif path in _OBJECTS:
-        yield Problem(field, f"{short(value)} is not allowed; it must be an object")
+        yield Problem(field, f"{quote(value)} is not allowed; it must be an object")
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _problems(item, (*path, ""), f"{field}[{index}]")
@@ -70,11 +65,11 @@ def _object_problems(value: Mapping[str, Any], path: Path, field: str) -> Iterat
         where = f"{field}.{key}"
         if key == DIRECTIVE:
             if child not in _DIRECTIVES:
-                yield Problem(where, f"{short(child)} is not allowed; use delete or replace")
+                yield Problem(where, f"{quote(child)} is not allowed; use delete or replace")
         elif key == RETAIN:
             missing = [name for name in value if not name.startswith("$") and (not isinstance(child, list) or name not in child)]
             if missing or not isinstance(child, list):
-                yield Problem(where, f"{short(child)} is not allowed; it must list every field that stays, also those of the patch itself")
+                yield Problem(where, f"{quote(child)} is not allowed; it must list every field that stays, also those of the patch itself")
         elif key.startswith("$"):
             instead = "write the list as it should be" if key.startswith("$delete") else "lists keep the order of the generated pod"
             yield Problem(where, f"is a directive that is not supported; leave it out: {instead}")
@@ -84,18 +79,18 @@ def _object_problems(value: Mapping[str, Any], path: Path, field: str) -> Iterat
 
 def _list_problems(value: object, kind: MergedList, path: Path, field: str) -> Iterator[Problem]:
     if not isinstance(value, list):
-        yield Problem(field, f"{short(value)} is not allowed; it must be a list")
+        yield Problem(field, f"{quote(value)} is not allowed; it must be a list")
         return
     seen = set()
     for index, item in enumerate(value):
         if not kind.keys or is_list_replaced(item):
             continue
         if not isinstance(item, dict):
-            yield Problem(f"{field}[{index}]", f"{short(item)} is not allowed; it must be an object")
+            yield Problem(f"{field}[{index}]", f"{quote(item)} is not allowed; it must be an object")
             continue
         missing = [key for key in kind.keys if not _is_key(item.get(key, KEY_DEFAULTS.get(key)), key)]
         for key in missing:
-            yield Problem(f"{field}[{index}].{key}", f"{short(item.get(key))} is not allowed; it must be {_wanted(key)}")
+            yield Problem(f"{field}[{index}].{key}", f"{quote(item.get(key))} is not allowed; it must be {_wanted(key)}")
         if missing:
             continue
         where = named(field, item, kind, index)
