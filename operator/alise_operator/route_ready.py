@@ -292,13 +292,17 @@ def _way_out(answer: Manifest, spec: Spec, owner: Owner, way: Way) -> str:
             does = "does" if "timeout" in str(answer.get("message")).lower() else "may"
             return f"the Gateway {does} not support timeouts: set spec.route.timeouts to {value}"
         case gateways.UNSUPPORTED:
-            of_class = f" of GatewayClass {_class_name(way)}" if way.gateway.found is not None else ""
+            of_class = f" (GatewayClass {_class_name(way)})" if way.gateway.found is not None else ""
             return (
-                f"the route has only hosts and the path prefix {API_PATH}, and the Gateway{of_class} does not support these: name a "
-                "Gateway of another GatewayClass in spec.route.parentRef (kubectl get gateways -A), or remove spec.route.parentRef and set "
-                "spec.route.type: Ingress, which needs an ingress controller in the cluster"
+                f"the route has only hosts and the path prefix {API_PATH}, which Gateway {_gateway(spec, owner)}{of_class} does not support"
+                ": name a Gateway of another GatewayClass in spec.route.parentRef (kubectl get gateways -A), or remove spec.route.parentRef "
+                "and set spec.route.type: Ingress, which needs an ingress controller in the cluster"
             )
     return _look_at(owner)
+
+
+def _gateway(spec: Spec, owner: Owner) -> str:
+    return gateway_name(spec.route.parent_ref, owner) if spec.route.parent_ref else ""
 
 
 def _has_left_out_timeouts(way: Way) -> bool:

@@ -327,7 +327,9 @@ async def test_an_ended_container_is_explained_by_the_event_of_its_probe() -> No
     put_event(kube, "b", "Unhealthy", "2026-01-01T00:00:06Z", said="Liveness probe failed: another pod's", container="engine", of="another")
     async with Poller(1) as poller:
         (trouble,) = (await observe(kube, poller, OWNER)).pods[0].troubles
-    assert "its liveness probe failed (HTTP probe failed with statuscode: 404), so the kubelet ended it; the engine answers" in trouble.message
+    assert (
+        "its liveness probe failed (HTTP probe failed with statuscode: 404), so the kubelet ended it; the engine answers" in trouble.message
+    )
     assert [fields for plural, fields in kube.lists if plural == "events"] == [
         "involvedObject.kind=Pod,type=Warning,reason=Unhealthy",
         "involvedObject.kind=Pod,type=Normal,reason=Killing",

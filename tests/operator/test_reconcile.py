@@ -125,6 +125,12 @@ async def test_a_bad_patch_changes_no_child_and_is_said_once(world: World) -> No
     assert world.events().count(("Warning", "InvalidSpec")) == 1
 
 
+async def test_a_suspended_resource_says_so_although_its_spec_cannot_be_parsed(world: World) -> None:
+    world.kube.put_engine(raw_spec(suspend=True, model={"uri": "a/b", "servedName": "two names"}), generation=2)
+    conditions = await world.reconcile()
+    assert conditions["Progressing"]["message"].endswith("spec.suspend is true as well, so pods start only after it is set to false")
+
+
 @pytest.mark.parametrize(
     ("change", "replicas"),
     [

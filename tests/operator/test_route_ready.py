@@ -223,7 +223,7 @@ ANY = {"parentRef": {"name": "public", "namespace": "edge"}}
             way(route=without_timeouts(refused("UnsupportedValue", "path match type is not supported."))),
             {},
             "Gateway edge/public refuses HTTPRoute default/tiny: UnsupportedValue: path match type is not supported; the route has only "
-            "hosts and the path prefix /v1, and the Gateway of GatewayClass envoy does not support these: name a Gateway of another "
+            "hosts and the path prefix /v1, which Gateway edge/public (GatewayClass envoy) does not support: name a Gateway of another "
             "GatewayClass in spec.route.parentRef (kubectl get gateways -A), or remove spec.route.parentRef and set "
             "spec.route.type: Ingress, which needs an ingress controller in the cluster",
             id="a class that does not know what the route needs",
