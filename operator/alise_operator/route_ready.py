@@ -295,8 +295,8 @@ def _way_out(answer: Manifest, spec: Spec, owner: Owner, way: Way) -> str:
             of_class = f" (GatewayClass {_class_name(way)})" if way.gateway.found is not None else ""
             return (
                 f"the route has only hosts and the path prefix {API_PATH}, which Gateway {_gateway(spec, owner)}{of_class} does not support"
-                ": name a Gateway of another GatewayClass in spec.route.parentRef (kubectl get gateways -A), or remove spec.route.parentRef "
-                "and set spec.route.type: Ingress, which needs an ingress controller in the cluster"
+                ": name a Gateway of another GatewayClass in spec.route.parentRef (kubectl get gateways -A), or remove "
+                "spec.route.parentRef and set spec.route.type: Ingress, which needs an ingress controller in the cluster"
             )
     return _look_at(owner)
 
