@@ -92,7 +92,7 @@ def predicted_wait(new: Newcomer, queue: Queue | None, inflow: Callable[[int], f
     first, ahead = _turn(new.level, queue, inflow)
     if rule is None:
         return Wait(first, first, ahead, queue.shared, by_length)
-    patience = (rule.slowdown - 1.0) * new.alone_seconds
+    patience = max(rule.slowdown * new.alone_seconds, rule.busy_slowdown * new.work_seconds) - new.alone_seconds
     overdue = max(rule.overdue_seconds, queue.total_seconds() / rule.overdue_share)
     late, ahead_of_late = _turn(new.level + rule.levels, queue, inflow)
     late = min(late, overdue)
