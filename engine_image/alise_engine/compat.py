@@ -183,10 +183,9 @@ def own_blocks(scheduler: Scheduler, request_id: str) -> int:
 
 
 def free_blocks(scheduler: Scheduler) -> int:
-    """Free device blocks, those included that the base class frees when the step in flight is over, and those that a prefetch reserves."""
-    deferred = sum(len(blocks) for _, blocks in scheduler.deferred_frees)
+    """Free device blocks, those included that a prefetch reserves."""
     reserved = sum(own_blocks(scheduler, request_id) for request_id in prefetched(scheduler))
-    return int(scheduler.kv_cache_manager.block_pool.get_num_free_blocks()) + deferred + reserved
+    return int(scheduler.kv_cache_manager.block_pool.get_num_free_blocks()) + reserved
 
 
 def prefetched(scheduler: Scheduler) -> tuple[str, ...]:
@@ -285,21 +284,14 @@ def forget_cached_blocks(scheduler: Scheduler, request_id: str) -> None:
     scheduler.kv_cache_manager.evict_blocks(set(block_ids(scheduler, request_id)))
 
 
-@contextmanager
-def freeing_at_once(scheduler: Scheduler) -> Iterator[None]:
-    """Blocks that wait for the end of the step in flight become free now, and what is freed inside does not wait.
+def free_at_once(scheduler: Scheduler) -> None:
+    """Blocks of a request that is preempted or ends are free at once, as without a connector.
 
-    vLLM waits with it because a connector may load into a block that the step in flight still writes. Here copies have just been dropped:
-    there is nothing to load. Without it a reset of the prefix cache fails while a step is in flight.
+    vLLM keeps them until the step in flight is over, because another connector may load into a block that this step still writes. With
+    them it cannot preempt for memory while a step is in flight: from the first running request that lacks a block on, none makes a step,
+    and a full KV cache is a fifth empty. Our workers copy in the order of the steps (`kv/staged.py`), so nothing is written too late.
     """
-    while scheduler.deferred_frees:
-        _, blocks = scheduler.deferred_frees.popleft()
-        scheduler.kv_cache_manager.block_pool.free_blocks(reversed(blocks))
-    defers, scheduler.defer_block_free = scheduler.defer_block_free, False
-    try:
-        yield
-    finally:
-        scheduler.defer_block_free = defers
+    scheduler.defer_block_free = False
 
 
 def ask_when_full(scheduler: Scheduler, make_room: Callable[[Request], bool]) -> None:

@@ -94,7 +94,6 @@ REQUIRED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
         "max_num_active_reqs",
         "num_waiting_for_streaming_input",
         "prev_step_scheduled_req_ids",
-        "deferred_frees",
         "defer_block_free",
         "recompute_kv_load_failures",
         "requires_kv_delivery",

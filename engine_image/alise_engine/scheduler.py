@@ -78,6 +78,7 @@ class AliseMixin(Base):
         checks.check_config(kwargs["vllm_config"])
         super().__init__(*args, **kwargs)
         check_connector(self.connector)
+        compat.free_at_once(self)
         if self.connector is not None:
             checks.check_kv_cache(self.kv_cache_config)
         self.clock: Callable[[], float] = time.monotonic
@@ -301,8 +302,7 @@ class AliseMixin(Base):
             # The weights have changed: what was computed with the old ones is worth nothing, on the host as on the device.
             self._cause = Cause.LOST
             try:
-                with compat.freeing_at_once(self):
-                    return bool(super().reset_prefix_cache(reset_running_requests, reset_connector))
+                return bool(super().reset_prefix_cache(reset_running_requests, reset_connector))
             finally:
                 self._cause = Cause.MEMORY
         return bool(super().reset_prefix_cache(reset_running_requests, reset_connector))
