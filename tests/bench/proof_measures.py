@@ -1,6 +1,6 @@
 """What the report computes from the rows of the simulator's grid: means over seeds, paired ratios, and the highest load served well.
 
-A load is a share of what stock vLLM serves first come, first served, with a KV cache of 16 bits on the same device. Every function takes
+A load is a share of what the device serves while its KV memory is full, with a KV cache of 16 bits. Every function takes
 rows of the kind `gain` and returns plain values.
 """
 

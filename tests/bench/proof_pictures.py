@@ -11,7 +11,7 @@ from tests.bench.proof_draw import INK, PAPER, Picture, drawn, pyplot
 from tests.bench.proof_measures import over_load, ratios, spread, where
 from tests.bench.proof_tables import MAIN_SYSTEMS, main_rows, ordered_sets
 
-LOAD: Final = "load (1 = what stock vLLM serves first come, first served)"
+LOAD: Final = "load (1 = what the device serves while its KV memory is full)"
 _TICKS: Final = tuple(digit * 10.0**power for power in (-2, -1, 0, 1, 2, 3) for digit in (1, 1.5, 2, 3, 5, 7))
 _TITLE_WIDTH: Final = 38
 
