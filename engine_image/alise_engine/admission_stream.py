@@ -8,7 +8,7 @@ from typing import Final
 import grpc
 from google.protobuf.message import DecodeError
 
-from alise_contract.frames import Frames
+from alise_contract.frames import MAX_FRAME_BYTES, Frames
 from alise_contract.v1 import admission_pb2
 
 # Messages that wait until the sidecar reads on.
@@ -38,6 +38,9 @@ class AdmissionStream:
         if self._closed:
             raise AskError(grpc.StatusCode.CANCELLED, "this side is shutting down")
         request.deadline_monotonic_ms = round(1000 * (time.monotonic() + timeout_seconds))
+        if request.ByteSize() > MAX_FRAME_BYTES:
+            # The sidecar would close the connection that all others ask on.
+            raise AskError(grpc.StatusCode.INVALID_ARGUMENT, f"a question of {request.ByteSize()} bytes is more than {MAX_FRAME_BYTES}")
         try:
             async with asyncio.timeout(timeout_seconds):
                 stream = self._open
@@ -87,6 +90,8 @@ class _OpenStream:
 
     async def ask(self, request: admission_pb2.AdmitRequest) -> admission_pb2.AdmitAnswer:
         """Raises AskError when the connection ends first."""
+        if self.ended:
+            raise AskError(grpc.StatusCode.UNAVAILABLE, "the sidecar closed the connection")
         answer: asyncio.Future[admission_pb2.AdmitAnswer] = asyncio.get_running_loop().create_future()
         self._waiting[request.job_id] = answer
         self._send(request)

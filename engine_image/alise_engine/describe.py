@@ -64,6 +64,8 @@ class Description:
 
 # Of a longer chat the newest are looked at: the event loop that serves everybody does it.
 MAX_MESSAGES: Final = 10_000
+# A longer name is no model's, and vLLM answers 404; the sidecar is not sent a megabyte of it.
+MAX_MODEL_CHARS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def describe(endpoint: Endpoint, body: JSON) -> Description:
     prompt = _PROMPTS[endpoint](body) if endpoint in _PROMPTS else None
     general = Description(
         endpoint=Endpoint.OTHER,
-        model=_valid_utf8(body["model"]) if isinstance(body.get("model"), str) else "",
+        model=_valid_utf8(body["model"][:MAX_MODEL_CHARS]) if isinstance(body.get("model"), str) else "",
         max_tokens=_max_tokens(endpoint, body),
         n=_samples(body, prompt.prompts if prompt is not None else _prompts(body)),
         streaming=body.get("stream") is True,

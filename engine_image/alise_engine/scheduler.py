@@ -255,6 +255,9 @@ class AliseMixin(Base):
     def _preempt_request(self, request: Request, timestamp: float, *args: Any, **kwargs: Any) -> None:
         tracked = self.tracker.requests[request.request_id]
         tracked.preempted_tokens = request.num_computed_tokens
+        if request.num_preemptions and self.current_step - tracked.admitted_step <= 1:
+            # What was loaded for its last step may still turn out to be missing, when its blocks are its own no more.
+            compat.forget_cached_blocks(self, request.request_id)
         if self.connector is not None and compat.may_be_saved(request) and self._cause is not Cause.LOST:
             self._save(request)
         super()._preempt_request(request, timestamp, *args, **kwargs)

@@ -16,6 +16,8 @@ from alise_operator.build.pod import STARTUP_SECONDS, liveness_probe, startup_pr
 from alise_operator.sentences import clause, words
 
 _PATCH: Final = "spec.podTemplate.spec"
+# Linux's signals; an exit code beyond 128 and these is one of the program's own.
+_SIGNALS: Final = 64
 _OURS: Final = (ENGINE_CONTAINER, SCHEDULER_CONTAINER)
 _ENGINE_SAYS: Final = "alise-engine: "
 _TRACEBACK: Final = "Traceback (most recent call last):"
@@ -166,10 +168,8 @@ class Ending:
 
     def _done(self) -> Iterator[str]:
         instead = f"leave out restartPolicy of {self.field}" if self.is_sidecar else f"move it to {_PATCH}.initContainers"
-        yield (
-            "ended with exit code 0, and Kubernetes keeps starting it again, because a container listed under containers must keep "
-            f"running. If it is to run once, {instead}"
-        )
+        why = "its restartPolicy is Always" if self.is_sidecar else "a container listed under containers must keep running"
+        yield f"ended with exit code 0, and Kubernetes keeps starting it again, because {why}. If it is to run once, {instead}"
         if self.said:
             yield f"its last words: {self.said}"
 
@@ -211,7 +211,7 @@ def view_ending(pod: Manifest, container: Mapping[str, Any], ended: Mapping[str,
         image=str(container.get("image", "")),
         code=code,
         # A shell's convention, which container runtimes follow: 128 and the number of the signal.
-        signal=ended.get("signal") or (code - 128 if code > 128 else 0),
+        signal=ended.get("signal") or (code - 128 if 128 < code <= 128 + _SIGNALS else 0),
         reason=ended.get("reason", "Error"),
         said=clause(_last_sentence(ended.get("message") or "")),
         started=ended.get("startedAt") or "",

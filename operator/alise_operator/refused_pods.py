@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from alise_operator.sentences import clause
+from alise_operator.sentences import beginning, one_line
 
 # The name of the pod is another one at each attempt.
 _SUBJECT: Final = re.compile(r'^pods "[^"]*" is forbidden: ')
@@ -16,10 +16,12 @@ _RESOURCES: Final = "spec.engine.resources and spec.scheduling.resources"
 
 def explain(said: str, namespace: str) -> str:
     """Returns the words of the cluster without the pod's name, and what to do."""
-    text = _SUBJECT.sub("", clause(said))
+    text = _SUBJECT.sub("", one_line(said))
     found = ((match, way_out) for pattern, way_out in _WAYS_OUT if (match := pattern.search(text)) is not None)
     match, way_out = next(found, (None, None))
-    return f"the cluster refuses the pods: {text}{way_out(match, namespace) if match is not None and way_out is not None else ''}"
+    return (
+        f"the cluster refuses the pods: {beginning(text)}{way_out(match, namespace) if match is not None and way_out is not None else ''}"
+    )
 
 
 def _priority_class(_: re.Match[str], __: str) -> str:

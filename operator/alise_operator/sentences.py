@@ -9,6 +9,17 @@ _MAX_WORDS: Final = 300
 _MAX_QUOTED: Final = 80
 
 
+def one_line(text: str) -> str:
+    """The beginning of the words on one line, without control characters and their full stop; long enough to find a reason in."""
+    said = " ".join("".join(char for char in text[: 20 * _MAX_WORDS] if char.isprintable() or char.isspace()).split())
+    return said if said.endswith("..") else said.removesuffix(".")
+
+
+def beginning(text: str) -> str:
+    """The beginning of a long text: a refusal says first what it is about."""
+    return text if len(text) <= _MAX_WORDS else text[: _MAX_WORDS - 1] + "…"
+
+
 def words(text: str) -> str:
     """The cluster's words on one line, without control characters; the end of a long text, which is where a log says what happened."""
     # Cut first: of a text of megabytes only the end is looked at.

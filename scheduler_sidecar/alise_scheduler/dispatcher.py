@@ -210,7 +210,8 @@ class Dispatcher:
             return min(self._next_plan_at, self._refresh_at)
         soon = self._dirty and self._state.is_pressed
         wanted_at = min(self._planned_at + CHANGE_SECONDS, self._refresh_at) if soon else self._refresh_at
-        return max(wanted_at, self._next_plan_at)
+        # However long the last plan took, the next one comes before it expires.
+        return min(max(wanted_at, self._next_plan_at), self._refresh_at)
 
     def _plan(self) -> None:
         began = self._clock.now()

@@ -70,6 +70,15 @@ async def test_each_gets_its_own_answer_whichever_comes_first(stream: AdmissionS
         assert await asks[number] == number
 
 
+async def test_a_question_that_is_too_long_is_not_sent_and_takes_no_other_along(stream: AdmissionStream, sidecar: FakeAdmission) -> None:
+    held, asks = await held_asks(stream, sidecar, 1)
+    with pytest.raises(AskError) as failure:
+        await stream.ask(pb.AdmitRequest(job_id="long", model="x" * 1_100_000), PATIENCE_SECONDS)
+    assert failure.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    held.gates["j0"].set()
+    assert await asks[0] == 0
+
+
 async def test_all_are_asked_on_one_connection(stream: AdmissionStream, sidecar: FakeAdmission) -> None:
     for number in range(3):
         await ask(stream, f"j{number}")

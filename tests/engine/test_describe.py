@@ -234,6 +234,10 @@ def test_the_prompt_is_a_valid_utf8_prefix_of_at_most_16_kib(text: str) -> None:
     assert text.encode("utf-8", "replace").decode("utf-8").startswith(prompt)
 
 
+def test_of_a_models_name_of_a_megabyte_the_sidecar_hears_the_beginning() -> None:
+    assert described(COMPLETIONS, {"model": "x" * 1_100_000, "prompt": "hello"}).model == "x" * 1024
+
+
 def test_a_lone_surrogate_does_not_reach_protobuf() -> None:
     body = json.loads('{"model": "\\ud800", "prompt": "\\ud800"}')
     description = described(COMPLETIONS, body)

@@ -53,7 +53,12 @@ def test_a_container_of_the_user_that_has_finished_is_sent_to_the_init_container
 def test_a_sidecar_that_has_finished_is_told_from_an_init_container_by_its_restart_policy() -> None:
     pod = pod_object() | {"spec": {"initContainers": [WARMUP | {"restartPolicy": "Always"}]}}
     said = view_ending(pod, {"name": "warmup"}, {"exitCode": 0, "message": "warm"}).explain()
+    assert "because its restartPolicy is Always. If it is to run once" in said
     assert "leave out restartPolicy of spec.podTemplate.spec.initContainers[warmup]; its last words: warm; see kubectl logs" in said
+
+
+def test_a_high_exit_code_of_a_program_is_no_signal() -> None:
+    assert "exit code 255" in explained(ended("engine", 255, "gone"))
 
 
 def test_a_startup_probe_that_gave_too_little_time_is_named_with_its_time_and_the_default() -> None:

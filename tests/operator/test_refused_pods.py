@@ -71,3 +71,11 @@ def test_a_refusal_names_no_pod_and_says_what_to_do(said: str, wanted: str) -> N
 def test_the_words_of_a_webhook_stay_as_they_are() -> None:
     said = 'admission webhook "policy.example.com" denied the request: images come from reg.example.com'
     assert explain(said, "ml") == f"the cluster refuses the pods: {said}"
+
+
+def test_a_long_refusal_keeps_its_reason_and_its_way_out_and_names_no_pod() -> None:
+    amounts = ",".join(f"requests.example.com/device-{number}=1" for number in range(12))
+    said = explain(f"{POD}exceeded quota: team, requested: {amounts}, used: {amounts}, limited: {amounts}", "ml")
+    assert said.startswith("the cluster refuses the pods: exceeded quota: team, requested: ")
+    assert "…; lower spec.replicas, or spec.engine.resources and spec.scheduling.resources, or have the quota raised" in said
+    assert "tiny-7f4bcff8d" not in said
