@@ -212,6 +212,11 @@ def test_a_refusal_says_the_wait_the_limit_the_requests_ahead_and_what_to_do() -
     assert answer.retry_after_seconds == 35
 
 
+def test_a_first_token_that_comes_too_late_to_be_in_time_comes_when_the_late_ones_have_their_turn() -> None:
+    answer = refusal(Wait(100.0, 8.0, 41, patience_seconds=5.0, late_seconds=100.0), limit=0.0, slo_ms=10_000)
+    assert "the first token would come after about 100.0 s and this request asks for it within 10 s" in answer.message
+
+
 def test_a_refusal_names_no_length_where_length_does_not_count() -> None:
     assert refusal(Wait(95.0, 95.0, 41, by_length=False)).message.endswith("because 41 requests are ahead of it; send it again in 35 s")
 

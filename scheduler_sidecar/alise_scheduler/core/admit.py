@@ -80,9 +80,9 @@ def admit(slo_ttft_ms: int, draining: bool, limits: AdmitLimits, wait: Callable[
         what = f"this request would wait about {predicted.seconds:.0f} s and this server refuses those that would wait longer than"
         return Rejected(Reason.WAIT_TOO_LONG, f"{what} {round(limits.max_wait_seconds, 3):g} s{_what_to_do(predicted, again)}", again)
     # 3. Or longer than it can use?
-    if slo_ttft_ms and predicted.first_turn_seconds > slo_ttft_ms / 1000:
-        again = retry_after(predicted.first_turn_seconds - slo_ttft_ms / 1000)
-        what = f"the first token would come after about {predicted.first_turn_seconds:.1f} s and this request asks for it within"
+    if slo_ttft_ms and predicted.turn_seconds > slo_ttft_ms / 1000:
+        again = retry_after(predicted.turn_seconds - slo_ttft_ms / 1000)
+        what = f"the first token would come after about {predicted.turn_seconds:.1f} s and this request asks for it within"
         return Rejected(Reason.OBJECTIVE, f"{what} {slo_ttft_ms / 1000:g} s{_what_to_do(predicted, again)}", again)
     return None
 

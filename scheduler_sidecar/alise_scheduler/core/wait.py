@@ -75,6 +75,11 @@ class Wait:
     # From then on it is in time no more, and waits until here.
     late_seconds: float = math.inf
 
+    @property
+    def turn_seconds(self) -> float:
+        """When it has its turn: one that would have it too late to be in time has it later."""
+        return self.first_turn_seconds if self.first_turn_seconds <= self.patience_seconds else self.seconds
+
     def seconds_until(self, allowed_seconds: float) -> float:
         """When the same request would wait for no longer than is allowed, if the queue gets shorter as predicted."""
         sooner = self.first_turn_seconds - min(allowed_seconds, self.patience_seconds)
