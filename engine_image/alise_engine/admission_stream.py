@@ -34,7 +34,7 @@ class AdmissionStream:
         self._closed = False
 
     async def ask(self, request: admission_pb2.AdmitRequest, timeout_seconds: float) -> admission_pb2.AdmitResponse:
-        """The answer to this request, whose job nobody else may be asking about. Raises AskError: what failed, or that it took too long."""
+        """The answer to this request, whose job no other caller may be asking about. Raises AskError: what failed, or that it took too long."""
         if self._closed:
             raise AskError(grpc.StatusCode.CANCELLED, "this side is shutting down")
         request.deadline_monotonic_ms = round(1000 * (time.monotonic() + timeout_seconds))
@@ -64,7 +64,7 @@ class AdmissionStream:
             self._open.close()
 
     async def _opened(self) -> "_OpenStream":
-        """Raises AskError when nobody listens."""
+        """Raises AskError when no sidecar listens."""
         async with self._opening:
             if self._closed:
                 raise AskError(grpc.StatusCode.CANCELLED, "this side is shutting down")

@@ -250,7 +250,7 @@ class AdmissionServer:
         reflection.enable_server_reflection(names, self._server)
 
     async def start(self) -> None:
-        """Makes the 0700 folder if nobody has, replaces sockets that a dead process left, listens."""
+        """Makes the 0700 folder where there is none, replaces sockets that a dead process left, listens."""
         _make_room(self._path)
         _make_room(self._grpc_path)
         mask = os.umask(0o177)
