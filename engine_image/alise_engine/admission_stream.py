@@ -34,7 +34,7 @@ class AdmissionStream:
         self._closed = False
 
     async def ask(self, request: admission_pb2.AdmitRequest, timeout_seconds: float) -> admission_pb2.AdmitResponse:
-        """The answer to this request, whose job no other caller may be asking about. Raises AskError: what failed, or that it took too long."""
+        """The answer to this request, the only one about its job. Raises AskError: what failed, or that it took too long."""
         if self._closed:
             raise AskError(grpc.StatusCode.CANCELLED, "this side is shutting down")
         request.deadline_monotonic_ms = round(1000 * (time.monotonic() + timeout_seconds))
