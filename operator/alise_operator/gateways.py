@@ -103,10 +103,10 @@ def ask_to_allow_kind(gateway: Manifest, section_name: str | None) -> str:
         elif not kinds and one.get("protocol") in _OTHER_PROTOCOLS:
             by_protocol.append(f"listener {one.get('name')} has the protocol {one['protocol']}, which takes no HTTPRoute")
     if by_kind:
-        return f"{', '.join(by_kind)}: have the Gateway's owner add HTTPRoute to allowedRoutes.kinds"
+        return f"{', '.join(by_kind)}: ask the Gateway's owner to add HTTPRoute to allowedRoutes.kinds"
     if by_protocol:
-        return f"{', '.join(by_protocol)}: have the Gateway's owner add a listener with the protocol HTTP or HTTPS"
-    return "have the Gateway's owner change allowedRoutes of a listener"
+        return f"{', '.join(by_protocol)}: ask the Gateway's owner to add a listener with the protocol HTTP or HTTPS"
+    return "ask the Gateway's owner to change allowedRoutes of a listener"
 
 
 def is_outdated(condition: Manifest, thing: Manifest) -> bool:

@@ -25,11 +25,11 @@ def explain(said: str, namespace: str) -> str:
 
 
 def _priority_class(_: re.Match[str], __: str) -> str:
-    return ". Name one that exists in spec.podTemplate.spec.priorityClassName (kubectl get priorityclasses), or leave it out"
+    return ". Set spec.podTemplate.spec.priorityClassName to one that exists (kubectl get priorityclasses), or leave it out"
 
 
 def _runtime_class(_: re.Match[str], __: str) -> str:
-    return ". Name one that exists in spec.podTemplate.spec.runtimeClassName (kubectl get runtimeclasses), or leave it out"
+    return ". Set spec.podTemplate.spec.runtimeClassName to one that exists (kubectl get runtimeclasses), or leave it out"
 
 
 def _quota(match: re.Match[str], namespace: str) -> str:
@@ -37,7 +37,10 @@ def _quota(match: re.Match[str], namespace: str) -> str:
     limits = [one.partition("=") for one in limited[1].split(",")] if limited is not None else []
     none = [name.strip().removeprefix("count/") for name, _, most in limits if most.strip() == "0"]
     if none:
-        return f"; the quota allows no {' and no '.join(dict.fromkeys(none))}: have it raised (kubectl describe quota -n {namespace})"
+        return (
+            f"; the quota allows no {' and no '.join(dict.fromkeys(none))}: ask the quota's owner for as many as spec.replicas needs, and "
+            f"one more for rollouts (kubectl describe quota -n {namespace})"
+        )
     names = [one.partition("=")[0] for one in requested[1].split(",")] if requested is not None else []
     lower = "spec.replicas" if names and all(name in _COUNTS for name in names) else f"spec.replicas, or {_RESOURCES}"
     return f"; lower {lower}, or have the quota raised (kubectl describe quota -n {namespace})"

@@ -16,7 +16,7 @@ from alise_operator.build.route import API_PATH, TIMEOUTS, TIMEOUTS_REFUSED_BY, 
 from alise_operator.conditions import Condition
 from alise_operator.errors import InvalidSpec, OperatorError
 from alise_operator.hosts import Claim
-from alise_operator.sentences import clause
+from alise_operator.sentences import clause, quote
 from alise_operator.spec import ParentRef, Spec
 
 TYPE: Final = "RouteReady"
@@ -201,7 +201,8 @@ def _http_route(spec: Spec, owner: Owner, way: Way, now: datetime) -> Condition:
         return _refused(
             "RouteNotAllowed",
             f"spec.route.parentRef: Gateway {name} does not allow routes of namespace {owner.namespace} ({allowed}), so the HTTPRoute is "
-            "not made; have the Gateway's owner change allowedRoutes.namespaces of a listener, or use a Gateway that allows this namespace",
+            "not made; ask the Gateway's owner to change allowedRoutes.namespaces of a listener, or use a Gateway that allows this "
+            "namespace",
         )
     if way.route is None:
         return _pending(spec, owner, "the operator to apply it")
@@ -278,25 +279,33 @@ def _way_out(answer: Manifest, spec: Spec, owner: Owner, way: Way) -> str:
         case "NoMatchingListenerHostname":
             admitted = gateways.describe_hosts(gateway, section)
             listeners = f" (its listeners admit {admitted})" if admitted else ""
-            return f"use a host in spec.route.hosts that a listener of the Gateway admits{listeners}, or add a listener"
+            return (
+                f"use a host in spec.route.hosts that a listener of the Gateway admits{listeners}, or ask the Gateway's owner to add a "
+                "listener for it"
+            )
         case "NotAllowedByListeners":
-            return f"{gateways.ask_to_allow_kind(gateway, section)}, or name another Gateway in spec.route.parentRef"
+            return (
+                f"{gateways.ask_to_allow_kind(gateway, section)}, or name another Gateway in spec.route.parentRef (kubectl get gateways -A)"
+            )
         case "NoMatchingParent" if section is not None:
             names = [str(one.get("name")) for one in gateways.listeners(gateway, None)]
             if section not in names:
-                instead = f"use {' or '.join(names)}, or leave sectionName out" if names else "leave sectionName out"
+                instead = f"set it to {' or '.join(map(quote, names))}, or leave it out" if names else "leave it out"
                 return f"spec.route.parentRef.sectionName: the Gateway has no listener {section}; {instead}"
         case gateways.UNSUPPORTED if _has_timeouts(way):
             value = "Auto or Omit" if spec.route.timeouts == "Set" else "Omit"
             # A route may have more that is not supported; the answer to one without timeouts then says so.
             does = "does" if "timeout" in str(answer.get("message")).lower() else "may"
-            return f"the Gateway {does} not support timeouts: set spec.route.timeouts to {value}"
+            return (
+                f"the Gateway {does} not support timeouts: set spec.route.timeouts to {value}; then an answer that takes longer than the "
+                "Gateway's own timeout is cut"
+            )
         case gateways.UNSUPPORTED:
             of_class = f" (GatewayClass {_class_name(way)})" if way.gateway.found is not None else ""
             return (
-                f"the route has only hosts and the path prefix {API_PATH}, which Gateway {_gateway(spec, owner)}{of_class} does not support"
-                ": name a Gateway of another GatewayClass in spec.route.parentRef (kubectl get gateways -A), or remove "
-                "spec.route.parentRef and set spec.route.type: Ingress, which needs an ingress controller in the cluster"
+                f"alise needs nothing of a Gateway but hosts and the path prefix {API_PATH}, and Gateway {_gateway(spec, owner)}{of_class} "
+                "cannot route these. Name a Gateway of another GatewayClass in spec.route.parentRef (kubectl get gateways -A), or remove "
+                "spec.route.parentRef, set spec.route.type to Ingress and spec.route.className to one of kubectl get ingressclasses"
             )
     return _look_at(owner)
 
@@ -320,8 +329,9 @@ def _remarks(spec: Spec, way: Way) -> str:
     if spec.route.timeouts == "Auto":
         if _has_left_out_timeouts(way):
             text += (
-                ", without timeouts, which it refused before: answers that stream longer than the Gateway's own limit are cut; raise that "
-                "limit at the Gateway if answers take longer"
+                "; the operator removed the route's timeouts because the Gateway refused them. An answer that takes longer than the "
+                "Gateway's own timeout is cut: raise that "
+                "timeout at the Gateway if answers take longer"
             )
         elif len(gateways.supported_timeouts(way.gateway_class.found)) < len(TIMEOUTS):
             text += (

@@ -363,7 +363,7 @@ def _is_failing_open(report: PodReport) -> bool:
 def _with_state(error: OperatorError | None, workload: Workload | None) -> str:
     said = str(error) if error else "the spec cannot be read"
     if workload is None or workload.replicas == 0:
-        return join([said, "no pods are running"])
+        return join(["no pods are running", said])
     kept = f"pods of the last good spec are kept: {_count(workload)}"
     return join([kept, said] if workload.ready else [said, kept])
 

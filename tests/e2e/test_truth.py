@@ -122,7 +122,7 @@ def test_a_refusal_is_quoted_and_one_about_timeouts_leaves_them_out(
         wait_until("a route without timeouts", lambda: "timeouts" not in rule(resource), SECONDS)
         answer(resource, "True", "Accepted", "")
         said = resource.wait_condition("RouteReady", "True", SECONDS, "Accepted")["message"]
-        assert "without timeouts, which it refused before" in said
+        assert "removed the route's timeouts because the Gateway refused them" in said
     finally:
         access.kubectl("delete", "gatewayclass", "plain")
 

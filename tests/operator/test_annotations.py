@@ -65,7 +65,7 @@ def test_a_route_with_such_an_annotation_is_not_made(route: dict[str, object]) -
 def test_a_refused_annotation_says_where_its_name_is_allowed() -> None:
     (problem,) = annotation_problems({f"{NGINX}configuration-snippet": "x"}, ())
     assert problem.text == (
-        "this operator does not allow the annotation, because it can inject configuration into the ingress controller; leave it out. If "
-        "you need it, ask the operator's administrator to add its name to the comma-separated list ALISE_ROUTE_ANNOTATIONS_ALLOW in the "
-        "environment of the operator's Deployment (a name there may end with *)"
+        "this operator does not allow the annotation, because it can inject configuration into the ingress controller; leave it out. "
+        "Otherwise ask the operator's administrator to allow it: add the annotation's name to the comma-separated list "
+        "ALISE_ROUTE_ANNOTATIONS_ALLOW in the environment of the operator's Deployment (a name there may end with *)"
     )

@@ -194,7 +194,7 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
         pytest.param(
             engine(command=["sh"]),
             'containers[engine].command: ["sh"] cannot be set, because the operator starts the engine with its own command. Leave it out: '
-            "flags go into spec.engine.args, variables into spec.engine.env, another build into spec.engine.image",
+            "flags go into spec.engine.args, variables into spec.engine.env, another image into spec.engine.image",
             id="a command",
         ),
         pytest.param(

@@ -154,7 +154,7 @@ def test_it_is_refused_with_the_field_and_the_setting(patch: dict[str, Any], fie
         template(patch)
     refusals = [problem for problem in caught.value.problems if problem.field.endswith(field)]
     assert refusals, str(caught.value)
-    asked = f". If you need it, ask the operator's administrator to add {term} to the comma-separated list {SETTING} in the environment"
+    asked = f". Otherwise ask the operator's administrator to allow it: add {term} to the comma-separated list {SETTING} in the environment"
     assert all(asked in problem.text for problem in refusals)
     assert all(problem.text.endswith("in the environment of the operator's Deployment") for problem in refusals)
 
@@ -259,7 +259,8 @@ def test_a_variable_of_a_secret_moves_to_the_field_that_may_name_one() -> None:
 
 def test_a_privileged_container_is_refused_in_a_sentence() -> None:
     with pytest.raises(
-        InvalidSpec, match=r"privileged: true is not allowed, because the container would have full control of the node. Leave it out. If"
+        InvalidSpec,
+        match=r"privileged: true is not allowed, because the container would have full control of the node. Leave it out. Otherwise",
     ):
         template({"spec": {"containers": [{"name": "engine", "securityContext": {"privileged": True}}]}})
 
@@ -281,15 +282,25 @@ def test_two_refusals_begin_with_their_fields_and_have_no_other_semicolon() -> N
         pytest.param(
             volume(csi={"driver": "d"}), "because they have a storage driver of the node do what the resource says", id="a driver"
         ),
-        pytest.param(pod(nodeName="n"), "Use spec.podTemplate.spec.nodeSelector or spec.podTemplate.spec.affinity. If", id="a node"),
-        pytest.param(pod(priorityClassName="system-node-critical"), "Use another PriorityClass. If", id="a priority"),
+        pytest.param(pod(nodeName="n"), "Use spec.podTemplate.spec.nodeSelector or spec.podTemplate.spec.affinity. Otherwise", id="a node"),
+        pytest.param(
+            pod(priorityClassName="system-node-critical"),
+            "Use a PriorityClass that does not begin with system- (kubectl get priorityclasses), or leave it out. Otherwise",
+            id="a priority",
+        ),
         pytest.param(
             pod(serviceAccountName="admin"),
-            "the ServiceAccount 'tiny', which the operator makes for this engine and which may do nothing in the cluster. Leave",
+            "the ServiceAccount 'tiny', which the operator makes for this engine and which has no permissions in the cluster. Leave",
             id="an account",
         ),
-        pytest.param(pod(automountServiceAccountToken=True), "because engines never call the Kubernetes API. Leave", id="a token"),
-        pytest.param(secured(capabilities={"drop": ["CHOWN"]}), '["CHOWN"] is not allowed. It must be ["ALL"]. If', id="capabilities"),
+        pytest.param(
+            pod(automountServiceAccountToken=True),
+            "because the token would let everything in the pod call the Kubernetes API. Leave",
+            id="a token",
+        ),
+        pytest.param(
+            secured(capabilities={"drop": ["CHOWN"]}), '["CHOWN"] is not allowed. It must be ["ALL"]. Otherwise', id="capabilities"
+        ),
     ],
 )
 def test_a_refusal_says_why_and_what_to_use_instead(patch: dict[str, Any], said: str) -> None:

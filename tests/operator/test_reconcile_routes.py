@@ -59,7 +59,7 @@ async def test_timeouts_that_the_gateway_refuses_are_left_out_and_stay_out(world
     assert "timeouts" not in route(world)["spec"]["rules"][0]
     assert route(world)["metadata"]["annotations"] == {TIMEOUTS_REFUSED_BY: "edge/public"}
     assert conditions["RouteReady"]["status"] == "True"
-    assert "without timeouts, which it refused before" in conditions["RouteReady"]["message"]
+    assert "removed the route's timeouts because the Gateway refused them" in conditions["RouteReady"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -12,25 +12,27 @@ POD = 'pods "tiny-7f4bcff8d-pbl5b" is forbidden: '
     [
         pytest.param(
             "no PriorityClass with name gpu-high was found",
-            "no PriorityClass with name gpu-high was found. Name one that exists in spec.podTemplate.spec.priorityClassName (kubectl get "
-            "priorityclasses), or leave it out",
+            "no PriorityClass with name gpu-high was found. Set spec.podTemplate.spec.priorityClassName to one that exists (kubectl "
+            "get priorityclasses), or leave it out",
             id="a PriorityClass that does not exist",
         ),
         pytest.param(
             'pod rejected: RuntimeClass "nvidia" not found',
-            'pod rejected: RuntimeClass "nvidia" not found. Name one that exists in spec.podTemplate.spec.runtimeClassName (kubectl get '
-            "runtimeclasses), or leave it out",
+            'pod rejected: RuntimeClass "nvidia" not found. Set spec.podTemplate.spec.runtimeClassName to one that exists (kubectl '
+            "get runtimeclasses), or leave it out",
             id="a RuntimeClass that does not exist",
         ),
         pytest.param(
             "exceeded quota: team, requested: pods=1, used: pods=0, limited: pods=0",
-            "limited: pods=0; the quota allows no pods: have it raised (kubectl describe quota -n ml)",
+            "limited: pods=0; the quota allows no pods: ask the quota's owner for as many as spec.replicas needs, and one more for "
+            "rollouts (kubectl describe quota -n ml)",
             id="a quota that allows no pods",
         ),
         pytest.param(
             "exceeded quota: team, requested: count/pods=1,requests.nvidia.com/gpu=1, used: count/pods=0,requests.nvidia.com/gpu=0, "
             "limited: count/pods=0,requests.nvidia.com/gpu=0",
-            "; the quota allows no pods and no requests.nvidia.com/gpu: have it raised (kubectl describe quota -n ml)",
+            "; the quota allows no pods and no requests.nvidia.com/gpu: ask the quota's owner for as many as spec.replicas needs, and one "
+            "more for rollouts (kubectl describe quota -n ml)",
             id="a quota that allows no pods and no GPUs",
         ),
         pytest.param(

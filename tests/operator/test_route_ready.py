@@ -158,7 +158,8 @@ def test_a_gateway_that_knows_no_timeouts_is_asked_again_without_them() -> None:
     by_hand = of_http_route(at, timeouts="Set")
     assert (by_hand.status, by_hand.reason) == ("False", "RouteRefused")
     assert by_hand.message.endswith(
-        "timeouts are not supported; the Gateway does not support timeouts: set spec.route.timeouts to Auto or Omit"
+        "timeouts are not supported; the Gateway does not support timeouts: set spec.route.timeouts to Auto or Omit; then an answer "
+        "that takes longer than the Gateway's own timeout is cut"
     )
 
 
@@ -189,43 +190,44 @@ ANY = {"parentRef": {"name": "public", "namespace": "edge"}}
         pytest.param(
             way(route=refused("NotAllowedByListeners", NOT_ALLOWED), gateway=listening(kinds("https", "GRPCRoute"))),
             {},
-            "allowed this attachment; listener https allows only GRPCRoute: have the Gateway's owner add HTTPRoute to "
+            "allowed this attachment; listener https allows only GRPCRoute: ask the Gateway's owner to add HTTPRoute to "
             "allowedRoutes.kinds, or name another Gateway in spec.route.parentRef",
             id="a listener for another kind of route",
         ),
         pytest.param(
             way(route=refused("NotAllowedByListeners", NOT_ALLOWED), gateway=listening(kinds("https", protocol="TLS"))),
             {},
-            "listener https has the protocol TLS, which takes no HTTPRoute: have the Gateway's owner add a listener with the protocol "
+            "listener https has the protocol TLS, which takes no HTTPRoute: ask the Gateway's owner to add a listener with the protocol "
             "HTTP or HTTPS",
             id="a listener for another protocol",
         ),
         pytest.param(
             way(route=refused("NotAllowedByListeners", NOT_ALLOWED)),
             {},
-            "allowed this attachment; have the Gateway's owner change allowedRoutes of a listener, or name another Gateway",
+            "allowed this attachment; ask the Gateway's owner to change allowedRoutes of a listener, or name another Gateway",
             id="a listener that seems to allow it",
         ),
         pytest.param(
             way(route=refused("NoMatchingParent", "No listeners match this parent ref"), gateway=listening(kinds("http"), kinds("web"))),
             {},
-            "match this parent ref; spec.route.parentRef.sectionName: the Gateway has no listener https; use http or web, or leave "
-            "sectionName out",
+            "match this parent ref; spec.route.parentRef.sectionName: the Gateway has no listener https; set it to 'http' or 'web', or "
+            "leave it out",
             id="a listener that is not there",
         ),
         pytest.param(
             way(route=refused("NoMatchingParent", "No listeners match this parent ref"), gateway=Lookup()),
             {},
-            "the Gateway has no listener https; leave sectionName out",
+            "the Gateway has no listener https; leave it out",
             id="a listener that is not there, of a Gateway that may not be read",
         ),
         pytest.param(
             way(route=without_timeouts(refused("UnsupportedValue", "path match type is not supported."))),
             {},
-            "Gateway edge/public refuses HTTPRoute default/tiny: UnsupportedValue: path match type is not supported; the route has only "
-            "hosts and the path prefix /v1, which Gateway edge/public (GatewayClass envoy) does not support: name a Gateway of another "
-            "GatewayClass in spec.route.parentRef (kubectl get gateways -A), or remove spec.route.parentRef and set "
-            "spec.route.type: Ingress, which needs an ingress controller in the cluster",
+            "Gateway edge/public refuses HTTPRoute default/tiny: UnsupportedValue: path match type is not supported; alise needs "
+            "nothing of a Gateway but hosts and the path prefix /v1, and Gateway edge/public (GatewayClass envoy) cannot route these. "
+            "Name a "
+            "Gateway of another GatewayClass in spec.route.parentRef (kubectl get gateways -A), or remove spec.route.parentRef, set "
+            "spec.route.type to Ingress and spec.route.className to one of kubectl get ingressclasses",
             id="a class that does not know what the route needs",
         ),
         pytest.param(
@@ -302,8 +304,8 @@ def test_timeouts_that_were_left_out_are_mentioned() -> None:
     route = made("HTTPRoute", conditions=ACCEPTED)
     refused = route | {"metadata": route["metadata"] | {"annotations": {TIMEOUTS_REFUSED_BY: "edge/public"}}}
     said = of_http_route(way(route=refused)).message
-    assert "without timeouts, which it refused before" in said
-    assert said.endswith("are cut; raise that limit at the Gateway if answers take longer")
+    assert "removed the route's timeouts because the Gateway refused them" in said
+    assert said.endswith("is cut: raise that timeout at the Gateway if answers take longer")
     plain = found(CLASS | {"status": {"supportedFeatures": [{"name": "HTTPRoute"}]}})
     assert "limits hold; raise them at the Gateway if answers take longer" in of_http_route(way(gateway_class=plain)).message
 

@@ -62,7 +62,7 @@ def test_a_bad_spec_says_what_is_wrong_and_what_still_runs() -> None:
 
 
 def test_a_bad_first_spec_says_that_nothing_runs() -> None:
-    assert ready(None, BAD, NOTHING).message.endswith("no pods are running")
+    assert ready(None, BAD, NOTHING).message.startswith("no pods are running; ")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from alise_operator.errors import InvalidSpec, Problem
 CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"
 SETTING: Final = "ALISE_ROUTE_ANNOTATIONS_ALLOW"
 _WAY_OUT: Final = (
-    f"leave it out. If you need it, ask the operator's administrator to add its name to the comma-separated list {SETTING} in the "
+    "leave it out. Otherwise ask the operator's administrator to allow it: add the annotation's name to the comma-separated list "
+    f"{SETTING} in the "
     "environment of the operator's Deployment (a name there may end with *)"
 )
 # Names, or beginnings of names that end with *. None of them takes configuration, a script, or a place that requests are sent to.

@@ -26,10 +26,10 @@ _FIXED_MOUNTS: Final = {RUN_DIR: "its sockets are there", AUTH_DIR: "it holds th
 # By container: where what a command is changed for belongs.
 _INSTEAD_OF_COMMAND: Final = {
     ENGINE_CONTAINER: (
-        "Leave it out: flags go into spec.engine.args, variables into spec.engine.env, another build into spec.engine.image"
+        "Leave it out: flags go into spec.engine.args, variables into spec.engine.env, another image into spec.engine.image"
     ),
     SCHEDULER_CONTAINER: (
-        "Leave it out: settings go into spec.scheduling, spec.admission and spec.predictor, another build into spec.scheduling.image"
+        "Leave it out: settings go into spec.scheduling, spec.admission and spec.predictor, another image into spec.scheduling.image"
     ),
 }
 

@@ -82,7 +82,7 @@ class _Refusal:
         term = f"{self.term}={self.value}" if is_plain and self.term in _VALUE_TERMS else self.term
         return Problem(
             self.field,
-            f"{self.text}. If you need it, ask the operator's administrator to add {term} to the comma-separated list {SETTING} in the "
+            f"{self.text}. Otherwise ask the operator's administrator to allow it: add {term} to the comma-separated list {SETTING} in the "
             "environment of the operator's Deployment",
         )
 
@@ -118,13 +118,16 @@ def _pod(field: str, pod: Manifest, owner: Owner) -> Iterator[_Refusal]:
             )
     for key in ("serviceAccountName", "serviceAccount"):
         if pod.get(key) not in (None, "", owner.name):
-            account = f"the ServiceAccount {owner.name!r}, which the operator makes for this engine and which may do nothing in the cluster"
+            account = (
+                f"the ServiceAccount {owner.name!r}, which the operator makes for this engine and which has no permissions in the cluster"
+            )
             why = f"because pods run as {account}"
             said = f"{quote(pod[key])} is not allowed, {why}. Leave it out"
             yield _Refusal(f"{field}.{key}", said, "serviceAccountName", str(pod[key]))
     if pod.get("automountServiceAccountToken") is not False:
         said = (
-            f"{quote(pod.get('automountServiceAccountToken'))} is not allowed, because engines never call the Kubernetes API. Leave it out"
+            f"{quote(pod.get('automountServiceAccountToken'))} is not allowed, because the token would let everything in the pod call the "
+            "Kubernetes API. Leave it out"
         )
         yield _Refusal(f"{field}.automountServiceAccountToken", said, "automountServiceAccountToken")
     if pod.get("nodeName") not in (None, ""):
@@ -132,7 +135,10 @@ def _pod(field: str, pod: Manifest, owner: Owner) -> Iterator[_Refusal]:
         said = f"{quote(pod['nodeName'])} is not allowed, because it goes around the cluster's scheduler. {instead}"
         yield _Refusal(f"{field}.nodeName", said, "nodeName", str(pod["nodeName"]))
     if str(pod.get("priorityClassName") or "").startswith("system-"):
-        said = f"{quote(pod['priorityClassName'])} is not allowed, because it is for the cluster's own pods. Use another PriorityClass"
+        said = (
+            f"{quote(pod['priorityClassName'])} is not allowed, because it is for the cluster's own pods. Use a PriorityClass that does "
+            "not begin with system- (kubectl get priorityclasses), or leave it out"
+        )
         yield _Refusal(f"{field}.priorityClassName", said, "priorityClassName", str(pod["priorityClassName"]))
 
 
