@@ -170,7 +170,7 @@ class State:
         )  # fmt: skip
         new = newcomer(probe, self.policy, self.shape, self.cost, self.neutral_seconds, self.load.backlog_seconds())
         new = replace(new, level=NEUTRAL_LEVEL) if ask.neutral else new
-        arrival = Arrival(new, probe.samples, weight, probe.tenant)
+        arrival = Arrival(new, probe.samples, weight, probe.tenant, by_length=not ask.neutral)
         if not known and (rejected := self._rejected(arrival, ask.slo_ttft_ms or rule.slo_ttft_ms, at)) is not None:
             return rejected
         level = int(behind(np.array(new.level))) if owner_of(probe.tenant) in self.load.crowding else new.level

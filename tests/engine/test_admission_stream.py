@@ -193,22 +193,14 @@ async def test_an_answer_that_cannot_be_read_fails_who_waits_and_the_next_is_ask
 
 async def test_to_a_sidecar_that_hangs_nothing_is_piled_up(tmp_path: Path, stream: AdmissionStream) -> None:
     """What its socket does not take is forgotten with the question; when it reads again, what is asked then is answered."""
-    reads = asyncio.Event()
-
-    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reads.wait()
-        seen.append(len(await reader.read(1 << 26)))
-        while part := await reader.read(1 << 20):
-            seen.append(len(part))
-        writer.close()
-
-    seen: list[int] = []
-    server = await asyncio.start_unix_server(hang, tmp_path / "admission.sock", limit=1 << 16)
-    for _ in range(4):
-        asks = [stream.ask(pb.AdmitRequest(job_id=f"j{number}", prompt="x" * 16_000), 0.2) for number in range(500)]
-        assert all(isinstance(error, AskError) for error in await asyncio.gather(*asks, return_exceptions=True))
-    reads.set()
-    await stream.close()
-    await eventually(lambda: bool(seen), "the sidecar reads")
-    server.close()
-    assert sum(seen) < 4_000_000
+    async with admission_server(tmp_path / "admission.sock") as sidecar:
+        sidecar.answer = admit(priority=5)
+        await ask(stream, "first")
+        (connection,) = sidecar.connections
+        connection.pause()
+        for _ in range(4):
+            asks = [stream.ask(pb.AdmitRequest(job_id=f"j{number}", prompt="x" * 16_000), 0.2) for number in range(500)]
+            assert all(isinstance(error, AskError) for error in await asyncio.gather(*asks, return_exceptions=True))
+        connection.resume()
+        assert await asked_until_answered(stream, "last") == 5
+        assert sum(len(request.prompt) for request in sidecar.requests) < 4_000_000

@@ -10,6 +10,7 @@ import pytest
 
 from alise_contract.names import MIN_LEVEL, PLAN_EXPIRES_SECONDS, unpack_priority
 from alise_scheduler.core.admit import AdmitLimits, Reason, Rejected
+from alise_scheduler.core.decide import Decision
 from alise_scheduler.core.plan import Plan
 from alise_scheduler.core.rank import LatenessRule, Policy, PreemptionRule
 from alise_scheduler.core.reports import EngineEvent, EngineShape, FinishReason, Phase, Step
@@ -99,6 +100,24 @@ async def test_the_plan_never_expires_in_an_idle_engine(bench: Bench) -> None:
     gaps = [after - before for before, after in pairwise(moments)]
     assert len(moments) >= 10
     assert max(gaps) <= PLAN_EXPIRES_SECONDS / 2
+
+
+async def test_the_plan_never_expires_after_a_decision_that_took_long(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    decide, slow = bench.state.decide, iter([0.4])
+
+    def decide_slowly(at: float) -> Decision:
+        bench.clock.time += next(slow, 0.0)
+        return decide(at)
+
+    monkeypatch.setattr(bench.state, "decide", decide_slowly)
+    moments = [bench.clock.time]
+    for _ in range(40):
+        before = len(bench.engine.applied)
+        await bench.clock.advance(0.1)
+        if len(bench.engine.applied) > before:
+            moments.append(bench.clock.time)
+    assert next(slow, None) is None
+    assert max(after - before for before, after in pairwise([*moments, bench.clock.time])) <= 0.75 * PLAN_EXPIRES_SECONDS
 
 
 async def test_idle_plans_are_empty(bench: Bench) -> None:

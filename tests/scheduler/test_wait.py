@@ -114,29 +114,29 @@ def test_inflow_is_the_work_of_the_last_minute_at_better_ranks() -> None:
     inflow = Inflow()
     for at in range(120):
         inflow.add(float(at), at % 2, 3.0, "a")
-    assert inflow.per_second(120.0, 1, None) == pytest.approx(1.5, rel=0.05)
-    assert inflow.per_second(120.0, 2, None) == pytest.approx(3.0, rel=0.05)
-    assert inflow.per_second(120.0 + INFLOW_SECONDS, 2, None) == 0.0
+    assert inflow.per_second(120.0, 1) == pytest.approx(1.5, rel=0.05)
+    assert inflow.per_second(120.0, 2) == pytest.approx(3.0, rel=0.05)
+    assert inflow.per_second(120.0 + INFLOW_SECONDS, 2) == 0.0
 
 
 def test_what_arrives_later_at_the_same_rank_is_no_inflow() -> None:
     """So first come, first served has none."""
     inflow = Inflow()
     inflow.add(0.0, 0, 60.0, "a")
-    assert inflow.per_second(1.0, 0, None) == 0.0
+    assert inflow.per_second(1.0, 0) == 0.0
 
 
 def test_inflow_is_counted_by_tenant() -> None:
     inflow = Inflow()
     inflow.add(0.0, 0, 60.0, "flood")
-    assert (inflow.per_second(1.0, 1, "quiet"), inflow.per_second(1.0, 1, "flood")) == (0.0, 1.0)
+    assert (inflow.per_second(1.0, 1, owner="quiet"), inflow.per_second(1.0, 1, owner="flood")) == (0.0, 1.0)
 
 
 def test_inflow_of_more_jobs_than_are_remembered_is_that_of_the_newest() -> None:
     inflow = Inflow()
     for number in range(5000):
         inflow.add(number * 0.01, 0, 0.5, "a")
-    assert inflow.per_second(50.0, 1, None) == pytest.approx(50.0, rel=0.01)
+    assert inflow.per_second(50.0, 1) == pytest.approx(50.0, rel=0.01)
 
 
 # --- tenants ----------------------------------------------------------------------------------------------------------------------
@@ -170,6 +170,23 @@ def test_a_part_of_a_tenant_does_not_wait_for_the_flood_of_another_part() -> Non
     of = backlog(tenants=[0] * 50 + [1] * 20, slots=8.0)
     assert queue_for(of, 1.0, 1.0, 0, 2) is None
     assert queue_for(of, 1.0, 1.0, 0, 0) is not None
+
+
+def test_a_part_of_a_tenant_does_not_wait_for_what_another_part_brings() -> None:
+    """Two parts fill the tenant's share, and one of them brings more and more work of better ranks."""
+    names = ["team/chat"] * 50 + ["team/batch"] * 50 + ["other"] * 50
+    tenants, parts = np.array([0] * 100 + [1] * 50), np.array([0] * 50 + [1] * 50 + [2] * 50)
+    of = replace(backlog(150, slots=8.0, waited=1e6), tenant=tenants, part=parts)
+
+    def wait_of_chat(flood: str) -> float:
+        entrance = Entrance()
+        entrance.planned(lambda: of, lambda: names)
+        for _ in range(10):
+            entrance.admitted(0.0, Arrival(Newcomer(-1, 40.0, 40.0), 1, 1.0, flood))
+        entrance.planned(lambda: of, lambda: names)
+        return entrance.wait(30.0, Arrival(Newcomer(0, 4.0, 1e9), 1, 1.0, "team/chat"), Policy()).seconds
+
+    assert wait_of_chat("other") == wait_of_chat("team/batch") < wait_of_chat("team/chat")
 
 
 def test_a_job_that_is_taken_back_is_waited_for_no_more() -> None:
@@ -219,6 +236,13 @@ def test_a_first_token_that_comes_too_late_to_be_in_time_comes_when_the_late_one
 
 def test_a_refusal_names_no_length_where_length_does_not_count() -> None:
     assert refusal(Wait(95.0, 95.0, 41, by_length=False)).message.endswith("because 41 requests are ahead of it; send it again in 35 s")
+
+
+def test_a_request_whose_rank_does_not_depend_on_its_length_is_told_of_none() -> None:
+    entrance, policy = Entrance(), Policy()
+    jobs = [Arrival(Newcomer(0, 10.0, 10.0), 1, 1.0, "a", by_length=by_length) for by_length in (True, False)]
+    entrance.planned(backlog, lambda: ["a"] * 10)
+    assert [entrance.wait(0.0, job, policy).by_length for job in jobs] == [True, False]
 
 
 def test_a_refusal_counts_no_requests_of_other_tenants() -> None:

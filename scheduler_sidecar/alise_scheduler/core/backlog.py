@@ -5,7 +5,7 @@ with its own tenant's jobs, on the slots of that tenant's share, and within that
 into the share does not queue at all.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -64,6 +64,8 @@ class Queue:
     slots: float
     # Jobs of other tenants are among them.
     shared: bool
+    # They are all of one part of a tenant that has more of them.
+    of_part: bool = False
 
     def ahead(self, level: int) -> tuple[float, float, float]:
         """Of this level and better ones: samples, seconds of work, and what the one that has waited longest has waited so far."""
@@ -122,7 +124,8 @@ def queue_for(backlog: Backlog, samples: float, weight: float, tenant: int, part
     if mine is None or mine is whole:
         return mine
     parts = backlog.part[backlog.tenant == tenant]
-    return _share(mine, parts, np.ones(len(parts)), part, samples, 1.0, 0.0)
+    own = _share(mine, parts, np.ones(len(parts)), part, samples, 1.0, 0.0)
+    return own if own is None or own is mine else replace(own, of_part=True)
 
 
 def _share(queue: Queue, group: Ints, weights: Floats, number: int, samples: float, weight: float, lent: float) -> Queue | None:

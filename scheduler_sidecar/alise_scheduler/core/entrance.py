@@ -4,7 +4,7 @@ Jobs are noted by name, and a name becomes a number only when a wait has to be p
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from alise_contract.names import owner_of
@@ -27,6 +27,8 @@ class Arrival:
     weight: float
     # With its part, where it has one.
     tenant: str
+    # Its rank depends on how long its answer may be.
+    by_length: bool = True
 
 
 class Entrance:
@@ -70,11 +72,13 @@ class Entrance:
             self._since.clear()
         row = self._row(arrival, 1)
         queue = queue_for(self._backlog, row.samples, row.weight, row.tenant, row.part)
-        whose = None if queue is None or queue.shared else owner_of(arrival.tenant)
-        return predicted_wait(arrival.new, queue, lambda level: self._inflow.per_second(at, level, whose), policy)
+        owner = None if queue is None or queue.shared else owner_of(arrival.tenant)
+        part = arrival.tenant if queue is not None and queue.of_part else None
+        wait = predicted_wait(arrival.new, queue, lambda level: self._inflow.per_second(at, level, owner=owner, part=part), policy)
+        return wait if arrival.by_length else replace(wait, by_length=False)
 
     def _note(self, arrival: Arrival, sign: int) -> None:
-        self._inflow.add(self._at, arrival.new.level, sign * arrival.new.work_seconds * arrival.samples, owner_of(arrival.tenant))
+        self._inflow.add(self._at, arrival.new.level, sign * arrival.new.work_seconds * arrival.samples, arrival.tenant)
         if len(self._since) < _MOST_SINCE:
             self._since.append((arrival, sign))
 

@@ -18,6 +18,8 @@ from typing import Final
 
 import numpy as np
 
+from alise_contract.names import owner_of
+
 from .backlog import Queue
 from .newcomer import Newcomer
 from .rank import Policy, lateness_of
@@ -32,27 +34,31 @@ _INFLOW_ROWS: Final = 1024
 
 
 class Inflow:
-    """Work that was admitted in the last minute, by level and tenant; of the newest 1,024 jobs. Mutable; time is an argument."""
+    """Work that was admitted in the last minute, by level, tenant and part; of the newest 1,024 jobs. Mutable; time is an argument."""
 
     def __init__(self) -> None:
         self._at = np.full(_INFLOW_ROWS, -math.inf)
         self._level = np.zeros(_INFLOW_ROWS, dtype=np.int64)
         self._work = np.zeros(_INFLOW_ROWS)
-        self._tenant = np.zeros(_INFLOW_ROWS, dtype=np.int64)
+        self._owner = np.zeros(_INFLOW_ROWS, dtype=np.int64)
+        self._part = np.zeros(_INFLOW_ROWS, dtype=np.int64)
         self._next = 0
 
     def add(self, at: float, level: int, work_seconds: float, tenant: str) -> None:
-        """A job was admitted; one that was taken back is added once more, with negative work."""
+        """A job of a tenant, or of `tenant/part`, was admitted; one that was taken back is added once more, with negative work."""
         row = self._next
-        self._at[row], self._level[row], self._work[row], self._tenant[row] = at, level, work_seconds, hash(tenant)
+        self._at[row], self._level[row], self._work[row] = at, level, work_seconds
+        self._owner[row], self._part[row] = hash(owner_of(tenant)), hash(tenant)
         self._next = (row + 1) % _INFLOW_ROWS
 
-    def per_second(self, at: float, level: int, tenant: str | None) -> float:
-        """Seconds of work that arrive in a second at better levels than this one: of one tenant, or of all."""
+    def per_second(self, at: float, level: int, *, owner: str | None = None, part: str | None = None) -> float:
+        """Seconds of work that arrive in a second at better levels than this one: of one tenant, of one part of it, or of all."""
         oldest = at - INFLOW_SECONDS
         counts = (self._at > oldest) & (self._level < level)
-        if tenant is not None:
-            counts &= self._tenant == hash(tenant)
+        if part is not None:
+            counts &= self._part == hash(part)
+        elif owner is not None:
+            counts &= self._owner == hash(owner)
         span = min(INFLOW_SECONDS, max(at - float(self._at[self._next]), 1.0))
         return max(0.0, float(self._work[counts].sum())) / span
 
