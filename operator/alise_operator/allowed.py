@@ -1,7 +1,7 @@
 """What pods may have beyond the restricted default, as the operator's setting says it: a value, and how it is read.
 
 A term is the name of a field that a pod patch may not set by default (`hostPath`), or such a name with the one value that is allowed
-(`hostPath=/srv/models`). build/pod_policy.py refuses, and names the term that would allow what it refused.
+(`hostPath=/srv/models`). children/pod_policy.py refuses, and names the term that would allow what it refused.
 """
 
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from alise_operator import metrics
-from alise_operator.build.meta import MANAGED_BY, MANAGER, Manifest, Owner, selector_text
+from alise_operator.children.meta import MANAGED_BY, MANAGER, Manifest, Owner, selector_text
 from alise_operator.errors import ApplyError, ClusterError, Gone, NameTaken
 from alise_operator.kube import Kube, Resource
 from alise_operator.refusals import said_of

@@ -11,8 +11,8 @@ from signal import SIGKILL, SIGTERM, Signals
 from typing import Any, Final
 
 from alise_contract.names import ENGINE_CONTAINER, ENGINE_PORT, SCHEDULER_CONTAINER
-from alise_operator.build.meta import Manifest
-from alise_operator.build.pod import STARTUP_SECONDS, liveness_probe, startup_probe
+from alise_operator.children.meta import Manifest
+from alise_operator.children.pod import STARTUP_SECONDS, liveness_probe, startup_probe
 from alise_operator.sentences import clause, words
 
 _PATCH: Final = "spec.podTemplate.spec"

@@ -7,7 +7,7 @@ from typing import Final
 
 from alise_contract.names import API_GROUP, API_VERSION, KIND
 from alise_operator import metrics
-from alise_operator.build.meta import MANAGER, Manifest, Owner
+from alise_operator.children.meta import MANAGER, Manifest, Owner
 from alise_operator.conditions import Condition
 from alise_operator.kube import Kube
 from alise_operator.pods import EVENTS

@@ -38,7 +38,7 @@ CUDA_KV_CACHE_DTYPES: Final = (
     "nvfp4",
     "nvfp4_4over6",
 )
-# SIGTERM comes when the drain is over. vLLM then has less than the margin of the grace period (build/pod.py) to end what is left.
+# SIGTERM comes when the drain is over. vLLM then has less than the margin of the grace period (children/pod.py) to end what is left.
 MAX_SHUTDOWN_TIMEOUT_SECONDS: Final = 25
 _REPLICAS: Final = "data parallel engines are not supported; use spec.replicas"
 _ONE_POD: Final = "an engine is one pod; use spec.engine.tensorParallelSize"

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from alise_operator.build.meta import Manifest
-from alise_operator.build.route import TIMEOUTS, TIMEOUTS_REFUSED_BY
+from alise_operator.children.meta import Manifest
+from alise_operator.children.route import TIMEOUTS, TIMEOUTS_REFUSED_BY
 
 # Feature names of the Gateway API for each field of `timeouts`.
 _TIMEOUT_FEATURES: Final = {"request": "HTTPRouteRequestTimeout", "backendRequest": "HTTPRouteBackendTimeout"}

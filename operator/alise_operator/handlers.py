@@ -11,7 +11,7 @@ import kopf
 
 from alise_contract.names import ENGINE_LABEL
 from alise_operator.app import App
-from alise_operator.build.meta import MANAGED_BY, MANAGER
+from alise_operator.children.meta import MANAGED_BY, MANAGER
 from alise_operator.kube import PAGE, in_cluster, in_cluster_server
 from alise_operator.reconcile import Key
 

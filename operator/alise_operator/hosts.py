@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from alise_contract.names import ENGINE_LABEL, KIND
-from alise_operator.build.annotations import CLASS_ANNOTATION
-from alise_operator.build.meta import MANAGED_BY, MANAGER, Manifest
-from alise_operator.build.route import API_PATH
+from alise_operator.children.annotations import CLASS_ANNOTATION
+from alise_operator.children.meta import MANAGED_BY, MANAGER, Manifest
+from alise_operator.children.route import API_PATH
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -19,7 +19,7 @@ import aiohttp
 from kubernetes.aio import client, config
 
 from alise_operator import metrics
-from alise_operator.build.meta import MANAGER, Manifest
+from alise_operator.children.meta import MANAGER, Manifest
 from alise_operator.cluster import HTTP_ROUTE, Cluster, Images
 from alise_operator.errors import AnswerTooLarge, ApplyError, ClusterError, Gone
 from alise_operator.refusals import UNCONVERTED

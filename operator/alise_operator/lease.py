@@ -16,7 +16,7 @@ from enum import Enum, auto
 from typing import Final
 
 from alise_operator import metrics
-from alise_operator.build.meta import Manifest
+from alise_operator.children.meta import Manifest
 from alise_operator.errors import ApplyError, ClusterError, Gone, LeaseLost
 from alise_operator.kube import Kube, Resource
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from alise_operator.build.meta import Owner
+from alise_operator.children.meta import Owner
 from alise_operator.spec import Spec
 
 REASON: Final = "MissingSecret"

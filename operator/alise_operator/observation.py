@@ -12,7 +12,7 @@ from google.protobuf import json_format
 
 from alise_contract.names import ENGINE_CONTAINER
 from alise_contract.v1.engine_control_pb2 import ENCODER_STATE_MISSING, StatusReport
-from alise_operator.build.meta import TEMPLATE_ANNOTATION, Manifest
+from alise_operator.children.meta import TEMPLATE_ANNOTATION, Manifest
 from alise_operator.endings import Ending, is_success, view_ending, wrong_image
 from alise_operator.kv_cache import KvReport, Window
 from alise_operator.missing_secrets import REASON as MISSING_SECRET

@@ -3,7 +3,7 @@
 from typing import Final
 
 from alise_operator.apply import OWNED_KINDS
-from alise_operator.build.meta import Owner
+from alise_operator.children.meta import Owner
 from alise_operator.errors import ApplyError, Gone
 from alise_operator.kube import Kube, Resource
 from alise_operator.observation import Observation, Trouble, view_workload

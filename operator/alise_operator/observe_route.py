@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from alise_operator.apply import OWNED_KINDS
-from alise_operator.build.meta import Owner
+from alise_operator.children.meta import Owner
 from alise_operator.cluster import Cluster
 from alise_operator.errors import ApplyError, ClusterError, Gone
 from alise_operator.hosts import Claim, claims, taken_by

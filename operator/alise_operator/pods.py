@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, Final
 
-from alise_operator.build.meta import Manifest, Owner, selector_text
+from alise_operator.children.meta import Manifest, Owner, selector_text
 from alise_operator.endings import PROBE_EVENTS, Failure, view_failure
 from alise_operator.errors import ApplyError, ClusterError
 from alise_operator.kube import Kube, Resource

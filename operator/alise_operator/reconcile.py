@@ -15,7 +15,7 @@ from alise_contract.names import API_GROUP, API_VERSION, PLURAL
 from alise_operator import events, metrics
 from alise_operator.allowed import RESTRICTED, Allowed
 from alise_operator.apply import Applied, apply_children, apply_replicas, digest, version_of
-from alise_operator.build import Owner, children
+from alise_operator.children import Owner, children
 from alise_operator.cluster import Cluster, Images
 from alise_operator.errors import ApplyError, ClusterError, Gone, InternalError, OperatorError, SpecError
 from alise_operator.kube import Kube, Resource

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from alise_contract.names import API_GROUP, API_VERSION, KIND
-from alise_operator.build.meta import MANAGER, Owner
+from alise_operator.children.meta import MANAGER, Owner
 from alise_operator.spec import MAX_REPLICAS
 
 REASON: Final = "ReplicasReset"

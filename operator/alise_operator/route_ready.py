@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from alise_operator import gateways
-from alise_operator.build.annotations import CLASS_ANNOTATION
-from alise_operator.build.meta import MANAGER, Manifest, Owner
-from alise_operator.build.route import API_PATH, TIMEOUTS, TIMEOUTS_REFUSED_BY, GatewayLimits, url
+from alise_operator.children.annotations import CLASS_ANNOTATION
+from alise_operator.children.meta import MANAGER, Manifest, Owner
+from alise_operator.children.route import API_PATH, TIMEOUTS, TIMEOUTS_REFUSED_BY, GatewayLimits, url
 from alise_operator.conditions import Condition
 from alise_operator.errors import InvalidSpec, OperatorError
 from alise_operator.hosts import Claim

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
 
-from alise_operator.build.meta import Manifest
+from alise_operator.children.meta import Manifest
 from alise_operator.quantities import format_bytes, parse_quantity
 
 # How the cluster's scheduler names each resource of which no node has enough.

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from alise_contract.names import CONTRACT_VERSION
 from alise_operator import kv_cache
-from alise_operator.build.meta import Owner, selector_text
-from alise_operator.build.route import url
+from alise_operator.children.meta import Owner, selector_text
+from alise_operator.children.route import url
 from alise_operator.conditions import Condition
 from alise_operator.errors import (
     ApplyError,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from alise_contract.names import ENGINE_LABEL
-from alise_operator.build.meta import MANAGED_BY, MANAGER, Manifest
+from alise_operator.children.meta import MANAGED_BY, MANAGER, Manifest
 from alise_operator.errors import ApplyError, ClusterError
 from alise_operator.kube import Kube, Resource
 from alise_operator.pods import PODS

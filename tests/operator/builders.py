@@ -5,7 +5,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from alise_contract.v1.engine_control_pb2 import StatusReport
-from alise_operator.build import Owner
+from alise_operator.children import Owner
 from alise_operator.cluster import Cluster
 from alise_operator.observation import Pod, PodReport, Workload
 from alise_operator.spec import Spec, parse

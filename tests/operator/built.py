@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alise_operator.build import children
+from alise_operator.children import children
 from alise_operator.cluster import Cluster
 from tests.operator.builders import CURRENT, OWNER, make_spec
 

@@ -5,7 +5,7 @@ from asyncio import Queue
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from alise_operator.build.meta import Manifest
+from alise_operator.children.meta import Manifest
 from alise_operator.cluster import Cluster, Images
 from alise_operator.errors import ApplyError, ClusterError, Gone
 from alise_operator.kube import PAGE, Resource

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alise_operator.build.annotations import annotation_problems
+from alise_operator.children.annotations import annotation_problems
 from alise_operator.cluster import Cluster
 from alise_operator.errors import InvalidSpec
 from tests.operator.builders import GATEWAY_API

@@ -1,7 +1,7 @@
 import pytest
 
 from alise_operator.apply import OWNED_KINDS, apply_children
-from alise_operator.build import children
+from alise_operator.children import children
 from alise_operator.errors import ApplyError, NameTaken
 from alise_operator.kube import Resource
 from tests.operator.builders import CURRENT, OWNER, make_spec

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from alise_operator.build.route import TIMEOUTS, TIMEOUTS_REFUSED_BY
+from alise_operator.children.route import TIMEOUTS, TIMEOUTS_REFUSED_BY
 from alise_operator.gateways import allows_namespace, describe_allowed, has_refused_timeouts, supported_timeouts
 
 ML = {"team": "ml"}

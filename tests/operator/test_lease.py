@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from alise_operator.build.meta import Manifest
+from alise_operator.children.meta import Manifest
 from alise_operator.errors import ClusterError, LeaseLost
 from alise_operator.kube import Resource
 from alise_operator.lease import LEASE_NAME, LEASES, Lease, Seen, Step, decide, look, written

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alise_operator.allowed import VOLUME_TYPES
-from alise_operator.build import pod_fields
-from alise_operator.build.merge import item_key, merge
-from alise_operator.build.pod import pod_template
-from alise_operator.build.pod_lists import LISTS, RETAIN_KEYS
+from alise_operator.children import pod_fields
+from alise_operator.children.merge import item_key, merge
+from alise_operator.children.pod import pod_template
+from alise_operator.children.pod_lists import LISTS, RETAIN_KEYS
 from tests.operator.builders import CURRENT, OLD, OWNER, make_spec
 from tests.operator.built import SPECS
 from tests.operator.pod_schema import merged_lists, properties

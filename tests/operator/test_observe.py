@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from alise_operator.apply import OWNED_KINDS
-from alise_operator.build.workload import deployment as build_deployment
+from alise_operator.children.workload import deployment as build_deployment
 from alise_operator.cluster import Cluster
 from alise_operator.missing_secrets import Gap
 from alise_operator.observation import Trouble, view_pod, view_report, view_workload

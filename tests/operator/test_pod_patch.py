@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alise_operator.build.pod import pod_template
-from alise_operator.build.pod_patch import patched
+from alise_operator.children.pod import pod_template
+from alise_operator.children.pod_patch import patched
 from alise_operator.cluster import Cluster
 from alise_operator.errors import InvalidSpec
 from tests.operator.builders import CURRENT, OLD, OWNER, make_spec

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from alise_operator.allowed import SETTING, TERMS, VOLUME_TYPES, Allowed, read_allowed
-from alise_operator.build.pod import pod_template
-from alise_operator.build.pod_patch import patched
-from alise_operator.build.pod_policy import policy_problems
+from alise_operator.children.pod import pod_template
+from alise_operator.children.pod_patch import patched
+from alise_operator.children.pod_policy import policy_problems
 from alise_operator.cluster import Cluster, Images
 from alise_operator.errors import InvalidSpec
 from alise_operator.reconcile import Reconciler

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from alise_operator.build import pod_fields
-from alise_operator.build.pod_lists import LISTS
+from alise_operator.children import pod_fields
+from alise_operator.children.pod_lists import LISTS
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.control_plane import Engine, eventually
 from tests.operator.pod_schema import merged_lists, properties

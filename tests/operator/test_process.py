@@ -16,7 +16,7 @@ from alise_operator import app as apps
 from alise_operator import handlers, logs
 from alise_operator.__main__ import RECURSION_LIMIT
 from alise_operator.app import App
-from alise_operator.build.meta import MANAGED_BY, Manifest
+from alise_operator.children.meta import MANAGED_BY, Manifest
 from alise_operator.cluster import Images
 from alise_operator.kube import PAGE, Resource, answered
 from alise_operator.poller import Poller

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from alise_operator.apply import OWNED_KINDS
-from alise_operator.build.route import TIMEOUTS_REFUSED_BY
+from alise_operator.children.route import TIMEOUTS_REFUSED_BY
 from alise_operator.observe_route import CLAIMS_SECONDS, GATEWAY_CLASSES, GATEWAYS, INGRESS_CLASSES, NAMESPACES, RouteObserver
 from alise_operator.reconcile import Key
 from tests.operator.builders import CURRENT, OWNER, make_spec, raw_spec

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from alise_operator.build.route import TIMEOUTS_REFUSED_BY
+from alise_operator.children.route import TIMEOUTS_REFUSED_BY
 from alise_operator.conditions import Condition
 from alise_operator.errors import ApplyError, InvalidSpec, MissingApi, OperatorError, Problem
 from alise_operator.hosts import Claim

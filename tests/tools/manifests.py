@@ -15,7 +15,7 @@ import kubernetes_validate
 import yaml
 
 from alise_contract.names import API_GROUP
-from alise_operator.build import Owner, children
+from alise_operator.children import Owner, children
 from alise_operator.cluster import HTTP_ROUTE, Cluster
 from alise_operator.spec import parse
 from tests.cluster.commands import run

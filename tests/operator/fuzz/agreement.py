@@ -13,7 +13,7 @@ from kubernetes.config import new_client_from_config
 
 from alise_contract.names import API_GROUP, API_VERSION, KIND, PLURAL
 from alise_operator.apply import try_children
-from alise_operator.build import Owner, children
+from alise_operator.children import Owner, children
 from alise_operator.cluster import Cluster, Images
 from alise_operator.errors import ApplyError, InvalidSpec, SpecError
 from alise_operator.kube import HttpKube

@@ -11,9 +11,9 @@ from typing import Any, Final
 from alise_contract.names import ENGINE_LABEL, ENGINE_PORT, RUN_DIR
 from alise_operator.allowed import TERMS, Allowed
 from alise_operator.apply import OWNED_KINDS, digest
-from alise_operator.build import children
-from alise_operator.build.meta import Manifest
-from alise_operator.build.pod_policy import policy_problems
+from alise_operator.children import children
+from alise_operator.children.meta import Manifest
+from alise_operator.children.pod_policy import policy_problems
 from alise_operator.errors import InvalidSpec, SpecError
 from alise_operator.rules import check
 from alise_operator.spec import Spec, parse

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from alise_operator.build.pod import EXIT_MARGIN_SECONDS
+from alise_operator.children.pod import EXIT_MARGIN_SECONDS
 from tests.operator.builders import CURRENT, OLD
 from tests.operator.built import build, container, environment, pod
 

@@ -7,12 +7,12 @@ look at the merged template, so that it does not matter which field something ca
 from collections.abc import Mapping
 from typing import Any, Final
 
-from alise_operator.build.merge import merge
-from alise_operator.build.meta import Manifest, Owner
-from alise_operator.build.pod_lists import CONTAINER_LISTS
-from alise_operator.build.pod_needs import need_problems
-from alise_operator.build.pod_policy import policy_problems
-from alise_operator.build.pod_shape import patch_problems
+from alise_operator.children.merge import merge
+from alise_operator.children.meta import Manifest, Owner
+from alise_operator.children.pod_lists import CONTAINER_LISTS
+from alise_operator.children.pod_needs import need_problems
+from alise_operator.children.pod_policy import policy_problems
+from alise_operator.children.pod_shape import patch_problems
 from alise_operator.cluster import Cluster
 from alise_operator.errors import InvalidSpec
 from alise_operator.spec import Spec

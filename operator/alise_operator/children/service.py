@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from alise_operator.build.meta import Manifest, Owner, metadata, selector
+from alise_operator.children.meta import Manifest, Owner, metadata, selector
 
 SERVICE_PORT: Final = 80
 

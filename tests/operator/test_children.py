@@ -1,6 +1,6 @@
 """Which children an engine has, and the rules that hold for all of them.
 
-The pod is in test_build_pod.py, its settings are in test_build_settings.py, and routes are in test_build_route.py.
+The pod is in test_children_pod.py, its settings are in test_children_settings.py, and routes are in test_children_route.py.
 """
 
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from alise_operator.build import children
+from alise_operator.children import children
 from alise_operator.cluster import Cluster
 from tests.operator.builders import CURRENT, OLD, OWNER, make_spec
 from tests.operator.built import HTTP_ROUTE, INGRESS, SPECS, build, container, pod

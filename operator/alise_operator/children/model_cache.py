@@ -1,6 +1,6 @@
 """The claim that keeps downloaded weights."""
 
-from alise_operator.build.meta import Manifest, Owner, metadata
+from alise_operator.children.meta import Manifest, Owner, metadata
 from alise_operator.spec import Spec
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from alise_contract.names import API_GROUP
-from alise_operator.build.annotations import checked
-from alise_operator.build.meta import Manifest, Owner, metadata
-from alise_operator.build.service import SERVICE_PORT
+from alise_operator.children.annotations import checked
+from alise_operator.children.meta import Manifest, Owner, metadata
+from alise_operator.children.service import SERVICE_PORT
 from alise_operator.cluster import HTTP_ROUTE, Cluster
 from alise_operator.errors import MissingApi
 from alise_operator.spec import Route, Spec

@@ -4,9 +4,9 @@ import hashlib
 import json
 from typing import Final
 
-from alise_operator.build.meta import TEMPLATE_ANNOTATION, Manifest, Owner, metadata, selector
-from alise_operator.build.pod import STARTUP_SECONDS, one_node, pod_template
-from alise_operator.build.pod_patch import patched
+from alise_operator.children.meta import TEMPLATE_ANNOTATION, Manifest, Owner, metadata, selector
+from alise_operator.children.pod import STARTUP_SECONDS, one_node, pod_template
+from alise_operator.children.pod_patch import patched
 from alise_operator.cluster import Cluster
 from alise_operator.spec import Spec
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from alise_contract.names import ENGINE_CONTAINER
 from alise_operator.allowed import SETTING, VOLUME_TYPES, Allowed
-from alise_operator.build.meta import Manifest, Owner
-from alise_operator.build.pod_fields import (
+from alise_operator.children.meta import Manifest, Owner
+from alise_operator.children.pod_fields import (
     CONTAINER_FIELDS,
     CONTAINER_SECURITY_FIELDS,
     ENV_FROM_FIELDS,
@@ -27,8 +27,8 @@ from alise_operator.build.pod_fields import (
     SELINUX_TYPES,
     VALUE_FROM_FIELDS,
 )
-from alise_operator.build.pod_lists import CONTAINER_LISTS
-from alise_operator.build.pod_shape import FIELD
+from alise_operator.children.pod_lists import CONTAINER_LISTS
+from alise_operator.children.pod_shape import FIELD
 from alise_operator.errors import Problem
 from alise_operator.flag_values import short as cut
 from alise_operator.sentences import quote

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from alise_operator.build.route import url
+from alise_operator.children.route import url
 from alise_operator.cluster import Cluster
 from alise_operator.errors import MissingApi
 from tests.operator.builders import GATEWAY_API, OLD, OWNER, make_spec

@@ -7,7 +7,7 @@ the resource says so; DNS always is possible, because all that a resource names 
 from typing import Final
 
 from alise_contract.names import ENGINE_PORT, SCHEDULER_HTTP_PORT
-from alise_operator.build.meta import MANAGER, Manifest, Owner, metadata, selector
+from alise_operator.children.meta import MANAGER, Manifest, Owner, metadata, selector
 from alise_operator.cluster import Cluster
 from alise_operator.spec import Spec
 

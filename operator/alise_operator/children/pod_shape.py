@@ -6,8 +6,8 @@ The API server checks the fields of the merged template; here is only what mergi
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from alise_operator.build.merge import DIRECTIVE, RETAIN, is_list_replaced, item_key
-from alise_operator.build.pod_lists import CONTAINER_LISTS, KEY_DEFAULTS, LISTS, MergedList, Path
+from alise_operator.children.merge import DIRECTIVE, RETAIN, is_list_replaced, item_key
+from alise_operator.children.pod_lists import CONTAINER_LISTS, KEY_DEFAULTS, LISTS, MergedList, Path
 from alise_operator.errors import Problem
 from alise_operator.sentences import quote
 

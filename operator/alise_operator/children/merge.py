@@ -13,7 +13,7 @@ the others when the patch sets one. An item with keys and `$patch: replace` repl
 from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
-from alise_operator.build.pod_lists import KEY_DEFAULTS, LISTS, MergedList, Path, one_of
+from alise_operator.children.pod_lists import KEY_DEFAULTS, LISTS, MergedList, Path, one_of
 
 DIRECTIVE: Final = "$patch"
 RETAIN: Final = "$retainKeys"

@@ -1,6 +1,6 @@
 """Voluntary disruptions (node drains) take one pod at a time. A single replica gets none: it would only block the drain."""
 
-from alise_operator.build.meta import Manifest, Owner, metadata, selector
+from alise_operator.children.meta import Manifest, Owner, metadata, selector
 from alise_operator.cluster import Cluster
 from alise_operator.spec import Spec
 

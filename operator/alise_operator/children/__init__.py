@@ -5,14 +5,14 @@ One builder per kind returns its object, or None when it is not wanted. Everythi
 
 from typing import Final
 
-from alise_operator.build.disruption_budget import disruption_budget
-from alise_operator.build.meta import Manifest, Owner
-from alise_operator.build.model_cache import model_cache
-from alise_operator.build.network_policy import network_policy
-from alise_operator.build.route import GatewayLimits, http_route, ingress
-from alise_operator.build.service import service
-from alise_operator.build.service_account import service_account
-from alise_operator.build.workload import deployment
+from alise_operator.children.disruption_budget import disruption_budget
+from alise_operator.children.meta import Manifest, Owner
+from alise_operator.children.model_cache import model_cache
+from alise_operator.children.network_policy import network_policy
+from alise_operator.children.route import GatewayLimits, http_route, ingress
+from alise_operator.children.service import service
+from alise_operator.children.service_account import service_account
+from alise_operator.children.workload import deployment
 from alise_operator.cluster import Cluster
 from alise_operator.spec import Spec
 

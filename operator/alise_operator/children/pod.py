@@ -28,9 +28,9 @@ from alise_contract.names import (
     SOCKET_DIR_ENV,
     TRUST_HEADERS_ENV,
 )
-from alise_operator.build.devices import as_manifest, engine_resources
-from alise_operator.build.meta import Manifest, Owner, labels, selector
-from alise_operator.build.pod_needs import AUTH_VOLUME
+from alise_operator.children.devices import as_manifest, engine_resources
+from alise_operator.children.meta import Manifest, Owner, labels, selector
+from alise_operator.children.pod_needs import AUTH_VOLUME
 from alise_operator.cluster import Cluster
 from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
 from alise_operator.rules import (

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from alise_contract.names import AUTH_DIR, AUTH_DIR_ENV, ENGINE_CONTAINER, RUN_DIR, SCHEDULER_CONTAINER
-from alise_operator.build.devices import device_problems
-from alise_operator.build.meta import Manifest, Owner, selector
-from alise_operator.build.pod_lists import CONTAINER_LISTS
-from alise_operator.build.pod_shape import FIELD
+from alise_operator.children.devices import device_problems
+from alise_operator.children.meta import Manifest, Owner, selector
+from alise_operator.children.pod_lists import CONTAINER_LISTS
+from alise_operator.children.pod_shape import FIELD
 from alise_operator.errors import Problem
 from alise_operator.flag_values import short as cut
 from alise_operator.rules import ENV_FIELDS, HARMLESS_VALUES, memory_problems, unsupported_env
