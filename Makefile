@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 BESIDE = $(MAKE) --no-print-directory --jobs
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom proto crd flags hardware lock bench picture clean
+.PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom docs proto crd flags hardware lock bench picture clean
 
 help: ## What there is
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -63,6 +63,10 @@ images: install ## Builds the images; IMAGE_REGISTRY=host/name tags and pushes t
 
 sbom: install ## Writes what each image is made of to dist/sbom/ (CycloneDX); builds the images first
 	@$(PYTHON) -m tests.tools.sbom
+
+docs: install ## Builds the documentation site into dist/docs; a broken link, a missing anchor or a page without a place in the navigation fails
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet
+	@echo "the site is in dist/docs: open dist/docs/index.html"
 
 proto: install ## Generates the contract's code from its .proto files
 	@$(PYTHON) -m tests.tools.proto
