@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .job import Ints, Snapshot
 from .lengths import Floats
@@ -30,11 +29,9 @@ class MemoryLimits:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where each job's KV should be (rows of the snapshot), and the rule for its codec."""
+    """How much host memory the plan needs, and the rule for the codec of KV there."""
 
-    on_device: NDArray[np.bool_]
-    on_host: NDArray[np.bool_]
-    # Bytes the jobs on the host take, as estimated; never above the budget.
+    # Estimated bytes of the jobs that leave the device; never above the budget.
     host_bytes: int
     host_budget_bytes: int
     int8_ewt_ms: int
@@ -53,7 +50,6 @@ def place(rows: Ints, waits: Floats, snapshot: Snapshot, slots: float, limits: M
     business; it evicts the longest wait first too.
     """
     engine = snapshot.engine
-    on_host = np.zeros(len(snapshot), dtype=np.bool_)
     on_device = np.zeros(len(snapshot), dtype=np.bool_)
     budget = host_budget(limits, engine.host_limit_bytes)
     ewt_ms, fraction = _codec_rule(limits)
@@ -62,7 +58,7 @@ def place(rows: Ints, waits: Floats, snapshot: Snapshot, slots: float, limits: M
     on_device[rows] = (np.cumsum(snapshot.samples[rows]) <= slots) & (np.cumsum(blocks[rows]) <= engine.num_device_blocks)
     (wanted,) = (((snapshot.device_tokens > 0) | (snapshot.host_tokens > 0)) & ~on_device).nonzero()
     if not len(wanted):
-        return Placement(on_device, on_host, 0, budget, ewt_ms, fraction)
+        return Placement(0, budget, ewt_ms, fraction)
     there = snapshot.host_bytes[wanted]
     raw = np.where(there > 0, there, tokens[wanted] * (engine.block_bytes / max(1, engine.block_size)))
     pressed = float(raw.sum()) > budget * limits.int8_host_fraction
@@ -70,8 +66,7 @@ def place(rows: Ints, waits: Floats, snapshot: Snapshot, slots: float, limits: M
     need = np.where(there > 0, there, np.ceil(raw * share))
     soonest = np.lexsort((wanted, waits[wanted]))
     fits = np.cumsum(need[soonest]) <= budget
-    on_host[wanted[soonest]] = fits
-    return Placement(on_device, on_host, int(need[soonest][fits].sum()), budget, ewt_ms, fraction)
+    return Placement(int(need[soonest][fits].sum()), budget, ewt_ms, fraction)
 
 
 def _codec_rule(limits: MemoryLimits) -> tuple[int, float]:
