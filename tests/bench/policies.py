@@ -168,7 +168,7 @@ def decide_ms(jobs: int, repeats: int) -> float:
     policy = policy_named(Policy().name)
     first = decide(snapshot, policy)
     later = replace(
-        snapshot, at=0.1, age_seconds=snapshot.age_seconds + 0.1, sent=np.stack([first.ranks.level, first.ranks.order, first.ranks.ewt_ms])
+        snapshot, age_seconds=snapshot.age_seconds + 0.1, sent=np.stack([first.ranks.level, first.ranks.order, first.ranks.ewt_ms])
     )
     took = []
     for _ in range(repeats):
@@ -188,7 +188,7 @@ def live_jobs(jobs: int, seed: int) -> Snapshot:
     age = np.sort(rng.uniform(0, 60, jobs))[::-1].copy()
     none = np.zeros(jobs)
     return Snapshot(
-        at=0.0, jobs=tuple(f"job-{number}" for number in range(jobs)), rankable=np.ones(jobs, dtype=np.bool_),
+        jobs=tuple(f"job-{number}" for number in range(jobs)), rankable=np.ones(jobs, dtype=np.bool_),
         phase=np.where(running, Phase.RUNNING, Phase.WAITING).astype(np.int64), order=np.arange(1, jobs + 1), weight=np.ones(jobs),
         tenant=np.arange(jobs) % 4, lengths=predictions.noisy(outputs, NOISE, seed), limit_tokens=np.full(jobs, 4096.0),
         samples=np.ones(jobs), prompt_tokens=prompt, generated_tokens=generated, device_tokens=np.where(running, prompt + generated, 0.0),

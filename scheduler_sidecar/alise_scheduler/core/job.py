@@ -100,7 +100,6 @@ class Job:
 class Snapshot:
     """All jobs at one moment, as columns of J rows in arrival order. The whole input of `decide()` besides the policy."""
 
-    at: float
     jobs: tuple[str, ...]
     rankable: NDArray[np.bool_]
     phase: Ints
@@ -151,7 +150,6 @@ def columns(
     owners: dict[str, int] = {}
     tenants: dict[str, int] = {}
     return Snapshot(
-        at=at,
         jobs=names,
         rankable=np.array([job.rankable for job in jobs], dtype=np.bool_),
         phase=whole([job.phase for job in jobs]),

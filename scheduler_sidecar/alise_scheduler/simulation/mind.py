@@ -68,7 +68,7 @@ def at_admission(policy: Policy, lengths: Floats, prompt_tokens: Floats, caps: F
     """For all requests at once: alone each of them would take as long as a plan."""
     count, none = len(lengths), np.zeros(len(lengths))
     fresh = Snapshot(
-        at=0.0, jobs=("",) * count, rankable=np.zeros(count, dtype=np.bool_), phase=np.full(count, Phase.ADMITTED, dtype=np.int64),
+        jobs=("",) * count, rankable=np.zeros(count, dtype=np.bool_), phase=np.full(count, Phase.ADMITTED, dtype=np.int64),
         order=np.arange(count), weight=np.ones(count), tenant=np.zeros(count, dtype=np.int64), lengths=lengths, limit_tokens=caps,
         samples=np.ones(count), prompt_tokens=prompt_tokens, generated_tokens=none, device_tokens=none, host_tokens=none, host_bytes=none,
         waiting_seconds=none, age_seconds=none, engine=shape, cost=cost, neutral_seconds=1.0, sent=np.zeros((3, count), dtype=np.int64),
@@ -204,7 +204,6 @@ class CoreMind:
         generated = decoding * step + table[_MARK]
         phase = table[_PHASE].astype(np.int64)
         return Snapshot(
-            at=now,
             # The replica reads the columns of ranks; no Apply has to name anybody.
             jobs=("",) * count,
             rankable=np.zeros(count, dtype=np.bool_),
