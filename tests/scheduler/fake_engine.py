@@ -7,13 +7,23 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from ..core.plan import Plan
-from ..core.reports import EngineEvent, EngineLost, EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, Finished, FinishReason, Step
-from ..errors import EngineError
+from alise_scheduler.core.plan import Plan
+from alise_scheduler.core.reports import (
+    EngineEvent,
+    EngineLost,
+    EngineRequest,
+    EngineShape,
+    EngineSnapshot,
+    EngineUpdate,
+    Finished,
+    FinishReason,
+    Step,
+)
+from alise_scheduler.errors import EngineError
 
 
 class FakeEngine:
-    """Implements `seam.Engine`. `boot()` first, then let requests arrive, change and finish."""
+    """Implements `alise_scheduler.engine.seam.Engine`. `boot()` first, then let requests arrive, change and finish."""
 
     def __init__(self, shape: EngineShape | None = None) -> None:
         self.shape = shape or EngineShape(max_num_seqs=2)

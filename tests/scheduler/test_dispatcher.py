@@ -15,11 +15,11 @@ from alise_scheduler.core.plan import Plan
 from alise_scheduler.core.rank import LatenessRule, Policy, PreemptionRule
 from alise_scheduler.core.reports import EngineEvent, EngineShape, FinishReason, Phase, Step
 from alise_scheduler.dispatcher import CHANGE_SECONDS, MAX_INBOX, PLAN_SECONDS, REFRESH_SECONDS, Dispatcher
-from alise_scheduler.engine.fake import FakeEngine
 from alise_scheduler.errors import EngineUnavailableError, InboxFullError, SessionLostError
 from alise_scheduler.metrics import BATCH
 from alise_scheduler.state import Admitted, ClassRule, State
 from tests.scheduler.builders import FakeClock, make_ask, make_request, make_state, settle
+from tests.scheduler.fake_engine import FakeEngine
 
 
 @dataclass
