@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from alise_scheduler.predictor.detail import EMBEDDING, NUMBERS
-from alise_scheduler.predictor.encoder import HashEncoder
 from alise_scheduler.predictor.features import Features, Question, extract
 from alise_scheduler.predictor.recent import Sample
 from alise_scheduler.predictor.train import History
+from tests.scheduler.hash_encoder import HashEncoder
 
 ENCODER = HashEncoder()
 SALT = b"salt"

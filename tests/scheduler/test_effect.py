@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from alise_scheduler.predictor import effect
 from alise_scheduler.predictor.detail import MAX_ASKED, NUMBERS, Conversations, carried_over, complete, context
-from alise_scheduler.predictor.encoder import HashEncoder
 from alise_scheduler.predictor.features import Features
 from alise_scheduler.predictor.learned import FIRST_TRAINING, Equipped, LearnedPredictor, equip
 from alise_scheduler.predictor.model import Observation
 from alise_scheduler.predictor.recent import Sample
 from alise_scheduler.predictor.train import train
+from tests.scheduler.hash_encoder import HashEncoder
 from tests.scheduler.predictor_builders import make_features, make_task
 
 pytestmark = pytest.mark.process

@@ -20,13 +20,13 @@ from alise_scheduler.predictor.archive import Archive
 from alise_scheduler.predictor.background import BackgroundError
 from alise_scheduler.predictor.detail import CONVERSATION, MAX_CONVERSATIONS, NUMBERS, REQUEST, Conversations, Said, complete, said_numbers
 from alise_scheduler.predictor.encode_queue import MAX_WAITING, EncodeQueue
-from alise_scheduler.predictor.encoder import HashEncoder
 from alise_scheduler.predictor.features import Features, Question, extract
 from alise_scheduler.predictor.head import Head
 from alise_scheduler.predictor.learned import FIRST_TRAINING, TRIAL, LearnedPredictor, equip, pinball
 from alise_scheduler.predictor.learner import Learner
 from alise_scheduler.predictor.model import Observation
 from alise_scheduler.predictor.train import read_history, train
+from tests.scheduler.hash_encoder import HashEncoder
 from tests.scheduler.predictor_builders import make_features, make_task
 
 pytestmark = pytest.mark.process

@@ -16,7 +16,7 @@ from alise_scheduler.predictor.archive import Archive
 from alise_scheduler.predictor.background import BackgroundError
 from alise_scheduler.predictor.calibration import middle
 from alise_scheduler.predictor.detail import EXPECTED, PRIOR_AT, Conversations, Said, expected_here
-from alise_scheduler.predictor.encoder import MODEL_FILE, VOCABULARY_FILE, HashEncoder
+from alise_scheduler.predictor.encoder import MODEL_FILE, VOCABULARY_FILE
 from alise_scheduler.predictor.learned import FIRST_TRAINING, LearnedPredictor, equip
 from alise_scheduler.predictor.learner import Learner
 from alise_scheduler.predictor.lines import Line, own_lines, read_lines
@@ -24,6 +24,7 @@ from alise_scheduler.predictor.model import Observation
 from alise_scheduler.predictor.prior import MADE_FILE, fingerprint, fit, from_bytes, made_before, quantiles
 from alise_scheduler.predictor.rules import LEARNED, PAPER
 from alise_scheduler.predictor.train import train
+from tests.scheduler.hash_encoder import HashEncoder
 from tests.scheduler.predictor_builders import make_features, make_history, make_task
 
 pytestmark = pytest.mark.process

@@ -75,17 +75,3 @@ class OnnxEncoder:
         if len(ids) > room:
             ids = ids[:_HEAD_TOKENS] + ids[_HEAD_TOKENS - room :]
         return [self._vocabulary.cls, *ids, self._vocabulary.sep]
-
-
-class HashEncoder:
-    """A stand-in without weights: words thrown into EMBEDDING buckets. Same words, same vector; knows nothing of meaning. For tests."""
-
-    def encode(self, texts: Sequence[str]) -> Rows:
-        made = np.zeros((len(texts), EMBEDDING), np.float32)
-        for row, text in enumerate(texts):
-            for word in text.lower().split():
-                number = int.from_bytes(word.encode("utf-8", "replace")[:8].ljust(8, b"."), "little") * 0x9E3779B97F4A7C15 % 2**64
-                made[row, (number >> 32) % EMBEDDING] += 1.0 if number & 1 else -1.0
-        norms = np.linalg.norm(made, axis=1, keepdims=True)
-        unit: Rows = (made / np.maximum(norms, 1e-6)).astype(np.float32)
-        return unit
