@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from alise_scheduler.core.admit import AdmitLimits
+from alise_scheduler.core.decide import Decision
 from alise_scheduler.core.exec_time import CostModel
 from alise_scheduler.core.job import Job, Snapshot, columns
 from alise_scheduler.core.lengths import sane
@@ -44,6 +45,11 @@ def make_snapshot(
     """Jobs in the order given; time 0, so that a job has waited what it says."""
     ordered = tuple(replace(job, order=number) for number, job in enumerate(jobs, start=1))
     return columns(ordered, 0.0, shape, CostModel(), neutral, sent or {})
+
+
+def ranks_of(decision: Decision) -> dict[str, Rank]:
+    """The rank of every job that an Apply can name, by job."""
+    return decision.ranks.at(decision.ranks.known)
 
 
 def make_ask(job_id: str = "a", **fields: object) -> Ask:

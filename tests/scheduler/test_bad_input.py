@@ -15,7 +15,7 @@ from alise_scheduler.core.job import Job
 from alise_scheduler.core.lengths import MAX_TOKENS, PRIOR, sane
 from alise_scheduler.core.rank import POLICIES, AgeingRule, Policy, starvation_bound_seconds
 from alise_scheduler.core.reports import EngineRequest, EngineShape, EngineSnapshot, Phase
-from tests.scheduler.builders import make_job, make_request, make_snapshot
+from tests.scheduler.builders import make_job, make_request, make_snapshot, ranks_of
 
 ABSURD = [
     pytest.param([math.nan] * 10, id="NaN"),
@@ -29,12 +29,12 @@ OTHERS = [make_job("short", 10), make_job("long", 2000)]
 
 
 def order(decision: Decision) -> list[str]:
-    wanted = decision.wanted
+    wanted = ranks_of(decision)
     return sorted(wanted, key=lambda job: (wanted[job].level, wanted[job].order))
 
 
 def is_sound(decision: Decision) -> bool:
-    ranks = decision.wanted.values()
+    ranks = ranks_of(decision).values()
     return (
         all(MIN_LEVEL <= rank.level <= MAX_LEVEL and rank.ewt_ms >= 0 for rank in ranks)
         and bool((decision.waits_seconds >= 0).all())

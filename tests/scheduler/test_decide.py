@@ -11,31 +11,31 @@ from alise_scheduler.core.plan import Rank, coarse_ms
 from alise_scheduler.core.rank import AgeingRule, Policy, PreemptionRule
 from alise_scheduler.core.reports import EngineShape, Phase
 from alise_scheduler.core.wait import NO_WAIT, Wait
-from tests.scheduler.builders import SHAPE, make_job, make_snapshot
+from tests.scheduler.builders import SHAPE, make_job, make_snapshot, ranks_of
 
 
 def test_an_empty_snapshot_gives_an_empty_plan_and_the_limits() -> None:
     decision = decide(make_snapshot([]), Policy())
-    assert decision.wanted == {}
+    assert ranks_of(decision) == {}
     assert decision.load.live == 0
     assert decision.limits.preempt_levels == Policy().preemption.levels
 
 
 def test_jobs_that_are_not_in_the_engine_are_counted_and_not_ranked() -> None:
     decision = decide(make_snapshot([make_job("coming", phase=Phase.ADMITTED), make_job("here")]), Policy())
-    assert set(decision.wanted) == {"here"}
+    assert set(ranks_of(decision)) == {"here"}
     assert decision.load.live == 2
 
 
 def test_a_request_around_the_middleware_is_counted_and_not_ranked() -> None:
     decision = decide(make_snapshot([make_job("request:x", rankable=False)]), Policy())
-    assert decision.wanted == {}
+    assert ranks_of(decision) == {}
     assert decision.load.live == 1
 
 
 def test_only_what_changed_is_sent() -> None:
     made = [make_job("a"), make_job("b", 500)]
-    wanted = decide(make_snapshot(made), Policy()).wanted
+    wanted = ranks_of(decide(make_snapshot(made), Policy()))
     again = decide(make_snapshot(made, sent={"a": wanted["a"], "b": Rank(99, 0)}), Policy())
     assert set(again.plan.ranks) == {"b"}
 
@@ -166,5 +166,5 @@ def test_retry_after(seconds: float, expected: int) -> None:
 def test_a_thousand_jobs_are_decided_in_full() -> None:
     made: list[Job] = [make_job(f"j{number}", 10 + number % 700, waited=number / 50) for number in range(1000)]
     decision = decide(make_snapshot(made), Policy())
-    assert len(decision.wanted) == 1000
+    assert len(ranks_of(decision)) == 1000
     assert np.isfinite(decision.waits_seconds).all()

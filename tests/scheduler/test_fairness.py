@@ -12,7 +12,7 @@ from alise_scheduler.core.fairness import EMPTY_LEVELS, OVER_SHARE_LEVEL, behind
 from alise_scheduler.core.job import Job
 from alise_scheduler.core.rank import Policy, PreemptionRule
 from alise_scheduler.core.reports import EngineShape, Phase
-from tests.scheduler.builders import make_job, make_snapshot
+from tests.scheduler.builders import make_job, make_snapshot, ranks_of
 
 FOUR = EngineShape(max_num_seqs=4, max_model_len=4096, num_device_blocks=4096)
 
@@ -41,7 +41,7 @@ def test_shares_use_all_slots_and_no_more(tenants: list[tuple[int, float]], slot
 
 
 def levels(jobs: list[Job]) -> dict[str, int]:
-    return {job: rank.level for job, rank in decide(make_snapshot(jobs, FOUR), Policy()).wanted.items()}
+    return {job: rank.level for job, rank in ranks_of(decide(make_snapshot(jobs, FOUR), Policy())).items()}
 
 
 def test_a_flooding_tenants_short_jobs_rank_behind_a_quiet_ones_long_job() -> None:

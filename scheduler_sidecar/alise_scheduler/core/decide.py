@@ -1,6 +1,6 @@
 """Choose who runs, who waits and whose KV cache leaves the device. The same function serves production and simulation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +14,7 @@ from .fairness import behind, over_share, within
 from .job import Ints, Snapshot
 from .lengths import Floats
 from .memory import Placement, place
-from .plan import Limits, Plan, Rank, Ranks, coarse_ms, diff
+from .plan import Limits, Plan, Ranks, coarse_ms, diff
 from .rank import Policy, late, lateness_of, levels, look, order_of
 from .reports import Phase
 
@@ -34,11 +34,6 @@ class Decision:
     backlog: Callable[[], Backlog]
     # Rows of jobs over their tenant's share; None when there is enough for all.
     over_share: NDArray[np.bool_] | None = None
-
-    @property
-    def wanted(self) -> Mapping[str, Rank]:
-        """The rank of every job that an Apply can name."""
-        return self.ranks.at(self.ranks.known)
 
 
 def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None, draining: bool = False) -> Decision:
