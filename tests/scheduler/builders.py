@@ -11,7 +11,7 @@ from alise_scheduler.core.exec_time import CostModel
 from alise_scheduler.core.job import Job, Snapshot, columns
 from alise_scheduler.core.lengths import sane
 from alise_scheduler.core.plan import Rank
-from alise_scheduler.core.rank import Policy
+from alise_scheduler.core.rank import BASE_SPAN, LEVELS_PER_DOUBLING, AgeingRule, Policy
 from alise_scheduler.core.reports import EngineRequest, EngineShape, Phase
 from alise_scheduler.metrics import Metrics
 from alise_scheduler.predictor.features import Question
@@ -45,6 +45,11 @@ def make_snapshot(
     """Jobs in the order given; time 0, so that a job has waited what it says."""
     ordered = tuple(replace(job, order=number) for number, job in enumerate(jobs, start=1))
     return columns(ordered, 0.0, shape, CostModel(), neutral, sent or {})
+
+
+def starvation_bound_seconds(rule: AgeingRule) -> float:
+    """With ageing alone, a job that arrived this much earlier than another one is not behind it; core/rank.py proves it."""
+    return (2 * BASE_SPAN + 1) / LEVELS_PER_DOUBLING * rule.max_seconds
 
 
 def ranks_of(decision: Decision) -> dict[str, Rank]:

@@ -13,9 +13,9 @@ from alise_scheduler.core.book import JobBook, Prior
 from alise_scheduler.core.decide import Decision, decide
 from alise_scheduler.core.job import Job
 from alise_scheduler.core.lengths import MAX_TOKENS, PRIOR, sane
-from alise_scheduler.core.rank import POLICIES, AgeingRule, Policy, starvation_bound_seconds
+from alise_scheduler.core.rank import POLICIES, AgeingRule, Policy
 from alise_scheduler.core.reports import EngineRequest, EngineShape, EngineSnapshot, Phase
-from tests.scheduler.builders import make_job, make_request, make_snapshot, ranks_of
+from tests.scheduler.builders import make_job, make_request, make_snapshot, ranks_of, starvation_bound_seconds
 
 ABSURD = [
     pytest.param([math.nan] * 10, id="NaN"),

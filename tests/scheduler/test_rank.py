@@ -14,7 +14,6 @@ from alise_scheduler.core.lengths import sane
 from alise_scheduler.core.plan import Rank
 from alise_scheduler.core.rank import (
     BASE_SPAN,
-    BOUND_LEVELS,
     POLICIES,
     AgeingRule,
     LatenessRule,
@@ -28,10 +27,9 @@ from alise_scheduler.core.rank import (
     order_of,
     overdue,
     promote_seconds,
-    starvation_bound_seconds,
 )
 from alise_scheduler.core.reports import Phase
-from tests.scheduler.builders import SHAPE, make_job, make_snapshot, ranks_of
+from tests.scheduler.builders import SHAPE, make_job, make_snapshot, ranks_of, starvation_bound_seconds
 
 AGEING = AgeingRule(jobs=10.0, backlog=1.0, max_seconds=60.0)
 
@@ -276,7 +274,3 @@ def test_with_boost_a_very_long_job_is_no_worse_than_a_long_one() -> None:
 def test_a_job_that_has_run_for_long_is_as_old_as_one_that_has_waited() -> None:
     running = make_job("running", 2000, Phase.RUNNING, generated=500, arrived_at=-1000.0)
     assert first([make_job("short", 200), running]) == "running"
-
-
-def test_the_bound_is_what_the_docstring_says() -> None:
-    assert starvation_bound_seconds(AGEING) == BOUND_LEVELS / 4 * 60.0

@@ -35,10 +35,10 @@ enters that set before an older overdue job does. Hence the jobs ahead of an ove
 no job joins them, each leaves when it ends, and the set always takes at least one slot, so it works off their remaining work, which is
 finite. (A limit on the answer's length makes it so: the context.)
 
-No starvation, with ageing alone. Claim: a job is never behind one that arrived more than D = starvation_bound_seconds() later, whatever
-their lengths, progress and weights and whatever the load. Proof: let i arrive D' > D before j. Both levels are made in one decide(), so
-with one p = promote_seconds <= ageing.max_seconds. Before clipping, level(i) - level(j) = base(i) - base(j) - 4·D'/p <= 2·BASE_SPAN -
-4·D'/p < 2·BASE_SPAN - BOUND_LEVELS = -1. Rounding is monotone and moves each by at most a half, so level(i) <= level(j); the clip to
+No starvation, with ageing alone. Claim: a job is never behind one that arrived more than D = (2·BASE_SPAN + 1)/4 · ageing.max_seconds
+later, whatever their lengths, progress and weights and whatever the load. Proof: let i arrive D' > D before j. Both levels are made in one
+decide(), so with one p = promote_seconds <= ageing.max_seconds. Before clipping, level(i) - level(j) = base(i) - base(j) - 4·D'/p <=
+2·BASE_SPAN - 4·D'/p < 2·BASE_SPAN - (2·BASE_SPAN + 1) = -1. Rounding is monotone and moves each by at most a half, so level(i) <= level(j); the clip to
 [MIN_LEVEL, MAX_LEVEL] keeps that; and where they are equal, the order is arrival. So only the work of jobs that arrived up to D later can
 be served ahead of i, which is finite, hence so is its wait while the engine works.
 
@@ -64,8 +64,6 @@ BASE_SPAN: Final = 40
 # Two answers in a hundred end at an eighth of their lowest quantile.
 EARLY_CHANCE: Final = 0.02
 EARLY_DIVISOR: Final = 8.0
-# Ageing levels after which no base level makes up any more; one for rounding.
-BOUND_LEVELS: Final = 2 * BASE_SPAN + 1
 _ORDER_SPAN: Final = 1 << 31
 
 
@@ -208,11 +206,6 @@ def promote_seconds(rule: AgeingRule, backlog_seconds: float, neutral_seconds: f
     """Waiting that pays for a factor of two at this load."""
     wanted = max(rule.jobs * neutral_seconds, rule.backlog * backlog_seconds, 1e-3)
     return min(wanted, rule.max_seconds)
-
-
-def starvation_bound_seconds(rule: AgeingRule) -> float:
-    """A job that arrived this much earlier than another one is not behind it."""
-    return BOUND_LEVELS / LEVELS_PER_DOUBLING * rule.max_seconds
 
 
 _Order = TypeVar("_Order", int, Ints)
