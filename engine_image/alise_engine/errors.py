@@ -3,7 +3,7 @@
 AliseEngineError
 ├── ConfigError            the engine cannot start like this; the message names the setting, its value and what to do
 │   └── UnsupportedVllm    another vLLM than the one the plugin was written against
-├── PayloadError           a utility call carried something that is not in `core_protocol`; nothing was changed
+├── PayloadError           a utility call carried something that is not in `wire.calls`; nothing was changed
 ├── CoreUnavailable        EngineCore did not answer in time, refused the call, or is shutting down
 └── ControlError           a call to the control server is refused; nothing was changed
     ├── VersionRefused     the caller speaks another contract version

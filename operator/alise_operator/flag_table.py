@@ -48,7 +48,7 @@ def _flag(entry: Mapping[str, Any]) -> Flag:
 _TABLE: Final = json.loads(Path(__file__).with_name("vllm_flags.json").read_text())
 VLLM_VERSION: Final[str] = _TABLE["vllm"]
 VLLM_FLAGS: Final = tuple(_flag(entry) for entry in _TABLE["flags"])
-# alise-engine's own (engine_image/alise_engine/cli.py).
+# alise-engine's own (engine_image/alise_engine/serve/cli.py).
 ALISE_FLAGS: Final = tuple(
     Flag((name,), "one") for name in ("--alise-host-memory", "--alise-host-memory-at-most", "--alise-kv-codec", "--alise-socket-dir")
 )

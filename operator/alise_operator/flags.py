@@ -1,7 +1,7 @@
 """Which flags of `vllm serve` may stand in `spec.engine.args`, and with which values.
 
 Some are set by the operator, some by alise itself, some ask for what alise does not work with yet. The engine refuses the same once more
-(alise_engine/compose.py), with vLLM's own parser; here they are refused before a pod is made.
+(alise_engine/serve/compose.py), with vLLM's own parser; here they are refused before a pod is made.
 """
 
 import re

@@ -16,8 +16,8 @@ from typing import Final
 from alise_contract.names import CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1 import engine_control_pb2 as engine_pb
-from alise_engine.admission_stream import AdmissionStream
-from alise_engine.tracker import PROGRESS_SECONDS
+from alise_engine.api.admission_stream import AdmissionStream
+from alise_engine.enginecore.tracker import PROGRESS_SECONDS
 from alise_scheduler.supervisor import child_environ
 from tests.bench.harness import Figure, Row, Settings, percentile
 from tests.scheduler.engine_server import EngineServer

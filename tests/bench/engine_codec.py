@@ -24,12 +24,12 @@ def measure(settings: Settings) -> Iterator[Row]:
     import torch
     from vllm.platforms import current_platform
 
-    from alise_engine import compat
+    from alise_engine.compat import device
     from alise_engine.kv.int8 import INT8, RAW, Codec, Int8, KeyLayout, LayerShape
 
     current_platform.import_kernels()
     torch.set_num_threads(1)
-    codecs: dict[str, Codec] = {"raw": RAW, "int8": Int8(compat.row_quantizer()), "int8 torch": INT8}
+    codecs: dict[str, Codec] = {"raw": RAW, "int8": Int8(device.row_quantizer()), "int8 torch": INT8}
     for block_size in BLOCK_SIZES:
         blocks = TOKENS // block_size
         shape = LayerShape(HEADS, block_size, CHANNELS, torch.bfloat16, KeyLayout.TRANSPOSED)

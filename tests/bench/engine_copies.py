@@ -24,7 +24,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     import torch
     from vllm.platforms import current_platform
 
-    from alise_engine import compat
+    from alise_engine.compat import device
     from alise_engine.kv.int8 import INT8, RAW, Codec, KeyLayout, LayerShape
     from alise_engine.kv.slabs import Geometry
     from alise_engine.kv.work import AliseMetadata, Drop, Save
@@ -33,7 +33,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     current_platform.import_kernels()
     torch.set_num_threads(1)
     shape = LayerShape(2, BLOCK_SIZE, 128, torch.bfloat16, KeyLayout.TRANSPOSED)
-    codecs: dict[str, Codec] = {RAW.name: RAW, INT8.name: compat.int8_codec()}
+    codecs: dict[str, Codec] = {RAW.name: RAW, INT8.name: device.int8_codec()}
     row_bytes = {name: codec.row_bytes(shape) for name, codec in codecs.items()}
     blocks = -(-TOKENS // BLOCK_SIZE)
     cache = {f"l{number}": torch.randn(2 * blocks, 2, BLOCK_SIZE, 256).to(torch.bfloat16) for number in range(LAYERS)}

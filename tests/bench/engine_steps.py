@@ -28,7 +28,7 @@ _PROMPT: Final = list(range(40, 44))
 def measure(settings: Settings) -> Iterator[Row]:
     """One row per step, apply and poll: the load, the CPU seconds of it, and of vLLM's own part of it."""
     os.environ.update(VLLM_CPU_KVCACHE_SPACE="1", VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS="1", VLLM_LOGGING_LEVEL="ERROR")
-    from alise_engine import tiny_model
+    from alise_engine.serve import tiny_model
     from tests.engine.harness import Engine, EngineOptions
 
     with tempfile.TemporaryDirectory() as folder:
@@ -105,8 +105,8 @@ class _Base:
 def _run(engine: Any, base: _Base, live: int, running: int) -> Iterator[Row]:
     from vllm.v1.request import RequestStatus
 
-    from alise_engine.core_protocol import ApplyCall, LimitsRow, PollCall, RankRow
-    from alise_engine.tracker import PROGRESS_SECONDS
+    from alise_engine.enginecore.tracker import PROGRESS_SECONDS
+    from alise_engine.wire.calls import ApplyCall, LimitsRow, PollCall, RankRow
 
     scheduler = base.scheduler
     scheduler.max_num_active_reqs = running

@@ -56,9 +56,9 @@ def measure(runner: str, quick: bool) -> Iterator[Row]:
     """Rows of both parts. The process is this runner's: vLLM reads which one it is when it is imported."""
     os.environ.update(VLLM_USE_V2_MODEL_RUNNER=str(int(runner == "2")), VLLM_LOGGING_LEVEL="ERROR")
     if runner == "2":
-        from alise_engine import checks
+        from alise_engine.compat import refusals
 
-        checks.check_model_runner = lambda config: None
+        refusals.check_model_runner = lambda config: None
     for name, part in (("exactness", _exactness), ("decoding", _decoding)):
         yield from ({"part": name, "runner": runner, "kind": "measured", **row} for row in attempt(name, partial(part, quick)))
 
@@ -100,7 +100,7 @@ def _of_runner(rows: Sequence[Row], runner: str) -> Iterator[Figure]:
 
 
 def _exactness(quick: bool) -> Iterator[Row]:
-    from alise_engine import tiny_model
+    from alise_engine.serve import tiny_model
     from tests.engine.fuzz import EVERYTHING, EXACT, OPTIONS, Round, questions
     from tests.engine.harness import Engine
 

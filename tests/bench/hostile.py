@@ -29,7 +29,7 @@ _FUZZ_LIMIT_SECONDS: Final = 1200
 
 def measure(settings: Settings) -> Iterator[Row]:
     """Rows of kind compared, death, channel, beside, fuzz and admit_turn."""
-    from alise_engine import tiny_model
+    from alise_engine.serve import tiny_model
 
     with tempfile.TemporaryDirectory(prefix="alise-") as folder:
         model = tiny_model.write_model(Path(folder) / "tiny")

@@ -51,7 +51,7 @@ def kept(name: str, write: Callable[[Path], None]) -> Path:
 def _config(vocab_size: int = 0, **sizes: int) -> Any:
     from transformers import LlamaConfig
 
-    from alise_engine import tiny_model
+    from alise_engine.serve import tiny_model
 
     return LlamaConfig(
         vocab_size=vocab_size or tiny_model.VOCABULARY,
@@ -89,7 +89,7 @@ def _write_wide(out: Path) -> None:
     import torch
     from transformers import LlamaForCausalLM
 
-    from alise_engine import tiny_model
+    from alise_engine.serve import tiny_model
 
     torch.manual_seed(SEED)
     # The tokenizer, of which only the vocabulary's size matters here; then its own configuration and weights.
@@ -100,7 +100,7 @@ def _write_wide(out: Path) -> None:
 
 
 def _write_eight_billion(out: Path) -> None:
-    from alise_engine import tiny_model
+    from alise_engine.serve import tiny_model
 
     tiny_model.write_model(out)
     (out / "model.safetensors").unlink()

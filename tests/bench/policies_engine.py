@@ -189,7 +189,7 @@ class Loop:
             self.predictor.install(equip(train(history, self.predictor.version + 1), history), seen)
 
     def _apply(self) -> None:
-        from alise_engine.core_protocol import LimitsRow, RankRow
+        from alise_engine.wire.calls import LimitsRow, RankRow
 
         assert self.state is not None
         plan = self.state.decide(self.now).plan
@@ -215,7 +215,7 @@ def trace_of(prompts: Sequence[Prompt], seed: int, model: EngineModel) -> Trace:
 def measure(count: int, dataset: Path | None, seeds: int) -> Iterator[dict[str, Any]]:
     """Rows: latencies by policy and seed, on the engine and in the simulator; the steps' times; and a quiet tenant's beside a flood."""
     os.environ.update(VLLM_CPU_KVCACHE_SPACE="1", VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS="1", VLLM_LOGGING_LEVEL="ERROR")
-    from alise_engine import tiny_model
+    from alise_engine.serve import tiny_model
     from tests.engine.harness import Engine, EngineOptions
 
     with tempfile.TemporaryDirectory() as folder:

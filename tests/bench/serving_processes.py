@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from alise_engine.compose import IN_PROCESS_EXECUTOR
+from alise_engine.serve.compose import IN_PROCESS_EXECUTOR
 from tests.bench import models
 from tests.cluster.control_plane import free_port
 from tests.emulated import launch

@@ -28,7 +28,7 @@ import grpc
 from alise_contract.names import ADMISSION_GRPC_SOCKET, ADMISSION_SOCKET, CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1.admission_pb2_grpc import AdmissionStub
-from alise_engine.admission_stream import AdmissionStream, AskError
+from alise_engine.api.admission_stream import AdmissionStream, AskError
 from alise_scheduler.predictor.store import SqliteStore
 from alise_scheduler.predictor.train import train
 from alise_scheduler.supervisor import child_environ

@@ -43,7 +43,7 @@ def chat_tokens(texts: Sequence[str]) -> list[list[int]]:
 
 def write(out: Path) -> None:
     """Writes configuration and tokenizer."""
-    from alise_engine import tiny_model
+    from alise_engine.serve import tiny_model
 
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = trained_tokenizer()
@@ -90,7 +90,7 @@ def trained_tokenizer() -> Any:
     from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
     from tokenizers import models as kinds
 
-    from alise_engine import tiny_model
+    from alise_engine.serve import tiny_model
 
     tokenizer = Tokenizer(kinds.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

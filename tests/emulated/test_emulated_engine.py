@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alise_engine.core_protocol import RankRow
+from alise_engine.wire.calls import RankRow
 from tests.emulated import lengths, model
 from tests.emulated.pacing import DEVICE_ENV, Device
 from tests.engine.harness import Engine, EngineOptions

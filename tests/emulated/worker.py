@@ -16,7 +16,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
 from vllm.v1.worker.worker_base import CompilationTimes
 
-from alise_engine import compat
+from alise_engine.compat import geometry, scheduler_access
 from alise_engine.kv.int8 import INT8, RAW
 from alise_engine.kv.work import AliseMetadata, Drop, Load, Spent
 from tests.bench.workload import STOP_AFTER
@@ -71,8 +71,8 @@ class EmulatedWorker:
     def initialize_from_config(self, kv_cache_configs: list[Any]) -> None:
         config = kv_cache_configs[0]
         self._memory = DeviceMemory(int(config.num_blocks), self._block_size)
-        shape, layers = compat.layer_shape(self._config, config), compat.layer_count(config)
-        self._block_bytes = {RAW.name: float(layers * compat.raw_layer_block_bytes(config))}
+        shape, layers = geometry.layer_shape(self._config, config), geometry.layer_count(config)
+        self._block_bytes = {RAW.name: float(layers * geometry.raw_layer_block_bytes(config))}
         if shape.keys is not None:
             self._block_bytes[INT8.name] = float(layers * INT8.row_bytes(shape))
 
@@ -120,7 +120,7 @@ class EmulatedWorker:
                 prefill += scheduled
             token = answer.compute(self._memory, computed[name], scheduled, self._vocabulary)
             tokens.append([] if token is None else [token])
-        work = Work(prefill, decode, compat.context_tokens(output), before, beside)
+        work = Work(prefill, decode, scheduler_access.context_tokens(output), before, beside)
         cached = output.scheduled_cached_reqs
         goes_on = len(cached.req_ids) > len(cached.resumed_req_ids)
         places = {name: place for place, name in enumerate(names)}

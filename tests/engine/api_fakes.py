@@ -13,8 +13,8 @@ import grpc
 
 from alise_contract.frames import Frames
 from alise_contract.v1 import admission_pb2
-from alise_engine import core_protocol as core
 from alise_engine.errors import CoreUnavailable
+from alise_engine.wire import calls as core
 
 SHAPE = core.EngineShape(
     max_num_seqs=16,
@@ -56,7 +56,7 @@ def make_finished(request_id: str = "r1", **changes: Any) -> core.FinishedRow:
 
 @dataclass
 class FakeCore:
-    """EngineCore as far as `core_protocol` shows it; the tests move its requests."""
+    """EngineCore as far as `wire.calls` shows it; the tests move its requests."""
 
     live: dict[str, core.RequestRow] = field(default_factory=dict)
     counters: core.Counters = field(default_factory=core.Counters)

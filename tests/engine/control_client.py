@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 from alise_contract.names import CONTRACT_VERSION
 from alise_contract.v1 import engine_control_pb2 as pb
 from alise_contract.v1 import engine_control_pb2_grpc as pb_grpc
-from alise_engine.api import ApiSettings, EngineApi
-from alise_engine.metrics import Metrics
+from alise_engine.api.engine_api import ApiSettings, EngineApi
+from alise_engine.api.metrics import Metrics
 from tests.engine.api_fakes import FakeCore
 
 TIMEOUT_SECONDS = 10.0

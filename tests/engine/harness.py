@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alise_contract.stamp import pod_key
-from alise_engine.core_protocol import (
+from alise_engine.wire.calls import (
     ApplyAnswer,
     ApplyCall,
     Counters,
@@ -22,7 +22,7 @@ from alise_engine.core_protocol import (
     SnapshotAnswer,
     SnapshotCall,
 )
-from alise_engine.stamping import Stamp, stamp_key, stamped_args
+from alise_engine.wire.stamp import Stamp, stamp_key, stamped_args
 
 BLOCK_SIZE = 32
 HOST_BYTES = 256 << 20
@@ -93,7 +93,7 @@ class Engine:
         if options.asynchronous and current_platform.is_cpu():
             _allow_async_scheduling_on_cpu()
         ours: dict[str, Any] = {
-            "scheduler_cls": "alise_engine.scheduler.make_scheduler",
+            "scheduler_cls": "alise_engine.enginecore.scheduler.make_scheduler",
             "additional_config": {"alise": {"codec": options.codec, "socket_dir": self._run.name}},
         }
         if options.host_bytes != 0:
@@ -212,7 +212,7 @@ class Engine:
 
     def fresh(self) -> "Engine":
         """As after the start: nothing in flight, no plan, counters at zero, codec as configured."""
-        from alise_engine import core_state
+        from alise_engine.enginecore import decide
 
         for name, answer in self.answers.items():
             if not answer.finished:
@@ -221,7 +221,7 @@ class Engine:
         self.llm.reset_prefix_cache()
         self.answers.clear()
         self.naps.clear()
-        self.scheduler.plan = core_state.EMPTY_PLAN
+        self.scheduler.plan = decide.EMPTY_PLAN
         self.scheduler.tally.clear()
         self.set_codec({"none": "raw"}.get(self.options.codec, self.options.codec))
         self.poll()

@@ -15,10 +15,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from alise_contract.names import POD_KEY_BYTES
-from alise_engine.api import ApiSettings, EngineApi
-from alise_engine.metrics import Metrics
-from alise_engine.middleware import AliseMiddleware
-from alise_engine.stamping import Stamp, read_stamp, stamp_key
+from alise_engine.api.engine_api import ApiSettings, EngineApi
+from alise_engine.api.metrics import Metrics
+from alise_engine.api.middleware import AliseMiddleware
+from alise_engine.wire.stamp import Stamp, read_stamp, stamp_key
 from tests.engine.api_fakes import Exchange, FakeCore
 
 CHAT = "/v1/chat/completions"

@@ -71,7 +71,7 @@ class ServedEngine:
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """`alise-engine …` beside it."""
         environ = {**os.environ, "ALISE_SOCKET_DIR": str(self.socket_dir)}
-        command = [sys.executable, "-m", "alise_engine.cli", *arguments]
+        command = [sys.executable, "-m", "alise_engine.serve.cli", *arguments]
         return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -81,7 +81,7 @@ def serving(model: Path, *flags: str, **environment: str) -> Iterator[ServedEngi
     with tempfile.TemporaryDirectory(prefix="alise-") as directory:
         sockets, log = Path(directory) / "sock", Path(directory) / "engine.log"
         port = _free_port()
-        command = [sys.executable, "-m", "alise_engine.cli", "serve", str(model), "--port", str(port), *flags]
+        command = [sys.executable, "-m", "alise_engine.serve.cli", "serve", str(model), "--port", str(port), *flags]
         # Other tests run engines inside this process and set vLLM up for that; the child gets what a user's shell has.
         environ = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
         # The machine may be busy: nothing in these tests is about the sidecar answering within 50 ms.

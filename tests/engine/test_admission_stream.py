@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from alise_contract.v1 import admission_pb2 as pb
-from alise_engine.admission_stream import AdmissionStream, AskError
+from alise_engine.api.admission_stream import AdmissionStream, AskError
 from tests.engine.api_fakes import FakeAdmission, admission_server, admit, eventually, fail
 
 PATIENCE_SECONDS = 10.0

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from alise_engine import tiny_model
-from alise_engine.core_protocol import LimitsRow, RankRow
+from alise_engine.serve import tiny_model
+from alise_engine.wire.calls import LimitsRow, RankRow
 from tests.engine.harness import Engine, EngineOptions
 
 pytestmark = pytest.mark.engine
@@ -40,7 +40,7 @@ def alone(started: Engine) -> dict[str, list[int]]:
 
 
 def test_it_is_the_asynchronous_scheduler(started: Engine) -> None:
-    from alise_engine.scheduler import AliseAsyncScheduler
+    from alise_engine.enginecore.scheduler import AliseAsyncScheduler
 
     assert isinstance(started.scheduler, AliseAsyncScheduler)
     assert started.core.batch_queue_size == 2

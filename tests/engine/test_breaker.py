@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alise_engine import breaker
-from alise_engine.breaker import FAILURES_TO_OPEN, OPEN_SECONDS, Breaker, Event, Phase
+from alise_engine.api import breaker
+from alise_engine.api.breaker import FAILURES_TO_OPEN, OPEN_SECONDS, Breaker, Event, Phase
 
 
 def opened(at_seconds: float = 0.0) -> Breaker:

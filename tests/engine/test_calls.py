@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from alise_contract.names import pack_priority
-from alise_engine import tiny_model
-from alise_engine.core_protocol import PHASE_OFFLOADED, PHASE_RUNNING, PHASE_WAITING, ApplyCall, RankRow
+from alise_engine.api.kv_room import kv_room
 from alise_engine.errors import PayloadError
-from alise_engine.kv_room import kv_room
+from alise_engine.serve import tiny_model
+from alise_engine.wire.calls import PHASE_OFFLOADED, PHASE_RUNNING, PHASE_WAITING, ApplyCall, RankRow
 from tests.engine.harness import BLOCK_SIZE, HOST_BYTES, Engine, EngineOptions
 
 pytestmark = pytest.mark.engine

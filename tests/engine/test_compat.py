@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from alise_engine import checks, compat, compat_names
+from alise_engine.compat import geometry, names, refusals, scheduler_access
 from alise_engine.errors import ConfigError, UnsupportedVllm
 from alise_engine.kv.int8 import KeyLayout, LayerShape, split
 
@@ -14,26 +14,26 @@ pytestmark = pytest.mark.engine
 
 
 def test_this_vllm_has_every_name_that_we_use() -> None:
-    assert compat_names.missing() == []
+    assert names.missing() == []
 
 
 def test_this_vllm_is_the_one_we_were_written_against() -> None:
     from vllm.version import __version__
 
-    checks.check_version(__version__)
+    refusals.check_version(__version__)
 
 
 @pytest.mark.parametrize("version", ["0.31.0", "0.32.1", "0.32.0rc1", "dev"])
 def test_another_vllm_is_refused_with_what_to_install(version: str) -> None:
     with pytest.raises(UnsupportedVllm, match=f"vLLM is {version}.*install vllm==0.32.0"):
-        checks.check_version(version)
+        refusals.check_version(version)
 
 
 def test_a_missing_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(compat_names.REQUIRED, "vllm.v1.request:Request.no_such_method", ())
-    monkeypatch.setitem(compat_names.REQUIRED, "vllm.v1.request:Request.append_output_token_ids", ("no_such_parameter",))
-    monkeypatch.setitem(compat_names.REQUIRED_ATTRIBUTES, "vllm.v1.core.block_pool:BlockPool", ("no_such_attribute",))
-    assert compat_names.missing() == [
+    monkeypatch.setitem(names.REQUIRED, "vllm.v1.request:Request.no_such_method", ())
+    monkeypatch.setitem(names.REQUIRED, "vllm.v1.request:Request.append_output_token_ids", ("no_such_parameter",))
+    monkeypatch.setitem(names.REQUIRED_ATTRIBUTES, "vllm.v1.core.block_pool:BlockPool", ("no_such_attribute",))
+    assert names.missing() == [
         "vllm.v1.request:Request.no_such_method does not exist",
         "vllm.v1.request:Request.append_output_token_ids does not take no_such_parameter",
         "vllm.v1.core.block_pool:BlockPool does not set no_such_attribute",
@@ -56,19 +56,19 @@ def config(**changes: Any) -> Any:
 
 
 def test_a_plain_configuration_is_accepted() -> None:
-    checks.check_config(config())
+    refusals.check_config(config())
 
 
 @pytest.mark.parametrize("dtype", ["auto", "fp8", "fp8_e4m3", "fp8_e5m2", "float32"])
 def test_kv_cache_dtypes_that_the_cpu_has_are_accepted(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
-    monkeypatch.setattr(checks, "cpu_computes_fp8_kv", lambda: True)
-    checks.check_config(config(cache_config=SimpleNamespace(cache_dtype=dtype)))
+    monkeypatch.setattr(refusals, "cpu_computes_fp8_kv", lambda: True)
+    refusals.check_config(config(cache_config=SimpleNamespace(cache_dtype=dtype)))
 
 
 def test_eight_bit_kv_on_a_cpu_that_cannot_compute_with_it_is_refused_with_the_field(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "cpu_computes_fp8_kv", lambda: False)
+    monkeypatch.setattr(refusals, "cpu_computes_fp8_kv", lambda: False)
     with pytest.raises(ConfigError, match=r"neither AVX-512 nor AMX.*set spec.engine.kvCacheDtype to auto"):
-        checks.check_config(config(cache_config=SimpleNamespace(cache_dtype="fp8_e5m2")))
+        refusals.check_config(config(cache_config=SimpleNamespace(cache_dtype="fp8_e5m2")))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_eight_bit_kv_on_a_cpu_that_cannot_compute_with_it_is_refused_with_the_f
 )
 def test_what_alise_cannot_work_with_is_refused_with_what_to_do(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        checks.check_config(config(**changes))
+        refusals.check_config(config(**changes))
 
 
 def full_attention(**changes: Any) -> Any:
@@ -103,7 +103,7 @@ def kv_cache(*specs: Any) -> Any:
 
 
 def test_one_group_of_full_attention_is_accepted() -> None:
-    checks.check_kv_cache(kv_cache(full_attention()))
+    refusals.check_kv_cache(kv_cache(full_attention()))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_one_group_of_full_attention_is_accepted() -> None:
 def test_other_attention_is_refused(specs: Any, complaint: str) -> None:
     groups = [full_attention()] * specs if isinstance(specs, int) else [full_attention(**specs)]
     with pytest.raises(ConfigError, match=complaint):
-        checks.check_kv_cache(kv_cache(*groups))
+        refusals.check_kv_cache(kv_cache(*groups))
 
 
 def model(**changes: Any) -> Any:
@@ -144,12 +144,12 @@ MIXED = [
 @pytest.mark.parametrize(("changes", "kind"), MIXED)
 def test_a_model_of_several_kinds_of_attention_is_refused_with_offload_before_it_is_loaded(changes: dict[str, Any], kind: str) -> None:
     with pytest.raises(ConfigError, match=f"this model has {kind}.*set spec.kvOffload.hostMemory to 0 .*then recomputed"):
-        checks.check_offload(config(model_config=model(**changes)))
+        refusals.check_offload(config(model_config=model(**changes)))
 
 
 @pytest.mark.parametrize(("changes", "kind"), MIXED)
 def test_without_offload_it_is_served(changes: dict[str, Any], kind: str) -> None:
-    checks.check_offload(config(model_config=model(**changes), kv_transfer_config=None))
+    refusals.check_offload(config(model_config=model(**changes), kv_transfer_config=None))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_without_offload_it_is_served(changes: dict[str, Any], kind: str) -> Non
     ],
 )
 def test_full_attention_goes_with_offload(changes: dict[str, Any]) -> None:
-    checks.check_offload(config(model_config=model(**changes)))
+    refusals.check_offload(config(model_config=model(**changes)))
 
 
 def test_the_kernels_lay_keys_out_as_the_int8_codec_reads_them() -> None:
@@ -195,11 +195,11 @@ def test_where_a_channel_lies_is_known_for_one_cpu_layout_only(monkeypatch: pyte
 
     monkeypatch.setattr(cpu_attn, "_get_attn_isa", lambda *arguments: isa)
     config = SimpleNamespace(model_config=SimpleNamespace(dtype=torch.bfloat16), cache_config=SimpleNamespace(cache_dtype="auto"))
-    assert compat.layer_shape(config, kv_cache(full_attention())).keys is keys
+    assert geometry.layer_shape(config, kv_cache(full_attention())).keys is keys
 
 
 def test_int8_is_refused_where_no_one_knows_the_channels_and_auto_is_not() -> None:
-    from alise_engine.scheduler import AliseMixin
+    from alise_engine.enginecore.scheduler import AliseMixin
 
     scheduler = SimpleNamespace(connector=SimpleNamespace(codecs=lambda: ("raw",)))
     check: Any = AliseMixin._check_codec
@@ -213,7 +213,7 @@ def test_the_blocks_that_a_step_gives_out_are_those_of_new_resumed_and_growing_r
         scheduled_new_reqs=[SimpleNamespace(block_ids=([1, 2],))],
         scheduled_cached_reqs=SimpleNamespace(new_block_ids=[None, ([7],), ([8, 9],)]),
     )
-    assert compat.blocks_given_in(output) == {1, 2, 7, 8, 9}
+    assert scheduler_access.blocks_given_in(output) == {1, 2, 7, 8, 9}
 
 
 class Queued:
@@ -228,7 +228,7 @@ class Queued:
 
 class TestRankedQueue:
     def make(self, held: set[str]) -> tuple[Any, dict[str, Queued]]:
-        from alise_engine.ranked_queue import RankedQueue
+        from alise_engine.enginecore.ranked_queue import RankedQueue
 
         queue = RankedQueue(lambda request: request.request_id in held)
         requests = {name: Queued(name, priority) for name, priority in (("a", 3), ("b", 1), ("c", 2))}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from alise_engine.compose import IN_PROCESS_EXECUTOR, Composed, Machine, Own, compose, quantity_bytes
 from alise_engine.errors import ConfigError
+from alise_engine.serve.compose import IN_PROCESS_EXECUTOR, Composed, Machine, Own, compose, quantity_bytes
 
 CPU = Machine("cpu", cores=4)
 CUDA = Machine("cuda", cores=32)
@@ -31,7 +31,7 @@ def test_the_users_flags_go_on_as_they_were_written_after_the_model() -> None:
 
 def test_the_scheduler_and_the_connector_are_ours() -> None:
     result = composed(own=Own(host_memory="512Mi", kv_codec="int8"))
-    assert value(result, "--scheduler-cls") == "alise_engine.scheduler.make_scheduler"
+    assert value(result, "--scheduler-cls") == "alise_engine.enginecore.scheduler.make_scheduler"
     assert value(result, "--scheduling-policy") == "priority"
     assert json.loads(value(result, "--kv-transfer-config")) == {
         "kv_connector": "AliseKVConnector",
@@ -46,7 +46,7 @@ def test_without_host_memory_there_is_no_connector() -> None:
     """A model of several kinds of attention is served then (A23)."""
     result = composed(own=Own(host_memory="0"))
     assert "--kv-transfer-config" not in result.argv
-    assert value(result, "--scheduler-cls") == "alise_engine.scheduler.make_scheduler"
+    assert value(result, "--scheduler-cls") == "alise_engine.enginecore.scheduler.make_scheduler"
 
 
 @pytest.mark.parametrize(

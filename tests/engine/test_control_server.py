@@ -14,9 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from alise_contract.names import CONTRACT_VERSION
 from alise_contract.v1 import engine_control_pb2 as pb
-from alise_engine import core_protocol as core
-from alise_engine.control.server import MAX_SOCKET_PATH_BYTES, SERVICE, prepare_socket
+from alise_engine.api.control.server import MAX_SOCKET_PATH_BYTES, SERVICE, prepare_socket
 from alise_engine.errors import ConfigError
+from alise_engine.wire import calls as core
 from tests.engine.api_fakes import SHAPE, FakeCore, eventually, make_finished, make_row
 from tests.engine.control_client import TIMEOUT_SECONDS, Engine, refused, running
 

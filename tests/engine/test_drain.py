@@ -9,7 +9,7 @@ import pytest
 
 from alise_contract.names import CONTRACT_VERSION
 from alise_contract.v1 import engine_control_pb2 as pb
-from alise_engine import core_protocol as core
+from alise_engine.wire import calls as core
 from tests.engine.api_fakes import eventually, make_finished, make_row
 from tests.engine.control_client import TIMEOUT_SECONDS, Engine, refused, running
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from alise_engine import compat
+from alise_engine.compat import geometry
 from alise_engine.kv.int8 import INT8, RAW, LayerShape
 from alise_engine.kv.slabs import Geometry
 from alise_engine.kv.work import AliseMetadata, Load, Save
@@ -27,7 +27,7 @@ def shape_of(dtype: Any, cache_dtype: str) -> LayerShape:
 
     spec = FullAttentionSpec(block_size=BLOCK_SIZE, num_kv_heads=HEADS, head_size=HEAD_SIZE, dtype=dtype)
     config: Any = SimpleNamespace(model_config=SimpleNamespace(dtype=torch.float32), cache_config=SimpleNamespace(cache_dtype=cache_dtype))
-    return compat.layer_shape(config, SimpleNamespace(kv_cache_groups=[SimpleNamespace(kv_cache_spec=spec, layer_names=["a"])]))
+    return geometry.layer_shape(config, SimpleNamespace(kv_cache_groups=[SimpleNamespace(kv_cache_spec=spec, layer_names=["a"])]))
 
 
 @pytest.mark.parametrize("dtype", FP8)

@@ -8,13 +8,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from alise_engine.api import ApiSettings, EngineApi
-from alise_engine.endpoint import settings
+from alise_engine.api.endpoint import settings
+from alise_engine.api.engine_api import ApiSettings, EngineApi
+from alise_engine.api.metrics import Metrics
+from alise_engine.api.recent import WINDOW_SECONDS, RecentCount
+from alise_engine.api.status import as_json
 from alise_engine.errors import ConfigError
-from alise_engine.metrics import Metrics
-from alise_engine.plugin import AliseEndpoint
-from alise_engine.recent import WINDOW_SECONDS, RecentCount
-from alise_engine.status import as_json
+from alise_engine.serve.plugin import AliseEndpoint
 
 
 def test_without_an_environment_the_pods_settings_hold() -> None:

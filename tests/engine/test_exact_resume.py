@@ -7,13 +7,8 @@ from itertools import count
 import pytest
 
 from alise_contract.names import PLAN_EXPIRES_SECONDS, pack_priority
-from alise_engine import tiny_model
-from alise_engine.core_protocol import (
-    PHASE_OFFLOADED,
-    PHASE_PREEMPTED,
-    LimitsRow,
-    RankRow,
-)
+from alise_engine.serve import tiny_model
+from alise_engine.wire.calls import PHASE_OFFLOADED, PHASE_PREEMPTED, LimitsRow, RankRow
 from tests.engine.harness import BLOCK_SIZE, Engine, EngineOptions
 
 pytestmark = pytest.mark.engine

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from alise_engine import tiny_model
+from alise_engine.serve import tiny_model
 from tests.engine.fuzz import EVERYTHING, EXACT, OPTIONS, Mix, Outcome, Question, Round, questions
 from tests.engine.harness import Engine
 

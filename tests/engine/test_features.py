@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from alise_engine import tiny_model
-from alise_engine.core_protocol import PHASE_OFFLOADED, PHASE_PREEMPTED, RankRow
+from alise_engine.serve import tiny_model
+from alise_engine.wire.calls import PHASE_OFFLOADED, PHASE_PREEMPTED, RankRow
 from tests.engine.harness import Engine, EngineOptions
 
 pytestmark = pytest.mark.engine

@@ -50,7 +50,7 @@ def test_the_kernels_compile_for_gpus_to_instructions_that_round_as_the_referenc
 
 
 def test_without_a_gpu_the_codec_is_vllms_quantizer_and_no_kernel_is_compiled() -> None:
-    from alise_engine import compat
+    from alise_engine.compat import device
 
-    assert type(compat.int8_codec()) is Int8
-    assert INT8.name == compat.int8_codec().name
+    assert type(device.int8_codec()) is Int8
+    assert INT8.name == device.int8_codec().name

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alise_engine.cli import given_flags, memory_bytes
+from alise_engine.serve.cli import given_flags, memory_bytes
 
 pytestmark = pytest.mark.engine
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_engine.grammar_limits import MAX_BYTES, complaint
+from alise_engine.compat.grammar_limits import MAX_BYTES, complaint
 
 
 def params(**given: Any) -> Any:

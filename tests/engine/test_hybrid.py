@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from alise_engine import tiny_model
-from alise_engine.core_protocol import LimitsRow, RankRow
+from alise_engine.serve import tiny_model
+from alise_engine.wire.calls import LimitsRow, RankRow
 from tests.engine.harness import BLOCK_SIZE, Engine, EngineOptions
 
 pytestmark = pytest.mark.engine
@@ -72,7 +72,7 @@ def test_with_a_host_store_it_is_refused_in_words_before_the_weights_are_loaded(
     model = tiny_model.write_model(tmp_path / "tiny")
     (model / "model.safetensors").unlink()
     overrides = f'--hf-overrides={{"sliding_window": {WINDOW}, "layer_types": {LAYER_TYPES}}}'.replace("'", '"')
-    command = [sys.executable, "-m", "alise_engine.cli", "serve", str(model), overrides, "--max-model-len", "1024"]
+    command = [sys.executable, "-m", "alise_engine.serve.cli", "serve", str(model), overrides, "--max-model-len", "1024"]
     environ = {**os.environ, "ALISE_SOCKET_DIR": str(tmp_path / "run")}
     done = subprocess.run([*command, "--port", "0"], env=environ, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 2

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_contract.names import owner_of
-from alise_engine.identity import MAX_LABEL_CHARS, Caller, Keyring, Rules, caller, digest, slo_ttft_ms
+from alise_engine.api.identity import MAX_LABEL_CHARS, Caller, Keyring, Rules, caller, digest, slo_ttft_ms
 
 OBJECTIVE, FAIRNESS = "x-llm-d-inference-objective", "x-llm-d-inference-fairness-id"
 KEYS = Keyring({digest("sk-a"): "team-a", digest("sk-b"): "team-b"})

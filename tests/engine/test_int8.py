@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alise_engine import compat
+from alise_engine.compat import device
 from alise_engine.kv.int8 import INT8, RAW, Codec, Int8, KeyLayout, LayerShape, RowQuantizer, fill_invalid, quantize, split
 
 HEADS, BLOCK, CHANNELS = 3, 32, 64
@@ -44,7 +44,7 @@ def quantizer(request: pytest.FixtureRequest) -> RowQuantizer:
     from vllm.platforms import current_platform
 
     current_platform.import_kernels()
-    fused = compat.row_quantizer()
+    fused = device.row_quantizer()
     assert fused is not None
     return quantize if request.param == "torch" else fused
 
@@ -89,7 +89,7 @@ def test_both_quantizers_write_the_same_format(layout: KeyLayout) -> None:
     current_platform.import_kernels()
     wanted = shape(keys=layout)
     layer = layer_of(wanted)
-    reference, fused = round_trip(INT8, layer, wanted), round_trip(Int8(compat.row_quantizer()), layer, wanted)
+    reference, fused = round_trip(INT8, layer, wanted), round_trip(Int8(device.row_quantizer()), layer, wanted)
     assert (reference[list(PLACES)] - fused[list(PLACES)]).abs().max() < 9 / 255
 
 
@@ -134,7 +134,7 @@ def test_every_number_of_a_group_comes_back_within_half_a_step(numbers: list[flo
 
     current_platform.import_kernels()
     original = torch.tensor(numbers) * size
-    fused = compat.row_quantizer()
+    fused = device.row_quantizer()
     assert fused is not None
     back = numbers_and_back(quantize if quantizer == "torch" else fused, original)
     # A flat group's step is 1/32000 of its numbers; tiny steps are 2**-28 apart.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alise_engine.keys import CHECK_SECONDS, MAX_FILE_BYTES, KeyFolder
+from alise_engine.api.keys import CHECK_SECONDS, MAX_FILE_BYTES, KeyFolder
 
 
 class Clock:

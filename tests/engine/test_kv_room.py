@@ -2,8 +2,8 @@
 
 import pytest
 
-from alise_engine.core_protocol import Counters, EngineShape
-from alise_engine.kv_room import KvRoom, kv_room
+from alise_engine.api.kv_room import KvRoom, kv_room
+from alise_engine.wire.calls import Counters, EngineShape
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from alise_engine import core_protocol as core
-from alise_engine.control.mailbox import MAX_FINISHED, Mailbox
+from alise_engine.api.control.mailbox import MAX_FINISHED, Mailbox
 from alise_engine.errors import WatcherTooSlow
+from alise_engine.wire import calls as core
 from tests.engine.api_fakes import make_finished, make_row
 
 

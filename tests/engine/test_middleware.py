@@ -14,7 +14,7 @@ import pytest
 
 from alise_contract.names import CONTRACT_VERSION, pack_priority
 from alise_contract.v1 import admission_pb2
-from alise_engine.identity import Rules
+from alise_engine.api.identity import Rules
 from tests.engine.api_fakes import Exchange, FakeAdmission, admit, eventually, fail, reject
 from tests.engine.middleware_server import CHAT, Server, chat, serving
 

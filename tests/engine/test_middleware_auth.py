@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alise_engine.identity import Rules
+from alise_engine.api.identity import Rules
 from tests.engine.api_fakes import FakeAdmission, admission_server
 from tests.engine.middleware_server import CHAT, Server, chat, serving
 

@@ -9,12 +9,12 @@ import pytest
 
 from alise_contract.names import pack_priority
 from alise_contract.v1 import admission_pb2
-from alise_engine.body import BodyLimits
-from alise_engine.core_protocol import PHASE_RUNNING
-from alise_engine.identity import Rules
-from alise_engine.middleware import AliseMiddleware
-from alise_engine.parsing import INLINE_BYTES
-from alise_engine.stamping import Stamp
+from alise_engine.api.body import BodyLimits
+from alise_engine.api.identity import Rules
+from alise_engine.api.middleware import AliseMiddleware
+from alise_engine.api.parsing import INLINE_BYTES
+from alise_engine.wire.calls import PHASE_RUNNING
+from alise_engine.wire.stamp import Stamp
 from tests.engine.api_fakes import Exchange, FakeAdmission, admission_server, admit, eventually, make_row
 from tests.engine.middleware_server import CHAT, Params, Server, chat, serving
 

@@ -12,7 +12,7 @@ from alise_contract.names import CONTRACT_VERSION, MAX_HINT_BYTES, pack_priority
 from alise_contract.v1 import admission_pb2
 from alise_contract.v1 import engine_control_pb2 as pb
 from alise_contract.v1 import engine_control_pb2_grpc as pb_grpc
-from alise_engine.breaker import FAILURES_TO_OPEN
+from alise_engine.api.breaker import FAILURES_TO_OPEN
 from tests.engine.api_fakes import Exchange, FakeAdmission, admission_server, admit, eventually, fail, never, reject
 from tests.engine.middleware_server import CHAT, EngineRequest, Server, chat, serving
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from alise_engine import parsing
-from alise_engine.describe import Endpoint
-from alise_engine.parsing import INLINE_BYTES, Busy, Parsed, Parser
+from alise_engine.api import parsing
+from alise_engine.api.describe import Endpoint
+from alise_engine.api.parsing import INLINE_BYTES, Busy, Parsed, Parser
 
 LARGE = b" " * (INLINE_BYTES + 1)
 

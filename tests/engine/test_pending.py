@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_engine.pending import Pending, may_wait
+from alise_engine.api.pending import Pending, may_wait
 
 MAY = [
     pytest.param({}, "a", 2, True, id="the first"),

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from alise_engine import tiny_model
-from alise_engine.core_protocol import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING, PHASE_RUNNING, LimitsRow, RankRow
+from alise_engine.serve import tiny_model
+from alise_engine.wire.calls import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING, PHASE_RUNNING, LimitsRow, RankRow
 from tests.engine.harness import Engine, EngineOptions
 
 pytestmark = pytest.mark.engine

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from alise_engine.control import progress as module
-from alise_engine.control.progress import Progress
-from alise_engine.core_protocol import PHASE_RUNNING, PHASE_WAITING, Counters, RequestRow, SnapshotCall, call_from_wire
+from alise_engine.api.control import progress as module
+from alise_engine.api.control.progress import Progress
+from alise_engine.api.metrics import CoreView
+from alise_engine.api.open_requests import OpenRequests
 from alise_engine.errors import CoreUnavailable
-from alise_engine.metrics import CoreView
-from alise_engine.open_requests import OpenRequests
+from alise_engine.wire.calls import PHASE_RUNNING, PHASE_WAITING, Counters, RequestRow, SnapshotCall, call_from_wire
 from tests.engine.api_fakes import SHAPE, FakeCore, eventually, make_finished, make_row
 
 

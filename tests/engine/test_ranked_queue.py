@@ -20,7 +20,7 @@ class Waiting:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(-5, 5), st.booleans()), max_size=40), st.integers(0, 12))
 def test_the_best_are_the_first_in_order_without_those_that_are_held(rows: list[tuple[int, bool]], count: int) -> None:
-    from alise_engine.ranked_queue import RankedQueue
+    from alise_engine.enginecore.ranked_queue import RankedQueue
 
     queue = RankedQueue(lambda request: request.held)
     requests = [Waiting(rank, number) for number, (rank, _) in enumerate(rows)]

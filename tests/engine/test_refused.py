@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alise_engine import tiny_model
+from alise_engine.serve import tiny_model
 from tests.engine.harness import Engine, EngineOptions
 
 pytestmark = pytest.mark.engine

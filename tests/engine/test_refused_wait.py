@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alise_engine import core_protocol as core
+from alise_engine.wire import calls as core
 from tests.engine.api_fakes import Exchange, eventually, make_row
 from tests.engine.middleware_server import Server, chat, serving
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alise_engine.routes import Route, needs_key, route_of
+from alise_engine.api.routes import Route, needs_key, route_of
 
 ROUTES = [
     pytest.param("POST", "/v1/chat/completions", Route.GENERATES, id="a chat"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alise_engine import tiny_model
+from alise_engine.serve import tiny_model
 from tests.engine.harness import Engine, EngineOptions
 
 pytestmark = pytest.mark.engine

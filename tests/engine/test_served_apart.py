@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from alise_engine import tiny_model
+from alise_engine.serve import tiny_model
 from tests.engine.served import ServedEngine, serving
 
 pytestmark = pytest.mark.engine

@@ -14,8 +14,8 @@ import pytest
 from alise_contract.names import CONTRACT_VERSION, pack_priority
 from alise_contract.v1 import admission_pb2
 from alise_contract.v1 import engine_control_pb2 as pb
-from alise_engine import tiny_model
-from alise_engine.routes import Route, route_of
+from alise_engine.api.routes import Route, route_of
+from alise_engine.serve import tiny_model
 from tests.engine.api_fakes import FakeAdmission, admission_server, admit, eventually, reject
 from tests.engine.served import API_KEY, MAX_MODEL_LEN, Observer, ServedEngine, serving
 

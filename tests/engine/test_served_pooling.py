@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from alise_engine import tiny_model
+from alise_engine.serve import tiny_model
 from tests.engine.api_fakes import admission_server, admit, eventually
 from tests.engine.served import API_KEY, Observer, ServedEngine, serving
 

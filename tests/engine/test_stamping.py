@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_contract.names import MAX_HINT_BYTES, MAX_JOB_ID_CHARS, POD_KEY_BYTES, pack_priority
-from alise_engine.stamping import CURRENT, NEUTRAL_PRIORITY, Stamp, Ticket, read_stamp, stamp_key, stamped_args, stamping
+from alise_engine.api.stamping import CURRENT, Ticket, stamping
+from alise_engine.wire.stamp import NEUTRAL_PRIORITY, Stamp, read_stamp, stamp_key, stamped_args
 from tests.engine.middleware_server import Params
 
 KEY = stamp_key(b"p" * POD_KEY_BYTES)

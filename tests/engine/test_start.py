@@ -39,14 +39,14 @@ def test_the_size_of_a_host_store(extra: dict[str, Any], expected: int) -> None:
     ("additional", "codec"), [({}, "auto"), ({"alise": {"codec": "none"}}, "raw"), ({"alise": {"codec": "int8"}}, "int8")]
 )
 def test_the_codec_is_configured_by_the_resources_word_for_it(additional: dict[str, Any], codec: str) -> None:
-    from alise_engine.settings import configured_codec
+    from alise_engine.enginecore.settings import configured_codec
 
     assert configured_codec(additional) == codec
 
 
 @pytest.mark.parametrize("codec", ["raw", "fp8", 8], ids=repr)
 def test_another_codec_is_refused_with_those_there_are(codec: Any) -> None:
-    from alise_engine.settings import configured_codec
+    from alise_engine.enginecore.settings import configured_codec
 
     with pytest.raises(ConfigError, match=r"alise.codec is .*: use one of auto, int8, none"):
         configured_codec({"alise": {"codec": codec}})
@@ -108,7 +108,7 @@ def test_whether_there_is_a_copy_thread_is_true_or_false(value: Any) -> None:
 
 
 def test_another_connector_is_refused() -> None:
-    from alise_engine.settings import check_connector
+    from alise_engine.enginecore.settings import check_connector
 
     with pytest.raises(ConfigError, match="the KV connector is SimpleNamespace: use AliseKVConnector, or none"):
         check_connector(SimpleNamespace())

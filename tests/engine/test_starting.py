@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from alise_contract.names import CONTROL_SOCKET
-from alise_engine import tiny_model
-from alise_engine.cli import main
-from alise_engine.starting import _parents, descendants
+from alise_engine.serve import tiny_model
+from alise_engine.serve.cli import main
+from alise_engine.serve.starting import _parents, descendants
 
 START_SECONDS = 120.0
 STOP_SECONDS = 5.0
@@ -66,7 +66,7 @@ def test_behind_a_socket_that_a_killed_engine_left_there_is_nothing_to_drain(tmp
 @contextlib.contextmanager
 def starting(model: Path, folder: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
     log = folder / "engine.log"
-    command = [sys.executable, "-m", "alise_engine.cli", "serve", str(model), "--port", "0", "--max-model-len", "512"]
+    command = [sys.executable, "-m", "alise_engine.serve.cli", "serve", str(model), "--port", "0", "--max-model-len", "512"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
     environ |= {"ALISE_SOCKET_DIR": str(folder / "sock"), "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "1"}
     with log.open("wb") as output:

@@ -4,8 +4,8 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
-from alise_engine.steps import Steps
-from alise_engine.tracker import Tracked, Tracker
+from alise_engine.enginecore.steps import Steps
+from alise_engine.enginecore.tracker import Tracked, Tracker
 
 
 class Bench:

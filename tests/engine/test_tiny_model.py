@@ -6,7 +6,7 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from alise_engine import tiny_model
+from alise_engine.serve import tiny_model
 
 pytestmark = pytest.mark.engine
 

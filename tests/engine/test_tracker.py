@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 from typing import Any
 
-from alise_engine.core_protocol import Counters, EngineShape, StepRow
-from alise_engine.tracker import FINISHED_KEPT, PROGRESS_SECONDS, PROGRESS_TOKENS, STEPS_TOLD, HostCopy, Tracker
+from alise_engine.enginecore.tracker import FINISHED_KEPT, PROGRESS_SECONDS, PROGRESS_TOKENS, STEPS_TOLD, HostCopy, Tracker
+from alise_engine.wire.calls import Counters, EngineShape, StepRow
 
 SHAPE = EngineShape(2, 2048, 1024, 32, 65, 131072, 0, "tiny")
 

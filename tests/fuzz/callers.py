@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from alise_contract.names import MAX_LEVEL, MIN_LEVEL, pack_priority, unpack_priority
-from alise_engine.identity import MAX_LABEL_CHARS, Caller, Keyring, Rules, caller, digest, slo_ttft_ms
-from alise_engine.stamping import CURRENT, NEUTRAL_PRIORITY, Stamp, Ticket, read_stamp, stamp_key, stamped_args, stamping
+from alise_engine.api.identity import MAX_LABEL_CHARS, Caller, Keyring, Rules, caller, digest, slo_ttft_ms
+from alise_engine.api.stamping import CURRENT, Ticket, stamping
+from alise_engine.wire.stamp import NEUTRAL_PRIORITY, Stamp, read_stamp, stamp_key, stamped_args
 from tests.fuzz.bodies import BODIES
 from tests.fuzz.finding import expect
 from tests.fuzz.inputs import Reader, block, encoded

@@ -5,9 +5,9 @@ from typing import Final
 
 from alise_contract.names import MAX_PROMPT_BYTES
 from alise_contract.v1 import admission_pb2
-from alise_engine.admission import Ask, request_message
-from alise_engine.describe import MAX_SAMPLES, Description, Endpoint, describe
-from alise_engine.parsing import parse
+from alise_engine.api.admission import Ask, request_message
+from alise_engine.api.describe import MAX_SAMPLES, Description, Endpoint, describe
+from alise_engine.api.parsing import parse
 from tests.fuzz.bodies import BODIES
 from tests.fuzz.finding import expect
 from tests.fuzz.inputs import Reader, encoded

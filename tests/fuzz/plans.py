@@ -6,10 +6,10 @@ from google.protobuf.message import DecodeError
 
 from alise_contract.names import MAX_LEVEL, MIN_LEVEL, unpack_priority
 from alise_contract.v1 import engine_control_pb2 as pb
-from alise_engine.control.convert import apply_call
-from alise_engine.core_protocol import ApplyCall, LimitsRow, RankRow, SetCodecCall, SnapshotCall, call_from_wire
-from alise_engine.core_state import EMPTY_PLAN, Running, Waiting, apply, choose_codec, choose_preemptions, priority_of
+from alise_engine.api.control.convert import apply_call
+from alise_engine.enginecore.decide import EMPTY_PLAN, Running, Waiting, apply, choose_codec, choose_preemptions, priority_of
 from alise_engine.errors import InvalidCall, PayloadError
+from alise_engine.wire.calls import ApplyCall, LimitsRow, RankRow, SetCodecCall, SnapshotCall, call_from_wire
 from tests.fuzz.finding import expect
 from tests.fuzz.inputs import Reader, encoded
 

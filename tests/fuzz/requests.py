@@ -19,11 +19,11 @@ from typing import Any, Final
 
 from alise_contract.names import pack_priority
 from alise_contract.v1 import admission_pb2
-from alise_engine.body import BodyLimits
-from alise_engine.identity import Rules
-from alise_engine.middleware import AliseMiddleware
-from alise_engine.routes import METRICS_PATH, OPEN_PATHS, Route, route_of
-from alise_engine.stamping import NEUTRAL_PRIORITY
+from alise_engine.api.body import BodyLimits
+from alise_engine.api.identity import Rules
+from alise_engine.api.middleware import AliseMiddleware
+from alise_engine.api.routes import METRICS_PATH, OPEN_PATHS, Route, route_of
+from alise_engine.wire.stamp import NEUTRAL_PRIORITY
 from tests.engine.api_fakes import admission_server
 from tests.engine.middleware_server import Params, Server, serving
 from tests.fuzz.bodies import BODIES

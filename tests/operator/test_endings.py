@@ -12,7 +12,7 @@ BEGAN, ENDED, LATER = ("2026-01-01T12:00:00Z", "2026-01-01T12:00:40Z", "2026-01-
 STARTING = "INFO: a line of the log\nalise-engine: ended while it was starting\n"
 TRACEBACK = """Traceback (most recent call last):
   File "/opt/alise/bin/alise-engine", line 5, in <module>
-    from alise_engine.cli import main
+    from alise_engine.serve.cli import main
 ModuleNotFoundError: No module named 'alise_engine'
 """
 LIVENESS = "Liveness probe failed: HTTP probe failed with statuscode: 404"

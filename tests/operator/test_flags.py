@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alise_engine.compose import _UNSUPPORTED
-from alise_engine.compose import CPU_KV_CACHE_DTYPES as ENGINE_CPU_KV_CACHE_DTYPES
+from alise_engine.serve.compose import _UNSUPPORTED
+from alise_engine.serve.compose import CPU_KV_CACHE_DTYPES as ENGINE_CPU_KV_CACHE_DTYPES
 from alise_operator.children.pod import EXIT_MARGIN_SECONDS
 from alise_operator.errors import InvalidSpec
 from alise_operator.flag_table import BY_NAME

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alise_engine import tiny_model
+from alise_engine.serve import tiny_model
 from alise_scheduler.core.exec_time import Coefficients
 from alise_scheduler.core.job import Ints
 from alise_scheduler.core.lengths import Floats

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from alise_engine import tiny_model
+from alise_engine.serve import tiny_model
 from tests.surface import servers
 from tests.surface.compare import Answer
 from tests.surface.fuzz import fuzz

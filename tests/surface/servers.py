@@ -15,7 +15,7 @@ from typing import Final
 
 import httpx
 
-from alise_engine.compose import CPU_BLOCK_SIZE, IN_PROCESS_EXECUTOR
+from alise_engine.serve.compose import CPU_BLOCK_SIZE, IN_PROCESS_EXECUTOR
 from tests.surface.row import MAX_MODEL_LEN, MODEL
 from tests.surface.run import OURS, STOCK, Server, ServerDown
 
@@ -53,7 +53,7 @@ def both(model: Path) -> Iterator[tuple[Server, Server]]:
         # There is no sidecar: every request is admitted without one.
         own = {"ALISE_SOCKET_DIR": f"{folder}/sock", "ALISE_HTTP_PORT": "0"}
         stock_command = ("vllm.entrypoints.cli.main", "serve", str(model), *SIZES, *FLAGS, *STOCK_FLAGS)
-        our_command = ("alise_engine.cli", "serve", str(model), *SIZES, *FLAGS, *OUR_FLAGS)
+        our_command = ("alise_engine.serve.cli", "serve", str(model), *SIZES, *FLAGS, *OUR_FLAGS)
         with _served(STOCK, stock_command, STOCK_ENVIRON, Path(folder)) as stock, _served(OURS, our_command, own, Path(folder)) as ours:
             yield stock, ours
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from alise_engine.routes import DESCRIBED, Route, route_of
+from alise_engine.api.routes import DESCRIBED, Route, route_of
 from tests.surface.requests import SURFACE
 from tests.surface.row import COMPLETIONS, GENERATING, ID_BEFORE, RESPONSES, Mark, Request
 from tests.surface.run import ALIVE, OURS, STOCK, Result, Server, play

@@ -111,7 +111,7 @@ def _ensure_tiny(wanted: Wanted, cache: Path) -> None:
     if wanted.model != str(_tiny(cache)) or (_tiny(cache) / "model.safetensors").exists():
         return
     print("building the tiny model (random weights: its text is noise, its scheduling is real)", flush=True)
-    subprocess.run([sys.executable, "-m", "alise_engine.tiny_model", str(_tiny(cache))], check=True)
+    subprocess.run([sys.executable, "-m", "alise_engine.serve.tiny_model", str(_tiny(cache))], check=True)
 
 
 def _encoder(environ: Mapping[str, str]) -> Path | None:

@@ -40,10 +40,10 @@ from alise_contract.names import (
 )
 from alise_contract.stamp import pod_key
 
-from .api import ApiSettings, EngineApi
+from ..errors import ConfigError, CoreUnavailable
 from .body import BodyLimits
 from .control.core import EngineCoreClient
-from .errors import ConfigError, CoreUnavailable
+from .engine_api import ApiSettings, EngineApi
 from .identity import Keyring, Rules, digest
 from .metrics import Metrics
 from .middleware import AliseMiddleware

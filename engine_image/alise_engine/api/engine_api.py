@@ -18,15 +18,16 @@ from alise_contract.names import ADMISSION_SOCKET, CONTROL_SOCKET, DEFAULT_MAX_P
 from alise_contract.stamp import derived
 from alise_contract.v1 import engine_control_pb2 as pb
 
+from ..errors import CoreUnavailable
+from ..wire.calls import PHASE_WAITING, PHASES, RequestRow
+from ..wire.stamp import stamp_key
 from .admission import Admission, Admitted, Ask, Decision, FailedOpen, FailOpenReason, Rejected, RejectReason
 from .body import BODIES_AT_ONCE, SMALL_TEXT_BYTES, TEXTS_AT_ONCE, BodyLimits, Uploads, max_json_bytes, max_text_bytes
 from .control.core import Core
 from .control.drain import Drain
 from .control.progress import Progress
 from .control.server import ControlServer, ControlServicer
-from .core_protocol import PHASE_WAITING, PHASES, RequestRow
 from .describe import Endpoint
-from .errors import CoreUnavailable
 from .identity import Caller, Headers, Keyring, Rules, caller
 from .keys import KeyFolder
 from .metrics import Metrics
@@ -34,7 +35,7 @@ from .open_requests import OpenRequests
 from .parsing import Parsed, Parser
 from .pending import Pending
 from .recent import WINDOW_SECONDS, RecentCount
-from .stamping import AddRequest, Ticket, stamp_key, stamping
+from .stamping import AddRequest, Ticket, stamping
 from .status import AdmissionTally, Observed, SidecarTally, report
 
 logger = logging.getLogger("vllm.alise.api")

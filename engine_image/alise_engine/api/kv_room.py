@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .core_protocol import Counters, EngineShape
+from ..wire.calls import Counters, EngineShape
 
 
 @dataclass(frozen=True, slots=True)

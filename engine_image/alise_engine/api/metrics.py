@@ -14,9 +14,9 @@ from prometheus_client.registry import Collector
 
 from alise_contract.names import DEFAULT_CLASS
 
+from ..wire.calls import PHASES, Counters
 from .admission import FailOpenReason
 from .breaker import Phase as BreakerPhase
-from .core_protocol import PHASES, Counters
 from .kv_room import KvRoom
 from .middleware import OUTCOMES as REQUEST_OUTCOMES
 

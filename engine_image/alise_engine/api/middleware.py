@@ -19,13 +19,14 @@ from typing import Any, Final, Protocol
 
 from alise_contract.names import CLASS_RESPONSE_HEADER, DEFAULT_CLASS, OUTCOME_RESPONSE_HEADER, PRIORITY_HEADER
 
+from ..wire.stamp import NEUTRAL_PRIORITY, Stamp
 from .admission import Admitted, Ask, Decision, FailedOpen, Rejected, RejectReason
 from .body import MAX_PARSE_SECONDS, BodyLimits, Disconnected, Receive, Refused, max_marks, max_text_bytes, read
 from .describe import Description, Endpoint
 from .identity import Caller, slo_ttft_ms
 from .parsing import Busy, Parsed
 from .routes import FORMS, Route, endpoint_of, needs_key, route_of
-from .stamping import CURRENT, NEUTRAL_PRIORITY, Stamp, Ticket
+from .stamping import CURRENT, Ticket
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -10,10 +10,10 @@ from google.protobuf.json_format import MessageToDict
 from alise_contract.names import CONTRACT_VERSION, PLAN_EXPIRES_SECONDS
 from alise_contract.v1 import engine_control_pb2 as pb
 
+from ..wire.calls import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING, PHASE_RUNNING, PHASE_WAITING, Counters
 from .admission import FailOpenReason
 from .breaker import Phase as BreakerPhase
 from .control.convert import counters_message
-from .core_protocol import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING, PHASE_RUNNING, PHASE_WAITING, Counters
 from .kv_room import KvRoom
 from .recent import RecentCount
 

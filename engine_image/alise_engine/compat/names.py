@@ -7,6 +7,8 @@ import importlib
 import inspect
 from typing import Any, Final
 
+VLLM_VERSION: Final = "0.32.0"
+
 # "module:Class.name" -> parameters that we pass or receive by name.
 REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "vllm.v1.core.sched.scheduler:Scheduler.__init__": ("vllm_config", "kv_cache_config"),

@@ -1,6 +1,6 @@
 """What we correct in vLLM 0.32.0 in the running process, because no setting or extension point reaches it.
 
-Each function is harmless when it is called twice. The names that are replaced are listed in `compat_names.py`, so that another vLLM is
+Each function is harmless when it is called twice. The names that are replaced are listed in `names.py`, so that another vLLM is
 noticed.
 """
 
@@ -11,7 +11,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from . import checks, ending
+from ..wire import last_words
+from . import refusals
 from .grammar_limits import complaint
 
 
@@ -57,10 +58,10 @@ def check_configuration() -> None:
 
     @functools.wraps(create)
     def checked(engine_args: Any, *args: Any, **kwargs: Any) -> Any:
-        checks.check_version(vllm_version)
+        refusals.check_version(vllm_version)
         config = create(engine_args, *args, **kwargs)
-        checks.check_config(config)
-        checks.check_offload(config)
+        refusals.check_config(config)
+        refusals.check_offload(config)
         return config
 
     EngineArgs.create_engine_config = checked
@@ -78,7 +79,7 @@ def keep_last_words() -> None:
     def leaving(core: Any) -> None:
         # vLLM calls this while it handles the exception.
         if (error := sys.exc_info()[1]) is not None:
-            ending.leave(error)
+            last_words.leave(error)
         send_engine_dead(core)
 
     EngineCoreProc._send_engine_dead = leaving

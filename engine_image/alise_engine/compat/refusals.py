@@ -4,8 +4,11 @@ from typing import Any
 
 import torch
 
-from .compat import VLLM_VERSION, VllmConfig, is_cpu
-from .errors import ConfigError, UnsupportedVllm
+from ..errors import ConfigError, UnsupportedVllm
+from .device import is_cpu
+from .names import VLLM_VERSION
+
+VllmConfig = Any
 
 
 def check_version(version: str) -> None:

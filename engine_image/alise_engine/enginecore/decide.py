@@ -11,7 +11,7 @@ from typing import Final
 
 from alise_contract.names import NEUTRAL_LEVEL, PLAN_EXPIRES_SECONDS, pack_priority, unpack_priority
 
-from .core_protocol import CODEC_AUTO, CODEC_INT8, CODEC_RAW, LimitsRow, RankRow
+from ..wire.calls import CODEC_AUTO, CODEC_INT8, CODEC_RAW, LimitsRow, RankRow
 
 NEUTRAL_PRIORITY: Final = pack_priority(NEUTRAL_LEVEL, 0)
 # Added to the time that a transfer takes: plans are renewed every few tens of milliseconds and estimates are coarse.

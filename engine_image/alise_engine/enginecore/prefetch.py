@@ -15,9 +15,10 @@ vLLM's own asynchronous loads have none of this: they need a free slot to start,
 from collections.abc import Iterable
 from typing import Any
 
-from . import compat, core_state
-from .core_protocol import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING
-from .core_state import Pace, Parked, Plan
+from ..compat import kv_blocks, request_access, scheduler_access
+from ..wire.calls import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING
+from . import decide
+from .decide import Pace, Parked, Plan
 
 Request = Any
 Scheduler = Any
@@ -29,32 +30,32 @@ class Prefetcher:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._connector = scheduler.connector
-        compat.ask_when_full(scheduler, self._make_room)
+        kv_blocks.ask_when_full(scheduler, self._make_room)
 
     def start(self, candidates: Iterable[Request], plan: Plan, step_seconds: float, now_seconds: float) -> None:
         """After a step was scheduled: reserves blocks for waiting requests that are next. `candidates` in the order of admission."""
         scheduler = self._scheduler
-        parked = [self._view(request, plan) for request in candidates if compat.can_be_admitted(request)]
+        parked = [self._view(request, plan) for request in candidates if request_access.can_be_admitted(request)]
         if not any(row.host_blocks and not row.prefetched for row in parked):
             return
         pace = Pace(self._connector.prefetch_blocks_per_step, step_seconds)
-        for request_id in core_state.choose_prefetches(parked, compat.spare_blocks(scheduler), pace, plan.limits):
-            tokens = compat.reserve_blocks(scheduler, scheduler.requests[request_id])
+        for request_id in decide.choose_prefetches(parked, kv_blocks.spare_blocks(scheduler), pace, plan.limits):
+            tokens = kv_blocks.reserve_blocks(scheduler, scheduler.requests[request_id])
             if tokens is not None:
-                self._connector.prefetch(request_id, tokens, compat.block_ids(scheduler, request_id))
+                self._connector.prefetch(request_id, tokens, kv_blocks.block_ids(scheduler, request_id))
                 scheduler.tracker.enter(request_id, PHASE_RESTORING, now_seconds)
                 scheduler.tally["prefetches"] += 1
 
     def keep_in_rank(self) -> None:
         """After a step was scheduled: nobody who has blocks reserved stands in a queue that is served before the others."""
         if self._connector.prefetched:
-            compat.keep_in_rank(self._scheduler, self._connector.prefetched)
+            scheduler_access.keep_in_rank(self._scheduler, self._connector.prefetched)
 
     def revoke(self, request_ids: Iterable[str]) -> None:
         """Takes the blocks back of those that have some reserved; their copies on the host, if there are any, stay."""
         for request_id in [request_id for request_id in request_ids if request_id in self._connector.prefetched]:
             self._connector.revoke(request_id)
-            compat.release_blocks(self._scheduler, self._scheduler.requests[request_id])
+            kv_blocks.release_blocks(self._scheduler, self._scheduler.requests[request_id])
             phase = PHASE_OFFLOADED if self._connector.copy(request_id).tokens else PHASE_PREEMPTED
             self._scheduler.tracker.enter(request_id, phase, self._scheduler.clock())
             self._scheduler.tally["prefetches_revoked"] += 1
@@ -67,7 +68,9 @@ class Prefetcher:
 
     def _make_room(self, request: Request) -> bool:
         """Blocks are short for this request: revokes the worst prefetch that it may take from. False: there is none."""
-        may_take = [other for other in self.prefetched() if other is not request and (compat.is_running(request) or request < other)]
+        may_take = [
+            other for other in self.prefetched() if other is not request and (request_access.is_running(request) or request < other)
+        ]
         if may_take:
             self.revoke((max(may_take).request_id,))
         return bool(may_take)
@@ -77,8 +80,8 @@ class Prefetcher:
         return Parked(
             request.request_id,
             request.priority,
-            compat.needed_blocks(self._scheduler, request),
-            self._connector.copy(request.request_id).blocks if compat.may_be_saved(request) else 0,
+            kv_blocks.needed_blocks(self._scheduler, request),
+            self._connector.copy(request.request_id).blocks if request_access.may_be_saved(request) else 0,
             rank.ewt_ms if rank is not None else 0,
             request.request_id in self._connector.prefetched,
         )

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from . import compat
-from .core_protocol import CODEC_INT8, CODEC_RAW, Counters, EngineShape
+from ..compat import geometry, kv_blocks
+from ..wire.calls import CODEC_INT8, CODEC_RAW, Counters, EngineShape
 
 Scheduler = Any
 
@@ -18,11 +18,11 @@ def shape(scheduler: Scheduler) -> EngineShape:
         max_model_len=int(scheduler.max_model_len),
         block_size=int(scheduler.block_size),
         # A request takes a block of every group: what is left for windows that end is not counted.
-        num_device_blocks=int(cache.num_blocks) // compat.group_count(cache),
-        block_bytes=compat.block_bytes(cache) * workers if connector is None else connector.block_bytes[CODEC_RAW],
+        num_device_blocks=int(cache.num_blocks) // geometry.group_count(cache),
+        block_bytes=geometry.block_bytes(cache) * workers if connector is None else connector.block_bytes[CODEC_RAW],
         host_limit_bytes=0 if connector is None else connector.host_bytes,
         model=str(config.model_config.served_model_name or config.model_config.model),
-        kv_bits=compat.kv_bits(cache),
+        kv_bits=geometry.kv_bits(cache),
     )
 
 
@@ -35,5 +35,5 @@ def counters(scheduler: Scheduler) -> Counters:
         **scheduler.tally,
         host_raw_bytes=sizes[CODEC_RAW],
         host_int8_bytes=sizes[CODEC_INT8],
-        free_device_blocks=compat.free_blocks(scheduler) // compat.group_count(scheduler.kv_cache_config),
+        free_device_blocks=kv_blocks.free_blocks(scheduler) // geometry.group_count(scheduler.kv_cache_config),
     )

@@ -1,7 +1,7 @@
 """vLLM's scheduler with the plan carried out: before each step worse requests make room, then the base class schedules as ever.
 
-A mixin over `Scheduler` and `AsyncScheduler`; `--scheduler-cls alise_engine.scheduler.make_scheduler` picks by `async_scheduling`.
-Decisions are in `core_state` and `kv.ledger`; this file shows them the queues, does what they say, and reports to the `Tracker`.
+A mixin over `Scheduler` and `AsyncScheduler`; `--scheduler-cls` names `make_scheduler`, which picks one by `async_scheduling`.
+Decisions are in `decide` and `kv.ledger`; this file shows them the queues, does what they say, and reports to the `Tracker`.
 EngineCore is single-threaded: utility calls land in `__call__` between two steps, so nothing here is locked.
 
 One step:
@@ -25,8 +25,10 @@ from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.version import __version__ as vllm_version
 
-from . import checks, compat, core_state, patches, report
-from .core_protocol import (
+from ..compat import kv_blocks, patches, refusals, request_access, scheduler_access
+from ..errors import ConfigError, PayloadError
+from ..kv.ledger import Holder
+from ..wire.calls import (
     CODEC_INT8,
     CODEC_RAW,
     PHASE_OFFLOADED,
@@ -40,13 +42,12 @@ from .core_protocol import (
     SnapshotCall,
     call_from_wire,
 )
-from .core_state import Cause
-from .errors import ConfigError, PayloadError
-from .kv.ledger import Holder
+from ..wire.stamp import NEUTRAL_PRIORITY, Stamp, read_stamp
+from . import decide, report
+from .decide import Cause
 from .prefetch import Prefetcher
 from .ranked_queue import RankedQueue
 from .settings import check_connector, configured_codec, stamp_key
-from .stamping import NEUTRAL_PRIORITY, Stamp, read_stamp
 from .steps import Steps
 from .tracker import HostCopy, Tracker
 
@@ -74,16 +75,16 @@ class AliseMixin(Base):
     """Needs a vLLM scheduler behind it in the MRO."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        checks.check_version(vllm_version)
-        checks.check_config(kwargs["vllm_config"])
+        refusals.check_version(vllm_version)
+        refusals.check_config(kwargs["vllm_config"])
         super().__init__(*args, **kwargs)
         check_connector(self.connector)
-        compat.free_at_once(self)
+        kv_blocks.free_at_once(self)
         if self.connector is not None:
-            checks.check_kv_cache(self.kv_cache_config)
+            refusals.check_kv_cache(self.kv_cache_config)
         self.clock: Callable[[], float] = time.monotonic
         self.sleep: Callable[[float], None] = time.sleep
-        self.plan = core_state.EMPTY_PLAN
+        self.plan = decide.EMPTY_PLAN
         self.codec = configured_codec(self.vllm_config.additional_config)
         self._check_codec(self.codec, ConfigError)
         self._stamp_key = stamp_key(self.vllm_config.additional_config)
@@ -96,17 +97,17 @@ class AliseMixin(Base):
         self._holds_stale = False
         self._cause = Cause.MEMORY
         self._ranked = RankedQueue(self._is_held)
-        compat.use_priorities(self, self._ranked)
+        scheduler_access.use_priorities(self, self._ranked)
         self._prefetcher = Prefetcher(self) if self.connector is not None else None
         # KV blocks were short in the step that is being scheduled.
         self._kv_full = False
-        compat.notice_when_full(self, self._note_kv_full)
+        kv_blocks.notice_when_full(self, self._note_kv_full)
 
     # --- one step -------------------------------------------------------------------------------------------------------------------
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         now = self.clock()
         self._refresh(now)
-        if compat.admits(self):
+        if scheduler_access.admits(self):
             self._preempt_held()
             self._preempt_by_rank()
         self._kv_full = False
@@ -121,7 +122,7 @@ class AliseMixin(Base):
             output.num_scheduled_tokens,
             output.total_num_scheduled_tokens,
             self.requests,
-            compat.context_tokens(output),
+            scheduler_access.context_tokens(output),
             now,
             kv_full=kv_full,
         )
@@ -138,15 +139,15 @@ class AliseMixin(Base):
         return outputs
 
     def _refresh(self, now: float) -> None:
-        fresh = core_state.is_fresh(self.plan, now)
+        fresh = decide.is_fresh(self.plan, now)
         if fresh != self._fresh:
             self._fresh, self._queues_stale = fresh, True
             if not fresh:
-                self.plan = core_state.lift_holds(self.plan)
+                self.plan = decide.lift_holds(self.plan)
                 logger.info("alise: the plan has expired; requests run in order of arrival")
         if self._queues_stale:
             self._queues_stale, self._holds_stale = False, True
-            with compat.reordered_heaps(self):
+            with scheduler_access.reordered_heaps(self):
                 for tracked in self.tracker.requests.values():
                     tracked.request.priority = self._priority(tracked.job_id, tracked.stamped_priority)
 
@@ -154,7 +155,7 @@ class AliseMixin(Base):
         if self._prefetcher is None:
             return
         self._prefetcher.keep_in_rank()
-        if self._fresh and self._ranked and self.connector.ledger.used_bytes() and compat.admits(self):
+        if self._fresh and self._ranked and self.connector.ledger.used_bytes() and scheduler_access.admits(self):
             self._prefetcher.start(self._ranked.best(CANDIDATES), self.plan, self.steps.step_seconds, now)
 
     def _preempt_held(self) -> None:
@@ -170,16 +171,16 @@ class AliseMixin(Base):
             return
         # Cheap, and true in most steps: the worst that runs is not bad enough for the best that waits.
         worst = max(map(_PRIORITY, self.running))
-        if not core_state.outranks(self._ranked.peek_request().priority, worst, self.plan.limits):
+        if not decide.outranks(self._ranked.peek_request().priority, worst, self.plan.limits):
             return
-        waiting = [request for request in self._ranked.best(CANDIDATES) if compat.can_be_admitted(request)]
-        if not waiting or not core_state.outranks(waiting[0].priority, worst, self.plan.limits):
+        waiting = [request for request in self._ranked.best(CANDIDATES) if request_access.can_be_admitted(request)]
+        if not waiting or not decide.outranks(waiting[0].priority, worst, self.plan.limits):
             return
-        chosen = core_state.choose_preemptions(
+        chosen = decide.choose_preemptions(
             [self._running_view(request) for request in self.running],
-            [core_state.Waiting(r.request_id, r.priority, r.arrival_time, compat.needed_blocks(self, r)) for r in waiting],
-            compat.free_slots(self),
-            compat.free_blocks(self),
+            [decide.Waiting(r.request_id, r.priority, r.arrival_time, kv_blocks.needed_blocks(self, r)) for r in waiting],
+            scheduler_access.free_slots(self),
+            kv_blocks.free_blocks(self),
             self.plan.limits,
         )
         for request_id in chosen:
@@ -188,11 +189,11 @@ class AliseMixin(Base):
     def _note_kv_full(self) -> None:
         self._kv_full = True
 
-    def _running_view(self, request: Request) -> core_state.Running:
+    def _running_view(self, request: Request) -> decide.Running:
         # The base class counts the step that it is about to make when it makes it.
         steps = self.current_step - self.tracker.requests[request.request_id].admitted_step + 1
-        own_blocks = compat.own_blocks(self, request.request_id)
-        return core_state.Running(request.request_id, request.priority, request.arrival_time, own_blocks, steps)
+        own_blocks = kv_blocks.own_blocks(self, request.request_id)
+        return decide.Running(request.request_id, request.priority, request.arrival_time, own_blocks, steps)
 
     def _evict(self, request: Request, cause: Cause) -> None:
         self.running.remove(request)
@@ -207,16 +208,16 @@ class AliseMixin(Base):
 
         vLLM's own recovery goes on with a token that was never sampled when the next step is in flight already.
         """
-        blocks = compat.take_load_errors(model_runner_output)
+        blocks = scheduler_access.take_load_errors(model_runner_output)
         if not blocks or self._prefetcher is None:
             return
         loads = scheduler_output.kv_connector_metadata.loads
         failed = {load.request_id for load in loads if blocks.intersection(load.block_ids)}
-        sharing = {r.request_id for r in self.running if blocks.intersection(compat.block_ids(self, r.request_id))}
+        sharing = {r.request_id for r in self.running if blocks.intersection(kv_blocks.block_ids(self, r.request_id))}
         logger.warning("alise: the host store could not give back KV of %d requests; it is recomputed", len(failed | sharing))
         for request in [self.requests[request_id] for request_id in sorted(failed | sharing) if request_id in self.requests]:
-            compat.forget_cached_blocks(self, request.request_id)
-            if compat.is_running(request):
+            kv_blocks.forget_cached_blocks(self, request.request_id)
+            if request_access.is_running(request):
                 self._evict(request, Cause.LOST)
             else:
                 # Preempted since: what it computed is on the host, and what it said is on its way.
@@ -226,7 +227,7 @@ class AliseMixin(Base):
             self.tracker.enter(request.request_id, PHASE_PREEMPTED, self.clock())
 
     def _note_admissions(self, output: Any, now: float) -> None:
-        for request_id in compat.admitted_in(output):
+        for request_id in scheduler_access.admitted_in(output):
             request, tracked = self.requests[request_id], self.tracker.requests[request_id]
             if tracked.phase == PHASE_RUNNING:
                 continue
@@ -246,7 +247,7 @@ class AliseMixin(Base):
     def add_request(self, request: Request) -> None:
         if request.request_id not in self.tracker.requests:
             # What this pod's API server did not sign counts as nothing: no job, no hint, and the neutral rank.
-            stamp = read_stamp(compat.extra_args(request), self._stamp_key) or UNSTAMPED
+            stamp = read_stamp(request_access.extra_args(request), self._stamp_key) or UNSTAMPED
             request.priority = stamp.priority
             tracked = self.tracker.add(request, stamp.job_id, stamp.hint, self.clock())
             request.priority = self._priority(stamp.job_id, tracked.stamped_priority)
@@ -257,12 +258,12 @@ class AliseMixin(Base):
         tracked.preempted_tokens = request.num_computed_tokens
         if request.num_preemptions and self.current_step - tracked.admitted_step <= 1:
             # What was loaded for its last step may still turn out to be missing, when its blocks are its own no more.
-            compat.forget_cached_blocks(self, request.request_id)
-        if self.connector is not None and compat.may_be_saved(request) and self._cause is not Cause.LOST:
+            kv_blocks.forget_cached_blocks(self, request.request_id)
+        if self.connector is not None and request_access.may_be_saved(request) and self._cause is not Cause.LOST:
             self._save(request)
         super()._preempt_request(request, timestamp, *args, **kwargs)
         self.steps.stopped(request.request_id)
-        compat.forget_last_step(self, request.request_id)
+        scheduler_access.forget_last_step(self, request.request_id)
         copied = self._host_copy(request.request_id).tokens > 0
         self.tracker.enter(request.request_id, PHASE_OFFLOADED if copied else PHASE_PREEMPTED, self.clock())
         if self._cause is not Cause.LOST:
@@ -272,11 +273,11 @@ class AliseMixin(Base):
         """Hands the blocks to the connector; to be called while they are still the request's own."""
         connector, ledger = self.connector, self.connector.ledger
         budget = self._host_budget()
-        wanted = core_state.choose_codec(self.codec, self._ewt_ms(request.request_id), ledger.used_bytes(), budget, self.plan.limits)
+        wanted = decide.choose_codec(self.codec, self._ewt_ms(request.request_id), ledger.used_bytes(), budget, self.plan.limits)
         codec = wanted if wanted in connector.codecs() else CODEC_RAW
         saver = replace(self._holder(request.request_id), on_device=False)
         plan = ledger.plan_save(saver, request.num_computed_tokens, codec, self._holders(), budget)
-        connector.save(plan, compat.block_ids(self, request.request_id))
+        connector.save(plan, kv_blocks.block_ids(self, request.request_id))
         self._note_lost_copies(plan.evict)
         self.tally["saves"] += plan.blocks > 0
         self.tally["saved_bytes"] += plan.blocks * ledger.block_bytes[codec]
@@ -291,9 +292,9 @@ class AliseMixin(Base):
 
     def _free_request(self, request: Request, *args: Any, **kwargs: Any) -> Any:
         self.steps.stopped(request.request_id)
-        ended_job = self.tracker.finish(request.request_id, compat.finish_reason(request), self.clock())
+        ended_job = self.tracker.finish(request.request_id, request_access.finish_reason(request), self.clock())
         if ended_job is not None:
-            self.plan = core_state.forget(self.plan, ended_job)
+            self.plan = decide.forget(self.plan, ended_job)
         return super()._free_request(request, *args, **kwargs)
 
     def reset_prefix_cache(self, reset_running_requests: bool = False, reset_connector: bool = False) -> bool:
@@ -319,7 +320,7 @@ class AliseMixin(Base):
 
     # --- ranks ----------------------------------------------------------------------------------------------------------------------
     def _priority(self, job_id: str, stamped_priority: int) -> int:
-        return core_state.priority_of(self.plan.ranks.get(job_id), stamped_priority, self._fresh)
+        return decide.priority_of(self.plan.ranks.get(job_id), stamped_priority, self._fresh)
 
     def _is_held(self, request: Request) -> bool:
         if not self._fresh:
@@ -334,7 +335,7 @@ class AliseMixin(Base):
     # --- the host store -------------------------------------------------------------------------------------------------------------
     def _holder(self, request_id: str) -> Holder:
         request = self.requests[request_id]
-        return Holder(request_id, compat.is_running(request), self._ewt_ms(request_id), request.arrival_time)
+        return Holder(request_id, request_access.is_running(request), self._ewt_ms(request_id), request.arrival_time)
 
     def _holders(self) -> list[Holder]:
         return [self._holder(request_id) for request_id in self.connector.ledger.request_ids()]
@@ -355,7 +356,7 @@ class AliseMixin(Base):
 
     # --- utility calls --------------------------------------------------------------------------------------------------------------
     def __call__(self, payload: dict[str, Any]) -> dict[str, Any]:
-        """Carries out one call of `core_protocol`. Raises PayloadError, and then nothing has changed."""
+        """Carries out one call of `wire.calls`. Raises PayloadError, and then nothing has changed."""
         call, now = call_from_wire(payload), self.clock()
         match call:
             case SnapshotCall():
@@ -371,7 +372,7 @@ class AliseMixin(Base):
 
     def _apply(self, call: ApplyCall, now: float) -> ApplyAnswer:
         known = frozenset(self.tracker.jobs)
-        self.plan = core_state.apply(self.plan, call.ranks, call.limits, known, now)
+        self.plan = decide.apply(self.plan, call.ranks, call.limits, known, now)
         self._queues_stale |= bool(call.ranks)
         if self.connector is not None and call.limits is not None:
             lost = self.connector.ledger.plan_shrink(self._holders(), self._host_budget())

@@ -6,10 +6,10 @@ from typing import Any, Final
 from alise_contract.names import POD_KEY_BYTES
 from alise_contract.stamp import pod_key
 
-from . import stamping
-from .core_protocol import CODEC_AUTO, CODEC_INT8, CODEC_RAW
-from .errors import ConfigError
-from .kv.connector import AliseKVConnector
+from ..errors import ConfigError
+from ..kv.connector import AliseKVConnector
+from ..wire import stamp
+from ..wire.calls import CODEC_AUTO, CODEC_INT8, CODEC_RAW
 
 # What `--additional-config '{"alise": {"codec": …}}'` may say.
 CODEC_SETTINGS: Final = {"auto": CODEC_AUTO, "int8": CODEC_INT8, "none": CODEC_RAW}
@@ -32,7 +32,7 @@ def stamp_key(additional_config: Any) -> bytes:
     settings = additional_config.get("alise", {}) if isinstance(additional_config, dict) else {}
     socket_dir = settings.get("socket_dir")
     try:
-        return stamping.stamp_key(pod_key(socket_dir) if socket_dir else secrets.token_bytes(POD_KEY_BYTES))
+        return stamp.stamp_key(pod_key(socket_dir) if socket_dir else secrets.token_bytes(POD_KEY_BYTES))
     except (OSError, ValueError) as error:
         raise ConfigError(f"the pod's key cannot be read in {socket_dir}: {error}; use another --alise-socket-dir") from error
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .core_protocol import StepRow
+from ..wire.calls import StepRow
 from .tracker import Tracked, Tracker
 
 Request = Any

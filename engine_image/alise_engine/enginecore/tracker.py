@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .core_protocol import (
+from ..wire.calls import (
     MAX_STEPS_PER_POLL,
     PHASE_RESTORING,
     PHASE_RUNNING,

@@ -30,7 +30,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     SupportsHMA,
 )
 
-from .. import checks, compat
+from ..compat import device, geometry, refusals, request_access, scheduler_access
 from ..errors import ConfigError
 from .copies import Copies, HostCopies, spare_core
 from .host_pool import HostPool
@@ -60,21 +60,21 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
         super().__init__(vllm_config, role, kv_cache_config)
-        checks.check_config(vllm_config)
-        checks.check_kv_cache(kv_cache_config)
+        refusals.check_config(vllm_config)
+        refusals.check_kv_cache(kv_cache_config)
         extra = self._kv_transfer_config.kv_connector_extra_config or {}
-        self.shape = compat.layer_shape(vllm_config, kv_cache_config)
+        self.shape = geometry.layer_shape(vllm_config, kv_cache_config)
         self.workers = int(vllm_config.parallel_config.tensor_parallel_size)
-        layers = compat.layer_count(kv_cache_config)
-        raw_bytes = compat.raw_layer_block_bytes(kv_cache_config)
+        layers = geometry.layer_count(kv_cache_config)
+        raw_bytes = geometry.raw_layer_block_bytes(kv_cache_config)
         row_bytes = {RAW.name: raw_bytes}
         if self.shape.keys is not None:
             row_bytes[INT8.name] = INT8.row_bytes(self.shape)
         self.block_bytes = {codec: layers * self.workers * size for codec, size in row_bytes.items()}
         device_bytes = self.block_bytes[RAW.name] * int(kv_cache_config.num_blocks)
-        geometry = Geometry.of(host_bytes_of(extra, device_bytes) // self.workers, row_bytes)
+        store = Geometry.of(host_bytes_of(extra, device_bytes) // self.workers, row_bytes)
         # What fits whatever comes and goes; a little less than was asked for.
-        self.host_bytes = geometry.usable_bytes * self.workers
+        self.host_bytes = store.usable_bytes * self.workers
         self.loaded_tokens: dict[str, int] = {}
         self.prefetched: dict[str, Ahead] = {}
         self.prefetch_blocks_per_step = max(1, PREFETCH_BYTES_PER_STEP // self.block_bytes[RAW.name])
@@ -84,8 +84,8 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
             self._offered: dict[str, int] = {}
             self._spent_us = dict.fromkeys(vars(Spent()), 0.0)
         else:
-            codecs: dict[str, Codec] = {RAW.name: RAW, INT8.name: compat.int8_codec()}
-            self._worker = WorkerSide(self.shape, raw_bytes, geometry, codecs, copies_maker(extra))
+            codecs: dict[str, Codec] = {RAW.name: RAW, INT8.name: device.int8_codec()}
+            self._worker = WorkerSide(self.shape, raw_bytes, store, codecs, copies_maker(extra))
 
     # --- scheduler: called by the mixin ---------------------------------------------------------------------------------------------
     def codecs(self) -> tuple[str, ...]:
@@ -134,12 +134,12 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
     def get_num_new_matched_tokens(self, request: Request, num_computed_tokens: int) -> tuple[int | None, bool]:
         copy = self.ledger.copy(request.request_id)
         end = min(copy.tokens, request.num_tokens - 1)
-        if end <= num_computed_tokens or not compat.may_be_saved(request):
+        if end <= num_computed_tokens or not request_access.may_be_saved(request):
             return 0, False
         found = self.ledger.lookup(request.request_id, num_computed_tokens, end)
         if found.first_int8_block is not None:
             # vLLM registers restored blocks in the prefix cache as if they were exact; under a salted hash nobody else finds them.
-            compat.make_private(request, found.first_int8_block * self.shape.block_size, self._hash_block_size())
+            request_access.make_private(request, found.first_int8_block * self.shape.block_size, self._hash_block_size())
         self._offered[request.request_id] = num_computed_tokens
         return end - num_computed_tokens, False
 
@@ -158,7 +158,7 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
         self._add_slices()
         if self._meta.writes:
-            taken = compat.blocks_given_in(scheduler_output).union(*(load.block_ids for load in self._meta.loads))
+            taken = scheduler_access.blocks_given_in(scheduler_output).union(*(load.block_ids for load in self._meta.loads))
             self._meta.writes = [where_it_may_run(write, taken) for write in self._meta.writes]
         meta, self._meta = self._meta, AliseMetadata()
         return meta

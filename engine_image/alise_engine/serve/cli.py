@@ -17,11 +17,13 @@ from alise_contract.names import CONTRACT_VERSION, CONTROL_SOCKET, SOCKET_DIR, S
 from alise_contract.v1 import engine_control_pb2 as pb
 from alise_contract.v1 import engine_control_pb2_grpc as pb_grpc
 
-from . import ending, patches, starting
+from ..api.status import as_json
+from ..compat import patches
+from ..errors import ConfigError
+from ..wire import last_words
+from . import starting
 from .compose import AUTO_HOST_MEMORY, KV_CODECS, PLUGIN_GROUPS, WATCHED, Device, Machine, Own, compose
-from .errors import ConfigError
 from .plugin import engine_died
-from .status import as_json
 
 # Past the drain's own timeout: the answer's way back.
 RPC_MARGIN_SECONDS: Final = 10.0
@@ -113,14 +115,14 @@ def _serve(own: argparse.Namespace, argv: list[str]) -> int:
     patches.check_configuration()
     # vLLM's own entry point, so that every sub-step of `vllm serve` happens as it does there.
     sys.argv = ["vllm", *composed.argv]
-    ending.forget()
+    last_words.forget()
     try:
         vllm_main()
     except ConfigError as error:
         print(f"alise-engine: {error}", file=sys.stderr)
         return 2
     if engine_died():
-        print(f"alise-engine: {ending.last_words()}", file=sys.stderr)
+        print(f"alise-engine: {last_words.last_words()}", file=sys.stderr)
         return 1
     return 0
 

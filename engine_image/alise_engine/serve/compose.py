@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from alise_contract.names import ADMIT_DEADLINE_ENV, SOCKET_DIR, SOCKET_DIR_ENV
 
-from .errors import ConfigError
+from ..errors import ConfigError
 from .plugin import CONNECTOR_MODULE, CONNECTOR_NAME, SCHEDULER_CLS
 
 Device = Literal["cpu", "cuda"]

@@ -8,13 +8,13 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .endpoint import ServerPlugin
+    from ..api.endpoint import ServerPlugin
 
 logger = logging.getLogger("vllm.alise.plugin")
 
 CONNECTOR_NAME = "AliseKVConnector"
 CONNECTOR_MODULE = "alise_engine.kv.connector"
-SCHEDULER_CLS = "alise_engine.scheduler.make_scheduler"
+SCHEDULER_CLS = "alise_engine.enginecore.scheduler.make_scheduler"
 # Of this process; there is one at most.
 _servers: "list[ServerPlugin]" = []
 
@@ -30,7 +30,7 @@ def register() -> None:
 
     if CONNECTOR_NAME not in KVConnectorFactory._registry:
         KVConnectorFactory.register_connector(CONNECTOR_NAME, CONNECTOR_MODULE, CONNECTOR_NAME)
-    from .patches import correct_workers
+    from ..compat.patches import correct_workers
 
     correct_workers()
 
@@ -41,7 +41,7 @@ def AliseEndpoint() -> "ServerPlugin":
     Raises SystemExit when it cannot be made. vLLM logs any other exception here and serves without the plugin: without API keys and limits.
     """
     try:
-        from .endpoint import ServerPlugin
+        from ..api.endpoint import ServerPlugin
 
         server = ServerPlugin()
         _servers.append(server)

@@ -1,4 +1,4 @@
-"""A small Llama with random weights, so that everything runs without a model hub: `python -m alise_engine.tiny_model OUT_DIR`.
+"""A small Llama with random weights, so that everything runs without a model hub: `python -m alise_engine.serve.tiny_model OUT_DIR`.
 
 Its text is noise, its scheduling is real. The weights depend on the seed alone, and are made so that
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Self, TypeVar
 
 from alise_contract.names import MAX_LEVEL, MIN_LEVEL
 
-from .errors import PayloadError
+from ..errors import PayloadError
 
 OP_SNAPSHOT: Final = "snapshot"
 OP_POLL: Final = "poll"

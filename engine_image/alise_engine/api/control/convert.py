@@ -1,4 +1,4 @@
-"""Protobuf messages to the values of `core_protocol` and back; messages stop here."""
+"""Protobuf messages to the values of `wire.calls` and back; messages stop here."""
 
 import base64
 import math
@@ -8,8 +8,8 @@ from typing import Final
 from alise_contract.names import MAX_LEVEL, MIN_LEVEL
 from alise_contract.v1 import engine_control_pb2 as pb
 
-from .. import core_protocol as core
-from ..errors import InvalidCall
+from ...errors import InvalidCall
+from ...wire import calls as core
 from .mailbox import Changes
 from .progress import Opening
 

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any, Final, Protocol
 
-from ..core_protocol import ApplyAnswer, ApplyCall, PollAnswer, PollCall, SetCodecAnswer, SetCodecCall, SnapshotAnswer, SnapshotCall
-from ..errors import CoreUnavailable
+from ...errors import CoreUnavailable
+from ...wire.calls import ApplyAnswer, ApplyCall, PollAnswer, PollCall, SetCodecAnswer, SetCodecCall, SnapshotAnswer, SnapshotCall
 
 # A call lands between two steps; the longest step is one prefill chunk on a slow CPU.
 CALL_SECONDS: Final = 30.0

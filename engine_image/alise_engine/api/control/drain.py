@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from ..errors import InvalidCall
+from ...errors import InvalidCall
 from ..open_requests import OpenRequests
 
 CHECK_SECONDS: Final = 0.050

@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..core_protocol import MAX_STEPS_PER_POLL, Counters, FinishedRow, PollAnswer, RequestRow, StepRow
-from ..errors import WatcherTooSlow
+from ...errors import WatcherTooSlow
+from ...wire.calls import MAX_STEPS_PER_POLL, Counters, FinishedRow, PollAnswer, RequestRow, StepRow
 
 MAX_FINISHED: Final = 10_000
 

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..core_protocol import PHASE_RUNNING, Counters, EngineShape, PollAnswer, RequestRow, SnapshotAnswer
-from ..errors import ControlError, CoreUnavailable, PayloadError, StaleSession
+from ...errors import ControlError, CoreUnavailable, PayloadError, StaleSession
+from ...wire.calls import PHASE_RUNNING, Counters, EngineShape, PollAnswer, RequestRow, SnapshotAnswer
 from ..kv_room import kv_room
 from ..metrics import CoreView
 from ..open_requests import OpenRequests

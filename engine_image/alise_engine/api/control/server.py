@@ -15,7 +15,7 @@ from alise_contract.names import CONTRACT_VERSION, LOCAL_RPC_OPTIONS
 from alise_contract.v1 import engine_control_pb2 as pb
 from alise_contract.v1 import engine_control_pb2_grpc as pb_grpc
 
-from ..errors import (
+from ...errors import (
     AliseEngineError,
     ConfigError,
     CoreUnavailable,

@@ -6,7 +6,7 @@ wire must not undo the new plan. Sequence numbers start with the session and onl
 
 from dataclasses import dataclass, replace
 
-from ..errors import StaleSequence, StaleSession
+from ...errors import StaleSequence, StaleSession
 
 
 @dataclass(frozen=True, slots=True)

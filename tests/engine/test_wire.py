@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_engine.core_protocol import (
+from alise_engine.errors import PayloadError
+from alise_engine.wire.calls import (
     CODECS,
     PHASES,
     ApplyAnswer,
@@ -26,7 +27,6 @@ from alise_engine.core_protocol import (
     StepRow,
     call_from_wire,
 )
-from alise_engine.errors import PayloadError
 
 counts = st.integers(min_value=0, max_value=2**53)
 texts = st.text(max_size=12)

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_contract.names import PLAN_EXPIRES_SECONDS, pack_priority, unpack_priority
-from alise_engine import core_state
-from alise_engine.core_protocol import CODEC_AUTO, CODEC_INT8, CODEC_RAW, LimitsRow, RankRow
-from alise_engine.core_state import EMPTY_PLAN, Pace, Parked, Running, Waiting, choose_codec, choose_preemptions, choose_prefetches
+from alise_engine.enginecore import decide
+from alise_engine.enginecore.decide import EMPTY_PLAN, Pace, Parked, Running, Waiting, choose_codec, choose_preemptions, choose_prefetches
+from alise_engine.wire.calls import CODEC_AUTO, CODEC_INT8, CODEC_RAW, LimitsRow, RankRow
 
 LIMITS = LimitsRow(preempt_levels=1, min_quantum_steps=4)
 
@@ -101,42 +101,42 @@ def rank(job: str, level: int = 0, hold: bool = False) -> RankRow:
 
 
 def test_a_plan_expires_by_the_engines_own_clock() -> None:
-    plan = core_state.apply(EMPTY_PLAN, (), None, frozenset(), 10.0)
-    assert core_state.is_fresh(plan, 10.0 + PLAN_EXPIRES_SECONDS - 0.001)
-    assert not core_state.is_fresh(plan, 10.0 + PLAN_EXPIRES_SECONDS)
+    plan = decide.apply(EMPTY_PLAN, (), None, frozenset(), 10.0)
+    assert decide.is_fresh(plan, 10.0 + PLAN_EXPIRES_SECONDS - 0.001)
+    assert not decide.is_fresh(plan, 10.0 + PLAN_EXPIRES_SECONDS)
 
 
 def test_no_plan_is_not_fresh() -> None:
-    assert not core_state.is_fresh(EMPTY_PLAN, 0.0)
+    assert not decide.is_fresh(EMPTY_PLAN, 0.0)
 
 
 def test_ranks_that_were_not_sent_again_stay() -> None:
     known = frozenset({"a", "b"})
-    plan = core_state.apply(EMPTY_PLAN, (rank("a", 3), rank("b", 4)), None, known, 0.0)
-    plan = core_state.apply(plan, (rank("b", 5),), None, known, 1.0)
+    plan = decide.apply(EMPTY_PLAN, (rank("a", 3), rank("b", 4)), None, known, 0.0)
+    plan = decide.apply(plan, (rank("b", 5),), None, known, 1.0)
     assert (plan.ranks["a"].level, plan.ranks["b"].level) == (3, 5)
 
 
 def test_ranks_of_unknown_jobs_are_not_kept() -> None:
-    assert core_state.apply(EMPTY_PLAN, (rank("ghost"),), None, frozenset({"a"}), 0.0).ranks == {}
+    assert decide.apply(EMPTY_PLAN, (rank("ghost"),), None, frozenset({"a"}), 0.0).ranks == {}
 
 
 def test_a_hold_that_expired_does_not_come_back_with_the_next_plan() -> None:
     known = frozenset({"a"})
-    plan = core_state.apply(EMPTY_PLAN, (rank("a", hold=True),), None, known, 0.0)
-    plan = core_state.apply(plan, (), None, known, PLAN_EXPIRES_SECONDS + 1)
+    plan = decide.apply(EMPTY_PLAN, (rank("a", hold=True),), None, known, 0.0)
+    plan = decide.apply(plan, (), None, known, PLAN_EXPIRES_SECONDS + 1)
     assert not plan.ranks["a"].hold
 
 
 def test_a_budget_of_zero_means_unchanged() -> None:
-    plan = core_state.apply(EMPTY_PLAN, (), LimitsRow(host_budget_bytes=7), frozenset(), 0.0)
-    plan = core_state.apply(plan, (), LimitsRow(preempt_levels=3), frozenset(), 0.0)
+    plan = decide.apply(EMPTY_PLAN, (), LimitsRow(host_budget_bytes=7), frozenset(), 0.0)
+    plan = decide.apply(plan, (), LimitsRow(preempt_levels=3), frozenset(), 0.0)
     assert (plan.limits.preempt_levels, plan.limits.host_budget_bytes) == (3, 7)
 
 
 def test_a_job_that_left_is_forgotten() -> None:
-    plan = core_state.apply(EMPTY_PLAN, (rank("a"),), None, frozenset({"a"}), 0.0)
-    assert core_state.forget(plan, "a").ranks == {}
+    plan = decide.apply(EMPTY_PLAN, (rank("a"),), None, frozenset({"a"}), 0.0)
+    assert decide.forget(plan, "a").ranks == {}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_job_that_left_is_forgotten() -> None:
     ],
 )
 def test_a_request_is_sorted_by(known: RankRow | None, fresh: bool, priority: int) -> None:
-    assert core_state.priority_of(known, stamped_priority=42, fresh=fresh) == priority
+    assert decide.priority_of(known, stamped_priority=42, fresh=fresh) == priority
 
 
 @pytest.mark.parametrize(

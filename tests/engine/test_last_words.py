@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from alise_engine import ending, tiny_model
+from alise_engine.serve import tiny_model
+from alise_engine.wire import last_words
 from tests.engine.served import ServedEngine, serving
 
 ENGINE_CORE = b"EngineCore"
@@ -22,26 +23,26 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_last_words_are_the_error_that_enginecore_left(folder: Path) -> None:
-    ending.leave(RuntimeError("CPU Generator does not use offset"))
-    assert ending.last_words().endswith("RuntimeError: CPU Generator does not use offset")
+    last_words.leave(RuntimeError("CPU Generator does not use offset"))
+    assert last_words.last_words().endswith("RuntimeError: CPU Generator does not use offset")
 
 
 def test_who_left_nothing_was_killed(folder: Path) -> None:
-    assert ending.KILLED in ending.last_words()
+    assert last_words.KILLED in last_words.last_words()
 
 
 def test_what_an_engine_before_has_left_is_forgotten(folder: Path) -> None:
-    ending.leave(RuntimeError("long ago"))
-    ending.forget()
-    assert ending.KILLED in ending.last_words()
+    last_words.leave(RuntimeError("long ago"))
+    last_words.forget()
+    assert last_words.KILLED in last_words.last_words()
 
 
 def test_an_endless_error_is_cut_and_an_unwritable_folder_ends_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ending.leave(RuntimeError("x" * 100_000))
-    assert len(ending.last_words()) < 2 * ending.MAX_CHARS
+    last_words.leave(RuntimeError("x" * 100_000))
+    assert len(last_words.last_words()) < 2 * last_words.MAX_CHARS
     monkeypatch.setenv("ALISE_SOCKET_DIR", str(folder / "missing"))
-    ending.leave(RuntimeError("nowhere to go"))
-    ending.forget()
+    last_words.leave(RuntimeError("nowhere to go"))
+    last_words.forget()
 
 
 @pytest.fixture
@@ -67,4 +68,4 @@ def core_of(engine: ServedEngine) -> int:
 def test_a_server_whose_engine_was_killed_says_so_last_and_exits_with_1(engine: ServedEngine) -> None:
     os.kill(core_of(engine), signal.SIGKILL)
     assert engine.process.wait(60) == 1
-    assert ending.KILLED in engine.log.read_text(errors="replace")[-KUBELETS_TAIL:]
+    assert last_words.KILLED in engine.log.read_text(errors="replace")[-KUBELETS_TAIL:]

@@ -1,0 +1,77 @@
+"""What alise reads of one vLLM request, and how its blocks are kept out of the shared prefix cache."""
+
+import hashlib
+from typing import Any
+
+from ..wire.calls import FINISH_ABORT, FINISH_ERROR, FINISH_LENGTH, FINISH_STOP
+
+Request = Any
+
+
+def extra_args(request: Request) -> dict[str, Any]:
+    """What came with the parameters of generation or pooling beside vLLM's own."""
+    if request.sampling_params is not None:
+        return request.sampling_params.extra_args or {}
+    return (request.pooling_params.extra_kwargs if request.pooling_params is not None else None) or {}
+
+
+def may_be_saved(request: Request) -> bool:
+    """Whether the KV of a request may outlive its blocks.
+
+    Not so for pooling, for streaming sessions (their tokens are rewritten) and for prompt log-probabilities (vLLM recomputes those).
+    """
+    return request.sampling_params is not None and not request.resumable and not request.skip_reading_prefix_cache
+
+
+def is_running(request: Request) -> bool:
+    from vllm.v1.request import RequestStatus
+
+    return bool(request.status == RequestStatus.RUNNING)
+
+
+def can_be_admitted(request: Request) -> bool:
+    """Whether the base class would admit this waiting request now, slots and blocks granted."""
+    from vllm.v1.request import RequestStatus
+
+    return request.status in (RequestStatus.WAITING, RequestStatus.PREEMPTED) and not request.num_stale_output_tokens
+
+
+def finish_reason(request: Request) -> str:
+    from vllm.v1.request import RequestStatus
+
+    return {
+        RequestStatus.FINISHED_STOPPED: FINISH_STOP,
+        RequestStatus.FINISHED_ABORTED: FINISH_ABORT,
+        RequestStatus.FINISHED_ERROR: FINISH_ERROR,
+    }.get(request.status, FINISH_LENGTH)
+
+
+def make_private(request: Request, first_token: int, hash_block_size: int) -> None:
+    """No other request finds this one's blocks from that token on in the prefix cache.
+
+    Block hashes are chained, so those from there on are salted with the request's id, and so is every one that is still to be made.
+    """
+    hasher = request._block_hasher
+    if hasher is None:
+        return
+    first = first_token // hash_block_size
+    if not isinstance(hasher, _PrivateHasher):
+        hasher = request._block_hasher = _PrivateHasher(hasher, request.request_id.encode(), len(request.block_hashes))
+    # What lies behind `first_private` is salted already.
+    for index in range(first, hasher.first_private):
+        request.block_hashes[index] = hasher.salted(request.block_hashes[index])
+    hasher.first_private = min(first, hasher.first_private)
+
+
+class _PrivateHasher:
+    """Wraps the block hasher of one request; its hashes from `first_private` on are nobody else's."""
+
+    def __init__(self, hasher: Any, salt: bytes, first_private: int) -> None:
+        self.first_private = first_private
+        self._hasher, self._salt = hasher, salt
+
+    def __call__(self, request: Request) -> list[bytes]:
+        return [self.salted(block_hash) for block_hash in self._hasher(request)]
+
+    def salted(self, block_hash: bytes) -> bytes:
+        return hashlib.sha256(self._salt + block_hash).digest()
