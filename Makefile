@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 BESIDE = $(MAKE) --no-print-directory --jobs
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom docs proto crd flags hardware lock bench picture clean
+.PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom docs proto crd reference flags hardware lock bench picture clean
 
 help: ## What there is
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -71,8 +71,12 @@ docs: install ## Builds the documentation site into dist/docs; a broken link, a 
 proto: install ## Generates the contract's code from its .proto files
 	@$(PYTHON) -m tests.tools.proto
 
-crd: install ## Generates the CRD and its reference from the operator's Spec
+crd: install ## Generates the CRD and its reference page from the operator's Spec
 	@$(PYTHON) -m alise_operator.crd
+	@$(PYTHON) -m tests.tools.reference
+
+reference: install ## Generates the reference pages of docs/ from the code
+	@$(PYTHON) -m tests.tools.reference
 
 flags: install ## Generates the operator's table of the flags of vllm serve from the installed vLLM
 	@$(PYTHON) -m tests.tools.flags

@@ -1,20 +1,20 @@
-"""Writes the CustomResourceDefinition and its reference from the models in spec.py.
+"""Writes the CustomResourceDefinition from the models in spec.py.
 
-`python -m alise_operator.crd [MANIFESTS_DIR]` writes `crd/aliseengines.yaml` and `crd/README.md`; a test says when they are stale.
+`python -m alise_operator.crd [MANIFESTS_DIR]` writes `crd/aliseengines.yaml`; a test says when it is stale.
 pydantic speaks JSON Schema 2020, Kubernetes the structural subset of OpenAPI v3: references are inlined, "or null" is dropped (an
 absent field is how Kubernetes says it), titles go, and `additionalProperties: false` goes, because the server prunes unknown fields.
 """
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, cast
 
 import yaml
 
 from alise_contract.names import API_GROUP, API_VERSION, KIND, PLURAL
-from alise_operator.spec import NAME_MAX_LENGTH, NAME_PATTERN, Spec, rule
+from alise_operator.spec import Spec
+from alise_operator.spec_types import NAME_MAX_LENGTH, NAME_PATTERN, rule
 from alise_operator.spec_words import PATTERNS_IN_WORDS
 
 Schema = dict[str, Any]
@@ -144,11 +144,12 @@ def _say_defaults(node: Schema) -> None:
     """Appends each default to its field's description: `kubectl explain` prints descriptions, and no defaults."""
     for child in (*node.get("properties", {}).values(), *([node["items"]] if "items" in node else [])):
         if "description" in child:
-            child["description"] += _default_text(child)
+            child["description"] += default_text(child)
         _say_defaults(child)
 
 
-def _default_text(node: Schema) -> str:
+def default_text(node: Schema) -> str:
+    """Returns what a field's description says of its default; nothing when there is none."""
     default = node.get("default")
     return f" Default: {default if isinstance(default, str) else json.dumps(default)}." if default not in (None, {}, []) else ""
 
@@ -230,71 +231,12 @@ def _status_schema() -> Schema:
     }
 
 
-def reference(crd: Schema) -> str:
-    """The fields as a Markdown table."""
-    properties = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
-    lines = [
-        "# AliseEngine",
-        "",
-        f"`apiVersion: {API_GROUP}/{API_VERSION}`, `kind: {KIND}`, short name `alise`. Made by `make crd` from",
-        "`operator/alise_operator/spec.py`; `kubectl explain alise.spec` prints the same.",
-        "",
-    ]
-    for section in ("spec", "status"):
-        lines += [f"## {section}", "", "| field | type | default | allowed | meaning |", "|---|---|---|---|---|"]
-        lines += [
-            f"| `{path}` | {kind} | {default} | {allowed} | {text} |"
-            for path, kind, default, allowed, text in _rows(section, properties[section])
-        ]
-        lines.append("")
-    lines += ["## Rules that join fields", "", "Checked by the API server since Kubernetes 1.25 and always by the operator.", ""]
-    lines += [f"- `{path}`: {message}" for path, message in _rule_rows("spec", properties["spec"])]
-    return "\n".join(lines) + "\n"
-
-
-def _rows(path: str, node: Schema) -> Iterator[tuple[str, str, str, str, str]]:
-    required = set(node.get("required", ()))
-    for name, child in node.get("properties", {}).items():
-        child_path, kind = f"{path}.{name}", _type(child)
-        default = "**required**" if name in required and path.startswith("spec") else ""
-        if "default" in child and child["default"] != {}:
-            default = f"`{json.dumps(child['default'])}`"
-        yield child_path, kind, default, _allowed(child), child.get("description", "").removesuffix(_default_text(child))
-        items = child.get("items", {})
-        yield from _rows(f"{child_path}[]" if items else child_path, items or child)
-
-
-def _type(node: Schema) -> str:
-    if node.get("x-kubernetes-int-or-string"):
-        return "quantity"
-    if isinstance(node.get("additionalProperties"), dict):
-        return f"map of {_type(node['additionalProperties'])}"
-    if node.get("type") == "array":
-        return f"list of {_type(node['items'])}"
-    return str(node.get("type", "object"))
-
-
-def _allowed(node: Schema) -> str:
-    if "enum" in node:
-        return ", ".join(f"`{value}`" for value in node["enum"])
-    bounds = [f"≥ {node['minimum']}"] if "minimum" in node else []
-    return ", ".join([*bounds, *([f"≤ {node['maximum']}"] if "maximum" in node else [])])
-
-
-def _rule_rows(path: str, node: Schema) -> Iterator[tuple[str, str]]:
-    if node.get("type") == "object":
-        yield from ((path, one["message"]) for one in node.get("x-kubernetes-validations", ()))
-    for name, child in node.get("properties", {}).items():
-        yield from _rule_rows(f"{path}.{name}", child)
-
-
 def render() -> dict[str, str]:
     """The generated files: path below manifests/ -> text."""
     crd = custom_resource_definition()
     head = "# Made by `make crd` from operator/alise_operator/spec.py. Do not edit.\n"
     return {
         "crd/aliseengines.yaml": head + yaml.safe_dump(crd, sort_keys=False, width=140, allow_unicode=True),
-        "crd/README.md": reference(crd),
     }
 
 

@@ -1,0 +1,23 @@
+"""Writes the reference pages of docs/ from the code: `make reference`. A test says when one is stale."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from tests.tools.reference import metrics, resource
+
+FOLDER: Final = Path(__file__).resolve().parents[3] / "docs" / "reference"
+PAGES: Final[Mapping[str, Callable[[], str]]] = {
+    "aliseengine.md": resource.render,
+    "metrics.md": metrics.render,
+}
+
+
+def main() -> None:
+    for name, render in PAGES.items():
+        (FOLDER / name).write_text(render(), encoding="utf-8")
+        print(f"wrote docs/reference/{name}")
+
+
+if __name__ == "__main__":
+    main()
