@@ -167,7 +167,7 @@ class Loop:
         requests = tuple(self._report(row) for row in answer.requests)
         ended = tuple(
             # The test's length is an answer's end, not a cap that anybody knew.
-            Finished(row.request_id, row.job_id, FinishReason.STOP, row.prompt_tokens, row.generated_tokens, row.preemptions)
+            Finished(row.request_id, row.job_id, FinishReason.STOP, row.generated_tokens)
             for row in answer.finished
         )
         self.state.update(EngineUpdate(requests, ended, tuple(steps)), self.now)
@@ -179,7 +179,7 @@ class Loop:
     def _report(self, row: Any) -> EngineRequest:
         return EngineRequest(
             row.request_id, row.job_id, Phase[row.phase.upper()], row.prompt_tokens, row.generated_tokens, row.device_tokens,
-            row.host_tokens, row.host_bytes, 0, row.preemptions, row.priority, row.age_ms / 1000, row.phase_ms / 1000,
+            row.host_tokens, row.host_bytes, 0, row.priority, row.age_ms / 1000, row.phase_ms / 1000,
             base64.b64decode(row.hint),
         )  # fmt: skip
 
@@ -193,7 +193,7 @@ class Loop:
 
         assert self.state is not None
         plan = self.state.decide(self.now).plan
-        ranks = [RankRow(job, rank.level, rank.order, rank.hold, rank.ewt_ms) for job, rank in plan.ranks.items()]
+        ranks = [RankRow(job, rank.level, rank.order, False, rank.ewt_ms) for job, rank in plan.ranks.items()]
         limits = None
         if plan.limits is not None:
             said = plan.limits

@@ -71,7 +71,7 @@ class FakeEngine:
     def finish(self, request_id: str, reason: FinishReason = FinishReason.STOP) -> None:
         """A request ends with the tokens it had."""
         request = self.requests.pop(request_id)
-        done = Finished(request_id, request.job_id, reason, request.prompt_tokens, request.generated_tokens, request.preemptions)
+        done = Finished(request_id, request.job_id, reason, request.generated_tokens)
         self._update(EngineUpdate(finished=(done,), draining=self.draining))
 
     def steps(self, *steps: Step) -> None:

@@ -36,11 +36,11 @@ no job joins them, each leaves when it ends, and the set always takes at least o
 finite. (A limit on the answer's length makes it so: the context.)
 
 No starvation, with ageing alone. Claim: a job is never behind one that arrived more than D = (2·BASE_SPAN + 1)/4 · ageing.max_seconds
-later, whatever their lengths, progress and weights and whatever the load. Proof: let i arrive D' > D before j. Both levels are made in one
-decide(), so with one p = promote_seconds <= ageing.max_seconds. Before clipping, level(i) - level(j) = base(i) - base(j) - 4·D'/p <=
-2·BASE_SPAN - 4·D'/p < 2·BASE_SPAN - (2·BASE_SPAN + 1) = -1. Rounding is monotone and moves each by at most a half, so level(i) <= level(j); the clip to
-[MIN_LEVEL, MAX_LEVEL] keeps that; and where they are equal, the order is arrival. So only the work of jobs that arrived up to D later can
-be served ahead of i, which is finite, hence so is its wait while the engine works.
+later, whatever their lengths, progress and weights and whatever the load. Proof: let i arrive D' > D before j. Both levels are made in
+one decide(), so with one p = promote_seconds <= ageing.max_seconds. Before clipping, level(i) - level(j) = base(i) - base(j) - 4·D'/p <=
+2·BASE_SPAN - 4·D'/p < 2·BASE_SPAN - (2·BASE_SPAN + 1) = -1. Rounding is monotone and moves each by at most a half, so level(i) <=
+level(j); the clip to [MIN_LEVEL, MAX_LEVEL] keeps that; and where they are equal, the order is arrival. So only the work of jobs that
+arrived up to D later can be served ahead of i, which is finite, hence so is its wait while the engine works.
 
 Between tenants see core/fairness.py: there both claims hold among the jobs of one tenant, and every tenant always has a share.
 """

@@ -48,7 +48,6 @@ class EngineRequest:
     host_tokens: int = 0
     host_bytes: int = 0
     max_tokens: int = 0
-    preemptions: int = 0
     priority: int = 0
     age_seconds: float = 0.0
     phase_seconds: float = 0.0
@@ -60,10 +59,7 @@ class Finished:
     request_id: str
     job_id: str
     reason: FinishReason
-    prompt_tokens: int = 0
     generated_tokens: int = 0
-    preemptions: int = 0
-    age_seconds: float = 0.0
     ttft_seconds: float = 0.0
 
 
@@ -79,12 +75,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """The part of the engine's counters that decisions look at."""
+    """The part of the engine's counters that the sidecar publishes."""
 
-    free_device_blocks: int = 0
+    # Of KV that is parked in host memory, raw and INT8 together.
     host_bytes: int = 0
-    preemptions: int = 0
-    exact_resumes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

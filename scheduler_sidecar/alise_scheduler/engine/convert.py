@@ -92,7 +92,6 @@ def from_request(message: pb.EngineRequest) -> reports.EngineRequest:
         host_tokens=_count(message.host_tokens),
         host_bytes=_bytes(message.host_bytes),
         max_tokens=_count(message.max_tokens),
-        preemptions=_count(message.preemptions),
         priority=min(max(message.priority, -_PRIORITY_REACH), _PRIORITY_REACH),
         age_seconds=_seconds(message.age_ms),
         phase_seconds=_seconds(message.phase_ms),
@@ -106,21 +105,13 @@ def from_finished(message: pb.Finished) -> reports.Finished:
         request_id=_request_id(message.request_id),
         job_id=_job_id(message.job_id),
         reason=_REASONS.get(message.reason, reports.FinishReason.ERROR),
-        prompt_tokens=_count(message.prompt_tokens),
         generated_tokens=_count(message.generated_tokens),
-        preemptions=_count(message.preemptions),
-        age_seconds=_seconds(message.age_ms),
         ttft_seconds=_seconds(message.ttft_ms),
     )
 
 
 def from_counters(message: pb.Counters) -> reports.Counters:
-    return reports.Counters(
-        free_device_blocks=_count(message.free_device_blocks),
-        host_bytes=_bytes(message.host_raw_bytes) + _bytes(message.host_int8_bytes),
-        preemptions=message.preemptions_rank + message.preemptions_memory + message.preemptions_hold,
-        exact_resumes=message.exact_resumes,
-    )
+    return reports.Counters(host_bytes=_bytes(message.host_raw_bytes) + _bytes(message.host_int8_bytes))
 
 
 def _count(value: int) -> int:
@@ -151,9 +142,7 @@ def to_apply(session_id: str, sequence: int, plan: Plan, has_encoder: bool | Non
         contract_version=CONTRACT_VERSION,
         session_id=session_id,
         sequence=sequence,
-        ranks=[
-            pb.Rank(job_id=job, level=rank.level, order=rank.order, hold=rank.hold, ewt_ms=rank.ewt_ms) for job, rank in plan.ranks.items()
-        ],
+        ranks=[pb.Rank(job_id=job, level=rank.level, order=rank.order, hold=rank.hold, ewt_ms=rank.ewt_ms) for job, rank in plan.ranks.items()],
         limits=to_limits(plan.limits) if plan.limits is not None else None,
         encoder=_ENCODER[has_encoder],
     )
