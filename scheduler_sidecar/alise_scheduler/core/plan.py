@@ -21,7 +21,6 @@ class Rank:
 
     level: int
     order: int
-    hold: bool = False
     # Expected wait until its turn, made coarse so that it is sent when it changed, not always.
     ewt_ms: int = 0
 
@@ -58,7 +57,7 @@ class Ranks:
         (chosen,) = rows.nonzero()
         columns = (self.level[chosen].tolist(), self.order[chosen].tolist(), self.ewt_ms[chosen].tolist())
         jobs = self.jobs
-        return {jobs[row]: Rank(level, order, False, ms) for row, level, order, ms in zip(chosen.tolist(), *columns, strict=True)}
+        return {jobs[row]: Rank(level, order, ms) for row, level, order, ms in zip(chosen.tolist(), *columns, strict=True)}
 
 
 def coarse_ms(seconds: NDArray[np.float64]) -> _Ints:

@@ -142,7 +142,7 @@ def to_apply(session_id: str, sequence: int, plan: Plan, has_encoder: bool | Non
         contract_version=CONTRACT_VERSION,
         session_id=session_id,
         sequence=sequence,
-        ranks=[pb.Rank(job_id=job, level=rank.level, order=rank.order, hold=rank.hold, ewt_ms=rank.ewt_ms) for job, rank in plan.ranks.items()],
+        ranks=[pb.Rank(job_id=job, level=rank.level, order=rank.order, ewt_ms=rank.ewt_ms) for job, rank in plan.ranks.items()],
         limits=to_limits(plan.limits) if plan.limits is not None else None,
         encoder=_ENCODER[has_encoder],
     )
