@@ -1,12 +1,14 @@
-"""Writes the CustomResourceDefinition from the models in spec.py.
+"""Generates the CustomResourceDefinition from the models in spec.py. A tool of `make crd`; the operator itself never imports it.
 
-`python -m alise_operator.crd [MANIFESTS_DIR]` writes `crd/aliseengines.yaml`; a test says when it is stale.
-pydantic speaks JSON Schema 2020, Kubernetes the structural subset of OpenAPI v3: references are inlined, "or null" is dropped (an
-absent field is how Kubernetes says it), titles go, and `additionalProperties: false` goes, because the server prunes unknown fields.
+`python -m alise_operator.crd [MANIFESTS_DIR]` writes `crd/aliseengines.yaml`; a test fails when that file is stale. The reference page of
+the documentation is generated from `custom_resource_definition()` too.
+
+pydantic writes JSON Schema 2020, and Kubernetes reads the structural subset of OpenAPI v3. So references are inlined, and "or null", titles
+and `additionalProperties: false` are removed: Kubernetes expresses null by an absent field, and the server prunes unknown fields.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -21,33 +23,33 @@ Schema = dict[str, Any]
 
 # name, type, path, description, priority (1: only with -o wide)
 _COLUMNS: Final = (
-    ("Model", "string", ".spec.model.uri", "What is served", 0),
-    ("Policy", "string", ".spec.scheduling.policy", "Order of requests", 0),
-    ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Whether it serves requests", 0),
-    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Why it is ready or not", 0),
+    ("Model", "string", ".spec.model.uri", "Model that is served", 0),
+    ("Policy", "string", ".spec.scheduling.policy", "Order in which requests run", 0),
+    ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "Whether at least one pod serves requests", 0),
+    ("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "Reason of the condition Ready", 0),
     (
         "Degraded",
         "string",
         '.status.conditions[?(@.type=="Degraded")].reason',
-        "What is wrong, although it may serve; AsExpected: nothing",
+        "Reason of the condition Degraded; AsExpected if nothing is wrong",
         0,
     ),
-    ("Replicas", "integer", ".status.replicas", "Pods that exist", 0),
+    ("Replicas", "integer", ".status.replicas", "Number of pods", 0),
     ("URL", "string", ".status.url", "Base URL of the OpenAI API", 0),
-    ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', "The state, its cause and what to do", 1),
-    ("Age", "date", ".metadata.creationTimestamp", "Since it was created", 0),
+    ("Message", "string", '.status.conditions[?(@.type=="Ready")].message', "Message of the condition Ready", 1),
+    ("Age", "date", ".metadata.creationTimestamp", "Time since the AliseEngine was created", 0),
 )
 
 
-def custom_resource_definition(*, validation_rules: bool = True) -> Schema:
-    """The CRD. Without `validation_rules` it holds no CEL: kubectl refuses a CRD with rules on servers before 1.25."""
-    schema = {
+def resource_schema() -> Schema:
+    """Returns the schema of an AliseEngine, in which texts have patterns."""
+    return {
         "type": "object",
-        "description": "A large language model served by vLLM pods that make the wait short.",
+        "description": "A large language model that vLLM pods serve, with a scheduler in each pod that decides the order of requests.",
         "required": ["spec"],
         "properties": {
-            "apiVersion": {"type": "string", "description": "Version of the schema of this object."},
-            "kind": {"type": "string", "description": "The kind of this object, AliseEngine."},
+            "apiVersion": {"type": "string", "description": f"Version of the schema of this object, {API_GROUP}/{API_VERSION}."},
+            "kind": {"type": "string", "description": f"Kind of this object, {KIND}."},
             "metadata": {
                 "type": "object",
                 "properties": {"name": {"type": "string", "maxLength": NAME_MAX_LENGTH, "pattern": NAME_PATTERN}},
@@ -56,7 +58,10 @@ def custom_resource_definition(*, validation_rules: bool = True) -> Schema:
             "status": _status_schema(),
         },
     }
-    schema = patterns_as_rules(schema) if validation_rules else without_rules(schema)
+
+
+def custom_resource_definition() -> Schema:
+    """Returns the CRD."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -77,7 +82,7 @@ def custom_resource_definition(*, validation_rules: bool = True) -> Schema:
                     "name": API_VERSION,
                     "served": True,
                     "storage": True,
-                    "schema": {"openAPIV3Schema": schema},
+                    "schema": {"openAPIV3Schema": patterns_as_rules(resource_schema())},
                     "subresources": {
                         "status": {},
                         "scale": {
@@ -96,12 +101,12 @@ def custom_resource_definition(*, validation_rules: bool = True) -> Schema:
     }
 
 
-# Marks a field that is absent unless it is given.
+# Marks a field that is absent unless the user sets it.
 _ABSENT: Final = "x-alise-absent"
 
 
 def structural(document: Schema) -> Schema:
-    """A JSON Schema document as one structural OpenAPI v3 schema without references."""
+    """Returns a JSON Schema document as one structural OpenAPI v3 schema without references."""
     definitions = document.get("$defs", {})
 
     def convert(node: Schema) -> Schema:
@@ -141,7 +146,7 @@ def structural(document: Schema) -> Schema:
 
 
 def _say_defaults(node: Schema) -> None:
-    """Appends each default to its field's description: `kubectl explain` prints descriptions, and no defaults."""
+    """Appends each default to the description of its field, because `kubectl explain` prints descriptions and no defaults."""
     for child in (*node.get("properties", {}).values(), *([node["items"]] if "items" in node else [])):
         if "description" in child:
             child["description"] += default_text(child)
@@ -149,14 +154,16 @@ def _say_defaults(node: Schema) -> None:
 
 
 def default_text(node: Schema) -> str:
-    """Returns what a field's description says of its default; nothing when there is none."""
+    """Returns the sentence that states a field's default in its description; empty without a default."""
     default = node.get("default")
     return f" Default: {default if isinstance(default, str) else json.dumps(default)}." if default not in (None, {}, []) else ""
 
 
 def _default_objects(node: Schema) -> None:
-    """Gives optional objects whose fields have defaults the default {}, so that the server fills the fields in; not to those that mean
-    something by being there at all."""
+    """Gives optional objects whose fields have defaults the default {}, so that the server fills the fields in.
+
+    Objects that change the behaviour by being present get none.
+    """
     required = set(node.get("required", ()))
     for name, child in node.get("properties", {}).items():
         _default_objects(child)
@@ -168,10 +175,11 @@ def _default_objects(node: Schema) -> None:
 
 
 def patterns_as_rules(node: Any) -> Any:
-    """A copy with a CEL rule for each pattern of a string: of a pattern the API server prints the regular expression, of a rule its words.
+    """Returns a copy in which each pattern of a string is a CEL rule.
 
-    A quantity keeps its pattern. The API server refuses a CRD whose rules may cost too much, and for "number or string" it reckons with a
-    string as long as a request.
+    When a pattern does not match, the API server prints the regular expression; when a rule does not hold, it prints the rule's message.
+    A quantity keeps its pattern: the API server refuses a CRD whose rules may cost too much, and for "number or string" it assumes a string
+    as long as a whole request.
     """
     if isinstance(node, list):
         return [patterns_as_rules(item) for item in node]
@@ -184,13 +192,8 @@ def patterns_as_rules(node: Any) -> Any:
     return copied
 
 
-def without_rules(node: Any) -> Any:
-    """A copy without CEL rules."""
-    return _without(node, "x-kubernetes-validations")
-
-
 def _without(node: Any, dropped: str) -> Any:
-    """A copy without that key, wherever it is."""
+    """Returns a copy without the key, at every level."""
     if isinstance(node, dict):
         return {key: _without(value, dropped) for key, value in node.items() if key != dropped}
     if isinstance(node, list):
@@ -203,45 +206,57 @@ def _status_schema() -> Schema:
         "type": "object",
         "required": ["type", "status", "reason", "message", "lastTransitionTime"],
         "properties": {
-            "type": {"type": "string", "description": "Ready, Progressing, Degraded, RouteReady or KVCacheShort."},
-            "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it holds."},
-            "reason": {"type": "string", "description": "Why, in one word."},
-            "message": {"type": "string", "description": "The state, its cause and what to do."},
-            "lastTransitionTime": {"type": "string", "format": "date-time", "description": "When status last changed."},
-            "observedGeneration": {"type": "integer", "format": "int64", "description": "Generation of the resource this was found at."},
+            "type": _text("Type of the condition: Ready, Progressing, Degraded, RouteReady or KVCacheShort."),
+            "status": _text("Status of the condition.", enum=["True", "False", "Unknown"]),
+            "reason": _text("Reason for the status of the condition, in one word."),
+            "message": _text("The state, its cause and what to do about it."),
+            "lastTransitionTime": _text("Time at which the status of the condition last changed.", format="date-time"),
+            "observedGeneration": _integer("Generation of the AliseEngine for which the condition was determined.", "int64"),
         },
     }
     return {
         "type": "object",
-        "description": "What the operator last found.",
+        "description": "Observed state of the AliseEngine, written by the operator.",
         "properties": {
             "conditions": {
                 "type": "array",
-                "description": "Ready, Progressing, Degraded, RouteReady and KVCacheShort.",
+                "description": "Conditions of the AliseEngine: Ready, Progressing, Degraded, RouteReady and KVCacheShort.",
                 "items": condition,
                 "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": ["type"],
             },
-            "replicas": {"type": "integer", "format": "int32", "description": "Pods that exist."},
-            "readyReplicas": {"type": "integer", "format": "int32", "description": "Pods that serve requests."},
-            "selector": {"type": "string", "description": "Label selector of the pods, for autoscalers."},
-            "url": {"type": "string", "description": "Base URL of the OpenAI API; absent while the route leads nowhere."},
-            "observedGeneration": {"type": "integer", "format": "int64", "description": "Generation of the resource last acted on."},
+            "replicas": _integer("Number of pods.", "int32"),
+            "readyReplicas": _integer("Number of pods that serve requests.", "int32"),
+            "selector": _text("Label selector that matches the pods. Autoscalers read it."),
+            "url": _text("Base URL of the OpenAI API. It is absent while the route does not lead to the pods."),
+            "observedGeneration": _integer("Generation of the AliseEngine that the operator last reconciled.", "int64"),
         },
     }
 
 
+def _text(description: str, **more: Any) -> Schema:
+    return {"type": "string", **more, "description": description}
+
+
+def _integer(description: str, size: str) -> Schema:
+    return {"type": "integer", "format": size, "description": description}
+
+
 def render() -> dict[str, str]:
-    """The generated files: path below manifests/ -> text."""
-    crd = custom_resource_definition()
-    head = "# Made by `make crd` from operator/alise_operator/spec.py. Do not edit.\n"
+    """Returns the generated files: path below manifests/ -> text."""
+    head = "# Generated by `make crd` from operator/alise_operator/spec.py. Do not edit.\n"
     return {
-        "crd/aliseengines.yaml": head + yaml.safe_dump(crd, sort_keys=False, width=140, allow_unicode=True),
+        "crd/aliseengines.yaml": head + yaml.safe_dump(custom_resource_definition(), sort_keys=False, width=140, allow_unicode=True),
     }
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("manifests")
+    parser = argparse.ArgumentParser(
+        prog="python -m alise_operator.crd",
+        description="Generates the CustomResourceDefinition of the AliseEngine from the models in alise_operator/spec.py.",
+    )
+    parser.add_argument("folder", metavar="MANIFESTS_DIR", nargs="?", type=Path, default=Path("manifests"), help="default: %(default)s")
+    folder: Path = parser.parse_args().folder
     for name, text in render().items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

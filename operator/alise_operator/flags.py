@@ -12,7 +12,7 @@ from alise_contract.names import ENGINE_PORT
 from alise_operator.errors import Problem
 from alise_operator.flag_reader import Given, read
 from alise_operator.flag_values import key_problem, short, shown, value_problem
-from alise_operator.spec import Engine, KvOffload
+from alise_operator.spec_engine import Engine, KvOffload
 
 # vLLM accepts others on CPU without a word and answers wrongly.
 CPU_KV_CACHE_DTYPES: Final = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from alise_contract.names import API_GROUP, API_VERSION, KIND
 from alise_operator.children.meta import MANAGER, Owner
-from alise_operator.spec import MAX_REPLICAS
+from alise_operator.spec_types import MAX_REPLICAS
 
 REASON: Final = "ReplicasReset"
 # An autoscaler that targets the Deployment writes it every few seconds: it is said once in this time.

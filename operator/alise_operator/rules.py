@@ -26,7 +26,8 @@ from alise_operator.flag_values import short, shown
 from alise_operator.flags import bad_dtype, flag_problems, given_flags, kv_cache_dtypes
 from alise_operator.kv_cache import WIDE_DTYPES
 from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
-from alise_operator.spec import Engine, Resources, Spec, served_names
+from alise_operator.spec import Spec
+from alise_operator.spec_engine import Engine, Resources, served_names
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20

@@ -39,7 +39,7 @@ def test_kubectl_describe_tells_the_state_and_the_events(tiny: Resource) -> None
         pytest.param(
             {"engine": {"kvCacheDtype": "fp8_e5m3"}},
             # A rule over two fields can name neither the field nor its value.
-            ("spec.engine", "kvCacheDtype on device cpu is one of auto"),
+            ("spec.engine", "kvCacheDtype must be one of auto"),
             ("spec.engine.kvCacheDtype", "fp8_e5m3", "auto"),
             id="an unknown dtype",
         ),

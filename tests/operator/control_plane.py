@@ -17,6 +17,7 @@ from alise_operator.crd import custom_resource_definition
 from tests.cluster.access import Access
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.gateway import gateway_api
+from tests.operator.old_crd import crd_without_rules
 
 REPOSITORY = Path(__file__).parents[2]
 MANIFESTS = REPOSITORY / "manifests"
@@ -39,7 +40,7 @@ def eventually(what: str, probe: Callable[[], T | None], *, seconds: float = 60.
 def install(cp: ControlPlane) -> None:
     """CRD and RBAC as a user installs them; without CEL rules, which kubectl refuses on old servers."""
     minor = int(cp.access.get("/version")["gitVersion"].split(".")[1])
-    cp.access.apply(custom_resource_definition(validation_rules=minor >= 25))
+    cp.access.apply(custom_resource_definition() if minor >= 25 else crd_without_rules())
     cp.access.kubectl("wait", "--for=condition=Established", "crd/aliseengines.alise.dev", "--timeout=30s")
     cp.access.learn_kinds()
     for name in ("namespace", "rbac"):

@@ -7,9 +7,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from alise_operator.crd import custom_resource_definition, render, without_rules
+from alise_operator.crd import custom_resource_definition, render
 from alise_operator.spec import Spec
 from tests.operator.builders import raw_spec
+from tests.operator.old_crd import crd_without_rules, schema_without_rules
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 # What a structural schema must not hold (apiextensions.k8s.io/v1).
@@ -62,6 +63,35 @@ def test_every_field_is_described_for_kubectl_explain() -> None:
     assert undescribed == []
 
 
+def fields_of_the_spec() -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Every field of the spec with its path and whether it is required."""
+    for path, node in nodes(schema()["properties"]["spec"], ".spec"):
+        for name, child in node.get("properties", {}).items():
+            yield f"{path}.{name}", child, name in node.get("required", ())
+
+
+def test_kubectl_explain_shows_the_default_of_every_field_that_can_be_left_out() -> None:
+    """An object whose fields have defaults needs none of its own."""
+    silent = [
+        path
+        for path, node, is_required in fields_of_the_spec()
+        if not is_required and "properties" not in node and "Default: " not in node["description"]
+    ]
+    assert silent == []
+
+
+UNITS = ("second", "millisecond", "token", "byte", "Number of", "number of", "Minimum amount", "Maximum amount", "multiple", "weight")
+
+
+def test_kubectl_explain_shows_the_unit_of_every_number() -> None:
+    numbers = [
+        (path, node["description"])
+        for path, node, _ in fields_of_the_spec()
+        if node.get("type") == "integer" or node.get("x-kubernetes-int-or-string") or "additionalProperties" in node
+    ]
+    assert [path for path, text in numbers if not any(unit in text for unit in UNITS) and path != ".spec.route.annotations"] == []
+
+
 def test_the_scale_subresource_points_at_fields_that_exist() -> None:
     scale = version()["subresources"]["scale"]
     paths = {path for path, _ in nodes(schema())}
@@ -76,8 +106,7 @@ def test_columns_show_model_policy_ready_its_reason_what_is_wrong_replicas_url_a
 
 def test_rules_can_be_stripped_for_servers_that_do_not_know_them() -> None:
     assert "x-kubernetes-validations" in str(custom_resource_definition())
-    assert "x-kubernetes-validations" not in str(without_rules(custom_resource_definition()))
-    assert "x-kubernetes-validations" not in str(custom_resource_definition(validation_rules=False))
+    assert "x-kubernetes-validations" not in str(crd_without_rules())
 
 
 def test_defaults_of_the_schema_are_the_defaults_of_the_operator() -> None:
@@ -112,9 +141,8 @@ def test_defaults_of_the_schema_are_the_defaults_of_the_operator() -> None:
 )
 def test_the_api_server_refuses_what_the_schema_can_say(changes: dict[str, Any]) -> None:
     """A rule says the same as the pattern that it is made of; a validator of JSON schemas knows the pattern."""
-    given = custom_resource_definition(validation_rules=False)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({"spec": raw_spec(**changes)}, given)
+        jsonschema.validate({"spec": raw_spec(**changes)}, schema_without_rules())
 
 
 def test_a_pattern_of_a_string_is_a_rule_that_says_it_in_words() -> None:

@@ -12,7 +12,8 @@ from alise_operator.errors import Problem
 from alise_operator.quantities import format_bytes, parse_quantity
 from alise_operator.rules import default_memory_limit_bytes, is_extended, only_as_limit, requested_memory_bytes
 from alise_operator.sentences import quote
-from alise_operator.spec import Resources, Spec
+from alise_operator.spec import Spec
+from alise_operator.spec_engine import Resources
 
 DEFAULT_DEVICE: Final = "nvidia.com/gpu"
 _RESOURCES: Final = ("spec", "containers", "resources")

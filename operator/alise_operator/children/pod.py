@@ -41,7 +41,9 @@ from alise_operator.rules import (
     scratch_bytes,
     shared_memory_bytes,
 )
-from alise_operator.spec import Engine, Resources, SecretKey, Spec, served_names
+from alise_operator.spec import Spec
+from alise_operator.spec_engine import Engine, Resources, served_names
+from alise_operator.spec_types import SecretKey
 
 SCRATCH: Final = "/scratch"
 CACHE: Final = "/model-cache"

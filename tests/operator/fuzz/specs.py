@@ -8,16 +8,16 @@ from typing import Any, Final
 import yaml
 from hypothesis import strategies as st
 
-from alise_operator.crd import custom_resource_definition
 from tests.operator.builders import raw_spec
 from tests.operator.built import SPECS
 from tests.operator.fuzz.args import ARGUMENTS
 from tests.operator.fuzz.pods import EGRESS_RULES, ENV_SOURCES, PEERS, POD_PATCHES
 from tests.operator.fuzz.values import HOSTS, JSON, NAMES, QUANTITIES, RESOURCE_NAMES, TEXTS, Values, integers, several, strings
+from tests.operator.old_crd import schema_without_rules
 
 SAMPLES: Final = sorted((Path(__file__).parents[3] / "manifests" / "samples").glob("*.yaml"))
 # Without rules it has the patterns that they are made of.
-_CRD: Final = custom_resource_definition(validation_rules=False)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+_SCHEMA: Final = schema_without_rules()["properties"]["spec"]
 _OPAQUE: Final[Mapping[str, Values]] = {"podTemplate": POD_PATCHES, "valueFrom": ENV_SOURCES, "from": PEERS, "egress": EGRESS_RULES}
 _ANNOTATIONS: Final = st.dictionaries(
     st.sampled_from(("a", "cert-manager.io/issuer", "nginx.ingress.kubernetes.io/proxy-body-size", "nginx.ingress.kubernetes.io/limit-rps",
@@ -86,8 +86,8 @@ def _chosen(draw: st.DrawFn, required: Mapping[str, Values], optional: Mapping[s
 # The least comes first: it is what hypothesis makes of a finding's other fields.
 _GOOD: Final = [*(raw_spec(**changes) for changes in SPECS.values()), *(yaml.safe_load(path.read_text())["spec"] for path in SAMPLES)]
 _GOOD_ONES: Final = st.sampled_from(_GOOD).map(copy.deepcopy)
-_WHOLE: Final = admitted(_CRD)
-_SECTIONS: Final = {name: admitted(child, name) for name, child in _CRD["properties"].items()}
+_WHOLE: Final = admitted(_SCHEMA)
+_SECTIONS: Final = {name: admitted(child, name) for name, child in _SCHEMA["properties"].items()}
 
 
 @st.composite
