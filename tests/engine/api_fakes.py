@@ -60,7 +60,6 @@ class FakeCore:
 
     live: dict[str, core.RequestRow] = field(default_factory=dict)
     counters: core.Counters = field(default_factory=core.Counters)
-    codec: str = core.CODEC_AUTO
     # Every payload, in order.
     calls: list[dict[str, Any]] = field(default_factory=list)
     down: bool = False
@@ -86,9 +85,6 @@ class FakeCore:
             case core.ApplyCall(ranks):
                 known = {row.job_id for row in self.live.values()}
                 return core.ApplyAnswer(tuple(rank.job_id for rank in ranks if rank.job_id not in known)).to_wire()
-            case core.SetCodecCall(codec):
-                previous, self.codec = self.codec, codec
-                return core.SetCodecAnswer(previous).to_wire()
 
     def put(self, row: core.RequestRow) -> None:
         self.live[row.request_id] = self._changed[row.request_id] = row

@@ -18,7 +18,6 @@ from alise_engine.wire.calls import (
     PollAnswer,
     PollCall,
     RankRow,
-    SetCodecCall,
     SnapshotAnswer,
     SnapshotCall,
 )
@@ -188,7 +187,8 @@ class Engine:
         self.apply(*(RankRow(job, 0, 0, False, 0) for job in jobs))
 
     def set_codec(self, codec: str) -> None:
-        self.scheduler(SetCodecCall(codec).to_wire())
+        """As if the engine had been started with this codec."""
+        self.scheduler.codec = codec
 
     def snapshot(self) -> SnapshotAnswer:
         return SnapshotAnswer.from_wire(self.scheduler(SnapshotCall().to_wire()))

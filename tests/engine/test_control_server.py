@@ -276,7 +276,6 @@ async def test_a_plan_outside_the_contract_is_refused_whole(engine: Engine, fiel
 async def test_another_contract_version_is_refused_everywhere(engine: Engine, version: int) -> None:
     calls = [
         engine.stub.Apply(pb.ApplyRequest(contract_version=version), timeout=TIMEOUT_SECONDS),
-        engine.stub.SetCodec(pb.SetCodecRequest(contract_version=version), timeout=TIMEOUT_SECONDS),
         engine.stub.Drain(pb.DrainRequest(contract_version=version), timeout=TIMEOUT_SECONDS),
     ]
     codes = [await refused(call) for call in calls] + [await engine.watch(version).status()]
@@ -292,21 +291,6 @@ async def test_the_refused_version_is_in_the_status_until_one_is_understood(engi
     now = engine.api.report().sidecar
     assert (refused.contract_refused, refused.refused_contract_version) == (True, version)
     assert (now.contract_refused, now.refused_contract_version) == (False, 0)
-
-
-# --- SetCodec ---------------------------------------------------------------------------------------------------------------------
-
-
-async def test_the_codec_changes_and_the_previous_one_is_told(engine: Engine) -> None:
-    request = pb.SetCodecRequest(contract_version=CONTRACT_VERSION, codec=pb.CODEC_INT8)
-    response = await engine.stub.SetCodec(request, timeout=TIMEOUT_SECONDS)
-    assert (response.previous, engine.core.codec) == (pb.CODEC_AUTO, "int8")
-
-
-@pytest.mark.parametrize("codec", [pytest.param(0, id="unspecified"), pytest.param(42, id="unknown")])
-async def test_a_codec_that_is_none_is_refused(engine: Engine, codec: Any) -> None:
-    request = pb.SetCodecRequest(contract_version=CONTRACT_VERSION, codec=codec)
-    assert await refused(engine.stub.SetCodec(request, timeout=TIMEOUT_SECONDS)) == grpc.StatusCode.INVALID_ARGUMENT
 
 
 # --- what it shows ----------------------------------------------------------------------------------------------------------------

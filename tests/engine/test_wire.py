@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from alise_engine.errors import PayloadError
 from alise_engine.wire.calls import (
-    CODECS,
     PHASES,
     ApplyAnswer,
     ApplyCall,
@@ -20,8 +19,6 @@ from alise_engine.wire.calls import (
     PollCall,
     RankRow,
     RequestRow,
-    SetCodecAnswer,
-    SetCodecCall,
     SnapshotAnswer,
     SnapshotCall,
     StepRow,
@@ -52,7 +49,7 @@ def test_an_apply_survives_the_wire(some: list[RankRow], limit: LimitsRow | None
     assert call_from_wire(as_msgpack_would(call.to_wire())) == call
 
 
-@pytest.mark.parametrize("call", [SnapshotCall(), PollCall(), *(SetCodecCall(codec) for codec in CODECS)], ids=str)
+@pytest.mark.parametrize("call", [SnapshotCall(), PollCall()], ids=str)
 def test_every_other_call_survives_the_wire(call: Any) -> None:
     assert call_from_wire(call.to_wire()) == call
 
@@ -71,7 +68,6 @@ def test_a_snapshot_survives_the_wire(some: list[RequestRow], counted: Counters)
 
 def test_small_answers_survive_the_wire() -> None:
     assert ApplyAnswer.from_wire(ApplyAnswer(("a",)).to_wire()) == ApplyAnswer(("a",))
-    assert SetCodecAnswer.from_wire(SetCodecAnswer("auto").to_wire()) == SetCodecAnswer("auto")
 
 
 def _apply(*ranks: Any, limits: Any = None) -> dict[str, Any]:
@@ -98,7 +94,6 @@ GOOD_LIMITS = {"preempt_levels": 1, "min_quantum_steps": 4, "int8_ewt_ms": 0, "i
         pytest.param(_apply(limits={"preempt_levels": 1}), "expected a dict of", id="limits with fields missing"),
         pytest.param(_apply(limits={**GOOD_LIMITS, "min_quantum_steps": -1}), "min_quantum_steps -1 is negative", id="a negative quantum"),
         pytest.param(_apply(limits={**GOOD_LIMITS, "int8_host_fraction": 1.5}), "outside [0, 1]", id="a fraction above one"),
-        pytest.param({"op": "set_codec", "codec": "fp8"}, "codec 'fp8' is not one of raw, int8, auto", id="an unknown codec"),
     ],
 )
 def test_a_malformed_call_is_refused_with_what_was_wrong(payload: Any, complaint: str) -> None:

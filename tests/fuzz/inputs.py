@@ -16,7 +16,7 @@ WORDS: Final = (
     "prompt", "prompts", "input", "inputs", "instructions", "previous_response_id", "output", "documents", "items", "text_2",
     "max_tokens", "max_completion_tokens", "max_output_tokens", "echo", "n", "stream", "temperature", "priority", "vllm_xargs", "alise_job",
     "alise_hint", "alise_stamp", "cache_salt", "response_format", "json_schema", "format", "tools", "tool_choice", "none", "auto",
-    "structured_outputs", "op", "apply", "snapshot", "poll", "set_codec", "ranks", "limits", "codec", "raw", "int8", "preempt_levels",
+    "structured_outputs", "op", "apply", "snapshot", "poll", "ranks", "limits", "preempt_levels",
     "min_quantum_steps", "int8_ewt_ms", "int8_host_fraction", "host_budget_bytes", "requests", "100", "0", "-1", "",
 )  # fmt: skip
 _NONE, _TRUE, _FALSE, _SMALL, _LONG, _HUGE, _FLOAT, _TEXT, _WORD, _LIST, _DICT = range(11)

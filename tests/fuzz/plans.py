@@ -9,7 +9,7 @@ from alise_contract.v1 import engine_control_pb2 as pb
 from alise_engine.api.control.convert import apply_call
 from alise_engine.enginecore.decide import EMPTY_PLAN, Running, Waiting, apply, choose_codec, choose_preemptions, priority_of
 from alise_engine.errors import InvalidCall, PayloadError
-from alise_engine.wire.calls import ApplyCall, LimitsRow, RankRow, SetCodecCall, SnapshotCall, call_from_wire
+from alise_engine.wire.calls import ApplyCall, LimitsRow, RankRow, SnapshotCall, call_from_wire
 from tests.fuzz.finding import expect
 from tests.fuzz.inputs import Reader, encoded
 
@@ -88,7 +88,6 @@ def seeds() -> list[bytes]:
         ApplyCall(rows, LimitsRow()).to_wire(),
         ApplyCall(rows, LimitsRow(int8_host_fraction=float("nan"))).to_wire(),
         SnapshotCall().to_wire(),
-        SetCodecCall("int8").to_wire(),
         {"op": "apply", "ranks": [["a", True, 0, False, 0]], "limits": None},
         {"op": "resume"},
     ]

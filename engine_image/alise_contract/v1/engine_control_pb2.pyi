@@ -24,13 +24,6 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_ABORT: _ClassVar[FinishReason]
     FINISH_REASON_ERROR: _ClassVar[FinishReason]
 
-class Codec(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    CODEC_UNSPECIFIED: _ClassVar[Codec]
-    CODEC_RAW: _ClassVar[Codec]
-    CODEC_INT8: _ClassVar[Codec]
-    CODEC_AUTO: _ClassVar[Codec]
-
 class EncoderState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ENCODER_STATE_UNSPECIFIED: _ClassVar[EncoderState]
@@ -47,10 +40,6 @@ FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 FINISH_REASON_ABORT: FinishReason
 FINISH_REASON_ERROR: FinishReason
-CODEC_UNSPECIFIED: Codec
-CODEC_RAW: Codec
-CODEC_INT8: Codec
-CODEC_AUTO: Codec
 ENCODER_STATE_UNSPECIFIED: EncoderState
 ENCODER_STATE_READY: EncoderState
 ENCODER_STATE_MISSING: EncoderState
@@ -290,20 +279,6 @@ class ApplyResponse(_message.Message):
     sequence: int
     unknown_jobs: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, sequence: _Optional[int] = ..., unknown_jobs: _Optional[_Iterable[str]] = ...) -> None: ...
-
-class SetCodecRequest(_message.Message):
-    __slots__ = ("contract_version", "codec")
-    CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
-    CODEC_FIELD_NUMBER: _ClassVar[int]
-    contract_version: int
-    codec: Codec
-    def __init__(self, contract_version: _Optional[int] = ..., codec: _Optional[_Union[Codec, str]] = ...) -> None: ...
-
-class SetCodecResponse(_message.Message):
-    __slots__ = ("previous",)
-    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
-    previous: Codec
-    def __init__(self, previous: _Optional[_Union[Codec, str]] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
     __slots__ = ("contract_version", "accept_seconds", "timeout_seconds")

@@ -44,11 +44,6 @@ class EngineControlStub(object):
                 request_serializer=alise__contract_dot_v1_dot_engine__control__pb2.ApplyRequest.SerializeToString,
                 response_deserializer=alise__contract_dot_v1_dot_engine__control__pb2.ApplyResponse.FromString,
                 _registered_method=True)
-        self.SetCodec = channel.unary_unary(
-                '/alise.v1.EngineControl/SetCodec',
-                request_serializer=alise__contract_dot_v1_dot_engine__control__pb2.SetCodecRequest.SerializeToString,
-                response_deserializer=alise__contract_dot_v1_dot_engine__control__pb2.SetCodecResponse.FromString,
-                _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/alise.v1.EngineControl/Drain',
                 request_serializer=alise__contract_dot_v1_dot_engine__control__pb2.DrainRequest.SerializeToString,
@@ -81,13 +76,6 @@ class EngineControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def SetCodec(self, request, context):
-        """Codec of the host store from now on. INVALID_ARGUMENT: unspecified or unknown codec.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def Drain(self, request, context):
         """Refuses new work (503 + Retry-After) after accept_seconds and returns when every request has ended or timeout_seconds are over.
         """
@@ -114,11 +102,6 @@ def add_EngineControlServicer_to_server(servicer, server):
                     servicer.Apply,
                     request_deserializer=alise__contract_dot_v1_dot_engine__control__pb2.ApplyRequest.FromString,
                     response_serializer=alise__contract_dot_v1_dot_engine__control__pb2.ApplyResponse.SerializeToString,
-            ),
-            'SetCodec': grpc.unary_unary_rpc_method_handler(
-                    servicer.SetCodec,
-                    request_deserializer=alise__contract_dot_v1_dot_engine__control__pb2.SetCodecRequest.FromString,
-                    response_serializer=alise__contract_dot_v1_dot_engine__control__pb2.SetCodecResponse.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -185,33 +168,6 @@ class EngineControl(object):
             '/alise.v1.EngineControl/Apply',
             alise__contract_dot_v1_dot_engine__control__pb2.ApplyRequest.SerializeToString,
             alise__contract_dot_v1_dot_engine__control__pb2.ApplyResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def SetCodec(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/alise.v1.EngineControl/SetCodec',
-            alise__contract_dot_v1_dot_engine__control__pb2.SetCodecRequest.SerializeToString,
-            alise__contract_dot_v1_dot_engine__control__pb2.SetCodecResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,7 +26,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.version import __version__ as vllm_version
 
 from ..compat import kv_blocks, patches, refusals, request_access, scheduler_access
-from ..errors import ConfigError, PayloadError
+from ..errors import ConfigError
 from ..kv.ledger import Holder
 from ..wire.calls import (
     CODEC_INT8,
@@ -37,8 +37,6 @@ from ..wire.calls import (
     ApplyAnswer,
     ApplyCall,
     PollCall,
-    SetCodecAnswer,
-    SetCodecCall,
     SnapshotCall,
     call_from_wire,
 )
@@ -86,7 +84,7 @@ class AliseMixin(Base):
         self.sleep: Callable[[float], None] = time.sleep
         self.plan = decide.EMPTY_PLAN
         self.codec = configured_codec(self.vllm_config.additional_config)
-        self._check_codec(self.codec, ConfigError)
+        self._check_codec()
         self._stamp_key = stamp_key(self.vllm_config.additional_config)
         self.tracker = Tracker()
         self.tally: Counter[str] = Counter()
@@ -350,9 +348,9 @@ class AliseMixin(Base):
         copy = self.connector.copy(request_id)
         return HostCopy(copy.tokens, self.connector.ledger.bytes_of(copy))
 
-    def _check_codec(self, codec: str, error: type[ConfigError] | type[PayloadError]) -> None:
-        if codec == CODEC_INT8 and self.connector is not None and CODEC_INT8 not in self.connector.codecs():
-            raise error("codec int8 is not possible with this KV cache layout and dtype: use auto or none, which store it as it is")
+    def _check_codec(self) -> None:
+        if self.codec == CODEC_INT8 and self.connector is not None and CODEC_INT8 not in self.connector.codecs():
+            raise ConfigError("codec int8 is not possible with this KV cache layout and dtype: use auto or none, which store it as it is")
 
     # --- utility calls --------------------------------------------------------------------------------------------------------------
     def __call__(self, payload: dict[str, Any]) -> dict[str, Any]:
@@ -365,10 +363,6 @@ class AliseMixin(Base):
                 return self.tracker.poll(report.counters(self), self._host_copy, now).to_wire()
             case ApplyCall():
                 return self._apply(call, now).to_wire()
-            case SetCodecCall():
-                self._check_codec(call.codec, PayloadError)
-                previous, self.codec = self.codec, call.codec
-                return SetCodecAnswer(previous).to_wire()
 
     def _apply(self, call: ApplyCall, now: float) -> ApplyAnswer:
         known = frozenset(self.tracker.jobs)

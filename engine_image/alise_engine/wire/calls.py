@@ -8,7 +8,6 @@ as ints, phases, reasons and codecs are the strings below. `from_wire` validates
     snapshot    SnapshotAnswer    all requests; starts the deltas of `poll` afresh
     poll        PollAnswer        what changed since the last poll or snapshot
     apply       ApplyAnswer       jobs that the engine does not have; the others' ranks were set and the plan is fresh again
-    set_codec   {"previous": codec}
 """
 
 from dataclasses import dataclass, fields
@@ -21,7 +20,6 @@ from ..errors import PayloadError
 OP_SNAPSHOT: Final = "snapshot"
 OP_POLL: Final = "poll"
 OP_APPLY: Final = "apply"
-OP_SET_CODEC: Final = "set_codec"
 
 PHASE_WAITING: Final = "waiting"
 PHASE_RUNNING: Final = "running"
@@ -39,7 +37,6 @@ FINISH_REASONS: Final = (FINISH_STOP, FINISH_LENGTH, FINISH_ABORT, FINISH_ERROR)
 CODEC_RAW: Final = "raw"
 CODEC_INT8: Final = "int8"
 CODEC_AUTO: Final = "auto"
-CODECS: Final = (CODEC_RAW, CODEC_INT8, CODEC_AUTO)
 
 MAX_STEPS_PER_POLL: Final = 64
 
@@ -336,36 +333,7 @@ class PollCall:
         return {"op": OP_POLL}
 
 
-@dataclass(frozen=True, slots=True)
-class SetCodecCall:
-    codec: str
-
-    def to_wire(self) -> dict[str, Wire]:
-        return {"op": OP_SET_CODEC, "codec": self.codec}
-
-    @classmethod
-    def from_wire(cls, value: Wire) -> Self:
-        codec = value.get("codec")
-        if codec not in CODECS:
-            raise PayloadError(f"set_codec: codec {codec!r} is not one of {', '.join(CODECS)}")
-        return cls(codec)
-
-
-@dataclass(frozen=True, slots=True)
-class SetCodecAnswer:
-    previous: str
-
-    def to_wire(self) -> dict[str, Wire]:
-        return {"previous": self.previous}
-
-    @classmethod
-    def from_wire(cls, value: Wire) -> Self:
-        if not isinstance(value, dict) or value.get("previous") not in CODECS:
-            raise PayloadError(f"set_codec: expected the previous codec, got {value!r}")
-        return cls(value["previous"])
-
-
-Call = SnapshotCall | PollCall | ApplyCall | SetCodecCall
+Call = SnapshotCall | PollCall | ApplyCall
 
 
 def call_from_wire(payload: Wire) -> Call:
@@ -378,7 +346,5 @@ def call_from_wire(payload: Wire) -> Call:
             return PollCall()
         case "apply":
             return ApplyCall.from_wire(payload)
-        case "set_codec":
-            return SetCodecCall.from_wire(payload)
         case _:
-            raise PayloadError(f"unknown op {op!r}; known: {OP_SNAPSHOT}, {OP_POLL}, {OP_APPLY}, {OP_SET_CODEC}")
+            raise PayloadError(f"unknown op {op!r}; known: {OP_SNAPSHOT}, {OP_POLL}, {OP_APPLY}")

@@ -29,8 +29,6 @@ _REASONS: Final = {
     core.FINISH_ABORT: pb.FINISH_REASON_ABORT,
     core.FINISH_ERROR: pb.FINISH_REASON_ERROR,
 }
-_CODECS: Final = {core.CODEC_RAW: pb.CODEC_RAW, core.CODEC_INT8: pb.CODEC_INT8, core.CODEC_AUTO: pb.CODEC_AUTO}
-_CODEC_NAMES: Final = {number: name for name, number in _CODECS.items()}
 
 
 def opening_messages(opening: Opening, boot_id: str) -> Iterator[pb.WatchResponse]:
@@ -77,17 +75,6 @@ def apply_call(request: pb.ApplyRequest) -> core.ApplyCall:
     """Raises InvalidCall, naming the field and the value."""
     ranks = tuple(_rank(rank) for rank in request.ranks)
     return core.ApplyCall(ranks, _limits(request.limits) if request.HasField("limits") else None)
-
-
-def codec_name(codec: pb.Codec) -> str:
-    """Raises InvalidCall for a codec that is unspecified or unknown."""
-    if codec not in _CODEC_NAMES:
-        raise InvalidCall(f"codec {codec} is not one of {', '.join(pb.Codec.Name(number) for number in _CODEC_NAMES)}")
-    return _CODEC_NAMES[codec]
-
-
-def codec_message(name: str) -> pb.Codec:
-    return _CODECS[name]
 
 
 def _rank(rank: pb.Rank) -> core.RankRow:

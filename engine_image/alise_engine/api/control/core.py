@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, Final, Protocol
 
 from ...errors import CoreUnavailable
-from ...wire.calls import ApplyAnswer, ApplyCall, PollAnswer, PollCall, SetCodecAnswer, SetCodecCall, SnapshotAnswer, SnapshotCall
+from ...wire.calls import ApplyAnswer, ApplyCall, PollAnswer, PollCall, SnapshotAnswer, SnapshotCall
 
 # A call lands between two steps; the longest step is one prefill chunk on a slow CPU.
 CALL_SECONDS: Final = 30.0
@@ -44,7 +44,3 @@ async def poll(core: Core) -> PollAnswer:
 
 async def apply(core: Core, call: ApplyCall) -> ApplyAnswer:
     return ApplyAnswer.from_wire(await core.call(call.to_wire()))
-
-
-async def set_codec(core: Core, codec: str) -> SetCodecAnswer:
-    return SetCodecAnswer.from_wire(await core.call(SetCodecCall(codec).to_wire()))

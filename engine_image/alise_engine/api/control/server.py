@@ -128,14 +128,6 @@ class ControlServicer(pb_grpc.EngineControlServicer):
         self._metrics.applies.labels("applied").inc()
         return pb.ApplyResponse(sequence=request.sequence, unknown_jobs=answer.unknown)
 
-    async def SetCodec(self, request: pb.SetCodecRequest, context: Context) -> pb.SetCodecResponse:
-        try:
-            self._check_version(request.contract_version)
-            answer = await core_calls.set_codec(self._core, convert.codec_name(request.codec))
-        except AliseEngineError as error:
-            await _abort(context, error)
-        return pb.SetCodecResponse(previous=convert.codec_message(answer.previous))
-
     async def Drain(self, request: pb.DrainRequest, context: Context) -> pb.DrainResponse:
         try:
             self._check_version(request.contract_version)
