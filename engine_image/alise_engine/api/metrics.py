@@ -18,7 +18,7 @@ from ..wire.calls import PHASES, Counters
 from .admission import FailOpenReason
 from .breaker import Phase as BreakerPhase
 from .kv_room import KvRoom
-from .middleware import OUTCOMES as REQUEST_OUTCOMES
+from .outcomes import OUTCOMES as REQUEST_OUTCOMES
 
 ADMIT_SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
 OUTCOMES: Final = ("admitted", "rejected", "failed_open")
@@ -89,7 +89,7 @@ class Metrics:
         self._classes = classes
         for klass in (DEFAULT_CLASS, *sorted(classes)):
             for outcome in REQUEST_OUTCOMES:
-                self._requests.labels(klass, outcome)
+                self._requests.labels(klass, outcome.name)
 
     def seen(self, klass: str, outcome: str) -> None:
         """Counts a request."""

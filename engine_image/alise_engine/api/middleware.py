@@ -24,6 +24,7 @@ from .admission import Admitted, Ask, Decision, FailedOpen, Rejected, RejectReas
 from .body import MAX_PARSE_SECONDS, BodyLimits, Disconnected, Receive, Refused, max_marks, max_text_bytes, read
 from .describe import Description, Endpoint
 from .identity import Caller, slo_ttft_ms
+from .outcomes import ADMITTED, DISCONNECTED, FAILED_OPEN, NEUTRAL, OF_BODIES, OF_REJECTIONS, UNAUTHORIZED, Outcome, Refusal
 from .parsing import Busy, Parsed
 from .routes import FORMS, Route, endpoint_of, needs_key, route_of
 from .stamping import CURRENT, Ticket
@@ -36,25 +37,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # Another pod answers at once.
 DRAINING: Final = Rejected(RejectReason.DRAINING, "this replica is draining; try again", 1)
 _WRONG_KEY: Final = "this request needs an API key: send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`"
-# Outcomes of admission that are no rejection; with the reasons of `RejectReason` and the refusals below the label of a metric.
-ADMITTED: Final = "admitted"
-FAILED_OPEN: Final = "failed_open"
-NEUTRAL: Final = "neutral"
-UNAUTHORIZED: Final = "unauthorized"
-# The client went away before its body was there.
-DISCONNECTED: Final = "disconnected"
-# Codes and bounds of RFC 6455 and its registry.
-_TRY_AGAIN_LATER: Final = 1013
+# What fits into a WebSocket's close frame beside its code (RFC 6455).
 _MAX_REASON_BYTES: Final = 123
-# The rest of the body is not read: the connection cannot be used again.
-_CLOSE: Final = ((b"connection", b"close"),)
-_AGAIN: Final = {429: ((b"retry-after", b"1"),)}
-_REFUSED: Final = {408: "body_too_slow", 413: "body_too_large", 429: "too_many_bodies"}
-OUTCOMES: Final = (
-    *(ADMITTED, FAILED_OPEN, NEUTRAL, UNAUTHORIZED, DISCONNECTED),
-    *_REFUSED.values(),
-    *(reason.value for reason in RejectReason),
-)
 
 
 class Gate(Protocol):
@@ -110,11 +94,11 @@ class Gate(Protocol):
 
 
 @dataclass(slots=True)
-class _Outcome:
+class _Fate:
     """What the answer's headers and the metric say."""
 
     klass: str
-    name: str = NEUTRAL
+    what: Outcome = NEUTRAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +128,7 @@ class AliseMiddleware:
         guarded = needs_key(method, path, self._gate.guards_metrics)
         caller = self._gate.caller(headers) if guarded else Caller()
         if caller is None:
-            self._gate.seen("", UNAUTHORIZED)
+            self._gate.seen("", UNAUTHORIZED.name)
             await _unauthorized(scope, send)
             return
         request = _Request(scope, receive, send, path, headers, caller)
@@ -170,30 +154,30 @@ class AliseMiddleware:
             if route is Route.TOKENIZES and isinstance(body, bytes) and not has_room(len(body)):
                 body = Refused(429, "too much text is being tokenized at the same time; send some of it later")
             if isinstance(body, Refused):
-                self._gate.seen("", _REFUSED[body.status])
+                self._gate.seen("", OF_BODIES[body.status].name)
                 await _refuse_body(request.send, body)
                 return
             await self._app(request.scope, _replay(body, request.receive), request.send)
 
     async def _web_socket(self, request: _Request) -> None:
         """Speech comes in and text goes out while it does; the connection counts as one request and has the neutral rank."""
-        outcome = _Outcome(request.caller.klass)
+        fate = _Fate(request.caller.klass)
         try:
             ask = Ask(uuid.uuid4().hex, Description(Endpoint.OTHER), request.caller)
             decision = DRAINING if self._gate.refusing else await self._gate.decide(ask)
             if isinstance(decision, Rejected):
-                outcome.name = decision.reason.value
-                await request.send({"type": "websocket.close", "code": _TRY_AGAIN_LATER, "reason": decision.message[:_MAX_REASON_BYTES]})
+                fate.what = refusal = OF_REJECTIONS[decision.reason]
+                await _close(request.send, refusal, decision.message)
                 return
-            outcome.name = _outcome_of(decision, Endpoint.OTHER)
+            fate.what = _outcome_of(decision, Endpoint.OTHER)
             with self._gate.open():
                 await self._carry_out(request, ask.job_id, decision, request.scope, request.receive)
         finally:
-            self._gate.seen(request.caller.klass, outcome.name)
+            self._gate.seen(request.caller.klass, fate.what.name)
 
     async def _generate(self, request: _Request) -> None:
-        outcome = _Outcome(request.caller.klass)
-        request = replace(request, send=_telling(request.send, outcome, self._gate))
+        fate = _Fate(request.caller.klass)
+        request = replace(request, send=_telling(request.send, fate, self._gate))
         try:
             # 2. Read the body, within its limits. A drain does not wait for a request whose body is incomplete.
             body = DRAINING if self._gate.refusing else await self._body(request, self._gate.max_json_bytes)
@@ -201,31 +185,31 @@ class AliseMiddleware:
                 # The drain began while the body was on its way.
                 body = DRAINING
             if isinstance(body, Refused | Rejected):
-                await _refuse(request.send, body, outcome)
+                await _refuse(request.send, body, fate)
                 return
             with self._gate.open():
-                await self._answer(request, body, outcome)
+                await self._answer(request, body, fate)
         except Disconnected:
-            outcome.name = DISCONNECTED
+            fate.what = DISCONNECTED
         finally:
-            self._gate.seen(request.caller.klass, outcome.name)
+            self._gate.seen(request.caller.klass, fate.what.name)
 
-    async def _answer(self, request: _Request, body: bytes, outcome: _Outcome) -> None:
+    async def _answer(self, request: _Request, body: bytes, fate: _Fate) -> None:
         # 3. Is there room? Asked before the body is parsed, so that a flood costs little.
         description: Description | Refused | Rejected | None = self._gate.full(request.caller)
         # 4. What does it say?
         if description is None:
             description = await self._described(request.path, body)
         if isinstance(description, Refused | Rejected):
-            await _refuse(request.send, description, outcome)
+            await _refuse(request.send, description, fate)
             return
         # 5. May it come in, and with which rank?
         job_id = uuid.uuid4().hex
         decision = await self._decide(job_id, description, request)
         if isinstance(decision, Rejected):
-            await _refuse(request.send, decision, outcome)
+            await _refuse(request.send, decision, fate)
             return
-        outcome.name = _outcome_of(decision, description.endpoint if description is not None else Endpoint.OTHER)
+        fate.what = _outcome_of(decision, description.endpoint if description is not None else Endpoint.OTHER)
         # 6. Let it through as it came.
         scope = _without_priority_header(request.scope)
         await self._carry_out(request, job_id, decision, scope, _replay(body, request.receive))
@@ -278,7 +262,7 @@ class AliseMiddleware:
         return await self._gate.decide(Ask(job_id, description, request.caller, slo_ttft_ms(request.headers)))
 
 
-def _outcome_of(decision: Admitted | FailedOpen | None, endpoint: Endpoint) -> str:
+def _outcome_of(decision: Admitted | FailedOpen | None, endpoint: Endpoint) -> Outcome:
     match decision:
         case FailedOpen():
             return FAILED_OPEN
@@ -288,33 +272,37 @@ def _outcome_of(decision: Admitted | FailedOpen | None, endpoint: Endpoint) -> s
             return NEUTRAL
 
 
-async def _refuse(send: Send, refusal: Refused | Rejected, outcome: _Outcome) -> None:
+async def _refuse(send: Send, refusal: Refused | Rejected, fate: _Fate) -> None:
     if isinstance(refusal, Refused):
-        outcome.name = _REFUSED[refusal.status]
+        fate.what = OF_BODIES[refusal.status]
         await _refuse_body(send, refusal)
         return
-    outcome.name = refusal.reason.value
-    status, kind = (503, "ServiceUnavailableError") if refusal.reason is RejectReason.DRAINING else (429, "RateLimitError")
-    await _error(send, status, kind, refusal.message, ((b"retry-after", b"%d" % refusal.retry_after_seconds),))
+    fate.what = refused = OF_REJECTIONS[refusal.reason]
+    await _error(send, refused, refusal.message, ((b"retry-after", b"%d" % refusal.retry_after_seconds),))
 
 
 async def _refuse_body(send: Send, refused: Refused) -> None:
-    await _error(send, refused.status, "BadRequestError", refused.message, (*_CLOSE, *_AGAIN.get(refused.status, ())))
+    await _error(send, OF_BODIES[refused.status], refused.message)
 
 
 async def _unauthorized(scope: Scope, send: Send) -> None:
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008, "reason": _WRONG_KEY})
+        await _close(send, UNAUTHORIZED, _WRONG_KEY)
         return
-    await _error(send, 401, "AuthenticationError", _WRONG_KEY, ((b"www-authenticate", b"Bearer"), (b"connection", b"close")))
+    await _error(send, UNAUTHORIZED, _WRONG_KEY)
 
 
-async def _error(send: Send, status: int, kind: str, message: str, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+async def _close(send: Send, refusal: Refusal, message: str) -> None:
+    """Ends a WebSocket."""
+    await send({"type": "websocket.close", "code": refusal.close_code, "reason": message[:_MAX_REASON_BYTES]})
+
+
+async def _error(send: Send, refusal: Refusal, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
     """An error as OpenAI's API has them."""
-    error = {"message": message, "type": kind, "param": None, "code": status}
+    error = {"message": message, "type": refusal.error_type, "param": None, "code": refusal.status}
     data = json.dumps({"error": error}).encode("ascii")
     base = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(data)))
-    await send({"type": "http.response.start", "status": status, "headers": [*base, *headers]})
+    await send({"type": "http.response.start", "status": refusal.status, "headers": [*base, *refusal.headers, *headers]})
     await send({"type": "http.response.body", "body": data})
 
 
@@ -332,7 +320,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def _telling(send: Send, outcome: _Outcome, gate: Gate) -> Send:
+def _telling(send: Send, fate: _Fate, gate: Gate) -> Send:
     """Adds to the answer which class the request had and what admission said; while draining, also that the connection ends."""
 
     # No coroutine: a stream sends a message per token, and all but the first pass through.
@@ -340,8 +328,8 @@ def _telling(send: Send, outcome: _Outcome, gate: Gate) -> Send:
         if message["type"] == "http.response.start":
             headers = [
                 *message.get("headers", ()),
-                (CLASS_RESPONSE_HEADER.encode(), (outcome.klass or DEFAULT_CLASS).encode("utf-8", "replace")),
-                (OUTCOME_RESPONSE_HEADER.encode(), outcome.name.encode()),
+                (CLASS_RESPONSE_HEADER.encode(), (fate.klass or DEFAULT_CLASS).encode("utf-8", "replace")),
+                (OUTCOME_RESPONSE_HEADER.encode(), fate.what.name.encode()),
             ]
             if gate.draining:
                 # The client's next request must find another pod.
