@@ -23,11 +23,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import grpc
-
-from alise_contract.names import ADMISSION_GRPC_SOCKET, ADMISSION_SOCKET, CONTRACT_VERSION
+from alise_contract.names import ADMISSION_SOCKET, CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
-from alise_contract.v1.admission_pb2_grpc import AdmissionStub
 from alise_engine.api.admission_stream import AdmissionStream, AskError
 from alise_scheduler.predictor.store import SqliteStore
 from alise_scheduler.predictor.train import train
@@ -40,7 +37,7 @@ ROWS: Final = 100_000
 RATE: Final = 50.0
 _HEAD_ROWS: Final = 4000
 _START_SECONDS: Final = 60.0
-_BATCH: Final = 64
+_AT_ONCE: Final = 64
 _PARTS: Final = 10
 _REFUSED: Final = 200
 _CORE: Final = max(os.sched_getaffinity(0))
@@ -48,7 +45,7 @@ _ENCODED: Final = 'alise_scheduler_encodings_total{outcome="encoded"}'
 
 
 def measure(prompts: Sequence[str], encoder: Path | None, quick: bool) -> Iterator[Row]:
-    """Rows of kind restart, admit, batch and memory."""
+    """Rows of kind restart, admit, cost50, refused, at_once and memory."""
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteStore(Path(folder) / "history")
         samples = [make_sample(seed=number, now=number + 1) for number in range(200)]
@@ -67,7 +64,9 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
         return []
     size = -(-len(admits) // _PARTS)
     parts = [percentile(admits[start : start + size], 0.50) for start in range(0, len(admits), size)]
-    restart, cost, batch, memory = (next(row for row in rows if row["kind"] == kind) for kind in ("restart", "cost50", "batch", "memory"))
+    restart, cost, at_once, memory = (
+        next(row for row in rows if row["kind"] == kind) for kind in ("restart", "cost50", "at_once", "memory")
+    )
     return [
         Figure("admit_p50_ms", percentile(admits, 0.50), "ms", "lower", 2.5),
         Figure("admit_p50_least_ms", min(parts), "ms", "lower"),
@@ -76,8 +75,8 @@ def figures(rows: Sequence[Row]) -> list[Figure]:
         Figure("admit_refused_p50_ms", percentile((row["ms"] for row in rows if row["kind"] == "refused"), 0.50), "ms", "lower"),
         Figure("admit_cpu_ms", cost["cpu_ms"], "ms", "lower"),
         Figure("admit_waited_for_core_ms", cost["waited_ms"], "ms", "lower"),
-        Figure("admit_batched_per_s", batch["per_second"], "1/s", "higher", 300.0),
-        Figure("admit_batched_encoded", batch["encoded"], "share", "higher"),
+        Figure("admit_at_once_per_s", at_once["per_second"], "1/s", "higher", 300.0),
+        Figure("admit_at_once_encoded", at_once["encoded"], "share", "higher"),
         Figure("admit_encoded", cost["encoded"], "share", "higher"),
         Figure("restart_100k_s", restart["seconds"], "s", "lower", 2.0),
         Figure("restart_100k_learned_s", restart["learned_seconds"], "s", "lower"),
@@ -101,39 +100,38 @@ async def _run(folder: str, prompts: Sequence[str], encoder: Path | None, calls:
     # As the middleware asks.
     stream = AdmissionStream(Path(folder) / ADMISSION_SOCKET)
     try:
-        async with grpc.aio.insecure_channel(f"unix:{Path(folder) / ADMISSION_GRPC_SOCKET}") as channel:
-            async with asyncio.timeout(_START_SECONDS):
-                while not await _answers(stream):  # noqa: ASYNC110 the process is another one
-                    await asyncio.sleep(0.02)
-                answered = time.monotonic()
-                await _metric_is(port, "alise_scheduler_head_version", 1)
-                learned = time.monotonic()
-                if encoder is not None:
-                    await _metric_is(port, "alise_scheduler_encoder_ready", 1)
-                ready = time.monotonic()
-            restart = {"seconds": answered - began, "learned_seconds": learned - began, "encoder_seconds": ready - began}
-            rows: list[Row] = [{"kind": "restart", **restart, "cpu_seconds": _cpu(process.pid)[0]}]
-            (cpu, waited), encoded = _cpu(process.pid), await _metric(port, _ENCODED)
-            tasks = []
-            for number in range(calls):
-                tasks.append(asyncio.create_task(_admit(stream, number, prompts[number % len(prompts)])))
-                await asyncio.sleep(max(0.0, ready + (number + 1) / RATE - time.monotonic()))
-            rows += [{"kind": "admit", "ms": ms} for ms in await asyncio.gather(*tasks)]
-            (cpu_now, waited_now), encoded_now = _cpu(process.pid), await _metric(port, _ENCODED)
-            spent = {"cpu_ms": 1000 * (cpu_now - cpu) / calls, "waited_ms": 1000 * (waited_now - waited) / calls}
-            rows.append({"kind": "cost50", **spent, "encoded": (encoded_now - encoded) / calls})
-            for _ in range(_REFUSED):
-                rows.append({"kind": "refused", "ms": await _refused(stream)})
-                await asyncio.sleep(1 / RATE)
-            at = time.monotonic()
-            for start in range(0, calls, _BATCH):
-                asks = [_request(calls + number, prompts[number % len(prompts)]) for number in range(start, start + _BATCH)]
-                await AdmissionStub(channel).AdmitBatch(pb.AdmitBatchRequest(requests=asks), timeout=60.0)
-            asked = -(-calls // _BATCH) * _BATCH
-            per_second = asked / (time.monotonic() - at)
-            rows.append({"kind": "batch", "per_second": per_second, "encoded": (await _metric(port, _ENCODED) - encoded_now) / asked})
-            rows.append({"kind": "memory", "mb": _rss_mb(process.pid)})
-            return rows
+        async with asyncio.timeout(_START_SECONDS):
+            while not await _answers(stream):  # noqa: ASYNC110 the process is another one
+                await asyncio.sleep(0.02)
+            answered = time.monotonic()
+            await _metric_is(port, "alise_scheduler_head_version", 1)
+            learned = time.monotonic()
+            if encoder is not None:
+                await _metric_is(port, "alise_scheduler_encoder_ready", 1)
+            ready = time.monotonic()
+        restart = {"seconds": answered - began, "learned_seconds": learned - began, "encoder_seconds": ready - began}
+        rows: list[Row] = [{"kind": "restart", **restart, "cpu_seconds": _cpu(process.pid)[0]}]
+        (cpu, waited), encoded = _cpu(process.pid), await _metric(port, _ENCODED)
+        tasks = []
+        for number in range(calls):
+            tasks.append(asyncio.create_task(_admit(stream, number, prompts[number % len(prompts)])))
+            await asyncio.sleep(max(0.0, ready + (number + 1) / RATE - time.monotonic()))
+        rows += [{"kind": "admit", "ms": ms} for ms in await asyncio.gather(*tasks)]
+        (cpu_now, waited_now), encoded_now = _cpu(process.pid), await _metric(port, _ENCODED)
+        spent = {"cpu_ms": 1000 * (cpu_now - cpu) / calls, "waited_ms": 1000 * (waited_now - waited) / calls}
+        rows.append({"kind": "cost50", **spent, "encoded": (encoded_now - encoded) / calls})
+        for _ in range(_REFUSED):
+            rows.append({"kind": "refused", "ms": await _refused(stream)})
+            await asyncio.sleep(1 / RATE)
+        at = time.monotonic()
+        for start in range(0, calls, _AT_ONCE):
+            asks = [_request(calls + number, prompts[number % len(prompts)]) for number in range(start, start + _AT_ONCE)]
+            await asyncio.gather(*(stream.ask(ask, timeout_seconds=60.0) for ask in asks))
+        asked = -(-calls // _AT_ONCE) * _AT_ONCE
+        per_second = asked / (time.monotonic() - at)
+        rows.append({"kind": "at_once", "per_second": per_second, "encoded": (await _metric(port, _ENCODED) - encoded_now) / asked})
+        rows.append({"kind": "memory", "mb": _rss_mb(process.pid)})
+        return rows
     finally:
         await stream.close()
         process.terminate()

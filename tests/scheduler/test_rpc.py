@@ -12,10 +12,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from alise_contract.names import ADMISSION_GRPC_SOCKET, ADMISSION_SOCKET, CONTRACT_VERSION, MAX_HINT_BYTES, unpack_priority
+from alise_contract.names import ADMISSION_GRPC_SOCKET, ADMISSION_SOCKET, MAX_HINT_BYTES, unpack_priority
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1 import engine_control_pb2 as engine_pb
-from alise_contract.v1.admission_pb2_grpc import AdmissionStub
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.plan import Plan
 from alise_scheduler.core.rank import Policy
@@ -23,7 +22,7 @@ from alise_scheduler.core.reports import EngineUpdate, FinishReason, Phase
 from alise_scheduler.engine import convert
 from alise_scheduler.engine.client import backoff_seconds
 from alise_scheduler.exit_wait import wait_for_engine_exit
-from alise_scheduler.rpc.admission import MAX_BATCH, SERVICE
+from alise_scheduler.rpc.admission import SERVICE
 from alise_scheduler.rpc.http import HttpServer, make_app
 from tests.scheduler.engine_server import EngineServer
 from tests.scheduler.pod import PATIENCE_SECONDS, Pod, started, until
@@ -93,21 +92,6 @@ async def test_bad_requests_have_their_code(pod: Pod, fields: dict[str, Any], co
 async def test_odd_numbers_are_answered(pod: Pod, fields: dict[str, Any]) -> None:
     answer = await pod.admit(**fields)
     assert answer.WhichOneof("decision") == "admitted"
-
-
-async def test_a_batch_is_answered_in_order(pod: Pod) -> None:
-    requests = [pb.AdmitRequest(contract_version=CONTRACT_VERSION, job_id=f"j{n}", max_tokens=n) for n in (1, 2000)]
-    answer = await AdmissionStub(pod.channel).AdmitBatch(pb.AdmitBatchRequest(requests=requests), timeout=PATIENCE_SECONDS)
-    short, long = (unpack_priority(item.admitted.priority) for item in answer.responses)
-    assert short < long
-    assert (short[1], long[1]) == (1, 2)
-
-
-async def test_a_batch_over_the_limit_is_refused(pod: Pod) -> None:
-    requests = [pb.AdmitRequest(contract_version=CONTRACT_VERSION, job_id=f"j{n}") for n in range(MAX_BATCH + 1)]
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await AdmissionStub(pod.channel).AdmitBatch(pb.AdmitBatchRequest(requests=requests), timeout=PATIENCE_SECONDS)
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_over_the_wait_limit_the_answer_is_rejected(tmp_path: Path) -> None:

@@ -39,11 +39,6 @@ class AdmissionStub(object):
                 request_serializer=alise__contract_dot_v1_dot_admission__pb2.AdmitRequest.SerializeToString,
                 response_deserializer=alise__contract_dot_v1_dot_admission__pb2.AdmitResponse.FromString,
                 _registered_method=True)
-        self.AdmitBatch = channel.unary_unary(
-                '/alise.v1.Admission/AdmitBatch',
-                request_serializer=alise__contract_dot_v1_dot_admission__pb2.AdmitBatchRequest.SerializeToString,
-                response_deserializer=alise__contract_dot_v1_dot_admission__pb2.AdmitBatchResponse.FromString,
-                _registered_method=True)
 
 
 class AdmissionServicer(object):
@@ -57,13 +52,6 @@ class AdmissionServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def AdmitBatch(self, request, context):
-        """The same for several requests at once; one response per request, in order.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_AdmissionServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -71,11 +59,6 @@ def add_AdmissionServicer_to_server(servicer, server):
                     servicer.Admit,
                     request_deserializer=alise__contract_dot_v1_dot_admission__pb2.AdmitRequest.FromString,
                     response_serializer=alise__contract_dot_v1_dot_admission__pb2.AdmitResponse.SerializeToString,
-            ),
-            'AdmitBatch': grpc.unary_unary_rpc_method_handler(
-                    servicer.AdmitBatch,
-                    request_deserializer=alise__contract_dot_v1_dot_admission__pb2.AdmitBatchRequest.FromString,
-                    response_serializer=alise__contract_dot_v1_dot_admission__pb2.AdmitBatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -105,33 +88,6 @@ class Admission(object):
             '/alise.v1.Admission/Admit',
             alise__contract_dot_v1_dot_admission__pb2.AdmitRequest.SerializeToString,
             alise__contract_dot_v1_dot_admission__pb2.AdmitResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def AdmitBatch(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/alise.v1.Admission/AdmitBatch',
-            alise__contract_dot_v1_dot_admission__pb2.AdmitBatchRequest.SerializeToString,
-            alise__contract_dot_v1_dot_admission__pb2.AdmitBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,7 +38,6 @@ from .connection import Questions
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH: Final = 1024
 _MAX_SAMPLES: Final = 1024
 # Names are hashes and names of classes, tenants and models. A longer one is replaced by its own hash.
 _MAX_NAME_BYTES: Final = MAX_TEXT_BYTES
@@ -139,7 +138,7 @@ def _failure(job_id: str, code: grpc.StatusCode, message: str) -> pb.AdmitAnswer
 
 
 class AdmissionService(AdmissionServicer):
-    """Answers Admit, AdmitBatch and the questions of `connection.py` out of the dispatcher."""
+    """Answers Admit and the questions of `connection.py` out of the dispatcher."""
 
     def __init__(self, admit: Admit, metrics: Metrics, encode: Encode = no_encoder, withdraw: Withdraw = lambda job_id: None) -> None:
         self._admit = admit
@@ -151,19 +150,6 @@ class AdmissionService(AdmissionServicer):
         began = time.perf_counter()
         try:
             return await self._answer(request)
-        except (ContractError, InvalidRequestError, InboxFullError) as error:
-            await self._abort(context, error)
-        finally:
-            self._metrics.admit_seconds.observe(time.perf_counter() - began)
-
-    async def AdmitBatch(self, request: pb.AdmitBatchRequest, context: "grpc.aio.ServicerContext[Any, Any]") -> pb.AdmitBatchResponse:
-        """All or nothing where the batch itself is wrong; else one answer each."""
-        began = time.perf_counter()
-        try:
-            if len(request.requests) > MAX_BATCH:
-                self._metrics.count_admit("invalid")
-                raise InvalidRequestError(f"a batch may hold {MAX_BATCH} requests, got {len(request.requests)}")
-            return pb.AdmitBatchResponse(responses=await asyncio.gather(*(self._answer(item) for item in request.requests)))
         except (ContractError, InvalidRequestError, InboxFullError) as error:
             await self._abort(context, error)
         finally:
