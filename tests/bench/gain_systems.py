@@ -13,7 +13,8 @@ import numpy as np
 
 from alise_scheduler.core.job import Ints, Snapshot
 from alise_scheduler.core.lengths import Floats
-from alise_scheduler.core.rank import LEVELS_PER_DOUBLING, AgeingRule, LatenessRule, Policy, base_levels, gittins_seconds, look
+from alise_scheduler.core.level import LEVELS_PER_DOUBLING
+from alise_scheduler.core.rank import AgeingRule, LatenessRule, Policy, base_levels, gittins_seconds, look
 from alise_scheduler.simulate import Setup, core_mind, mind_named, policy_named
 from alise_scheduler.simulation import predictions
 from alise_scheduler.simulation.mind import CoreMind, Mind

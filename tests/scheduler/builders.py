@@ -10,8 +10,9 @@ from alise_scheduler.core.decide import Decision
 from alise_scheduler.core.exec_time import CostModel
 from alise_scheduler.core.job import Job, Snapshot, columns
 from alise_scheduler.core.lengths import sane
+from alise_scheduler.core.level import BASE_SPAN, LEVELS_PER_DOUBLING
 from alise_scheduler.core.plan import Rank
-from alise_scheduler.core.rank import BASE_SPAN, LEVELS_PER_DOUBLING, AgeingRule, Policy
+from alise_scheduler.core.rank import AgeingRule, Policy
 from alise_scheduler.core.reports import EngineRequest, EngineShape, Phase
 from alise_scheduler.metrics import Metrics
 from alise_scheduler.predictor.features import Question

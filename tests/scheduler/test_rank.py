@@ -11,9 +11,9 @@ from alise_scheduler.core.decide import decide
 from alise_scheduler.core.exec_time import CostModel
 from alise_scheduler.core.job import Job
 from alise_scheduler.core.lengths import sane
+from alise_scheduler.core.level import BASE_SPAN
 from alise_scheduler.core.plan import Rank
 from alise_scheduler.core.rank import (
-    BASE_SPAN,
     POLICIES,
     AgeingRule,
     LatenessRule,

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from .job import Ints, Snapshot
 from .lengths import Floats
-from .rank import BASE_SPAN, LEVELS_PER_DOUBLING, Policy, lateness_of, promote_seconds
+from .level import BASE_SPAN, LEVELS_PER_DOUBLING
+from .rank import Policy, lateness_of, promote_seconds
 from .reports import EngineShape
 
 

@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from .lengths import Floats
+from .lengths import Floats, Number
 from .reports import Step
 
 # Features are scaled to about 1 so that one ridge strength fits all: one step, 1000 prefill tokens, 10 requests, 10 000 context tokens.
@@ -39,6 +39,8 @@ _MAX_STEP_TOKENS: Final = 1e9
 _LEAST_STEP_SECONDS: Final = 1e-5
 # Steps that claim no cost at all fit to nothing, and work is measured in these.
 _LEAST_DECODE_SECONDS: Final = 1e-6
+# No job has less work than this left, so that every one has a level.
+LEAST_WORK_SECONDS: Final = 1e-6
 # A unit: relative errors are counted as if steps took so long.
 _TYPICAL_STEP_SECONDS: Final = 0.01
 # Until so many are seen, none is far off.
@@ -60,6 +62,11 @@ class Coefficients:
         return Coefficients(
             self.step_seconds * factor, self.prefill_seconds * factor, self.decode_seconds * factor, self.context_seconds * factor
         )
+
+    def alone_seconds(self, prefill_tokens: Number, tokens: Number, context_tokens: Number) -> Number:
+        """Seconds of prefill and then one step per token on an otherwise idle engine, for one job or for columns of jobs."""
+        token = self.step_seconds + self.decode_seconds + self.context_seconds * context_tokens
+        return tokens * token + self.prefill_seconds * prefill_tokens
 
     def step(self, prefill_tokens: float, decode_requests: float, context_tokens: float) -> float:
         """Predicted seconds of one step."""
@@ -103,10 +110,14 @@ class CostModel:
         return max(self.coefficients.step(0, self.batch, self.batch_context), _LEAST_DECODE_SECONDS)
 
     def seconds_left(self, prefill_tokens: Floats, tokens_left: Floats, context_tokens: Floats) -> Floats:
-        """Seconds each job still needs on the engine: what must be prefilled, then one step a token. Shape [J], positive."""
+        """Seconds each job still needs on the engine, positive. Shape [J]."""
+        return np.maximum(self.work_seconds(prefill_tokens, tokens_left, context_tokens), LEAST_WORK_SECONDS)
+
+    def work_seconds(self, prefill_tokens: Number, tokens_left: Number, context_tokens: Number) -> Number:
+        """Seconds of prefill and then one usual step per token, for one job or for columns of jobs."""
         c = self.coefficients
         own = c.context_seconds * (context_tokens + tokens_left / 2)
-        return np.maximum(c.prefill_seconds * prefill_tokens + tokens_left * (self.decode_step_seconds() + own), 1e-6)
+        return c.prefill_seconds * prefill_tokens + tokens_left * (self.decode_step_seconds() + own)
 
 
 def _usable(step: Step) -> bool:

@@ -9,12 +9,14 @@ Columns have J rows (jobs); times do not occur here.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+# One job in plain numbers, or columns of jobs.
+Number = TypeVar("Number", float, Floats)
 
 QUANTILES: Final = 10
 # The probabilities that the points of a Lengths stand for: 5%, 15%, ..., 95%.

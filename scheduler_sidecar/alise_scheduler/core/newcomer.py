@@ -6,15 +6,15 @@ Columns of one row would say the same, in ten times the time, which is a twentie
 import math
 from dataclasses import dataclass
 
-from alise_contract.names import MAX_LEVEL, MIN_LEVEL
-
-from .exec_time import CostModel
+from .exec_time import LEAST_WORK_SECONDS, CostModel
 from .job import Job, limit_tokens
 from .lengths import QUANTILES, TAIL_FACTOR, TAIL_TOKENS, TAIL_WEIGHT
-from .rank import BASE_SPAN, EARLY_CHANCE, EARLY_DIVISOR, LEVELS_PER_DOUBLING, Policy, promote_seconds
+from .level import EARLY_DIVISOR, EARLY_PROBABILITY, NUMBERS, bounded, gittins_index, level_of
+from .rank import Policy, promote_seconds
 from .reports import EngineShape
 
-_CHANCE = 1.0 / (QUANTILES + TAIL_WEIGHT)
+_PROBABILITY = 1.0 / (QUANTILES + TAIL_WEIGHT)
+_PROBABILITIES = (_PROBABILITY,) * QUANTILES + (TAIL_WEIGHT * _PROBABILITY,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,39 +30,21 @@ class Newcomer:
 def newcomer(job: Job, policy: Policy, engine: EngineShape, cost: CostModel, neutral_seconds: float, backlog_seconds: float) -> Newcomer:
     """`job` has no requests and arrives now."""
     limit = max(limit_tokens(job, engine), 1.0)
-    points = [max(min(tokens, limit), 1.0) for tokens in (*job.lengths.tokens, TAIL_FACTOR * job.lengths.tokens[-1] + TAIL_TOKENS)]
-    left = (sum(points[:-1]) + TAIL_WEIGHT * points[-1]) * _CHANCE
-    prefill = cost.coefficients.prefill_seconds * job.prompt_tokens
-    work = max(prefill + left * _token_seconds(cost, job.prompt_tokens, left), 1e-6)
-    c = cost.coefficients
-    alone = prefill + left * (c.step_seconds + c.decode_seconds + c.context_seconds * job.prompt_tokens)
+    tail = TAIL_FACTOR * job.lengths.tokens[-1] + TAIL_TOKENS
+    points = [tokens if tokens < limit else limit for tokens in (*job.lengths.tokens, tail)]
+    left = (sum(points[:-1]) + TAIL_WEIGHT * points[-1]) * _PROBABILITY
+    work = max(cost.work_seconds(job.prompt_tokens, left, job.prompt_tokens), LEAST_WORK_SECONDS)
+    alone = cost.coefficients.alone_seconds(job.prompt_tokens, left, job.prompt_tokens)
     if policy.name == "fcfs":
         return Newcomer(0, work, alone)
-    seconds = _gittins_seconds(job, cost, prefill, points) if policy.name in ("boost", "gittins") else work
-    weighted = max(seconds, 1e-9) / job.weight
+    seconds, ends_at = work, math.inf
+    if policy.name in ("boost", "gittins"):
+        token = max(cost.work_seconds(0.0, 1.0, job.prompt_tokens), LEAST_WORK_SECONDS)
+        prefill = cost.coefficients.prefill_seconds * job.prompt_tokens
+        early = max(job.lengths.tokens[0] / EARLY_DIVISOR, 1.0)
+        seconds = gittins_index(points, _PROBABILITIES, early, EARLY_PROBABILITY, token, prefill, NUMBERS)
     if policy.name == "boost" and policy.ageing is not None:
-        rate = math.log(2) / promote_seconds(policy.ageing, backlog_seconds, neutral_seconds)
-        weighted = -math.expm1(-rate * weighted) / rate
-    base = LEVELS_PER_DOUBLING * math.log2(weighted / max(neutral_seconds, 1e-9))
-    if not math.isfinite(base):
-        # Of numbers that are none an average job is the least harm.
-        return Newcomer(0, work, alone)
-    return Newcomer(round(min(max(base, -BASE_SPAN, MIN_LEVEL), BASE_SPAN, MAX_LEVEL)), work, alone)
-
-
-def _token_seconds(cost: CostModel, context_tokens: float, tokens: float) -> float:
-    return cost.decode_step_seconds() + cost.coefficients.context_seconds * (context_tokens + tokens / 2)
-
-
-def _gittins_seconds(job: Job, cost: CostModel, prefill: float, points: list[float]) -> float:
-    """See `rank.gittins_seconds`."""
-    token = max(_token_seconds(cost, job.prompt_tokens, 1.0), 1e-6)
-    first = max(job.lengths.tokens[0] / EARLY_DIVISOR, 1.0)
-    best = (prefill + first * token) / EARLY_CHANCE
-    done, spent = EARLY_CHANCE, EARLY_CHANCE * first
-    for number, point in enumerate(points):
-        chance = (1.0 - EARLY_CHANCE) * _CHANCE * (1.0 if number < QUANTILES else TAIL_WEIGHT)
-        done += chance
-        spent += chance * point
-        best = min(best, ((spent + point * (1.0 - done)) * token + prefill) / done)
-    return max(best, 1e-6)
+        ends_at = promote_seconds(policy.ageing, backlog_seconds, neutral_seconds)
+    level = level_of(seconds, job.weight, neutral_seconds, ends_at, NUMBERS)
+    # A job whose numbers are not finite counts as an average one, which does the least harm.
+    return Newcomer(round(bounded(level, NUMBERS)) if math.isfinite(level) else 0, work, alone)

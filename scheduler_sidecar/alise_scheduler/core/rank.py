@@ -57,13 +57,9 @@ from alise_contract.names import MAX_LEVEL, MIN_LEVEL
 
 from .job import Ints, Snapshot
 from .lengths import Floats, remaining_mean, remaining_points
+from .level import COLUMNS, EARLY_DIVISOR, EARLY_PROBABILITY, LEVELS_PER_DOUBLING, bounded, gittins_index, level_of
 from .memory import MemoryLimits
 
-LEVELS_PER_DOUBLING: Final = 4
-BASE_SPAN: Final = 40
-# Two answers in a hundred end at an eighth of their lowest quantile.
-EARLY_CHANCE: Final = 0.02
-EARLY_DIVISOR: Final = 8.0
 _ORDER_SPAN: Final = 1 << 31
 
 
@@ -158,22 +154,16 @@ def gittins_seconds(view: View) -> Floats:
     Quantiles say nothing of what is below the lowest, so that a very short answer that nobody foresaw would wait like a long one, and cost
     more per token than any other: until it has passed there, a job is given a small chance to end at a fraction of its lowest quantile.
     """
-    s, points, chances = view.snapshot, view.points, view.chances
+    s = view.snapshot
     prefill = s.cost.coefficients.prefill_seconds * prefill_tokens(s)
     token = s.cost.seconds_left(np.zeros(len(s)), np.ones(len(s)), s.prompt_tokens + s.generated_tokens)
     early = np.maximum(s.lengths[:, 0] / EARLY_DIVISOR, 1.0)
-    chance = np.where(early > s.generated_tokens, EARLY_CHANCE, 0.0)
-    first = np.maximum(early - s.generated_tokens, 1.0)
-    others = (1.0 - chance)[:, None]
-    done = chance[:, None] + others * chances.cumsum(axis=1)
-    spent = (chance * first)[:, None] + others * (chances * points).cumsum(axis=1)
-    spent += points * (1.0 - done)
-    # A point that is passed has no chance; where nothing is done yet the ratio is beyond every other.
-    spent *= token[:, None]
-    spent += prefill[:, None]
-    best = np.minimum((spent / np.maximum(done, 1e-12)).min(axis=1), (prefill + first * token) / np.maximum(chance, 1e-12))
-    seconds: Floats = np.maximum(best, 1e-6)
-    return seconds
+    early_probability = np.where(early > s.generated_tokens, EARLY_PROBABILITY, 0.0)
+    early_tokens = np.maximum(early - s.generated_tokens, 1.0)
+    points, chances = np.ascontiguousarray(view.points.T), np.ascontiguousarray(view.chances.T)
+    # A point that is passed has no probability; where nothing has been passed yet, the ratio is infinite and loses to every other.
+    with np.errstate(divide="ignore"):
+        return gittins_index(points, chances, early_tokens, early_probability, token, prefill, COLUMNS)
 
 
 POLICIES: Final[Mapping[str, Callable[[View], Floats]]] = {
@@ -193,13 +183,7 @@ def prefill_tokens(s: Snapshot) -> Floats:
 
 def base_levels(seconds: Floats, weight: Floats, neutral_seconds: float, ends_at_seconds: float = math.inf) -> Floats:
     """Levels before ageing, in [-BASE_SPAN, BASE_SPAN], not rounded; from about `ends_at_seconds` on longer is no worse."""
-    work = np.maximum(seconds, 1e-9) / weight
-    if ends_at_seconds < math.inf:
-        rate = math.log(2) / ends_at_seconds
-        work = -np.expm1(-rate * work) / rate
-    unbounded = LEVELS_PER_DOUBLING * np.log2(work / max(neutral_seconds, 1e-9))
-    clipped: Floats = np.minimum(np.maximum(unbounded, -BASE_SPAN), BASE_SPAN)
-    return clipped
+    return bounded(level_of(seconds, weight, neutral_seconds, ends_at_seconds, COLUMNS), COLUMNS)
 
 
 def promote_seconds(rule: AgeingRule, backlog_seconds: float, neutral_seconds: float) -> float:
@@ -231,13 +215,11 @@ def late(view: View, rule: LatenessRule | None) -> NDArray[np.bool_]:
     s = view.snapshot
     if rule is None:
         return np.zeros(len(s), dtype=np.bool_)
-    c = s.cost.coefficients
-    left = view.left_tokens
-    context = s.prompt_tokens + s.generated_tokens
-    token = c.step_seconds + c.decode_seconds + c.context_seconds * context
-    rest = left * token + c.prefill_seconds * prefill_tokens(s)
-    alone = (s.generated_tokens + left) * token + c.prefill_seconds * s.prompt_tokens
-    beside = s.cost.seconds_left(s.prompt_tokens, s.generated_tokens + left, s.prompt_tokens)
+    c, left = s.cost.coefficients, view.left_tokens
+    context, total = s.prompt_tokens + s.generated_tokens, s.generated_tokens + left
+    rest = c.alone_seconds(prefill_tokens(s), left, context)
+    alone = c.alone_seconds(s.prompt_tokens, total, context)
+    beside = s.cost.seconds_left(s.prompt_tokens, total, s.prompt_tokens)
     result: NDArray[np.bool_] = s.age_seconds + rest > np.maximum(rule.slowdown * alone, rule.busy_slowdown * beside)
     return result
 

@@ -13,9 +13,10 @@ from ..core.exec_time import CostModel
 from ..core.fairness import OVER_SHARE_LEVEL
 from ..core.job import Ints, Snapshot
 from ..core.lengths import QUANTILES, Floats
+from ..core.level import BASE_SPAN, NUMBERS, bounded, level_of
 from ..core.newcomer import Newcomer
 from ..core.plan import NEVER_SENT, Limits
-from ..core.rank import BASE_SPAN, LEVELS_PER_DOUBLING, POLICIES, Policy, look, neutral_after, promote_seconds
+from ..core.rank import POLICIES, Policy, look, neutral_after, promote_seconds
 from ..core.reports import EngineShape, Phase
 from .request import Request
 
@@ -74,8 +75,7 @@ def at_admission(policy: Policy, lengths: Floats, prompt_tokens: Floats, caps: F
         waiting_seconds=none, age_seconds=none, engine=shape, cost=cost, neutral_seconds=1.0, sent=np.zeros((3, count), dtype=np.int64),
     )  # fmt: skip
     view = look(fresh)
-    c = cost.coefficients
-    alone = view.left_tokens * (c.step_seconds + c.decode_seconds + c.context_seconds * prompt_tokens) + c.prefill_seconds * prompt_tokens
+    alone = cost.coefficients.alone_seconds(prompt_tokens, view.left_tokens, prompt_tokens)
     return AtAdmission(POLICIES[policy.name](view), view.remaining_seconds, alone)
 
 
@@ -149,11 +149,8 @@ class CoreMind:
         neutral, ends_at = self._neutral_seconds, math.inf
         if self._policy.name == "boost" and self._policy.ageing is not None:
             ends_at = promote_seconds(self._policy.ageing, self.load.backlog_seconds(), neutral)
-        # As rank.base_levels, without its arrays: this is done for every request.
-        work = max(float(self._fresh.index_seconds[index]), 1e-9) / float(self._weights[index])
-        if ends_at < math.inf:
-            work = -math.expm1(-math.log(2) / ends_at * work) * ends_at / math.log(2)
-        return round(min(max(LEVELS_PER_DOUBLING * math.log2(work / max(neutral, 1e-9)), -BASE_SPAN), BASE_SPAN))
+        level = level_of(float(self._fresh.index_seconds[index]), float(self._weights[index]), neutral, ends_at, NUMBERS)
+        return round(bounded(level, NUMBERS))
 
     def moved(self, request: Request, step: int) -> None:
         column = self._table[:, request.row]
