@@ -167,7 +167,6 @@ def request_message(ask: Ask) -> admission_pb2.AdmitRequest:
         turns=description.turns,
         max_tokens=description.max_tokens,
         n=description.n,
-        streaming=description.streaming,
         structured=description.structured,
         tenant=_sendable(ask.caller.tenant),
         objective=_sendable(ask.caller.klass),

@@ -50,7 +50,6 @@ class Description:
     max_tokens: int = 0
     # Engine requests.
     n: int = 1
-    streaming: bool = False
     structured: bool = False
     conversation: str = ""
     # As the next turn will name it, and as the turn before named it.
@@ -96,7 +95,6 @@ def describe(endpoint: Endpoint, body: JSON) -> Description:
         model=_valid_utf8(body["model"][:MAX_MODEL_CHARS]) if isinstance(body.get("model"), str) else "",
         max_tokens=_max_tokens(endpoint, body),
         n=_samples(body, prompt.prompts if prompt is not None else _prompts(body)),
-        streaming=body.get("stream") is True,
         truncates=body.get("truncate_prompt_tokens") is not None,
     )
     if prompt is None:
