@@ -10,7 +10,7 @@ the tokens, as sentence-transformers has it.
 With prompts (lines of `tokens<TAB>prompt`), neurons that the result can do without on these are left out (`narrow_encoder.py`).
 
 The first LAYERS layers are taken. The last ones make paraphrases alike, which costs a third of the time and some of what says how long an
-answer will be (DECISIONS.md, decision 13, has the measurement).
+answer will be (ADR 13 has the measurement).
 """
 
 import argparse

@@ -44,7 +44,7 @@ DESCRIPTIONS: Final[Mapping[str, str]] = MappingProxyType({
     "alise-no-preemption": "alise that does not preempt by rank",
     "alise-no-host-store": "alise that recomputes what it preempted",
     "alise-no-int8": "alise whose host store keeps 16 bits",
-    "alise:before": "boost with ageing that is capped at 60 s, without lateness: the default before decision 55",
+    "alise:before": "boost with ageing that is capped at 60 s, without lateness: the default before ADR 55",
     "alise:alise": "the paper's rule: shortest expected remaining work, ageing",
     "alise:gittins": "Gittins index without ageing or lateness",
     "alise:gittins-ageing": "Gittins index with ageing and lateness",

@@ -80,7 +80,7 @@ class Composed:
 
 
 # On a CPU vLLM runs the model in a process of its own, and the two spin for each other on the cores that the model needs. By this path, as
-# by any other that is no short name, it takes the executor as it is: half to a third of the time per step (DECISIONS.md).
+# by any other that is no short name, it takes the executor as it is: half to a third of the time per step (ADR 16).
 IN_PROCESS_EXECUTOR: Final = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 
 # vLLM's flags (as its parser names them) that are looked at; of these only what the user gave arrives in `given`.

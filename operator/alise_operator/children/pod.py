@@ -1,6 +1,6 @@
 """The engine pod: the engine's container, the scheduler's beside it, and the memory they share.
 
-Shutdown is designed here (DECISIONS: drain): on deletion both preStop hooks start at once. The engine's drains, so its SIGTERM comes when
+Shutdown is designed here: on deletion both preStop hooks start at once. The engine's drains, so its SIGTERM comes when
 every stream has ended or `drainSeconds` are over; the scheduler's waits until the engine is gone, so that ranks hold to the end. The grace
 period covers both and vLLM's own exit.
 """

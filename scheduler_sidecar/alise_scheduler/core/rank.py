@@ -77,7 +77,7 @@ class AgeingRule:
 
 @dataclass(frozen=True, slots=True)
 class LatenessRule:
-    """Who waits in overload, and how long at most. Figures behind the numbers: DECISIONS 55."""
+    """Who waits in overload, and how long at most. Figures behind the numbers: ADR 55 and ADR 57."""
 
     # Times its unloaded time within which a job should end.
     slowdown: float = 6.0
