@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from .core.admit import Rejected
 from .core.plan import Plan
 from .core.reports import EngineEvent, EngineLost, EngineSnapshot, EngineUpdate
-from .engine.seam import Engine
+from .engine.interface import Engine
 from .errors import EngineError, EngineUnavailableError, InboxFullError, SessionLostError
 from .state import Admitted, Ask, State
 

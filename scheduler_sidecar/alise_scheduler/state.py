@@ -17,15 +17,15 @@ import numpy as np
 from alise_contract.names import ADMITTED_EXPIRES_SECONDS, MAX_LEVEL, MIN_LEVEL, NEUTRAL_LEVEL, owner_of, pack_priority, unpack_priority
 
 from .core import exec_time
+from .core.admission_queue import AdmissionQueue, ArrivingRequest
 from .core.admit import AdmitLimits, Load, Rejected, admit
 from .core.book import Ended, JobBook, Prior
 from .core.decide import Decision, decide
-from .core.entrance import Arrival, Entrance
+from .core.estimate import estimate
 from .core.exec_time import CostModel
 from .core.fairness import behind
 from .core.job import Job, Snapshot, columns
 from .core.lengths import PRIOR, Lengths, sane
-from .core.newcomer import newcomer
 from .core.plan import Limits, Plan, Rank
 from .core.rank import Policy, neutral_after, order_of
 from .core.reports import Counters, EngineLost, EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, FinishReason, Phase
@@ -124,8 +124,8 @@ class State:
         self._boot_id = ""
         self._predictor_failures = 0
         # What an admitted job added to the load: its level, and what it is to those that come after it.
-        self._added: dict[str, tuple[int, Arrival]] = {}
-        self._entrance = Entrance()
+        self._added: dict[str, tuple[int, ArrivingRequest]] = {}
+        self._queue = AdmissionQueue()
         self._decided_at = -math.inf
         # What is known of live jobs beyond what core needs.
         self._details: dict[str, Hint] = {}
@@ -168,9 +168,9 @@ class State:
             id=ask.job_id, order=0, lengths=lengths, weight=weight, tenant=ask.question.tenant, max_tokens=ask.question.max_tokens,
             samples=max(1, ask.samples), prompt_tokens=prompt_tokens, arrived_at=at, phase_at=at,
         )  # fmt: skip
-        new = newcomer(probe, self.policy, self.shape, self.cost, self.neutral_seconds, self.load.backlog_seconds())
+        new = estimate(probe, self.policy, self.shape, self.cost, self.neutral_seconds, self.load.backlog_seconds())
         new = replace(new, level=NEUTRAL_LEVEL) if ask.neutral else new
-        arrival = Arrival(new, probe.samples, weight, probe.tenant, by_length=not ask.neutral)
+        arrival = ArrivingRequest(new, probe.samples, weight, probe.tenant, by_length=not ask.neutral)
         if not known and (rejected := self._rejected(arrival, ask.slo_ttft_ms or rule.slo_ttft_ms, at)) is not None:
             return rejected
         level = int(behind(np.array(new.level))) if owner_of(probe.tenant) in self.load.crowding else new.level
@@ -180,16 +180,16 @@ class State:
         self._details[job.id] = hint
         if not known:
             self._count(1, level, new.work_seconds * probe.samples)
-            self._entrance.admitted(at, arrival)
+            self._queue.admitted(at, arrival)
             self._added[job.id] = (level, arrival)
             if not ask.neutral:
                 self._neutral_steps = neutral_after(self._neutral_steps, new.work_seconds / self.cost.decode_step_seconds())
             self.metrics.admitted(self.neutral_seconds)
         return Admitted(pack_priority(level, order_of(job.order)), encode(hint, self._hint_key, ask.job_id), level, lengths.median)
 
-    def _rejected(self, arrival: Arrival, slo_ttft_ms: int, at: float) -> Rejected | None:
+    def _rejected(self, arrival: ArrivingRequest, slo_ttft_ms: int, at: float) -> Rejected | None:
         def ask() -> Rejected | None:
-            return admit(slo_ttft_ms, self.load.draining, self.admit_limits, lambda: self._entrance.wait(at, arrival, self.policy))
+            return admit(slo_ttft_ms, self.load.draining, self.admit_limits, lambda: self._queue.wait(at, arrival, self.policy))
 
         rejected = ask()
         if rejected is not None and not self.load.draining and (self._load_is_old or at - self._decided_at >= _FRESH_SECONDS):
@@ -204,8 +204,8 @@ class State:
             return False
         if job_id in self._added:
             level, arrival = self._added[job_id]
-            self._count(-1, level, -arrival.new.work_seconds * arrival.samples)
-            self._entrance.withdrawn(arrival)
+            self._count(-1, level, -arrival.estimate.work_seconds * arrival.samples)
+            self._queue.withdrawn(arrival)
         self._forget((job_id,))
         self.metrics.withdrawn.inc()
         return True
@@ -319,7 +319,7 @@ class State:
         over = decision.over_share
         crowding = frozenset[str]() if over is None else frozenset(owner_of(jobs[row].tenant) for row in over.nonzero()[0].tolist())
         self.load = replace(decision.load, crowding=crowding)
-        self._entrance.planned(decision.backlog, lambda: [job.tenant for job in jobs])
+        self._queue.planned(decision.backlog, lambda: [job.tenant for job in jobs])
         self._load_is_old, self._decided_at, self._owners = False, at, frozenset(owner_of(job.tenant) for job in jobs)
         self.metrics.plan_seconds.observe(time.perf_counter() - began)
         self._measure(decision)

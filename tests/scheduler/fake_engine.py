@@ -23,7 +23,7 @@ from alise_scheduler.errors import EngineError
 
 
 class FakeEngine:
-    """Implements `alise_scheduler.engine.seam.Engine`. `boot()` first, then let requests arrive, change and finish."""
+    """Implements `alise_scheduler.engine.interface.Engine`. `boot()` first, then let requests arrive, change and finish."""
 
     def __init__(self, shape: EngineShape | None = None) -> None:
         self.shape = shape or EngineShape(max_num_seqs=2)

@@ -1,4 +1,4 @@
-"""Predicted waits of newcomers: by their own rank, on their own tenant's slots, and what a refusal says of them."""
+"""Predicted waits of arriving requests: by their own rank, on their own tenant's slots, and what a refusal says of them."""
 
 import math
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alise_scheduler.core.admission_queue import AdmissionQueue, ArrivingRequest
+from alise_scheduler.core.admission_wait import INFLOW_SECONDS, LEAST_LEFT, Inflow, Wait, predicted_wait
 from alise_scheduler.core.admit import AdmitLimits, Reason, Rejected, admit
 from alise_scheduler.core.backlog import Backlog, Row, queue_for, with_rows
-from alise_scheduler.core.entrance import Arrival, Entrance
-from alise_scheduler.core.newcomer import Newcomer
+from alise_scheduler.core.estimate import Estimate
 from alise_scheduler.core.rank import LatenessRule, Policy
 from alise_scheduler.core.reports import EngineUpdate, Phase
-from alise_scheduler.core.wait import INFLOW_SECONDS, LEAST_LEFT, Inflow, Wait, predicted_wait
 from alise_scheduler.state import Admitted, ClassRule, State
 from tests.scheduler.builders import make_ask, make_request, make_state
 from tests.scheduler.test_hostile import opened
@@ -40,15 +40,15 @@ def backlog(
 def wait_of(
     level: int, of: Backlog, alone: float = 1e9, policy: Policy | None = None, inflow: float = 0.0, tenant: int = 0, weight: float = 1.0
 ) -> Wait:
-    """The wait of a newcomer that is never late unless `alone` says so."""
+    """The wait of an arriving request that is never late unless `alone` says so."""
     queue = queue_for(of, 1.0, weight, tenant, tenant)
-    return predicted_wait(Newcomer(level, alone, alone), queue, lambda at_most: inflow, policy or Policy())
+    return predicted_wait(Estimate(level, alone, alone), queue, lambda at_most: inflow, policy or Policy())
 
 
 # --- the queue --------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_newcomer_waits_for_the_work_of_its_rank_but_not_for_the_last_jobs_that_fill_the_slots() -> None:
+def test_an_arriving_request_waits_for_the_work_of_its_rank_but_not_for_the_last_jobs_that_fill_the_slots() -> None:
     # Ten jobs of 4 s on two slots: nine of them have to end before it has a slot.
     assert wait_of(0, backlog()).seconds == pytest.approx(9 * 4 / 2)
     assert wait_of(0, backlog()).ahead == 10
@@ -64,7 +64,7 @@ def test_no_wait(level: int, jobs: int) -> None:
 
 def test_a_better_class_waits_for_less() -> None:
     of = backlog(10, level=-4)
-    premium, plain = Newcomer(-8, 1.0, 1e9), Newcomer(0, 1.0, 1e9)
+    premium, plain = Estimate(-8, 1.0, 1e9), Estimate(0, 1.0, 1e9)
     waits = [predicted_wait(new, queue_for(of, 1.0, 4.0, 0, 0), lambda level: 0.0, Policy()).seconds for new in (premium, plain)]
     assert waits[0] == 0.0 < waits[1]
 
@@ -179,24 +179,24 @@ def test_a_part_of_a_tenant_does_not_wait_for_what_another_part_brings() -> None
     of = replace(backlog(150, slots=8.0, waited=1e6), tenant=tenants, part=parts)
 
     def wait_of_chat(flood: str) -> float:
-        entrance = Entrance()
-        entrance.planned(lambda: of, lambda: names)
+        queue = AdmissionQueue()
+        queue.planned(lambda: of, lambda: names)
         for _ in range(10):
-            entrance.admitted(0.0, Arrival(Newcomer(-1, 40.0, 40.0), 1, 1.0, flood))
-        entrance.planned(lambda: of, lambda: names)
-        return entrance.wait(30.0, Arrival(Newcomer(0, 4.0, 1e9), 1, 1.0, "team/chat"), Policy()).seconds
+            queue.admitted(0.0, ArrivingRequest(Estimate(-1, 40.0, 40.0), 1, 1.0, flood))
+        queue.planned(lambda: of, lambda: names)
+        return queue.wait(30.0, ArrivingRequest(Estimate(0, 4.0, 1e9), 1, 1.0, "team/chat"), Policy()).seconds
 
     assert wait_of_chat("other") == wait_of_chat("team/batch") < wait_of_chat("team/chat")
 
 
 def test_a_job_that_is_taken_back_is_waited_for_no_more() -> None:
-    entrance = Entrance()
-    jobs = [Arrival(Newcomer(0, 10.0, 10.0), 1, 1.0, "a") for _ in range(3)]
+    queue = AdmissionQueue()
+    jobs = [ArrivingRequest(Estimate(0, 10.0, 10.0), 1, 1.0, "a") for _ in range(3)]
     for job in jobs:
-        entrance.admitted(0.0, job)
-    before = entrance.wait(1000.0, jobs[0], Policy()).seconds
-    entrance.withdrawn(jobs[0])
-    assert entrance.wait(1000.0, jobs[0], Policy()).seconds < before
+        queue.admitted(0.0, job)
+    before = queue.wait(1000.0, jobs[0], Policy()).seconds
+    queue.withdrawn(jobs[0])
+    assert queue.wait(1000.0, jobs[0], Policy()).seconds < before
 
 
 # --- when to come again, and what it says ------------------------------------------------------------------------------------------
@@ -239,10 +239,10 @@ def test_a_refusal_names_no_length_where_length_does_not_count() -> None:
 
 
 def test_a_request_whose_rank_does_not_depend_on_its_length_is_told_of_none() -> None:
-    entrance, policy = Entrance(), Policy()
-    jobs = [Arrival(Newcomer(0, 10.0, 10.0), 1, 1.0, "a", by_length=by_length) for by_length in (True, False)]
-    entrance.planned(backlog, lambda: ["a"] * 10)
-    assert [entrance.wait(0.0, job, policy).by_length for job in jobs] == [True, False]
+    queue, policy = AdmissionQueue(), Policy()
+    jobs = [ArrivingRequest(Estimate(0, 10.0, 10.0), 1, 1.0, "a", by_length=by_length) for by_length in (True, False)]
+    queue.planned(backlog, lambda: ["a"] * 10)
+    assert [queue.wait(0.0, job, policy).by_length for job in jobs] == [True, False]
 
 
 def test_a_refusal_counts_no_requests_of_other_tenants() -> None:

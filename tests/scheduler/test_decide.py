@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alise_scheduler.core.admission_wait import NO_WAIT, Wait
 from alise_scheduler.core.admit import AdmitLimits, Reason, admit, retry_after
 from alise_scheduler.core.decide import decide
 from alise_scheduler.core.job import Job
@@ -10,7 +11,6 @@ from alise_scheduler.core.memory import MemoryLimits, host_budget
 from alise_scheduler.core.plan import Rank, coarse_ms
 from alise_scheduler.core.rank import AgeingRule, Policy, PreemptionRule
 from alise_scheduler.core.reports import EngineShape, Phase
-from alise_scheduler.core.wait import NO_WAIT, Wait
 from tests.scheduler.builders import SHAPE, make_job, make_snapshot, ranks_of
 
 

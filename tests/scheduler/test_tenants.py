@@ -124,7 +124,7 @@ def test_copies_of_other_tenants_are_left_out_in_training_as_in_serving() -> Non
     assert shared[50].max() == pytest.approx(1.0, abs=0.01)
 
 
-def test_several_tenants_corrections_do_not_mix_and_a_newcomer_has_their_median() -> None:
+def test_several_tenants_corrections_do_not_mix_and_a_new_one_has_their_median() -> None:
     calibration, quantiles = Calibration(), np.linspace(4, 6, 10).astype(np.float32)
     for tenant, log_tokens in ((1, 1.0), (2, 5.0), (3, 5.1)):
         for _ in range(300):

@@ -9,20 +9,20 @@ from typing import Final
 
 from alise_contract.names import owner_of
 
+from .admission_wait import Inflow, Wait, predicted_wait
 from .backlog import EMPTY, Backlog, Row, queue_for, with_rows
-from .newcomer import Newcomer
+from .estimate import Estimate
 from .rank import Policy
-from .wait import Inflow, Wait, predicted_wait
 
 # Without an engine no decision comes, and what is admitted expires within seconds.
 _MOST_SINCE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class ArrivingRequest:
     """A newcomer, and what its rank alone does not say."""
 
-    new: Newcomer
+    estimate: Estimate
     samples: int
     weight: float
     # With its part, where it has one.
@@ -31,7 +31,7 @@ class Arrival:
     by_length: bool = True
 
 
-class Entrance:
+class AdmissionQueue:
     """Predicts how long a newcomer would wait."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Entrance:
         self._names: Callable[[], Sequence[str]] | None = None
         self._tenants: dict[str, int] = {}
         self._parts: dict[str, int] = {}
-        self._since: list[tuple[Arrival, int]] = []
+        self._since: list[tuple[ArrivingRequest, int]] = []
         self._inflow = Inflow()
         self._at = 0.0
 
@@ -51,16 +51,16 @@ class Entrance:
         self._make, self._names = backlog, names
         self._since.clear()
 
-    def admitted(self, at: float, arrival: Arrival) -> None:
+    def admitted(self, at: float, arrival: ArrivingRequest) -> None:
         """It counts from now on."""
         self._at = at
         self._note(arrival, 1)
 
-    def withdrawn(self, arrival: Arrival) -> None:
+    def withdrawn(self, arrival: ArrivingRequest) -> None:
         """It counts no more, and its work has not arrived."""
         self._note(arrival, -1)
 
-    def wait(self, at: float, arrival: Arrival, policy: Policy) -> Wait:
+    def wait(self, at: float, arrival: ArrivingRequest, policy: Policy) -> Wait:
         """How long it would wait if it were admitted now."""
         if self._names is not None:
             names, self._backlog = self._names(), self._make()
@@ -74,16 +74,16 @@ class Entrance:
         queue = queue_for(self._backlog, row.samples, row.weight, row.tenant, row.part)
         owner = None if queue is None or queue.shared else owner_of(arrival.tenant)
         part = arrival.tenant if queue is not None and queue.of_part else None
-        wait = predicted_wait(arrival.new, queue, lambda level: self._inflow.per_second(at, level, owner=owner, part=part), policy)
+        wait = predicted_wait(arrival.estimate, queue, lambda level: self._inflow.per_second(at, level, owner=owner, part=part), policy)
         return wait if arrival.by_length else replace(wait, by_length=False)
 
-    def _note(self, arrival: Arrival, sign: int) -> None:
-        self._inflow.add(self._at, arrival.new.level, sign * arrival.new.work_seconds * arrival.samples, arrival.tenant)
+    def _note(self, arrival: ArrivingRequest, sign: int) -> None:
+        self._inflow.add(self._at, arrival.estimate.level, sign * arrival.estimate.work_seconds * arrival.samples, arrival.tenant)
         if len(self._since) < _MOST_SINCE:
             self._since.append((arrival, sign))
 
-    def _row(self, arrival: Arrival, sign: int) -> Row:
+    def _row(self, arrival: ArrivingRequest, sign: int) -> Row:
         tenant = self._tenants.setdefault(owner_of(arrival.tenant), len(self._tenants))
         part = self._parts.setdefault(arrival.tenant, len(self._parts))
         samples = sign * arrival.samples
-        return Row(arrival.new.level, arrival.new.work_seconds * samples, samples, arrival.weight, tenant, part)
+        return Row(arrival.estimate.level, arrival.estimate.work_seconds * samples, samples, arrival.weight, tenant, part)

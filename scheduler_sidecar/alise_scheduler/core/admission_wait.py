@@ -21,7 +21,7 @@ import numpy as np
 from alise_contract.names import owner_of
 
 from .backlog import Queue
-from .newcomer import Newcomer
+from .estimate import Estimate
 from .rank import Policy, lateness_of
 
 # Measured with tests/bench/shedding.py: with less than a tenth requests are refused that would wait for seconds; with twice as much, one
@@ -95,7 +95,7 @@ class Wait:
 NO_WAIT: Final = Wait()
 
 
-def predicted_wait(new: Newcomer, queue: Queue | None, inflow: Callable[[int], float], policy: Policy) -> Wait:
+def predicted_wait(new: Estimate, queue: Queue | None, inflow: Callable[[int], float], policy: Policy) -> Wait:
     """The wait of a newcomer. `inflow(level)` is the work in a second that arrives at better levels for the same slots."""
     if queue is None:
         return NO_WAIT

@@ -14,8 +14,8 @@ import numpy as np
 
 from alise_contract.names import MIN_LEVEL
 
+from .admission_wait import Wait
 from .lengths import Floats
-from .wait import Wait
 
 LEVELS: Final = 256
 MAX_RETRY_SECONDS: Final = 600

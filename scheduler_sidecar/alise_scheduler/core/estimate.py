@@ -18,7 +18,7 @@ _PROBABILITIES = (_PROBABILITY,) * QUANTILES + (TAIL_WEIGHT * _PROBABILITY,)
 
 
 @dataclass(frozen=True, slots=True)
-class Newcomer:
+class Estimate:
     """What a job that has not started is worth: its level, and the seconds of work expected of one of its answers."""
 
     level: int
@@ -27,7 +27,7 @@ class Newcomer:
     alone_seconds: float
 
 
-def newcomer(job: Job, policy: Policy, engine: EngineShape, cost: CostModel, neutral_seconds: float, backlog_seconds: float) -> Newcomer:
+def estimate(job: Job, policy: Policy, engine: EngineShape, cost: CostModel, neutral_seconds: float, backlog_seconds: float) -> Estimate:
     """`job` has no requests and arrives now."""
     limit = max(limit_tokens(job, engine), 1.0)
     tail = TAIL_FACTOR * job.lengths.tokens[-1] + TAIL_TOKENS
@@ -36,7 +36,7 @@ def newcomer(job: Job, policy: Policy, engine: EngineShape, cost: CostModel, neu
     work = max(cost.work_seconds(job.prompt_tokens, left, job.prompt_tokens), LEAST_WORK_SECONDS)
     alone = cost.coefficients.alone_seconds(job.prompt_tokens, left, job.prompt_tokens)
     if policy.name == "fcfs":
-        return Newcomer(0, work, alone)
+        return Estimate(0, work, alone)
     seconds, ends_at = work, math.inf
     if policy.name in ("boost", "gittins"):
         token = max(cost.work_seconds(0.0, 1.0, job.prompt_tokens), LEAST_WORK_SECONDS)
@@ -47,4 +47,4 @@ def newcomer(job: Job, policy: Policy, engine: EngineShape, cost: CostModel, neu
         ends_at = promote_seconds(policy.ageing, backlog_seconds, neutral_seconds)
     level = level_of(seconds, job.weight, neutral_seconds, ends_at, NUMBERS)
     # A job whose numbers are not finite counts as an average one, which does the least harm.
-    return Newcomer(round(bounded(level, NUMBERS)) if math.isfinite(level) else 0, work, alone)
+    return Estimate(round(bounded(level, NUMBERS)) if math.isfinite(level) else 0, work, alone)

@@ -36,7 +36,7 @@ def backoff_seconds(failures: int) -> float:
 
 
 class EngineClient:
-    """The engine behind `control.sock`. Implements `seam.Engine`."""
+    """The engine behind `control.sock`. Implements `interface.Engine`."""
 
     def __init__(self, socket_path: str, on_reconnect: Callable[[], None]) -> None:
         self._path = socket_path

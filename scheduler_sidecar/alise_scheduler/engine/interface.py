@@ -1,4 +1,4 @@
-"""The seam between the dispatcher and the engine. `client.py` speaks it over gRPC; the tests have one in memory."""
+"""What the dispatcher needs of an engine. `client.py` implements it over gRPC; the tests have one in memory."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol

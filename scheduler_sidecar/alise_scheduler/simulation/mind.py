@@ -6,15 +6,15 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from ..core.admission_queue import AdmissionQueue, ArrivingRequest
 from ..core.admit import AdmitLimits, Load, admit
 from ..core.decide import decide
-from ..core.entrance import Arrival, Entrance
+from ..core.estimate import Estimate
 from ..core.exec_time import CostModel
 from ..core.fairness import OVER_SHARE_LEVEL
 from ..core.job import Ints, Snapshot
 from ..core.lengths import QUANTILES, Floats
 from ..core.level import BASE_SPAN, NUMBERS, bounded, level_of
-from ..core.newcomer import Newcomer
 from ..core.plan import NEVER_SENT, Limits
 from ..core.rank import POLICIES, Policy, look, neutral_after, promote_seconds
 from ..core.reports import EngineShape, Phase
@@ -91,7 +91,7 @@ class CoreMind:
         Without `admit_limits` no request is refused.
         """
         self._policy, self._shape, self._cost = policy, shape, cost
-        self._admit_limits, self._entrance = admit_limits, Entrance()
+        self._admit_limits, self._queue = admit_limits, AdmissionQueue()
         self._lengths, self._caps, self._tenants, self._weights = lengths, caps, tenants, weights
         self._fresh = fresh
         self._token_seconds = cost.decode_step_seconds()
@@ -133,13 +133,13 @@ class CoreMind:
     def refuses(self, request: Request, level: float, now: float, limits: AdmitLimits) -> bool:
         """Returns whether it is refused for its predicted wait. If not, it counts for those that come after it."""
         index, fresh = request.index, self._fresh
-        new = Newcomer(int(level), float(fresh.work_seconds[index]), float(fresh.alone_seconds[index]))
-        arrival = Arrival(new, 1, float(self._weights[index]), f"{self._tenants[index]:.0f}")
+        new = Estimate(int(level), float(fresh.work_seconds[index]), float(fresh.alone_seconds[index]))
+        arrival = ArrivingRequest(new, 1, float(self._weights[index]), f"{self._tenants[index]:.0f}")
         # Plans are made while requests wait. Where the last one is old, none does.
         waiting = now - self._last_plan < 2 * REFRESH_SECONDS
-        if waiting and admit(0, False, limits, lambda: self._entrance.wait(now, arrival, self._policy)) is not None:
+        if waiting and admit(0, False, limits, lambda: self._queue.wait(now, arrival, self._policy)) is not None:
             return True
-        self._entrance.admitted(now, arrival)
+        self._queue.admitted(now, arrival)
         return False
 
     def _stamp(self, index: int) -> float:
@@ -186,7 +186,7 @@ class CoreMind:
         if self._admit_limits is not None:
             # At once: the table changes under the snapshot.
             backlog = decision.backlog()
-            self._entrance.planned(lambda: backlog, lambda: [f"{number:.0f}" for number in snapshot.tenant.tolist()])
+            self._queue.planned(lambda: backlog, lambda: [f"{number:.0f}" for number in snapshot.tenant.tolist()])
         self._dirty, self._last_plan = False, now
         self.plans += 1
 
