@@ -24,7 +24,8 @@ from .predictor.learner import Learner, prior_in_process
 from .predictor.model import BucketPredictor
 from .predictor.rules import RULES, Rule
 from .predictor.start import Parts, Where, load_encoder, start
-from .rpc.admission import AdmissionServer, AdmissionService
+from .rpc.admission import AdmissionService
+from .rpc.server import AdmissionServer
 from .state import ClassRule, State
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from alise_engine.api.admission import Ask, request_message
 from alise_engine.api.describe import Endpoint, describe
 from alise_engine.api.identity import Caller
 from alise_scheduler.errors import ContractError, InvalidRequestError
-from alise_scheduler.rpc.admission import check, to_ask, to_response
+from alise_scheduler.rpc.convert import check, to_ask, to_response
 from alise_scheduler.state import Admitted
 from tests.fuzz.bodies import BODIES
 from tests.fuzz.finding import expect

@@ -16,8 +16,9 @@ from alise_contract.v1.admission_pb2_grpc import AdmissionStub
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.dispatcher import Dispatcher, LoopClock
 from alise_scheduler.engine.client import EngineClient
-from alise_scheduler.rpc.admission import AdmissionServer, AdmissionService
+from alise_scheduler.rpc.admission import AdmissionService
 from alise_scheduler.rpc.http import HttpServer, make_app
+from alise_scheduler.rpc.server import AdmissionServer
 from alise_scheduler.state import State
 from tests.scheduler.builders import make_state
 from tests.scheduler.engine_server import EngineServer

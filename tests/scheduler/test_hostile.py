@@ -26,7 +26,7 @@ from alise_scheduler.predictor.features import UNKNOWN, Features, extract
 from alise_scheduler.predictor.hint import Hint, encode
 from alise_scheduler.predictor.lexical import _LIST, _quoted_chars
 from alise_scheduler.predictor.model import BucketPredictor, Observation
-from alise_scheduler.rpc.admission import to_ask
+from alise_scheduler.rpc.convert import to_ask
 from alise_scheduler.state import Admitted, ClassRule, State
 from tests.scheduler.builders import HINT_KEY, make_ask, make_request, make_state
 from tests.scheduler.pod import started, until

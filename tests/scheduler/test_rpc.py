@@ -22,8 +22,8 @@ from alise_scheduler.core.reports import EngineUpdate, FinishReason, Phase
 from alise_scheduler.engine import convert
 from alise_scheduler.engine.client import backoff_seconds
 from alise_scheduler.exit_wait import wait_for_engine_exit
-from alise_scheduler.rpc.admission import SERVICE
 from alise_scheduler.rpc.http import HttpServer, make_app
+from alise_scheduler.rpc.server import SERVICE
 from tests.scheduler.engine_server import EngineServer
 from tests.scheduler.pod import PATIENCE_SECONDS, Pod, started, until
 

@@ -1,0 +1,111 @@
+"""Messages of `Admission` to plain values and back. Protobuf messages stop here, and everything in them is bounded here.
+
+`admission.py` calls it for every request. It decides nothing and reads no clock.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Final
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from alise_contract.names import CONTRACT_VERSION, MAX_JOB_ID_CHARS, MAX_PROMPT_BYTES
+from alise_contract.v1 import admission_pb2 as pb
+
+from ..core.admit import Reason, Rejected
+from ..errors import ContractError, InboxFullError, InvalidRequestError
+from ..predictor.features import Question
+from ..predictor.hint import MAX_TEXT_BYTES
+from ..state import Admitted, Ask
+
+_MAX_SAMPLES: Final = 1024
+# Names are hashes and names of classes, tenants and models. A longer one is replaced by its own hash.
+_MAX_NAME_BYTES: Final = MAX_TEXT_BYTES
+# The number that features have for an endpoint. Messages are chats in another format, and a head learned what chat is.
+_ENDPOINTS: Final[Mapping[int, int]] = {
+    pb.ENDPOINT_UNSPECIFIED: pb.ENDPOINT_UNSPECIFIED,
+    pb.ENDPOINT_CHAT_COMPLETIONS: pb.ENDPOINT_CHAT_COMPLETIONS,
+    pb.ENDPOINT_COMPLETIONS: pb.ENDPOINT_COMPLETIONS,
+    pb.ENDPOINT_RESPONSES: pb.ENDPOINT_RESPONSES,
+    pb.ENDPOINT_MESSAGES: pb.ENDPOINT_CHAT_COMPLETIONS,
+}
+_REASONS: Final = {
+    Reason.WAIT_TOO_LONG: pb.Rejected.REASON_WAIT_TOO_LONG,
+    Reason.OBJECTIVE: pb.Rejected.REASON_WAIT_TOO_LONG,
+    Reason.DRAINING: pb.Rejected.REASON_DRAINING,
+}
+CODES: Final[Mapping[type[Exception], grpc.StatusCode]] = {
+    ContractError: grpc.StatusCode.FAILED_PRECONDITION,
+    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    InboxFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+
+
+def check(message: pb.AdmitRequest) -> None:
+    """Raises ContractError or InvalidRequestError."""
+    if message.contract_version != CONTRACT_VERSION:
+        raise ContractError(f"contract version {message.contract_version} is not spoken here; this sidecar speaks {CONTRACT_VERSION}")
+    if not 0 < len(message.job_id) <= MAX_JOB_ID_CHARS:
+        raise InvalidRequestError(f"job_id must have 1..{MAX_JOB_ID_CHARS} characters, got {len(message.job_id)}")
+    if message.withdrawn:
+        raise InvalidRequestError("a job is withdrawn on a connection for questions only")
+
+
+def prompt_of(message: pb.AdmitRequest) -> str:
+    """What is looked at of its prompt."""
+    return message.prompt[:MAX_PROMPT_BYTES]
+
+
+def to_ask(message: pb.AdmitRequest, embedding: NDArray[np.float32] | None = None) -> Ask:
+    """Returns the question in a message, whatever its values; `embedding` is its prompt's.
+
+    An endpoint that this version does not know is like one whose text is not known: neutral.
+    """
+    return Ask(
+        job_id=message.job_id,
+        question=Question(
+            endpoint=_ENDPOINTS.get(message.endpoint, pb.ENDPOINT_UNSPECIFIED),
+            prompt=prompt_of(message),
+            prompt_chars=message.prompt_chars,
+            turns=message.turns,
+            max_tokens=message.max_tokens,
+            structured=message.structured,
+            tenant=_name(message.tenant),
+            conversation=_name(message.conversation),
+            model=_name(message.model),
+            objective=_name(message.objective),
+            temperature=message.temperature if message.HasField("temperature") else math.nan,
+            conversation_now=_name(message.conversation_now),
+            conversation_previous=_name(message.conversation_previous),
+            embedding=embedding,
+        ),
+        samples=min(max(message.n, 1), _MAX_SAMPLES),
+        objective=_name(message.objective),
+        slo_ttft_ms=message.slo_ttft_ms,
+        neutral=message.endpoint not in _ENDPOINTS,
+    )
+
+
+def _name(text: str) -> str:
+    """A name as it is, or the hash of one that would not fit into a hint: cut, two tenants could become one."""
+    if len(text) <= _MAX_NAME_BYTES // 4:
+        return text
+    data = text.encode("utf-8", "replace")
+    return text if len(data) <= _MAX_NAME_BYTES else "hash:" + hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def to_response(answer: Admitted | Rejected) -> pb.AdmitResponse:
+    """The answer as a message."""
+    if isinstance(answer, Admitted):
+        return pb.AdmitResponse(admitted=pb.Admitted(priority=answer.priority, hint=answer.hint))
+    return pb.AdmitResponse(
+        rejected=pb.Rejected(reason=_REASONS[answer.reason], message=answer.message, retry_after_seconds=answer.retry_after_seconds)
+    )
+
+
+def to_failure(job_id: str, code: grpc.StatusCode, message: str) -> pb.AdmitAnswer:
+    """The answer that says why a question could not be answered."""
+    return pb.AdmitAnswer(job_id=job_id, failure=pb.Failure(code=code.value[0], message=message))
