@@ -19,24 +19,66 @@ class ConfigError(OperatorError):
 class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    engine_cuda: Annotated[str, Field(alias="ALISE_IMAGE_ENGINE_CUDA", min_length=1)] = Images().engine_cuda
-    engine_cpu: Annotated[str, Field(alias="ALISE_IMAGE_ENGINE_CPU", min_length=1)] = Images().engine_cpu
-    scheduler: Annotated[str, Field(alias="ALISE_IMAGE_SCHEDULER", min_length=1)] = Images().scheduler
-    http_host: Annotated[str, Field(alias="ALISE_HTTP_HOST", min_length=1)] = "0.0.0.0"
-    # 0 picks a free one.
-    http_port: Annotated[int, Field(alias="ALISE_HTTP_PORT", ge=0, le=65535)] = OPERATOR_HTTP_PORT
-    # Every resource is looked at and its pods are polled this often.
-    resync_seconds: Annotated[float, Field(alias="ALISE_RESYNC_SECONDS", ge=0.5, le=3600)] = 15.0
-    # The one namespace that is looked after; empty: all of them.
-    watch_namespace: Annotated[str, Field(alias="ALISE_WATCH_NAMESPACE", pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$")] = ""
-    # Another operator takes over when this one has not renewed its lease for so long.
-    lease_seconds: Annotated[float, Field(alias="ALISE_LEASE_SECONDS", ge=3, le=300)] = LEASE_SECONDS
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(alias="ALISE_LOG_LEVEL")] = "info"
-    # What pods may have beyond the restricted default: names of fields, or name=value.
-    pod_patch_allow: Annotated[str, Field(alias="ALISE_POD_PATCH_ALLOW")] = ""
-
-    # Annotations that routes may have beyond the harmless ones.
-    route_annotations_allow: Annotated[str, Field(alias="ALISE_ROUTE_ANNOTATIONS_ALLOW")] = ""
+    engine_cuda: Annotated[
+        str,
+        Field(alias="ALISE_IMAGE_ENGINE_CUDA", min_length=1, description="Image of engines on GPUs for resources that name none."),
+    ] = Images().engine_cuda
+    engine_cpu: Annotated[
+        str, Field(alias="ALISE_IMAGE_ENGINE_CPU", min_length=1, description="Image of engines on CPUs for resources that name none.")
+    ] = Images().engine_cpu
+    scheduler: Annotated[
+        str, Field(alias="ALISE_IMAGE_SCHEDULER", min_length=1, description="Image of the scheduler for resources that name none.")
+    ] = Images().scheduler
+    http_host: Annotated[
+        str, Field(alias="ALISE_HTTP_HOST", min_length=1, description="Address on which `/metrics` and `/healthz` are served.")
+    ] = "0.0.0.0"
+    http_port: Annotated[
+        int, Field(alias="ALISE_HTTP_PORT", ge=0, le=65535, description="Port of `/metrics` and `/healthz`. 0 picks a free port.")
+    ] = OPERATOR_HTTP_PORT
+    resync_seconds: Annotated[
+        float,
+        Field(
+            alias="ALISE_RESYNC_SECONDS",
+            ge=0.5,
+            le=3600,
+            description="Interval at which every resource is reconciled and its pods are polled, in seconds.",
+        ),
+    ] = 15.0
+    watch_namespace: Annotated[
+        str,
+        Field(
+            alias="ALISE_WATCH_NAMESPACE",
+            pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$",
+            description="The only namespace whose resources the operator manages. Empty: all namespaces.",
+        ),
+    ] = ""
+    lease_seconds: Annotated[
+        float,
+        Field(
+            alias="ALISE_LEASE_SECONDS",
+            ge=3,
+            le=300,
+            description="Another operator takes over when the lease has not been renewed for this many seconds.",
+        ),
+    ] = LEASE_SECONDS
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Field(alias="ALISE_LOG_LEVEL", description="Lowest level that is logged, as JSON lines on stderr."),
+    ] = "info"
+    pod_patch_allow: Annotated[
+        str,
+        Field(
+            alias="ALISE_POD_PATCH_ALLOW",
+            description="What pods may have beyond the restricted default: a comma-separated list of field names, alone or with `=VALUE`.",
+        ),
+    ] = ""
+    route_annotations_allow: Annotated[
+        str,
+        Field(
+            alias="ALISE_ROUTE_ANNOTATIONS_ALLOW",
+            description="Annotations that routes may have beyond the harmless ones: comma-separated names, which may end with `*`.",
+        ),
+    ] = ""
 
     @field_validator("pod_patch_allow")
     @classmethod

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alise_engine.serve.cli import _parser as engine_parser
+from alise_engine.serve.cli import command_line as engine_parser
 from alise_operator.children.pod import engine_args
 from alise_operator.flag_table import ALISE_FLAGS, BY_NAME, VLLM_FLAGS, Flag
 from alise_operator.flags import HARMLESS_VALUES, OWNED_FLAGS, RESERVED_FLAGS, UNSUPPORTED_FLAGS, flag_problems

@@ -62,7 +62,7 @@ def _number(name: str, default: float, least: float, most: float, meaning: str) 
             raise ValueError
         return number
 
-    return Variable(name, default, parse, f"a number from {least:g} to {most:g}", meaning)
+    return Variable(name, default, parse, f"a number from {least:,} to {most:,}", meaning)
 
 
 def _flag(name: str, meaning: str) -> Variable[bool]:

@@ -32,7 +32,7 @@ EPILOG: Final = "Every other flag is vLLM's own: see `vllm serve --help=all`."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = _parser()
+    parser = command_line()
     own, rest = parser.parse_known_args(sys.argv[1:] if argv is None else list(argv))
     if own.command == "serve":
         return _serve(own, rest)
@@ -47,29 +47,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     return asyncio.run(_status(control))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
     # No abbreviations: what we do not know in full is vLLM's.
     parser = argparse.ArgumentParser(prog="alise-engine", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     socket_dir = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    socket_dir.add_argument("--alise-socket-dir", metavar="DIR", help=f"folder of the pod's sockets (${SOCKET_DIR_ENV}, else {SOCKET_DIR})")
+    socket_dir.add_argument(
+        "--alise-socket-dir", metavar="DIR", help=f"Folder of the pod's sockets. Without it: ${SOCKET_DIR_ENV}, else {SOCKET_DIR}."
+    )
 
-    serve = commands.add_parser("serve", parents=[socket_dir], allow_abbrev=False, help="vLLM's OpenAI server with alise", epilog=EPILOG)
+    serve = commands.add_parser(
+        "serve", parents=[socket_dir], allow_abbrev=False, help="Run vLLM's OpenAI server with alise.", epilog=EPILOG
+    )
     serve.usage = "alise-engine serve MODEL [options] [any flag of vllm serve]"
     serve.add_argument(
         "--alise-host-memory",
         default=AUTO_HOST_MEMORY,
         metavar="BYTES",
-        help="host store for KV (%(default)s: as much as the KV cache on the device, within a quarter of the container's memory; 0: none)",
+        help="Size of the host store for KV, as a quantity such as 2Gi. 0: none; auto: as large as the KV cache on the device, and at most "
+        "a quarter of the container's memory (default %(default)s).",
     )
-    serve.add_argument("--alise-host-memory-at-most", metavar="BYTES", help="bound of a host store whose size is auto")
-    serve.add_argument("--alise-kv-codec", default="auto", choices=KV_CODECS, help="how KV is kept on the host (%(default)s)")
+    serve.add_argument("--alise-host-memory-at-most", metavar="BYTES", help="Largest size of a host store whose size is auto.")
+    serve.add_argument("--alise-kv-codec", default="auto", choices=KV_CODECS, help="Codec of KV in the host store (default %(default)s).")
 
-    drain = commands.add_parser("drain", parents=[socket_dir], help="refuse new requests and wait until the open ones have ended")
-    drain.add_argument("--timeout-seconds", type=_seconds, default=120.0, metavar="S", help="give up waiting after this long (%(default)s)")
-    drain.add_argument("--accept-seconds", type=_seconds, default=5.0, metavar="S", help="go on accepting for this long (%(default)s)")
+    drain = commands.add_parser("drain", parents=[socket_dir], help="Refuse new requests and wait until the open ones have finished.")
+    drain.add_argument(
+        "--timeout-seconds", type=_seconds, default=120.0, metavar="S", help="Stop waiting after this many seconds (default %(default)s)."
+    )
+    drain.add_argument(
+        "--accept-seconds",
+        type=_seconds,
+        default=5.0,
+        metavar="S",
+        help="Keep accepting requests for this many seconds (default %(default)s).",
+    )
 
-    commands.add_parser("status", parents=[socket_dir], help="what the engine tells the operator, as JSON")
+    commands.add_parser("status", parents=[socket_dir], help="Print the status that the operator polls, as JSON.")
     return parser
 
 

@@ -11,7 +11,7 @@ from alise_contract.names import DEFAULT_CLASS, ENGINE_PORT, OPERATOR_HTTP_PORT,
 from alise_engine.api.metrics import Metrics as EngineMetrics
 from alise_operator.metrics import REGISTRY as OPERATOR_REGISTRY
 from alise_scheduler.metrics import Metrics as SchedulerMetrics
-from tests.tools.reference.page import code, page, prose, table
+from tests.tools.reference.page import code, page, prose, sentence, table
 
 # Metrics of every process that uses prometheus_client, which describes them itself.
 STANDARD: Final = ("process_", "python_")
@@ -86,23 +86,19 @@ def render() -> str:
         "Metrics",
         "the metrics.py of each room",
         prose(
-            "All metrics are in the Prometheus text format. [Monitor](../how-to/monitoring.md) shows how to collect them. A histogram "
-            "`NAME` is exposed as `NAME_bucket`, `NAME_sum` and `NAME_count`. The values of a label are listed where each of them has a series "
-            f"from the start. The label `class` is `{DEFAULT_CLASS}` or a name from `spec.scheduling.classes`."
+            "All metrics are in the Prometheus text format. [Monitor](../how-to/monitoring.md) shows how to collect them. A "
+            "histogram `NAME` is exposed as `NAME_bucket`, `NAME_sum` and `NAME_count`. The values of a label are listed where each of "
+            f"them has a series from the start. The label `class` is `{DEFAULT_CLASS}` or a name from `spec.scheduling.classes`."
         ),
         *sections,
     )
 
 
 def _row(entry: Entry) -> tuple[str, str, str, str]:
-    return code(entry.name), entry.kind, "<br>".join(_labels(entry)), _sentence(entry.help)
+    return code(entry.name), entry.kind, "<br>".join(_labels(entry)), sentence(entry.help)
 
 
 def _labels(entry: Entry) -> Iterator[str]:
     for name, values in entry.labels.items():
         fixed = ", ".join(code(value) for value in values) if name != "class" else ""
         yield f"{code(name)}: {fixed}" if fixed else code(name)
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith(".") else f"{text}."

@@ -32,6 +32,11 @@ def cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
+def sentence(text: str) -> str:
+    """Returns the text with a full stop."""
+    return text if text.endswith(".") else f"{text}."
+
+
 def code(text: object) -> str:
     """Returns the text as code, or nothing for no text."""
     return f"`{text}`" if str(text) else ""
