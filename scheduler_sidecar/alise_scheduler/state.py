@@ -28,16 +28,16 @@ from .core.job import Job, Snapshot, columns
 from .core.lengths import PRIOR, Lengths, sane
 from .core.plan import Limits, Plan, Rank
 from .core.rank import Policy, neutral_after, order_of
-from .core.reports import Counters, EngineLost, EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, FinishReason, Phase
-from .metrics import COST_TERMS, Metrics
+from .core.reports import Counters, EngineLost, EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, Phase
+from .metrics import Metrics
 from .predictor.features import CHARS_PER_TOKEN, UNKNOWN, Features, Question, extract
 from .predictor.hint import Hint, decode, encode
 from .predictor.learn import observation
-from .predictor.model import Predictor, log_error
+from .predictor.model import Predictor
+from .state_metrics import PublishedEnds, publish_decision
 
 log = logging.getLogger(__name__)
 
-_ERROR_RATE: Final = 0.05
 # A load that is older than this is worked out anew before a request is refused.
 _FRESH_SECONDS: Final = 0.02
 # Until the engine has said how long its context is, prompts are taken to be at most so long.
@@ -139,8 +139,7 @@ class State:
         self._waits = False
         # Whose jobs are active.
         self._owners: frozenset[str] = frozenset()
-        self._log_error = 0.0
-        self._observed = 0
+        self._ends = PublishedEnds(metrics)
         metrics.neutral_seconds.set(self.neutral_seconds)
 
     @property
@@ -322,7 +321,7 @@ class State:
         self._queue.planned(decision.backlog, lambda: [job.tenant for job in jobs])
         self._load_is_old, self._decided_at, self._owners = False, at, frozenset(owner_of(job.tenant) for job in jobs)
         self.metrics.plan_seconds.observe(time.perf_counter() - began)
-        self._measure(decision)
+        publish_decision(self.metrics, decision, self.book.counts(), self.counters.host_bytes, self.cost)
         return decision
 
     def applied(self, session_id: str, plan: Plan, unknown: tuple[str, ...]) -> None:
@@ -357,9 +356,6 @@ class State:
 
     def _learn(self, ended: Ended) -> None:
         finished, hint = ended.finished, self._details.get(ended.finished.job_id)
-        self.metrics.ended.labels(finished.reason.value).inc()
-        if finished.ttft_seconds > 0:
-            self.metrics.ttft_seconds.observe(finished.ttft_seconds)
         seen = observation(finished)
         # A hint of no features is of a route whose text is not known: other requests are not like it.
         if seen is not None and (hint is None or hint.features != UNKNOWN):
@@ -367,11 +363,7 @@ class State:
                 self.predictor.learn(hint.features if hint else UNKNOWN, seen)
             except Exception:
                 self._predictor_failed("a length could not be learned")
-        if ended.job is not None and finished.reason is FinishReason.STOP and finished.generated_tokens:
-            predicted = ended.job.lengths
-            self._observed += 1
-            self._log_error += max(_ERROR_RATE, 1 / self._observed) * (log_error(predicted, finished.generated_tokens) - self._log_error)
-            self.metrics.answered(predicted.median, predicted.mean, finished.generated_tokens, self._log_error)
+        self._ends.publish(ended)
         if ended.last:
             self._forget((finished.job_id,))
 
@@ -381,20 +373,3 @@ class State:
             self._added.pop(job, None)
             self._sent.pop(job, None)
             self._missing.discard(job)
-
-    def _measure(self, decision: Decision) -> None:
-        m, waits = self.metrics, decision.waits_seconds
-        for phase, count in self.book.counts().items():
-            m.jobs.labels(phase.name.lower()).set(count)
-        m.ewt_seconds.labels("mean").set(float(waits.mean()) if len(waits) else 0.0)
-        m.ewt_seconds.labels("max").set(float(waits.max()) if len(waits) else 0.0)
-        m.backlog_seconds.set(decision.load.backlog_seconds())
-        m.host_bytes.labels("planned").set(decision.placement.host_bytes)
-        m.host_bytes.labels("used").set(self.counters.host_bytes)
-        m.host_bytes.labels("budget").set(decision.placement.host_budget_bytes)
-        c = self.cost.coefficients
-        for term, value in zip(COST_TERMS, (c.step_seconds, c.prefill_seconds, c.decode_seconds, c.context_seconds), strict=True):
-            m.cost_seconds.labels(term).set(value)
-        m.cost_error.set(self.cost.error)
-        m.cost_pace.set(self.cost.pace)
-        m.cost_samples.set(self.cost.samples)
