@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from alise_contract.names import CONTRACT_VERSION, MAX_HINT_BYTES, NEUTRAL_LEVEL
@@ -325,6 +325,7 @@ def test_l3_a_hint_over_the_limit_does_not_come_in() -> None:
     assert convert.from_request(engine_pb.EngineRequest(request_id="r", job_id="a", hint=b"x" * (MAX_HINT_BYTES + 1))).hint == b""
 
 
+@example([Step(5e-324, 0, 9950, 0)])
 @given(st.lists(st.builds(Step, st.floats(), *[st.one_of(st.integers(-(2**63), 2**64), st.just(0))] * 3), max_size=20))
 def test_steps_of_impossible_numbers_leave_a_usable_model(steps: list[Step]) -> None:
     model = observe(CostModel(), steps)

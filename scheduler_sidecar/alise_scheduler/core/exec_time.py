@@ -34,6 +34,8 @@ _PACE_RATE: Final = 0.05
 _PACE_CLIP: Final = 0.5
 _PACE_AFTER_STEPS: Final = 64
 _MAX_STEP_SECONDS: Final = 60.0
+# The engine reports whole microseconds; a time below this one is an error, and a ratio to it could not be computed.
+_SHORTEST_STEP_SECONDS: Final = 1e-9
 # More than any engine attends to in one step; a number beyond it is an error and would outweigh all other steps.
 _MAX_STEP_TOKENS: Final = 1e9
 _LEAST_STEP_SECONDS: Final = 1e-5
@@ -123,7 +125,9 @@ class CostModel:
 def _usable(step: Step) -> bool:
     counts = (step.prefill_tokens, step.decode_requests, step.context_tokens)
     return (
-        0 < step.duration_seconds <= _MAX_STEP_SECONDS and all(0 <= count <= _MAX_STEP_TOKENS for count in counts) and sum(counts[:2]) > 0
+        _SHORTEST_STEP_SECONDS <= step.duration_seconds <= _MAX_STEP_SECONDS
+        and all(0 <= count <= _MAX_STEP_TOKENS for count in counts)
+        and sum(counts[:2]) > 0
     )
 
 
