@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import yaml
 
 from alise_contract.names import API_GROUP, API_VERSION, KIND, PLURAL
+from alise_operator import reasons
 from alise_operator.spec import Spec
 from alise_operator.spec_types import NAME_MAX_LENGTH, NAME_PATTERN, rule
 from alise_operator.spec_words import PATTERNS_IN_WORDS
@@ -206,7 +207,7 @@ def _status_schema() -> Schema:
         "type": "object",
         "required": ["type", "status", "reason", "message", "lastTransitionTime"],
         "properties": {
-            "type": _text("Type of the condition: Ready, Progressing, Degraded, RouteReady or KVCacheShort."),
+            "type": _text(f"Type of the condition, one of {', '.join(reasons.TYPES)}."),
             "status": _text("Status of the condition.", enum=["True", "False", "Unknown"]),
             "reason": _text("Reason for the status of the condition, in one word."),
             "message": _text("The state, its cause and what to do about it."),
@@ -220,7 +221,7 @@ def _status_schema() -> Schema:
         "properties": {
             "conditions": {
                 "type": "array",
-                "description": "Conditions of the AliseEngine: Ready, Progressing, Degraded, RouteReady and KVCacheShort.",
+                "description": f"Conditions of the AliseEngine: {', '.join(reasons.TYPES)}.",
                 "items": condition,
                 "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": ["type"],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from alise_contract import names
 from tests.tools.reference.__main__ import FOLDER, PAGES
 from tests.tools.reference.metrics import Entry, rooms
 from tests.tools.reference.settings import LAUNCHER, launched, settings
@@ -61,3 +62,10 @@ def test_every_metric_that_the_code_names_is_in_the_reference() -> None:
     listed = set(re.findall(r"`(alise_[a-z_]+)`", page("metrics.md")))
     assert named & listed
     assert sorted(name for name in named if not {name, f"{name}_total"} & listed) == []
+
+
+def test_every_header_of_the_contract_is_in_the_reference() -> None:
+    headers = [value for name, value in vars(names).items() if re.fullmatch(r"[A-Z_]+_HEADERS?", name)]
+    spellings = {one for value in headers for one in ([value] if isinstance(value, str) else value)}
+    assert spellings
+    assert sorted(one for one in spellings if f"`{one}`" not in page("http.md")) == []

@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.tools.reference import metrics, resource, settings
+from tests.tools.reference import conditions, http, metrics, resource, settings
 
 FOLDER: Final = Path(__file__).resolve().parents[3] / "docs" / "reference"
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "aliseengine.md": resource.render,
     "metrics.md": metrics.render,
     "settings.md": settings.render,
+    "http.md": http.render,
+    "conditions.md": conditions.render,
 }
 
 
