@@ -14,7 +14,7 @@ import numpy as np
 from alise_scheduler.core.job import Ints, Snapshot
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.core.level import LEVELS_PER_DOUBLING
-from alise_scheduler.core.rank import AgeingRule, LatenessRule, Policy, base_levels, gittins_seconds, look
+from alise_scheduler.core.rank import AgeingRule, LatenessRule, Policy, base_levels, gittins_seconds, view_of
 from alise_scheduler.simulate import Setup, core_mind, mind_named, policy_named
 from alise_scheduler.simulation import predictions
 from alise_scheduler.simulation.mind import CoreMind, Mind
@@ -126,7 +126,7 @@ class _SizedMind(CoreMind):
     """The core's mind, whose levels are replaced: four levels better for each doubling of age against the request's own size."""
 
     def levels(self, snapshot: Snapshot, level: Ints) -> Ints:
-        view = look(snapshot)
+        view = view_of(snapshot)
         coefficients = snapshot.cost.coefficients
         total = (snapshot.generated_tokens + view.left_tokens) * (coefficients.step_seconds + coefficients.decode_seconds)
         base = base_levels(gittins_seconds(view), snapshot.weight, snapshot.neutral_seconds)

@@ -11,7 +11,7 @@ from alise_scheduler.core.estimate import estimate
 from alise_scheduler.core.exec_time import Coefficients, CostModel
 from alise_scheduler.core.job import columns
 from alise_scheduler.core.lengths import QUANTILES, sane
-from alise_scheduler.core.rank import POLICIES, AgeingRule, Policy, base_levels, levels, look, promote_seconds
+from alise_scheduler.core.rank import POLICIES, AgeingRule, Policy, base_levels, levels, promote_seconds, view_of
 from alise_scheduler.core.reports import Phase
 from tests.scheduler.builders import SHAPE, make_job
 
@@ -32,7 +32,7 @@ def test_an_arriving_request_is_ranked_as_all_others_are(
 ) -> None:
     policy = Policy(name, ageing=AgeingRule() if ages else None)
     job = make_job(phase=Phase.ADMITTED, lengths=sane(tokens), max_tokens=cap, prompt_tokens=prompt, weight=weight)
-    view = look(columns((job,), 0.0, SHAPE, cost, neutral, {}))
+    view = view_of(columns((job,), 0.0, SHAPE, cost, neutral, {}))
     new = estimate(job, policy, SHAPE, cost, neutral, backlog)
     assert new.work_seconds == pytest.approx(float(view.remaining_seconds[0]))
     ends_at = promote_seconds(AgeingRule(), backlog, neutral) if name == "boost" and ages else math.inf

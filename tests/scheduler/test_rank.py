@@ -22,11 +22,11 @@ from alise_scheduler.core.rank import (
     gittins_seconds,
     late,
     lateness_of,
-    look,
     neutral_after,
     order_of,
     overdue,
     promote_seconds,
+    view_of,
 )
 from alise_scheduler.core.reports import Phase
 from tests.scheduler.builders import SHAPE, make_job, make_snapshot, ranks_of, starvation_bound_seconds
@@ -80,7 +80,7 @@ def test_gittins_gives_a_job_that_might_end_at_once_a_try_and_no_second_one() ->
 
 def test_gittins_of_a_known_length_is_that_length() -> None:
     snapshot = make_snapshot([make_job("a", 100)])
-    known = gittins_seconds(look(snapshot))[0]
+    known = gittins_seconds(view_of(snapshot))[0]
     assert known == pytest.approx(snapshot.cost.seconds_left(np.array([10.0]), np.array([100.0]), np.array([10.0]))[0], rel=0.06)
 
 
@@ -90,7 +90,7 @@ def level_of(seconds: float, weight: float, neutral_seconds: float) -> float:
 
 def test_a_long_prompt_before_a_gamble_makes_it_a_worse_one() -> None:
     """The same answer behind 10 and behind 1,000 tokens of prompt: the prefill is spent whether the answer ends early or not."""
-    view = look(make_snapshot([replace(make_job("a", 50), prompt_tokens=10), replace(make_job("b", 50), prompt_tokens=1000)]))
+    view = view_of(make_snapshot([replace(make_job("a", 50), prompt_tokens=10), replace(make_job("b", 50), prompt_tokens=1000)]))
     little, much = gittins_seconds(view)
     assert much - little >= view.snapshot.cost.coefficients.prefill_seconds * 990
 
@@ -232,12 +232,12 @@ def test_a_job_that_cannot_be_in_time_any_more_gives_way_to_one_that_can() -> No
 
 def test_what_is_late_is_so_by_its_own_size() -> None:
     made = [make_job("long", 1000, arrived_at=-20.0), make_job("short", 10, arrived_at=-20.0)]
-    assert late(look(make_snapshot(made)), LATENESS).tolist() == [False, True]
+    assert late(view_of(make_snapshot(made)), LATENESS).tolist() == [False, True]
 
 
 def test_a_job_that_runs_on_and_on_is_longer_than_was_thought_and_in_time() -> None:
     made = [make_job("a", 100, Phase.RUNNING, generated, arrived_at=-15.0) for generated in (0, 1500)]
-    assert [late(look(make_snapshot([job])), LATENESS).tolist() for job in made] == [[True], [False]]
+    assert [late(view_of(make_snapshot([job])), LATENESS).tolist() for job in made] == [[True], [False]]
 
 
 def test_what_a_large_batch_costs_is_not_lateness() -> None:
@@ -245,7 +245,7 @@ def test_what_a_large_batch_costs_is_not_lateness() -> None:
     made = [make_job("running", 100, Phase.RUNNING, 90, arrived_at=-9.5)]
     snapshot = make_snapshot(made)
     busy = replace(snapshot, cost=CostModel(snapshot.cost.coefficients, batch=450.0))
-    assert [late(look(one), LATENESS).tolist() for one in (snapshot, busy)] == [[True], [False]]
+    assert [late(view_of(one), LATENESS).tolist() for one in (snapshot, busy)] == [[True], [False]]
 
 
 def test_without_load_nothing_is_late_and_the_order_is_as_without_the_rule() -> None:

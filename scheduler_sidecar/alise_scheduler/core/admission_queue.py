@@ -1,6 +1,7 @@
-"""What newcomers meet: the jobs of the last decision, those that were admitted since, and how fast they come in. Mutable, as the book is.
+"""The queue that an arriving request meets: the jobs of the last decision, those admitted since, and the rate at which work arrives.
 
-Jobs are noted by name, and a name becomes a number only when a wait has to be predicted: without a limit nothing here costs anything.
+`state.py` owns it and the simulator has one of its own. It is mutable, and time is an argument. Tenants are noted by name and numbered only
+when a wait has to be predicted, so without a limit on the wait it costs nearly nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,31 +15,31 @@ from .backlog import EMPTY, Backlog, Row, queue_for, with_rows
 from .estimate import Estimate
 from .rank import Policy
 
-# Without an engine no decision comes, and what is admitted expires within seconds.
+# A bound for the time without an engine, when no decision is made. Admitted jobs expire within seconds then.
 _MOST_SINCE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class ArrivingRequest:
-    """A newcomer, and what its rank alone does not say."""
+    """An arriving request: its estimate, and whose slots it asks for."""
 
     estimate: Estimate
     samples: int
     weight: float
-    # With its part, where it has one.
+    # Including the part, if it has one.
     tenant: str
-    # Its rank depends on how long its answer may be.
+    # Whether its rank depends on the length of its answer.
     by_length: bool = True
 
 
 class AdmissionQueue:
-    """Predicts how long a newcomer would wait."""
+    """Predicts how long an arriving request would wait."""
 
     def __init__(self) -> None:
-        # Jobs of the last decision, and those that were admitted or taken back since and before the last question.
+        # The jobs of the last decision, with those that were admitted or withdrawn between it and the last prediction.
         self._backlog: Backlog = EMPTY
         self._make: Callable[[], Backlog] = lambda: EMPTY
-        # None: the backlog and the numbers by name are those of the last decision.
+        # None once the backlog and the numbers by name are those of the last decision.
         self._names: Callable[[], Sequence[str]] | None = None
         self._tenants: dict[str, int] = {}
         self._parts: dict[str, int] = {}
@@ -47,21 +48,21 @@ class AdmissionQueue:
         self._at = 0.0
 
     def planned(self, backlog: Callable[[], Backlog], names: Callable[[], Sequence[str]]) -> None:
-        """A decision was made about these jobs; `names` are their tenants, in the backlog's order. Both are asked when they are needed."""
+        """Takes in a decision. `names` gives the jobs' tenants in the backlog's order. Both callables are called only when needed."""
         self._make, self._names = backlog, names
         self._since.clear()
 
     def admitted(self, at: float, arrival: ArrivingRequest) -> None:
-        """It counts from now on."""
+        """Counts an admitted request from now on."""
         self._at = at
         self._note(arrival, 1)
 
     def withdrawn(self, arrival: ArrivingRequest) -> None:
-        """It counts no more, and its work has not arrived."""
+        """Stops counting a request, as if its work had never arrived."""
         self._note(arrival, -1)
 
     def wait(self, at: float, arrival: ArrivingRequest, policy: Policy) -> Wait:
-        """How long it would wait if it were admitted now."""
+        """The predicted wait of a request if it were admitted now."""
         if self._names is not None:
             names, self._backlog = self._names(), self._make()
             self._tenants = {owner_of(name): number for name, number in zip(names, self._backlog.tenant.tolist(), strict=True)}

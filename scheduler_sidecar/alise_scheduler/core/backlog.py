@@ -1,8 +1,8 @@
-"""What a newcomer finds: the work that is queued, and how many of the slots serve the jobs that it queues with.
+"""The queued work that an arriving request waits for, and the slots that serve it.
 
-A job within its tenant's share gives way to no other tenant (core/fairness.py). So where tenants meet at a full engine, a newcomer queues
-with its own tenant's jobs, on the slots of that tenant's share, and within that share with the jobs of its own part. A newcomer that fits
-into the share does not queue at all.
+A job within its tenant's share gives way to no other tenant (core/fairness.py). So where several tenants compete for a full engine, an
+arriving request queues with its own tenant's jobs, on the slots of that tenant's share, and within that share with the jobs of its own
+part. A request that fits into the share does not queue at all. `admission_queue.py` calls it.
 """
 
 from dataclasses import dataclass, replace
@@ -15,35 +15,35 @@ from .job import Ints, Snapshot
 from .lengths import Floats
 from .reports import Phase
 
-# Of the device's blocks; beyond it KV memory, and not slots, says how many jobs run.
+# Share of the device's blocks in use from which KV memory, not the slots, limits how many jobs run.
 _FULL: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Live jobs in columns of J rows, and the slots that they share."""
+    """Active jobs in columns of J rows, and the slots that they share."""
 
-    # As the policy ranks them, before shares are dealt out.
+    # The policy's level, before shares are allotted.
     level: Ints
-    # Of all samples of a job.
+    # For all samples of a job.
     work_seconds: Floats
     samples: Floats
     weight: Floats
-    # What those that do not run have waited so far; 0 for the others.
+    # How long jobs that are not running have waited so far; 0 for running jobs.
     waited_seconds: Floats
-    # Numbers of the tenant and of the part of it, from 0.
+    # Numbers of the tenant and of its part, from 0.
     tenant: Ints
     part: Ints
     slots: float
 
     def total_seconds(self) -> float:
-        """Time to clear everything."""
+        """Seconds until all of it is done."""
         return float(self.work_seconds.sum()) / self.slots
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A job that was admitted since the last decision; with -1 samples and negative work it takes one back."""
+    """A job admitted since the last decision. A withdrawn job is one more row with negative samples and work."""
 
     level: int
     work_seconds: float
@@ -55,26 +55,26 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The jobs that a newcomer queues with, and the slots that serve them."""
+    """The jobs that an arriving request queues with, and the slots that serve them."""
 
     level: Ints
     work_seconds: Floats
     samples: Floats
     waited_seconds: Floats
     slots: float
-    # Jobs of other tenants are among them.
+    # Whether jobs of other tenants are among them.
     shared: bool
-    # They are all of one part of a tenant that has more of them.
+    # Whether they all belong to one part of a tenant with several parts.
     of_part: bool = False
 
     def ahead(self, level: int) -> tuple[float, float, float]:
-        """Of this level and better ones: samples, seconds of work, and what the one that has waited longest has waited so far."""
+        """At this level and better ones: samples, seconds of work, and the longest wait so far."""
         rows = self.level <= level
         samples, work = float(self.samples[rows].sum()), float(self.work_seconds[rows].sum())
         return max(0.0, samples), max(0.0, work), float(self.waited_seconds[rows].max(initial=0.0))
 
     def total_seconds(self) -> float:
-        """Time to clear all of it."""
+        """Seconds until all of it is done."""
         return max(0.0, float(self.work_seconds.sum())) / self.slots
 
 
@@ -83,7 +83,7 @@ EMPTY: Final = Backlog(_NONE, _NO_SECONDS, _NO_SECONDS, _NO_SECONDS, _NO_SECONDS
 
 
 def backlog_of(snapshot: Snapshot, level: Ints, work_seconds: Floats, slots: float) -> Backlog:
-    """The jobs of a snapshot as newcomers find them."""
+    """The backlog of a snapshot's jobs."""
     waited = np.where(snapshot.phase == Phase.RUNNING, 0.0, snapshot.waiting_seconds)
     part = snapshot.tenant if snapshot.part is None else snapshot.part
     in_use = slots_in_use(snapshot, slots)
@@ -91,7 +91,7 @@ def backlog_of(snapshot: Snapshot, level: Ints, work_seconds: Floats, slots: flo
 
 
 def slots_in_use(snapshot: Snapshot, slots: float) -> float:
-    """How many sequences run at once: those that do now, where the KV memory of the device is full; else `slots`."""
+    """How many sequences run at once: as many as now if the device's KV memory is full, else `slots`."""
     engine = snapshot.engine
     blocks = float(np.ceil(snapshot.device_tokens / max(1, engine.block_size)).sum())
     if not engine.num_device_blocks or blocks < _FULL * engine.num_device_blocks:
@@ -100,7 +100,7 @@ def slots_in_use(snapshot: Snapshot, slots: float) -> float:
 
 
 def with_rows(backlog: Backlog, rows: list[Row]) -> Backlog:
-    """The backlog with these rows more."""
+    """The backlog with these rows added."""
     if not rows:
         return backlog
     return Backlog(
@@ -116,7 +116,7 @@ def with_rows(backlog: Backlog, rows: list[Row]) -> Backlog:
 
 
 def queue_for(backlog: Backlog, samples: float, weight: float, tenant: int, part: int) -> Queue | None:
-    """The queue of a newcomer; None where it does not queue, because a slot is free or its tenant may take one."""
+    """The queue of an arriving request. None if it does not queue, because a slot is free or its tenant may take one."""
     if float(backlog.samples.sum()) + samples <= backlog.slots:
         return None
     whole = Queue(backlog.level, backlog.work_seconds, backlog.samples, backlog.waited_seconds, backlog.slots, shared=True)
@@ -129,12 +129,12 @@ def queue_for(backlog: Backlog, samples: float, weight: float, tenant: int, part
 
 
 def _share(queue: Queue, group: Ints, weights: Floats, number: int, samples: float, weight: float, lent: float) -> Queue | None:
-    """The part of a queue that belongs to one group, with its max-min fair share of the slots; None where the newcomer fits into it."""
+    """One group's jobs of a queue, with its max-min fair share of the slots. None if the arriving request fits into the share."""
     rows = group == number
     if rows.all():
         return queue
     if not rows.any():
-        # Each group's first job fits.
+        # The first job of a group always fits.
         return None
     demand = np.maximum(np.bincount(group, weights=queue.samples), 0.0)
     jobs = np.maximum(np.bincount(group), 1)

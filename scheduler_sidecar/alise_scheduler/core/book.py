@@ -1,12 +1,12 @@
-"""The jobs that are alive, as admitted by us and as reported by the engine. Mutable, owned by the dispatcher; time is an argument.
+"""The active jobs, as admitted here and as reported by the engine. Mutable; `state.py` owns it, and time is an argument.
 
-The engine is the source of truth: a snapshot replaces what was believed, a phase moves on reports alone. Known outcomes of odd input:
-    a job id admitted twice         the same job again, place and age kept; its prediction is the newer one
-    an event for an unknown job     the job is made from its hint, or as an average one
-    a request without a job id      counted under `request:<id>`, never ranked
-    an end of an unknown request    ignored here (the caller may still learn from it)
-    a phase change no request makes that request stays as it was, and the caller is told to ask for a snapshot
-    a request twice in a snapshot   the last mention counts
+The engine is the source of truth: a snapshot replaces what was known, and a phase changes only on a report. Unusual input:
+    a job id admitted twice           the same job, with its order and age and the newer prediction
+    an event for an unknown job       the job is made from its hint, or as an average one
+    a request without a job id        counted under `request:<id>` and never ranked
+    the end of an unknown request     ignored here (the caller may still learn from it)
+    an impossible change of phase     the request stays as it was, and the caller is told to ask for a snapshot
+    a request twice in a snapshot     the last mention counts
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ _AROUND: Final = "request:"
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What is believed of a job before the engine says more."""
+    """What is assumed about a job before the engine reports more."""
 
     lengths: Lengths
     weight: float = 1.0
@@ -33,7 +33,7 @@ class Prior:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A request that ended; `job` is as it was before, None when it was unknown. `last`: the job ended with it."""
+    """A finished request. `job` is its job before the end, None if unknown. `last` is True if the job has finished with it."""
 
     finished: Finished
     job: Job | None
@@ -43,12 +43,12 @@ class Ended:
 @dataclass(frozen=True, slots=True)
 class Changes:
     ended: tuple[Ended, ...] = ()
-    # Messages of moves that were refused.
+    # Messages about moves that the table does not allow.
     refused: tuple[str, ...] = ()
 
 
 def job_key(job_id: str, request_id: str) -> str:
-    """The name a request's job has here."""
+    """The key of a request's job in the book."""
     return job_id or _AROUND + request_id
 
 
@@ -56,11 +56,11 @@ Describe = Callable[[EngineRequest], Prior]
 
 
 class JobBook:
-    """Live jobs by id, in arrival order."""
+    """The active jobs by id, in arrival order."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
-        # (id, order) as they were admitted; some have meanwhile reached the engine, or ended.
+        # (id, order) in the order of admission. Some have reached the engine since, or have finished.
         self._coming: deque[tuple[str, int]] = deque()
         self._next_order = 0
 
@@ -68,7 +68,7 @@ class JobBook:
         return len(self.jobs)
 
     def admit(self, job_id: str, prior: Prior, max_tokens: int, samples: int, prompt_tokens: int, at: float) -> Job:
-        """The admitted job; the one already there, with the new prediction, when the id is known."""
+        """The admitted job. If the id is known, that job with the new prediction."""
         known = self.jobs.get(job_id)
         if known is not None:
             job = replace(known, lengths=prior.lengths, weight=prior.weight)
@@ -90,16 +90,16 @@ class JobBook:
         return job
 
     def replace_all(self, snapshot: EngineSnapshot, at: float, describe: Describe) -> tuple[str, ...]:
-        """Takes the snapshot's word for every job that was in the engine; returns the ids that are no more.
+        """Replaces every job that was in the engine by what the snapshot says. Returns the ids of the jobs that are gone.
 
-        Jobs that are admitted and not in the snapshot stay: they may be on their way.
+        Admitted jobs that are not in the snapshot stay, because they may still be on their way to the engine.
         """
         reported = {job_key(r.job_id, r.request_id) for r in snapshot.requests}
         gone = tuple(key for key, job in self.jobs.items() if key not in reported and job.phase is not Phase.ADMITTED)
         for key in gone:
             del self.jobs[key]
         for key in reported & self.jobs.keys():
-            # Their requests are replaced, not moved: a snapshot may come after a gap, and from a fresh engine.
+            # Their requests are replaced, not moved: a snapshot may follow a gap or come from a new engine process.
             self.jobs[key] = replace(self.jobs[key], requests={})
         once = {(request.job_id, request.request_id): request for request in snapshot.requests}
         for request in sorted(once.values(), key=lambda r: (-r.age_seconds, r.request_id)):
@@ -107,7 +107,7 @@ class JobBook:
         return gone
 
     def update(self, update: EngineUpdate, at: float, describe: Describe) -> Changes:
-        """Reports first, then ends, because one update may hold both for a request."""
+        """Takes in the reports and then the ends, because one update may hold both for the same request."""
         ended_ids = {f.request_id for f in update.finished}
         refused: list[str] = []
         for request in update.requests:
@@ -121,7 +121,7 @@ class JobBook:
         return Changes(tuple(self._end(f, at) for f in update.finished), tuple(refused))
 
     def expire(self, at: float, after_seconds: float) -> tuple[str, ...]:
-        """Forgets the admitted jobs that did not reach the engine in time; returns their ids. `at` never goes back."""
+        """Forgets admitted jobs that did not reach the engine in time. Returns their ids. `at` never decreases."""
         late = []
         while self._coming:
             key, order = self._coming[0]
@@ -135,7 +135,7 @@ class JobBook:
         return tuple(late)
 
     def withdraw(self, job_id: str) -> Job | None:
-        """Forgets an admitted job that the engine has not reported; returns it. Any other job is the engine's: None."""
+        """Forgets an admitted job that the engine has not reported, and returns it. Returns None for any other job."""
         job = self.jobs.get(job_id)
         if job is None or job.phase is not Phase.ADMITTED:
             return None
@@ -146,7 +146,7 @@ class JobBook:
         return tuple(self.jobs.values())
 
     def counts(self) -> dict[Phase, int]:
-        """Jobs by phase, every phase named."""
+        """The number of jobs in each phase, including phases without jobs."""
         counts = dict.fromkeys(Phase, 0)
         for job in self.jobs.values():
             counts[job.phase] += 1
@@ -158,9 +158,9 @@ class JobBook:
         self.jobs[key] = job.with_request(request, at)
 
     def _discovered(self, key: str, request: EngineRequest, at: float, describe: Describe) -> Job:
-        """A job that this process did not admit: failed open, came around the middleware, or was admitted before a restart.
+        """A job that this process did not admit: it failed open, bypassed the middleware, or was admitted before a restart.
 
-        How long it ran is not known; all of its age but the current phase counts as waiting, which errs towards serving it.
+        It is unknown how long it has run. Its whole age except the present phase counts as waiting, which favours the job.
         """
         prior = describe(request)
         age = max(request.age_seconds, request.phase_seconds, 0.0)

@@ -1,6 +1,7 @@
-"""The level of one job that has not started, for its admission: what `rank.py` says of it alone, in plain numbers.
+"""Estimate the level and the work of an arriving request, in plain numbers. `state.py` calls it for every admission.
 
-Columns of one row would say the same, in ten times the time, which is a twentieth of an Admit; a property test holds the two together.
+The result is what `rank.py` computes for the same job alone; both call the formulas of `level.py`, and a property test compares them.
+Arrays of one row would take ten times as long, which is a twentieth of an Admit.
 """
 
 import math
@@ -19,16 +20,16 @@ _PROBABILITIES = (_PROBABILITY,) * QUANTILES + (TAIL_WEIGHT * _PROBABILITY,)
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a job that has not started is worth: its level, and the seconds of work expected of one of its answers."""
+    """The level of a request that has not started, and the expected seconds of work for one of its answers."""
 
     level: int
     work_seconds: float
-    # The same on an idle engine.
+    # Seconds for the same answer on an idle engine.
     alone_seconds: float
 
 
 def estimate(job: Job, policy: Policy, engine: EngineShape, cost: CostModel, neutral_seconds: float, backlog_seconds: float) -> Estimate:
-    """`job` has no requests and arrives now."""
+    """The estimate for a job that arrives now and has no engine requests yet."""
     limit = max(limit_tokens(job, engine), 1.0)
     tail = TAIL_FACTOR * job.lengths.tokens[-1] + TAIL_TOKENS
     points = [tokens if tokens < limit else limit for tokens in (*job.lengths.tokens, tail)]

@@ -1,7 +1,8 @@
-"""Expected waiting time: how long until each job gets its turn.
+"""Expected waiting time (EWT) of each job in a plan: how long until it gets its turn. `decide.py` calls it.
 
-EWT = remaining seconds of the jobs ranked ahead, divided by the effective parallelism, and never more than the time until ageing has
-promoted the job past everything that may still arrive, or until it is overdue. The first `slots` in rank order do not wait.
+The EWT is the remaining work of the jobs ranked ahead, divided by the number of slots. It is bounded by the time until ageing has promoted
+the job past everything that may still arrive, and by the time until the job is overdue. The first `slots` jobs in rank order do not wait.
+The wait of a request that has not been admitted yet is predicted in `admission_wait.py`.
 """
 
 import numpy as np
@@ -15,7 +16,7 @@ from .reports import EngineShape
 
 
 def effective_slots(engine: EngineShape, tokens: Floats) -> float:
-    """How many sequences run at once: `max_num_seqs`, or fewer when their KV does not fit the device. At least 1."""
+    """How many sequences run at once: `max_num_seqs`, or fewer if their KV does not fit the device. At least 1."""
     if not len(tokens) or engine.num_device_blocks <= 0:
         return float(max(1, engine.max_num_seqs))
     blocks = float(np.ceil(np.maximum(tokens, 1.0) / max(1, engine.block_size)).mean())
@@ -23,7 +24,7 @@ def effective_slots(engine: EngineShape, tokens: Floats) -> float:
 
 
 def ranked(levels: Ints, order: Ints) -> Ints:
-    """Rows in rank order: level, then order."""
+    """Row numbers sorted by level, then by order."""
     result: Ints = np.lexsort((order, levels))
     return result
 
@@ -38,7 +39,7 @@ def expected_waits(
     backlog: float,
     is_late: NDArray[np.bool_],
 ) -> Floats:
-    """Seconds until each job's turn; `work_seconds` are those of all its samples. Shape [J], in the snapshot's order of rows."""
+    """Seconds until each job's turn, in the snapshot's order of rows. Shape [J]. `work_seconds` covers all samples of a job."""
     rule = lateness_of(policy)
     work, samples = work_seconds[rows], snapshot.samples[rows]
     waits = np.empty(len(snapshot))
@@ -50,6 +51,5 @@ def expected_waits(
     to_promotion = np.maximum(levels + BASE_SPAN, 0) * (
         promote_seconds(policy.ageing, backlog, snapshot.neutral_seconds) / LEVELS_PER_DOUBLING
     )
-    # Those promoted that far are served in order: ahead of them is only work of better rank.
-    # The age of those that are late counts no more.
+    # Jobs promoted that far are served in order, with only better-ranked work ahead. The age of late jobs does not count.
     return np.where((to_promotion > 0) & ~is_late, np.minimum(waits, to_promotion), waits)

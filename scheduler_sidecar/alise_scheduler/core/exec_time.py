@@ -1,13 +1,15 @@
-"""How long work takes on this engine: T_pre and T_dec, fitted online from the engine's own steps.
+"""How long work takes on this engine, fitted online from the engine's own steps.
 
-One step takes `step + prefill·(prefill tokens) + decode·(decoding requests) + context·(KV tokens attended to)` seconds. From it follow
-the published forms: `T_pre(s) = s·T0` and `T_dec(s, n) = n·(α·s + β)`, with α = context and β = step + decode·batch + context·(the
-batch's other context). The fit is recursive least squares with forgetting on relative errors, pulled to cold-start defaults until there
-is evidence, robust to single slow steps (Huber weights), and its coefficients are never negative.
+One step takes `step + prefill·(prefill tokens) + decode·(decoding requests) + context·(KV tokens attended to)` seconds. The published forms
+follow from it: `T_pre(s) = s·T0` and `T_dec(s, n) = n·(α·s + β)`, with α = context and β = step + decode·batch + context·(the batch's other
+context). The fit is recursive least squares with forgetting on relative errors. It starts from cold-start defaults and is pulled towards
+them until there is evidence. Huber weights keep single slow steps from bending it, and its coefficients are never negative.
 
-What a step costs beside another one changes slowly (a step counts half after 350 others); how fast the machine is just now changes
-within seconds, as neighbours come and go, and stretches all steps alike. So there is one more number, the pace: a quick geometric mean
-of what steps took over what the fit says of them.
+The relative cost of steps changes slowly, so a step's weight halves after 350 others. The machine's speed changes within seconds, as
+neighbours come and go, and stretches all steps equally. Therefore a separate number, the pace, follows quickly: a geometric mean of the
+measured over the fitted times.
+
+`state.py` feeds it the engine's steps; ranks, waits and the simulator read it.
 """
 
 import math
@@ -25,27 +27,27 @@ from .reports import Step
 _SCALE: Final = (1.0, 1e3, 1e1, 1e4)
 _RIDGE: Final = 0.02
 _FORGET: Final = 0.998
-# Residuals over this share of the usual one count by their size, not its square: a busy machine stretches a tenth of the steps, and the
-# typical step is what is wanted.
+# Residuals above this share of the usual one count linearly, not squared: a busy machine stretches a tenth of the steps, and the fit should
+# describe the typical step.
 _HUBER: Final = 0.5
-# The pace follows this share of the last step's ratio, and of no ratio beyond e^±_PACE_CLIP. Measured on 3,049 steps of a shared machine,
-# each predicted before it was learned: a median error of 12%; without a pace 21%, with absolute instead of relative errors 23%.
+# The pace moves by this share of a step's log ratio, which is clipped to ±_PACE_CLIP. Measured on 3,049 steps of a shared machine, each
+# predicted before it was learned: a median error of 12%; without a pace 21%, with absolute instead of relative errors 23%.
 _PACE_RATE: Final = 0.05
 _PACE_CLIP: Final = 0.5
 _PACE_AFTER_STEPS: Final = 64
 _MAX_STEP_SECONDS: Final = 60.0
 # The engine reports whole microseconds; a time below this one is an error, and a ratio to it could not be computed.
 _SHORTEST_STEP_SECONDS: Final = 1e-9
-# More than any engine attends to in one step; a number beyond it is an error and would outweigh all other steps.
+# No engine attends to more tokens in one step. A larger number is an error and would outweigh all other steps.
 _MAX_STEP_TOKENS: Final = 1e9
 _LEAST_STEP_SECONDS: Final = 1e-5
-# Steps that claim no cost at all fit to nothing, and work is measured in these.
+# A lower bound for the unit of work, in case the reported steps seem to cost nothing.
 _LEAST_DECODE_SECONDS: Final = 1e-6
-# No job has less work than this left, so that every one has a level.
+# The least remaining work of a job, so that every job has a level.
 LEAST_WORK_SECONDS: Final = 1e-6
-# A unit: relative errors are counted as if steps took so long.
+# Relative errors are weighted as if steps took this long.
 _TYPICAL_STEP_SECONDS: Final = 0.01
-# Until so many are seen, none is far off.
+# No step counts as an outlier before this number of steps.
 _FIRST_STEPS: Final = 32
 _SWEEPS: Final = 20
 
@@ -60,7 +62,7 @@ class Coefficients:
     context_seconds: float = 0.0000001
 
     def times(self, factor: float) -> "Coefficients":
-        """The same machine, so much slower."""
+        """The coefficients of a machine that is slower by this factor."""
         return Coefficients(
             self.step_seconds * factor, self.prefill_seconds * factor, self.decode_seconds * factor, self.context_seconds * factor
         )
@@ -92,14 +94,14 @@ def _vector() -> Floats:
 class CostModel:
     """The fit so far. A value: `observe()` returns the next one."""
 
-    # At the present pace.
+    # At the present pace of the machine.
     coefficients: Coefficients = field(default_factory=Coefficients)
-    # Seconds of a step now over those of the same step on average.
+    # The time of a step now over its average time.
     pace: float = 1.0
-    # Smoothed relative error |predicted - seen| / seen of the steps, before each was learned.
+    # Smoothed relative error |predicted - measured| / measured of the steps, each predicted before it was learned.
     error: float = 0.0
     samples: int = 0
-    # Smoothed size of a step that decodes: how many requests beside it, how much context.
+    # Smoothed number of requests and of context tokens in a step that decodes.
     batch: float = 1.0
     batch_context: float = 0.0
     normal: Floats = field(default_factory=_matrix)
@@ -108,7 +110,7 @@ class CostModel:
     scale: float = 0.0
 
     def decode_step_seconds(self) -> float:
-        """β: seconds of a typical decoding step, which is what one more token costs a running job."""
+        """β: seconds of a typical decoding step, which is what a running job pays for one more token."""
         return max(self.coefficients.step(0, self.batch, self.batch_context), _LEAST_DECODE_SECONDS)
 
     def seconds_left(self, prefill_tokens: Floats, tokens_left: Floats, context_tokens: Floats) -> Floats:
@@ -132,11 +134,11 @@ def _usable(step: Step) -> bool:
 
 
 def observe(model: CostModel, steps: Sequence[Step]) -> CostModel:
-    """The model after these steps; steps that cannot be (no work, no time, over a minute or a billion tokens) teach nothing."""
+    """The model after these steps. Impossible steps (no work, no time, more than a minute or a billion tokens) are ignored."""
     usable = [step for step in steps if _usable(step)]
     if not usable:
         return model
-    # Plain numbers: of four by four, arrays take ten times as long.
+    # Plain numbers, because arrays take ten times as long at a size of four by four.
     normal, moment = model.normal.tolist(), model.moment.tolist()
     error, scale, batch, context = model.error, model.scale, model.batch, model.batch_context
     pace, average = model.pace, model.coefficients.times(1 / model.pace)
@@ -145,18 +147,18 @@ def observe(model: CostModel, steps: Sequence[Step]) -> CostModel:
         ratio = step.duration_seconds / (pace * usual)
         rate = max(0.02, 1 / (seen + 1))
         error += rate * (min(abs(1 - 1 / ratio), 10.0) - error)
-        # A step far off is down-weighted once the usual error is known, so one stall does not bend the fit.
+        # An outlier gets less weight once the usual error is known, so that one stall does not bend the fit.
         residual = abs(ratio - 1)
         weight = 1.0 if seen < _FIRST_STEPS or residual <= _HUBER * scale else _HUBER * scale / residual
         scale += rate * (min(residual, 3 * scale if seen >= _FIRST_STEPS else residual) - scale)
         scale = max(scale, 0.05)
         x = (1.0, step.prefill_tokens / _SCALE[1], step.decode_requests / _SCALE[2], step.context_tokens / _SCALE[3])
-        # Relative errors count: to what is usual, once that is known, and not to a guess that is far too high.
+        # Errors are relative to the usual time of a step once that is known, not to a first guess that may be far too high.
         about = min(usual, step.duration_seconds / pace) if seen >= _FIRST_STEPS else step.duration_seconds
         weight *= (_TYPICAL_STEP_SECONDS / max(about, _LEAST_STEP_SECONDS)) ** 2
         normal = [[_FORGET * old + weight * (a * b) for old, b in zip(row, x, strict=True)] for row, a in zip(normal, x, strict=True)]
         moment = [_FORGET * old + weight * step.duration_seconds * a for old, a in zip(moment, x, strict=True)]
-        # Before the fit has found the machine, a ratio is its fault and not the moment's.
+        # Before the fit has settled, a ratio shows the fit's error and not the machine's pace.
         if seen >= _PACE_AFTER_STEPS:
             pace *= math.exp(_PACE_RATE * min(max(math.log(ratio), -_PACE_CLIP), _PACE_CLIP))
         if step.decode_requests:
@@ -178,9 +180,9 @@ def observe(model: CostModel, steps: Sequence[Step]) -> CostModel:
 
 
 def _solve(normal: list[list[float]], moment: list[float], weight: float) -> Coefficients:
-    """Non-negative ridge solution around the cold-start defaults, by coordinate descent (four unknowns).
+    """The non-negative ridge solution around the cold-start defaults, by coordinate descent over the four unknowns.
 
-    `weight` is that of a usual step, at most 1: on a slow machine, whose steps weigh little, the pull is as weak.
+    `weight` is the weight of a usual step, at most 1. On a slow machine steps weigh little, and the pull is weakened to match.
     """
     ridge = _RIDGE * weight
     default = Coefficients()

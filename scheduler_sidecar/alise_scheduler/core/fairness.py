@@ -1,19 +1,18 @@
-"""Tenants share the slots: who asks for more than its share waits behind those who do not.
+"""Share the slots between tenants: jobs beyond their tenant's share wait behind all jobs within one. `decide.py` calls it for every plan.
 
-Shares are max-min fair: the slots are dealt out evenly (by weight) until each tenant has what it asks for, and what a quiet tenant
-leaves is dealt to the others. Within a tenant the policy's order counts: its first jobs are within its share, the later ones over it,
-and every job over a share ranks behind every job within one, far enough for it to be preempted. So a tenant pays for its own burst,
-and with one tenant, or slots for everybody, nothing changes at all. Nothing is remembered: shares are of now, and a restarted sidecar
-deals them out just the same.
+Shares are max-min fair. The slots are allotted evenly (by weight) until each tenant has what it asks for, and what a tenant leaves goes to
+the others. Within a tenant the policy's order decides: its first jobs are within its share and the later ones over it. Every job over a
+share ranks behind every job within one, by a difference that preempts. So a tenant's burst delays only that tenant's own jobs. With one
+tenant, or with slots for all jobs, nothing changes. Shares depend on the present jobs alone, so a restarted sidecar computes the same ones.
 
-One slot in sixteen, and at least one, belongs to nobody's share. Jobs over their share run there, because a slot must not idle, but they
-are known to be over it beforehand: a quiet tenant's job that arrives takes such a slot at the next step, by the level it was stamped with
-at admission, and does not wait for the plan that would have found out who must go. For the same reason a quantum protects nobody while a
-tenant is over its share. What a flood still costs the quiet ones is that steps full of prompts take longer.
+One slot in sixteen, and at least one, is in no tenant's share. Jobs over their share run there, because no slot should idle, and they are
+known to be over it. A job of another tenant that arrives takes such a slot at the next step, by the level from its admission, without
+waiting for a plan. For the same reason no quantum protects a job while a tenant is over its share. Steps full of prompts still take longer
+for all tenants.
 
 Parts of a tenant (`team-a/part`) take turns within its share.
 
-Nobody starves by this: each tenant always has a share, and its longest-waiting job comes first in its own order (core/rank.py).
+No job starves: each tenant always has a share, and within a tenant the proofs of core/rank.py hold.
 """
 
 from typing import Final
@@ -26,8 +25,8 @@ from alise_contract.names import MAX_LEVEL, MIN_LEVEL
 from .job import Ints, Snapshot
 from .lengths import Floats
 
-# Jobs over their tenant's share take the levels from here on, the others those below, and some between are left empty: a difference that
-# preempts (at any `preempt_levels` up to it).
+# Jobs over their tenant's share have this level or a higher one, all others a lower one. The levels left empty between them are a
+# difference that preempts, at any `preempt_levels` up to EMPTY_LEVELS.
 OVER_SHARE_LEVEL: Final = 47
 EMPTY_LEVELS: Final = 8
 _LENT_SHARE: Final = 1 / 16
@@ -35,9 +34,9 @@ _OVER_SPAN: Final = (MAX_LEVEL - OVER_SHARE_LEVEL) // 2
 
 
 def fill_level(demand: Floats, weight: Floats, slots: float) -> float:
-    """Slots per unit of weight when `slots` are dealt out max-min fairly: tenant t gets min(demand[t], level · weight[t]).
+    """Slots per unit of weight in a max-min fair allotment of `slots`: tenant t gets min(demand[t], level · weight[t]).
 
-    Infinite when there is enough for all. Shapes [T].
+    Infinite if the slots suffice for all. Shapes [T].
     """
     if float(demand.sum()) <= slots:
         return float("inf")
@@ -46,17 +45,17 @@ def fill_level(demand: Floats, weight: Floats, slots: float) -> float:
     satisfied = np.concatenate([[0.0], np.cumsum(demand[by_wish])[:-1]])
     others = np.cumsum(weight[by_wish][::-1])[::-1]
     levels = (slots - satisfied) / others
-    # The first tenant that gets less than it wishes for sets the level.
+    # The first tenant that gets less than it asks for sets the level.
     return float(levels[np.argmax(levels < wish[by_wish])])
 
 
 def lent_slots(slots: float) -> float:
-    """Slots in nobody's share, so that there is always somebody who gives way at once."""
+    """Slots in no tenant's share, so that there is always a job that gives way at once."""
     return max(1.0, np.floor(slots * _LENT_SHARE)) if slots > 1 else 0.0
 
 
 def over_share(levels: Ints, snapshot: Snapshot, slots: float) -> NDArray[np.bool_] | None:
-    """Which jobs do not fit into their tenant's share; None when all do. Shape [J]."""
+    """Marks the jobs that do not fit into their tenant's share. None if all fit. Shape [J]."""
     tenant, samples = snapshot.tenant, snapshot.samples
     if not len(snapshot) or not tenant.any():
         return None
@@ -67,19 +66,19 @@ def over_share(levels: Ints, snapshot: Snapshot, slots: float) -> NDArray[np.boo
     if float(demand.sum()) <= slots or np.count_nonzero(demand) < 2:
         return None
     fill = fill_level(demand, weight, slots - lent_slots(slots))
-    # How many slots of its own tenant are asked for before each job?
+    # How many slots do the tenant's jobs before each job take?
     rows = np.lexsort((snapshot.order, levels, _turns(levels, snapshot), tenant))
     total = np.cumsum(samples[rows]) - samples[rows]
     first = np.searchsorted(tenant[rows], np.arange(tenants))
     before = np.empty(len(snapshot))
     before[rows] = total - total[np.minimum(first, len(snapshot) - 1)][tenant[rows]]
-    # Everybody's first job fits.
+    # The first job of a tenant always fits.
     over: NDArray[np.bool_] = (before > 0) & (before + samples > (fill * weight)[tenant] + 1e-9)
     return over if over.any() else None
 
 
 def _turns(levels: Ints, snapshot: Snapshot) -> Ints:
-    """How many jobs of its own part come before each job. Parts of a tenant take turns, so that none of them fills the tenant's share."""
+    """The number of jobs of its own part before each job. Parts of a tenant take turns, so that none fills the tenant's share."""
     if snapshot.part is None:
         return np.zeros(len(snapshot), dtype=np.int64)
     rows = np.lexsort((snapshot.order, levels, snapshot.part))

@@ -1,4 +1,7 @@
-"""A job (one HTTP request, 1..n engine requests), the table of its phases, and the columns that `decide()` works on."""
+"""A job, the table of its phases, and the columns that `decide()` works on.
+
+A job is one HTTP request, which is one or more engine requests. `book.py` keeps the active jobs and `state.py` turns them into a Snapshot.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,8 +20,8 @@ from .reports import EngineRequest, EngineShape, Phase
 
 Ints = NDArray[np.int64]
 
-# Which phase may be reported after which, for one engine request. Reports are merged for slow watchers, so anything that may happen over
-# several steps may be seen at once; what can never happen is to become WAITING ("never run") or ADMITTED ("never seen") again.
+# The phases that may be reported after each phase of an engine request. Reports are merged for slow watchers, so one report may cover
+# several steps. A request can never become WAITING (it has not run) or ADMITTED (the engine has not seen it) again.
 _RAN: Final = frozenset({Phase.RUNNING, Phase.OFFLOADED, Phase.PREEMPTED, Phase.RESTORING})
 MOVES: Final[Mapping[Phase, frozenset[Phase]]] = {
     Phase.ADMITTED: frozenset({Phase.WAITING}) | _RAN,
@@ -31,46 +34,46 @@ MOVES: Final[Mapping[Phase, frozenset[Phase]]] = {
 
 
 def move(before: Phase, after: Phase, request_id: str) -> Phase:
-    """The phase after a report. Raises IllegalMoveError when the table has no such move."""
+    """The phase after a report. Raises IllegalMoveError if the table does not allow the move."""
     if after not in MOVES[before]:
-        raise IllegalMoveError(f"request {request_id} was reported {after.name} after {before.name}, which no request can be")
+        raise IllegalMoveError(f"request {request_id} was reported as {after.name} after {before.name}, which is not a possible move")
     return after
 
 
-# The phase of a job of several requests is the most advanced one of them.
+# The phase of a job with several requests is the first of these that any of them has.
 _PRECEDENCE: Final = (Phase.RUNNING, Phase.RESTORING, Phase.OFFLOADED, Phase.PREEMPTED, Phase.WAITING)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job as the sidecar knows it. Clock readings are the dispatcher's; they never leave the process."""
+    """One job. Its times are readings of the dispatcher's clock and never leave the process."""
 
     id: str
-    # Arrival order; the tie-breaker within a level.
+    # Number of its arrival, which breaks ties within a level.
     order: int
     lengths: Lengths
     weight: float = 1.0
-    # Who shares the slots with whom; "" is a tenant like any other.
+    # Tenants share the slots. "" is a tenant like any other.
     tenant: str = ""
     max_tokens: int = 0
     samples: int = 1
     # An estimate until the engine has tokenized the prompt.
     prompt_tokens: int = 1
-    # False: it came around the middleware without a job id, so no Apply can name it. It counts, but is not ranked.
+    # False if it bypassed the middleware and has no job id. No Apply can name it, so it counts as load but is not ranked.
     rankable: bool = True
     phase: Phase = Phase.ADMITTED
     requests: Mapping[str, EngineRequest] = field(default_factory=dict)
     arrived_at: float = 0.0
-    # Time not running before `phase_at`, and since when the phase is what it is.
+    # Time spent not running before `phase_at`, which is when the present phase began.
     waited_seconds: float = 0.0
     phase_at: float = 0.0
 
     def waiting_seconds(self, at: float) -> float:
-        """Time spent not running so far: what ageing counts. Never decreases."""
+        """Time spent not running so far. Never decreases."""
         return self.waited_seconds + (0.0 if self.phase is Phase.RUNNING else max(0.0, at - self.phase_at))
 
     def age_seconds(self, at: float) -> float:
-        """Time since arrival, at least what it has waited."""
+        """Time since arrival, at least the time it has waited."""
         return max(at - self.arrived_at, self.waiting_seconds(at))
 
     def with_request(self, request: EngineRequest, at: float) -> "Job":
@@ -80,7 +83,7 @@ class Job:
         return self._folded({**self.requests, request.request_id: request}, at, request.phase_seconds)
 
     def without_request(self, request_id: str, at: float) -> "Job | None":
-        """The job after one of its requests ended; None when that was the last."""
+        """The job after one of its requests has finished; None if that was the last one."""
         rest = {key: value for key, value in self.requests.items() if key != request_id}
         return self._folded(rest, at, 0.0) if rest else None
 
@@ -98,18 +101,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All jobs at one moment, as columns of J rows in arrival order. The whole input of `decide()` besides the policy."""
+    """All active jobs at one moment, as columns of J rows in arrival order. With the policy it is the whole input of `decide()`."""
 
     jobs: tuple[str, ...]
     rankable: NDArray[np.bool_]
     phase: Ints
     order: Ints
     weight: Floats
-    # Number of the tenant whose share the job takes from, counted from 0 without gaps.
+    # Number of the job's tenant, counted from 0 without gaps.
     tenant: Ints
     # [J, QUANTILES] tokens.
     lengths: Floats
-    # Client's cap on output tokens or the context's; inf where there is none.
+    # The client's or the context's cap on output tokens; inf if there is none.
     limit_tokens: Floats
     samples: Floats
     prompt_tokens: Floats
@@ -118,15 +121,15 @@ class Snapshot:
     host_tokens: Floats
     host_bytes: Floats
     waiting_seconds: Floats
-    # Since arrival.
+    # Time since arrival.
     age_seconds: Floats
     engine: EngineShape
     cost: CostModel
-    # Seconds of the typical job: level 0 is there.
+    # Work of the typical job, whose level is 0.
     neutral_seconds: float
-    # What the engine was told last, [3, J]; see `plan.sent_columns`.
+    # The ranks last sent to the engine, [3, J]; see `plan.sent_columns`.
     sent: Ints
-    # Number of the part of its tenant; None where no tenant has parts.
+    # Number of the part of the job's tenant; None if no tenant has parts.
     part: Ints | None = None
 
     def __len__(self) -> int:
@@ -136,7 +139,7 @@ class Snapshot:
 def columns(
     jobs: tuple[Job, ...], at: float, engine: EngineShape, cost: CostModel, neutral_seconds: float, sent: Mapping[str, Rank]
 ) -> Snapshot:
-    """Jobs as columns. Tokens of a job are those of its requests: the longest for lengths, the sum for places."""
+    """Jobs as columns. Of a job with several requests, lengths are the longest and memory is the sum."""
 
     def column(values: list[float]) -> Floats:
         return np.array(values, dtype=np.float64)
@@ -179,7 +182,7 @@ def _has_part(job: Job) -> bool:
 
 
 def _progress(job: Job) -> tuple[int, int, int, int]:
-    """Tokens generated, on the device, on the host, and bytes there."""
+    """Tokens generated, tokens on the device, tokens on the host, and bytes on the host."""
     if len(job.requests) == 1:
         (only,) = job.requests.values()
         return only.generated_tokens, only.device_tokens, only.host_tokens, only.host_bytes
@@ -193,6 +196,6 @@ def _progress(job: Job) -> tuple[int, int, int, int]:
 
 
 def limit_tokens(job: Job, engine: EngineShape) -> float:
-    """Tokens that an answer can have: the client's cap, or what room there is in the context."""
+    """The largest number of tokens that an answer can have: the client's cap, or the room in the context if that is less."""
     room = max(1, engine.max_model_len - job.prompt_tokens)
     return float(min(job.max_tokens, room) if job.max_tokens else room)

@@ -1,9 +1,9 @@
-"""How long an answer will be: a distribution, as quantiles, conditioned on what was generated already.
+"""The predicted length of an answer: a distribution as quantiles, conditioned on the tokens generated so far.
 
-A `Lengths` holds QUANTILES equally likely token counts. `L | L > generated` keeps the points above `generated`; one more point of half
-their weight stands for the tail, half again as far out as the last point or as the answer is long already. So a job that overruns its
-prediction is not "nearly done" for ever: its expected rest grows with it, and it falls gracefully to worse levels.
-Columns have J rows (jobs); times do not occur here.
+A `Lengths` holds QUANTILES equally likely token counts. Given that a job has generated g tokens, the points above g remain, and one more
+point with half their weight stands for the tail, at 1.5 times the largest point or 1.5 times g. So a job that exceeds its prediction is
+never "nearly done" for good: its expected remaining length grows with it, and its level gets gradually worse. Columns have J rows (jobs).
+The predictor makes these values, `rank.py` and `estimate.py` read them. No times occur here.
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-# One job in plain numbers, or columns of jobs.
+# One job in plain numbers, or columns of jobs: functions over it are written once.
 Number = TypeVar("Number", float, Floats)
 
 QUANTILES: Final = 10
@@ -25,7 +25,7 @@ MAX_TOKENS: Final = 1_000_000
 TAIL_FACTOR: Final = 1.5
 TAIL_TOKENS: Final = 8.0
 TAIL_WEIGHT: Final = 0.5
-# Before anything is known: lognormal with median 150 tokens and sigma 1.2, the shape of chat answers.
+# Used before anything is known: lognormal with a median of 150 tokens and sigma 1.2, the shape of chat answers.
 _PRIOR_MEDIAN, _PRIOR_SIGMA = 150.0, 1.2
 NORMAL_QUANTILES: Final = (-1.6449, -1.0364, -0.6745, -0.3853, -0.1257, 0.1257, 0.3853, 0.6745, 1.0364, 1.6449)
 
@@ -37,7 +37,7 @@ class Lengths:
     tokens: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Raises ValueError when the quantiles are not what they should be; `sane()` mends instead."""
+        """Raises ValueError for quantiles that are out of range or order. `sane()` corrects them instead."""
         ok = len(self.tokens) == QUANTILES and all(1.0 <= value <= MAX_TOKENS for value in self.tokens)
         if not ok or any(a > b for a, b in zip(self.tokens, self.tokens[1:], strict=False)):
             raise ValueError(f"lengths must be {QUANTILES} ascending numbers in [1, {MAX_TOKENS}], got {self.tokens!r}")
@@ -55,7 +55,7 @@ PRIOR: Final = Lengths(tuple(_PRIOR_MEDIAN * math.exp(_PRIOR_SIGMA * z) for z in
 
 
 def sane(values: Iterable[float], limit: int = 0) -> Lengths:
-    """The nearest usable Lengths: each clipped to [1, limit or MAX_TOKENS], sorted; the prior where one is NaN or the count is off."""
+    """The nearest valid Lengths: values sorted and clipped to [1, limit or MAX_TOKENS]; the prior for a NaN or a wrong count."""
     top = float(min(limit, MAX_TOKENS)) if limit > 0 else float(MAX_TOKENS)
     points = tuple(values)
     if len(points) != QUANTILES or any(math.isnan(value) for value in points):
@@ -64,9 +64,9 @@ def sane(values: Iterable[float], limit: int = 0) -> Lengths:
 
 
 def remaining_points(quantiles: Floats, generated: Floats, limit: Floats) -> tuple[Floats, Floats]:
-    """What may be left of each job: tokens [J, QUANTILES + 1] ascending and their weights, which sum to 1 in each row.
+    """Possible remaining tokens of each job, ascending, and their probabilities, which sum to 1 in each row. [J, QUANTILES + 1] each.
 
-    `limit` is the client's cap on output tokens, inf where there is none. Points that are passed have weight 0.
+    `limit` is the client's cap on output tokens, inf if there is none. Points that a job has passed have probability 0.
     """
     tail = TAIL_FACTOR * np.maximum(quantiles[:, -1], generated) + TAIL_TOKENS
     points = np.minimum(np.concatenate([quantiles, tail[:, None]], axis=1), np.maximum(limit, generated + 1.0)[:, None])
@@ -77,7 +77,7 @@ def remaining_points(quantiles: Floats, generated: Floats, limit: Floats) -> tup
 
 
 def remaining_mean(quantiles: Floats, generated: Floats, limit: Floats) -> Floats:
-    """Expected tokens left of each job, `E[L - generated | L > generated]`, at least 1. Shape [J]."""
+    """Expected remaining tokens of each job, `E[L - generated | L > generated]`, at least 1. Shape [J]."""
     points, weights = remaining_points(quantiles, generated, limit)
     mean: Floats = (points * weights).sum(axis=1)
     return mean

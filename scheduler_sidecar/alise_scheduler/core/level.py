@@ -1,7 +1,9 @@
-"""The formulas behind a level, written once for two callers: columns of all jobs (`rank.py`) and one job in plain numbers (`newcomer.py`).
+"""The formulas of a level, written once for one job in plain numbers and for columns of jobs.
 
-Every function takes floats or arrays of the same shape. What differs between the two, such as the logarithm, comes in a `Maths`. At an
-admission the formulas run for a single job, where arrays would take ten times as long. Knows no job, policy or clock.
+For example, `level_of(2.0, 1.0, 1.0, math.inf, NUMBERS)` is 4.0: twice the work of the typical job is four levels. `rank.py` calls these
+functions with arrays for all jobs of a plan. `estimate.py` and the simulator call them with floats for a single request, where arrays
+would take ten times as long. The functions that arithmetic operators do not cover come in a `Maths`. Nothing here depends on a policy,
+a job or a clock.
 """
 
 import math
@@ -15,7 +17,7 @@ from .lengths import Floats, Number
 
 LEVELS_PER_DOUBLING: Final = 4
 BASE_SPAN: Final = 40
-# Two answers in a hundred end at an eighth of their lowest quantile.
+# The assumed probability that an answer ends at an eighth of its lowest quantile.
 EARLY_PROBABILITY: Final = 0.02
 EARLY_DIVISOR: Final = 8.0
 
@@ -43,10 +45,10 @@ def gittins_index(
     prefill_seconds: Number,
     maths: Maths[Number],
 ) -> Number:
-    """The inverse Gittins index in seconds: over all lengths d, the least expected effort until d per probability of having ended by d.
+    """The inverse Gittins index in seconds: the minimum over all lengths d of the expected effort up to d, divided by P(remaining <= d).
 
-    `points` are the possible remaining lengths in tokens, ascending, and `probabilities` theirs; they sum to 1. With `early_probability`
-    the job ends after `early_tokens` instead. The effort up to d is E[min(rest, d)] tokens after `prefill_seconds` of prefill.
+    The effort up to d is `prefill_seconds` and then E[min(remaining, d)] tokens of `token_seconds`. `points` are the possible remaining
+    lengths in tokens, ascending, with `probabilities` that sum to 1. With `early_probability` the job ends after `early_tokens` instead.
     """
     others = 1.0 - early_probability
     early_effort = early_probability * early_tokens

@@ -1,7 +1,7 @@
-"""Whose KV is where: the device for those ranked first, the host within its budget for the rest, nowhere past that.
+"""Plan the host memory for KV caches that leave the device. `decide.py` calls it for every plan.
 
-The engine does the moving, block by block; from here it gets what no single step can know: the byte budget and from which expected wait
-or host use on blocks are kept as INT8. `auto` is raw while waits are short and the host is not under pressure.
+The engine moves the blocks. It gets from here what no single step can know: the byte budget, and the expected wait or host usage from
+which blocks are stored as INT8. With `auto`, blocks stay raw while waits are short and the host store has room.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ import numpy as np
 from .job import Ints, Snapshot
 from .lengths import Floats
 
-# INT8 payload and scales against 16-bit KV; only for the estimate of what will be needed.
+# Size of INT8 payload and scales relative to 16-bit KV, used only to estimate the memory needed.
 INT8_SHARE: Final = 0.55
 _NEVER_MS: Final = 2**40
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimits:
-    """Settings: the codec rule and the host budget (0: what the engine has)."""
+    """Settings of the host store: the codec rule and the byte budget. A budget of 0 is the engine's own limit."""
 
     quantization: str = "auto"
     host_bytes: int = 0
@@ -29,7 +29,7 @@ class MemoryLimits:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How much host memory the plan needs, and the rule for the codec of KV there."""
+    """The host memory that the plan needs, and the codec rule for KV there."""
 
     # Estimated bytes of the jobs that leave the device; never above the budget.
     host_bytes: int
@@ -39,15 +39,15 @@ class Placement:
 
 
 def host_budget(limits: MemoryLimits, engine_bytes: int) -> int:
-    """Bytes the host store may hold: the setting, never more than the engine has."""
+    """Bytes that the host store may hold: the setting, but never more than the engine has."""
     return min(limits.host_bytes, engine_bytes) if limits.host_bytes else engine_bytes
 
 
 def place(rows: Ints, waits: Floats, snapshot: Snapshot, slots: float, limits: MemoryLimits) -> Placement:
-    """Device for the first `slots` in rank order whose blocks fit; then the host, shortest wait first, while the budget lasts.
+    """Keep the first `slots` jobs in rank order on the device while their blocks fit, and estimate the host bytes of the others.
 
-    Only jobs that have KV (generated or computed something) take host memory. Which of the others is dropped is the engine's ledger's
-    business; it evicts the longest wait first too.
+    Host memory goes to jobs with KV, shortest expected wait first, until the budget is used up. The engine decides which KV to drop beyond
+    it; it also drops the longest expected wait first.
     """
     engine = snapshot.engine
     on_device = np.zeros(len(snapshot), dtype=np.bool_)
@@ -70,7 +70,7 @@ def place(rows: Ints, waits: Floats, snapshot: Snapshot, slots: float, limits: M
 
 
 def _codec_rule(limits: MemoryLimits) -> tuple[int, float]:
-    """The engine's thresholds: INT8 from this expected wait or this host use on."""
+    """The expected wait in milliseconds and the host usage from which the engine stores INT8."""
     match limits.quantization:
         case "none":
             return _NEVER_MS, 1.0

@@ -1,4 +1,7 @@
-"""What the engine is told, and the difference to what it was told before: only that travels."""
+"""The plan that is sent to the engine, and its difference from what was sent before: only changes travel.
+
+`decide.py` builds plans, `engine/convert.py` turns them into messages.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +12,7 @@ from numpy.typing import NDArray
 
 _SHORTEST_MS: Final = 64
 _LONGEST_MS: Final = 1e10
-# In a column of what was sent: nothing was.
+# Stands for "never sent" in a column of sent values.
 NEVER_SENT: Final = -(1 << 40)
 
 _Ints = NDArray[np.int64]
@@ -17,11 +20,11 @@ _Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """Place of a job. Lower (level, order) runs first."""
+    """The rank of a job. The lowest (level, order) runs first."""
 
     level: int
     order: int
-    # Expected wait until its turn, made coarse so that it is sent when it changed, not always.
+    # Expected wait until its turn, rounded coarsely so that it is sent only when it really changes.
     ewt_ms: int = 0
 
 
@@ -36,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Ranks that changed, and the limits when they did."""
+    """The ranks that changed, and the limits if they changed."""
 
     ranks: Mapping[str, Rank] = field(default_factory=dict)
     limits: Limits | None = None
@@ -44,7 +47,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Ranks as columns of J rows; rows that no Apply can name are not `known`."""
+    """Ranks as columns of J rows. `known` marks the jobs that an Apply can name."""
 
     jobs: tuple[str, ...]
     level: _Ints
@@ -53,7 +56,7 @@ class Ranks:
     known: NDArray[np.bool_]
 
     def at(self, rows: NDArray[np.bool_]) -> dict[str, Rank]:
-        """The ranks of the rows that are set, by job."""
+        """The ranks of the marked rows, by job id."""
         (chosen,) = rows.nonzero()
         columns = (self.level[chosen].tolist(), self.order[chosen].tolist(), self.ewt_ms[chosen].tolist())
         jobs = self.jobs
@@ -61,7 +64,7 @@ class Ranks:
 
 
 def coarse_ms(seconds: NDArray[np.float64]) -> _Ints:
-    """Milliseconds rounded down to one and a half binary digits (64, 96, 128, 192, ...); 0 below 64 and for what is no number."""
+    """Milliseconds, rounded down to one and a half binary digits (64, 96, 128, 192, …). Values below 64 and NaN become 0."""
     with np.errstate(invalid="ignore"):
         ms = np.minimum(np.floor(seconds * 1000.0), _LONGEST_MS)
         ms = np.where(ms >= _SHORTEST_MS, ms, 0.0)
@@ -71,7 +74,7 @@ def coarse_ms(seconds: NDArray[np.float64]) -> _Ints:
 
 
 def sent_columns(jobs: tuple[str, ...], sent: Mapping[str, Rank]) -> _Ints:
-    """What the engine was told of these jobs: level, order and wait, NEVER_SENT where nothing. Shape [3, J]."""
+    """The level, order and wait last sent for each job, NEVER_SENT where none was. Shape [3, J]."""
     never = (NEVER_SENT, NEVER_SENT, NEVER_SENT)
     known = (sent.get(job) for job in jobs)
     rows = [never if rank is None else (rank.level, rank.order, rank.ewt_ms) for rank in known]
@@ -79,6 +82,6 @@ def sent_columns(jobs: tuple[str, ...], sent: Mapping[str, Rank]) -> _Ints:
 
 
 def diff(ranks: Ranks, limits: Limits, sent: _Ints, sent_limits: Limits | None) -> Plan:
-    """The plan that takes the engine from what was sent, [3, J], to what is wanted."""
+    """The plan that takes the engine from the sent values, [3, J], to these ranks and limits."""
     changed = (ranks.level != sent[0]) | (ranks.order != sent[1]) | (ranks.ewt_ms != sent[2])
     return Plan(ranks=ranks.at(changed & ranks.known), limits=None if limits == sent_limits else limits)

@@ -1,48 +1,49 @@
-"""Who goes first: remaining work as a level, promoted by age.
+"""Order jobs by level: remaining work on a logarithmic scale, improved by age. `decide.py` calls it for every plan.
 
-A level is a logarithm of seconds of work: `base = 4·log2(seconds / (neutral_seconds · weight))`, so four levels are a factor of two and
-level 0 is the typical job. Requests that enter without an answer from here (level 0) are thereby treated as average. Base levels are
-clipped to [-BASE_SPAN, BASE_SPAN], a thousand times shorter or longer than typical.
+For example, a job with four times the work of the typical job has level 8, and one with a quarter of it has level -8: the level is
+`4·log2(seconds / (neutral_seconds · weight))`, so four levels are a factor of two. Lower levels run first. A request that failed open has
+level 0, so it is treated as a typical job. Levels before ageing are clipped to [-BASE_SPAN, BASE_SPAN], which is a factor of a thousand in
+each direction.
 
-Ageing subtracts `4·age_seconds / promote_seconds`, age being the time since arrival, running or not: one factor of two for each
-`promote_seconds`. Counting all of the age lets a long job that has run for a while finish, instead of yielding to every newcomer, and
-that is most of what the tail of the latencies is. The rate adapts to the load: a fixed one turns any long queue into first come, first
-served, `promote_seconds = min(max(ageing.jobs · neutral_seconds, ageing.backlog · backlog_seconds), ageing.max_seconds)`.
+Ageing subtracts `4·age_seconds / promote_seconds`. Age is the time since arrival, whether the job ran or waited: one factor of two for each
+`promote_seconds`. Counting the whole age lets a long job that has run for a while finish instead of yielding to each new arrival, which
+accounts for most of the tail latency. The rate adapts to the load, because a fixed rate turns any long queue into first come, first served:
+`promote_seconds = min(max(ageing.jobs · neutral_seconds, ageing.backlog · backlog_seconds), ageing.max_seconds)`.
 
-Policies, each a plain function from a View to seconds:
-    boost    the Gittins index again, but from about `promote_seconds` on longer is no worse (the default)
-    alise    expected remaining seconds, conditioned on what was generated (shortest remaining first)
-    gittins  the inverse Gittins index of the remaining distribution: the best ratio of expected effort to the chance of being done
-    sjf      expected total seconds; blind to progress, never preempts
-    fcfs     the same for all: order of arrival, never preempts, never ages
+A policy is a plain function from a View to seconds:
+    boost    the Gittins index, which stops growing from about `promote_seconds` on (the default)
+    alise    expected remaining seconds, given the tokens generated so far (shortest remaining time first)
+    gittins  the inverse Gittins index of the remaining distribution: the least expected effort per probability of completion
+    sjf      expected total seconds; ignores progress and never preempts
+    fcfs     equal for all jobs: order of arrival, no preemption, no ageing
 
 `boost` orders by `arrival - b(s)` with b(s) = ln(1/(1 - exp(-γs)))/γ, which is optimal for the tail of a light-tailed queue whose delays
-decay like exp(-γt). Our γ is ln 2 / promote_seconds. Short jobs (γs « 1) are ordered as by `gittins`; the curve is flat for long ones,
-whose level is bounded by promote_seconds, so that among them arrival decides. Preemption compares the same levels.
+decay like exp(-γt). Here γ is ln 2 / promote_seconds. Short jobs (γs « 1) are ordered as by `gittins`. The curve is flat for long jobs,
+whose level is bounded by promote_seconds, so among them arrival decides. Preemption compares the same levels.
 
-Overload. No order serves everybody soon when more work arrives than the engine can do; ageing alone then makes everybody late. So a job
-that can no longer end within `lateness.slowdown` times what it would take on an idle engine is late (but never before twice what it takes
-on an engine that is as busy as usual): its age counts no more, and it ranks
-as if it were eight times as long (`lateness.levels`), behind most of those that can still be in time. Below saturation hardly a job is
-ever late, and nothing changes. A job that is older than `lateness.overdue_seconds` is overdue, and the oldest of the overdue, as many as
-`lateness.overdue_share` of the slots hold, rank before everybody.
+Overload. When more work arrives than the engine can do, no order keeps every request fast, and ageing alone makes every request late. So a
+job is late when it can no longer finish within `lateness.slowdown` times its time on an idle engine; it is never late before
+`lateness.busy_slowdown` times its time on an engine at its usual load. The age of a late job no longer counts, and it ranks as if it were
+eight times as long (`lateness.levels`), behind most jobs that can still finish in time. Below saturation hardly any job is late, so the
+rule changes nothing. A job older than `lateness.overdue_seconds` is overdue. The oldest overdue jobs, up to `lateness.overdue_share` of the
+slots, rank before all others.
 
-No starvation, with lateness. Claim: the oldest live job runs next once it is older than `overdue_seconds`, whatever its length, progress
-and weight and whatever the load; and a job that is overdue waits no longer than the work of the jobs that arrived before it takes on
-`overdue_share` of the slots. Proof: the overdue jobs that rank first are the oldest ones, at a level that no other job can have
-(MIN_LEVEL; all others are clipped to MIN_LEVEL + 1 and above), in the order of arrival. A job that arrives later is younger, so it never
-enters that set before an older overdue job does. Hence the jobs ahead of an overdue job in that set are a part of those older than it;
-no job joins them, each leaves when it ends, and the set always takes at least one slot, so it works off their remaining work, which is
-finite. (A limit on the answer's length makes it so: the context.)
+No starvation, with lateness. Claim: the oldest active job runs next once it is older than `overdue_seconds`, for any length, progress,
+weight and load; and an overdue job waits no longer than the jobs that arrived before it take on `overdue_share` of the slots. Proof: the
+overdue jobs that rank first are the oldest ones, in the order of arrival, at a level that no other job can have (MIN_LEVEL; all others are
+clipped to MIN_LEVEL + 1 and above). A job that arrives later is younger, so it never enters that set before an older overdue job does.
+Hence the jobs ahead of an overdue job in that set are a subset of the jobs older than it. No job joins them, each leaves when it finishes,
+and the set always has at least one slot, so their remaining work is served in finite time. (The work is finite because the context bounds
+the length of an answer.)
 
 No starvation, with ageing alone. Claim: a job is never behind one that arrived more than D = (2·BASE_SPAN + 1)/4 · ageing.max_seconds
-later, whatever their lengths, progress and weights and whatever the load. Proof: let i arrive D' > D before j. Both levels are made in
-one decide(), so with one p = promote_seconds <= ageing.max_seconds. Before clipping, level(i) - level(j) = base(i) - base(j) - 4·D'/p <=
-2·BASE_SPAN - 4·D'/p < 2·BASE_SPAN - (2·BASE_SPAN + 1) = -1. Rounding is monotone and moves each by at most a half, so level(i) <=
-level(j); the clip to [MIN_LEVEL, MAX_LEVEL] keeps that; and where they are equal, the order is arrival. So only the work of jobs that
-arrived up to D later can be served ahead of i, which is finite, hence so is its wait while the engine works.
+later, for any lengths, progress, weights and load. Proof: let i arrive D' > D before j. Both levels are computed in one decide(), so with
+one p = promote_seconds <= ageing.max_seconds. Before clipping, level(i) - level(j) = base(i) - base(j) - 4·D'/p <= 2·BASE_SPAN - 4·D'/p <
+2·BASE_SPAN - (2·BASE_SPAN + 1) = -1. Rounding is monotone and moves each level by at most a half, so level(i) <= level(j). Clipping to
+[MIN_LEVEL, MAX_LEVEL] preserves this, and equal levels are ordered by arrival. So only the work of jobs that arrived up to D later can be
+served ahead of i. That work is finite, hence so is the wait while the engine works.
 
-Between tenants see core/fairness.py: there both claims hold among the jobs of one tenant, and every tenant always has a share.
+core/fairness.py shares the slots between tenants. There both claims hold among the jobs of one tenant, and every tenant always has a share.
 """
 
 import math
@@ -65,9 +66,9 @@ _ORDER_SPAN: Final = 1 << 31
 
 @dataclass(frozen=True, slots=True)
 class AgeingRule:
-    """Waiting as long as `jobs` typical jobs take, or as `backlog` times the backlog takes, pays for a factor of two.
+    """How much age makes up for twice the work: the time of `jobs` typical jobs, or of `backlog` times the backlog if that is longer.
 
-    At most `max_seconds`, at any load.
+    It is never more than `max_seconds`.
     """
 
     jobs: float = 3.0
@@ -77,23 +78,23 @@ class AgeingRule:
 
 @dataclass(frozen=True, slots=True)
 class LatenessRule:
-    """Who waits in overload, and how long at most. Figures behind the numbers: ADR 55 and ADR 57."""
+    """Which jobs wait in overload, and for how long at most. ADR 55 and ADR 57 have the measurements."""
 
-    # Times its unloaded time within which a job should end.
+    # A job is in time if it finishes within this many times its unloaded time.
     slowdown: float = 6.0
-    # Times its time beside as many others as usual that it has in any case.
+    # It is never late before this many times its time in a batch of the usual size.
     busy_slowdown: float = 2.0
-    # Levels that a late job is worse: three doublings of its work.
+    # Added to the level of a late job: three doublings of its work.
     levels: int = 12
-    # Age from which a job goes before all that are not overdue, oldest first.
+    # From this age on a job ranks before all jobs that are not overdue, oldest first.
     overdue_seconds: float = 165.0
-    # Of the slots, for overdue jobs.
+    # The share of the slots that overdue jobs may take.
     overdue_share: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class PreemptionRule:
-    # 0: never preempt by rank.
+    # How many levels better a job must be to preempt. 0 disables preemption by rank.
     levels: int = 6
     min_quantum_steps: int = 4
 
@@ -102,7 +103,7 @@ class PreemptionRule:
 class Policy:
     name: str = "boost"
     ageing: AgeingRule | None = field(default_factory=AgeingRule)
-    # For boost, alise and gittins; the others promise an order of their own.
+    # Applies to boost, alise and gittins; sjf and fcfs define the whole order themselves.
     lateness: LatenessRule | None = field(default_factory=LatenessRule)
     preemption: PreemptionRule = field(default_factory=PreemptionRule)
     memory: MemoryLimits = field(default_factory=MemoryLimits)
@@ -110,23 +111,23 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a policy looks at; columns of J rows."""
+    """The input of a policy, as columns of J rows."""
 
     snapshot: Snapshot
-    # What may be left of each job in tokens, ascending, and how likely; [J, QUANTILES + 1].
+    # Possible remaining tokens of each job, ascending, and their probabilities; [J, QUANTILES + 1].
     points: Floats
-    chances: Floats
-    # Expected tokens and seconds of work left.
+    probabilities: Floats
+    # Expected remaining tokens and seconds of work.
     left_tokens: Floats
     remaining_seconds: Floats
 
 
-def look(snapshot: Snapshot) -> View:
-    """The remaining distribution of each job, given what it has generated."""
-    points, chances = remaining_points(snapshot.lengths, snapshot.generated_tokens, snapshot.limit_tokens)
+def view_of(snapshot: Snapshot) -> View:
+    """The distribution of each job's remaining length, given the tokens it has generated."""
+    points, probabilities = remaining_points(snapshot.lengths, snapshot.generated_tokens, snapshot.limit_tokens)
     context = snapshot.prompt_tokens + snapshot.generated_tokens
-    left = np.einsum("jq,jq->j", points, chances)
-    return View(snapshot, points, chances, left, snapshot.cost.seconds_left(prefill_tokens(snapshot), left, context))
+    left = np.einsum("jq,jq->j", points, probabilities)
+    return View(snapshot, points, probabilities, left, snapshot.cost.seconds_left(prefill_tokens(snapshot), left, context))
 
 
 def alise_seconds(view: View) -> Floats:
@@ -135,24 +136,25 @@ def alise_seconds(view: View) -> Floats:
 
 
 def sjf_seconds(view: View) -> Floats:
-    """Expected seconds from start to end, as if nothing were done yet."""
+    """Expected total seconds, ignoring progress."""
     s = view.snapshot
     total = remaining_mean(s.lengths, np.zeros(len(s)), s.limit_tokens)
     return s.cost.seconds_left(s.prompt_tokens, total, s.prompt_tokens)
 
 
 def fcfs_seconds(view: View) -> Floats:
-    """The same for all."""
+    """The same number for all jobs."""
     return np.full(len(view.snapshot), view.snapshot.neutral_seconds)
 
 
 def gittins_seconds(view: View) -> Floats:
-    """Inverse Gittins index, in seconds: over all lengths d that a job might still take, the least effort for d over P(rest <= d).
+    """The inverse Gittins index in seconds: the least expected effort per probability of completion (see `level.gittins_index`).
 
-    The effort is E[min(rest, d)] tokens and, before them, the prefill that is still to be done: a long prompt is not worth a gamble. For a
-    known length the index is about the time left; for a spread-out one it is shorter than the mean while an early end is likely.
-    Quantiles say nothing of what is below the lowest, so that a very short answer that nobody foresaw would wait like a long one, and cost
-    more per token than any other: until it has passed there, a job is given a small chance to end at a fraction of its lowest quantile.
+    For a known length it is about the remaining time. For a wide distribution it is shorter than the mean while an early end is likely. The
+    remaining prefill counts as effort, so a long prompt is not started on a small probability of a short answer.
+
+    Quantiles carry no information below the lowest one, so an unexpectedly short answer would wait like a long one and cost more per token
+    than any other. Therefore a job gets a small probability to finish at a fraction of its lowest quantile, until it has passed that point.
     """
     s = view.snapshot
     prefill = s.cost.coefficients.prefill_seconds * prefill_tokens(s)
@@ -160,10 +162,10 @@ def gittins_seconds(view: View) -> Floats:
     early = np.maximum(s.lengths[:, 0] / EARLY_DIVISOR, 1.0)
     early_probability = np.where(early > s.generated_tokens, EARLY_PROBABILITY, 0.0)
     early_tokens = np.maximum(early - s.generated_tokens, 1.0)
-    points, chances = np.ascontiguousarray(view.points.T), np.ascontiguousarray(view.chances.T)
-    # A point that is passed has no probability; where nothing has been passed yet, the ratio is infinite and loses to every other.
+    points, probabilities = np.ascontiguousarray(view.points.T), np.ascontiguousarray(view.probabilities.T)
+    # A point that the job has passed has probability 0. Where no probability has accumulated yet, the ratio is infinite.
     with np.errstate(divide="ignore"):
-        return gittins_index(points, chances, early_tokens, early_probability, token, prefill, COLUMNS)
+        return gittins_index(points, probabilities, early_tokens, early_probability, token, prefill, COLUMNS)
 
 
 POLICIES: Final[Mapping[str, Callable[[View], Floats]]] = {
@@ -176,18 +178,18 @@ POLICIES: Final[Mapping[str, Callable[[View], Floats]]] = {
 
 
 def prefill_tokens(s: Snapshot) -> Floats:
-    """Tokens whose KV is nowhere and must be computed before the next one comes, per job."""
+    """Tokens of each job whose KV is neither on the device nor on the host, so that prefill must compute it first."""
     sequences = s.samples * s.generated_tokens + s.prompt_tokens
     return np.maximum(sequences - s.device_tokens - s.host_tokens, 0.0)
 
 
 def base_levels(seconds: Floats, weight: Floats, neutral_seconds: float, ends_at_seconds: float = math.inf) -> Floats:
-    """Levels before ageing, in [-BASE_SPAN, BASE_SPAN], not rounded; from about `ends_at_seconds` on longer is no worse."""
+    """Levels before ageing, in [-BASE_SPAN, BASE_SPAN], not rounded. Work beyond about `ends_at_seconds` no longer raises a level."""
     return bounded(level_of(seconds, weight, neutral_seconds, ends_at_seconds, COLUMNS), COLUMNS)
 
 
 def promote_seconds(rule: AgeingRule, backlog_seconds: float, neutral_seconds: float) -> float:
-    """Waiting that pays for a factor of two at this load."""
+    """The age that makes up for twice the work at this load."""
     wanted = max(rule.jobs * neutral_seconds, rule.backlog * backlog_seconds, 1e-3)
     return min(wanted, rule.max_seconds)
 
@@ -196,21 +198,21 @@ _Order = TypeVar("_Order", int, Ints)
 
 
 def order_of(arrival: _Order) -> _Order:
-    """The order within a level, in [0, 2^31): arrivals, counted around."""
+    """The order within a level, in [0, 2^31): the number of the arrival, which wraps around."""
     return arrival % _ORDER_SPAN
 
 
 def lateness_of(policy: Policy) -> LatenessRule | None:
-    """The rule that holds for this policy."""
+    """The lateness rule of a policy; None if it has none."""
     return policy.lateness if policy.name in ("boost", "alise", "gittins") else None
 
 
 def late(view: View, rule: LatenessRule | None) -> NDArray[np.bool_]:
-    """Which jobs cannot end within `slowdown` times their unloaded time even if they ran alone from now on. Shape [J].
+    """Marks the jobs that could not finish within `slowdown` times their unloaded time even alone on the engine. Shape [J].
 
-    On an engine that runs many at once, a large batch alone can take that long, and no order mends it: a job is not late before it has
-    taken `busy_slowdown` times what it takes beside as many others as usual. A job that has said more than was expected of it is expected
-    to be longer, and may be in time again.
+    On an engine that runs many requests at once, a large batch alone can take that long, and no order can change that. So a job is not late
+    before `busy_slowdown` times its time in a batch of the usual size. A job that exceeds its prediction is expected to be longer, and so
+    may be in time again.
     """
     s = view.snapshot
     if rule is None:
@@ -225,7 +227,7 @@ def late(view: View, rule: LatenessRule | None) -> NDArray[np.bool_]:
 
 
 def overdue(snapshot: Snapshot, rule: LatenessRule | None, slots: float) -> Ints:
-    """Rows of the oldest jobs beyond the bound, as many as their share of the slots holds and at least one."""
+    """Rows of the oldest overdue jobs: as many as their share of the slots holds, and at least one."""
     if rule is None:
         return np.zeros(0, dtype=np.int64)
     (rows,) = (snapshot.age_seconds > rule.overdue_seconds).nonzero()
@@ -236,7 +238,7 @@ def overdue(snapshot: Snapshot, rule: LatenessRule | None, slots: float) -> Ints
 
 
 def levels(view: View, policy: Policy, backlog_seconds: float, slots: float, is_late: NDArray[np.bool_]) -> Ints:
-    """The level of each job. Shape [J]; of jobs in time, a greater age never gives a higher (worse) one. `is_late` is what `late` says."""
+    """The level of each job. Shape [J]. For a job that is in time, age never makes it worse. `is_late` is the result of `late`."""
     s = view.snapshot
     if policy.name == "fcfs":
         return np.zeros(len(s), dtype=np.int64)
@@ -253,7 +255,7 @@ def levels(view: View, policy: Policy, backlog_seconds: float, slots: float, is_
 
 
 def neutral_after(neutral: float, work: float, rate: float = 0.02) -> float:
-    """The typical job's work after one more admission: a slow geometric mean, so that one outlier moves little. Any unit."""
+    """The typical job's work after one more admission, in any unit: a slow geometric mean, so that one outlier changes it little."""
     if not (math.isfinite(work) and work > 0):
         return neutral
     return float(neutral * (work / neutral) ** rate)

@@ -1,13 +1,16 @@
-"""What the engine reports, as frozen data: the contract's messages after `engine/convert.py`, durations in seconds."""
+"""The engine's reports as frozen data, with durations in seconds.
+
+`engine/convert.py` makes them from the contract's messages; `book.py` and `state.py` take them in.
+"""
 
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
 
 class Phase(IntEnum):
-    """Where a job is in its life; all but ADMITTED are the engine's word."""
+    """The phase of a job. The engine reports all but ADMITTED."""
 
-    # Let in by us, not seen in the engine yet (tokenization, or the client went away).
+    # Admitted, but not reported by the engine yet: it is being tokenized, or the client has gone away.
     ADMITTED = 0
     WAITING = 1
     RUNNING = 2
@@ -37,7 +40,7 @@ class EngineShape:
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """One engine request; a job has 1..n of them."""
+    """One engine request. A job has one or more of them."""
 
     request_id: str
     job_id: str
@@ -75,9 +78,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """The part of the engine's counters that the sidecar publishes."""
+    """The engine's counters that the sidecar publishes."""
 
-    # Of KV that is parked in host memory, raw and INT8 together.
+    # Bytes of KV in the host store, raw and INT8 together.
     host_bytes: int = 0
 
 
@@ -102,7 +105,7 @@ class EngineUpdate:
 
 @dataclass(frozen=True, slots=True)
 class EngineLost:
-    """The session ended; the engine itself may live on."""
+    """The session has ended. The engine itself may still be running."""
 
     detail: str
 

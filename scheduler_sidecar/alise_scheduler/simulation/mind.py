@@ -16,7 +16,7 @@ from ..core.job import Ints, Snapshot
 from ..core.lengths import QUANTILES, Floats
 from ..core.level import BASE_SPAN, NUMBERS, bounded, level_of
 from ..core.plan import NEVER_SENT, Limits
-from ..core.rank import POLICIES, Policy, look, neutral_after, promote_seconds
+from ..core.rank import POLICIES, Policy, neutral_after, promote_seconds, view_of
 from ..core.reports import EngineShape, Phase
 from .request import Request
 
@@ -74,7 +74,7 @@ def at_admission(policy: Policy, lengths: Floats, prompt_tokens: Floats, caps: F
         samples=np.ones(count), prompt_tokens=prompt_tokens, generated_tokens=none, device_tokens=none, host_tokens=none, host_bytes=none,
         waiting_seconds=none, age_seconds=none, engine=shape, cost=cost, neutral_seconds=1.0, sent=np.zeros((3, count), dtype=np.int64),
     )  # fmt: skip
-    view = look(fresh)
+    view = view_of(fresh)
     alone = cost.coefficients.alone_seconds(prompt_tokens, view.left_tokens, prompt_tokens)
     return AtAdmission(POLICIES[policy.name](view), view.remaining_seconds, alone)
 
