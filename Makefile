@@ -65,8 +65,8 @@ sbom: install ## Writes what each image is made of to dist/sbom/ (CycloneDX); bu
 	@$(PYTHON) -m tests.tools.sbom
 
 docs: install ## Builds the documentation site into dist/docs; a broken link, a missing anchor or a page without a place in the navigation fails
-	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet
-	@echo "the site is in dist/docs: open dist/docs/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
+	@echo "the site is in dist/docs: open dist/docs/index.html, or serve it: python3 -m http.server --directory dist/docs 8080"
 
 proto: install ## Generates the contract's code from its .proto files
 	@$(PYTHON) -m tests.tools.proto
