@@ -26,6 +26,8 @@ from alise_scheduler.simulation.model import EngineModel
 from tests.simulation.builders import Row
 
 BLOCK = 16
+# Ends an answer, as a model's end-of-sequence token does; every other token is below it.
+END = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,8 @@ def serve(rows: Sequence[Row], scheduler: Any, priorities: Sequence[int], step_s
         while len(requests) < len(rows) and rows[len(requests)][0] <= now + 1e-12:
             arrival, prompt, output = rows[len(requests)]
             request = Request(
-                request_id=str(len(requests)), prompt_token_ids=rng.integers(0, 1000, prompt).tolist(), pooling_params=None,
-                sampling_params=SamplingParams(max_tokens=output, ignore_eos=True), arrival_time=arrival,
+                request_id=str(len(requests)), prompt_token_ids=rng.integers(0, END, prompt).tolist(), pooling_params=None,
+                sampling_params=SamplingParams(max_tokens=10 * output + 100, stop_token_ids=[END]), arrival_time=arrival,
                 priority=priorities[len(requests)], block_hasher=hasher,
             )  # fmt: skip
             requests[request.request_id] = request
@@ -91,7 +93,9 @@ def serve(rows: Sequence[Row], scheduler: Any, priorities: Sequence[int], step_s
                 continue
         output_of, names, samples, ready = flying.popleft()
         now = max(now, ready)
-        tokens = [[int(rng.integers(0, 1000))] if sampled else [] for sampled in samples]
+        tokens = [
+            [_token(requests[name], rows[int(name)][2], rng)] if sampled else [] for name, sampled in zip(names, samples, strict=True)
+        ]
         places = {name: place for place, name in enumerate(names)}
         scheduler.update_from_output(
             output_of,
@@ -107,6 +111,10 @@ def serve(rows: Sequence[Row], scheduler: Any, priorities: Sequence[int], step_s
     each = range(len(rows))
     preemptions = np.array([requests[str(index)].num_preemptions for index in each])
     return Served(np.array([first[index] for index in each]), np.array([end[index] for index in each]), preemptions)
+
+
+def _token(request: Any, output_tokens: int, rng: np.random.Generator) -> int:
+    return END if request.num_output_tokens + 1 >= output_tokens else int(rng.integers(0, END))
 
 
 def _samples(request: Any) -> bool:

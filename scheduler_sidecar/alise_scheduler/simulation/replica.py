@@ -14,7 +14,7 @@ What it takes from vLLM 0.32 (v1/core/sched/scheduler.py, request_queue.py, v1/c
 - In a step that preempted for memory no waiting request is admitted. Preemption by rank happens before the step and does not count.
 - A request is admitted when blocks for all tokens it has are free; it is preempted for room, a waiting one never preempts in stock vLLM.
 - With async scheduling a step is scheduled while the one before it runs: it sees arrivals only from before that one began, and what that
-  one ends still holds its slot and blocks.
+  one ends still holds its slot and blocks, and computes one token more, which may need another block.
 
 Left out: several samples per request, the time a plan takes to arrive, blocks of a long prompt by chunks (they are held from its first).
 """
@@ -61,9 +61,8 @@ class Replica(DeviceMemory):
         self._extra_seconds = 0.0
         # Running requests that make no step in this turn.
         self._late: list[Request] = []
-        # Async scheduling: when the last step began, and the slots of what it ended, which are free one step later, as the blocks are.
-        self._last_began = -_NEVER
-        self._ending_slots = 0
+        # Async scheduling: when the last step began; of what it ended, the slots and the work of one more token, both of the next step.
+        self._last_began, self._ending_slots, self._ending_seconds = -_NEVER, 0, 0.0
 
     @property
     def live(self) -> int:
@@ -81,7 +80,7 @@ class Replica(DeviceMemory):
         while True:
             if not self.running:
                 # Nothing is in flight, so what ended has been heard of.
-                self._ending_slots = self._ending_blocks = 0
+                self._ending_slots, self._ending_blocks, self._ending_seconds = 0, 0, 0.0
             self._take_arrivals()
             if not self.running and not self.waiting:
                 if not self.inbox or self.inbox[0].arrived_at >= until:
@@ -303,8 +302,7 @@ class Replica(DeviceMemory):
             raise ValueError(f"request {index} needs more KV than the device has, {held}; give the engine more blocks")
 
     def _mixed(self, prefilled: int, context: int, decoders: int) -> None:
-        c = self.model.cost
-        seconds = c.step(prefilled, decoders, self._context + context) + self._extra_seconds
+        seconds = self.model.cost.step(prefilled, decoders, self._context + context) + self._extra_seconds
         self._pass(seconds, 1, decoders)
         done = [request for request in self._prefilling if request.todo == 0]
         if done:
@@ -359,7 +357,8 @@ class Replica(DeviceMemory):
         self._finish()
 
     def _pass(self, seconds: float, steps: int, decoders: int) -> None:
-        self._ending_slots = self._ending_blocks = 0
+        seconds += self._ending_seconds
+        self._ending_slots, self._ending_blocks, self._ending_seconds = 0, 0, 0.0
         self._last_began = self.now if steps == 1 else self.now + seconds * (steps - 1) / steps
         self.cache.taken += steps * decoders / self.model.shape.block_size
         self.now += seconds
@@ -381,12 +380,13 @@ class Replica(DeviceMemory):
     def _end(self, request: Request) -> None:
         request.ended_at = self.now
         request.run += 1
-        computed = request.prompt_tokens + request.output_tokens - 1
-        own_blocks = self._blocks(computed) - request.shared_blocks
-        self._give_back(request, computed)
+        tokens, c = request.prompt_tokens + request.output_tokens, self.model.cost
+        held = self._blocks(tokens) - request.shared_blocks
+        self._give_back(request, tokens - 1)
         if self.model.async_scheduling:
             self._ending_slots += 1
-            self._ending_blocks += own_blocks
+            self._ending_blocks += held
+            self._ending_seconds += c.decode_seconds + c.context_seconds * tokens
         self.mind.left(request)
         self.ended.append(request)
 
