@@ -1,6 +1,7 @@
 """The pages that are written by hand name what exists: fields, commands, metrics, settings, files and messages."""
 
 import ast
+import importlib.util
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -124,6 +125,12 @@ def test_every_metric_and_setting_on_a_page_is_in_the_reference(page: Path) -> N
 def test_every_file_on_a_page_exists(page: Path) -> None:
     named = {path.rstrip("./") for text in (*code_spans(page), *blocks(page, "")) for path in _PATH.findall(text)}
     assert sorted(path for path in named if not (ROOT / path).exists()) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_module_on_a_page_can_be_run(page: Path) -> None:
+    named = set(re.findall(r"python3? -m ((?:alise_|tests\.)[\w.]+)", commands(page)))
+    assert sorted(name for name in named if importlib.util.find_spec(name) is None) == []
 
 
 @cache
