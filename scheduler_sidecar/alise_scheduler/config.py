@@ -1,7 +1,7 @@
-"""Settings: what can be set, its bounds, and how text from the environment or a flag becomes a value.
+"""The settings: their bounds and defaults, and how text from the environment or a flag becomes a value.
 
-Every field is an environment variable (`ALISE_` + the name in capitals) and a flag of `alise-scheduler run` (`--name-with-dashes`); the
-flag wins. Reads nothing by itself: `__main__.py` hands over the environment.
+For example, `max_wait_seconds` is the variable `ALISE_MAX_WAIT_SECONDS` and the flag `--max-wait-seconds` of `alise-scheduler run`. The
+flag wins. `__main__.py` passes the environment in; nothing is read here. docs/reference/settings.md is generated from it.
 """
 
 import json
@@ -24,20 +24,20 @@ _UNITS: Final = {None: 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k
 
 
 def quantity_bytes(text: object) -> object:
-    """Bytes of a Kubernetes quantity (`2Gi`, `500M`, `1024`); anything that is not text is returned as it is.
+    """The bytes of a Kubernetes quantity, such as `2Gi`, `500M` or `1024`. A value that is not text is returned unchanged.
 
-    Raises ValueError when the text is no quantity.
+    Raises ValueError if the text is not a quantity.
     """
     if not isinstance(text, str):
         return text
     match = _QUANTITY.match(text.strip())
     if match is None:
-        raise ValueError("is not a quantity; use a number of bytes or one with Ki, Mi, Gi, Ti, k, M, G, T")
+        raise ValueError("is not a quantity; write a number of bytes, or a number with Ki, Mi, Gi, Ti, k, M, G or T")
     return int(float(match[1]) * _UNITS[match[2]])
 
 
 class RequestClass(BaseModel):
-    """A class of requests, named by the objective header."""
+    """A class of requests. A request names its class in the objective header."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -52,48 +52,64 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     socket_dir: str = Field(SOCKET_DIR, min_length=1, description="Folder of admission.sock and control.sock.")
-    policy: Literal["boost", "alise", "gittins", "sjf", "fcfs"] = Field("boost", description="Who goes first.")
-    ageing: bool = Field(True, description="Waiting jobs are promoted; without it long jobs may starve.")
+    policy: Literal["boost", "alise", "gittins", "sjf", "fcfs"] = Field("boost", description="The order in which requests run.")
+    ageing: bool = Field(True, description="Promote jobs as they age. Without it, long jobs can starve.")
     ageing_jobs: float = Field(
-        3.0, gt=0, le=1000, description="Waiting as long as this many typical jobs take makes up for twice the work."
+        3.0, gt=0, le=1000, description="The age, in run times of the typical job, that makes up for twice the work."
     )
     ageing_max_seconds: float = Field(
-        600.0, gt=0, le=36000, description="Longest such wait: under backlog ageing slows with it, down to this."
+        600.0, gt=0, le=36000, description="The longest such age. Ageing slows down as the backlog grows, until this bound."
     )
     slowdown_target: float = Field(
-        6.0, ge=2, le=1000, description="A job that can no longer end within this many times its unloaded time waits behind those that can."
+        6.0,
+        ge=2,
+        le=1000,
+        description="A job that can no longer finish within this many times its unloaded time waits behind the jobs that can.",
     )
-    overdue_seconds: float = Field(165.0, gt=0, le=36000, description="Older jobs go first, oldest first, on up to half of the slots.")
-    preemption: bool = Field(True, description="Better-ranked jobs preempt running ones (policies boost, alise and gittins).")
-    preempt_levels: int = Field(6, ge=1, le=128, description="Levels that a job must be better to preempt; 4 levels are a factor of 2.")
-    min_quantum_steps: int = Field(4, ge=0, le=100_000, description="Engine steps a job runs before rank may preempt it.")
-    max_wait_seconds: float = Field(0.0, ge=0, description="Requests are refused whose predicted wait is longer. 0: none are.")
+    overdue_seconds: float = Field(
+        165.0, gt=0, le=36000, description="Jobs older than this run first, oldest first, on up to half of the slots."
+    )
+    preemption: bool = Field(True, description="Let better-ranked jobs preempt running ones (policies boost, alise and gittins).")
+    preempt_levels: int = Field(6, ge=1, le=128, description="How many levels better a job must be to preempt. 4 levels are a factor of 2.")
+    min_quantum_steps: int = Field(
+        4, ge=0, le=100_000, description="How many engine steps a job runs before a better-ranked job may preempt it."
+    )
+    max_wait_seconds: float = Field(0.0, ge=0, description="Refuse requests with a longer predicted wait. 0 refuses none.")
     classes: tuple[RequestClass, ...] = Field((), description='JSON list, e.g. [{"name": "batch", "weight": 0.25, "sloTtftMs": 0}].')
-    quantization: Literal["auto", "int8", "none"] = Field("auto", description="KV in host memory: INT8 under pressure, always, never.")
-    host_memory: Annotated[int, BeforeValidator(quantity_bytes)] = Field(0, ge=0, description="KV bytes on the host; 0: the engine's.")
-    int8_ewt_ms: int = Field(2000, ge=0, description="auto: raw below this expected wait, INT8 from it on.")
-    int8_host_fraction: float = Field(0.5, ge=0, le=1, description="auto: raw below this use of the host store, INT8 from it on.")
+    quantization: Literal["auto", "int8", "none"] = Field(
+        "auto", description="Codec of KV in host memory: INT8 under pressure (auto), always (int8) or never (none)."
+    )
+    host_memory: Annotated[int, BeforeValidator(quantity_bytes)] = Field(
+        0, ge=0, description="Bytes of KV in host memory. 0 is the engine's own limit."
+    )
+    int8_ewt_ms: int = Field(2000, ge=0, description="With auto: store INT8 from this expected wait on.")
+    int8_host_fraction: float = Field(0.5, ge=0, le=1, description="With auto: store INT8 from this usage of the host store on.")
     predictor: Literal["learned", "paper", "buckets"] = Field(
         "learned",
-        description="How lengths are predicted: a model that learns, the paper's rule, or quantiles of similar requests.",
+        description="How lengths are predicted: by a model that learns, by the paper's rule, or from quantiles of similar requests.",
     )
-    encoder: str = Field("", description="Folder of the sentence encoder (encoder.onnx, vocab.txt). Empty: features only.")
-    encode_ms: float = Field(15.0, gt=0, le=1000, description="An admission waits this long for its prompt's embedding.")
-    history_dir: str = Field("", description="Folder of the history of finished requests. Empty: in memory, lost with the process.")
-    history_dsn: str = Field("", repr=False, description="PostgreSQL with pgvector that replicas share. Empty: not shared.")
+    encoder: str = Field("", description="Folder of the sentence encoder (encoder.onnx, vocab.txt). If empty, only features are used.")
+    encode_ms: float = Field(15.0, gt=0, le=1000, description="How long an admission waits for the embedding of its prompt.")
+    history_dir: str = Field(
+        "", description="Folder of the history of finished requests. If empty, it is kept in memory and lost with the process."
+    )
+    history_dsn: str = Field(
+        "", repr=False, description="DSN of a PostgreSQL with pgvector that replicas share. If empty, the history is not shared."
+    )
     history_key: str = Field(
         "",
         repr=False,
-        description="Secret that salts hashes and signs heads, the same for all replicas. Empty: made of the DSN's password.",
+        description="Secret that salts hashes and signs heads, the same for all replicas. If empty, it is derived from the DSN's password.",
     )
     history_embeddings: bool = Field(
-        True, description="Prompts' embeddings are kept in the history. false: in memory only; a restart learns again without them."
+        True,
+        description="Keep the embeddings of prompts in the history. With false they stay in memory, and a restart trains without them.",
     )
     http_host: str = Field("0.0.0.0", min_length=1, description="Address of /metrics, /healthz and /statusz.")
-    http_port: int = Field(SCHEDULER_HTTP_PORT, ge=0, le=65535, description="Their port; 0 picks a free one.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
-    hang_seconds: float = Field(10.0, ge=1, description="supervise: a scheduler without heartbeat for this long is killed.")
-    restart_max_seconds: float = Field(5.0, ge=0.1, le=60, description="supervise: longest pause before a restart.")
+    http_port: int = Field(SCHEDULER_HTTP_PORT, ge=0, le=65535, description="Port of /metrics, /healthz and /statusz. 0 picks a free one.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level that is logged.")
+    hang_seconds: float = Field(10.0, ge=1, description="With supervise: kill a scheduler process without a heartbeat for this long.")
+    restart_max_seconds: float = Field(5.0, ge=0.1, le=60, description="With supervise: the longest pause before a restart.")
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -111,11 +127,11 @@ class Settings(BaseModel):
         names = [item.name for item in value]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"names a class twice: {', '.join(twice)}")
+            raise ValueError(f"has several classes with the same name: {', '.join(twice)}")
         return value
 
     def to_policy(self) -> Policy:
-        """What `decide()` needs of the settings."""
+        """The policy for `decide()`."""
         ageing = AgeingRule(jobs=self.ageing_jobs, max_seconds=self.ageing_max_seconds) if self.ageing else None
         preempts = self.preemption and self.policy in ("boost", "alise", "gittins")
         late = LatenessRule(self.slowdown_target, overdue_seconds=self.overdue_seconds) if self.ageing else None
@@ -128,7 +144,7 @@ class Settings(BaseModel):
         )
 
     def to_admit_limits(self) -> AdmitLimits:
-        """What `admit()` needs of the settings."""
+        """The limits for `admit()`."""
         return AdmitLimits(self.max_wait_seconds)
 
 
@@ -143,9 +159,9 @@ def flag_name(field: str) -> str:
 
 
 def load(env: Mapping[str, str], flags: Mapping[str, str]) -> Settings:
-    """Settings out of the environment and flags (by field name).
+    """Settings from the environment and from flags (by field name).
 
-    Raises ConfigError that names each setting, where it came from, its value and what is allowed.
+    Raises ConfigError, which names each invalid setting, its origin, its value and what is allowed.
     """
     values: dict[str, Any] = {}
     source: dict[str, str] = {}

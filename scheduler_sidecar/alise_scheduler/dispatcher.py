@@ -1,11 +1,12 @@
-"""The single writer: one task owns all state, everybody else posts into its inbox.
+"""The single writer: one task owns all scheduling state, and everything else posts into its inbox.
 
-Hand-off contract. `admit()` posts a question and awaits its answer; the engine's events and the ends of Apply calls are posted the same
-way. The task takes in all that is there, then plans when it is due. At most one Apply is in flight.
-    within PLAN_SECONDS      what the engine cannot put right by itself: a waiting job without a rank, tenants that meet at a full engine
-    within CHANGE_SECONDS    any other change while jobs wait: the engine orders arrivals by their stamps, and fills slots by itself
-    every REFRESH_SECONDS    a plan, be it empty, while connected, because the engine forgets a plan after 2 s
-An exception in here ends the process on purpose: the supervisor starts a new one, and that rebuilds itself from the engine.
+`admit()` posts a question and awaits its answer. The engine's events and the results of Apply calls are posted the same way. The task takes
+in the whole inbox and then makes a plan if one is due. At most one Apply is in flight. A plan is due
+    within PLAN_SECONDS      if the engine cannot help itself: a job waits without a rank, or tenants compete for a full engine
+    within CHANGE_SECONDS    after any other change while jobs wait: the engine orders arrivals by their priority and fills slots by itself
+    every REFRESH_SECONDS    while connected, even if it is empty, because the engine forgets a plan after 2 s
+An unexpected exception ends the process on purpose: the supervisor starts a new one, which rebuilds its state from the engine. `run.py`
+starts the task, and `rpc/admission.py` asks it.
 """
 
 import asyncio
@@ -27,9 +28,9 @@ log = logging.getLogger(__name__)
 
 PLAN_SECONDS: Final = 0.020
 CHANGE_SECONDS: Final = 0.2
-# Deciding takes at most a tenth of the time, however many jobs there are.
+# At most one part in this many of the time is spent on deciding, at any number of jobs.
 PLAN_SHARE: Final = 10
-# After an admission the next plan waits this long, once: a burst is answered before it is planned for.
+# The next plan waits this long after an admission, once, so that a burst is answered before it is planned for.
 ANSWER_FIRST_SECONDS: Final = 0.010
 REFRESH_SECONDS: Final = 0.7
 RETRY_SECONDS: Final = 0.25
@@ -39,17 +40,17 @@ MAX_INBOX: Final = 4096
 
 class Timer(Protocol):
     def cancel(self) -> None:
-        """Not to be called any more."""
+        """Cancels the call."""
 
 
 class Clock(Protocol):
     """Monotonic time and timers."""
 
     def now(self) -> float:
-        """Seconds since some fixed moment."""
+        """Seconds since a fixed moment."""
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Calls back once, in the event loop."""
+        """Calls the callback once, in the event loop."""
 
 
 class LoopClock:
@@ -82,7 +83,7 @@ class _Applied:
 
 
 class Dispatcher:
-    """Owns `state`. `run()` is the task; the rest may be called from other tasks of the same loop."""
+    """Owns the state. `run()` is the task; other tasks of the same event loop may call the other methods."""
 
     def __init__(self, state: State, engine: Engine, clock: Clock, on_turn: Callable[[], None] = lambda: None) -> None:
         self._state = state
@@ -93,7 +94,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._timer: Timer | None = None
         self._at = 0.0
-        # Something has changed since the last plan; something that cannot wait has.
+        # Something has changed since the last plan, and something that cannot wait for CHANGE_SECONDS.
         self._dirty = self._urgent = False
         self._answered_first = False
         self._apply: asyncio.Task[None] | None = None
@@ -105,17 +106,17 @@ class Dispatcher:
         self.turned_at = 0.0
 
     async def admit(self, ask: Ask) -> Admitted | Rejected:
-        """The answer to an admission request. Raises InboxFullError when the dispatcher cannot keep up."""
+        """Answers an admission request. Raises InboxFullError if the dispatcher cannot keep up."""
         if len(self._inbox) >= MAX_INBOX:
-            raise InboxFullError(f"{len(self._inbox)} events wait for the dispatcher and the limit is {MAX_INBOX}; ask again later")
+            raise InboxFullError(f"{len(self._inbox)} events wait for the dispatcher and the limit is {MAX_INBOX}; try again later")
         answer: asyncio.Future[Admitted | Rejected] = asyncio.get_running_loop().create_future()
         self._post(_Asked(ask, answer))
         return await answer
 
     def withdraw(self, job_id: str) -> None:
-        """Takes an admitted job back that will not reach the engine. It stops counting before the next admission is decided."""
+        """Withdraws an admitted job that will not reach the engine. It stops counting before the next admission is decided."""
         if len(self._inbox) < 2 * MAX_INBOX:
-            # Beyond that it is not posted: the job stops counting after ADMITTED_EXPIRES_SECONDS anyway.
+            # With a fuller inbox it is not posted. The job then stops counting after ADMITTED_EXPIRES_SECONDS.
             self._post(_Withdrawn(job_id))
 
     async def run(self) -> None:
@@ -141,7 +142,7 @@ class Dispatcher:
                     item.answer.cancel()
 
     def status(self) -> dict[str, Any]:
-        """For people: what /statusz shows."""
+        """The state as shown at /statusz."""
         state = self._state
         return {
             "connected": state.session is not None,
@@ -162,8 +163,8 @@ class Dispatcher:
     # --- the task ---------------------------------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        """Takes in all that is there and plans when it is due."""
-        # A clock that goes backwards stands still here.
+        """Takes in the whole inbox and makes a plan if one is due."""
+        # If the clock goes backwards, time stands still here.
         self._at = max(self._at, self._clock.now())
         self.turned_at = self._at
         self._on_turn()
@@ -179,9 +180,9 @@ class Dispatcher:
             case _Withdrawn():
                 self._dirty |= self._state.withdraw(item.job_id)
             case _Asked():
-                # A caller that gave up has failed open: its request may come, at the neutral level.
+                # A caller that has given up failed open. Its request may still come, at the neutral level.
                 if not item.answer.done():
-                    # No plan can name it before the engine reports it.
+                    # No plan can name the job before the engine reports it.
                     item.answer.set_result(self._state.admit(item.ask, self._at))
                     self._urgent |= self._state.is_contested(item.ask.question.tenant)
                     if not self._answered_first:
@@ -194,11 +195,11 @@ class Dispatcher:
                 self._next_plan_at = self._at
             case EngineUpdate():
                 refused = self._state.update(item, self._at)
-                # Steps alone, which come all the time, wait for the next plan.
+                # Steps arrive all the time and alone do not make a plan due.
                 self._dirty |= bool(item.requests or item.finished)
                 self._urgent |= self._state.lacks_rank(item)
                 if refused:
-                    log.warning("impossible report, asking for a snapshot", extra={"refused": refused[:5]})
+                    log.warning("the engine reported an impossible change; asking for a snapshot", extra={"refused": refused[:5]})
                     self._engine.reconnect()
             case EngineLost():
                 self._state.lost(item)
@@ -210,7 +211,7 @@ class Dispatcher:
             return min(self._next_plan_at, self._refresh_at)
         soon = self._dirty and self._state.is_pressed
         wanted_at = min(self._planned_at + CHANGE_SECONDS, self._refresh_at) if soon else self._refresh_at
-        # However long the last plan took, the next one comes before it expires.
+        # Even after a slow plan, the next one is made before the engine forgets it.
         return min(max(wanted_at, self._next_plan_at), self._refresh_at)
 
     def _plan(self) -> None:
@@ -236,7 +237,7 @@ class Dispatcher:
         except EngineError as error:
             self._post(_Applied(session_id, plan, (), error))
         except Exception as error:
-            # Without an answer no plan would ever be sent again.
+            # The result must be posted, or no plan would ever be sent again.
             log.exception("plan could not be sent", extra={"sequence": sequence})
             self._state.metrics.background_failures.labels("apply").inc()
             self._post(_Applied(session_id, plan, (), EngineUnavailableError(f"Apply {sequence}: {type(error).__name__}")))
@@ -257,7 +258,7 @@ class Dispatcher:
         if not current:
             return
         self._failures += 1
-        # Ranks are absolute: what may or may not have arrived is simply sent again.
+        # Ranks are absolute, so a plan that may or may not have arrived is simply sent again.
         self._dirty = self._urgent = True
         self._next_plan_at = self._refresh_at = self._at + RETRY_SECONDS
         if isinstance(item.error, SessionLostError) or self._failures >= FAILURES_BEFORE_RECONNECT:
@@ -280,6 +281,6 @@ class Dispatcher:
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        # While an Apply is in flight its end wakes the task; the timer then only keeps the heartbeat.
+        # While an Apply is in flight, its result wakes the task, and the timer only keeps the heartbeat going.
         delay = REFRESH_SECONDS if self._apply is not None else min(max(self._due_at() - self._at, 0.001), REFRESH_SECONDS)
         self._timer = self._clock.call_later(delay, self._wake.set)

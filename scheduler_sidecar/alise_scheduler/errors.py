@@ -1,51 +1,51 @@
-"""Everything that can go wrong in this room.
+"""The errors of the sidecar.
 
     SchedulerError
-    ├── ConfigError            a setting that cannot be used; the process does not start
-    ├── InvalidRequestError    an Admit that says nothing usable (INVALID_ARGUMENT)
-    ├── ContractError          the other side speaks another contract version (FAILED_PRECONDITION)
-    ├── EncoderError           the sentence encoder cannot be loaded; prediction goes on without it
-    ├── HistoryError           the history cannot be read or written; prediction goes on in memory
-    ├── InboxFullError         more events than the dispatcher takes in; the caller rejects or fails open
-    ├── IllegalMoveError       the engine reported a phase change that no life of a request contains; nothing was changed
-    └── EngineError            a call to the engine that did not work
-        ├── EngineUnavailableError   nobody answered in time, or the socket is gone: worth trying again
-        └── SessionLostError         this session may not Apply any more: open a new one
+    ├── ConfigError            a setting is invalid; the process does not start
+    ├── InvalidRequestError    an admission request is invalid (INVALID_ARGUMENT)
+    ├── ContractError          the peer uses an unsupported contract version (FAILED_PRECONDITION)
+    ├── EncoderError           the sentence encoder cannot be loaded; prediction continues without it
+    ├── HistoryError           the history cannot be read or written; prediction continues in memory
+    ├── InboxFullError         the dispatcher's inbox is full (RESOURCE_EXHAUSTED); the caller fails open
+    ├── IllegalMoveError       the engine reported an impossible change of phase; nothing was changed
+    └── EngineError            a call to the engine failed
+        ├── EngineUnavailableError   the engine did not answer in time, or the socket is gone; the call can be repeated
+        └── SessionLostError         this session may no longer send plans; a new one has to be opened
 
-*Rejected* (never queued) is an answer, not an error: see `core/admit.py`.
+A *rejected* request (never queued) is an answer and not an error: see `core/admit.py`.
 """
 
 
 class SchedulerError(Exception):
-    """Base of this room's errors."""
+    """The base of all errors of the sidecar."""
 
 
 class ConfigError(SchedulerError):
-    """A setting cannot be used."""
+    """A setting is invalid."""
 
 
 class InvalidRequestError(SchedulerError):
-    """An admission request that cannot be understood."""
+    """An admission request is invalid."""
 
 
 class ContractError(SchedulerError):
-    """The peer speaks another version of the contract."""
+    """The peer uses an unsupported version of the contract."""
 
 
 class EncoderError(SchedulerError):
-    """No usable sentence encoder."""
+    """The sentence encoder cannot be used."""
 
 
 class HistoryError(SchedulerError):
-    """The store of past requests does not work."""
+    """The store of finished requests failed."""
 
 
 class InboxFullError(SchedulerError):
-    """The dispatcher has more to do than it may hold."""
+    """The dispatcher's inbox is full."""
 
 
 class IllegalMoveError(SchedulerError):
-    """A phase change outside the table; the state was left as it was."""
+    """A change of phase is not in the table. The state is unchanged."""
 
 
 class EngineError(SchedulerError):
@@ -57,4 +57,4 @@ class EngineUnavailableError(EngineError):
 
 
 class SessionLostError(EngineError):
-    """The session is not the newest any more, or its sequence is behind."""
+    """The session is not the newest one, or its sequence number is too low."""

@@ -1,4 +1,7 @@
-"""The sidecar's preStop: stay until the engine is gone, so that a draining pod keeps its order to the end."""
+"""The preStop hook of the scheduler's container: wait until the engine is gone, so that a draining pod keeps its order to the end.
+
+`__main__.py` runs it for `alise-scheduler wait-for-engine-exit`. It talks to the engine's control socket only.
+"""
 
 import time
 from typing import Final
@@ -9,23 +12,23 @@ from alise_contract.v1 import engine_control_pb2 as pb
 from alise_contract.v1.engine_control_pb2_grpc import EngineControlStub
 
 _CALL_SECONDS: Final = 1.0
-# One missed answer may be a busy engine; this many in a row are a dead one.
+# After one missed answer the engine may be busy; after this many in a row it is gone.
 _MISSES: Final = 3
 
 
 def answers(socket_path: str) -> bool:
-    """Whether somebody answers on the engine's control socket within a second."""
+    """Return whether the engine answers on its control socket within a second."""
     with grpc.insecure_channel(f"unix:{socket_path}") as channel:
         try:
             EngineControlStub(channel).Status(pb.StatusRequest(), timeout=_CALL_SECONDS)
         except grpc.RpcError as error:
-            # Any answer is one, a refusal too.
+            # A refusal is an answer, too.
             return error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
         return True
 
 
 def wait_for_engine_exit(socket_path: str, timeout_seconds: float, poll_seconds: float = 0.5) -> bool:
-    """Returns True when the socket has vanished or nobody answers on it, False when the time is over."""
+    """Return True once the engine no longer answers on the socket, or False after `timeout_seconds`."""
     deadline = time.monotonic() + timeout_seconds
     misses = 0
     while misses < _MISSES:

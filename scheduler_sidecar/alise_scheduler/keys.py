@@ -1,8 +1,8 @@
-"""The keys of the sidecar: what signs hints, what salts hashes and what signs shared heads. None of them is ever stored with the data.
+"""The keys of the sidecar: they sign hints, salt hashes and sign shared heads. None of them is ever stored with the data.
 
-Hints are signed with a key of the pod. The history's salt and the heads' key come from `history_key` where it is set, so that all replicas
-have the same; else from the database's password, which the replicas share too; without a database from the pod's key, so that hashes of
-one pod mean nothing in another.
+Hints are signed with a key of the pod. The history's salt and the heads' key are derived from `history_key` if it is set, so that all
+replicas share them; else from the database's password, which the replicas share too. Without a database they are derived from the pod's
+key, so that one pod's hashes mean nothing in another. `run.py` calls it once, at the start.
 """
 
 import hashlib
@@ -18,20 +18,22 @@ from .config import Settings
 log = logging.getLogger(__name__)
 
 SALT_BYTES: Final = 16
-# A password may be short, and the database holds hashes against which guesses can be tested. Each guess takes 0.1 s, and so does a start.
+# A password may be short, and guesses can be tested against the hashes in the database. This makes a guess take 0.1 s, and a start as well.
 _PASSWORD_ROUNDS: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    # Empty: there is none, hints are neither given out nor believed.
+    """The derived keys."""
+
+    # Empty if there is none. Then no hints are given out and none are accepted.
     hint: bytes = field(repr=False)
     salt: bytes = field(repr=False)
     head: bytes = field(repr=False)
 
 
 def keys_of(settings: Settings) -> Keys:
-    """Reads or makes the pod's key and derives the others. Never raises: without the pod's key the sidecar runs on, and logs it."""
+    """Reads or creates the pod's key and derives the others. Never raises: without the pod's key the sidecar continues and logs it."""
     pod = b""
     try:
         pod = pod_key(settings.socket_dir)
@@ -41,13 +43,13 @@ def keys_of(settings: Settings) -> Keys:
             extra={"detail": str(error), "setting": "ALISE_SOCKET_DIR"},
         )
     shared = _shared_key(settings)
-    # Without any key the hashes are this process's own.
+    # Without any key, the hashes are valid for this process only.
     history = shared or pod or secrets.token_bytes(32)
     return Keys(derived(pod, "hint") if pod else b"", derived(history, "history")[:SALT_BYTES], derived(history, "head"))
 
 
 def _shared_key(settings: Settings) -> bytes:
-    """What all replicas know and the database's content does not say; empty without a key and a database."""
+    """A secret that all replicas share and the database does not contain. Empty without a key and a database."""
     if settings.history_key:
         return settings.history_key.encode("utf-8", "surrogateescape")
     if not settings.history_dsn:

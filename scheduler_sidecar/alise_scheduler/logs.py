@@ -1,6 +1,7 @@
-"""Structured logs: one JSON object per line on stderr, `event` first, the rest as fields.
+"""Structured logs: one JSON object per line on stderr, with `event` and further fields.
 
-Use `log.info("job admitted", extra={"job": job_id, "job_level": 3})`: everything in `extra` becomes a field. Prompts are never logged.
+`log.info("job admitted", extra={"job": job_id, "job_level": 3})` writes `"event": "job admitted", "job": …, "job_level": 3`. Prompts are
+never logged. `__main__.py` sets it up.
 """
 
 import json
@@ -13,7 +14,7 @@ _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctim
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON."""
+    """Formats a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
@@ -29,11 +30,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def set_up(level: str) -> None:
-    """Sends all logs from `level` up to stderr as JSON."""
+    """Send all logs of at least this level to stderr as JSON."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # gRPC's own chatter says nothing about jobs.
+    # gRPC's own messages say nothing about jobs.
     logging.getLogger("grpc").setLevel(logging.WARNING)

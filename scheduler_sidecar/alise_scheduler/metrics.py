@@ -1,7 +1,8 @@
-"""All metrics of the sidecar. Labels are bounded: outcomes, phases, terms and tasks listed here, classes listed in the settings.
+"""All metrics of the sidecar. Labels are bounded: outcomes, phases, terms and tasks are listed here, and classes in the settings.
 
-Every client that may scrape sees these, so no series changes by the value of a single request: values are held back until there are
-BATCH of them and then published together. Counts of events (admissions, ends) are not held back.
+Any client that may scrape sees these metrics, so no series changes with the value of a single request: values are held back until there are
+BATCH of them, and then published together. Counts of events (admissions, ends) are not held back. `run.py` makes them, `rpc/http.py` serves
+them, and docs/reference/metrics.md is generated from them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,19 +28,19 @@ ENDINGS: Final = ("stop", "length", "abort", "error")
 TRAININGS: Final = ("trained", "failed")
 ENCODINGS: Final = ("encoded", "late", "busy", "failed")
 BACKGROUND_TASKS: Final = ("apply", "archive", "encoder", "history", "learner", "predictor")
-# Requests whose values are published together.
+# The number of requests whose values are published together.
 BATCH: Final = 16
 COST_TERMS: Final = ("step", "prefill_token", "decode_request", "context_token")
 
 
 class BatchedHistogram:
-    """A histogram that publishes its observations BATCH at a time. A scrape in another thread sees a batch as a whole or not at all."""
+    """A histogram that publishes its observations BATCH at a time. A scrape in another thread sees either all of a batch or none of it."""
 
     def __init__(self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
         self._name, self._documentation = name, documentation
         self._bounds = (*map(float, buckets), float("inf"))
         self._waiting: list[float] = []
-        # Counts by bucket, cumulative, and the sum; replaced, never changed.
+        # Cumulative counts by bucket, and the sum. Replaced as a whole, never changed in place.
         self._published: tuple[tuple[int, ...], float] = ((0,) * len(self._bounds), 0.0)
         registry.register(self)
 
@@ -52,7 +53,7 @@ class BatchedHistogram:
             self._waiting.clear()
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """What the registry asks for at a scrape."""
+        """The published values. The registry calls it at a scrape."""
         counts, total = self._published
         names = [("+Inf" if bound == float("inf") else str(bound)) for bound in self._bounds]
         buckets = [(name, float(count)) for name, count in zip(names, counts, strict=True)]
@@ -60,7 +61,7 @@ class BatchedHistogram:
 
 
 class Rise:
-    """Adds to a counter the amount by which a running total has risen since the last call."""
+    """Adds to a counter the increase of a running total since the last call."""
 
     def __init__(self, add: Callable[[float], None]) -> None:
         self._add = add
@@ -78,65 +79,109 @@ class Metrics:
     def __init__(self, classes: Iterable[str] = ()) -> None:
         self.registry = registry = CollectorRegistry()
         self._classes = frozenset(classes) | {DEFAULT_CLASS}
-        # (predicted, real) tokens of answers that are not published yet.
+        # (predicted, real) tokens of answers that have not been published yet.
         self._answers: list[tuple[float, int]] = []
         self._admitted = 0
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self.admits = Counter("alise_scheduler_admits_total", "Admission requests by outcome", ["outcome", "class"], registry=registry)
         self.withdrawn = Counter(
-            "alise_scheduler_jobs_withdrawn_total", "Admitted jobs that ended before they reached the engine", registry=registry
+            "alise_scheduler_jobs_withdrawn_total", "Admitted jobs that were withdrawn before they reached the engine", registry=registry
         )
-        self.admit_seconds = BatchedHistogram("alise_scheduler_admit_seconds", "Time to answer an Admit call", _FAST, registry)
-        self.length_ratio = BatchedHistogram("alise_scheduler_length_ratio", "Predicted median length over the real one", _RATIOS, registry)
+        self.admit_seconds = BatchedHistogram("alise_scheduler_admit_seconds", "Time to answer an admission request", _FAST, registry)
+        self.length_ratio = BatchedHistogram(
+            "alise_scheduler_length_ratio", "Predicted median length of an answer divided by its real length", _RATIOS, registry
+        )
         self.length_log_error = Gauge(
-            "alise_scheduler_length_log_error", "Smoothed |ln(predicted / real)| of lengths; 0.69 is a factor of two", registry=registry
+            "alise_scheduler_length_log_error",
+            "Smoothed |ln(predicted / real)| of answer lengths; 0.69 is a factor of two",
+            registry=registry,
         )
-        self.tokens = Counter("alise_scheduler_answer_tokens_total", "Output tokens of answers that ended", ["kind"], registry=registry)
-        self.ended = Counter("alise_scheduler_requests_ended_total", "Engine requests that ended", ["reason"], registry=registry)
-        self.ttft_seconds = BatchedHistogram("alise_scheduler_ttft_seconds", "Time to first token, from the engine", _WAITS, registry)
-        self.jobs = Gauge("alise_scheduler_jobs", "Live jobs by phase", ["phase"], registry=registry)
-        self.expired = Counter("alise_scheduler_jobs_expired_total", "Admitted jobs that never reached the engine", registry=registry)
-        self.plan_seconds = Histogram("alise_scheduler_plan_seconds", "Time to decide", buckets=_FAST, registry=registry)
-        self.plan_ranks = Histogram("alise_scheduler_plan_ranks", "Ranks in a plan that was sent", buckets=_COUNTS, registry=registry)
-        self.applies = Counter("alise_scheduler_applies_total", "Plans the engine took", registry=registry)
-        self.apply_failures = Counter("alise_scheduler_apply_failures_total", "Plans it did not take", ["reason"], registry=registry)
-        self.apply_unknown = Counter("alise_scheduler_apply_unknown_jobs_total", "Planned jobs the engine did not have", registry=registry)
-        self.connected = Gauge("alise_scheduler_engine_connected", "A Watch session is open", registry=registry)
-        self.reconnects = Counter("alise_scheduler_watch_reconnects_total", "Attempts to open Watch again", registry=registry)
-        self.engine_boots = Counter("alise_scheduler_engine_boots_total", "Engine processes seen", registry=registry)
-        self.refused_reports = Counter("alise_scheduler_refused_reports_total", "Reports of impossible phase changes", registry=registry)
-        self.ewt_seconds = Gauge("alise_scheduler_expected_wait_seconds", "Expected wait over live jobs", ["stat"], registry=registry)
-        self.backlog_seconds = Gauge("alise_scheduler_backlog_seconds", "Predicted time to clear all live jobs", registry=registry)
-        self.host_bytes = Gauge("alise_scheduler_host_bytes", "Host memory: planned, used, budget", ["kind"], registry=registry)
-        self.neutral_seconds = Gauge("alise_scheduler_neutral_seconds", "Work of the typical job, level 0", registry=registry)
-        self.draining = Gauge("alise_scheduler_draining", "The engine is draining", registry=registry)
-        self.restarts = Counter("alise_scheduler_restarts_total", "Times the supervisor started this process again", registry=registry)
-        self.cost_seconds = Gauge("alise_scheduler_step_model_seconds", "Fitted coefficients of a step", ["term"], registry=registry)
-        self.cost_error = Gauge("alise_scheduler_step_model_error_ratio", "Smoothed relative error of predicted steps", registry=registry)
-        self.cost_pace = Gauge("alise_scheduler_step_model_pace", "Time of a step now over its usual time", registry=registry)
-        self.cost_samples = Gauge("alise_scheduler_step_model_samples", "Steps the model learned from", registry=registry)
-        self.head_version = Gauge("alise_scheduler_head_version", "Version of the learned head in use; 0: none yet", registry=registry)
-        self.head_rows = Gauge("alise_scheduler_head_rows", "Finished requests the head in use learned from", registry=registry)
-        self.trainings = Counter("alise_scheduler_trainings_total", "Trainings of the head", ["outcome"], registry=registry)
+        self.tokens = Counter(
+            "alise_scheduler_answer_tokens_total",
+            "Output tokens of finished answers, as predicted and as generated",
+            ["kind"],
+            registry=registry,
+        )
+        self.ended = Counter("alise_scheduler_requests_ended_total", "Finished engine requests by reason", ["reason"], registry=registry)
+        self.ttft_seconds = BatchedHistogram(
+            "alise_scheduler_ttft_seconds", "Time to first token, as reported by the engine", _WAITS, registry
+        )
+        self.jobs = Gauge("alise_scheduler_jobs", "Active jobs by phase", ["phase"], registry=registry)
+        self.expired = Counter(
+            "alise_scheduler_jobs_expired_total", "Admitted jobs that did not reach the engine in time", registry=registry
+        )
+        self.plan_seconds = Histogram("alise_scheduler_plan_seconds", "Time to make a plan", buckets=_FAST, registry=registry)
+        self.plan_ranks = Histogram(
+            "alise_scheduler_plan_ranks", "Number of ranks in a plan that was sent", buckets=_COUNTS, registry=registry
+        )
+        self.applies = Counter("alise_scheduler_applies_total", "Plans that the engine applied", registry=registry)
+        self.apply_failures = Counter(
+            "alise_scheduler_apply_failures_total", "Plans that the engine did not apply, by reason", ["reason"], registry=registry
+        )
+        self.apply_unknown = Counter(
+            "alise_scheduler_apply_unknown_jobs_total", "Jobs in plans that the engine did not know", registry=registry
+        )
+        self.connected = Gauge("alise_scheduler_engine_connected", "1 while a Watch session with the engine is open", registry=registry)
+        self.reconnects = Counter("alise_scheduler_watch_reconnects_total", "Attempts to open a Watch session again", registry=registry)
+        self.engine_boots = Counter(
+            "alise_scheduler_engine_boots_total", "Engine processes that this sidecar has been connected to", registry=registry
+        )
+        self.refused_reports = Counter(
+            "alise_scheduler_refused_reports_total", "Reports from the engine with an impossible change of phase", registry=registry
+        )
+        self.ewt_seconds = Gauge(
+            "alise_scheduler_expected_wait_seconds", "Expected wait of the active jobs: mean and maximum", ["stat"], registry=registry
+        )
+        self.backlog_seconds = Gauge("alise_scheduler_backlog_seconds", "Predicted time to finish all active jobs", registry=registry)
+        self.host_bytes = Gauge(
+            "alise_scheduler_host_bytes", "Bytes of KV in host memory: planned, used, and the budget", ["kind"], registry=registry
+        )
+        self.neutral_seconds = Gauge("alise_scheduler_neutral_seconds", "Work of the typical job, which has level 0", registry=registry)
+        self.draining = Gauge("alise_scheduler_draining", "1 while the engine drains", registry=registry)
+        self.restarts = Counter("alise_scheduler_restarts_total", "Restarts of this process by the supervisor", registry=registry)
+        self.cost_seconds = Gauge(
+            "alise_scheduler_step_model_seconds", "Fitted coefficients of the step-time model", ["term"], registry=registry
+        )
+        self.cost_error = Gauge(
+            "alise_scheduler_step_model_error_ratio", "Smoothed relative error of predicted step times", registry=registry
+        )
+        self.cost_pace = Gauge("alise_scheduler_step_model_pace", "Present time of a step divided by its usual time", registry=registry)
+        self.cost_samples = Gauge(
+            "alise_scheduler_step_model_samples", "Steps that the step-time model has learned from", registry=registry
+        )
+        self.head_version = Gauge(
+            "alise_scheduler_head_version", "Version of the prediction head in use; 0 if there is none yet", registry=registry
+        )
+        self.head_rows = Gauge("alise_scheduler_head_rows", "Finished requests that the head in use was trained on", registry=registry)
+        self.trainings = Counter(
+            "alise_scheduler_trainings_total", "Trainings of the prediction head by outcome", ["outcome"], registry=registry
+        )
         self.rollbacks = Counter(
-            "alise_scheduler_head_rollbacks_total", "New heads that predicted worse and were removed", registry=registry
+            "alise_scheduler_head_rollbacks_total", "New heads that were rolled back because they predicted worse", registry=registry
         )
-        self.encoder_ready = Gauge("alise_scheduler_encoder_ready", "1: prompts are embedded; 0: features only", registry=registry)
-        self.prior_ready = Gauge("alise_scheduler_prior_ready", "1: lengths of kinds of prompts are known beforehand", registry=registry)
-        self.encodings = Counter("alise_scheduler_encodings_total", "Prompts to embed by outcome", ["outcome"], registry=registry)
-        self.history_up = Gauge("alise_scheduler_history_up", "A store of the history works", ["store"], registry=registry)
+        self.encoder_ready = Gauge(
+            "alise_scheduler_encoder_ready", "1 if prompts are embedded; 0 if only features are used", registry=registry
+        )
+        self.prior_ready = Gauge("alise_scheduler_prior_ready", "1 once the length prior for new prompts is in use", registry=registry)
+        self.encodings = Counter("alise_scheduler_encodings_total", "Prompts to embed, by outcome", ["outcome"], registry=registry)
+        self.history_up = Gauge("alise_scheduler_history_up", "1 while this store of the history works", ["store"], registry=registry)
         self.history_dropped = Counter(
-            "alise_scheduler_history_dropped_total", "Finished requests a store was down for too long to take", ["store"], registry=registry
+            "alise_scheduler_history_dropped_total",
+            "Finished requests that were dropped because a store was down for too long",
+            ["store"],
+            registry=registry,
         )
-        self.history_recovered = Gauge("alise_scheduler_history_recovered", "1: a bad history file was moved aside", registry=registry)
+        self.history_recovered = Gauge(
+            "alise_scheduler_history_recovered", "1 if an unreadable history file was moved aside at the start", registry=registry
+        )
         self.background_failures = Counter(
             "alise_scheduler_background_failures_total",
-            "Unexpected errors in background work; the work goes on without what failed",
+            "Unexpected errors in background tasks, which continue without the part that failed",
             ["task"],
             registry=registry,
         )
-        # Series exist from the start, so that a rate over them is never missing its first increment.
+        # Series exist from the start, so that a rate over them includes the first increment.
         for outcome in ADMIT_OUTCOMES:
             for name in sorted(self._classes):
                 self.admits.labels(outcome, name)
@@ -156,11 +201,11 @@ class Metrics:
             self.jobs.labels(phase.name.lower())
 
     def count_admit(self, outcome: str, objective: str = "") -> None:
-        """An admission request of this class had this outcome."""
+        """Counts an admission request by outcome and class."""
         self.admits.labels(outcome, objective if objective in self._classes else DEFAULT_CLASS).inc()
 
     def answered(self, predicted_median: float, predicted_mean: float, tokens: int, smoothed_log_error: float) -> None:
-        """A request ended by itself after `tokens`."""
+        """Counts an answer that the model ended by itself after `tokens` tokens."""
         self.length_ratio.observe(predicted_median / tokens)
         self._answers.append((predicted_mean, tokens))
         if len(self._answers) >= BATCH:
@@ -170,7 +215,7 @@ class Metrics:
             self._answers.clear()
 
     def admitted(self, neutral_seconds: float) -> None:
-        """A job was admitted, which moves the typical job's work to `neutral_seconds` according to the length that was predicted for it."""
+        """Counts an admission, after which the typical job's work is `neutral_seconds`. It depends on the request's predicted length."""
         self._admitted += 1
         if self._admitted % BATCH == 0:
             self.neutral_seconds.set(neutral_seconds)

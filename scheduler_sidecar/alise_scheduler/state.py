@@ -1,8 +1,8 @@
-"""All scheduling state and what each event does to it. Synchronous, time is an argument; `dispatcher.py` is its only caller (but for
-`run.py`, which brings the predictor when it has been loaded).
+"""All scheduling state, and what each event does to it: admissions, the engine's reports, plans.
 
-Everything here but what the predictor and the cost model have learned can be rebuilt from Watch's snapshot. These two outlive an engine
-restart on purpose: they are about the model and the machine, not about a process.
+`dispatcher.py` is its only caller, except that `run.py` hands in the predictor once it is loaded. It is synchronous, and time is an
+argument. Everything here can be rebuilt from Watch's snapshot, except for what the predictor and the step model have learned.
+Both survive an engine restart on purpose, because they describe the model and the machine and not a process.
 """
 
 import logging
@@ -38,18 +38,18 @@ from .state_metrics import PublishedEnds, publish_decision
 
 log = logging.getLogger(__name__)
 
-# A load that is older than this is worked out anew before a request is refused.
+# A load older than this is computed again before a request is refused.
 _FRESH_SECONDS: Final = 0.02
-# Until the engine has said how long its context is, prompts are taken to be at most so long.
+# The longest assumed prompt until the engine has reported the length of its context.
 _LONGEST_PROMPT: Final = 1 << 17
-# A request that has waited for longer than this, which is two of the engine's reports, waits for others and not for the next step.
+# A request that has waited longer than this, which is two of the engine's reports, waits for other requests and not for the next step.
 _STEP_SECONDS: Final = 1.0
 _NEUTRAL_PRIORITY: Final = pack_priority(NEUTRAL_LEVEL, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRule:
-    """What a request class means."""
+    """The settings of a request class."""
 
     weight: float = 1.0
     slo_ttft_ms: int = 0
@@ -64,7 +64,7 @@ class Ask:
     samples: int = 1
     objective: str = ""
     slo_ttft_ms: int = 0
-    # Of a route whose text is not known: it counts for limits and shares, its level is the neutral one, and it teaches nothing.
+    # True for a route whose text is unknown. It counts for limits and shares, gets the neutral level, and teaches the predictor nothing.
     neutral: bool = False
 
 
@@ -88,12 +88,12 @@ _NO_WAIT: Final = frozenset({Phase.ADMITTED, Phase.RUNNING})
 
 
 def _waits(phase: Phase, seconds: float) -> bool:
-    """Returns whether what has been in this phase for this long waits for others, and not for the next step."""
+    """Return whether a job that has been in this phase for this long waits for other jobs, and not for the next step."""
     return phase not in _NO_WAIT and (phase is not Phase.WAITING or seconds > _STEP_SECONDS)
 
 
 class State:
-    """The single writer's state."""
+    """The state of the single writer."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class State:
         salt: bytes,
         hint_key: bytes = b"",
     ) -> None:
-        """`salt` keys the hashes of features. `hint_key` signs hints; empty: none are given out and none are believed."""
+        """`salt` keys the hashes of features. `hint_key` signs hints; without one, no hints are given out and none are accepted."""
         self.policy = policy
         self.admit_limits = limits
         self.classes = classes
@@ -117,49 +117,49 @@ class State:
         self.cost = CostModel()
         self.book = JobBook()
         self.load = Load()
-        # The typical job in decoding steps: seconds follow the cost model while that finds its way.
+        # The typical job's work in decoding steps, so that its seconds follow the step model while that is being fitted.
         self._neutral_steps = PRIOR.mean
         self._salt = salt
         self._hint_key = hint_key
         self._boot_id = ""
         self._predictor_failures = 0
-        # What an admitted job added to the load: its level, and what it is to those that come after it.
+        # What each admitted job added to the load and to the admission queue.
         self._added: dict[str, tuple[int, ArrivingRequest]] = {}
         self._queue = AdmissionQueue()
         self._decided_at = -math.inf
-        # What is known of live jobs beyond what core needs.
+        # What the predictor needs of each active job when it ends.
         self._details: dict[str, Hint] = {}
         self._sent: dict[str, Rank] = {}
-        # Jobs that the engine said it does not have, before it reported them again: they have ended, or are not there yet.
+        # Jobs that the engine did not know at the last Apply: they have finished, or have not reached it yet.
         self._missing: set[str] = set()
         self._sent_limits: Limits | None = None
-        # What the load says is of before these reports.
+        # The engine has reported changes since the load was computed.
         self._load_is_old = False
-        # A job waits for others, or was put aside for them.
+        # Some job waits for other jobs or was preempted by them.
         self._waits = False
-        # Whose jobs are active.
+        # Tenants with active jobs.
         self._owners: frozenset[str] = frozenset()
         self._ends = PublishedEnds(metrics)
         metrics.neutral_seconds.set(self.neutral_seconds)
 
     @property
     def neutral_seconds(self) -> float:
-        """Work of the typical job: level 0 is there."""
+        """Work of the typical job, whose level is 0."""
         return self._neutral_steps * self.cost.decode_step_seconds()
 
     def predict_with(self, predictor: Predictor) -> None:
-        """Predicts with another predictor from now on."""
+        """Uses this predictor from now on."""
         self.predictor = predictor
 
     # --- admission --------------------------------------------------------------------------------------------------------------------
 
     def admit(self, ask: Ask, at: float) -> Admitted | Rejected:
-        """Lets a request in with a priority and a hint, or says why not."""
+        """Admits a request with a priority and a hint, or rejects it with a reason."""
         rule = self.classes.get(ask.objective, ClassRule())
-        # Never above the class: such a route must not be a way out of a light one.
+        # Never above the class's weight, so that such a route is no way around a class with a low weight.
         weight = min(1.0, rule.weight) if ask.neutral else rule.weight
-        features, lengths = self._foresee(ask)
-        # A prompt that does not fit is refused by the engine: it must not count as hours of work until then.
+        features, lengths = self._predict(ask)
+        # The engine will refuse a prompt that does not fit; until then it must not count as hours of work.
         longest = self.shape.max_model_len if self._boot_id else _LONGEST_PROMPT
         prompt_tokens = max(1, min(ask.question.prompt_chars // CHARS_PER_TOKEN, longest))
         known = ask.job_id in self.book.jobs
@@ -192,13 +192,13 @@ class State:
 
         rejected = ask()
         if rejected is not None and not self.load.draining and (self._load_is_old or at - self._decided_at >= _FRESH_SECONDS):
-            # Plans are made now and then; no request is refused for work that is done.
+            # Plans are made at intervals. Decide again, so that no request is refused for work that is already done.
             self.decide(at)
             rejected = ask()
         return rejected
 
     def withdraw(self, job_id: str) -> bool:
-        """Stops counting an admitted job that will not reach the engine; whether there was one. What the engine reported is its own."""
+        """Stops counting an admitted job that will not reach the engine. Returns False if the book has no such job."""
         if self.book.withdraw(job_id) is None:
             return False
         if job_id in self._added:
@@ -210,23 +210,23 @@ class State:
         return True
 
     def is_contested(self, tenant: str) -> bool:
-        """Returns whether a job of this tenant meets other tenants' at a full engine: by the next plan some may have to give way."""
+        """Returns whether this tenant competes with others for a full engine, so that the next plan may make some jobs give way."""
         owners = self._owners | {owner_of(tenant)}
         return self.load.live >= self.load.slots and len(owners) > 1
 
     @property
     def is_pressed(self) -> bool:
-        """Whether a job waits or the next one may have to. Where none does, the engine has no use for ranks."""
+        """Whether a job waits or the next one may have to. Otherwise the engine does not need ranks."""
         return self._waits or self.load.live >= self.load.slots
 
     def _count(self, jobs: int, level: int, work_seconds: float) -> None:
-        """Adds an admitted job to the load that the next Admit sees, or takes it off; the next decision counts afresh."""
+        """Adds an admitted job to the load that the next Admit sees, or removes it. The next decision computes the load again."""
         work = np.zeros(256) if self.load.work_seconds is None else self.load.work_seconds.copy()
         work[level - MIN_LEVEL] = max(0.0, work[level - MIN_LEVEL] + work_seconds)
         self.load = replace(self.load, live=max(0, self.load.live + jobs), work_seconds=work)
 
-    def _foresee(self, ask: Ask) -> tuple[Features, Lengths]:
-        """Features of a request and how long its answer will be. A predictor that fails costs the prediction, never the admission."""
+    def _predict(self, ask: Ask) -> tuple[Features, Lengths]:
+        """The features of a request and the predicted length of its answer. If the predictor fails, the length is the prior."""
         try:
             features = UNKNOWN if ask.neutral else extract(ask.question, self._salt)
             return features, self.predictor.predict(features, ask.question.max_tokens)
@@ -237,18 +237,18 @@ class State:
     def _predictor_failed(self, event: str) -> None:
         self.metrics.background_failures.labels("predictor").inc()
         self._predictor_failures += 1
-        # A client can repeat what made it fail: the 1st, 2nd, 4th, 8th … are logged.
+        # A client can repeat the request that made it fail, so only the 1st, 2nd, 4th, 8th, … failure is logged.
         if self._predictor_failures & (self._predictor_failures - 1) == 0:
             log.exception(event, extra={"failures": self._predictor_failures})
 
     # --- the engine's reports ---------------------------------------------------------------------------------------------------------
 
     def snapshot(self, event: EngineSnapshot, at: float) -> None:
-        """A session opened: believe it."""
+        """Takes in the snapshot of a new session."""
         if event.boot_id != self._boot_id:
             self.metrics.engine_boots.inc()
             if self._boot_id:
-                # What was on its way to the old process died with it.
+                # Jobs on their way to the old process died with it.
                 self._forget(self.book.expire(at, 0.0))
         self._boot_id = event.boot_id
         self.session = Session(event.boot_id, event.session_id)
@@ -264,7 +264,7 @@ class State:
         )
 
     def update(self, event: EngineUpdate, at: float) -> tuple[str, ...]:
-        """Takes in an update; returns the reports that were refused. The caller then asks for a snapshot."""
+        """Takes in an update. Returns messages about impossible reports; the caller then asks for a snapshot."""
         if self.session is None:
             return ()
         changes = self.book.update(event, at, self._describe)
@@ -275,7 +275,7 @@ class State:
         for request in event.requests:
             self._waits |= _waits(request.phase, request.phase_seconds)
             if request.job_id not in self._sent and request.job_id in self.book.jobs and request.priority != _NEUTRAL_PRIORITY:
-                # The engine ranks it by its stamp already.
+                # The engine already ranks it by the priority from its admission.
                 level, order = unpack_priority(request.priority)
                 if MIN_LEVEL <= level <= MAX_LEVEL:
                     self._sent[request.job_id] = Rank(level, order)
@@ -289,17 +289,17 @@ class State:
         return changes.refused
 
     def lacks_rank(self, event: EngineUpdate) -> bool:
-        """Returns whether an update reports a job that waits and that the engine has no rank of."""
+        """Returns whether an update reports a waiting job for which the engine has no rank."""
         return any(r.phase is not Phase.RUNNING and bool(r.job_id) and r.job_id not in self._sent for r in event.requests)
 
     def lost(self, event: EngineLost) -> None:
-        """The session is over; jobs are kept, for it may only have been the stream."""
+        """Takes in the end of a session. Jobs are kept, because perhaps only the stream has broken."""
         self.session = None
         self.metrics.connected.set(0)
         log.warning("engine session lost", extra={"detail": event.detail, "jobs": len(self.book)})
 
     def expire(self, at: float) -> None:
-        """Forgets admitted jobs that never came."""
+        """Forgets admitted jobs that did not reach the engine in time."""
         late = self.book.expire(at, ADMITTED_EXPIRES_SECONDS)
         self.metrics.expired.inc(len(late))
         self._forget(late)
@@ -307,7 +307,7 @@ class State:
     # --- plans ------------------------------------------------------------------------------------------------------------------------
 
     def decide(self, at: float) -> Decision:
-        """The decision for now. What it wants is not taken as sent before `applied()`."""
+        """Decides for the present jobs. The plan counts as sent only after `applied()`."""
         began = time.perf_counter()
         jobs = self.book.in_order()
         self._waits = any(_waits(job.phase, at - job.phase_at) for job in jobs)
@@ -325,7 +325,7 @@ class State:
         return decision
 
     def applied(self, session_id: str, plan: Plan, unknown: tuple[str, ...]) -> None:
-        """The engine took this plan; jobs it did not know are sent again once it reports them."""
+        """Takes in that the engine has applied a plan. Jobs unknown to it are sent again once it reports them."""
         if self.session is None or self.session.session_id != session_id:
             return
         self.metrics.applies.inc()
@@ -341,7 +341,7 @@ class State:
         return columns(jobs, at, self.shape, self.cost, self.neutral_seconds, self._sent)
 
     def _describe(self, request: EngineRequest) -> Prior:
-        """What a request that this process did not admit says of itself: its signed hint, else it is average."""
+        """What is assumed about a request that this process did not admit: its signed hint, or else an average job."""
         hint = decode(request.hint, self._hint_key, request.job_id) if request.job_id else None
         if hint is None:
             try:
@@ -350,14 +350,14 @@ class State:
                 self._predictor_failed("a length could not be predicted")
                 return Prior(sane(PRIOR.tokens, request.max_tokens))
         self._details[request.job_id] = hint
-        # The settings may have changed since it was signed: never more than the class has now.
+        # The settings may have changed since the hint was signed, so its weight is at most the class's present one.
         rule = self.classes.get(hint.klass, ClassRule())
         return Prior(hint.lengths, min(hint.weight, rule.weight), hint.tenant)
 
     def _learn(self, ended: Ended) -> None:
         finished, hint = ended.finished, self._details.get(ended.finished.job_id)
         seen = observation(finished)
-        # A hint of no features is of a route whose text is not known: other requests are not like it.
+        # A hint without features comes from a route whose text is unknown; it says nothing about other requests.
         if seen is not None and (hint is None or hint.features != UNKNOWN):
             try:
                 self.predictor.learn(hint.features if hint else UNKNOWN, seen)
