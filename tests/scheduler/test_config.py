@@ -38,7 +38,9 @@ def test_every_setting_has_a_flag_that_names_its_variable() -> None:
         pytest.param("ALISE_AGEING_JOBS", "nan", "finite number", id="no number"),
         pytest.param("ALISE_HOST_MEMORY", "2 apples", "is not a quantity", id="a quantity of apples"),
         pytest.param("ALISE_CLASSES", "{", "is not JSON", id="broken JSON"),
-        pytest.param("ALISE_CLASSES", '[{"name": "a"}, {"name": "a"}]', "has several classes with the same name: a", id="a class named twice"),
+        pytest.param(
+            "ALISE_CLASSES", '[{"name": "a"}, {"name": "a"}]', "has several classes with the same name: a", id="a class named twice"
+        ),
         pytest.param("ALISE_CLASSES", '[{"name": "a", "weight": 0}]', "0.0625", id="a class without weight"),
         pytest.param("ALISE_INT8_HOST_FRACTION", "1.5", "less than or equal to 1", id="more than all"),
         pytest.param("ALISE_HTTP_PORT", "70000", "65535", id="a port that is none"),
