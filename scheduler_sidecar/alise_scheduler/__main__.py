@@ -1,6 +1,6 @@
-"""`alise-scheduler run | supervise | wait-for-engine-exit`. The only place that reads the environment.
+"""The command line: `alise-scheduler run | supervise | wait-for-engine-exit`. The only module that reads the environment.
 
-What a sub-command needs is imported by it: the supervisor stays small, it is there for as long as the pod.
+Each command imports what it needs itself, so that the supervisor, which runs as long as the pod, stays small.
 """
 
 import argparse
@@ -14,29 +14,32 @@ from alise_contract.names import CONTROL_SOCKET
 from . import logs
 from .config import Settings, env_name, flag_name, load
 from .errors import ConfigError
-from .supervisor import HEARTBEAT_FD_ENV, RESTARTS_ENV, Heart, Supervisor, child_environ, scheduler_command
+from .supervisor import HEARTBEAT_FD_ENV, RESTARTS_ENV, Heartbeat, Supervisor, child_environ, scheduler_command
 
 _USAGE_ERROR = 2
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line: every setting is a flag of `run` and `supervise`."""
-    root = argparse.ArgumentParser(prog="alise-scheduler", description="Predicts, admits and ranks the requests of one engine.")
+    """The parser. Every setting is a flag of `run` and `supervise`."""
+    root = argparse.ArgumentParser(prog="alise-scheduler", description="Predict, admit and rank the requests of one engine.")
     commands = root.add_subparsers(dest="command", required=True)
-    for name, text in (("run", "The scheduler process."), ("supervise", "Runs it and outlives it.")):
+    for name, text in (
+        ("run", "Run the scheduler process."),
+        ("supervise", "Run the scheduler process and restart it when it dies or hangs."),
+    ):
         command = commands.add_parser(name, help=text, description=text)
         for field, info in Settings.model_fields.items():
             command.add_argument(
                 flag_name(field), dest=field, metavar="VALUE", help=f"{info.description} [{env_name(field)}]".replace("%", "%%")
             )
-    wait = commands.add_parser("wait-for-engine-exit", help="preStop: returns when the engine's control socket is dead.")
-    wait.add_argument("--timeout-seconds", type=float, default=600.0, help="Return after this long in any case (default 600).")
-    wait.add_argument(flag_name("socket_dir"), dest="socket_dir", help=f"Folder of control.sock [{env_name('socket_dir')}]")
+    wait = commands.add_parser("wait-for-engine-exit", help="For preStop: wait until the engine no longer answers on its control socket.")
+    wait.add_argument("--timeout-seconds", type=float, default=600.0, help="Return after this long at the latest (default: 600).")
+    wait.add_argument(flag_name("socket_dir"), dest="socket_dir", help=f"Folder of control.sock. [{env_name('socket_dir')}]")
     return root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 2 when a setting cannot be used."""
+    """Run a command. Returns the exit status: 0, or 2 if a setting is invalid."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = vars(parser().parse_args(given))
     command = options.pop("command")
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             heartbeat = os.environ.get(HEARTBEAT_FD_ENV)
             restarts = os.environ.get(RESTARTS_ENV, "0")
-            asyncio.run(run(settings, int(restarts) if restarts.isdigit() else 0, Heart(int(heartbeat) if heartbeat else None)))
+            asyncio.run(run(settings, int(restarts) if restarts.isdigit() else 0, Heartbeat(int(heartbeat) if heartbeat else None)))
             return 0
         case "supervise":
             env = child_environ(os.environ)
@@ -63,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from .exit_wait import wait_for_engine_exit
 
             gone = wait_for_engine_exit(os.path.join(settings.socket_dir, CONTROL_SOCKET), timeout_seconds)
-            print("the engine is gone" if gone else f"the engine still answers after {timeout_seconds} s", file=sys.stderr)
+            print(
+                "the engine is gone" if gone else f"the engine still answers after {timeout_seconds} s; not waiting any longer",
+                file=sys.stderr,
+            )
             return 0
 
 

@@ -1,4 +1,7 @@
-"""The scheduler process: puts the parts together, runs until told to stop, or dies so that the supervisor starts it anew."""
+"""The scheduler process: builds its parts, connects them, and runs until SIGTERM or an unexpected error.
+
+`__main__.py` calls `run()` for `alise-scheduler run`, which the supervisor starts and restarts.
+"""
 
 import asyncio
 import contextlib
@@ -30,15 +33,15 @@ from .state import ClassRule, State
 
 log = logging.getLogger(__name__)
 
-# The encoder's thread gets the interpreter back within this long, whatever the loop is at.
+# The encoder's thread gets the interpreter lock within this time, even while the event loop is busy.
 _SWITCH_SECONDS: Final = 0.0005
 
 
 async def run(settings: Settings, restarts: int, beat: Callable[[], None]) -> None:
     """Serves until SIGTERM or SIGINT. `beat` is called at every turn of the dispatcher.
 
-    Admissions are answered before what was learned is back and before the encoder and the HTTP server are loaded; those come as soon as
-    they can. Raises whatever ends the dispatcher, and OSError when a port or socket cannot be had.
+    Admissions are answered at once. The learned state, the encoder and the HTTP server follow as soon as they are loaded. Raises any error
+    that ends the dispatcher, and OSError if a port or socket is not available.
     """
     metrics = Metrics(item.name for item in settings.classes)
     metrics.restarts.inc(restarts)
@@ -80,7 +83,7 @@ async def run(settings: Settings, restarts: int, beat: Callable[[], None]) -> No
         for task in tasks:
             if task is not stopping and task.done():
                 await task
-                raise RuntimeError(f"the {task.get_name()} ended without being told to")
+                raise RuntimeError(f"the {task.get_name()} ended unexpectedly")
     finally:
         await admission.stop()
         for task in tasks:
@@ -93,7 +96,7 @@ async def run(settings: Settings, restarts: int, beat: Callable[[], None]) -> No
 
 
 async def _serve_http(settings: Settings, dispatcher: Dispatcher, metrics: Metrics) -> None:
-    """Serves until cancelled. The library for it takes a fifth of a second to load: in a thread, while admissions are answered."""
+    """Serves HTTP until cancelled. Its library takes 0.2 s to load, so it is loaded in a thread while admissions are answered."""
     http = await asyncio.to_thread(importlib.import_module, ".rpc.http", __package__)
     server = http.HttpServer(http.make_app(metrics.registry, dispatcher.status), settings.http_host, settings.http_port)
     try:
@@ -107,14 +110,14 @@ async def _serve_http(settings: Settings, dispatcher: Dispatcher, metrics: Metri
 async def _learn(
     settings: Settings, keys: Keys, state: State, engine: EngineClient, encoding: EncodeQueue, metrics: Metrics
 ) -> None:  # fmt: skip
-    """Brings back what was learned, then the encoder, then learns until cancelled."""
+    """Loads the learned state and then the encoder, then learns until cancelled."""
     rule = RULES[settings.predictor]
     where = Where(settings.history_dir, settings.history_dsn, keys.head, settings.history_embeddings)
     try:
         parts = await asyncio.to_thread(start, where, rule)
     except Exception:
-        # What is kept would be there again after a restart, and fail again: without it, requests are served.
-        log.exception("the history cannot be used: starting without it")
+        # The stored state would fail again after a restart. Without it, requests are served.
+        log.exception("the history cannot be used; starting without it")
         metrics.background_failures.labels("history").inc()
         parts = await asyncio.to_thread(start, Where(), rule)
     try:
@@ -123,7 +126,7 @@ async def _learn(
             encoding.encoder = await asyncio.to_thread(load_encoder, settings.encoder)
             engine.has_encoder = encoding.encoder is not None
             metrics.encoder_ready.set(engine.has_encoder)
-        # What is there now stays: the collector need not look at it again and again.
+        # These objects stay for the life of the process, so the garbage collector does not have to scan them again.
         gc.freeze()
         await _learner(parts, metrics, rule, settings.encoder if engine.has_encoder else "").run()
     finally:

@@ -1,11 +1,11 @@
-"""The supervisor of the sidecar container: starts the scheduler process and outlives it.
+"""The supervisor of the scheduler's container: starts the scheduler process, and restarts it when it dies or hangs.
 
-A container that is not running makes its pod NotReady and takes it out of the Service, so this process ends on SIGTERM or SIGINT only. It
-starts the child again when it dies, with a pause that doubles while the child dies young, and kills it when its heartbeat stops. It reaps
-every process below it that ends. It is synchronous and small on purpose: nothing in here should be able to fail.
+A container that stops makes its pod NotReady and removes it from the Service. So this process ends on SIGTERM or SIGINT only. It restarts
+the child when it dies, with a pause that doubles while the child dies young, and kills it when its heartbeat stops. It reaps every process
+below it. It is synchronous and small on purpose, so that it has few ways to fail.
 
-The heartbeat is a pipe: the child writes a byte about once a second, while its dispatcher turns. The child dies when writing fails,
-because then this process is gone.
+The heartbeat is a pipe. The child writes a byte about once a second while its dispatcher turns. If writing fails, the supervisor is gone,
+and the child ends. `__main__.py` runs it for `alise-scheduler supervise`.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_FD_ENV: Final = "ALISE_HEARTBEAT_FD"
 RESTARTS_ENV: Final = "ALISE_RESTARTS"
-# For the C library, unless somebody chose: one heap for all threads (a fifth less memory), in huge pages where the kernel gives them to who
-# asks (less to look up on the way through the encoder's weights).
+# Defaults for the C library: one heap for all threads takes a fifth less memory, and huge pages, where the kernel provides them on request,
+# save page-table look-ups while the encoder's weights are read.
 _TUNABLES_ENV: Final = "GLIBC_TUNABLES"
 _TUNABLES: Final = "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1"
 FIRST_PAUSE_SECONDS: Final = 0.1
-# A child that lived this long was not crash-looping.
+# A child that has lived this long is not in a crash loop.
 HEALTHY_SECONDS: Final = 10.0
-# Imports and sockets come before the first heartbeat.
+# Time allowed for imports and sockets before the first heartbeat.
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.5
@@ -39,14 +39,14 @@ _FORWARDED: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def next_pause(previous_seconds: float, lived_seconds: float, longest_seconds: float) -> float:
-    """The pause before the next start: short after a healthy life, doubled up to the longest otherwise."""
+    """The pause before the next start: short after a healthy life, else twice the last one, up to the longest."""
     if lived_seconds >= HEALTHY_SECONDS or previous_seconds <= 0:
         return min(FIRST_PAUSE_SECONDS, longest_seconds)
     return min(previous_seconds * 2, longest_seconds)
 
 
 def child_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """The scheduler process's: this one's without what the supervisor tells it, and settings of the C library unless somebody chose."""
+    """The child's environment: this one without the supervisor's own variables, with defaults for the C library."""
     return {_TUNABLES_ENV: _TUNABLES} | {key: value for key, value in environ.items() if key not in (HEARTBEAT_FD_ENV, RESTARTS_ENV)}
 
 
@@ -61,7 +61,7 @@ class _Child:
 
 
 class Supervisor:
-    """Runs a command for ever. `run()` returns the exit status for this process."""
+    """Keeps a command running. `run()` returns the exit status for this process."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], hang_seconds: float, longest_pause_seconds: float) -> None:
         self._command = list(command)
@@ -106,13 +106,13 @@ class Supervisor:
         self._kill(number)
 
     def _kill(self, number: int) -> None:
-        """To the child's whole group: what it may have started goes with it."""
+        """Sends a signal to the child's whole process group, which includes the processes it has started."""
         if self._child is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, number)
 
     def _reap(self) -> None:
-        """Collects every dead process, the child and orphans alike."""
+        """Reaps every dead process, both the child and orphans."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -121,9 +121,9 @@ class Supervisor:
             if pid == 0:
                 return
             if self._child is not None and pid == self._child.pid:
-                self._buried(self._child, os.waitstatus_to_exitcode(status))
+                self._after_death(self._child, os.waitstatus_to_exitcode(status))
 
-    def _buried(self, child: _Child, code: int) -> None:
+    def _after_death(self, child: _Child, code: int) -> None:
         self._child = None
         os.close(child.pipe)
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -180,7 +180,7 @@ class Supervisor:
         log.info("scheduler process started", extra={"pid": pid, "restarts": self._restarts})
 
     def _wait(self) -> None:
-        """Sleeps until a signal, a heartbeat or the next look."""
+        """Sleeps until a signal, a heartbeat or the next check."""
         pipes = [self._wake_read] + ([self._child.pipe] if self._child is not None else [])
         pause = _POLL_SECONDS
         if self._child is None and not self._ending:
@@ -194,12 +194,12 @@ class Supervisor:
                 if data:
                     self._child.beat_at, self._child.beating = time.monotonic(), True
                 else:
-                    # The other end is closed: the child is dying; do not spin until it is reaped.
+                    # The child has closed its end and is dying. Do not spin until it is reaped.
                     time.sleep(0.01)
 
 
-class Heart:
-    """The child's end of the heartbeat. Call it often; it writes about once a second. Silent when nobody supervises."""
+class Heartbeat:
+    """The child's end of the heartbeat. Call it often; it writes about once a second, and nothing without a supervisor."""
 
     def __init__(self, fd: int | None, now: Callable[[], float] = time.monotonic) -> None:
         self._fd = fd
@@ -218,11 +218,11 @@ class Heart:
         except BlockingIOError:
             return
         except OSError:
-            log.error("the supervisor is gone, ending")
+            log.error("the supervisor is gone; ending")
             os.kill(os.getpid(), signal.SIGTERM)
             self._fd = None
 
 
 def scheduler_command(flags: Sequence[str]) -> list[str]:
-    """The command of the child: this interpreter, this package."""
+    """The command of the child: the same interpreter and package."""
     return [sys.executable, "-m", "alise_scheduler", "run", *flags]

@@ -15,7 +15,7 @@ import pytest
 from alise_scheduler.supervisor import (
     FIRST_PAUSE_SECONDS,
     HEALTHY_SECONDS,
-    Heart,
+    Heartbeat,
     child_environ,
     next_pause,
 )
@@ -196,7 +196,7 @@ def test_the_pause_before_a_restart(previous: float, lived: float, expected: flo
 def test_the_heart_beats_about_once_a_second() -> None:
     read, write = os.pipe()
     moments = iter([0.0, 0.5, 1.0, 1.5, 2.1])
-    heart = Heart(write, lambda: next(moments))
+    heart = Heartbeat(write, lambda: next(moments))
     for _ in range(5):
         heart()
     assert os.read(read, 100) == b"..."

@@ -1,1 +1,1 @@
-"""Decides; knows no clock, socket or coroutine. Time is an argument, the same snapshot gives the same plan."""
+"""The decisions, as pure functions. No clock, socket or coroutine: time is an argument, and the same snapshot gives the same plan."""

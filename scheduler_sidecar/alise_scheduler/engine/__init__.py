@@ -1,1 +1,1 @@
-"""The engine as seen from here: its contract spoken over a socket, or a fake of it in memory."""
+"""The connection to the engine: what the dispatcher needs of it, and the gRPC client that provides it."""

@@ -1,7 +1,8 @@
-"""`EngineControl` over the pod's socket: Watch for ever with backoff, Apply with a deadline.
+"""The gRPC client of `EngineControl` on the pod's socket: Watch with endless reconnects, Apply with a deadline.
 
-A session is one Watch call. Its first message must be a snapshot and come in time; the stream then may be silent as long as the engine is
-idle. A socket whose process died ends the stream at once; a hung engine shows in Apply's deadline, and the dispatcher asks to reconnect.
+A session is one Watch call. Its first message must be a snapshot and arrive in time; after that the stream may be silent while the engine
+is idle. If the engine's process dies, the stream ends at once. If it hangs, Apply misses its deadline, and the dispatcher asks to
+reconnect. `run.py` makes the client, `dispatcher.py` uses it.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ _OPTIONS: Final = (*LOCAL_RPC_OPTIONS, ("grpc.max_receive_message_length", 64 <<
 
 
 def backoff_seconds(failures: int) -> float:
-    """The pause after this many failures in a row."""
+    """The pause after this number of failures in a row."""
     return _BACKOFF_SECONDS[min(max(failures - 1, 0), len(_BACKOFF_SECONDS) - 1)]
 
 
@@ -44,7 +45,7 @@ class EngineClient:
         self._channel: grpc.aio.Channel | None = None
         self._call: Any = None
         self._closed = False
-        # Whether the predictor has an encoder; None: not known yet, or none is wanted.
+        # Whether the predictor has an encoder. None if that is not known yet, or none is configured.
         self.has_encoder: bool | None = None
 
     async def events(self) -> AsyncIterator[EngineEvent]:
@@ -67,10 +68,10 @@ class EngineClient:
             await asyncio.sleep(backoff_seconds(failures))
 
     async def _session(self) -> AsyncIterator[EngineSnapshot | EngineUpdate]:
-        """One Watch call. Raises EngineUnavailableError however it ends."""
+        """One Watch call. Every end of it raises EngineUnavailableError."""
         await self._drop_channel()
         if not os.path.exists(self._path):  # noqa: ASYNC240 a stat of a local socket
-            raise EngineUnavailableError(f"{self._path} is not there (yet)")
+            raise EngineUnavailableError(f"{self._path} does not exist (yet)")
         self._channel = grpc.aio.insecure_channel(f"unix:{self._path}", options=_OPTIONS)
         call = self._call = EngineControlStub(self._channel).Watch(
             pb.WatchRequest(contract_version=CONTRACT_VERSION, client=f"alise-scheduler/{os.getpid()}")
@@ -84,12 +85,12 @@ class EngineClient:
                 try:
                     event = convert.from_response(message)
                 except Exception as error:
-                    # It may have reported ends. Left out, their jobs would stay active here; the next snapshot puts that right.
-                    log.exception("a message of the engine cannot be read: asking for a snapshot", extra={"sequence": message.sequence})
-                    raise EngineUnavailableError(f"message {message.sequence} cannot be read: {type(error).__name__}") from error
+                    # The message may have reported ends. If it were skipped, their jobs would stay active here until the next snapshot.
+                    log.exception("a message from the engine cannot be parsed; asking for a snapshot", extra={"sequence": message.sequence})
+                    raise EngineUnavailableError(f"message {message.sequence} cannot be parsed: {type(error).__name__}") from error
                 if message.sequence != expected or (expected == 1) != isinstance(event, EngineSnapshot):
                     raise EngineUnavailableError(
-                        f"message {message.sequence} ({message.WhichOneof('event')}) came where {expected} was due"
+                        f"message {message.sequence} ({message.WhichOneof('event')}) came; expected number {expected}"
                     )
                 expected += 1
                 if event is not None:
@@ -99,7 +100,7 @@ class EngineClient:
         except grpc.aio.AioRpcError as error:
             raise EngineUnavailableError(f"{error.code().name}: {error.details()}") from error
         except asyncio.CancelledError:
-            # The call was cancelled by reconnect(), or this task was.
+            # Either reconnect() cancelled the call, or this task was cancelled.
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
@@ -114,10 +115,10 @@ class EngineClient:
         try:
             answer = await EngineControlStub(self._channel).Apply(message, timeout=APPLY_SECONDS)
         except grpc.aio.AioRpcError as error:
-            said = f"Apply {sequence}: {error.code().name}: {error.details()}"
+            reason = f"Apply {sequence}: {error.code().name}: {error.details()}"
             if error.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.ABORTED, grpc.StatusCode.INVALID_ARGUMENT):
-                raise SessionLostError(said) from error
-            raise EngineUnavailableError(said) from error
+                raise SessionLostError(reason) from error
+            raise EngineUnavailableError(reason) from error
         except (asyncio.CancelledError, grpc.aio.UsageError) as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():

@@ -1,7 +1,8 @@
-"""Protobuf messages of `EngineControl` to frozen data and back. Messages stop here, and everything in them is bounded here.
+"""Translate the messages of `EngineControl` to frozen data and back. Protobuf messages stop here, and all their values are bounded here.
 
-A request's ids and hint come from clients in the end. No value of a row may raise further in, because Watch would fail as long as the
-request is active: numbers are clipped, an overlong hint reads as none, an overlong job id as none, an overlong request id as its hash.
+A request's ids and hint come from clients in the end. No value may raise an error further in, because Watch would then fail for as long as
+the request is active. So numbers are clipped, an overlong hint or job id reads as none, and an overlong request id as its hash. `client.py`
+calls it.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from alise_contract.v1 import engine_control_pb2 as pb
 from ..core import reports
 from ..core.plan import Limits, Plan
 
-# More than any engine has; sums and products of these stay far inside what float64 and int64 hold.
+# Larger than any engine's values, and small enough for sums and products to fit float64 and int64.
 MAX_COUNT: Final = 1 << 30
 MAX_BYTES: Final = 1 << 50
 MAX_SECONDS: Final = 1e7
@@ -36,7 +37,7 @@ _ENCODER: Final = {None: pb.ENCODER_STATE_UNSPECIFIED, True: pb.ENCODER_STATE_RE
 
 
 def from_response(message: pb.WatchResponse) -> reports.EngineSnapshot | reports.EngineUpdate | None:
-    """The event in a Watch message; None when it holds one that this version does not know."""
+    """The event in a Watch message. None if this version does not know the event."""
     match message.WhichOneof("event"):
         case "snapshot":
             return from_snapshot(message.snapshot)
@@ -81,7 +82,7 @@ def from_update(message: pb.Update) -> reports.EngineUpdate:
 
 
 def from_request(message: pb.EngineRequest) -> reports.EngineRequest:
-    """An unspecified phase reads as WAITING: the engine knows the request, and nothing says that it ran."""
+    """An unspecified phase reads as WAITING: the engine has the request, and nothing says that it has run."""
     return reports.EngineRequest(
         request_id=_request_id(message.request_id),
         job_id=_job_id(message.job_id),
@@ -100,7 +101,7 @@ def from_request(message: pb.EngineRequest) -> reports.EngineRequest:
 
 
 def from_finished(message: pb.Finished) -> reports.Finished:
-    """An unspecified reason reads as ERROR, from which nothing is learned."""
+    """An unspecified reason reads as ERROR, which teaches the predictor nothing."""
     return reports.Finished(
         request_id=_request_id(message.request_id),
         job_id=_job_id(message.job_id),
@@ -127,17 +128,17 @@ def _seconds(milliseconds: int) -> float:
 
 
 def _job_id(value: str) -> str:
-    """Returns an empty job id for one that is longer than any that is given out."""
+    """The job id, or an empty one if it is longer than any that the middleware gives out."""
     return value if len(value) <= MAX_JOB_ID_CHARS else ""
 
 
 def _request_id(value: str) -> str:
-    """The id of a request may be its client's choice (X-Request-Id)."""
+    """The request id, or its hash if it is too long. A client may choose it (X-Request-Id)."""
     return value if len(value) <= _MAX_REQUEST_ID_CHARS else hashlib.blake2b(value.encode(), digest_size=16).hexdigest()
 
 
 def to_apply(session_id: str, sequence: int, plan: Plan, has_encoder: bool | None = None) -> pb.ApplyRequest:
-    """`has_encoder` None: not known yet, or none is wanted."""
+    """The message for a plan. `has_encoder` is None if that is not known yet, or no encoder is configured."""
     return pb.ApplyRequest(
         contract_version=CONTRACT_VERSION,
         session_id=session_id,

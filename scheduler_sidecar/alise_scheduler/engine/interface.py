@@ -1,4 +1,4 @@
-"""What the dispatcher needs of an engine. `client.py` implements it over gRPC; the tests have one in memory."""
+"""What the dispatcher needs of an engine. `client.py` implements it over gRPC, and the tests have an engine in memory."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol
@@ -8,17 +8,19 @@ from ..core.reports import EngineEvent
 
 
 class Engine(Protocol):
+    """An engine that reports its requests and applies plans."""
+
     def events(self) -> AsyncIterator[EngineEvent]:
-        """Snapshots and updates, for ever: an EngineLost, then a new session's snapshot, wherever a session ends."""
+        """Snapshots and updates, without end. Where a session ends, an EngineLost comes and then the snapshot of a new session."""
 
     async def apply(self, session_id: str, sequence: int, plan: Plan) -> tuple[str, ...]:
-        """Sends a plan; returns the ids of jobs the engine does not have.
+        """Sends a plan. Returns the ids of jobs that the engine does not know.
 
-        Raises EngineUnavailableError (try again) or SessionLostError (reconnect first).
+        Raises EngineUnavailableError (the call can be repeated) or SessionLostError (reconnect first).
         """
 
     def reconnect(self) -> None:
-        """Ends the session that is open, so that a fresh one begins with a snapshot."""
+        """Ends the open session, so that a new one begins with a snapshot."""
 
     async def close(self) -> None:
-        """Ends everything."""
+        """Ends the session and the connection."""

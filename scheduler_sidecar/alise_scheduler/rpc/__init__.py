@@ -1,1 +1,1 @@
-"""What this process serves: Admission and health over the pod's socket, metrics and status over HTTP."""
+"""What the sidecar serves: admission and health on unix sockets, metrics and status over HTTP."""

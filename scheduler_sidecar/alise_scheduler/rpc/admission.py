@@ -1,6 +1,6 @@
-"""Answers admission questions out of the dispatcher, within their deadlines, and counts the outcomes.
+"""Answer admission requests within their deadlines, and count the outcomes.
 
-`connection.py` and the gRPC server of `server.py` call it. It decides nothing: the dispatcher does.
+`connection.py` (the middleware's requests) and the gRPC server of `server.py` call it. The dispatcher decides; nothing is decided here.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ Encode = Callable[[str], Awaitable[NDArray[np.float32] | None]]
 
 
 async def no_encoder(text: str) -> NDArray[np.float32] | None:
-    """Nothing is known of what a prompt means."""
+    """Stands in for an encoder: no prompt has an embedding."""
     return None
 
 
 class AdmissionService(AdmissionServicer):
-    """Answers Admit and the questions of `connection.py` out of the dispatcher."""
+    """Passes admission requests to the dispatcher and returns its answers."""
 
     def __init__(self, admit: Admit, metrics: Metrics, encode: Encode = no_encoder, withdraw: Withdraw = lambda job_id: None) -> None:
         self._admit = admit
@@ -54,15 +54,15 @@ class AdmissionService(AdmissionServicer):
         finally:
             self._metrics.admit_seconds.observe(time.perf_counter() - began)
 
-    def taken_back(self, request: pb.AdmitRequest) -> bool:
-        """Stops counting a job that will not reach the engine; whether the request says of which."""
+    def withdraw(self, request: pb.AdmitRequest) -> bool:
+        """Stops counting a job that will not reach the engine. Returns False if the message does not name a job."""
         if request.contract_version != CONTRACT_VERSION or not 0 < len(request.job_id) <= MAX_JOB_ID_CHARS:
             return False
         self._withdraw(request.job_id)
         return True
 
     async def answer_in_time(self, request: pb.AdmitRequest) -> pb.AdmitAnswer | None:
-        """None when the caller does not wait any more."""
+        """The answer, or why there is none. Returns None once the caller's deadline has passed."""
         began = time.perf_counter()
         deadline = request.deadline_monotonic_ms / 1000 or math.inf
         if deadline <= time.monotonic():
@@ -77,7 +77,7 @@ class AdmissionService(AdmissionServicer):
             return to_failure(request.job_id, CODES[type(error)], str(error))
         except Exception:
             log.exception("admission failed", extra={"job": request.job_id})
-            return to_failure(request.job_id, grpc.StatusCode.INTERNAL, "the sidecar failed; its log says why")
+            return to_failure(request.job_id, grpc.StatusCode.INTERNAL, "the sidecar failed on this request; see its log for the reason")
         finally:
             self._metrics.admit_seconds.observe(time.perf_counter() - began)
 

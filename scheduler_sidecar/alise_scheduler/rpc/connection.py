@@ -1,4 +1,7 @@
-"""The connections on which the middleware asks: frames of AdmitRequests in, frames of AdmitAnswers out. Decides nothing."""
+"""The middleware's connections: frames with AdmitRequests come in, frames with AdmitAnswers go out.
+
+`server.py` makes one protocol per connection, and `admission.py` answers the requests. Nothing is decided here.
+"""
 
 import asyncio
 import logging
@@ -12,22 +15,22 @@ from alise_contract.v1 import admission_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-# Questions of a connection whose answer is not ready.
+# The largest number of unanswered requests of a connection.
 MAX_IN_FLIGHT: Final = 1024
 
 
 class Service(Protocol):
-    """What answers."""
+    """Answers the requests."""
 
     async def answer_in_time(self, request: pb.AdmitRequest) -> pb.AdmitAnswer | None:
-        """The answer, or what failed; None when the caller does not wait any more."""
+        """The answer, or why there is none. None once the caller's deadline has passed."""
 
-    def taken_back(self, request: pb.AdmitRequest) -> bool:
-        """Stops counting a job that will not reach the engine; whether the request says of which."""
+    def withdraw(self, request: pb.AdmitRequest) -> bool:
+        """Stops counting a job that will not reach the engine. False if the message does not name a job."""
 
 
-class Questions:
-    """All connections."""
+class AdmissionConnections:
+    """All open connections."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -39,7 +42,7 @@ class Questions:
         return len(self._open)
 
     def connected(self) -> Frames:
-        """Returns the protocol of a new connection."""
+        """The protocol of a new connection."""
         connection = _Connection(self._service, self._open.discard)
         self._open.add(connection)
         if self._ending:
@@ -47,7 +50,7 @@ class Questions:
         return connection.frames
 
     async def end(self, grace_seconds: float) -> None:
-        """What was asked is still answered, within the grace; nothing more is read."""
+        """Stops reading. Requests that were read are answered within the grace period."""
         self._ending = True
         answering = [task for connection in self._open for task in connection.end()]
         if answering:
@@ -57,8 +60,10 @@ class Questions:
 
 
 class _Connection:
-    """Replies out of order, as results become ready. At most MAX_IN_FLIGHT requests are in flight; the rest stay unread, and so they do
-    while the caller reads no answers. A withdrawn job stops counting, also when its admission is still in flight.
+    """Replies out of order, as results become ready.
+
+    At most MAX_IN_FLIGHT requests are in flight. The rest stay unread, which back-pressures the client. They also stay unread while the
+    client does not read its answers. A withdrawn job stops counting even if its admission is still in flight.
     """
 
     def __init__(self, service: Service, ended: Callable[["_Connection"], None]) -> None:
@@ -70,7 +75,7 @@ class _Connection:
         self.frames = Frames(self._received, self._lost, self._read_on)
 
     def end(self) -> list[asyncio.Task[None]]:
-        """Reads nothing more and closes when all is answered; returns what is not answered yet."""
+        """Stops reading, and closes once every request is answered. Returns the tasks that are still answering."""
         self._ending = True
         self.frames.pause()
         if not self._answering:
@@ -81,11 +86,11 @@ class _Connection:
         try:
             request = pb.AdmitRequest.FromString(message)
         except DecodeError:
-            log.warning("a question cannot be read: its connection is closed")
+            log.warning("an admission request cannot be parsed; closing its connection")
             self.end()
             return
         if request.withdrawn:
-            if self._service.taken_back(request) and (asking := self._asking.pop(request.job_id, None)) is not None:
+            if self._service.withdraw(request) and (asking := self._asking.pop(request.job_id, None)) is not None:
                 asking.cancel()
             return
         task = asyncio.create_task(self._answer(request))
@@ -105,7 +110,7 @@ class _Connection:
         if self._asking.get(job_id) is task:
             del self._asking[job_id]
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a question was not answered", exc_info=error)
+            log.error("an admission request was not answered", exc_info=error)
         if self._ending and not self._answering:
             self.frames.close()
         else:

@@ -1,4 +1,4 @@
-"""Messages of `Admission` to plain values and back. Protobuf messages stop here, and everything in them is bounded here.
+"""Translate the messages of `Admission` to plain values and back. Protobuf messages stop here, and all their values are bounded here.
 
 `admission.py` calls it for every request. It decides nothing and reads no clock.
 """
@@ -22,9 +22,9 @@ from ..predictor.hint import MAX_TEXT_BYTES
 from ..state import Admitted, Ask
 
 _MAX_SAMPLES: Final = 1024
-# Names are hashes and names of classes, tenants and models. A longer one is replaced by its own hash.
+# The names of classes, tenants and models, and hashes. A longer name is replaced by its hash.
 _MAX_NAME_BYTES: Final = MAX_TEXT_BYTES
-# The number that features have for an endpoint. Messages are chats in another format, and a head learned what chat is.
+# The endpoint as the predictor's features know it. Messages are chat completions in another format, on which heads were trained.
 _ENDPOINTS: Final[Mapping[int, int]] = {
     pb.ENDPOINT_UNSPECIFIED: pb.ENDPOINT_UNSPECIFIED,
     pb.ENDPOINT_CHAT_COMPLETIONS: pb.ENDPOINT_CHAT_COMPLETIONS,
@@ -45,24 +45,25 @@ CODES: Final[Mapping[type[Exception], grpc.StatusCode]] = {
 
 
 def check(message: pb.AdmitRequest) -> None:
-    """Raises ContractError or InvalidRequestError."""
+    """Raises ContractError or InvalidRequestError if the request cannot be answered."""
     if message.contract_version != CONTRACT_VERSION:
-        raise ContractError(f"contract version {message.contract_version} is not spoken here; this sidecar speaks {CONTRACT_VERSION}")
+        given = message.contract_version
+        raise ContractError(f"contract version {given} is not supported, {CONTRACT_VERSION} is; use images of one release")
     if not 0 < len(message.job_id) <= MAX_JOB_ID_CHARS:
-        raise InvalidRequestError(f"job_id must have 1..{MAX_JOB_ID_CHARS} characters, got {len(message.job_id)}")
+        raise InvalidRequestError(f"job_id must have 1 to {MAX_JOB_ID_CHARS} characters; it has {len(message.job_id)}")
     if message.withdrawn:
-        raise InvalidRequestError("a job is withdrawn on a connection for questions only")
+        raise InvalidRequestError("withdrawn can be set only on admission.sock, not over gRPC")
 
 
 def prompt_of(message: pb.AdmitRequest) -> str:
-    """What is looked at of its prompt."""
+    """The part of the prompt that is used."""
     return message.prompt[:MAX_PROMPT_BYTES]
 
 
 def to_ask(message: pb.AdmitRequest, embedding: NDArray[np.float32] | None = None) -> Ask:
-    """Returns the question in a message, whatever its values; `embedding` is its prompt's.
+    """The question in a message, for any values of its fields. `embedding` is that of its prompt.
 
-    An endpoint that this version does not know is like one whose text is not known: neutral.
+    An endpoint unknown to this version is treated as one whose text is unknown: the request is neutral.
     """
     return Ask(
         job_id=message.job_id,
@@ -90,7 +91,7 @@ def to_ask(message: pb.AdmitRequest, embedding: NDArray[np.float32] | None = Non
 
 
 def _name(text: str) -> str:
-    """A name as it is, or the hash of one that would not fit into a hint: cut, two tenants could become one."""
+    """The name, or its hash if it would not fit into a hint. A cut name could make two tenants one."""
     if len(text) <= _MAX_NAME_BYTES // 4:
         return text
     data = text.encode("utf-8", "replace")
@@ -107,5 +108,5 @@ def to_response(answer: Admitted | Rejected) -> pb.AdmitResponse:
 
 
 def to_failure(job_id: str, code: grpc.StatusCode, message: str) -> pb.AdmitAnswer:
-    """The answer that says why a question could not be answered."""
+    """The answer that says why a request failed."""
     return pb.AdmitAnswer(job_id=job_id, failure=pb.Failure(code=code.value[0], message=message))

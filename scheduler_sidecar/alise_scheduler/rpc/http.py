@@ -1,4 +1,7 @@
-"""HTTP for people and probes: /metrics (Prometheus), /healthz, /statusz (JSON)."""
+"""HTTP for people and probes: /metrics (Prometheus), /healthz, and /statusz (JSON).
+
+`run.py` serves it. It reads the metrics' registry and the dispatcher's status, and changes nothing.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -12,10 +15,10 @@ _STALE_SECONDS: Final = 5.0
 
 
 def make_app(registry: CollectorRegistry, status: Callable[[], dict[str, Any]]) -> web.Application:
-    """The application. Healthy means that the dispatcher turned lately; being disconnected is no illness."""
+    """The application. It is healthy if the dispatcher turned lately, even without a connection to the engine."""
 
     async def metrics(_: web.Request) -> web.Response:
-        # In a thread: rendering takes milliseconds, which an Admit should not wait for.
+        # In a thread, because rendering takes milliseconds for which no admission should wait.
         body = await asyncio.to_thread(generate_latest, registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -36,14 +39,14 @@ def make_app(registry: CollectorRegistry, status: Callable[[], dict[str, Any]]) 
 
 
 class HttpServer:
-    """Serves an application on an address."""
+    """Serves an application on one address."""
 
     def __init__(self, app: web.Application, host: str, port: int) -> None:
         self._runner = web.AppRunner(app, access_log=None)
         self._host, self._port = host, port
 
     async def start(self) -> int:
-        """Listens; returns the port. Raises OSError when it is taken."""
+        """Listens and returns the port. Raises OSError if the port is taken."""
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self._port)
         await site.start()

@@ -1,6 +1,6 @@
-"""The two unix sockets of admission: the middleware's questions, and gRPC with health and reflection.
+"""The two unix sockets of admission: one for the middleware's requests, and one for gRPC with health and reflection.
 
-`run.py` starts and stops it. What is asked goes to `admission.py`.
+`run.py` starts and stops it. `admission.py` answers the requests.
 """
 
 import asyncio
@@ -20,14 +20,15 @@ from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1.admission_pb2_grpc import add_AdmissionServicer_to_server
 
 from .admission import AdmissionService
-from .connection import Questions
+from .connection import AdmissionConnections
 
 log = logging.getLogger(__name__)
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Admission"].full_name
 
 
-def _make_room(path: str) -> None:
+def _remove_stale(path: str) -> None:
+    """Removes a socket that a dead process left, and creates its folder with mode 0700 if there is none."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     if os.path.lexists(path):
         os.unlink(path)
@@ -39,7 +40,7 @@ class AdmissionServer:
     def __init__(self, service: AdmissionService, folder: str) -> None:
         self._path = os.path.join(folder, ADMISSION_SOCKET)
         self._grpc_path = os.path.join(folder, ADMISSION_GRPC_SOCKET)
-        self._questions = Questions(service)
+        self._connections = AdmissionConnections(service)
         self._listening: asyncio.Server | None = None
         self._server = grpc.aio.server(options=(*LOCAL_RPC_OPTIONS, ("grpc.max_receive_message_length", 64 << 20)))
         self._health = health.HealthServicer()
@@ -49,14 +50,14 @@ class AdmissionServer:
         reflection.enable_server_reflection(names, self._server)
 
     async def start(self) -> None:
-        """Makes the 0700 folder where there is none, replaces sockets that a dead process left, listens."""
-        _make_room(self._path)
-        _make_room(self._grpc_path)
+        """Listens on both sockets, replacing those that a dead process left."""
+        _remove_stale(self._path)
+        _remove_stale(self._grpc_path)
         mask = os.umask(0o177)
         try:
             self._server.add_insecure_port(f"unix:{self._grpc_path}")
             await self._server.start()
-            self._listening = await asyncio.get_running_loop().create_unix_server(self._questions.connected, self._path)
+            self._listening = await asyncio.get_running_loop().create_unix_server(self._connections.connected, self._path)
         finally:
             os.umask(mask)
         for name in ("", SERVICE):
@@ -65,17 +66,17 @@ class AdmissionServer:
 
     @property
     def connections(self) -> int:
-        """How many ask."""
-        return self._questions.connections
+        """The number of open connections of the middleware."""
+        return self._connections.connections
 
     async def serve(self) -> None:
-        """Returns when the server has ended, which only `stop` should cause."""
+        """Waits until the server ends, which only `stop` should cause."""
         await self._server.wait_for_termination()
 
     async def stop(self, grace_seconds: float = 1.0) -> None:
-        """Ends calls within the grace."""
+        """Stops listening. Open calls are answered within the grace period."""
         await self._health.enter_graceful_shutdown()
         if self._listening is not None:
             self._listening.close()
-        await self._questions.end(grace_seconds)
+        await self._connections.end(grace_seconds)
         await self._server.stop(grace_seconds)
