@@ -1,7 +1,8 @@
-"""What pods may have beyond the restricted default, as the operator's setting says it: a value, and how it is read.
+"""The operator's setting ALISE_POD_PATCH_ALLOW as a value: what pods may have beyond the restricted default.
 
-A term is the name of a field that a pod patch may not set by default (`hostPath`), or such a name with the one value that is allowed
-(`hostPath=/srv/models`). children/pod_policy.py refuses, and names the term that would allow what it refused.
+Pure: settings.py reads it, and a `Cluster` carries it to children/pod_policy.py, which refuses everything else and names the term that
+would allow what it refused. A term is the name of a field that a pod patch may not set by default (`hostPath`), or such a name with the one
+value that is allowed (`hostPath=/srv/models`).
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Allowed:
     terms: frozenset[str] = frozenset()
 
     def allows(self, name: str, value: str | None = None) -> bool:
-        """Whether the field is allowed, with whatever value or with this one."""
+        """Returns whether the field is allowed, with any value or with this one."""
         return name in self.terms or (value is not None and f"{name}={value}" in self.terms)
 
 
@@ -45,10 +46,10 @@ RESTRICTED: Final = Allowed()
 
 
 def read_allowed(text: str) -> Allowed:
-    """`hostPath=/srv/models, nodeName` as a value. Raises ValueError that names the term that is not known."""
+    """Returns a text such as `hostPath=/srv/models, nodeName` as a value. Raises ValueError, which names the unknown term."""
     terms = [term.strip() for term in text.split(",") if term.strip()]
     for term in terms:
         name, equals, value = term.partition("=")
         if name not in TERMS or (equals and not value):
-            raise ValueError(f"{term!r} is not one of {', '.join(sorted(TERMS))}, alone or with =VALUE")
+            raise ValueError(f"{term!r} is not one of {', '.join(sorted(TERMS))}, alone or followed by =VALUE")
     return Allowed(frozenset(terms))

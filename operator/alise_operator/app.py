@@ -1,4 +1,8 @@
-"""The operator's own tasks: workers that take resources from the queue, and the clock that puts all of them in every few seconds."""
+"""The tasks of the operator: workers that take AliseEngines from the queue, and the resync that adds all of them every few seconds.
+
+__main__.py starts the `App`; watches.py and handlers.py add to its queue; its workers call reconcile.py. It touches the cluster only
+through the reconciler.
+"""
 
 import asyncio
 import logging
@@ -14,12 +18,12 @@ from alise_operator.workqueue import SPACING_SECONDS, WorkQueue
 log = logging.getLogger(__name__)
 
 WORKERS: Final = 8
-# The most of them that work on resources of one namespace, while the operator looks after several namespaces.
+# The most workers for AliseEngines of one namespace, if the operator manages several namespaces.
 WORKERS_PER_NAMESPACE: Final = 6
-# A reconcile makes a few dozen calls with a deadline each. One that is not over by then is broken off and tried again later, so that a
-# resource that makes it long holds up no others.
+# A reconcile makes a few dozen calls, each with a deadline. After this time it is cancelled and retried later, so that one AliseEngine
+# cannot delay the others.
 RECONCILE_SECONDS: Final = 120.0
-# One that cannot even be broken off hangs.
+# A reconcile that cannot even be cancelled hangs.
 STUCK_SECONDS: Final = 300.0
 
 
@@ -32,7 +36,7 @@ class App:
             lambda seconds, call: asyncio.get_running_loop().call_later(seconds, call),
             group_of=lambda key: key.namespace,
             at_a_time=None if is_namespaced else WORKERS_PER_NAMESPACE,
-            # The clock's own rounds are no haste.
+            # Resyncs must not count as frequent changes.
             spacing_seconds=min(SPACING_SECONDS, resync_seconds / 2),
         )
         self._resync_seconds = resync_seconds
@@ -46,7 +50,7 @@ class App:
         return self
 
     def run_beside(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Runs something without end beside the workers; the process is unhealthy when it ends."""
+        """Runs an endless task beside the workers. The process is unhealthy if it ends."""
         self._tasks.append(asyncio.create_task(work, name=name))
 
     async def __aexit__(self, *_: object) -> None:
@@ -56,7 +60,7 @@ class App:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def unhealthy(self) -> str | None:
-        """Why this process should be restarted; None when it works."""
+        """Returns why this process should be restarted; None if it works."""
         now = time.monotonic()
         if now - self._last_resync > 4 * self._resync_seconds + STUCK_SECONDS:
             return f"no resync for {now - self._last_resync:.0f} s"
@@ -67,13 +71,13 @@ class App:
         return f"task {dead[0]} has ended" if dead else None
 
     async def _resync(self) -> None:
-        """Puts every resource into the queue, found by asking the cluster: watches only make the operator quicker."""
+        """Lists every AliseEngine and adds it to the queue. The watches only make the operator react sooner."""
         while True:
             try:
                 for key in await self.reconciler.all_keys():
                     self.queue.add(key)
             except (ClusterError, ApplyError) as error:
-                log.warning("resources could not be listed", extra={"error": str(error)})
+                log.warning("the AliseEngines could not be listed", extra={"error": str(error)})
             self._last_resync = time.monotonic()
             await asyncio.sleep(self._resync_seconds)
 
@@ -95,25 +99,25 @@ class App:
             metrics.RECONCILES.labels("overtime").inc()
             pause_seconds = self.queue.retry(key)
             log.warning(
-                "reconcile broken off",
+                "a reconcile exceeded its time limit and was cancelled",
                 extra={"engine": str(key), "after_seconds": RECONCILE_SECONDS, "retry_seconds": pause_seconds},
             )
         except (ClusterError, ApplyError) as caught:
-            # Asked while it was away or overtaken by another write, or not allowed to report: nothing to say on the resource.
+            # The API server was unavailable, another write was first, or the status may not be written: nothing can be reported.
             metrics.RECONCILES.labels("cluster_error").inc()
             pause_seconds = self.queue.retry(key)
-            log.warning("reconcile failed", extra={"engine": str(key), "error": str(caught), "retry_seconds": pause_seconds})
+            log.warning("a reconcile failed", extra={"engine": str(key), "error": str(caught), "retry_seconds": pause_seconds})
         except Exception:
-            # A bug for one resource must not stop the others.
+            # A bug with one AliseEngine must not stop the others.
             metrics.RECONCILES.labels("bug").inc()
             pause_seconds = self.queue.retry(key)
-            log.exception("reconcile failed unexpectedly", extra={"engine": str(key), "retry_seconds": pause_seconds})
+            log.exception("a reconcile failed unexpectedly", extra={"engine": str(key), "retry_seconds": pause_seconds})
         else:
             if error is None:
                 metrics.RECONCILES.labels("ok").inc()
                 self.queue.succeeded(key)
             else:
-                # Mended by the user (a secret, the spec) or by the cluster: looked at again soon, then with every resync.
+                # The user (a Secret, the spec) or the cluster corrects it: retry soon, then with every resync.
                 metrics.RECONCILES.labels(_outcome(error)).inc()
                 self.queue.retry(key)
 

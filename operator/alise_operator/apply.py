@@ -1,8 +1,8 @@
-"""Makes the cluster hold a resource's children: server-side apply, and pruning of what is no longer wanted. Alone writes to the cluster.
+"""Brings the children of an AliseEngine into the cluster by server-side apply, and deletes those that are no longer wanted.
 
-An object of the wanted name that is not ours is never taken over: applying by force would overwrite it, and our owner reference would
-delete it with the resource. All children are tried with a dry run before the first is written, so that one that the cluster refuses
-leaves the others as they were.
+The only module that creates, changes and deletes children; reconcile.py calls it. An existing object that has the name of a child but
+another owner is never taken over: a forced apply would overwrite it, and our owner reference would delete it with the AliseEngine. All
+children are tried with a dry run before the first is written, so one that the cluster refuses leaves the others unchanged.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from alise_operator import metrics
 from alise_operator.children.meta import MANAGED_BY, MANAGER, Manifest, Owner, selector_text
 from alise_operator.errors import ApplyError, ClusterError, Gone, NameTaken
 from alise_operator.kube import Kube, Resource
-from alise_operator.refusals import said_of
+from alise_operator.refusals import with_source
 from alise_operator.replicas import Scale, scale_of
 
-# Every kind that the operator has ever made: what is not wanted any more is looked for here.
+# Every kind that the operator has ever created; unwanted children are searched for among these.
 OWNED_KINDS: Final[Mapping[str, tuple[Resource, ...]]] = {
     "ServiceAccount": (Resource("v1", "serviceaccounts"),),
     "PersistentVolumeClaim": (Resource("v1", "persistentvolumeclaims"),),
@@ -31,19 +31,19 @@ OWNED_KINDS: Final[Mapping[str, tuple[Resource, ...]]] = {
     "HTTPRoute": (Resource("gateway.networking.k8s.io/v1", "httproutes"),),
 }
 
-# Kinds that every resource has, under its own name: never deleted, which the operator has no right to.
+# Kinds of which every AliseEngine has one under its own name. The operator never deletes them and has no right to.
 ALWAYS_WANTED: Final = frozenset({"ServiceAccount", "Service", "Deployment"})
 
 
 @dataclass(slots=True)
 class Applied:
-    """What was last written for one resource, to tell whether there is anything to do."""
+    """What was last written for one AliseEngine, to decide whether there is anything to do."""
 
     digest: str
     at_seconds: float
-    # Version of each child as the cluster answered; another one later means that somebody changed it.
+    # Version of each child in the answer of the cluster; a different one later means that another writer changed it.
     versions: dict[tuple[str, str], str] = field(default_factory=dict)
-    # The Deployment's replicas as the cluster answered; another number later means that it was scaled by hand or by an autoscaler.
+    # Replicas of the Deployment in the answer; a different number later means that a user or an autoscaler scaled it.
     scale: Scale | None = None
 
 
@@ -52,8 +52,11 @@ def digest(manifests: Iterable[Manifest]) -> str:
 
 
 def version_of(child: Mapping[str, Manifest]) -> str:
-    """What changes when somebody edits the child: its generation, which status updates leave alone, else its resource version; and the
-    labels and owners, by which it is found and removed, and which count in no generation."""
+    """Returns what changes if another writer edits the child.
+
+    This is its generation, which status updates do not change, or else its resource version, together with the labels and owners, by which
+    it is found and removed and which do not change the generation.
+    """
     meta = child.get("metadata", {})
     generation = meta.get("generation")
     counted = f"generation {generation}" if generation is not None else f"version {meta.get('resourceVersion')}"
@@ -63,8 +66,8 @@ def version_of(child: Mapping[str, Manifest]) -> str:
 async def apply_children(kube: Kube, owner: Owner, manifests: list[Manifest], *, changed: bool, at_seconds: float) -> Applied:
     """Applies the manifests and deletes the owner's other children.
 
-    `changed`: these manifests were not applied before, so that they are tried with a dry run first.
-    Raises NameTaken, ApplyError (nothing was written when it was a manifest that is new), ClusterError.
+    `changed` says that these manifests were not applied before, so they are tried with a dry run first.
+    Raises NameTaken, ApplyError (if the manifests have changed, nothing was written), ClusterError.
     """
     existing = await _owned(kube, owner)
     wanted = {_key(manifest) for manifest in manifests}
@@ -86,12 +89,12 @@ async def apply_children(kube: Kube, owner: Owner, manifests: list[Manifest], *,
 
 
 async def try_children(kube: Kube, manifests: Iterable[Manifest]) -> None:
-    """Asks the cluster whether it would take all of them; writes nothing. Raises ApplyError, ClusterError."""
+    """Asks the cluster whether it would accept all manifests, and writes nothing. Raises ApplyError, ClusterError."""
     await asyncio.gather(*(_apply_one(kube, manifest, dry_run=True) for manifest in manifests))
 
 
 async def apply_replicas(kube: Kube, owner: Owner, replicas: int) -> bool:
-    """Writes the number of pods and nothing else of the Deployment; whether there was anything to write.
+    """Writes only the number of pods into the Deployment, and returns whether there was anything to write.
 
     Raises ApplyError, ClusterError.
     """
@@ -115,7 +118,7 @@ def _resource(manifest: Manifest) -> Resource:
 
 
 async def _owned(kube: Kube, owner: Owner) -> dict[tuple[str, str], tuple[Resource, str]]:
-    """The owner's children in the cluster: (kind, name) -> (where, uid)."""
+    """Returns the owner's children in the cluster: (kind, name) -> (resource, uid)."""
     found: dict[tuple[str, str], tuple[Resource, str]] = {}
     labels = f"{selector_text(owner.name)},{MANAGED_BY}={MANAGER}"
     places = [(kind, resource) for kind, resources in OWNED_KINDS.items() for resource in resources]
@@ -147,13 +150,13 @@ async def _apply_one(kube: Kube, manifest: Manifest, *, dry_run: bool) -> Manife
     try:
         return await kube.apply(_resource(manifest), manifest, dry_run=dry_run)
     except Gone as error:
-        # The namespace is going away, or the kind's CRD was removed since discovery.
+        # The namespace is being deleted, or the CRD of the kind was removed after discovery.
         raise ApplyError(f"{manifest['kind']} {manifest['metadata']['name']}: {error}") from error
     except ApplyError as error:
         refused = f"the cluster refused {manifest['kind']} {manifest['metadata']['name']}"
-        raise ApplyError(refused + said_of(manifest["kind"], str(error))) from error
+        raise ApplyError(refused + with_source(manifest["kind"], str(error))) from error
     except ClusterError as error:
         if not error.is_failure:
             raise
         what = f"{manifest['kind']} {manifest['metadata']['name']}"
-        raise ClusterError(f"the cluster failed at {what}, which is tried again: {error}", status=error.status) from error
+        raise ClusterError(f"the cluster failed to apply {what}, and the operator tries again: {error}", status=error.status) from error

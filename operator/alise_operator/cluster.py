@@ -1,4 +1,7 @@
-"""What the operator knows about the cluster it works in, as a value."""
+"""What the operator knows about the cluster that it runs in, as a value: version, optional APIs, images and the operator's settings.
+
+Pure: kube.py discovers it, and the builders in children/ read it.
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +16,7 @@ HTTP_ROUTE: Final = "gateway.networking.k8s.io/v1/HTTPRoute"
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Images used when the resource names none."""
+    """Images for AliseEngines that name none."""
 
     engine_cuda: str = "localhost/alise/engine-cuda:dev"
     engine_cpu: str = "localhost/alise/engine-cpu:dev"
@@ -28,18 +31,18 @@ class Cluster:
     apis: frozenset[str]
     images: Images = Images()
     major: int = 1
-    # HTTPRoute's rules have `timeouts`: standard since Gateway API 1.2, before only in the experimental channel.
+    # Whether the rules of an HTTPRoute have `timeouts`: standard since Gateway API 1.2, experimental before.
     route_timeouts: bool = True
-    # Where the operator's own pod is.
+    # The namespace of the operator's pod.
     operator_namespace: str = "alise-system"
     # What pods may have beyond the restricted default.
     allowed: Allowed = RESTRICTED
-    # Annotations that routes may have beyond the harmless ones, by name, or by the beginning of a name that ends with *.
+    # Annotations that routes may have beyond the harmless ones: names, or beginnings of names that end with *.
     route_annotations: frozenset[str] = frozenset()
 
     @property
     def named_namespaces(self) -> bool:
-        """Namespaces carry their name as a label."""
+        """Whether namespaces carry their name as a label."""
         return (self.major, self.minor) >= (1, _NAMED_NAMESPACES_MINOR)
 
     @property

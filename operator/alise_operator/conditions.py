@@ -1,4 +1,4 @@
-"""A condition of the resource's status as a value."""
+"""A condition of the status of an AliseEngine, as a value. status.py, route_ready.py and kv_cache.py create them; events.py posts some."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,7 @@
-"""How a container ended, why, and what to do about it. Pure.
+"""Explains how a container ended, why, and what to do about it.
 
-A container's status has its exit code and its last words. Which probe failed is known from the pod's events (pods.py fetches them), or from
-the engine's own words.
+Pure: observation.py calls `view_ending()`, and pods.py explains the ending again with the pod's events. The status of a container has its
+exit code and its termination message, which is the end of its log. The pod's events, or the engine's own message, tell which probe failed.
 """
 
 import re
@@ -16,14 +16,14 @@ from alise_operator.children.pod import STARTUP_SECONDS, liveness_probe, startup
 from alise_operator.sentences import clause, words
 
 _PATCH: Final = "spec.podTemplate.spec"
-# Linux's signals; an exit code beyond 128 and these is one of the program's own.
+# Linux has this many signals; an exit code above 128 plus this number is the program's own.
 _SIGNALS: Final = 64
 _OURS: Final = (ENGINE_CONTAINER, SCHEDULER_CONTAINER)
 _ENGINE_SAYS: Final = "alise-engine: "
 _TRACEBACK: Final = "Traceback (most recent call last):"
-# Of the engine, which has a startup probe and a liveness probe.
+# The message of an engine that SIGTERM ended during its start.
 _WHILE_STARTING: Final = "alise-engine: ended while it was starting"
-# By container: how it shows that the image is another one's, and what that is called.
+# By container: the signs of an image without alise, what the image lacks, and the field that sets it.
 _WRONG_IMAGE: Final[Mapping[str, tuple[tuple[str, ...], str, str]]] = {
     ENGINE_CONTAINER: (("No module named 'alise_engine'", '"alise-engine": executable file not found'), "engine", "spec.engine.image"),
     SCHEDULER_CONTAINER: (
@@ -32,32 +32,32 @@ _WRONG_IMAGE: Final[Mapping[str, tuple[tuple[str, ...], str, str]]] = {
         "spec.scheduling.image",
     ),
 }
-# Both images have it as PID 1; in an image without it, it is what is not found.
+# Both images run it as PID 1, so it is the first thing that another image lacks.
 _INIT_MISSING: Final = '"tini": executable file not found'
-# Reasons of a pod's events about its probes, with their types: one failed, and the kubelet ends a container for it.
+# Reasons of a pod's events about probes, with their types: a probe failed; the kubelet stops a container because of it.
 PROBE_EVENTS: Final = {"Unhealthy": "Warning", "Killing": "Normal"}
 _ENDED_BY_PROBE: Final = re.compile(r"Container (?P<container>[-a-z0-9]{1,63}) failed (?P<probe>startup|liveness) probe, will be restarted")
 _PROBES: Final = {"startup": "startupProbe", "liveness": "livenessProbe"}
-# Those of the engine that the user did not change.
+# The probes of the engine that the user did not change.
 _OWN_PROBES: Final = {"startup": startup_probe(), "liveness": liveness_probe()}
 _HEALTH_PATH: Final = liveness_probe()["httpGet"]["path"]
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A probe of a container that makes the kubelet end it."""
+    """A probe of a container whose failure makes the kubelet stop the container."""
 
     # startup or liveness.
     name: str
-    # How long it may fail.
+    # How long it may fail before the container is stopped.
     allowed_seconds: int
-    # It is as the operator writes it.
+    # Whether it is the one that the operator generates.
     is_own: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A probe that failed, as an event of the pod says it."""
+    """A failed probe, from an event of the pod."""
 
     container: str
     # startup or liveness.
@@ -65,28 +65,28 @@ class Failure:
     said: str
     first: str
     last: str
-    # The kubelet ends the container for it.
+    # Whether the kubelet stops the container because of it.
     is_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a container ended, and what its pod says about it."""
+    """How a container ended, and what the status of its pod says about it."""
 
     pod: str
     container: str
-    # Of the container in the pod patch.
+    # The container's field in the pod patch.
     field: str
-    # An init container that runs before the others, and is done when it ends.
+    # An init container that runs to completion before the others start.
     runs_once: bool
-    # It is a sidecar, in initContainers with restartPolicy: Always.
+    # A sidecar: in initContainers, with restartPolicy: Always.
     is_sidecar: bool
     image: str
     code: int
-    # Number of the signal that ended it; 0: none.
+    # Number of the signal that ended it; 0 if none did.
     signal: int
     reason: str
-    # Its last words.
+    # Its termination message.
     said: str
     started: str
     finished: str
@@ -94,11 +94,11 @@ class Ending:
 
     @property
     def may_be_by_probe(self) -> bool:
-        """The kubelet sends SIGTERM and later SIGKILL. A container that ends in order when it gets SIGTERM ends with 0."""
+        """Whether a failed probe may be the cause: the kubelet sends SIGTERM, on which a container may exit with 0, and later SIGKILL."""
         return bool(self.probes) and (self.signal in (SIGTERM, SIGKILL) or (not self.signal and self.code == 0))
 
     def explain(self, failures: Iterable[Failure] = ()) -> str:
-        """Returns how it ended, why, and what to do, with what the pod's events say of its probes."""
+        """Returns how it ended, why, and what to do; `failures` are the pod's events about probes."""
         where = f"container {self.container} of pod {self.pod}"
         return f"{where} {'; '.join(self._parts(tuple(failures)))}; see kubectl logs {self.pod} -c {self.container} --previous"
 
@@ -114,13 +114,13 @@ class Ending:
         elif self.code == 0 and not self.signal and self.container not in _OURS:
             yield from self._done()
         else:
-            yield f"{self._how}{f': {self.said}' if self.said else ' and left no last words'}"
+            yield f"{self._how}{f': {self.said}' if self.said else ' and left no message'}"
             yield from self._who_does_this()
 
     @property
     def _how(self) -> str:
         if self.signal:
-            return f"was ended by {_signal(self.signal)}, exit code {self.code} ({self.reason})"
+            return f"was terminated by {_signal(self.signal)}, exit code {self.code} ({self.reason})"
         return f"ended with exit code {self.code} ({self.reason})"
 
     def _out_of_memory(self) -> Iterator[str]:
@@ -128,12 +128,12 @@ class Ending:
         yield "was killed for using more memory than its limit (OOMKilled)"
         yield f"raise {fields.get(self.container, f'{self.field}.resources')}.limits.memory"
         if self.said:
-            yield f"its last words: {self.said}"
+            yield f"its last message: {self.said}"
 
     def _failed_probe(self, failures: tuple[Failure, ...]) -> tuple[Probe, str] | None:
-        """Returns which probe failed and in which words; None where nothing says that one did.
+        """Returns which probe failed and its message; None if nothing shows that a probe failed.
 
-        A startup probe fails at every start until the server listens, so a failure of it alone says nothing.
+        A startup probe fails at every start until the server listens, so its failure alone proves nothing.
         """
         if not self.may_be_by_probe:
             return None
@@ -152,10 +152,10 @@ class Ending:
         return failure.last >= self.started and (not self.finished or failure.first <= self.finished)
 
     def _by_probe(self, probe: Probe, said: str) -> Iterator[str]:
-        yield f"{self._how}: its {probe.name} probe failed{f' ({said})' if said else ''}, so the kubelet ended it"
+        yield f"{self._how}: its {probe.name} probe failed{f' ({said})' if said else ''}, so the kubelet stopped it"
         field = f"{self.field}.{_PROBES[probe.name]}"
         if probe.is_own:
-            when = "the model takes longer to load" if probe.name == "startup" else "the engine works that long without an answer"
+            when = "the model takes longer to load" if probe.name == "startup" else "the engine may take that long to answer"
             yield f"the probe may fail for {_duration(probe.allowed_seconds)}; if {when}, raise {field}.failureThreshold"
         elif probe.name == "startup":
             default = f"; the operator's default allows {_duration(STARTUP_SECONDS)}" if self.container == ENGINE_CONTAINER else ""
@@ -164,26 +164,26 @@ class Ending:
             answers = f"the engine answers GET {_HEALTH_PATH} on port {ENGINE_PORT}: " if self.container == ENGINE_CONTAINER else ""
             yield f"{answers}correct {field}, or leave it out"
         if self.said and not self.said.startswith(_WHILE_STARTING):
-            yield f"its last words: {self.said}"
+            yield f"its last message: {self.said}"
 
     def _done(self) -> Iterator[str]:
         instead = f"leave out restartPolicy of {self.field}" if self.is_sidecar else f"move it to {_PATCH}.initContainers"
         why = "its restartPolicy is Always" if self.is_sidecar else "a container listed under containers must keep running"
-        yield f"ended with exit code 0, and Kubernetes keeps starting it again, because {why}. If it is to run once, {instead}"
+        yield f"ended with exit code 0, and Kubernetes keeps restarting it, because {why}. If it should run once, {instead}"
         if self.said:
-            yield f"its last words: {self.said}"
+            yield f"its last message: {self.said}"
 
     def _who_does_this(self) -> Iterator[str]:
         after = f"after its {' or '.join(probe.name for probe in self.probes)} probe failed"
         if self.signal == SIGKILL:
-            kubelet = f", and the kubelet {after}: kubectl describe pod {self.pod} says which" if self.probes else ""
-            yield f"a node that is out of memory does this{kubelet}"
+            kubelet = f", or the kubelet {after} (kubectl describe pod {self.pod} says which)" if self.probes else ""
+            yield f"the cause may be a node that is out of memory{kubelet}"
         elif self.may_be_by_probe:
-            yield f"the kubelet ends a container so {after}: kubectl describe pod {self.pod} says which"
+            yield f"the kubelet stops a container in this way {after}: kubectl describe pod {self.pod} says which"
 
 
 def wrong_image(container: str, image: str, said: str) -> str | None:
-    """Returns what to do where a container of ours cannot start because its image is another one's; None where nothing shows that."""
+    """Returns what to do if a container of ours cannot start because its image has no alise in it; None if nothing shows that."""
     signs, part, field = _WRONG_IMAGE.get(container, ((), "", ""))
     if not signs or not any(sign in said for sign in (*signs, _INIT_MISSING)):
         return None
@@ -191,7 +191,7 @@ def wrong_image(container: str, image: str, said: str) -> str | None:
 
 
 def is_success(ending: Ending) -> bool:
-    """Whether the container has done what it was for."""
+    """Returns whether the container ran to completion."""
     return ending.runs_once and ending.code == 0 and not ending.signal
 
 
@@ -210,7 +210,7 @@ def view_ending(pod: Manifest, container: Mapping[str, Any], ended: Mapping[str,
         is_sidecar=is_sidecar,
         image=str(container.get("image", "")),
         code=code,
-        # A shell's convention, which container runtimes follow: 128 and the number of the signal.
+        # Container runtimes follow the shell's convention: 128 plus the number of the signal.
         signal=ended.get("signal") or (code - 128 if 128 < code <= 128 + _SIGNALS else 0),
         reason=ended.get("reason", "Error"),
         said=clause(_last_sentence(ended.get("message") or "")),
@@ -229,7 +229,7 @@ def _named(name: str, containers: Sequence[Manifest] | None) -> Manifest | None:
 
 
 def view_failure(event: Manifest) -> Failure | None:
-    """Returns which probe failed by an event of a pod; None when it is about something else."""
+    """Returns the failed probe in an event of a pod; None if the event is about something else."""
     said = event.get("message") or ""
     last = event.get("lastTimestamp") or event.get("eventTime") or ""
     first = event.get("firstTimestamp") or last
@@ -242,18 +242,18 @@ def view_failure(event: Manifest) -> Failure | None:
 
 
 def _allowed_seconds(probe: Mapping[str, Any]) -> int:
-    """How long a probe may fail before the container is ended, with the defaults of Kubernetes."""
+    """Returns how long a probe may fail before the container is stopped, with the defaults of Kubernetes."""
     return int((probe.get("initialDelaySeconds") or 0) + (probe.get("periodSeconds") or 10) * (probe.get("failureThreshold") or 3))
 
 
 def _last_sentence(log: str) -> str:
-    """Returns the sentence with which alise's engine ends, or the error that ends a Python program; all of a log that ends otherwise."""
+    """Returns the last message of alise's engine, or the error at the end of a Python traceback; else the whole log."""
     last = log.rstrip().rpartition("\n")[2]
     if last.startswith(_ENGINE_SAYS):
         return last
     _, found, after = log.rpartition(_TRACEBACK)
     lines = after.splitlines()
-    # The frames are indented, and the error that follows them is not.
+    # The frames are indented, and the error after them is not.
     frames = [index for index, line in enumerate(lines) if line.startswith(" ")]
     return "\n".join(lines[frames[-1] + 1 :]) or log if found and frames else log
 

@@ -1,4 +1,7 @@
-"""Events on the resource, which `kubectl describe` prints."""
+"""Posts events on an AliseEngine, which `kubectl describe` shows: one for each condition that changed, and warnings.
+
+It writes to the cluster through kube.py. reconcile.py calls it after it has written the status; status.py decides what is worth an event.
+"""
 
 import uuid
 from collections.abc import Sequence
@@ -13,17 +16,17 @@ from alise_operator.kube import Kube
 from alise_operator.pods import EVENTS
 from alise_operator.status import is_warning
 
-# The API server refuses longer ones.
+# The API server refuses longer messages.
 _MAX_MESSAGE: Final = 1000
 
 
 def event(news: Condition, owner: Owner, *, now: datetime, suffix: str, warning: bool) -> Manifest:
-    """The Event that says what happened. `suffix` makes its name unique."""
+    """Returns the Event. `suffix` makes its name unique."""
     stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        # A name of 253 characters at most, of which the resource's takes 63.
+        # At most 253 characters, of which the name of the AliseEngine takes up to 63.
         "metadata": {"name": f"{owner.name}.{suffix}", "namespace": owner.namespace},
         "involvedObject": {
             "apiVersion": f"{API_GROUP}/{API_VERSION}",
@@ -52,7 +55,7 @@ async def post(kube: Kube, conditions: Sequence[Condition], owner: Owner, *, now
 
 
 async def warn(kube: Kube, reason: str, message: str, owner: Owner, *, now: datetime) -> None:
-    """Posts a warning about something that is no condition. Raises ApplyError, ClusterError."""
+    """Posts a warning that belongs to no condition. Raises ApplyError, ClusterError."""
     await _create(kube, Condition(reason, "True", reason, message), owner, now=now, warning=True)
 
 

@@ -1,7 +1,8 @@
-"""A list of arguments, read as vLLM's parser reads it, but stricter: what it guesses or would misunderstand is a mistake here.
+"""Reads a list of arguments as vLLM's parser does, but more strictly: what vLLM would guess or misunderstand is a mistake here.
 
-vLLM takes underscores for dashes, --flag=value, --flag.key value, -q=value and -qvalue, abbreviations, and -O3. Whatever the spelling, the
-flag is recognized, so that none that alise sets itself comes in unnoticed.
+Pure: flags.py calls `read()`, which only knows spellings; flags.py decides what is allowed. vLLM accepts underscores for dashes,
+--flag=value, --flag.key value, -q=value and -qvalue, abbreviations, and -O3. Every spelling is recognized, so that no flag that alise sets
+itself can pass unnoticed.
 """
 
 import re
@@ -21,34 +22,34 @@ _SWITCH_WORDS: Final = {"true": True, "false": False, "yes": True, "no": False, 
 _OPTIMIZATION: Final = "--optimization-level"
 _OPTIMIZATION_LEVELS: Final = ("0", "1", "2", "3")
 _NAMES_SHOWN: Final = 5
-# Of difflib's ratio: names that differ more are not what was meant.
+# difflib's ratio: names that differ more are not suggested.
 _CLOSE: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """One flag with its values, or an item that is none."""
+    """One flag with its values, or an item that is not a flag."""
 
     index: int
-    # As it is written, without its value, and with dashes for underscores.
+    # As the user wrote it, without its value, and with dashes for underscores.
     spelled: str
-    # None: the table does not have it.
+    # None if the table does not have it.
     flag: Flag | None = None
-    # Behind the first dot of --flag.key; None without a dot.
+    # The part after the first dot of --flag.key; None without a dot.
     key: str | None = None
     values: tuple[str, ...] = ()
-    # What is wrong with how it is written, and how to write it.
+    # What is wrong with its spelling, and how to write it.
     mistake: str | None = None
-    # Nothing is wrong but that the table does not have the flag.
+    # The only mistake is that the table does not have the flag.
     unknown: bool = False
-    # The abbreviation that is written in the place of the flag's name.
+    # The abbreviation that the user wrote instead of the flag's name.
     abbreviation: str | None = None
-    # How many of the following items are its values.
+    # The number of following items that are its values.
     taken: int = 0
 
     @property
     def name(self) -> str:
-        """The flag's first long name without dashes; what is written for one that the table does not have."""
+        """The flag's first long name without dashes, or what the user wrote if the table does not have the flag."""
         return self.flag.name if self.flag is not None else self.spelled.lstrip("-")
 
     @property
@@ -59,11 +60,11 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """An item in the place of a flag, taken apart."""
+    """The parts of an item that is written as a flag."""
 
     spelled: str
     key: str | None = None
-    # Behind the equals sign, or at once behind a flag of one letter.
+    # The part after the equals sign, or directly after a flag of one letter.
     glued: str | None = None
     joined: bool = False
 
@@ -73,7 +74,7 @@ class _Item:
 
 
 def read(args: Sequence[str]) -> Iterator[Given]:
-    """Yields what is given, in order; each item of the list belongs to exactly one."""
+    """Yields the flags in order. Each item of the list belongs to exactly one of them."""
     index, before = 0, None
     while index < len(args):
         before, taken = _read_one(args, index, before)
@@ -82,7 +83,7 @@ def read(args: Sequence[str]) -> Iterator[Given]:
 
 
 def _read_one(args: Sequence[str], index: int, before: Given | None) -> tuple[Given, int]:
-    """Returns what the item is, and how many of the following ones are its values."""
+    """Returns the flag that begins at the item, and the number of following items that are its values."""
     text, following = args[index], list(_values_from(args, index + 1))
     if _FLAG.match(text) is None:
         return Given(index, text, mistake=_stray(text, before)), 0
@@ -104,7 +105,7 @@ def _read_one(args: Sequence[str], index: int, before: Given | None) -> tuple[Gi
 
 
 def _values_from(args: Sequence[str], start: int) -> Iterator[str]:
-    """Yields the items that the parser takes for values: until one begins with a dash."""
+    """Yields the items that vLLM's parser takes as values: up to the first that begins with a dash."""
     for item in args[start:]:
         if item.startswith("-") and not _NEGATIVE_NUMBER.fullmatch(item):
             return
@@ -112,7 +113,7 @@ def _values_from(args: Sequence[str], start: int) -> Iterator[str]:
 
 
 def _reads_as_a_flag(items: Sequence[str]) -> bool:
-    """Whether the next item is meant as a value, and would be taken for a flag because it begins with a dash."""
+    """Returns whether the next item is meant as a value but would be read as a flag, because it begins with a dash."""
     return any(item.startswith("-") and _find(_taken_apart(item).spelled) is None for item in items)
 
 
@@ -137,7 +138,7 @@ def _find(spelled: str) -> Flag | None:
 
 
 def _meant(spelled: str) -> list[str]:
-    """Returns the names that vLLM's parser would take an abbreviation for."""
+    """Returns the names that an abbreviation can stand for in vLLM's parser."""
     return [name for name in BY_NAME if name.startswith(spelled) and name.startswith("--") == spelled.startswith("--")]
 
 
@@ -152,7 +153,7 @@ def _not_found(spelled: str) -> str:
 
 @lru_cache(maxsize=256)
 def _closest(spelled: str) -> str | None:
-    """Returns the name that was probably meant: of those that share a word with it, or are as long. Comparing takes milliseconds."""
+    """Returns the most similar name among those that share a word or have a similar length. A comparison takes milliseconds."""
     words = set(spelled.split("-")) - {""}
     near = [name for name in BY_NAME if not words.isdisjoint(name.split("-"))]
     near = near or [name for name in BY_NAME if abs(len(name) - len(spelled)) <= 2]
@@ -160,7 +161,7 @@ def _closest(spelled: str) -> str | None:
 
 
 def _values(flag: Flag, item: _Item, following: list[str]) -> tuple[list[str], int, str | None]:
-    """Returns the values, how many of the following items they are, and what is wrong with how they are given."""
+    """Returns the values, the number of following items that they take, and what is wrong with their spelling."""
     if item.key is not None and not flag.is_json:
         return [], len(following), f"{item.shown}: {item.spelled} has no keys; write {item.spelled}=VALUE"
     if flag.values == "none":
@@ -195,7 +196,7 @@ def _no_value(flag: Flag, item: _Item, following: list[str]) -> tuple[list[str],
 def _blank(text: str) -> str:
     stripped = text.strip()
     if not re.search(r"\s", stripped.partition("=")[0]):
-        return f"{shown(text)} begins or ends with a blank; write {shown(stripped)}"
+        return f"{shown(text)} begins or ends with a space; write {shown(stripped)}"
     flag, rest = stripped.split(None, 1)
     rest = rest.removeprefix("=").strip()
     return f"{shown(text)} is one word to vLLM; write {shown(flag)} and {shown(rest)} as two items, or {shown(f'{flag}={rest}')} as one"

@@ -1,7 +1,7 @@
-"""The flags of `vllm serve`, as vLLM's own parser has them: names, how many values, of which type.
+"""The table of the flags of `vllm serve`: their names, number of values and types, as in vLLM's own parser.
 
-`vllm_flags.json` is generated from the parser of the vLLM in alise's images (`make flags`), so that the operator needs no vLLM. The flags
-of `alise-engine` itself, which sit on the same command line, are added here.
+It reads `vllm_flags.json`, which `make flags` generates from the parser of the vLLM in alise's images, so the operator needs no vLLM. The
+flags of `alise-engine`, which share the command line, are added here. flag_reader.py and flag_values.py use the table.
 """
 
 import json
@@ -16,17 +16,17 @@ Type = Literal["text", "int", "float", "size", "size_or_auto", "json", "json_or_
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    # As they are written: --tensor-parallel-size, -tp; of a switch --x and --no-x.
+    # All spellings: --tensor-parallel-size, -tp; for a switch --x and --no-x.
     names: tuple[str, ...]
     values: Values
     type: Type = "text"
     choices: tuple[str | int | float, ...] = ()
-    # An empty value, and None, count as no value.
+    # Whether an empty value and None count as no value.
     optional: bool = False
-    # Of type object: the keys that there are, and those that must be there.
+    # For type object: the keys that exist, and those that are required.
     keys: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
-    # May be given several times.
+    # Whether it may be given several times.
     repeats: bool = False
 
     @property
@@ -36,7 +36,7 @@ class Flag:
 
     @property
     def is_json(self) -> bool:
-        """Whether parts of the value can be given one by one: --flag.key value."""
+        """Whether the keys of the value can be given one by one: --flag.key value."""
         return self.type in ("json", "json_or_text", "object")
 
 

@@ -1,6 +1,7 @@
-"""Values of `vllm serve`'s flags, judged as vLLM's own types judge them.
+"""Checks the values of flags of `vllm serve` as vLLM's own types do.
 
-What is inside a JSON object is judged by its keys; the engine judges the rest when it starts.
+Pure: flags.py calls `value_problem()` and `key_problem()`. Of a JSON object only the keys are checked; the engine checks the rest at its
+start.
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 from alise_operator.flag_table import Flag, Type
 
-# Kubernetes puts an environment variable's value in its place, which is not known here.
+# Kubernetes replaces it by the value of an environment variable, which is not known here.
 VARIABLE: Final = re.compile(r"(?<!\$)(?:\$\$)*\$\([-._a-zA-Z][-._a-zA-Z0-9]*\)")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT])")
 _NUMBER_WITH_UNIT: Final = re.compile(r"\b\d+(?:\.\d+)?[kKmMgGtT]\b")
@@ -23,21 +24,21 @@ _SHOWN_CHARS: Final = 80
 
 
 class _Wrong(ValueError):
-    """What a value must be."""
+    """States what a value must be."""
 
 
 def short(text: str) -> str:
-    """Returns the text as it goes into a message: not longer than a line."""
+    """Returns the text for a message, at most one line long."""
     return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 3]}..."
 
 
 def shown(text: str) -> str:
-    """Returns the text in quotes, not longer than a line."""
+    """Returns the text in quotes, at most one line long."""
     return repr(short(text))
 
 
 def value_problem(flag: Flag, value: str, *, all_choices_known: bool = True) -> str | None:
-    """Returns what a value of the flag must be when this one is not; None for one that vLLM's parser takes."""
+    """Returns what a value of the flag must be if this one is wrong; None if vLLM's parser accepts it."""
     if VARIABLE.search(value) or (flag.optional and value in ("", "None")):
         return None
     try:
@@ -83,7 +84,7 @@ def _size(_flag: Flag, value: str) -> int:
     try:
         return _human_readable(value.strip())
     except (ValueError, OverflowError):
-        raise _Wrong("must be a whole number, also as 4k (4,000), 25.6k or 4K (4,096)") from None
+        raise _Wrong("must be a whole number; 4k (4,000), 25.6k and 4K (4,096) are allowed as well") from None
 
 
 def _size_or_auto(flag: Flag, value: str) -> int:
@@ -96,7 +97,7 @@ def _size_or_auto(flag: Flag, value: str) -> int:
 
 
 def _human_readable(text: str) -> int:
-    """Decimals belong to decimal units only, as in vLLM. Raises ValueError."""
+    """Returns the number. As in vLLM, only decimal units may have decimals. Raises ValueError."""
     match = _SIZE.fullmatch(text)
     if match is None:
         return int(text)
@@ -122,12 +123,12 @@ def _loads(value: str) -> Any:
 
 
 def _object(flag: Flag, value: str) -> Any:
-    """Numbers in it may have units, as in vLLM."""
+    """Returns the object. As in vLLM, its numbers may have units."""
     parts = _STRING_IN_JSON.split(value)
     try:
         parts[::2] = [_NUMBER_WITH_UNIT.sub(lambda found: str(_human_readable(found[0])), part) for part in parts[::2]]
     except (ValueError, OverflowError):
-        raise _Wrong("must be JSON, and decimals belong to the units k, m, g and t") from None
+        raise _Wrong("must be JSON; only numbers with the units k, m, g and t may have decimals") from None
     found = _loads("".join(parts))
     if not isinstance(found, dict):
         raise _Wrong('must be a JSON object such as {"key": 1}')
@@ -140,7 +141,7 @@ def _object(flag: Flag, value: str) -> Any:
 
 
 def _lora(_flag: Flag, value: str) -> Any:
-    """An empty item is skipped, as in vLLM."""
+    """Returns the adapter. As in vLLM, an empty item is ignored."""
     if value in ("", "None") or ("=" in value and "," not in value):
         return value
     try:

@@ -1,7 +1,7 @@
-"""Which flags of `vllm serve` may stand in `spec.engine.args`, and with which values.
+"""Decides which flags of `vllm serve` are allowed in `spec.engine.args`, and with which values.
 
-Some are set by the operator, some by alise itself, some ask for what alise does not work with yet. The engine refuses the same once more
-(alise_engine/serve/compose.py), with vLLM's own parser; here they are refused before a pod is made.
+Pure: rules.py calls `flag_problems()`. The operator sets some flags, alise sets others, and some request what alise does not support.
+The engine checks the flags again, with vLLM's own parser (alise_engine/serve/compose.py); here they are refused before a pod is created.
 """
 
 import re
@@ -14,9 +14,9 @@ from alise_operator.flag_reader import Given, read
 from alise_operator.flag_values import key_problem, short, shown, value_problem
 from alise_operator.spec_engine import Engine, KvOffload
 
-# vLLM accepts others on CPU without a word and answers wrongly.
+# vLLM accepts other types on a CPU without an error and gives wrong answers.
 CPU_KV_CACHE_DTYPES: Final = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
-# vLLM 0.32's CacheDType. Which of them a GPU and a model have, the engine says when it starts.
+# vLLM 0.32's CacheDType. The engine reports at its start which of them the GPU and the model support.
 CUDA_KV_CACHE_DTYPES: Final = (
     "auto",
     "float16",
@@ -38,13 +38,13 @@ CUDA_KV_CACHE_DTYPES: Final = (
     "nvfp4",
     "nvfp4_4over6",
 )
-# SIGTERM comes when the drain is over. vLLM then has less than the margin of the grace period (children/pod.py) to end what is left.
+# SIGTERM follows the drain. vLLM then has less than the margin of the grace period (children/pod.py) to finish.
 MAX_SHUTDOWN_TIMEOUT_SECONDS: Final = 25
 _REPLICAS: Final = "data parallel engines are not supported; use spec.replicas"
 _ONE_POD: Final = "an engine is one pod; use spec.engine.tensorParallelSize"
 _CONTEXT: Final = "context parallel engines are not supported; use spec.engine.tensorParallelSize"
 _SPECULATIVE: Final = "speculative decoding is not supported; remove it"
-# Flags that the operator sets, with the field to use instead.
+# Flags that the operator sets, and the field to use instead.
 OWNED_FLAGS: Final = {
     "model": "spec.model.uri",
     "served-model-name": "spec.model.servedName, and spec.model.aliases for further names",
@@ -57,7 +57,7 @@ OWNED_FLAGS: Final = {
     "kv-offloading-backend": "spec.kvOffload.hostMemory",
     "tensor-parallel-size": "spec.engine.tensorParallelSize",
 }
-# Flags that alise sets for its own working, and those that would end or hide it.
+# Flags that alise needs for itself, and flags that would disable or hide it.
 RESERVED_FLAGS: Final = {
     "host": "the pod listens on all its addresses",
     "port": f"the pod listens on {ENGINE_PORT}",
@@ -66,13 +66,13 @@ RESERVED_FLAGS: Final = {
     "kv-transfer-config": "alise brings its own KV connector",
     "scheduling-policy": "alise orders requests by priority",
     "alise-socket-dir": "the operator mounts it",
-    "ssl-keyfile": "TLS ends at the route",
-    "ssl-certfile": "TLS ends at the route",
+    "ssl-keyfile": "TLS is terminated at the route",
+    "ssl-certfile": "TLS is terminated at the route",
     "headless": "every pod serves its own API",
     "config": "the operator cannot check the flags in a file; give each flag here",
     "help": "the engine would print its help text and exit",
 }
-# What does not work yet, with the reason in one clause.
+# Unsupported flags, each with the reason in one clause.
 UNSUPPORTED_FLAGS: Final = {
     "data-parallel-size": _REPLICAS,
     "data-parallel-rank": _REPLICAS,
@@ -97,7 +97,7 @@ UNSUPPORTED_FLAGS: Final = {
     "grpc": "only the OpenAI HTTP server is supported; remove it",
     "grpc-port": "only the OpenAI HTTP server is supported; remove it",
 }
-# This value turns them off.
+# The value that turns each of them off.
 HARMLESS_VALUES: Final = {
     "data-parallel-size": "1",
     "data-parallel-size-local": "1",
@@ -108,7 +108,7 @@ HARMLESS_VALUES: Final = {
     "decode-context-parallel-size": "1",
     "prefill-context-parallel-size": "1",
 }
-# What their values hold is not repeated in a status, which more people may read than the resource's author.
+# Their values are not quoted in a status, because more people may read it than the author of the AliseEngine.
 _CREDENTIAL_FLAGS: Final = frozenset({"hf-token", "api-key"})
 _WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,6}")
 _DEFAULT_OFFLOAD: Final = KvOffload()
@@ -116,7 +116,7 @@ FIELD_FLAGS: Final = {"max-model-len": "max_model_len", "max-num-seqs": "max_num
 
 
 def kv_cache_dtypes(engine: Engine) -> tuple[str, ...]:
-    """Those that the engine's device has."""
+    """Returns the types that the engine's device supports."""
     return CPU_KV_CACHE_DTYPES if engine.device == "cpu" else CUDA_KV_CACHE_DTYPES
 
 
@@ -127,7 +127,7 @@ def bad_dtype(field: str, value: str, engine: Engine) -> Problem:
 def flag_problems(engine: Engine, kv_offload: KvOffload = _DEFAULT_OFFLOAD) -> Iterator[Problem]:
     """Yields what is wrong with `spec.engine.args`, one problem per flag.
 
-    An image of the user's own may have a plugin that adds flags or values: there, what the table does not have is left to the engine.
+    A user's own image may have a plugin that adds flags or values, so with such an image the engine judges what the table does not list.
     """
     seen: list[Given] = []
     for given in read(engine.args):
@@ -160,14 +160,14 @@ def _forbidden(given: Given, engine: Engine, kv_offload: KvOffload) -> str | Non
 
 
 def _host_memory(given: Given, kv_offload: KvOffload) -> str:
-    """Returns how the value of --kv-offloading-size is written as the field, and what the field is now."""
+    """Returns how the value of --kv-offloading-size is written in the field, and the present value of the field."""
     size = next((f"{value}Gi" for value in given.values if _WHOLE_NUMBER.fullmatch(value)), "1Gi")
-    now = "left out" if kv_offload.host_memory is None else repr(str(kv_offload.host_memory))
-    return f" (the flag counts GiB and the field needs the unit, for example {size!r}; the field is {now} now)"
+    now = "not set" if kv_offload.host_memory is None else repr(str(kv_offload.host_memory))
+    return f" (the flag is in GiB and the field needs the unit, for example {size!r}; the field is {now} now)"
 
 
 def _removal(given: Given, engine: Engine) -> str:
-    """Returns which items go where the value is an item of its own, which would stay behind without its flag."""
+    """Returns which items to remove if the value is an item of its own, which would remain without its flag."""
     if not given.taken:
         return ""
     indices = range(given.index + 1, given.index + 1 + given.taken)
@@ -180,7 +180,7 @@ def _misgiven(given: Given, engine: Engine) -> str | None:
         return given.mistake
     if given.name in FIELD_FLAGS and getattr(engine, FIELD_FLAGS[given.name]) not in (None, "auto"):
         camel = type(engine).model_fields[FIELD_FLAGS[given.name]].alias
-        return f"--{given.name} is given here and as spec.engine.{camel}; keep one of them"
+        return f"--{given.name} is set here and as spec.engine.{camel}; keep one of them"
     return None
 
 
@@ -196,8 +196,8 @@ def _bad_values(given: Given, engine: Engine) -> str | None:
             return bad_dtype("", value, engine).text
         if flag.name == "shutdown-timeout" and not (value.isdecimal() and int(value) <= MAX_SHUTDOWN_TIMEOUT_SECONDS):
             return (
-                f"--shutdown-timeout {short(value)}: must be a whole number of seconds up to {MAX_SHUTDOWN_TIMEOUT_SECONDS}, the pod is "
-                "killed after that; spec.drainSeconds is how long open streams get"
+                f"--shutdown-timeout {short(value)}: must be a whole number of seconds up to {MAX_SHUTDOWN_TIMEOUT_SECONDS}, because "
+                "the pod is killed after that; spec.drainSeconds sets how long open streams may continue"
             )
         if (problem := value_problem(flag, value, all_choices_known=engine.image is None)) is not None:
             return f"{given.spelled} {shown(value)}: {problem}"
@@ -205,7 +205,7 @@ def _bad_values(given: Given, engine: Engine) -> str | None:
 
 
 def _repeated(given: Given, seen: Sequence[Given]) -> str | None:
-    """vLLM takes the last one without a word; keys of one JSON object may come one by one."""
+    """vLLM would use the last one without a warning. Keys of one JSON object may be given one by one."""
     if given.flag is None or given.flag.repeats:
         return None
     for other in seen:
@@ -218,7 +218,7 @@ def _collide(key: str | None, other: str | None) -> bool:
     if key is None or other is None:
         return True
     if key.endswith("+") and key == other:
-        # A list that gets one item after the other.
+        # A list to which items are appended one by one.
         return False
     paths = [text.removesuffix("+").split(".") for text in (key, other)]
     shorter = min(map(len, paths))

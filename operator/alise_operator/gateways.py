@@ -1,4 +1,7 @@
-"""What a Gateway and its class say about routes: which namespaces they allow, which hosts, which timeouts. Pure."""
+"""Reads what a Gateway and its class allow: namespaces, hosts, kinds of routes and timeouts.
+
+Pure, and it knows the Gateway API's objects alone: route_ready.py asks it about the objects that observe_route.py has fetched.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -10,7 +13,7 @@ from alise_operator.children.route import TIMEOUTS, TIMEOUTS_REFUSED_BY
 _TIMEOUT_FEATURES: Final = {"request": "HTTPRouteRequestTimeout", "backendRequest": "HTTPRouteBackendTimeout"}
 # The Gateway's reason for a route that has a field which its class does not implement.
 UNSUPPORTED: Final = "UnsupportedValue"
-# Listeners of these take other kinds of routes.
+# Listeners with these protocols take other kinds of routes.
 _OTHER_PROTOCOLS: Final = ("TCP", "TLS", "UDP")
 
 
@@ -22,9 +25,9 @@ def listeners(gateway: Manifest, section_name: str | None) -> list[Manifest]:
 def allows_namespace(
     gateway: Manifest, section_name: str | None, *, home: str, namespace: str, labels: Mapping[str, str] | None
 ) -> bool | None:
-    """Returns whether a listener allows routes of `namespace`. None: it cannot be known here, and the Gateway's controller decides.
+    """Returns whether a listener allows routes of `namespace`; None if this is unknown, so that the Gateway's controller decides.
 
-    `home` is the Gateway's namespace; `labels` are those of `namespace`, None when they could not be read.
+    `home` is the Gateway's namespace; `labels` are those of `namespace`, None if they could not be read.
     """
     answers = [_allows(one, home, namespace, labels) for one in listeners(gateway, section_name)]
     if not answers or True in answers:
@@ -94,7 +97,7 @@ def describe_hosts(gateway: Manifest, section_name: str | None) -> str:
 
 
 def ask_to_allow_kind(gateway: Manifest, section_name: str | None) -> str:
-    """Returns which listeners take no HTTPRoute, and what the Gateway's owner changes, for a message."""
+    """Returns which listeners take no HTTPRoute, and what the Gateway's owner must change, for a message."""
     by_kind, by_protocol = [], []
     for one in listeners(gateway, section_name):
         kinds = [str(kind.get("kind")) for kind in (one.get("allowedRoutes") or {}).get("kinds") or ()]
@@ -116,7 +119,7 @@ def is_outdated(condition: Manifest, thing: Manifest) -> bool:
 
 
 def supported_timeouts(gateway_class: Manifest | None) -> frozenset[str]:
-    """Returns the fields of `timeouts` that the class implements; all where it does not list its features."""
+    """Returns the fields of `timeouts` that the class implements; all fields if it does not list its features."""
     features = ((gateway_class or {}).get("status") or {}).get("supportedFeatures") or ()
     # A list of names before Gateway API 1.2, of objects since then.
     names = {one.get("name") if isinstance(one, dict) else one for one in features}
@@ -126,8 +129,8 @@ def supported_timeouts(gateway_class: Manifest | None) -> frozenset[str]:
 def has_refused_timeouts(route: Manifest | None, gateway: str) -> bool:
     """Returns whether the Gateway (namespace/name) has refused the timeouts of this HTTPRoute, now or earlier.
 
-    An earlier refusal is read from the annotation that the route has had since. Without it the next reconcile would try them again, and the
-    route would be accepted and refused in turns.
+    An earlier refusal is recorded in an annotation of the route. Without it the next reconcile would try timeouts again, and the route
+    would be accepted and refused in turn.
     """
     if route is None:
         return False
@@ -145,7 +148,7 @@ def has_refused_timeouts(route: Manifest | None, gateway: str) -> bool:
 
 
 def parents(route: Manifest, gateway: str, section_name: str | None = None) -> Iterator[Manifest]:
-    """Yields what controllers say about the route at this Gateway (namespace/name)."""
+    """Yields the entries of controllers in the status of the route for this Gateway (namespace/name)."""
     home = route["metadata"].get("namespace", "")
     for parent in (route.get("status") or {}).get("parents") or ():
         reference = parent.get("parentRef") or {}

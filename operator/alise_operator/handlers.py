@@ -1,6 +1,7 @@
-"""kopf's decorators and nothing else: what happens in the cluster becomes a key in the queue. Resources and pods are watched by watches.py.
+"""kopf's handlers: each event of a child becomes a key in the queue. The only module besides __main__.py that uses kopf.
 
-Only `on.event` handlers are used: they leave no finalizer and no annotation on the resource, and everything is seen again after a restart.
+__main__.py registers and configures them. AliseEngines and pods are watched by watches.py instead. Only `on.event` handlers are used: they
+leave no finalizer and no annotation, and kopf reports every object again after a restart.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from alise_operator.children.meta import MANAGED_BY, MANAGER
 from alise_operator.kube import PAGE, in_cluster, in_cluster_server
 from alise_operator.reconcile import Key
 
-# Kinds that are watched: children are put right when another writer edits or deletes them.
+# The kinds of children that are watched: a child that another writer edits or deletes is applied again.
 WATCHED: Final = (
     ("", "v1", "services"),
     ("", "v1", "serviceaccounts"),
@@ -27,7 +28,7 @@ WATCHED: Final = (
 
 
 class Backoffs:
-    """Pauses between attempts to reach the API server, without end: kopf gives a watch up for good after a finite list."""
+    """Endless pauses, in seconds, between attempts to reach the API server: after a finite list kopf gives up a watch for good."""
 
     def __iter__(self) -> Iterator[float]:
         yield from (1, 2, 3, 5)
@@ -54,8 +55,10 @@ def register(registry: kopf.OperatorRegistry, app: App) -> None:
 
 
 def configure(settings: kopf.OperatorSettings, *, is_namespaced: bool = False) -> None:
-    """Watches that end and are opened again, no kopf events, no peering, only our own children over the wire; objects come in pages and are
-    forgotten soon. In one namespace kopf does not watch CRDs and namespaces, which it may not."""
+    """Sets kopf's watches: they are reopened, read only our own children, in pages, and keep objects briefly; no kopf events, no peering.
+
+    An operator for one namespace does not watch CRDs and namespaces, because it may not.
+    """
     settings.watching.server_timeout = 240
     settings.watching.client_timeout = 300
     settings.watching.connect_timeout = 15

@@ -1,4 +1,7 @@
-"""Which Ingress or HTTPRoute has a host: two that claim the same one are decided by age, as ingress controllers do. Pure."""
+"""Decides which Ingress or HTTPRoute gets a host that several of them claim: the oldest one, as in ingress controllers.
+
+Pure: observe_route.py passes the routes of the cluster, and the rival becomes the reason HostTaken in route_ready.py.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,16 +14,16 @@ from alise_operator.children.route import API_PATH
 
 @dataclass(frozen=True, slots=True, order=True)
 class Claim:
-    """A host that an Ingress or HTTPRoute has with the path of the API. In order of age; of the same age, by name."""
+    """A host that an Ingress or HTTPRoute claims for the path of the API. Ordered by age, then by name."""
 
     created: str
     namespace: str
     name: str
     kind: str
     host: str
-    # Where requests arrive: the Ingress class, or the Gateway as namespace/name. The same host elsewhere is another address.
+    # Where requests arrive: the Ingress class, or the Gateway as namespace/name. The same host at another entry is another address.
     entry: str
-    # The AliseEngine that the object belongs to; empty when it is another one's.
+    # The AliseEngine that the object belongs to; empty if it belongs to none.
     engine: str = ""
 
     def __str__(self) -> str:
@@ -29,7 +32,7 @@ class Claim:
 
 
 def claims(kind: str, item: Manifest) -> Iterator[Claim]:
-    """Yields the hosts that an Ingress or HTTPRoute claims for the path of the API. Longer and shorter paths go along with it."""
+    """Yields the hosts that an Ingress or HTTPRoute claims for the path of the API. Longer and shorter paths do not conflict with it."""
     meta = item["metadata"]
     labels = meta.get("labels") or {}
     engine = labels.get(ENGINE_LABEL, "") if labels.get(MANAGED_BY) == MANAGER else ""
@@ -39,7 +42,7 @@ def claims(kind: str, item: Manifest) -> Iterator[Claim]:
 
 
 def taken_by(own: Iterable[Claim], others: Iterable[Claim]) -> Claim | None:
-    """Returns the oldest claim of another object that takes a host from ours; None when ours are the oldest."""
+    """Returns the oldest claim of another object on one of our hosts; None if our claims are the oldest."""
     ours = {(claim.kind, claim.entry, claim.host): claim for claim in own}
     found = None
     for other in others:
@@ -74,7 +77,7 @@ def _of_http_route(item: Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _matches_api(match: Manifest) -> bool:
-    """Whether it takes all requests for the path. One with headers or a method is for other requests than ours and goes before it."""
+    """Returns whether the match takes all requests for the path. A match on headers or a method is more specific and does not conflict."""
     path = match.get("path") or {}
     return set(match) == {"path"} and path.get("type", "PathPrefix") == "PathPrefix" and _is_api(path.get("value"))
 
@@ -84,7 +87,7 @@ def _is_api(path: str | None) -> bool:
 
 
 def _is_refused(route: Manifest, entry: str) -> bool:
-    """A route that its Gateway refuses has no host there."""
+    """Returns whether the Gateway refuses the route, which then has no host there."""
     home = route["metadata"]["namespace"]
     accepted = [
         condition.get("status")

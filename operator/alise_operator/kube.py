@@ -1,8 +1,8 @@
-"""The API server, spoken to in plain objects; the one place that knows the client library.
+"""Calls the API server with plain objects. The only module that uses the Kubernetes client library; every other module gets a `Kube`.
 
-Every call has a deadline. What the server refuses is an ApplyError in the server's words, what it could not do now is a ClusterError (to be
-tried again; of these an answer of 500 and more is reported as well), what is not there is Gone. Lists come in pages, so that neither their
-bytes nor their parsing grows with what a namespace holds; where names and owners are enough, objects come as metadata alone.
+Every call has a deadline. A refusal is an ApplyError with the server's message, a temporary failure is a ClusterError (it is retried, and
+answers of 500 and above are reported as well), and a missing object is Gone. Lists are read in pages, so neither their size nor their
+parsing grows with the contents of a namespace; where names and owners are enough, only the metadata of objects is read.
 """
 
 import asyncio
@@ -25,26 +25,25 @@ from alise_operator.errors import AnswerTooLarge, ApplyError, ClusterError, Gone
 from alise_operator.refusals import UNCONVERTED
 
 REQUEST_SECONDS: Final = 15.0
-# Objects of a page. An object has 1.5 MiB at most, a pod a few KiB: a page that is larger than an answer may be is asked for in smaller
-# ones.
+# Objects of a page. An object has 1.5 MiB at most, a pod a few KiB: a page that is larger than an answer may be is read in smaller pages.
 PAGE: Final = 100
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
-# Objects that `list` gives at most: what one resource has of any kind but pods is a handful.
+# The most objects that `list` returns: an AliseEngine has only a few of any kind but pods.
 MAX_LISTED: Final = 500
-# The server ends a watch after this; the client gives it up a little later.
+# The server ends a watch after this time; the client gives up a little later.
 WATCH_SECONDS: Final = 240
 _JSON: Final = "application/json"
-# With a charset the client library sends the text as it is, and does not write JSON itself.
+# With a charset the client library sends the text unchanged instead of serializing it as JSON.
 _APPLY: Final = "application/apply-patch+yaml; charset=utf-8"
 _METADATA: Final = f"application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{_JSON}"
 _METADATA_LIST: Final = f"application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{_JSON}"
 _OPTIONAL_APIS: Final = ("policy/v1", "policy/v1beta1", HTTP_ROUTE.rpartition("/")[0])
 _TOKEN_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _NAMESPACE_FILE: Final = _TOKEN_FILE.with_name("namespace")
-# Answers that mean "not now": asked again with backoff. 409 is a write that another one overtook.
+# Temporary failures, which are retried with backoff. 409 is a write that another writer overtook.
 _PASSING: Final = frozenset({401, 408, 409, 410, 429})
-# Server-side apply answers a field that the kind does not have, a key of a list that is missing, or a value of another type with 500
-# although it is the request that is wrong: asking again changes nothing.
+# Server-side apply answers an unknown field, a missing key of a list or a value of the wrong type with 500, although the request is wrong
+# and a retry changes nothing.
 _REFUSALS_AS_500: Final = ("failed to create typed patch object", "field not declared in schema", UNCONVERTED)
 
 
@@ -69,7 +68,7 @@ _ROUTE_TIMEOUTS: Final = ("spec", "rules", "timeouts")
 
 
 class Kube(Protocol):
-    """What the operator asks of a cluster."""
+    """The calls that the operator makes to a cluster."""
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
         """Raises Gone, ClusterError."""
@@ -112,21 +111,21 @@ class Kube(Protocol):
 
 
 def in_cluster(env: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process runs in a pod with a ServiceAccount's token (and was not pointed elsewhere)."""
+    """Returns whether this process runs in a pod with a ServiceAccount's token and KUBECONFIG is not set."""
     return "KUBECONFIG" not in env and "KUBERNETES_SERVICE_HOST" in env and _TOKEN_FILE.exists()
 
 
 def in_cluster_server(env: Mapping[str, str] = os.environ) -> str:
-    """Where a pod reaches the API server: by the address the kubelet put into its environment, as Kubernetes' own clients do.
+    """Returns the URL of the API server from the environment that the kubelet sets, as Kubernetes' own clients do.
 
-    kopf's own login goes by the name kubernetes.default.svc, which a cluster without DNS cannot resolve, and then no watch ever opens.
+    kopf uses the name kubernetes.default.svc, which a cluster without DNS cannot resolve, so that no watch would ever open.
     """
     host, port = env["KUBERNETES_SERVICE_HOST"], env.get("KUBERNETES_SERVICE_PORT", "443")
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
 def own_namespace(env: Mapping[str, str] = os.environ) -> str:
-    """Where the operator's own pod is; outside of a pod, where the manifests put it."""
+    """Returns the namespace of the operator's pod; outside a pod, the namespace in the manifests."""
     return _NAMESPACE_FILE.read_text().strip() if in_cluster(env) else Cluster(0, frozenset()).operator_namespace
 
 
@@ -134,10 +133,10 @@ class HttpKube:
     """A `Kube` over HTTP. Use as an asynchronous context manager."""
 
     def __init__(self, kubeconfig: Path | None = None) -> None:
-        """Without a file: the pod's own account, else what KUBECONFIG says."""
+        """Without a file, uses the ServiceAccount of the pod, or else KUBECONFIG."""
         self._kubeconfig = kubeconfig
         self._api: Any = None
-        # Called before every write but those of `replace`; raises ClusterError when this process may not write (any more).
+        # Called before every write except `replace`; raises ClusterError if this process may not write (any more).
         self.before_write: Callable[[], None] = lambda: None
 
     async def __aenter__(self) -> "HttpKube":
@@ -172,7 +171,7 @@ class HttpKube:
                 query["limit"] = str(max(1, int(query["limit"]) // 4))
                 continue
             after = (answer.get("metadata") or {}).get("continue")
-            # An empty list of metadata has null here.
+            # This is null in an empty list of metadata.
             yield answer.get("items") or []
             if not after:
                 return
@@ -191,7 +190,7 @@ class HttpKube:
 
     async def watch(self, resource: Resource, namespace: str, *, labels: str = "") -> AsyncIterator[Manifest]:
         path, query = resource.path(namespace), _selectors(labels, "")
-        # From where the list is now: what is there already needs no event.
+        # Start at the present state of the list: existing objects need no event.
         begin = await self._call("GET", path, query | {"limit": "1"}, accept=_METADATA_LIST)
         since = {"watch": "true", "timeoutSeconds": str(WATCH_SECONDS), "resourceVersion": begin["metadata"]["resourceVersion"]}
         request = f"WATCH {path}"
@@ -207,7 +206,7 @@ class HttpKube:
                         answered(request, int(event["object"].get("code", 500)), json.dumps(event["object"]).encode())
                     yield event["object"]
         except (aiohttp.ClientError, client.ApiException, OSError, ValueError, TimeoutError) as error:
-            raise ClusterError(f"{request}: broke off: {error or type(error).__name__}") from error
+            raise ClusterError(f"{request}: the watch was interrupted: {error or type(error).__name__}") from error
 
     async def apply(self, resource: Resource, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         meta = manifest["metadata"]
@@ -252,14 +251,14 @@ class HttpKube:
         return replace(cluster, operator_namespace=own_namespace())
 
     async def _has_route_timeouts(self) -> bool:
-        """Whether rules of HTTPRoutes have the field; where nothing may be read that says so, they are taken to have none."""
+        """Returns whether rules of HTTPRoutes have the field `timeouts`; False if neither the CRD nor the OpenAPI document may be read."""
         try:
             definitions = await self.list(_DEFINITIONS, "", fields=f"metadata.name={_ROUTE_DEFINITION}")
             return all(has_field(one, HTTP_ROUTE.split("/")[1], _ROUTE_TIMEOUTS) for one in definitions)
         except ApplyError:
             pass
         try:
-            # CRDs are the cluster's, the documentation of its APIs is everybody's.
+            # An operator for one namespace may not read CRDs, but every client may read the OpenAPI document.
             document = await self._call("GET", f"/openapi/v3/apis/{HTTP_ROUTE.rpartition('/')[0]}")
         except (ApplyError, Gone):
             return False
@@ -287,7 +286,7 @@ class HttpKube:
                     response.release()
         except TimeoutError as error:
             metrics.API_REQUESTS.labels(method, "timeout").inc()
-            # As a gateway says it: a webhook may be what hangs, while other requests are answered.
+            # 504 as from a gateway: a webhook may hang while other requests are answered.
             raise ClusterError(f"{request}: no answer from the API server within {REQUEST_SECONDS:.0f} s", status=504) from error
         except (aiohttp.ClientError, client.ApiException, OSError) as error:
             metrics.API_REQUESTS.labels(method, "unreachable").inc()
@@ -298,7 +297,7 @@ class HttpKube:
     async def _send(
         self, method: str, path: str, query: Mapping[str, str], body: Manifest | str | None, accept: str, content_type: str, seconds: float
     ) -> aiohttp.ClientResponse:
-        """The answer whose body is still to be read."""
+        """Returns the response; its body is still to be read."""
         headers = {"Accept": accept, "Content-Type": content_type}
         serialized = await self._api.param_serialize(
             method, path, header_params=headers, query_params=[], body=body, auth_settings=["BearerToken"]
@@ -310,8 +309,11 @@ class HttpKube:
 
 
 def as_yaml(manifest: Manifest) -> str:
-    """Returns the manifest as JSON that is YAML as well: YAML takes no control characters as they are, and no character beyond U+FFFF as
-    JSON escapes it, by two halves (an emoji in an annotation)."""
+    """Returns the manifest as JSON that is valid YAML too.
+
+    YAML allows neither raw control characters nor the surrogate pairs by which JSON escapes characters beyond U+FFFF, such as an emoji in
+    an annotation.
+    """
     return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(manifest, ensure_ascii=False))
 
 
@@ -320,7 +322,7 @@ def _selectors(labels: str, fields: str) -> dict[str, str]:
 
 
 async def _read(request: str, response: aiohttp.ClientResponse) -> bytes:
-    """The body. Raises AnswerTooLarge."""
+    """Returns the body. Raises AnswerTooLarge."""
     content = bytearray()
     async for chunk in response.content.iter_any():
         content += chunk
@@ -331,13 +333,13 @@ async def _read(request: str, response: aiohttp.ClientResponse) -> bytes:
 
 
 def has_field(definition: Manifest, version: str, path: Sequence[str]) -> bool:
-    """Whether the CRD's schema of the version has the field; a list's items are stepped into. Where it takes everything, it does."""
+    """Returns whether the CRD's schema of the version has the field. It descends into items of lists; open objects have every field."""
     schemas = [one.get("schema", {}).get("openAPIV3Schema", {}) for one in definition["spec"]["versions"] if one["name"] == version]
     return all(_has_path(schema, path) for schema in schemas)
 
 
 def documents_field(document: Manifest, kind: str, path: Sequence[str]) -> bool:
-    """Whether an OpenAPI document of the API server's (v3) has the field in the kind."""
+    """Returns whether the kind has the field in an OpenAPI v3 document of the API server."""
     schemas = (document.get("components") or {}).get("schemas") or {}
     fitting = [one for one in schemas.values() if any(of.get("kind") == kind for of in one.get("x-kubernetes-group-version-kind") or ())]
     return bool(fitting) and all(_has_path(one, path) for one in fitting)
@@ -363,13 +365,13 @@ def _parse_version(git_version: str) -> tuple[int, int]:
 
 
 def answered(request: str, status: int, content: bytes) -> Manifest:
-    """The object in an answer. Raises what a bad one means: Gone, ApplyError, ClusterError."""
+    """Returns the object in an answer. Raises Gone, ApplyError or ClusterError for an error status."""
     try:
         answer = json.loads(content) if content else {}
     except ValueError:
         answer = {"message": content[:300].decode(errors="replace")}
     if not isinstance(answer, dict):
-        raise ClusterError(f"{request}: the API server answered {status} with something that is no object", status=status)
+        raise ClusterError(f"{request}: the API server answered {status} with something other than an object", status=status)
     if 200 <= status < 300:
         return answer
     text = f"{request}: {answer.get('message') or 'no message'} ({status})"
@@ -378,7 +380,7 @@ def answered(request: str, status: int, content: bytes) -> Manifest:
     causes = [cause.get("reason") for cause in (answer.get("details") or {}).get("causes") or ()]
     if any(words in text for words in _REFUSALS_AS_500):
         raise ApplyError(str(answer["message"]))
-    # A namespace that goes away takes the resource with it: nothing to report on it.
+    # A namespace that is being deleted deletes the AliseEngine too, so there is nothing to report on it.
     if status in _PASSING or status >= 500 or "NamespaceTerminating" in causes:
         raise ClusterError(text, status=status)
     raise ApplyError(str(answer.get("message") or text))

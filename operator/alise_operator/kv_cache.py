@@ -1,8 +1,8 @@
-"""Whether KV memory is what requests wait for, by what pods reported over some minutes; pure.
+"""The condition KVCacheShort: whether requests wait for KV memory, judged by what pods reported over the last minutes.
 
-A pod reports counters. What is kept of them are marks a minute apart, on the clock by which pods are polled: the figures of all pods of a
-resource then change together, and the condition's message changes once a minute at most. The condition turns True above one share of time
-and False below a lower one, so that it does not flap.
+Pure: polls.py keeps the marks of each pod, poller.py asks for their window, and status.py asks for the condition. A pod reports counters,
+of which one mark a minute is kept. All pods are marked by the clock of the polls, so their figures change together and the message changes
+at most once a minute. The condition turns True above one share of time and False below a lower share, so it does not flap.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,20 @@ from alise_operator.spec import Spec
 
 TYPE: Final = "KVCacheShort"
 MARK_SECONDS: Final = 60.0
-# Over how long a pod is judged, and for how long it must have reported before.
+# The period over which a pod is judged, and the shortest period that is enough.
 WINDOW_SECONDS: Final = 300.0
 LEAST_SECONDS: Final = 120.0
-# Share of time at the limit from which on KV memory is short, and below which it is so no longer.
+# Share of time at the limit above which KV memory becomes short, and below which it is no longer short.
 SHORT_SHARE: Final = 0.20
 RELIEVED_SHARE: Final = 0.10
-# Types of 16 bits and more, as spec.engine.kvCacheDtype names them.
+# Values of spec.engine.kvCacheDtype with 16 bits or more.
 WIDE_DTYPES: Final = ("auto", "float16", "bfloat16")
 _MAX_BITS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class KvReport:
-    """The KV cache of one pod, as its status has it. Seconds, tokens and preemptions are counted since the engine started."""
+    """The KV cache of one pod, from its status report. Seconds, tokens and preemptions are totals since the engine started."""
 
     limit_tokens: int
     used_tokens: int
@@ -51,7 +51,7 @@ class Window:
     """What a pod's KV cache did between two marks."""
 
     seconds: float
-    # Time in which a request had a slot and no room, or was preempted to make room.
+    # Time during which a request had a slot but no KV memory, or was preempted to free some.
     full_seconds: float
     computed_tokens: int
     recomputed_tokens: int
@@ -64,7 +64,7 @@ class Window:
 
 
 def marked(before: tuple[Mark, ...], boot_id: str, report: KvReport | None, at_seconds: float) -> tuple[Mark, ...]:
-    """Returns the marks with this report among them when it is the first of its minute. Another engine process starts anew."""
+    """Returns the marks, with this report added if it is the first of its minute. A new engine process starts without marks."""
     if report is None:
         return ()
     kept = before if before and before[-1].boot_id == boot_id else ()
@@ -77,14 +77,14 @@ def marked(before: tuple[Mark, ...], boot_id: str, report: KvReport | None, at_s
 
 
 def window(marks: tuple[Mark, ...]) -> Window | None:
-    """Returns what happened between the first mark and the last, None while there is too little between them."""
+    """Returns what happened between the first mark and the last; None while they are too close to judge."""
     if len(marks) < 2 or marks[-1].at_seconds - marks[0].at_seconds < LEAST_SECONDS:
         return None
     first, last = marks[0].report, marks[-1].report
     seconds = marks[-1].at_seconds - marks[0].at_seconds
     return Window(
         seconds=seconds,
-        # A pod's clock is not ours, and what it reports need not be true.
+        # A pod has its own clock, and its report may be wrong.
         full_seconds=min(max(0.0, last.full_seconds - first.full_seconds), seconds),
         computed_tokens=max(0, last.computed_tokens - first.computed_tokens),
         recomputed_tokens=max(0, last.recomputed_tokens - first.recomputed_tokens),
@@ -101,26 +101,29 @@ def kv_cache_short(
 ) -> Condition:
     """Returns the condition.
 
-    `pods`: those that report their KV cache, None for each that has done so too shortly; `silence`: why there is none; `before`: as it was.
+    `pods` has an entry for each pod that reports its KV cache, None if it has reported for too short a time. `silence` says why there is
+    no such pod. `before` is the previous condition.
     """
     if not pods:
         return Condition(TYPE, "Unknown", "NoReports", silence)
     windows = [one for one in pods if one is not None]
     if not windows:
         if before is not None and before["status"] != "Unknown":
-            # The operator or the pods have just started: what was found stands until they have been looked at for long enough.
+            # The operator or the pods have just started: the previous result stands until there are enough reports.
             return Condition(TYPE, before["status"], before["reason"], before["message"])
-        said = f"judged when a pod has reported its KV cache for {LEAST_SECONDS / 60:.0f} minutes"
-        return Condition(TYPE, "Unknown", "Measuring", said)
+        wait = f"the KV cache is judged once a pod has reported its use for {LEAST_SECONDS / 60:.0f} minutes"
+        return Condition(TYPE, "Unknown", "Measuring", wait)
     share = sum(one.full_seconds for one in windows) / sum(one.seconds for one in windows)
     least = RELIEVED_SHARE if before is not None and before["status"] == "True" else SHORT_SHARE
     if share < least:
-        return Condition(TYPE, "False", "EnoughRoom", f"requests waited for KV memory in less than {SHORT_SHARE:.0%} of the last minutes")
+        return Condition(
+            TYPE, "False", "EnoughRoom", f"requests waited for KV memory during less than {SHORT_SHARE:.0%} of the last minutes"
+        )
     return Condition(TYPE, "True", "KVCacheFull", "; ".join([*_figures(windows, share), _advice(spec, windows)]))
 
 
 def is_news(condition: Condition, before: Mapping[str, Any] | None) -> bool:
-    """Whether an event says so: KV memory is short now, or is so no longer."""
+    """Returns whether the change is worth an event: KV memory has become short, or is no longer short."""
     was_short = before is not None and before["status"] == "True"
     return condition.status != "Unknown" and was_short != (condition.status == "True")
 
@@ -129,40 +132,40 @@ def _figures(windows: Sequence[Window], share: float) -> list[str]:
     minutes = sum(one.seconds for one in windows) / len(windows) / 60
     recomputed, computed = sum(one.recomputed_tokens for one in windows), sum(one.computed_tokens for one in windows)
     preemptions = sum(one.preemptions for one in windows)
-    said = [f"for {share:.0%} of the last {minutes:.0f} minutes requests had a slot and no KV memory"]
+    figures = [f"for {share:.0%} of the last {minutes:.0f} minutes, requests had a slot but no KV memory"]
     if preemptions:
-        said.append(f"{_about(preemptions / minutes)} running requests per minute were preempted to make room")
+        figures.append(f"{_about(preemptions / minutes)} running requests per minute were preempted to free KV memory")
     if recomputed:
         of_all = recomputed / max(computed, recomputed)
-        said.append(f"{_about(recomputed / minutes)} tokens per minute were computed again, {of_all:.0%} of all")
+        figures.append(f"{_about(recomputed / minutes)} tokens per minute were recomputed, {of_all:.0%} of all")
     else:
-        said.append("no tokens were computed again")
-    return said
+        figures.append("no tokens were recomputed")
+    return figures
 
 
 def _advice(spec: Spec | None, windows: Sequence[Window]) -> str:
-    """Returns the room that there is and the way to more."""
+    """Returns how much the KV cache holds, and how to enlarge it."""
     on_cpu = spec is not None and spec.engine.device == "cpu"
     otherwise = "raise VLLM_CPU_KVCACHE_SPACE in spec.engine.env or spec.replicas"
     if not on_cpu:
         otherwise = "raise --gpu-memory-utilization in spec.engine.args, spec.engine.tensorParallelSize or spec.replicas"
     least = min(windows, key=lambda one: one.limit_tokens)
-    room = f"a pod has room for {least.limit_tokens:,} tokens"
+    room = f"the KV cache of a pod holds {least.limit_tokens:,} tokens"
     if least.bits <= 8:
         return f"{room} of {least.bits} bits; {otherwise}"
     if spec is not None and spec.engine.kv_cache_dtype not in WIDE_DTYPES:
-        return f"{room}; pods with spec.engine.kvCacheDtype {spec.engine.kv_cache_dtype} have not replaced all others yet"
+        return f"{room}; pods with spec.engine.kvCacheDtype {spec.engine.kv_cache_dtype} have not replaced all older pods yet"
     larger = least.limit_tokens * least.bits // 8
     requests, tokens = sum(one.running for one in windows), sum(one.held_tokens for one in windows)
     more = ""
     if requests and tokens:
         mean = tokens / requests
         added = _about((larger - least.limit_tokens) / mean)
-        more = f", about {added} more requests of {_about(mean)} tokens, which is what they hold on average"
+        more = f", enough for about {added} more requests of {_about(mean)} tokens, the present average"
     needs = " (on CPUs with AVX-512 or AMX)" if on_cpu else ""
-    return f"{room}, with 8-bit KV for {larger:,}{more}; set spec.engine.kvCacheDtype: fp8{needs}, or {otherwise}"
+    return f"{room}, and with 8-bit values {larger:,}{more}; set spec.engine.kvCacheDtype: fp8{needs}, or {otherwise}"
 
 
 def _about(number: float) -> str:
-    """The number with two digits that count."""
+    """Returns the number with two significant digits."""
     return f"{float(f'{number:.1e}'):,.0f}" if number >= 1 else "1"

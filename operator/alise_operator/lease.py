@@ -1,9 +1,11 @@
-"""Which of several operators acts: a Lease in the operator's own namespace (coordination.k8s.io).
+"""Leader election: the operator that holds a Lease (coordination.k8s.io) in its own namespace acts, and the others wait.
 
-As in client-go, clocks of different machines are never compared. A candidate takes the lease over when it has not changed for its duration
-by the candidate's own clock; the holder stops acting when its last renewal is older than two thirds of the duration, whatever its requests
-do.
-Kubernetes' Python client has a leader election too, whose requests have no deadline, so that one that hangs keeps an expired leader acting.
+__main__.py acquires, holds and releases the lease; kube.py checks it before every write. It reads and writes only the Lease object. As in
+client-go, clocks of different machines are never compared. A candidate takes the lease over if it has not changed for its duration by the
+candidate's own clock; the holder stops acting if its last renewal is older than two thirds of the duration, whatever its requests do.
+
+The Kubernetes Python client has a leader election too, but its requests have no deadline, so a request that hangs keeps an expired leader
+acting.
 """
 
 import asyncio
@@ -28,7 +30,7 @@ LEASE_SECONDS: Final = 15.0
 
 
 class Step(Enum):
-    """What a candidate does with the lease as it is."""
+    """What a candidate does with the lease in its present state."""
 
     CREATE = auto()
     TAKE = auto()
@@ -38,14 +40,14 @@ class Step(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A version of the lease, and since when it has been the newest, by the candidate's own clock."""
+    """A version of the lease, and the time at which the candidate first saw it, by the candidate's own clock."""
 
     version: str
     since_seconds: float
 
 
 def look(lease: Manifest | None, before: Seen | None, now_seconds: float) -> Seen | None:
-    """What is remembered of the lease after this look at it."""
+    """Returns what the candidate remembers about the lease after reading it."""
     if lease is None:
         return None
     version = str(lease["metadata"].get("resourceVersion", ""))
@@ -53,7 +55,7 @@ def look(lease: Manifest | None, before: Seen | None, now_seconds: float) -> See
 
 
 def decide(lease: Manifest | None, seen: Seen | None, me: str, now_seconds: float) -> Step:
-    """`seen`: what `look` gave for this lease."""
+    """Returns the next step. `seen` is the result of `look` for this lease."""
     if lease is None or seen is None:
         return Step.CREATE
     spec = lease.get("spec") or {}
@@ -65,7 +67,7 @@ def decide(lease: Manifest | None, seen: Seen | None, me: str, now_seconds: floa
 
 
 def written(lease: Manifest | None, namespace: str, me: str, seconds: float, now: datetime) -> Manifest:
-    """The lease as its holder writes it; over the version it has, so that of two candidates one is refused."""
+    """Returns the lease as its new holder writes it. It names the version it replaces, so the API server refuses one of two candidates."""
     before = (lease or {}).get("spec") or {}
     stamp = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     is_new = before.get("holderIdentity") != me
@@ -85,7 +87,7 @@ def written(lease: Manifest | None, namespace: str, me: str, seconds: float, now
 
 
 class Lease:
-    """This process's candidature. `acquire`, then `hold` beside the work, then `release`."""
+    """This process as a candidate. Call `acquire`, then `hold` beside the work, then `release`."""
 
     def __init__(
         self,
@@ -104,7 +106,7 @@ class Lease:
         self._monotonic = monotonic
         self._now = now
         self._seen: Seen | None = None
-        # When the last renewal that succeeded was begun.
+        # The start of the last renewal that succeeded.
         self._renewed: float | None = None
 
     @property
@@ -113,12 +115,12 @@ class Lease:
         return self._renewed is not None and self._monotonic() - self._renewed < self._seconds * 2 / 3
 
     def require(self) -> None:
-        """Raises LeaseLost when this process may not act (any more)."""
+        """Raises LeaseLost if this process may not act (any more)."""
         if not self.is_held:
-            raise LeaseLost("the operator's lease is another's, or was not renewed in time: this operator may not act")
+            raise LeaseLost("another operator holds the lease, or it was not renewed in time, so this operator may not act")
 
     async def acquire(self) -> None:
-        """Waits until the lease is this process's own."""
+        """Waits until this process holds the lease."""
         is_logged = False
         while not await self._try():
             if not is_logged:
@@ -129,14 +131,14 @@ class Lease:
         log.info("this operator is active", extra={"lease": f"{self._namespace}/{LEASE_NAME}", "holder": self._me})
 
     async def hold(self) -> None:
-        """Renews without end. Raises LeaseLost."""
+        """Renews the lease until it is lost. Raises LeaseLost."""
         while True:
             await asyncio.sleep(self._pause_seconds)
             await self._try()
             self.require()
 
     async def release(self) -> None:
-        """Lets the next operator begin at once, when this one holds the lease."""
+        """Releases the lease if this process holds it, so that another operator can act at once."""
         metrics.ACTIVE.set(0)
         if self._renewed is None:
             return
@@ -149,7 +151,7 @@ class Lease:
                     given_up["spec"]["holderIdentity"] = ""
                     await self._kube.replace(LEASES, given_up)
         except (ClusterError, ApplyError, TimeoutError) as error:
-            log.warning("the lease was not released; it runs out by itself", extra={"error": str(error)})
+            log.warning("the lease could not be released and will expire", extra={"error": str(error)})
 
     @property
     def _pause_seconds(self) -> float:
@@ -160,7 +162,7 @@ class Lease:
         return self._seconds * 4 / 15
 
     async def _try(self) -> bool:
-        """One look, and the write that follows from it; whether the lease is this process's own."""
+        """Reads the lease, writes what follows from it, and returns whether this process holds it."""
         began = self._monotonic()
         try:
             async with asyncio.timeout(self._call_seconds):

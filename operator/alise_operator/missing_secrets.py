@@ -1,7 +1,7 @@
-"""Secrets that a pod waits for, from what its kubelet says; the operator itself reads no Secret. Pure.
+"""Finds the Secret that a pod waits for in the kubelet's message, and explains which field requests it and how to create it.
 
-The kubelet names the Secret, and the key when only that is missing. The field of the resource that asks for it is found here, so that the
-message can name the field and the command that creates the Secret.
+Pure, and the operator itself reads no Secret. The kubelet names the Secret, and the key if only that is missing. observation.py looks for
+a gap in each message; status.py has it explained with the fields of the spec.
 """
 
 import re
@@ -13,26 +13,26 @@ from alise_operator.children.meta import Owner
 from alise_operator.spec import Spec
 
 REASON: Final = "MissingSecret"
-# `secret "hub" not found`, as the reason of a container that cannot be made (environment) or of a volume that cannot be mounted.
+# `secret "hub" not found`, for a container that cannot be created (environment) or a volume that cannot be mounted.
 _SECRET: Final = re.compile(r'\bsecrets? "(?P<name>[-a-z0-9.]{1,253})" not found')
 # `couldn't find key token in Secret default/hub` (environment).
 _KEY: Final = re.compile(r"couldn't find key (?P<key>[-._a-zA-Z0-9]{1,253}) in Secret [-a-z0-9]+/(?P<name>[-a-z0-9.]{1,253})")
-# What stands for the name of an entry in the command that creates a Secret of API keys.
+# The placeholder for the name of an entry in the command that creates a Secret of API keys.
 _AUTH_KEY: Final = "TENANT"
 _AUTH_FIELD: Final = "spec.auth.secretRef"
-_API_KEYS: Final = "one entry for each tenant: the entry's name is the tenant's name, its value holds the tenant's API keys, one per line"
+_API_KEYS: Final = "one entry per tenant: the entry's name is the tenant's name, and its value holds the tenant's API keys, one per line"
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A Secret that is not there; with a key, a Secret that has no such key."""
+    """A Secret that does not exist or, if there is a key, a Secret without that key."""
 
     name: str
     key: str = ""
 
 
 def gap(words: str) -> Gap | None:
-    """Returns what the kubelet does not find, when these words of its are about a Secret."""
+    """Returns the Secret that the kubelet does not find; None if its message is about something else."""
     if (found := _KEY.search(words)) is not None:
         return Gap(found["name"], found["key"])
     if (found := _SECRET.search(words)) is not None:
@@ -41,23 +41,23 @@ def gap(words: str) -> Gap | None:
 
 
 def explain(missing: Gap, spec: Spec | None, owner: Owner) -> str:
-    """Returns which field asks for it, and the command that creates it."""
+    """Returns which field requests the Secret, and the command that creates it."""
     asked = [(field, key) for field, name, key in _references(spec) if name == missing.name] if spec is not None else []
-    # Of several fields that name the Secret, the one that asks for the missing key.
+    # If several fields name the Secret, take the one that requests the missing key.
     field, key = next(((field, key) for field, key in asked if missing.key in ("", key)), asked[0] if asked else ("", ""))
     where = f"{field}: " if field else ""
     secret = f"Secret {owner.namespace}/{missing.name}"
     if missing.key:
         # The Secret's other keys are not named: the author of a resource may not be allowed to read the namespace's Secrets.
         patch = f'kubectl patch secret {missing.name} -n {owner.namespace} -p \'{{"stringData": {{"{missing.key}": "…"}}}}\''
-        return f"{where}{secret} has no key {missing.key!r}; add it ({patch}), after which the pod starts by itself, or name another one"
+        return f"{where}{secret} has no key {missing.key!r}; add it ({patch}), or name another key; the pod starts by itself after that"
     create = f"kubectl create secret generic {missing.name} -n {owner.namespace} --from-literal={key or 'KEY'}=…"
     entries = f" ({_API_KEYS})" if field == _AUTH_FIELD else ""
     return f"{where}{secret} does not exist; create it: {create}{entries}; the pod starts by itself once the Secret exists"
 
 
 def _references(spec: Spec) -> Iterator[tuple[str, str, str]]:
-    """Yields (field, Secret, key) for each Secret that the resource names; the key is empty where a whole Secret is named."""
+    """Yields (field, Secret, key) for each Secret that the AliseEngine names; the key is empty if a whole Secret is named."""
     postgres = spec.predictor.history.postgres
     for field, reference in (
         ("spec.model.tokenSecretRef", spec.model.token_secret_ref),

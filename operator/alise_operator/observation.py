@@ -1,6 +1,6 @@
-"""The cluster's report on one resource as values, and how API objects and a pod's own words become them. Pure.
+"""The cluster's report on one AliseEngine as values, and the conversion of API objects and of a pod's status report to them.
 
-What a report means for the resource is decided in status.py; observe.py fetches it.
+Pure: observe.py fetches the objects and pods.py the pods; status.py decides what the report means for the conditions.
 """
 
 import json
@@ -14,7 +14,7 @@ from alise_contract.names import ENGINE_CONTAINER
 from alise_contract.v1.engine_control_pb2 import ENCODER_STATE_MISSING, StatusReport
 from alise_operator.children.meta import TEMPLATE_ANNOTATION, Manifest
 from alise_operator.endings import Ending, is_success, view_ending, wrong_image
-from alise_operator.kv_cache import KvReport, Window
+from alise_operator.kv_cache import LEAST_SECONDS, KvReport, Window
 from alise_operator.missing_secrets import REASON as MISSING_SECRET
 from alise_operator.missing_secrets import Gap, gap
 from alise_operator.refused_pods import explain as explain_refusal
@@ -27,43 +27,43 @@ _CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContain
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something that keeps a pod or the Deployment from working: a reason of one word and the cluster's own words."""
+    """Something that keeps a pod or the Deployment from working: a one-word reason and a message that quotes the cluster."""
 
     reason: str
     message: str
-    # The Secret that a pod waits for, when that is the reason.
+    # The Secret that a pod waits for, if that is the reason.
     gap: Gap | None = None
-    # How a container ended, while the pod's events may still say why.
+    # How a container ended, if the events of the pod may still tell why.
     ending: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PodReport:
-    """What a pod says of itself (the contract's StatusReport, as far as conditions need it)."""
+    """A pod's status report: the fields of the contract's StatusReport that conditions need."""
 
     boot_id: str
     contract_version: int
     sidecar_connected: bool
     plan_fresh: bool
-    # Engine and scheduler do not understand each other; the version is the scheduler's, 0: not known.
+    # Engine and scheduler use different contract versions; the version is the scheduler's, 0 if unknown.
     contract_refused: bool
     refused_contract_version: int
-    # Its predictor has no encoder that works.
+    # The predictor has no encoder that works.
     encoder_missing: bool
-    # API keys are required and there is none.
+    # API keys are required, but there is none.
     lacks_api_keys: bool
     recent_requests: int
     recent_failed_open: int
-    # Since boot.
+    # Totals since the engine started.
     failed_open_by_reason: tuple[tuple[str, int], ...]
     host_limit_bytes: int
     host_used_bytes: int
-    # None: it has no KV cache, or is of a release that does not report it.
+    # None if it has no KV cache or is of a release that does not report it.
     kv: KvReport | None = None
 
     @property
     def is_ranked(self) -> bool:
-        """The scheduler is connected and its plan is carried out."""
+        """Whether the scheduler is connected and its plan is applied."""
         return self.sidecar_connected and self.plan_fresh
 
 
@@ -74,26 +74,26 @@ class Pod:
     address: str
     ready: bool
     terminating: bool
-    # Scheduled, not ready, and no container says why.
+    # Scheduled but not ready, and no container status explains why.
     silent: bool
-    # Its engine's process runs, which says nothing of whether it serves yet.
+    # The engine's process runs; it may not serve yet.
     running: bool = False
-    # Its engine has answered since its container started: only then can there be open streams.
+    # The engine has answered since its container started, so there may be open streams.
     served: bool = False
     troubles: tuple[Trouble, ...] = ()
     report: PodReport | None = None
-    # Why there is no report although the pod is ready.
+    # Why a ready pod has no report.
     report_error: str | None = None
-    # Polls in a row that found requests unranked.
+    # Consecutive polls that found requests unranked.
     unranked_polls: int = 0
     host_full: bool = False
-    # Why requests of the last minute went in unranked; empty when there were none, or when it is not known yet.
+    # Why requests of the last minute were admitted without a rank; empty if there were none or the reason is not known yet.
     failed_open_reasons: tuple[str, ...] = ()
-    # What its KV cache did in the last minutes; None: not known yet.
+    # The use of its KV cache in the last minutes; None if not known yet.
     kv: Window | None = None
-    # Ended for good (evicted, refused by its node): another pod comes in its place, this one's object stays.
+    # Ended for good (evicted, refused by its node): another pod replaces it, and its object remains.
     ended: bool = False
-    # Of which template it was made.
+    # The template that it was created from.
     template: str = ""
 
 
@@ -107,12 +107,12 @@ class Workload:
     replicas: int
     updated: int
     ready: int
-    # The rollout made no progress for longer than a pod may take to start.
+    # The rollout has made no progress for longer than a pod may take to start.
     stalled: bool
     troubles: tuple[Trouble, ...] = ()
     # The template of the newest spec.
     template: str = ""
-    # A rollout makes a pod more before it stops one.
+    # A rollout starts a new pod before it stops an old one.
     surges: bool = True
 
 
@@ -120,29 +120,29 @@ class Workload:
 class Observation:
     workload: Workload | None
     pods: tuple[Pod, ...] = ()
-    # Of neither: of what the resource names beside them.
+    # Troubles of other objects that the AliseEngine names.
     troubles: tuple[Trouble, ...] = ()
-    # There are more pods than these.
+    # There are more pods than were checked.
     is_cut: bool = False
 
     @property
     def kv_windows(self) -> tuple[Window | None, ...]:
-        """What the KV caches of pods that report one did in the last minutes; None for each that has not reported for long enough."""
+        """Returns the use of each KV cache that is reported; None for each that has not been reported for long enough."""
         return tuple(pod.kv for pod in self.pods if not pod.terminating and pod.report is not None and pod.report.kv is not None)
 
     @property
     def kv_silence(self) -> str:
-        """Why no pod's KV cache is known, where none is."""
+        """Returns why the KV cache of no pod is known."""
         pods = [pod for pod in self.pods if not (pod.terminating or pod.ended)]
         if not pods:
-            return "no pod runs"
+            return f"no pod is running; the KV cache is judged once a pod has reported its use for {LEAST_SECONDS / 60:.0f} minutes"
         if any(pod.report_error is not None for pod in pods):
-            return "the operator cannot ask the pods for their KV cache; the condition Degraded says why (StatusUnavailable)"
+            return "the operator cannot read the KV cache usage of the pods; the condition Degraded says why (StatusUnavailable)"
         if not any(pod.ready for pod in pods):
-            return "no pod is ready"
+            return "no pod is ready, so no pod reports its KV cache yet"
         if any(pod.report is not None for pod in pods):
-            return "no pod reports its KV cache: the model has none, or the engine's image is older"
-        return "no pod has been asked for its KV cache yet"
+            return "no pod reports its KV cache: the model has none, or the engine's image is of an older release"
+        return "the operator has not read the KV cache usage of any pod yet"
 
 
 NOTHING: Final = Observation(None)
@@ -194,12 +194,12 @@ def view_pod(pod: Manifest) -> Pod:
 
 
 def view_report(text: str) -> PodReport:
-    """Raises ValueError when the text is no StatusReport; fields of newer contracts are ignored."""
+    """Returns the report in a JSON text. Raises ValueError if it is no StatusReport; fields of newer contracts are ignored."""
     try:
-        told = json.loads(text)
-        if not isinstance(told, dict):
-            raise ValueError(f"expected an object, got {type(told).__name__}")
-        report = json_format.ParseDict(told, StatusReport(), ignore_unknown_fields=True)
+        parsed = json.loads(text)
+        if not isinstance(parsed, dict):
+            raise ValueError(f"expected an object, got {type(parsed).__name__}")
+        report = json_format.ParseDict(parsed, StatusReport(), ignore_unknown_fields=True)
     except (ValueError, json_format.ParseError) as error:
         raise ValueError(f"the pod's status cannot be read: {words(str(error))}") from error
     return PodReport(
@@ -246,7 +246,8 @@ def _troubles(pod: Manifest, status: Mapping[str, Any], conditions: Mapping[str,
     if status.get("phase") == "Failed":
         why = f"{words(status.get('reason', ''))} {clause(status.get('message', ''))}".strip() or "no reason given"
         yield Trouble(
-            "PodsCrashing", f"pod {name} failed: {why}; the cluster starts another in its place, kubectl delete pod {name} removes this one"
+            "PodsCrashing",
+            f"pod {name} failed: {why}; the cluster starts another pod; kubectl delete pod {name} removes this one",
         )
         return
     for container in _containers(status):
@@ -267,6 +268,6 @@ def _troubles(pod: Manifest, status: Mapping[str, Any], conditions: Mapping[str,
 
 
 def not_starting(where: str, reason: str, said: str) -> Trouble:
-    """Returns why a container cannot be made, or a volume not mounted; a missing Secret has a reason of its own."""
+    """Returns why a container cannot be created or a volume cannot be mounted. A missing Secret has its own reason."""
     missing = gap(said)
     return Trouble(MISSING_SECRET if missing is not None else "PodNotStarting", f"{where}: {reason}: {clause(said)}", missing)

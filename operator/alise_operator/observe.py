@@ -1,4 +1,8 @@
-"""Fetches the cluster's report on one resource: its Deployment, its pods, and what each pod says of itself over HTTP."""
+"""Fetches the cluster's report on one AliseEngine: its Deployment, its pods, and the status report of each pod.
+
+It reads the cluster through kube.py and polls pods through poller.py, and writes nothing. reconcile.py calls `observe()` after it has
+applied the children.
+"""
 
 from typing import Final
 
@@ -14,7 +18,7 @@ SECRETS: Final = Resource("v1", "secrets")
 
 
 async def observe(kube: Kube, poller: Poller, owner: Owner, *, tls_secret: str | None = None) -> Observation:
-    """`tls_secret`: the one that the Ingress names. Raises ClusterError."""
+    """Returns the report. `tls_secret` is the Secret that the Ingress names. Raises ClusterError."""
     try:
         deployment = await kube.get(OWNED_KINDS["Deployment"][0], owner.namespace, owner.name)
     except Gone:
@@ -26,21 +30,21 @@ async def observe(kube: Kube, poller: Poller, owner: Owner, *, tls_secret: str |
 
 
 async def _tls_troubles(kube: Kube, owner: Owner, name: str | None) -> list[Trouble]:
-    """The Ingress is made all the same: cert-manager makes the secret from it."""
+    """Returns whether the certificate is missing. The Ingress is created all the same, because cert-manager creates the Secret from it."""
     if name is None:
         return []
     try:
         await kube.get(SECRETS, owner.namespace, name)
     except ApplyError:
-        # Not allowed to look: nothing to say.
+        # The operator may not read Secrets.
         return []
     except Gone:
         create = f"kubectl create secret tls {name} -n {owner.namespace} --cert=FILE --key=FILE"
         return [
             Trouble(
                 "MissingTlsSecret",
-                f"spec.route.tlsSecret: Secret {owner.namespace}/{name} does not exist (yet): the Ingress has no certificate; if nothing "
-                f"like cert-manager makes it, create it: {create}",
+                f"spec.route.tlsSecret: Secret {owner.namespace}/{name} does not exist (yet), so the Ingress has no certificate; if "
+                f"neither cert-manager nor a similar tool creates it, create it: {create}",
             )
         ]
     return []

@@ -1,4 +1,8 @@
-"""Fetches what the cluster says about the way in to one resource: its route, the Gateway or Ingress class, and others with its hosts."""
+"""Fetches what decides whether the route of an AliseEngine works: the route, its Gateway or Ingress class, and other routes with its hosts.
+
+It reads the cluster through kube.py and writes nothing. reconcile.py calls it before it builds the children; route_ready.py judges the
+result.
+"""
 
 import asyncio
 import time
@@ -19,24 +23,24 @@ GATEWAY_CLASSES: Final = Resource("gateway.networking.k8s.io/v1", "gatewayclasse
 INGRESS_CLASSES: Final = Resource("networking.k8s.io/v1", "ingressclasses")
 NAMESPACES: Final = Resource("v1", "namespaces")
 _DEFAULT_CLASS: Final = "ingressclass.kubernetes.io/is-default-class"
-# All routes of the cluster are listed once for all resources that are looked at within this time.
+# All routes of the cluster are listed once for all AliseEngines that are reconciled within this time.
 CLAIMS_SECONDS: Final = 5.0
 _LISTING_SHARE: Final = 20.0
-# One namespace must not make the list endless: beyond these, hosts that are taken are not found.
+# Bounds the list, so that one namespace cannot make it endless. Beyond these numbers, hosts in use are not found.
 MAX_ROUTES: Final = 5_000
 MAX_CLAIMS: Final = 20_000
 
 
 class RouteObserver:
-    """Asks the API server about routes; remembers for a few seconds which hosts are claimed."""
+    """Asks the API server about routes, and remembers for a few seconds which hosts are claimed."""
 
     def __init__(self, kube: Kube, *, namespace: str = "", monotonic: Callable[[], float] = time.monotonic) -> None:
-        """`namespace`: the only one that the operator may look into; all of them when empty."""
+        """`namespace` is the only one that the operator may read; empty for all namespaces."""
         self._kube = kube
         self._namespace = namespace
         self._monotonic = monotonic
         self._listing = asyncio.Lock()
-        # By kind: until when the list is good enough, and the claims.
+        # By kind: until when the list is recent enough, and the claims.
         self._claims: dict[str, tuple[float, tuple[Claim, ...]]] = {}
 
     async def look(self, spec: Spec, owner: Owner, cluster: Cluster) -> Way:
@@ -76,7 +80,7 @@ class RouteObserver:
         except Gone:
             return Lookup(known=True)
         except ApplyError:
-            # Not allowed to look.
+            # The operator may not read it.
             return Lookup()
 
     async def _class_names(self) -> tuple[str, ...] | None:
@@ -100,10 +104,10 @@ class RouteObserver:
             try:
                 found = await self._list_claims(kind)
             except (ApplyError, ClusterError):
-                # Not allowed, or not now: what was known before is better than no reconcile.
+                # Not allowed, or the server failed: the previous list is better than no reconcile.
                 pass
             now = self._monotonic()
-            # A long list is made less often, so that it takes a small share of the operator's time.
+            # A long list is fetched less often, so that it takes a small share of the operator's time.
             self._claims[kind] = (now + max(CLAIMS_SECONDS, _LISTING_SHARE * (now - began)), found)
             return found
 

@@ -1,7 +1,7 @@
-"""Turns what a pod answered over HTTP into a report; pure. Nothing in the answer is trusted: a pod runs what its namespace gave it.
+"""Turns a pod's answer over HTTP into a status report, and trusts nothing in it: a pod runs whatever its namespace put there.
 
-Bounds are checked before anything is parsed, every failure is a ValueError with a text of bounded length, and every text in a report is
-short and printable, because it may be quoted in a condition.
+Pure: poller.py calls `read_answer()`. Bounds are checked before anything is parsed, every failure is a ValueError with a message of bounded
+length, and every text in a report is short and printable, because a condition may quote it.
 """
 
 import re
@@ -12,11 +12,11 @@ from alise_contract.names import ENGINE_PORT, STATUS_PATH
 from alise_operator.observation import PodReport, view_report
 from alise_operator.sentences import words
 
-# A report has about a kilobyte.
+# A report is about one kilobyte long.
 MAX_BODY_BYTES: Final = 64 * 1024
-# A report has three levels. Parsers recurse, so deeper ones are refused unparsed.
+# A report has three levels. Parsers recurse, so deeper JSON is refused unparsed.
 MAX_DEPTH: Final = 32
-# Reasons by which a report counts requests; the contract has five.
+# Reasons by which a report counts requests. The contract has five.
 MAX_REASONS: Final = 32
 MAX_NAME_CHARS: Final = 64
 _USE_OURS: Final = "use an alise engine image in spec.engine.image"
@@ -25,12 +25,12 @@ _BRACKET: Final = re.compile(rb"[\[\]{}]")
 
 
 def read_answer(status: int, encoding: str, body: bytes) -> PodReport:
-    """Raises ValueError that says why the answer is no report."""
+    """Returns the report. Raises ValueError, which says why the answer is no report."""
     if status != 200:
-        # A redirect is such an answer too: the operator reaches addresses that the pod's owner may not.
+        # This includes redirects: the operator can reach addresses that the pod's owner cannot.
         raise ValueError(_refused(status))
     if encoding.strip().lower() not in ("", "identity"):
-        raise ValueError(f"{STATUS_PATH} answered in an encoding that was not asked for; {_USE_OURS}")
+        raise ValueError(f"{STATUS_PATH} answered in an encoding that was not requested; {_USE_OURS}")
     if len(body) > MAX_BODY_BYTES:
         raise ValueError(f"{STATUS_PATH} answered more than {MAX_BODY_BYTES // 1024} KiB; {_USE_OURS}")
     if depth(body) > MAX_DEPTH:
@@ -40,7 +40,7 @@ def read_answer(status: int, encoding: str, body: bytes) -> PodReport:
     except ValueError:
         raise
     except Exception as error:
-        # Whatever else a parser stumbles over is the pod's fault, and must not end the reconcile.
+        # Any other error of a parser is caused by the pod and must not abort the reconcile.
         raise ValueError(f"the pod's status cannot be read: {type(error).__name__}") from error
     return bounded(report)
 
@@ -49,7 +49,7 @@ def _refused(status: int) -> str:
     if status in (401, 403):
         return (
             f"GET {STATUS_PATH} on port {ENGINE_PORT} was refused with {status}, so the operator cannot see the pod's scheduler and "
-            "memory; requests are served. Let this path through without credentials: a middleware (--middleware in spec.engine.args) or a "
+            "memory; requests are still served. Allow this path without credentials: a middleware (--middleware in spec.engine.args) or a "
             "proxy in the pod refuses it"
         )
     if status >= 500:
@@ -58,7 +58,7 @@ def _refused(status: int) -> str:
 
 
 def depth(text: bytes) -> int:
-    """How deep the brackets of a JSON text are nested, those in its strings left out. Needs no stack."""
+    """Returns how deeply the brackets of a JSON text are nested, ignoring brackets in strings. Does not recurse."""
     level = deepest = 0
     for bracket in _BRACKET.finditer(_STRING.sub(b"", text)):
         level += 1 if bracket[0] in (b"[", b"{") else -1
@@ -67,7 +67,7 @@ def depth(text: bytes) -> int:
 
 
 def bounded(report: PodReport) -> PodReport:
-    """The report with texts that are short and printable, and not more of them than a report has."""
+    """Returns the report with texts that are short and printable, and no more of them than a report has."""
     return replace(
         report,
         boot_id=_name(report.boot_id),

@@ -1,8 +1,8 @@
-"""Finds the pods of one resource: in pages, up to a cap, and only those that are proven to be its own.
+"""Finds the pods of one AliseEngine, and adds what only their events tell: in pages, up to a cap, and only pods that it owns.
 
-Anyone who may make pods in a namespace may put our labels on one, so labels only find candidates. A pod is the resource's when its
-controller is a ReplicaSet whose controller is the Deployment that the resource owns. Its address is polled by a process that reaches more
-than the pod's author does, so addresses that are not a pod's own are left out.
+It reads the cluster through kube.py; observe.py calls it. Anyone who may create pods in a namespace can set our labels, so labels only find
+candidates: a pod belongs to an AliseEngine if its controller is a ReplicaSet whose controller is the Deployment that the AliseEngine owns.
+The operator can reach more addresses than the author of a pod, so addresses that are not a pod's own are not polled.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,33 +20,33 @@ from alise_operator.sentences import words
 PODS: Final = Resource("v1", "pods")
 REPLICA_SETS: Final = Resource("apps/v1", "replicasets")
 EVENTS: Final = Resource("v1", "events")
-# Pods of one resource that are looked at one by one, in the order of their names. How many are ready is the Deployment's own count.
+# Pods of one AliseEngine that are checked one by one, in the order of their names. The Deployment counts how many are ready.
 MAX_LOOKED_AT: Final = 500
-# Warning events of a pod that has no container status to say it (volumes, sandbox).
+# Warning events about what no container status reports (volumes, sandbox).
 EVENT_REASONS: Final = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
 _UNMOUNTED: Final = "unmounted volumes="
-# Where clouds serve credentials to a node, as far as these are no link-local addresses.
+# Addresses at which clouds serve credentials to a node, other than link-local ones.
 _METADATA_ADDRESSES: Final = frozenset(ip_address(one) for one in ("fd00:ec2::254", "100.100.100.200", "192.0.0.192"))
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The resource's pods by name."""
+    """The pods of an AliseEngine, sorted by name."""
 
     pods: tuple[Pod, ...] = ()
-    # There are more than MAX_LOOKED_AT.
+    # Whether there are more than MAX_LOOKED_AT.
     is_cut: bool = False
 
 
 async def find_pods(kube: Kube, owner: Owner, deployment: Manifest | None) -> Found:
-    """Raises ClusterError, ApplyError (not allowed)."""
+    """Returns the pods that the AliseEngine owns. Raises ClusterError, ApplyError (not allowed)."""
     if deployment is None or not _is_owned(deployment, owner):
         return Found()
     labels, uid = selector_text(owner.name), str(deployment["metadata"]["uid"])
     sets = await kube.list(REPLICA_SETS, owner.namespace, labels=labels, slim=True)
     controllers = {one["metadata"]["uid"] for one in sets if controller(one).get("uid") == uid}
     found: list[Pod] = []
-    # Candidates that are not the resource's count as well: who makes many of them must not make a reconcile long.
+    # Candidates of other owners count too, so that creating many of them cannot make a reconcile slow.
     looked_at, is_cut = 0, False
     async for page in kube.pages(PODS, owner.namespace, labels=labels):
         if looked_at >= MAX_LOOKED_AT:
@@ -58,41 +58,41 @@ async def find_pods(kube: Kube, owner: Owner, deployment: Manifest | None) -> Fo
 
 
 def controller(thing: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The owner reference to what controls the object; empty when nothing does."""
+    """Returns the owner reference to the controller of the object; empty if it has none."""
     references = thing["metadata"].get("ownerReferences") or ()
     return next((one for one in references if one.get("controller")), {})
 
 
 def view(pod: Manifest) -> Pod:
-    """The pod, with an address only where it may be polled."""
+    """Returns the pod, with an address only if it may be polled."""
     seen, refusal = view_pod(pod), address_refusal(pod)
     if refusal is None:
         return seen
-    return replace(seen, address="", report_error=f"its status is not read: {refusal}" if seen.ready else None)
+    return replace(seen, address="", report_error=f"its status is not polled: {refusal}" if seen.ready else None)
 
 
 def address_refusal(pod: Manifest) -> str | None:
-    """Why the pod's address is not polled; None when it may be, or when there is none yet."""
+    """Returns why the pod's address is not polled; None if it may be polled, or if there is none yet."""
     status = pod.get("status", {})
     text = status.get("podIP") or ""
     if not text:
         return None
     if pod.get("spec", {}).get("hostNetwork") or text == status.get("hostIP"):
-        return "a pod on its node's network (hostNetwork) has the node's address; let the pod have a network of its own"
+        return "a pod on its node's network (hostNetwork) has the node's address; remove hostNetwork, so that the pod has its own"
     try:
         address = ip_address(text)
     except ValueError:
-        return f"{words(text)!r} is no IP address"
+        return f"{words(text)!r} is not an IP address"
     address = getattr(address, "ipv4_mapped", None) or address
     if address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified or address in _METADATA_ADDRESSES:
-        return f"{address} is not an address of a pod"
+        return f"{address} is not the address of a pod"
     return None
 
 
 async def with_events(kube: Kube, namespace: str, pods: Iterable[Pod]) -> tuple[Pod, ...]:
-    """What only events say: why a pod's containers were never started, and which probe failed before the kubelet ended one.
+    """Returns the pods with what only events tell: why containers were never started, and which probe failed before one was stopped.
 
-    They are those of all pods of the namespace, in one list per reason.
+    It reads the events of all pods of the namespace, in one list per reason.
     """
     given = tuple(pods)
     silent = any(pod.silent for pod in given)
@@ -104,7 +104,7 @@ async def with_events(kube: Kube, namespace: str, pods: Iterable[Pod]) -> tuple[
             for reason, kind in reasons.items()
         ]
     except (ApplyError, ClusterError):
-        # Without its events a pod still counts as starting, and an ended container has its own words.
+        # Without events a pod counts as starting, and a container that ended has its own message.
         return given
     latest: dict[str, Manifest] = {}
     failures: dict[str, list[Failure]] = {}

@@ -1,7 +1,8 @@
-"""Asks each ready pod for its status over HTTP and remembers the answer for a few seconds.
+"""Polls the status of each ready pod over HTTP, and remembers the answer for a few seconds.
 
-A pod is a stranger: the whole exchange has one deadline, headers and body have bounds, no redirect is followed, nothing is inflated and no
-cookie is kept. pod_answer.py judges what came.
+It opens connections to pods and nothing else; observe.py calls `Poller.poll()`, pod_answer.py validates the answers and polls.py combines
+them. Pods are not trusted: the whole exchange has one deadline, headers and body have bounds, redirects are not followed, nothing is
+decompressed and cookies are dropped.
 """
 
 import asyncio
@@ -19,21 +20,21 @@ from alise_operator.observation import Pod, PodReport
 from alise_operator.pod_answer import MAX_BODY_BYTES, read_answer
 
 POLL_SECONDS: Final = 2.0
-# Polls at a time for one resource; one that waits for its turn has not begun. No limit over all resources, where pods that do not answer
-# would hold up those of others: workqueue.py bounds how many resources are worked on.
+# Concurrent polls for one AliseEngine; the deadline of a poll starts when its turn comes. There is no limit over all AliseEngines, because
+# pods that do not answer would then delay the polls of others; workqueue.py bounds how many AliseEngines are reconciled at once.
 _POLLS_AT_A_TIME: Final = 25
-# Pods of one resource that are asked; the others count by their readiness alone.
+# Pods of one AliseEngine that are polled; for the others only their readiness counts.
 MAX_POLLED: Final = 100
 _MAX_HEADERS: Final = 64
 _MAX_HEADER_BYTES: Final = 4096
-# A poll younger than this is good enough for a reconcile that something else asked for.
+# A poll younger than this is reused by a reconcile that something else triggered.
 POLL_FRESH_SECONDS: Final = 10.0
-# Pods come and go; one that was not polled for this long is gone.
+# A pod that was not polled for this long is gone.
 _FORGET_SECONDS: Final = 300.0
 
 
 class Poller:
-    """Asks ready pods for their status; remembers the answer for a few seconds. Use as an asynchronous context manager."""
+    """Polls ready pods, and remembers the answers for a few seconds. Use as an asynchronous context manager."""
 
     def __init__(self, port: int = ENGINE_PORT, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._port = port
@@ -42,8 +43,8 @@ class Poller:
         self._seen: dict[str, polls.Poll] = {}
 
     async def __aenter__(self) -> Self:
-        # Pods are inside the cluster: no proxy of the environment applies. The wait for a connection of a bounded pool would count into the
-        # deadline, so the semaphores bound instead. A connection serves one poll: what a pod sends behind its answer is never read.
+        # Pods are inside the cluster, so no proxy of the environment applies. The wait for a connection of a bounded pool would count
+        # against the deadline, so semaphores bound the polls. A connection serves one poll: what a pod sends after its answer is not read.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             timeout=aiohttp.ClientTimeout(total=POLL_SECONDS),
@@ -62,7 +63,7 @@ class Poller:
             await self._session.close()
 
     async def poll(self, pods: Iterable[Pod]) -> tuple[Pod, ...]:
-        """The pods with their reports; only pods that are ready and stay are asked, and of these the first MAX_POLLED."""
+        """Returns the pods with their reports. It polls the first MAX_POLLED pods that are ready and not being deleted."""
         turn, given = asyncio.Semaphore(_POLLS_AT_A_TIME), list(pods)
         asked = {pod.uid for pod in [pod for pod in given if _may_be_asked(pod)][:MAX_POLLED]}
         return tuple(await asyncio.gather(*(self._poll_one(pod, turn) if pod.uid in asked else self._skip(pod) for pod in given)))
@@ -91,7 +92,7 @@ class Poller:
         )
 
     async def _ask(self, address: str) -> PodReport | str:
-        """The report, or in words why there is none."""
+        """Returns the report, or why there is none."""
         try:
             status, encoding, body = await self._fetch(address)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -106,7 +107,7 @@ class Poller:
         return report
 
     async def _fetch(self, address: str) -> tuple[int, str, bytes]:
-        """Status, content encoding, and the body as it came; a longer body than MAX_BODY_BYTES is not read on."""
+        """Returns status, content encoding and body. It stops reading a body that is longer than MAX_BODY_BYTES."""
         if self._session is None:
             raise RuntimeError("Poller is used outside its context")
         host = f"[{address}]" if ":" in address else address
@@ -129,16 +130,16 @@ def _may_be_asked(pod: Pod) -> bool:
 
 
 def _unreachable(error: Exception, port: int) -> str:
-    """One text per way to fail, whatever the error's own words, so that the condition stays as it is."""
+    """Returns one text per kind of failure, whatever the error's own text, so that the condition does not change with each poll."""
     if isinstance(error, TimeoutError):
         return (
-            f"no answer from {STATUS_PATH} within {POLL_SECONDS:.0f} s at two polls in a row; may the operator reach pods on port {port}? "
-            "See the namespace's NetworkPolicies"
+            f"no answer from {STATUS_PATH} within {POLL_SECONDS:.0f} s in two polls in a row; do the namespace's NetworkPolicies allow the "
+            f"operator to connect to port {port}?"
         )
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"port {port} takes no connection from the operator: {error.os_error.strerror or 'refused'}; does the engine listen there?"
+        return f"port {port} accepts no connection from the operator: {error.os_error.strerror or 'refused'}; does the engine listen there?"
     return (
-        f"the connection for {STATUS_PATH} broke ({type(error).__name__}); see the engine's log; where a service mesh demands mTLS, "
-        f"exclude port {port} from it for these pods (with Istio by an annotation in spec.podTemplate, "
+        f"the connection to {STATUS_PATH} broke ({type(error).__name__}); see the engine's log; if a service mesh requires mTLS, "
+        f"exclude port {port} from it for these pods (with Istio, by an annotation in spec.podTemplate: "
         "traffic.sidecar.istio.io/excludeInboundPorts)"
     )

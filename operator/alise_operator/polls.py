@@ -1,7 +1,8 @@
-"""What is remembered of a pod between two polls of its status; pure: the time is an argument.
+"""Combines the successive polls of one pod: failures in a row, requests of the last minute, whether the host store is full.
 
-One poll that fails says little (a long step of the engine's, a node under load), counters count since boot, and a store between two marks
-is full or not according to what it was: all three need the polls before.
+Pure: the time is an argument. poller.py keeps one `Poll` per pod and calls `answered()` or `failed()`. A single failed poll means little
+(a long engine step, a busy node), counters are totals since the engine started, and a host store between two marks stays full or not full:
+all three need the previous polls.
 """
 
 from collections.abc import Mapping
@@ -11,36 +12,36 @@ from typing import Final
 from alise_operator.kv_cache import Mark, marked
 from alise_operator.observation import PodReport
 
-# Polls in a row without an answer, from which on a pod's status counts as not available. Until then its last report holds.
+# After this number of failed polls in a row, the status counts as unavailable. Until then the last report holds.
 FAILED_POLLS: Final = 2
 # The pod's own window of `recent_failed_open`.
 RECENT_SECONDS: Final = 60.0
-# The host store counts as full from here, and not any more below the second mark, so that the condition does not flap.
+# The host store counts as full from the first share on until it falls below the second, so that the condition does not flap.
 HOST_FULL_SHARE: Final = 0.95
 HOST_RELIEVED_SHARE: Final = 0.85
 
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """The last poll of a pod and what those before it add."""
+    """The last poll of a pod, and what the previous ones add to it."""
 
     at_seconds: float
-    # The last report; None when there never was one, or not for FAILED_POLLS polls.
+    # The last report; None if there was none, or none in FAILED_POLLS polls.
     report: PodReport | None
-    # Why there is none.
+    # Why there is no report.
     error: str | None = None
     failed: int = 0
-    # Polls in a row, this one included, in which the scheduler had no fresh plan.
+    # Consecutive polls, including this one, in which the scheduler had no fresh plan.
     unranked: int = 0
     host_full: bool = False
-    # (when, requests that failed open since boot by reason) of the polls of the last minute and the one before them, oldest first.
+    # (time, requests that failed open since the engine started, by reason) of the last minute's polls and the one before, oldest first.
     counts: tuple[tuple[float, Mapping[str, int]], ...] = ()
-    # Of its KV cache, in the last minutes.
+    # Marks of its KV cache in the last minutes.
     kv: tuple[Mark, ...] = ()
 
     @property
     def recent_failed_open(self) -> dict[str, int]:
-        """Requests that failed open in about the last minute, by reason; empty while there is no earlier poll to tell by."""
+        """Requests that failed open in about the last minute, by reason; empty without an earlier poll to compare with."""
         if not self.counts:
             return {}
         before, now = self.counts[0][1], self.counts[-1][1]
@@ -49,14 +50,14 @@ class Poll:
 
 
 def answered(before: Poll | None, report: PodReport, at_seconds: float) -> Poll:
-    """The pod said this of itself."""
+    """Returns the poll after the pod answered with this report."""
     last = before.report if before is not None else None
     counts = before.counts if before is not None else ()
     if before is not None and last is not None and last.boot_id != report.boot_id:
-        # Another engine process: it has counted from 0, since after the last poll.
+        # A new engine process, whose counters started at 0 after the last poll.
         counts = ((before.at_seconds, {}),)
     counts = (*counts, (at_seconds, dict(report.failed_open_by_reason)))
-    # The youngest that is a minute old is where the last minute began.
+    # The last minute began at the youngest poll that is a minute old.
     while len(counts) > 2 and at_seconds - counts[1][0] >= RECENT_SECONDS:
         counts = counts[1:]
     mark = HOST_RELIEVED_SHARE if before is not None and before.host_full else HOST_FULL_SHARE
@@ -71,7 +72,7 @@ def answered(before: Poll | None, report: PodReport, at_seconds: float) -> Poll:
 
 
 def failed(before: Poll | None, error: str, at_seconds: float) -> Poll:
-    """The pod did not answer, or not with a report."""
+    """Returns the poll after the pod did not answer, or not with a report."""
     if before is None:
         return Poll(at_seconds, None, failed=1)
     count = before.failed + 1

@@ -1,7 +1,8 @@
-"""The loop, in numbered steps: read, parse, build, apply, observe, report.
+"""Reconciles one AliseEngine in numbered steps: read, parse, build, apply, observe, report.
 
-Level-triggered: a reconcile looks at the resource and the cluster as they are, never at what happened, so a missed event, a restart or two
-changes at once need no code of their own. One resource is reconciled by one worker at a time (workqueue.py).
+app.py calls `Reconciler.reconcile()` from its workers. All reads and writes go through kube.py, apply.py, observe.py, observe_route.py and
+events.py. It is level-triggered: a reconcile compares the AliseEngine with the cluster as they are now and never depends on events, so a
+missed event, a restart or two changes at once need no extra code. One AliseEngine is reconciled by one worker at a time (workqueue.py).
 """
 
 import logging
@@ -22,7 +23,7 @@ from alise_operator.kube import Kube, Resource
 from alise_operator.observe import observe
 from alise_operator.observe_route import RouteObserver
 from alise_operator.poller import Poller
-from alise_operator.replicas import REASON, SAY_AGAIN_SECONDS, Reset, is_suspended, reset_by, say, wanted_replicas
+from alise_operator.replicas import REASON, SAY_AGAIN_SECONDS, Reset, is_suspended, reset_by, reset_message, wanted_replicas
 from alise_operator.route_ready import Way, gateway_limits
 from alise_operator.rules import check
 from alise_operator.spec import Spec, parse
@@ -31,9 +32,9 @@ from alise_operator.status import changes, fold
 log = logging.getLogger(__name__)
 
 ENGINES: Final = Resource(f"{API_GROUP}/{API_VERSION}", PLURAL)
-# What the cluster serves is asked again after this: CRDs come and go.
+# How often the operator discovers which APIs the cluster serves: CRDs are installed and removed.
 DISCOVERY_SECONDS: Final = 60.0
-# Children are applied again at least this often, whatever the watches said.
+# Children are applied at least this often, whatever the watches report.
 REAPPLY_SECONDS: Final = 300.0
 
 
@@ -49,7 +50,7 @@ class Key:
 
 
 class Reconciler:
-    """Brings one resource at a time to what its spec says. Remembers what it last applied; everything else it reads again."""
+    """Brings one AliseEngine at a time to the state in its spec. It remembers what it last applied, and reads everything else."""
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class Reconciler:
         self._kube = kube
         self._poller = poller
         self._images = images
-        # Empty: all of them.
+        # Empty for all namespaces.
         self._namespace = namespace
         self._allowed = allowed
         self._route_annotations = route_annotations
@@ -74,16 +75,16 @@ class Reconciler:
         self._now = now
         self._monotonic = monotonic
         self._applied: dict[str, Applied] = {}
-        # uid of an owner whose children are being applied -> what its children were last seen as meanwhile; None: deleted.
+        # uid of an owner whose children are being applied -> the version of each child seen meanwhile; None if deleted.
         self._applying: dict[str, dict[tuple[str, str], str | None]] = {}
-        # uid of an owner whose Deployment was scaled behind its back -> what was found, until it is said; and when that was last said.
+        # uid of an owner whose Deployment another writer scaled -> the change, until the event is posted; and when it was last posted.
         self._resets: dict[str, Reset] = {}
         self._said_at_seconds: dict[str, float] = {}
         self._cluster: tuple[float, Cluster] | None = None
         self._ready: dict[Key, str] = {}
 
     async def all_keys(self) -> list[Key]:
-        """Every resource that is looked after; what is remembered of others is forgotten. Raises ClusterError, ApplyError (not allowed)."""
+        """Returns every AliseEngine of the cluster, and forgets those that are gone. Raises ClusterError, ApplyError (not allowed)."""
         keys: list[Key] = []
         uids: set[str] = set()
         async for page in self._kube.pages(ENGINES, self._namespace, slim=True):
@@ -97,11 +98,11 @@ class Reconciler:
         return keys
 
     async def reconcile(self, key: Key) -> OperatorError | None:
-        """One pass; the error that was reported on the resource, if any.
+        """Reconciles the AliseEngine once, and returns the error that was reported on it, if any.
 
-        Raises ClusterError when the API server could not be asked, and what no step should have raised (a bug) after it was reported.
+        Raises ClusterError if the API server could not be asked, and re-raises an unexpected exception (a bug) after reporting it.
         """
-        # 1. Read the resource as it is now.
+        # 1. Read the AliseEngine as it is now.
         try:
             resource = await self._kube.get(ENGINES, key.namespace, key.name)
         except Gone:
@@ -117,10 +118,10 @@ class Reconciler:
         error: OperatorError | None = None
         bug: Exception | None = None
         try:
-            # 2. Does the spec make sense?
+            # 2. Is the spec valid?
             spec = parse(resource.get("spec"))
             check(spec, key.name)
-            # 3. What should exist? 4. Make it so. Both only when all is well: a bad spec leaves the children of the last good one alone.
+            # 3. Which children should exist? 4. Apply them. An invalid spec leaves the children of the last valid one unchanged.
             cluster = await self._discovered()
             way = await self._routes.look(spec, owner, cluster)
             await self._apply(spec, owner, cluster, way)
@@ -133,14 +134,14 @@ class Reconciler:
         except Exception as caught:
             bug = caught
             error = InternalError(
-                f"the operator failed at this spec ({type(caught).__name__}: {caught}); please report it, its log has more"
+                f"the operator failed on this spec ({type(caught).__name__}: {caught}); please report this bug with the operator's log"
             )
         if error is not None:
-            # All but the number of pods, which is applied whatever else is wrong.
+            # Only the number of pods is applied, whatever else is wrong.
             await self._apply_replicas(resource.get("spec"), owner)
-        # 5. What is there?
+        # 5. What does the cluster report?
         seen = await observe(self._kube, self._poller, owner, tls_secret=spec.route.tls_secret if spec is not None else None)
-        # 6. Say so.
+        # 6. Report it.
         previous = resource.get("status", {})
         status = fold(
             spec=spec,
@@ -159,17 +160,17 @@ class Reconciler:
         return error
 
     def child_changed(self, kind: str, child: Mapping[str, Any], *, deleted: bool) -> None:
-        """A child was seen: when somebody else edited or deleted it, it is applied again at the next reconcile."""
+        """Notes a child that a watch reported. If another writer edited or deleted it, the next reconcile applies it again."""
         meta = child["metadata"]
         seen = None if deleted else version_of(child)
         for reference in meta.get("ownerReferences", ()):
             if reference.get("uid") in self._applying:
-                # What the apply makes of it is not known yet: compared at its end.
+                # The result of the apply is not known yet; the two are compared at its end.
                 self._applying[reference["uid"]][(kind, meta["name"])] = seen
             applied = self._applied.get(reference.get("uid", ""))
             known = applied.versions.get((kind, meta["name"])) if applied is not None else None
             if known is not None and known != seen:
-                log.info("child was changed by another writer and is applied again", extra={"child": f"{kind}/{meta['name']}"})
+                log.info("a child was changed by another writer and is applied again", extra={"child": f"{kind}/{meta['name']}"})
                 reset = reset_by(child, applied.scale) if kind == "Deployment" and not deleted and applied and applied.scale else None
                 if reset is not None:
                     self._resets[reference["uid"]] = reset
@@ -182,35 +183,35 @@ class Reconciler:
         changed = before is None or before.digest != wanted
         if before is not None and not changed and now - before.at_seconds < REAPPLY_SECONDS:
             return
-        # Forgotten first: what fails half way is applied again in full.
+        # Forget it first, so that an apply that fails half way is repeated in full.
         self._applied.pop(owner.uid, None)
         meanwhile = self._applying[owner.uid] = {}
         try:
             applied = await apply_children(self._kube, owner, manifests, changed=changed, at_seconds=now)
         finally:
             del self._applying[owner.uid]
-        # A child that was last seen gone or otherwise than it was answered is applied again: the watch has asked for that reconcile.
+        # A child that was meanwhile deleted or changed is applied again; the watch has requested that reconcile.
         if all(applied.versions[child] == seen for child, seen in meanwhile.items() if child in applied.versions):
             self._applied[owner.uid] = applied
         await self._say_reset(owner, applied, suspended=spec.suspend)
         if changed:
-            log.info("applied", extra={"engine": f"{owner.namespace}/{owner.name}", "children": len(manifests)})
+            log.info("children applied", extra={"engine": f"{owner.namespace}/{owner.name}", "children": len(manifests)})
 
     async def _apply_replicas(self, raw: object, owner: Owner) -> None:
-        """Scales the Deployment of the last good spec. A failure is no news: the error that led here is reported, and tried again."""
+        """Scales the Deployment of the last valid spec. A failure is only logged: the error that led here is reported and retried."""
         replicas = wanted_replicas(raw)
-        # The Deployment may not be as it was applied any more: all of it is applied once the spec can be.
+        # The Deployment now differs from what was applied, so all of it is applied once the spec is valid.
         self._applied.pop(owner.uid, None)
         if replicas is None:
             return
         try:
             if await apply_replicas(self._kube, owner, replicas):
-                log.info("scaled", extra={"engine": f"{owner.namespace}/{owner.name}", "replicas": replicas})
+                log.info("Deployment scaled", extra={"engine": f"{owner.namespace}/{owner.name}", "replicas": replicas})
         except (ApplyError, ClusterError) as failure:
-            log.warning("replicas were not applied", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(failure)})
+            log.warning("replicas could not be applied", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(failure)})
 
     async def _say_reset(self, owner: Owner, applied: Applied, *, suspended: bool) -> None:
-        """Posts an event that says what to scale in the place of the Deployment; not again for some minutes."""
+        """Posts an event that says what to scale instead of the Deployment, at most once in some minutes."""
         reset, now = self._resets.pop(owner.uid, None), self._monotonic()
         if reset is None or applied.scale is None or applied.scale.replicas == reset.found:
             return
@@ -218,10 +219,10 @@ class Reconciler:
             return
         self._said_at_seconds[owner.uid] = now
         try:
-            message = say(replace(reset, wanted=applied.scale.replicas), owner, suspended=suspended)
+            message = reset_message(replace(reset, wanted=applied.scale.replicas), owner, suspended=suspended)
             await events.warn(self._kube, REASON, message, owner, now=self._now())
         except (ApplyError, ClusterError) as error:
-            log.warning("event was not posted", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(error)})
+            log.warning("an event could not be posted", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(error)})
 
     async def _discovered(self) -> Cluster:
         now = self._monotonic()
@@ -234,7 +235,7 @@ class Reconciler:
         self._count(key, next(one["status"] for one in status["conditions"] if one["type"] == "Ready"))
         if dict(previous) == status:
             return
-        # An absent field is kept by a merge patch: what is to go is written as null.
+        # A merge patch keeps absent fields, so removed fields are written as null.
         removed = {name: None for name in previous if name not in status}
         try:
             await self._kube.patch_status(ENGINES, owner.namespace, owner.name, status | removed)
@@ -250,8 +251,8 @@ class Reconciler:
         try:
             await events.post(self._kube, changed, owner, now=self._now())
         except (ApplyError, ClusterError) as error:
-            # The status says it all; an event that could not be posted is not worth another pass.
-            log.warning("event was not posted", extra={"engine": str(key), "error": str(error)})
+            # The status has the same information, so a missing event is not worth another reconcile.
+            log.warning("an event could not be posted", extra={"engine": str(key), "error": str(error)})
 
     def _forget(self, key: Key) -> None:
         self._ready.pop(key, None)

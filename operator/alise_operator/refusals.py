@@ -1,15 +1,18 @@
-"""The fields of the resource that a child's fields come from: the API server's refusal of a child names the child's own. Pure."""
+"""Maps the fields of a child to the fields of the AliseEngine that they come from, for refusals of the API server.
+
+Pure: the API server names fields of the child that it refuses, and apply.py adds the fields that the user can change.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 _CHILD_FIELD: Final = re.compile(r"(?<![\w/])\.?(?:[A-Z]\w*\.)?((?:metadata|spec)(?:\.\w+|\[[^\]]*\])*)")
-# The API server says so of a child without naming a field, for example of a time that is none.
+# The API server says this of a child without naming a field, for example if a time is invalid.
 UNCONVERTED: Final = "unable to convert unstructured object"
 _ROUTE: Final = (("metadata.annotations", "spec.route.annotations"),)
 _POD: Final = "spec.template.spec."
-# By kind: the beginning of a field in the child (without indices), and where it comes from; the first one that fits counts.
+# By kind: the beginning of a field in the child (without indices), and where it comes from; the first match counts.
 _SOURCES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "Ingress": (
         *_ROUTE,
@@ -48,12 +51,12 @@ _SOURCES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 }  # fmt: skip
 
 
-def said_of(kind: str, refusal: str) -> str:
-    """Returns where what the API server refused comes from, and its own words. A quota or a webhook names no field: then these alone."""
+def with_source(kind: str, refusal: str) -> str:
+    """Returns the fields that the refused value comes from, and the refusal; the refusal alone if it names no field, as quotas do."""
     found = list(dict.fromkeys(_sources(kind, refusal)))
     if not found and UNCONVERTED in refusal:
         found = [source for _, source in _SOURCES.get(kind, ())[-1:]]
-    return f", which has it from {', '.join(found)}: {refusal}" if found else f": {refusal}"
+    return f", whose value comes from {', '.join(found)}: {refusal}" if found else f": {refusal}"
 
 
 def _sources(kind: str, refusal: str) -> Iterator[str]:

@@ -1,4 +1,7 @@
-"""Why the cluster makes no pods of the Deployment, and the field of the resource that it is about. Pure."""
+"""Explains why the cluster refuses to create the pods of the Deployment: its message, and the field of the AliseEngine to change.
+
+Pure: observation.py calls `explain()` for a Deployment with the condition ReplicaFailure.
+"""
 
 import re
 from collections.abc import Callable
@@ -6,7 +9,7 @@ from typing import Final
 
 from alise_operator.sentences import beginning, one_line
 
-# The name of the pod is another one at each attempt.
+# Each attempt has another pod name.
 _SUBJECT: Final = re.compile(r'^pods "[^"]*" is forbidden: ')
 _REQUESTED: Final = re.compile(r"requested: (.*?), used: ")
 _LIMITED: Final = re.compile(r"limited: (.*)$")
@@ -15,7 +18,7 @@ _RESOURCES: Final = "spec.engine.resources and spec.scheduling.resources"
 
 
 def explain(said: str, namespace: str) -> str:
-    """Returns the words of the cluster without the pod's name, and what to do."""
+    """Returns the message of the cluster without the pod's name, and what to do."""
     text = _SUBJECT.sub("", one_line(said))
     found = ((match, way_out) for pattern, way_out in _WAYS_OUT if (match := pattern.search(text)) is not None)
     match, way_out = next(found, (None, None))
@@ -43,11 +46,11 @@ def _quota(match: re.Match[str], namespace: str) -> str:
         )
     names = [one.partition("=")[0] for one in requested[1].split(",")] if requested is not None else []
     lower = "spec.replicas" if names and all(name in _COUNTS for name in names) else f"spec.replicas, or {_RESOURCES}"
-    return f"; lower {lower}, or have the quota raised (kubectl describe quota -n {namespace})"
+    return f"; lower {lower}, or ask the quota's owner for more (kubectl describe quota -n {namespace})"
 
 
 def _unsaid(_: re.Match[str], namespace: str) -> str:
-    return f"; give these in {_RESOURCES} (kubectl describe quota -n {namespace} shows what is limited)"
+    return f"; set these in {_RESOURCES} (kubectl describe quota -n {namespace} shows what is limited)"
 
 
 def _limit_range(_: re.Match[str], namespace: str) -> str:
@@ -55,10 +58,11 @@ def _limit_range(_: re.Match[str], namespace: str) -> str:
 
 
 def _pod_security(_: re.Match[str], namespace: str) -> str:
-    return f"; correct spec.podTemplate, or have the label pod-security.kubernetes.io/enforce of namespace {namespace} changed"
+    label = f"the label pod-security.kubernetes.io/enforce of namespace {namespace}"
+    return f"; correct spec.podTemplate, or ask an administrator to change {label}"
 
 
-# How the API server's admission says it, and the way out; the first one that fits counts.
+# Messages of the API server's admission, and the way out; the first match counts.
 _WAYS_OUT: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str], str], str]], ...]] = (
     (re.compile(r"no PriorityClass with name \S+ was found"), _priority_class),
     (re.compile(r'RuntimeClass "[^"]*" not found'), _runtime_class),

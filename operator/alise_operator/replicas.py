@@ -1,4 +1,7 @@
-"""The number of pods: what the resource asks for whatever else is wrong with it, and who else has written it. Pure."""
+"""The number of pods: what an AliseEngine requests even if the rest of its spec is invalid, and which other writer has changed it.
+
+Pure: apply.py writes the number, and reconcile.py compares it with the Deployment and posts the event that `reset_message()` words.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +12,7 @@ from alise_operator.children.meta import MANAGER, Owner
 from alise_operator.spec_types import MAX_REPLICAS
 
 REASON: Final = "ReplicasReset"
-# An autoscaler that targets the Deployment writes it every few seconds: it is said once in this time.
+# An autoscaler that targets the Deployment writes it every few seconds; the event is posted once in this time.
 SAY_AGAIN_SECONDS: Final = 300.0
 
 
@@ -23,11 +26,11 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Another writer's replicas of the Deployment, which the resource does not ask for."""
+    """A number of replicas that another writer set on the Deployment, and that differs from the AliseEngine."""
 
     found: int
     wanted: int
-    # Who wrote them; empty where the API server does not say.
+    # The writer; empty if the API server does not record it.
     writer: str = ""
 
 
@@ -36,12 +39,12 @@ def scale_of(deployment: Mapping[str, Any]) -> Scale:
 
 
 def is_suspended(raw: object) -> bool:
-    """Returns whether a resource's `spec` says suspend, however wrong the rest of it is."""
+    """Returns whether suspend is true in a `spec`, even if the rest of it is invalid."""
     return isinstance(raw, dict) and raw.get("suspend") is True
 
 
 def wanted_replicas(raw: object) -> int | None:
-    """Returns the replicas that a resource's `spec` asks for, however wrong the rest of it is; None when just this is wrong."""
+    """Returns the replicas in a `spec`, even if the rest of it is invalid; None if replicas or suspend are invalid themselves."""
     if not isinstance(raw, dict):
         return None
     if is_suspended(raw):
@@ -49,7 +52,7 @@ def wanted_replicas(raw: object) -> int | None:
     replicas, suspend = raw.get("replicas", 1), raw.get("suspend", False)
     if type(replicas) is not int or suspend is not False or not 0 <= replicas <= MAX_REPLICAS:
         return None
-    # A volume that one node mounts: a second pod would wait for it for ever.
+    # Only one node can mount the volume, so a second pod would wait for it forever.
     return None if replicas > 1 and _one_node(raw) else replicas
 
 
@@ -60,16 +63,16 @@ def _one_node(raw: Mapping[str, Any]) -> bool:
 
 
 def reset_by(deployment: Mapping[str, Any], applied: Scale) -> Reset | None:
-    """Returns the replicas that another one wrote after we had applied ours; None when they are ours."""
+    """Returns the replicas that another writer set after the operator applied its own; None if they are the operator's."""
     seen = scale_of(deployment)
     if seen.generation <= applied.generation or seen.replicas == applied.replicas:
-        # An event from before the last apply, or a change of something else.
+        # The event is older than the last apply, or something else has changed.
         return None
     return Reset(seen.replicas, applied.replicas, _writer(deployment))
 
 
 def _writer(deployment: Mapping[str, Any]) -> str:
-    """The newest field manager of the replicas beside ours; servers before 1.22 do not record those who scale."""
+    """Returns the most recent other field manager of the replicas. Servers before 1.22 do not record who scales."""
     writers = [
         (one.get("time") or "", str(one.get("manager")))
         for one in deployment["metadata"].get("managedFields") or ()
@@ -78,18 +81,18 @@ def _writer(deployment: Mapping[str, Any]) -> str:
     return max(writers, default=("", ""))[1]
 
 
-def say(reset: Reset, owner: Owner, *, suspended: bool) -> str:
-    """Returns what happened, and how to scale instead."""
+def reset_message(reset: Reset, owner: Owner, *, suspended: bool) -> str:
+    """Returns the message of the event: what happened, and how to scale instead."""
     by = f" by {reset.writer}" if reset.writer else ""
     if suspended:
         return (
-            f"Deployment {owner.name} was scaled to {reset.found}{by} and is set back to 0, because spec.suspend of the {KIND} is true; to "
-            f"serve, set it to false: kubectl patch alise {owner.name} -n {owner.namespace} --type merge "
+            f"Deployment {owner.name} was scaled to {reset.found}{by} and has been reset to 0, because spec.suspend of the {KIND} is true; "
+            f"to serve, set it to false: kubectl patch alise {owner.name} -n {owner.namespace} --type merge "
             '-p \'{"spec":{"suspend":false}}\'; to change the number of pods, use kubectl scale alise '
             f"{owner.name} -n {owner.namespace} --replicas={reset.found}"
         )
     return (
-        f"Deployment {owner.name} was scaled to {reset.found}{by} and is set back to {reset.wanted}, which the {KIND} asks for; use "
+        f"Deployment {owner.name} was scaled to {reset.found}{by} and has been reset to {reset.wanted}, as the {KIND} requests; use "
         f"kubectl scale alise {owner.name} -n {owner.namespace} --replicas={reset.found}, and let an autoscaler target the {KIND} "
         f"(scaleTargetRef: apiVersion {API_GROUP}/{API_VERSION}, kind {KIND}, name {owner.name})"
     )

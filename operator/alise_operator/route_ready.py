@@ -1,7 +1,8 @@
-"""The condition RouteReady: whether requests from outside the cluster can reach the resource, in the words of what refuses them. Pure.
+"""The condition RouteReady: whether requests from outside the cluster can reach the pods, with the message of what refuses the route.
 
-An HTTPRoute carries its Gateway's answer. An Ingress carries none: what can be known is whether its class exists and whether an older
-Ingress has the host. observe_route.py fetches what is judged here.
+Pure: observe_route.py fetches the objects as a `Way`, status.py asks for the condition, and reconcile.py for the limits of the Gateway
+before it builds the route. An HTTPRoute carries the answer of its Gateway. An Ingress carries none, so the operator checks whether its
+class exists and whether an older Ingress uses the host.
 """
 
 from collections.abc import Mapping
@@ -9,36 +10,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from alise_operator import gateways
+from alise_operator import gateways, reasons
 from alise_operator.children.annotations import CLASS_ANNOTATION
 from alise_operator.children.meta import MANAGER, Manifest, Owner
 from alise_operator.children.route import API_PATH, TIMEOUTS, TIMEOUTS_REFUSED_BY, GatewayLimits, url
 from alise_operator.conditions import Condition
 from alise_operator.errors import InvalidSpec, OperatorError
 from alise_operator.hosts import Claim
-from alise_operator.sentences import clause, quote
+from alise_operator.sentences import clause, gist, quote
 from alise_operator.spec import ParentRef, Spec
 
 TYPE: Final = "RouteReady"
-# A controller that runs answers within a second or two.
+# A running controller answers within a second or two.
 NO_CONTROLLER_SECONDS: Final = 30.0
-# Reasons of a route that leads nowhere, which are reasons of Degraded as well; the gravest first.
-REFUSED_REASONS: Final = (
-    "HostTaken",
-    "RouteNotAllowed",
-    "MissingGateway",
-    "MissingGatewayClass",
-    "MissingIngressClass",
-    "NoIngressClass",
-    "RouteRefused",
-    "RouteUnresolved",
-    "NoController",
-)
+# Reasons of a route that does not lead to the pods. They are also reasons of Degraded; the gravest is first.
+REFUSED_REASONS: Final = tuple(one.name for one in reasons.ROUTE)
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """What asking for one object found: the object, that there is none, or (not known) that the operator may not ask."""
+    """The result of asking for one object: the object, or its absence, or (`known` is False) that the operator may not ask."""
 
     found: Manifest | None = None
     known: bool = False
@@ -53,18 +44,18 @@ NOT_ASKED: Final = Lookup()
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What the cluster says about the way in from outside."""
+    """What the cluster says about access from outside."""
 
     # The resource's Ingress or HTTPRoute.
     route: Manifest | None = None
-    # An older object of another resource that has one of the hosts.
+    # An older route that uses one of the hosts.
     rival: Claim | None = None
     gateway: Lookup = NOT_ASKED
     gateway_class: Lookup = NOT_ASKED
-    # Labels of the resource's namespace; None: not known.
+    # Labels of the namespace of the AliseEngine; None if unknown.
     namespace_labels: Mapping[str, str] | None = None
     ingress_class: Lookup = NOT_ASKED
-    # Names of all Ingress classes; None: not known.
+    # Names of all Ingress classes; None if unknown.
     ingress_classes: tuple[str, ...] | None = None
 
 
@@ -73,7 +64,7 @@ def gateway_name(parent: ParentRef, owner: Owner) -> str:
 
 
 def gateway_limits(spec: Spec, owner: Owner, way: Way) -> GatewayLimits:
-    """Returns what the Gateway allows. What cannot be known is allowed: the Gateway's own controller decides it."""
+    """Returns what the Gateway allows. What is unknown counts as allowed, and the controller of the Gateway decides."""
     parent = spec.route.parent_ref
     if parent is None:
         return GatewayLimits()
@@ -104,9 +95,10 @@ def route_ready(
     *,
     serves: bool = True,
 ) -> Condition:
-    """Returns the condition. `way` is None when the spec cannot be read: the route is as it was, and so is the condition.
+    """Returns the condition.
 
-    `serves`: whether a pod is ready, so that clients inside the cluster have something to use.
+    `way` is None if the spec cannot be read: then the route and the condition stay as they were. `serves` says whether a pod is ready, so
+    that clients inside the cluster can send requests.
     """
     if spec is None or way is None:
         return _as_before(previous, error)
@@ -121,20 +113,22 @@ def route_ready(
         return verdict
     if isinstance(error, InvalidSpec):
         return _as_before(previous, error)
-    return verdict if spec.route.type == "None" else _refused(error.reason, f"there is no {_object(spec, owner)} yet: {error}")
+    if spec.route.type == "None":
+        return verdict
+    return _refused(error.reason, f"there is no {_object(spec, owner)} yet: {gist([str(error)], 'see the condition Degraded')}")
 
 
 def _as_before(previous: Mapping[str, Any] | None, error: OperatorError | None) -> Condition:
-    """Returns what held for the last good spec; without one, that nothing is known of the route."""
+    """Returns the condition of the last valid spec; without one, that the state of the route is unknown."""
     if previous is not None and previous["status"] != "Unknown":
         return Condition(TYPE, previous["status"], previous["reason"], previous["message"])
-    return Condition(TYPE, "Unknown", error.reason if error else "Pending", "the operator makes the route once the spec is corrected")
+    return Condition(TYPE, "Unknown", error.reason if error else "Pending", "the operator creates the route once the spec is corrected")
 
 
 def _no_route(spec: Spec, owner: Owner, *, serves: bool) -> Condition:
     when = " once spec.suspend is false and a pod is ready" if spec.suspend else "" if serves else " once a pod is ready"
-    said = f"no route is wanted (spec.route.type: None); inside the cluster clients reach the pods at {url(spec.route, owner)}{when}"
-    return Condition(TYPE, "True", "NoRoute", said)
+    text = f"no route is requested (spec.route.type: None); clients inside the cluster reach the pods at {url(spec.route, owner)}{when}"
+    return Condition(TYPE, "True", "NoRoute", text)
 
 
 def _object(spec: Spec, owner: Owner) -> str:
@@ -146,13 +140,13 @@ def _refused(reason: str, message: str) -> Condition:
 
 
 def _pending(spec: Spec, owner: Owner, waits_for: str) -> Condition:
-    return Condition(TYPE, "Unknown", "Pending", f"{_object(spec, owner)} waits for {waits_for}")
+    return Condition(TYPE, "Unknown", "Pending", f"{_object(spec, owner)} is waiting for {waits_for}")
 
 
 def _taken(rival: Claim) -> Condition:
     return _refused(
         "HostTaken",
-        f"host {rival.host} is taken: {rival} is older and has it with the path /v1, so requests go there; use another host in "
+        f"host {rival.host} is already in use: {rival} is older and has it with the path /v1, so requests go there; use another host in "
         "spec.route.hosts",
     )
 
@@ -160,12 +154,12 @@ def _taken(rival: Claim) -> Condition:
 def _ingress(spec: Spec, owner: Owner, way: Way) -> Condition:
     classes = way.ingress_classes or ()
     one_of = "one of " if len(classes) > 1 else ""
-    choice = f"use {one_of}{', '.join(classes)}" if classes else "install an ingress controller, which makes one"
+    choice = f"use {one_of}{', '.join(classes)}" if classes else "install an ingress controller, which creates one"
     if way.ingress_class.is_missing:
         given = (way.route or {}).get("spec", {}).get("ingressClassName") or spec.route.class_name
         return _refused(
             "MissingIngressClass",
-            f"spec.route.className: IngressClass {given} does not exist, so no controller takes the Ingress; {choice}",
+            f"spec.route.className: IngressClass {given} does not exist, so no controller handles the Ingress; {choice}",
         )
     if way.route is None:
         return _pending(spec, owner, "the operator to apply it")
@@ -173,18 +167,17 @@ def _ingress(spec: Spec, owner: Owner, way: Way) -> Condition:
     if given is None and way.ingress_classes is not None:
         return _refused(
             "NoIngressClass",
-            f"spec.route.className is not given and the cluster has no default IngressClass, so no controller takes the Ingress; {choice}",
+            f"spec.route.className is not set and the cluster has no default IngressClass, so no controller handles the Ingress; {choice}",
         )
     if way.rival is not None:
         return _taken(way.rival)
-    addresses = [
-        one.get("ip") or one.get("hostname") for one in ((way.route.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
-    ]
+    entries = ((way.route.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ()
+    addresses = ", ".join(str(one.get("ip") or one.get("hostname")) for one in entries)
     what = f"{_object(spec, owner)} (class {given})" if given else _object(spec, owner)
     if addresses:
-        return Condition(TYPE, "True", "Accepted", f"{what} has the address {', '.join(str(one) for one in addresses)} from its controller")
-    said = "it has no address in its status yet. Many controllers never set one, so this alone is not an error"
-    return Condition(TYPE, "True", "Applied", f"{what} exists; {said}")
+        return Condition(TYPE, "True", "Accepted", f"{what} has the address {addresses}, set by its controller")
+    note = "it has no address in its status yet. Many controllers never set one, so this alone is not an error"
+    return Condition(TYPE, "True", "Applied", f"{what} exists; {note}")
 
 
 def _http_route(spec: Spec, owner: Owner, way: Way, now: datetime) -> Condition:
@@ -192,7 +185,7 @@ def _http_route(spec: Spec, owner: Owner, way: Way, now: datetime) -> Condition:
     if parent is None:
         return _pending(spec, owner, "spec.route.parentRef")
     name = gateway_name(parent, owner)
-    # 1. Is there a Gateway, of a class, that allows the namespace?
+    # 1. Does the Gateway exist, and its class, and does it allow the namespace?
     missing = _missing(name, way)
     if missing is not None:
         return missing
@@ -200,13 +193,13 @@ def _http_route(spec: Spec, owner: Owner, way: Way, now: datetime) -> Condition:
         allowed = gateways.describe_allowed(way.gateway.found or {}, parent.section_name)
         return _refused(
             "RouteNotAllowed",
-            f"spec.route.parentRef: Gateway {name} does not allow routes of namespace {owner.namespace} ({allowed}), so the HTTPRoute is "
-            "not made; ask the Gateway's owner to change allowedRoutes.namespaces of a listener, or use a Gateway that allows this "
+            f"spec.route.parentRef: Gateway {name} does not allow routes of namespace {owner.namespace} ({allowed}), so the HTTPRoute "
+            "is not created; ask the Gateway's owner to change allowedRoutes.namespaces of a listener, or use a Gateway that allows this "
             "namespace",
         )
     if way.route is None:
         return _pending(spec, owner, "the operator to apply it")
-    # 2. What has its controller answered?
+    # 2. What does its controller answer?
     is_new = (now - _changed_at(way.route)).total_seconds() < NO_CONTROLLER_SECONDS
     answers = [_answer(spec, owner, name, one, way, is_new=is_new) for one in gateways.parents(way.route, name, parent.section_name)]
     accepted = [one for one in answers if one.status == "True"]
@@ -214,9 +207,9 @@ def _http_route(spec: Spec, owner: Owner, way: Way, now: datetime) -> Condition:
         return next((one for one in answers if one.status == "False"), answers[0])
     if not answers:
         if is_new:
-            return _pending(spec, owner, f"the controller of Gateway {name} to look at it")
+            return _pending(spec, owner, f"the controller of Gateway {name} to process it")
         return _no_controller(spec, owner, name, way)
-    # 3. Does another route get the requests?
+    # 3. Does another route receive the requests?
     return _taken(way.rival) if way.rival is not None else accepted[0]
 
 
@@ -226,22 +219,22 @@ def _missing(name: str, way: Way) -> Condition | None:
         return _refused(
             "MissingGateway",
             f"spec.route.parentRef: Gateway {name} does not exist; create it, or name one that exists (kubectl get gateways -A lists them; "
-            "parentRef.namespace names the namespace of a Gateway elsewhere)",
+            "a Gateway in another namespace needs parentRef.namespace)",
         )
     if way.gateway.found is not None and way.gateway_class.is_missing:
         return _refused(
             "MissingGatewayClass",
-            f"Gateway {name} is of GatewayClass {_class_name(way)}, which does not exist, so no controller serves it; install the "
-            f"controller that makes the class, or change spec.gatewayClassName: kubectl edit gateway {gateway} -n {namespace}",
+            f"Gateway {name} has the GatewayClass {_class_name(way)}, which does not exist, so no controller serves it; install the "
+            f"controller that creates the class, or change spec.gatewayClassName: kubectl edit gateway {gateway} -n {namespace}",
         )
     return None
 
 
 def _answer(spec: Spec, owner: Owner, name: str, parent: Manifest, way: Way, *, is_new: bool) -> Condition:
-    """Returns the condition that a controller's entry in the status of the route stands for.
+    """Returns the condition that follows from a controller's entry in the status of the route.
 
-    `is_new`: the route was changed a moment ago, so an answer to its older spec is none. Later it counts: some controllers do not say which
-    spec they have seen.
+    `is_new` says that the route changed a moment ago, so an answer to its older spec does not count. Later it does, because some
+    controllers do not report which spec they have processed.
     """
     conditions = {one.get("type"): one for one in parent.get("conditions") or ()}
     accepted, resolved = conditions.get("Accepted", {}), conditions.get("ResolvedRefs", {})
@@ -249,22 +242,22 @@ def _answer(spec: Spec, owner: Owner, name: str, parent: Manifest, way: Way, *, 
     if is_new and way.route is not None and any(gateways.is_outdated(one, way.route) for one in (accepted, resolved)):
         if _has_left_out_timeouts(way):
             return _pending(spec, owner, f"Gateway {name} to accept it without timeouts, which it refused")
-        return _pending(spec, owner, f"the controller of Gateway {name} to look at its last change")
+        return _pending(spec, owner, f"the controller of Gateway {name} to process its last change")
     if accepted.get("status") == "False":
         if spec.route.timeouts == "Auto" and _has_timeouts(way) and gateways.has_refused_timeouts(way.route, name):
             return _pending(spec, owner, f"Gateway {name} to accept it without timeouts, which it refuses")
-        return _refused("RouteRefused", f"Gateway {name} refuses {what}: {_said(accepted)}; {_way_out(accepted, spec, owner, way)}")
+        return _refused("RouteRefused", f"Gateway {name} refuses {what}: {_quoted(accepted)}; {_way_out(accepted, spec, owner, way)}")
     if resolved.get("status") == "False":
         return _refused(
             "RouteUnresolved",
-            f"Gateway {name} cannot resolve what {what} refers to: {_said(resolved)}; {_look_at(owner)}",
+            f"Gateway {name} cannot resolve what {what} refers to: {_quoted(resolved)}; {_look_at(owner)}",
         )
     if accepted.get("status") != "True":
-        return _pending(spec, owner, f"Gateway {name} to accept it: {clause(accepted.get('message', '')) or 'it has not said why'}")
+        return _pending(spec, owner, f"Gateway {name} to accept it: {clause(accepted.get('message', '')) or 'it gives no reason'}")
     return Condition(TYPE, "True", "Accepted", f"Gateway {name} has accepted {what}{_remarks(spec, way)}")
 
 
-def _said(condition: Manifest) -> str:
+def _quoted(condition: Manifest) -> str:
     return f"{condition.get('reason', '')}: {clause(condition.get('message', ''))}"
 
 
@@ -294,16 +287,16 @@ def _way_out(answer: Manifest, spec: Spec, owner: Owner, way: Way) -> str:
                 return f"spec.route.parentRef.sectionName: the Gateway has no listener {section}; {instead}"
         case gateways.UNSUPPORTED if _has_timeouts(way):
             value = "Auto or Omit" if spec.route.timeouts == "Set" else "Omit"
-            # A route may have more that is not supported; the answer to one without timeouts then says so.
+            # Something else in the route may be unsupported; the answer to the route without timeouts then says so.
             does = "does" if "timeout" in str(answer.get("message")).lower() else "may"
             return (
                 f"the Gateway {does} not support timeouts: set spec.route.timeouts to {value}; then an answer that takes longer than the "
-                "Gateway's own timeout is cut"
+                "Gateway's own timeout is cut off"
             )
         case gateways.UNSUPPORTED:
             of_class = f" (GatewayClass {_class_name(way)})" if way.gateway.found is not None else ""
             return (
-                f"alise needs nothing of a Gateway but hosts and the path prefix {API_PATH}, and Gateway {_gateway(spec, owner)}{of_class} "
+                f"alise needs only hosts and the path prefix {API_PATH} of a Gateway, and Gateway {_gateway(spec, owner)}{of_class} "
                 "cannot route these. Name a Gateway of another GatewayClass in spec.route.parentRef (kubectl get gateways -A), or remove "
                 "spec.route.parentRef, set spec.route.type to Ingress and spec.route.className to one of kubectl get ingressclasses"
             )
@@ -315,7 +308,7 @@ def _gateway(spec: Spec, owner: Owner) -> str:
 
 
 def _has_left_out_timeouts(way: Way) -> bool:
-    """Returns whether the route is without timeouts because its Gateway refused them."""
+    """Returns whether the route has no timeouts because its Gateway refused them."""
     return TIMEOUTS_REFUSED_BY in ((way.route or {}).get("metadata", {}).get("annotations") or {})
 
 
@@ -324,33 +317,32 @@ def _has_timeouts(way: Way) -> bool:
 
 
 def _remarks(spec: Spec, way: Way) -> str:
-    """Returns what is worth knowing about a route that is accepted."""
+    """Returns remarks on a route that is accepted."""
     text = ""
     if spec.route.timeouts == "Auto":
         if _has_left_out_timeouts(way):
             text += (
                 "; the operator removed the route's timeouts because the Gateway refused them. An answer that takes longer than the "
-                "Gateway's own timeout is cut: raise that "
-                "timeout at the Gateway if answers take longer"
+                "Gateway's own timeout is cut off: raise that timeout at the Gateway if answers take longer"
             )
         elif len(gateways.supported_timeouts(way.gateway_class.found)) < len(TIMEOUTS):
             text += (
-                ", without the timeouts that its class does not implement: the Gateway's own limits hold; raise them at the Gateway if "
+                ", without the timeouts that its class does not implement: the Gateway's own timeouts apply; raise them at the Gateway if "
                 "answers take longer"
             )
     programmed = _condition(way.gateway, "Programmed")
     if programmed.get("status") == "False" and not gateways.is_outdated(programmed, way.gateway.found or {"metadata": {}}):
-        text += f"; the Gateway says of itself that it is not programmed: {_said(programmed)}"
+        text += f"; the Gateway reports that it is not programmed: {_quoted(programmed)}"
     return text
 
 
 def _no_controller(spec: Spec, owner: Owner, name: str, way: Way) -> Condition:
     namespace, _, gateway = name.partition("/")
-    looked = f"no controller has looked at {_object(spec, owner)}"
+    unprocessed, class_name = f"no controller has processed {_object(spec, owner)}", _class_name(way)
     if way.gateway.found is None:
         return _refused(
             "NoController",
-            f"{looked}, and the operator may not read Gateways: does Gateway {name} exist, and is its controller running? "
+            f"{unprocessed}, and the operator may not read Gateways: does Gateway {name} exist, and is its controller running? "
             f"kubectl describe gateway {gateway} -n {namespace}",
         )
     of_class = way.gateway_class.found
@@ -359,12 +351,12 @@ def _no_controller(spec: Spec, owner: Owner, name: str, way: Way) -> Condition:
     if of_class is not None and accepted.get("status") != "True":
         return _refused(
             "NoController",
-            f"{looked}: the controller{controller} of GatewayClass {_class_name(way)} has not accepted the class; install or start it, see "
-            f"kubectl describe gatewayclass {_class_name(way)}",
+            f"{unprocessed}: the controller{controller} of GatewayClass {class_name} has not accepted the class; install or start it, see "
+            f"kubectl describe gatewayclass {class_name}",
         )
     return _refused(
         "NoController",
-        f"{looked}: the controller{controller} of GatewayClass {_class_name(way)} does not answer for Gateway {name}; is it running, and "
+        f"{unprocessed}: the controller{controller} of GatewayClass {class_name} does not answer for Gateway {name}; is it running, and "
         f"does it watch namespace {owner.namespace}? See kubectl describe gateway {gateway} -n {namespace}",
     )
 

@@ -1,7 +1,8 @@
-"""Rules that join several fields of a spec, and what this version of alise does not do yet.
+"""Rules that join several fields of a spec, the sizes that follow from a spec, and what this version of alise does not support.
 
-The CRD carries the simple ones as CEL, so that a current API server refuses the resource at `kubectl apply`; all are checked here, because
-older servers prune CEL and because some need arithmetic.
+Pure: reconcile.py calls `check()` after `parse()`; the builders in children/ use the sizes. The CRD has the simple rules as CEL, so that a
+current API server refuses the AliseEngine at `kubectl apply`. All of them are checked here, because older servers prune CEL and some rules
+need arithmetic.
 """
 
 import re
@@ -35,20 +36,20 @@ GIB: Final = 1 << 30
 
 KV_SPACE_ENV: Final = "VLLM_CPU_KVCACHE_SPACE"
 DEFAULT_CPU_KV_SPACE_GIB: Final = 1
-# No machine has more, and Python converts no text of thousands of digits.
+# No machine has more, and Python refuses to convert texts of thousands of digits.
 _WHOLE_GIB: Final = re.compile(r"[0-9]{1,6}")
-# In-memory volume of the sockets: they take no space, but a file written there by mistake must not eat the node.
+# The in-memory volume of the sockets. They take no space, but a file written there by mistake must not fill the node's memory.
 SOCKET_VOLUME_BYTES: Final = 16 * MIB
 # Python, PyTorch and vLLM's processes, measured with the quickstart's model on a CPU: 2.2 GB together with a 1 GiB KV cache.
 ENGINE_BASE_BYTES: Final = 1 * GIB
-# What the scheduler takes as the weight of a request class.
+# The weights of a request class that the scheduler accepts.
 MIN_CLASS_WEIGHT: Final = Decimal("0.0625")
 MAX_CLASS_WEIGHT: Final = Decimal(16)
 _CLASSES_SHOWN: Final = 5
 MIN_BODY_BYTES: Final = KIB
 MAX_BODY_BYTES: Final = GIB
 
-# Environment that the operator sets in the engine's container, and the field that sets it, if there is one.
+# Variables that the operator sets in the engine's container, and the field that determines each, if there is one.
 RESERVED_ENV: Final[Mapping[str, str]] = {
     SOCKET_DIR_ENV: "",
     "HOME": "",
@@ -63,23 +64,23 @@ RESERVED_ENV: Final[Mapping[str, str]] = {
     AUTH_CLASSES_ENV: "spec.auth.tenants",
     AUTH_METRICS_ENV: "spec.auth.guardMetrics",
 }
-# Variables that nothing but these fields sets: what the operator reckons with must be what the engine is given.
+# Variables that only these fields may set: the engine must get the values that the operator calculates with.
 ENV_FIELDS: Final[Mapping[str, str]] = {**RESERVED_ENV, KV_SPACE_ENV: "spec.engine.env", "HF_TOKEN": "spec.model.tokenSecretRef"}
-# A variable of these is off; None comes from elsewhere, and the engine looks at it itself.
+# Values that turn a variable off. None comes from another source, and the engine checks it itself.
 HARMLESS_VALUES: Final = (None, "", "0")
-# Room for weights and for what loading them takes, per device, where no memory limit is given.
+# Memory for the weights and for loading them, per device, if no memory limit is given.
 _LOADING_BYTES: Final = 64 * GIB
-# The host store where its size is left to the engine, per GPU: the KV cache of a 32B on one H100 (7.3 GiB) or of an 8B on a GPU of 24 GB
-# fits, and small GPU nodes of 16 GiB still take the pod.
+# The host store per GPU if the engine chooses its size: the KV cache of a 32B model on one H100 (7.3 GiB) or of an 8B model on a GPU of
+# 24 GB fits, and the pod still fits on small GPU nodes of 16 GiB.
 _HOST_STORE_BYTES: Final = 8 * GIB
-# What it has at least in the sum that a memory limit is checked by: a smaller container gets a smaller store.
+# The part of it that a memory limit must cover: a smaller container gets a smaller store.
 _LEAST_HOST_STORE_BYTES: Final = GIB
 _DOWNLOADS_BYTES: Final = 256 * GIB
 _SCRATCH_BYTES: Final = 32 * GIB
 
 
 def check(spec: Spec, name: str) -> None:
-    """Raises InvalidSpec that names every rule the spec of the resource called `name` breaks."""
+    """Raises InvalidSpec, which names every rule that the spec of the AliseEngine called `name` breaks."""
     problems = [*_name(name), *_served_names(spec), *_route(spec), *_device(spec.engine)]
     problems += [*flag_problems(spec.engine, spec.kv_offload), *_env(spec)]
     problems += _eight_bits(spec)
@@ -89,24 +90,24 @@ def check(spec: Spec, name: str) -> None:
 
 
 def shared_memory_bytes(engine: Engine) -> int:
-    """Size of the in-memory /dev/shm: NCCL and vLLM's workers pass tensors through it."""
+    """Returns the size of the in-memory /dev/shm, through which NCCL and vLLM's workers pass tensors."""
     return 256 * MIB if engine.device == "cpu" else engine.tensor_parallel_size * GIB
 
 
 def needed_memory_bytes(spec: Spec) -> int:
-    """The least memory the engine's container can work in, weights not counted."""
+    """Returns the least memory in which the engine's container works, without the weights."""
     return sum(count for _, count in memory_parts(spec))
 
 
 def requested_memory_bytes(spec: Spec) -> int:
-    """The memory that is asked for where the user asks for none: what the container works in, with the whole host store."""
+    """Returns the memory request if the user sets none: what the container needs, with the whole host store."""
     return needed_memory_bytes(spec) + most_host_memory_bytes(spec) - _least_host_memory_bytes(spec)
 
 
 def most_host_memory_bytes(spec: Spec) -> int:
-    """Size of the host store; where it is left to the engine, the most that it may have, which the pod's memory request counts with.
+    """Returns the size of the host store. If the engine chooses it, this is the largest size, which the pod's memory request includes.
 
-    The engine takes as much as the KV cache on the device has, which on a CPU is known here.
+    The engine chooses the size of the KV cache on the device, which is known here for a CPU.
     """
     if spec.kv_offload.host_memory is not None:
         return quantity_bytes(spec.kv_offload.host_memory)
@@ -119,7 +120,7 @@ def _least_host_memory_bytes(spec: Spec) -> int:
 
 
 def memory_parts(spec: Spec) -> list[tuple[str, int]]:
-    """What is known to be taken from the engine container's memory, named as the user knows it."""
+    """Returns the known parts of the memory of the engine's container, with names that the user knows."""
     parts = [("the engine itself", ENGINE_BASE_BYTES), ("spec.kvOffload.hostMemory", _least_host_memory_bytes(spec))]
     if spec.engine.device == "cpu":
         parts.append((f"the KV cache ({KV_SPACE_ENV})", cpu_kv_space_gib(spec.engine) * GIB))
@@ -129,7 +130,7 @@ def memory_parts(spec: Spec) -> list[tuple[str, int]]:
 
 
 def _offloaded_bytes(engine: Engine) -> int:
-    """Host memory of all devices by vLLM's flag. What is no number is refused elsewhere."""
+    """Returns the host memory of all devices that vLLM's flag sets. An invalid number is refused elsewhere."""
     values = [value for _, name, value in given_flags(engine.args) if name == "cpu-offload-gb"]
     if not values or re.fullmatch(r"\d{1,6}(\.\d+)?", values[-1] or "") is None:
         return 0
@@ -137,13 +138,16 @@ def _offloaded_bytes(engine: Engine) -> int:
 
 
 def default_memory_limit_bytes(spec: Spec) -> int:
-    """The engine container's memory limit where none is given: far above what a healthy engine takes, so that a sick one ends before its
-    node does. The size of the weights is not known here."""
+    """Returns the memory limit of the engine's container if the user sets none.
+
+    It is far above the use of a healthy engine, so that a faulty one is stopped before it exhausts the node. The size of the weights is not
+    known here.
+    """
     return requested_memory_bytes(spec) + _LOADING_BYTES * spec.engine.tensor_parallel_size
 
 
 def scratch_bytes(spec: Spec) -> int:
-    """Size of the scratch volume; 0: no limit."""
+    """Returns the size of the scratch volume; 0 for no limit."""
     if spec.engine.scratch_size is not None:
         return quantity_bytes(spec.engine.scratch_size)
     elsewhere = spec.model.uri.startswith("/") or spec.model.cache is not None or _has_own_hub(spec)
@@ -151,18 +155,18 @@ def scratch_bytes(spec: Spec) -> int:
 
 
 def is_extended(resource: str) -> bool:
-    """Whether the name is one of devices and the like: a domain that is not Kubernetes' own, a slash and a name."""
+    """Returns whether a resource is an extended one, such as a device: a domain that is not Kubernetes' own, a slash and a name."""
     domain, slash, _ = resource.partition("/")
     return bool(slash) and domain != "kubernetes.io" and not domain.endswith(".kubernetes.io") and not domain.startswith("requests.")
 
 
 def only_as_limit(resource: str) -> bool:
-    """Whether Kubernetes wants a limit of the resource, equal to its request: it cannot be shared out twice."""
+    """Returns whether Kubernetes requires a limit of the resource that equals the request, because it cannot be overcommitted."""
     return is_extended(resource) or resource.startswith("hugepages-")
 
 
 def cpu_kv_space_gib(engine: Engine) -> int:
-    """GiB of the KV cache on the CPU: from the engine's environment, else our default. What is no number counts as the default here."""
+    """Returns the GiB of the KV cache on a CPU: from the engine's environment, or the default if that is missing or invalid."""
     value = next((variable.value for variable in engine.env if variable.name == KV_SPACE_ENV), None)
     return int(value) if value and _WHOLE_GIB.fullmatch(value) else DEFAULT_CPU_KV_SPACE_GIB
 
@@ -170,7 +174,9 @@ def cpu_kv_space_gib(engine: Engine) -> int:
 def _name(name: str) -> Iterator[Problem]:
     # The API server has checked the characters of a DNS subdomain; a Service and a label allow less.
     if len(name) > 63 or "." in name or not name[:1].isalpha():
-        yield Problem("metadata.name", f"{name!r} cannot name a Service; start with a letter, use a-z, 0-9 and -, at most 63 characters")
+        yield Problem(
+            "metadata.name", f"{name!r} cannot name a Service; begin with a letter, and use at most 63 characters of a-z, 0-9 and -"
+        )
 
 
 def _served_names(spec: Spec) -> Iterator[Problem]:
@@ -187,17 +193,22 @@ def _route(spec: Spec) -> Iterator[Problem]:
     route = spec.route
     if route.class_name is not None and route.parent_ref is not None:
         yield Problem(
-            "spec.route", "className (Ingress) and parentRef (HTTPRoute) are both given; keep the one that belongs to spec.route.type"
+            "spec.route", "className (Ingress) and parentRef (HTTPRoute) are both set; keep the one that belongs to spec.route.type"
         )
         return
     if route.type != "None" and not route.hosts:
         yield Problem("spec.route.hosts", f"is empty; type {route.type} needs at least one host name, for example llm.example.com")
     if route.type != "Ingress" and route.class_name is not None:
-        yield Problem("spec.route.className", f"{route.class_name!r} belongs to type Ingress, but spec.route.type is {route.type}")
+        yield Problem(
+            "spec.route.className", f"{route.class_name!r} is allowed only with type Ingress, but spec.route.type is {route.type}"
+        )
     if route.type != "Ingress" and route.tls_secret is not None:
-        yield Problem("spec.route.tlsSecret", f"{route.tls_secret!r} belongs to type Ingress; with {route.type} set up TLS at the Gateway")
+        instead = "; set up TLS at the Gateway" if route.type == "HTTPRoute" else ""
+        text = f"{route.tls_secret!r} is allowed only with type Ingress, but spec.route.type is {route.type}{instead}"
+        yield Problem("spec.route.tlsSecret", text)
     if route.type != "HTTPRoute" and route.parent_ref is not None:
-        yield Problem("spec.route.parentRef", f"{route.parent_ref.name!r} belongs to type HTTPRoute, but spec.route.type is {route.type}")
+        text = f"{route.parent_ref.name!r} is allowed only with type HTTPRoute, but spec.route.type is {route.type}"
+        yield Problem("spec.route.parentRef", text)
     if route.type == "HTTPRoute" and route.parent_ref is None:
         yield Problem("spec.route.parentRef", "is required: type HTTPRoute needs the name of a Gateway")
 
@@ -212,7 +223,7 @@ def _device(engine: Engine) -> Iterator[Problem]:
 
 
 def _eight_bits(spec: Spec) -> Iterator[Problem]:
-    """KV of 8 bits goes to the host as it is: there is nothing in it that INT8 could leave out."""
+    """INT8 cannot make a KV cache of 8 bits smaller, so it is stored on the host unchanged."""
     flags = [value for _, name, value in given_flags(spec.engine.args) if name == "kv-cache-dtype"]
     dtype = flags[-1] if flags else spec.engine.kv_cache_dtype
     if spec.kv_offload.quantization != "int8" or dtype in (None, *WIDE_DTYPES) or not most_host_memory_bytes(spec):
@@ -220,34 +231,37 @@ def _eight_bits(spec: Spec) -> Iterator[Problem]:
     where = "--kv-cache-dtype" if flags else "spec.engine.kvCacheDtype"
     yield Problem(
         "spec.kvOffload.quantization",
-        f"'int8' does not go with {where} {short(dtype)}, whose KV has 8 bits or fewer already and is kept on the host as it is; "
+        f"'int8' cannot be combined with {where} {short(dtype)}, whose KV cache has 8 bits or fewer and is stored unchanged on the host; "
         "use auto or none",
     )
 
 
 def _cache(spec: Spec) -> Iterator[Problem]:
-    """A volume that one node mounts: pods on a second node would wait for it for ever."""
+    """Only one node can mount a ReadWriteOnce volume, so pods on a second node would wait for it forever."""
     cache = spec.model.cache
     if cache is None:
         return
     if cache.claim_name is None and cache.size is None:
-        yield Problem("spec.model.cache", "needs size, for a claim that is made, or claimName, for one that exists")
+        yield Problem("spec.model.cache", "needs size, for a claim that the operator creates, or claimName, for an existing claim")
     for name, value in (("size", cache.size), ("storageClass", cache.storage_class)):
         if cache.claim_name is not None and value is not None:
-            yield Problem(f"spec.model.cache.{name}", f"{value!r} does not go with claimName: the claim has its own; leave one of them out")
+            yield Problem(
+                f"spec.model.cache.{name}",
+                f"{value!r} cannot be combined with claimName, because the claim has its own; remove one of them",
+            )
     if cache.access_mode == "ReadWriteOnce" and spec.replicas > 1:
         yield Problem(
             "spec.model.cache.accessMode",
-            f"'ReadWriteOnce' is one node's: it does not go with {spec.replicas} replicas; use ReadWriteMany or replicas 1",
+            f"'ReadWriteOnce' allows one node, so it cannot be combined with {spec.replicas} replicas; use ReadWriteMany or replicas 1",
         )
 
 
 def _claim(spec: Spec, name: str) -> Iterator[Problem]:
-    """The claim that is made is named like the resource, and is deleted when it is not wanted any more."""
+    """The claim that the operator creates has the name of the AliseEngine, and is deleted once it is no longer wanted."""
     if spec.model.cache is not None and spec.model.cache.claim_name == name:
         yield Problem(
             "spec.model.cache.claimName",
-            f"{name!r} is the name of the claim that spec.model.cache.size makes; use a claim of another name, or give size",
+            f"{name!r} is the name of the claim that the operator creates with size; use a claim with another name, or set size instead",
         )
 
 
@@ -256,7 +270,7 @@ def _env(spec: Spec) -> Iterator[Problem]:
     for index, variable in enumerate(spec.engine.env):
         field = f"spec.engine.env[{index}]"
         if variable.name in seen:
-            yield Problem(field, f"{variable.name} is given twice")
+            yield Problem(field, f"{variable.name} is set twice; keep one of them")
         seen.add(variable.name)
         if variable.value not in HARMLESS_VALUES and (why := unsupported_env(spec.engine).get(variable.name)) is not None:
             yield Problem(field, f"{variable.name}={short(variable.value or '')}: {why}; leave it out")
@@ -264,11 +278,11 @@ def _env(spec: Spec) -> Iterator[Problem]:
             instead = RESERVED_ENV[variable.name]
             yield Problem(field, f"{variable.name} is set by the operator" + (f"; use {instead}" if instead else ""))
         if variable.name == "HF_HOME" and spec.model.cache is not None:
-            yield Problem(field, "HF_HOME is given here and spec.model.cache holds the hub's files; keep one of them")
+            yield Problem(field, "HF_HOME is set here, and spec.model.cache stores the same files; keep one of them")
         if variable.name == "VLLM_API_KEY" and spec.auth is not None:
-            yield Problem(field, "VLLM_API_KEY is given here and spec.auth names a Secret with API keys; keep one of them")
+            yield Problem(field, "VLLM_API_KEY is set here, and spec.auth names a Secret with API keys; keep one of them")
         if variable.name == "HF_TOKEN" and spec.model.token_secret_ref is not None:
-            yield Problem(field, "HF_TOKEN is given here and by spec.model.tokenSecretRef; keep one of them")
+            yield Problem(field, "HF_TOKEN is set here and by spec.model.tokenSecretRef; keep one of them")
         if (variable.value is not None) == (variable.value_from is not None):
             yield Problem(field, f"{variable.name} needs exactly one of value and valueFrom")
         if variable.name == KV_SPACE_ENV and not _WHOLE_GIB.fullmatch(variable.value or ""):
@@ -276,10 +290,10 @@ def _env(spec: Spec) -> Iterator[Problem]:
 
 
 def unsupported_env(engine: Engine) -> dict[str, str]:
-    """Variables that make vLLM what alise does not work with, and why."""
-    rust = {"VLLM_USE_RUST_FRONTEND": "alise lives in vLLM's Python API server"}
-    # On a CPU there is only the first model runner.
-    return rust | ({"VLLM_USE_V2_MODEL_RUNNER": "resuming is exact with model runner V1 only"} if engine.device == "cuda" else {})
+    """Returns the variables that switch vLLM to something that alise does not support, and why."""
+    rust = {"VLLM_USE_RUST_FRONTEND": "alise runs in vLLM's Python API server"}
+    # CPUs have only the first model runner.
+    return rust | ({"VLLM_USE_V2_MODEL_RUNNER": "requests resume exactly only with model runner V1"} if engine.device == "cuda" else {})
 
 
 def _classes(spec: Spec) -> Iterator[Problem]:
@@ -287,30 +301,30 @@ def _classes(spec: Spec) -> Iterator[Problem]:
     for index, one in enumerate(spec.scheduling.classes):
         field = f"spec.scheduling.classes[{index}]"
         if one.name in seen:
-            yield Problem(f"{field}.name", f"{one.name!r} is given twice")
+            yield Problem(f"{field}.name", f"{one.name!r} is listed twice")
         seen.add(one.name)
         if not MIN_CLASS_WEIGHT <= parse_quantity(one.weight) <= MAX_CLASS_WEIGHT:
             yield Problem(f"{field}.weight", f"{one.weight!r} is not between {MIN_CLASS_WEIGHT} and {MAX_CLASS_WEIGHT}")
 
 
 def _auth(spec: Spec) -> Iterator[Problem]:
-    """The classes of tenants exist, and vLLM's own API key does not come on top of the Secret's."""
+    """The classes of tenants must exist, and vLLM's own API key cannot be combined with the Secret."""
     if spec.auth is None:
         return
     for index, name, _ in given_flags(spec.engine.args):
         if name == "api-key":
             yield Problem(
-                f"spec.engine.args[{index}]", "--api-key is given here and spec.auth names a Secret with API keys; keep one of them"
+                f"spec.engine.args[{index}]", "--api-key is set here, and spec.auth names a Secret with API keys; keep one of them"
             )
     classes, seen = [one.name for one in spec.scheduling.classes], set[str]()
     for index, tenant in enumerate(spec.auth.tenants):
         field = f"spec.auth.tenants[{index}]"
         if tenant.name in seen:
-            yield Problem(f"{field}.name", f"{tenant.name!r} is given twice")
+            yield Problem(f"{field}.name", f"{tenant.name!r} is listed twice")
         seen.add(tenant.name)
         if tenant.class_ not in classes:
             some = ", ".join([*map(repr, classes[:_CLASSES_SHOWN]), *["…"] * (len(classes) > _CLASSES_SHOWN)])
-            allowed = f"use one of {some}" if classes else "there are none yet; add it there"
+            allowed = f"use one of {some}" if classes else "there are none yet, so add it there"
             yield Problem(f"{field}.class", f"{tenant.class_!r} is not a class in spec.scheduling.classes; {allowed}")
 
 
@@ -322,7 +336,7 @@ def _body_size(spec: Spec) -> Iterator[Problem]:
 
 
 def _quantities(spec: Spec) -> Iterator[Problem]:
-    """A request above its limit: the Deployment would be taken and its pods refused."""
+    """With a request above its limit, the API server would accept the Deployment and refuse its pods."""
     both = [("spec.engine.resources", spec.engine.resources)]
     if spec.scheduling.resources is not None:
         both.append(("spec.scheduling.resources", spec.scheduling.resources))
@@ -344,7 +358,7 @@ def _memory(spec: Spec) -> Iterator[Problem]:
 
 
 def memory_problems(field: str, limit: object, spec: Spec) -> Iterator[Problem]:
-    """A memory limit of the engine's container that it cannot work in. What is no quantity is left to the API server."""
+    """Yields a problem if the engine's container cannot work with the memory limit. The API server refuses invalid quantities."""
     needed = needed_memory_bytes(spec)
     try:
         given = quantity_bytes(str(limit))

@@ -1,4 +1,7 @@
-"""What a pod that no node takes asks for, and which field lowers it. Pure."""
+"""Explains an unschedulable pod: what it requests in total, and which field of the AliseEngine lowers the request.
+
+Pure: observation.py appends the advice to the message of the cluster's scheduler.
+"""
 
 import re
 from collections.abc import Iterator
@@ -8,14 +11,14 @@ from typing import Final
 from alise_operator.children.meta import Manifest
 from alise_operator.quantities import format_bytes, parse_quantity
 
-# How the cluster's scheduler names each resource of which no node has enough.
+# How the cluster's scheduler names a resource of which no node has enough.
 _SHORT: Final = re.compile(r"Insufficient ([A-Za-z0-9][-./A-Za-z0-9]*[A-Za-z0-9])")
 _ALWAYS_SHOWN: Final = ("cpu", "memory")
 _BYTES: Final = ("memory", "ephemeral-storage")
 
 
 def advice(said: str, pod: Manifest) -> str:
-    """Returns what the pod requests in total and what to lower; empty when the scheduler says nothing of a resource."""
+    """Returns what the pod requests in total and what to lower; empty if the scheduler names no resource."""
     short = list(dict.fromkeys(_SHORT.findall(said)))
     if not short:
         return ""
@@ -35,7 +38,7 @@ def _field(resource: str) -> str:
 
 
 def _requests(pod: Manifest) -> dict[str, Decimal]:
-    """Returns what a node must have free: for all containers together, or for the largest that runs before them. Raises ValueError."""
+    """Returns what a node must have free: the sum of all containers, or the largest init container if it needs more. Raises ValueError."""
     spec = pod.get("spec") or {}
     before = spec.get("initContainers") or ()
     total: dict[str, Decimal] = {}

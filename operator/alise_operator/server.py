@@ -1,4 +1,4 @@
-"""HTTP on port 9500: /metrics for Prometheus, /healthz for the kubelet."""
+"""Serves /metrics for Prometheus and /healthz for the kubelet, by default on port 9500. __main__.py runs it for the life of the process."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,9 +11,9 @@ from alise_operator import metrics
 
 @asynccontextmanager
 async def serving(unhealthy: Callable[[], str | None], host: str, port: int) -> AsyncIterator[int]:
-    """Serves while the block runs; gives the port (which differs from `port` when that is 0).
+    """Serves while the block runs, and yields the port, which differs from `port` if that is 0.
 
-    `unhealthy`: why this process should be restarted; None when it works.
+    `unhealthy` returns why this process should be restarted, None if it works.
     """
 
     async def show_metrics(_: web.Request) -> web.Response:

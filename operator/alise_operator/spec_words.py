@@ -1,4 +1,7 @@
-"""Patterns of the resource's texts, and what is wrong with a spec, in the words of the resource: field path, value, what is allowed."""
+"""Patterns of the texts in a spec, and messages for values that are not allowed: path of the field, value, what is allowed.
+
+Pure: spec_types.py and the models use the patterns, crd.py turns them into CEL rules, and spec.py words pydantic's errors with `problem()`.
+"""
 
 from typing import Final
 
@@ -9,35 +12,43 @@ from alise_operator.quantities import PATTERN as QUANTITY
 from alise_operator.sentences import quote
 
 KUBERNETES_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-# An entry of a Secret; the engine skips those that begin with a dot, as the kubelet's own files do.
+# The name of an entry of a Secret. The engine ignores entries that begin with a dot, as the kubelet's own files do.
 TENANT_NAME: Final = r"^[-_a-zA-Z0-9][-._a-zA-Z0-9]*$"
-# Clients send the name in a header: no control characters, no comma (which joins headers that are sent twice), no blank at either end.
+# Clients send the name in a header: no control characters, no comma (which joins repeated headers), no space at either end.
 CLASS_NAME: Final = r"^[^\x00-\x20,\x7f-\xa0]([^\x00-\x1f,\x7f-\x9f]*[^\x00-\x20,\x7f-\xa0])?$"
-# One word that does not read as a flag. No \s: to the API server it is ASCII's blanks but one, to the operator all of Unicode's.
+# One word that cannot be read as a flag. Without \s, which has another meaning in the API server (ASCII) than here (Unicode).
 WORD: Final = r"^[^-\x00-\x20\x7f][^\x00-\x20\x7f]*$"
-# The same of a name, which has other words: of at most 256 characters.
+# The same for a name of at most 256 characters, with a message of its own.
 SERVED_NAME: Final = r"^[^-\x00-\x20\x7f][^\x00-\x20\x7f]{0,255}$"
 HOST: Final = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 PATH: Final = r"^/[^\x00-\x20\x7f]+$"
-# What a value that does not match is not, and what is allowed.
+# The message for a value that does not match, without the value.
 PATTERNS_IN_WORDS: Final = {
     QUANTITY: "is not a quantity such as 500m, 2 or 4Gi",
-    CLASS_NAME: "cannot be sent in a header; leave out control characters, commas, and blanks at the beginning and end",
-    WORD: "is not one plain word; leave out blanks, and a dash at the beginning",
+    CLASS_NAME: "cannot be sent in a header; remove control characters, commas, and spaces at the beginning and end",
+    WORD: "is not a single word; remove spaces, and a dash at the beginning",
     SERVED_NAME: (
-        "is not one plain word; a name has no blanks and does not begin with a dash, and further names go into spec.model.aliases"
+        "is not a single word; a name has no spaces and does not begin with a dash, and further names go into spec.model.aliases"
     ),
-    KUBERNETES_NAME: "is no Kubernetes name; names have lower-case letters, digits, dashes and dots, and a letter or digit at both ends",
-    TENANT_NAME: "is not an entry's name in a Secret; it has letters, digits, dashes, underscores and dots, and no dot at the beginning",
-    HOST: "is not a host name; names have lower-case letters, digits, dashes and dots, and may begin with *.",
-    VARIABLE: "is not a variable's name; names have letters, digits, underscores, dashes and dots, and begin with a letter or underscore",
-    PATH: "is not the path of a folder; it begins with / and has no blanks",
+    KUBERNETES_NAME: (
+        "is not a Kubernetes name; names consist of lower-case letters, digits, dashes and dots, and begin and end with a letter or digit"
+    ),
+    TENANT_NAME: (
+        "is not the name of an entry in a Secret; names consist of letters, digits, dashes, underscores and dots, without a dot at the "
+        "beginning"
+    ),
+    HOST: "is not a host name; names consist of lower-case letters, digits, dashes and dots, and may begin with *.",
+    VARIABLE: (
+        "is not the name of a variable; names consist of letters, digits, underscores, dashes and dots, and begin with a letter or "
+        "underscore"
+    ),
+    PATH: "is not the path of a folder; a path begins with / and has no spaces",
 }
 
 
 def problem(detail: ErrorDetails) -> Problem:
-    """pydantic's error in our words."""
+    """Returns an error of pydantic as a problem."""
     path = "spec" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in detail["loc"])
     value, limits = detail["input"], detail.get("ctx", {})
     match detail["type"]:

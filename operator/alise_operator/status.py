@@ -1,13 +1,15 @@
-"""Spec and report -> the resource's status. Pure: the time is an argument, the previous conditions too.
+"""Folds the spec, an error and the cluster's report into the status of an AliseEngine, and says which changes are worth an event.
 
-Five conditions, each one word and a sentence a person can act on:
-- Ready: at least one pod serves requests inside the cluster, whatever is wrong with the newest spec or with the route: gateways take a
-  resource that is not Ready out of their lists, so a mistake must not make an outage. Its reason says when only older pods serve.
-- Progressing: something is under way that ends by itself.
+Pure: the time and the previous status are arguments. reconcile.py calls `fold()` in its last step, then `changes()`. There are five
+conditions; each has a one-word reason and a message that states the state, the cause and what to do:
+- Ready: at least one pod serves requests inside the cluster, even if the newest spec or the route is wrong. Gateways drop a resource that
+  is not Ready, so a mistake in a spec must not cause an outage. The reason ServingOldSpec says that only older pods serve.
+- Progressing: a change is under way that will finish without help.
 - RouteReady: requests from outside the cluster can arrive (route_ready.py).
-- Degraded: something is wrong, whether or not requests are still served; a route that leads nowhere is.
+- Degraded: something is wrong, whether or not requests are served. Its message is the complete one: where the same trouble keeps Ready,
+  Progressing or RouteReady False, their messages give its first clause and refer to Degraded.
 - KVCacheShort: requests wait for KV memory although slots are free (kv_cache.py).
-No number that changes by the second: queue depths are metrics.
+No message contains a number that changes every second; those are metrics.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +17,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from alise_contract.names import CONTRACT_VERSION
-from alise_operator import kv_cache
+from alise_operator import kv_cache, reasons
 from alise_operator.children.meta import Owner, selector_text
 from alise_operator.children.route import url
 from alise_operator.conditions import Condition
@@ -33,54 +34,25 @@ from alise_operator.errors import (
 )
 from alise_operator.missing_secrets import REASON as MISSING_SECRET
 from alise_operator.missing_secrets import explain
-from alise_operator.observation import Observation, Pod, PodReport, Trouble, Workload
-from alise_operator.quantities import format_bytes
+from alise_operator.observation import Observation, Trouble, Workload
+from alise_operator.pod_troubles import reported_troubles
 from alise_operator.route_ready import REFUSED_REASONS, Way, route_ready
-from alise_operator.sentences import MAX_MESSAGE, join
+from alise_operator.sentences import MAX_MESSAGE, gist, join
 from alise_operator.spec import Spec
 
 NO_WAY: Final = Way()
 _WELL: Final = ("Degraded", "False")
-# Reasons of RouteReady that are worth no event.
+_SEE_DEGRADED: Final = "see the condition Degraded"
+# Reasons of RouteReady that are not worth an event.
 _NO_NEWS: Final = frozenset({"NoRoute", "Pending"})
-# Requests of the last minute that went in unranked: this many and this share is no accident of one slow step.
-FAILED_OPEN_REQUESTS: Final = 3
-FAILED_OPEN_SHARE: Final = 0.05
-# A scheduler that is down at two polls in a row is down; at one it may be starting, or have been restarted by its supervisor.
-SIDECAR_DOWN_POLLS: Final = 2
 # The first of these that is found is Degraded's reason.
-DEGRADED_ORDER: Final = (
-    MISSING_SECRET,
-    "ImagePull",
-    "PodsCrashing",
-    "Unschedulable",
-    "PodNotStarting",
-    "PodsRefused",
-    "Stalled",
-    "ContractMismatch",
-    "SidecarDown",
-    "FailingOpen",
-    "StatusUnavailable",
-    "NoApiKeys",
-    *REFUSED_REASONS,
-    "MissingTlsSecret",
-    "HostMemoryFull",
-    "PredictorWithoutEncoder",
-)
-# What a rollout does not get over by itself.
+DEGRADED_ORDER: Final = tuple(one.name for one in reasons.TROUBLES)
+# Troubles that a rollout does not overcome without help.
 BLOCKING: Final = frozenset({MISSING_SECRET, "ImagePull", "PodsCrashing", "Unschedulable", "PodNotStarting", "PodsRefused"})
-# Why requests went in unranked, and what to do; said in this order. The breaker opens after other failures, so it comes last.
-FAILED_OPEN_ADVICE: Final[Mapping[str, str]] = {
-    "deadline": "its scheduler answers too late, give it more CPU (spec.scheduling.resources)",
-    "unavailable": "its scheduler cannot be reached, see kubectl logs {pod} -c scheduler",
-    "version": "its scheduler is of another release, use images of one release",
-    "error": "its scheduler answers with errors, see kubectl logs {pod} -c scheduler",
-    "breaker_open": "after failures in a row its scheduler is asked only now and then, see kubectl logs {pod} -c scheduler",
-}
 # Reasons whose message is about what the user wrote.
-SPOKEN_REASONS: Final = frozenset(kind.reason for kind in (InvalidSpec, MissingApi, ApplyError, NameTaken))
-# Reasons that say that the spec was not applied.
-UNAPPLIED_REASONS: Final = SPOKEN_REASONS | {ClusterError.reason, InternalError.reason}
+USER_REASONS: Final = frozenset(kind.reason for kind in (InvalidSpec, MissingApi, ApplyError, NameTaken))
+# Reasons of a spec that was not applied.
+UNAPPLIED_REASONS: Final = USER_REASONS | {ClusterError.reason, InternalError.reason}
 
 
 def fold(
@@ -95,13 +67,14 @@ def fold(
     now: datetime,
     suspended: bool = False,
 ) -> dict[str, Any]:
-    """The whole status. `spec` and `way` are None when the spec could not be parsed; `previous` is the status that the resource has now.
+    """Returns the whole status.
 
-    `suspended`: what spec.suspend says, also where the rest of the spec cannot be parsed.
+    `spec` and `way` are None if the spec could not be parsed. `previous` is the current status of the resource. `suspended` is the value of
+    spec.suspend, which is known even if the rest of the spec cannot be parsed.
     """
     before = {one["type"]: one for one in previous.get("conditions", ())}
     observation = _with_fields(observation, spec, owner)
-    # The spec was applied before the cluster failed: what its pods say still holds.
+    # If the spec was applied before the cluster failed, the state of its pods still holds.
     is_applied = _was_applied(before, generation)
     workload = observation.workload
     serves = workload is not None and workload.ready > 0
@@ -123,22 +96,22 @@ def fold(
         "conditions": [_stamp(condition, before.get(condition.type), generation, now) for condition in conditions],
     }
     address = previous.get("url") if spec is None else url(spec.route, owner)
-    # Nothing was ever applied: no Service has the address.
+    # If nothing was ever applied, no Service has the address.
     is_absent = isinstance(error, SpecError) and workload is None
     return status | ({"url": address} if address and route.status != "False" and not is_absent else {})
 
 
 def _was_applied(before: Mapping[str, Any], generation: int) -> bool:
-    """Whether this generation of the spec was applied at an earlier reconcile."""
+    """Returns whether an earlier reconcile applied this generation of the spec."""
     last = before.get("Ready", {})
     if last.get("observedGeneration") != generation or last["reason"] in UNAPPLIED_REASONS:
         return False
-    # Older pods serve: either the spec rolls out, or it could not be applied.
+    # If older pods serve, the spec is either being rolled out or could not be applied.
     return last["reason"] != "ServingOldSpec" or before["Degraded"]["reason"] not in UNAPPLIED_REASONS
 
 
 def _with_fields(seen: Observation, spec: Spec | None, owner: Owner) -> Observation:
-    """Names the field that asks for each missing Secret, once for all pods that wait for it."""
+    """Returns the observation with the field that requests each missing Secret, once for all pods that wait for it."""
 
     def named(trouble: Trouble) -> Trouble:
         return trouble if trouble.gap is None else Trouble(trouble.reason, explain(trouble.gap, spec, owner))
@@ -153,20 +126,25 @@ def ready(spec: Spec | None, error: OperatorError | None, seen: Observation) -> 
         reason = "ServingOldSpec" if serves else error.reason if error else InvalidSpec.reason
         return Condition("Ready", "True" if serves else "False", reason, _with_state(error, workload))
     if spec.suspend:
-        return Condition("Ready", "False", "Suspended", f"stopped by spec.suspend; set it to false to run {_pods(spec.replicas)}")
+        return Condition(
+            "Ready",
+            "False",
+            "Suspended",
+            f"all pods are stopped because spec.suspend is true; set it to false to run {_pods(spec.replicas)}",
+        )
     if spec.replicas == 0:
-        return Condition("Ready", "False", "ScaledToZero", "spec.replicas is 0; raise it to serve")
+        return Condition("Ready", "False", "ScaledToZero", "no pods run because spec.replicas is 0; raise it to serve requests")
     if workload is None:
         return Condition("Ready", "False", "Starting", "the Deployment is being created")
     troubles = _sorted(_troubles(seen))
     if workload.ready > 0 and _serves_old_spec(seen):
-        waits_for = _texts(troubles) or ["pods of the current spec are starting"]
-        return Condition("Ready", "True", "ServingOldSpec", join([f"{_count(workload)}, of the previous spec", *waits_for]))
+        waits_for = gist(_texts(troubles), _SEE_DEGRADED) or "pods with the current spec are starting"
+        return Condition("Ready", "True", "ServingOldSpec", f"{_count(workload)}, with the previous spec; {waits_for}")
     if workload.ready > 0:
         return Condition("Ready", "True", "Serving", _count(workload))
     if troubles:
-        return Condition("Ready", "False", troubles[0].reason, join([_count(workload), *_texts(troubles)]))
-    loading = "; the engine loads the model, which takes from half a minute to several minutes"
+        return Condition("Ready", "False", troubles[0].reason, f"{_count(workload)}; {gist(_texts(troubles), _SEE_DEGRADED)}")
+    loading = "; the engine is loading the model, which can take several minutes"
     return Condition("Ready", "False", "Starting", f"{_count(workload)}{loading if any(pod.running for pod in seen.pods) else ''}")
 
 
@@ -174,42 +152,47 @@ def progressing(spec: Spec | None, error: OperatorError | None, seen: Observatio
     workload = seen.workload
     if error is not None or spec is None:
         waits_for_user = error is None or isinstance(error, SpecError)
-        what = "the operator waits until the spec is corrected" if waits_for_user else "the operator waits for the cluster and tries again"
+        what = (
+            "the operator is waiting until the spec is corrected"
+            if waits_for_user
+            else "the operator is waiting for the cluster and tries again"
+        )
         if waits_for_user and suspended:
-            what += "; spec.suspend is true as well, so pods start only after it is set to false"
+            what += "; spec.suspend is also true, so pods start only after it is set to false"
         return Condition("Progressing", "False", error.reason if error else "InvalidSpec", what)
     draining = sum(pod.terminating and pod.served for pod in seen.pods)
     stopping = sum(pod.terminating and not pod.served for pod in seen.pods)
     if workload is None or not workload.observed:
         return Condition("Progressing", "True", "Applying", "the Deployment has been applied; waiting for the Deployment controller")
     if workload.stalled:
-        return Condition("Progressing", "False", "Stalled", join(["the rollout is stuck", *_texts(_sorted(_troubles(seen)))]))
+        causes = [gist(found, _SEE_DEGRADED)] if (found := _texts(_sorted(_troubles(seen)))) else []
+        return Condition("Progressing", "False", "Stalled", "; ".join(["the rollout is stuck", *causes]))
     is_rolling = workload.updated < workload.desired or workload.replicas > max(workload.updated, workload.desired)
     blocked = _blocked(seen)
     if blocked is not None and (is_rolling or workload.ready < workload.desired):
-        return Condition("Progressing", "False", blocked.reason, f"the rollout is waiting: {blocked.message}")
+        return Condition("Progressing", "False", blocked.reason, f"the rollout is blocked: {gist([blocked.message], _SEE_DEGRADED)}")
     if is_rolling:
-        return Condition("Progressing", "True", "RollingOut", "pods of the current spec replace older ones")
+        return Condition("Progressing", "True", "RollingOut", "pods with the current spec are replacing older ones")
     if workload.ready < workload.desired:
         return Condition("Progressing", "True", "Starting", _count(workload))
     if draining:
-        return Condition("Progressing", "True", "Draining", f"waiting for {_pods(draining)} to finish open streams before stopping")
+        return Condition("Progressing", "True", "Draining", f"waiting for {_pods(draining)} to finish open streams and stop")
     if stopping:
         return Condition("Progressing", "True", "Stopping", f"waiting for {_pods(stopping)} to stop")
     if workload.desired == 0:
-        return Condition("Progressing", "False", "Complete", f"all pods are stopped: {_why_no_pods(spec)}")
+        return Condition("Progressing", "False", "Complete", f"all pods are stopped because {_why_no_pods(spec)}")
     return Condition("Progressing", "False", "Complete", _count(workload))
 
 
 def degraded(error: OperatorError | None, seen: Observation, spec: Spec | None = None) -> Condition:
-    found = _sorted([*_troubles(seen), *_stalled(seen.workload), *_reported(seen.pods), *seen.troubles])
+    found = _sorted([*_troubles(seen), *_stalled(seen.workload), *reported_troubles(seen.pods), *seen.troubles])
     if error is not None:
         return Condition("Degraded", "True", error.reason, join([str(error), *_texts(found)]))
     if found:
         return Condition("Degraded", "True", found[0].reason, join([*_cut(seen), *_texts(found)]))
     if spec is not None and spec.suspend:
         later = f"{_pods(spec.replicas)} will run when spec.suspend is false"
-        return Condition("Degraded", "False", "AsExpected", f"nothing is wrong: the resource is suspended; {later}")
+        return Condition("Degraded", "False", "AsExpected", f"nothing is wrong; the AliseEngine is suspended, and {later}")
     return Condition("Degraded", "False", "AsExpected", "nothing is wrong")
 
 
@@ -218,12 +201,13 @@ def _why_no_pods(spec: Spec) -> str:
 
 
 def changes(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Condition]:
-    """Conditions worth an event: another truth or reason than before, or another text of a user's mistake. One per reason, the worst.
+    """Returns the conditions that are worth an event, one per reason, the gravest.
 
-    A pod's own words may differ with every restart and are no change.
+    These are conditions whose status or reason changed, and mistakes of the user whose message changed. The messages of pods may differ
+    after every restart, so they do not count as a change.
     """
     before = {one["type"]: one for one in previous.get("conditions", ())}
-    # Its event says it; a condition that is what it is for the same reason needs none of its own.
+    # Degraded has an event; another condition with the same reason needs none.
     wrong = next((one["reason"] for one in status["conditions"] if one["type"] == "Degraded" and one["status"] == "True"), None)
     found: dict[str, Condition] = {}
     for one in status["conditions"]:
@@ -232,17 +216,17 @@ def changes(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Cond
         if condition.type == kv_cache.TYPE:
             changed = kv_cache.is_news(condition, old)
         elif old is None:
-            # What is well from the beginning is no news.
+            # A resource that is well from the beginning needs no event.
             changed = condition.status == "False" if condition.type == "RouteReady" else (condition.type, condition.status) != _WELL
         else:
-            reworded = condition.reason in SPOKEN_REASONS and old["message"] != condition.message
+            reworded = condition.reason in USER_REASONS and old["message"] != condition.message
             changed = (old["status"], old["reason"]) != (condition.status, condition.reason) or (reworded and is_warning(condition))
         if condition.reason == wrong and not is_warning(condition):
             continue
         if changed and condition.reason not in _NO_NEWS and (condition.reason not in found or is_warning(condition)):
             found[condition.reason] = condition
     if any(is_warning(one) and one.reason in UNAPPLIED_REASONS for one in found.values()):
-        # That older pods go on serving is a part of the same news.
+        # The event for Degraded covers that older pods keep serving.
         found.pop("ServingOldSpec", None)
     return list(found.values())
 
@@ -252,7 +236,7 @@ def is_warning(condition: Condition) -> bool:
 
 
 def _troubles(seen: Observation) -> list[Trouble]:
-    """What keeps pods from working. One that ended is history once there are as many others as there should be."""
+    """Returns what keeps pods from working. A pod that has ended no longer counts once enough other pods are ready."""
     workload = seen.workload
     replaced = workload is not None and workload.ready >= workload.desired
     return [
@@ -264,18 +248,18 @@ def _troubles(seen: Observation) -> list[Trouble]:
 def _with_hint(trouble: Trouble, seen: Observation) -> Trouble:
     if trouble.reason != "Unschedulable" or seen.workload is None or not seen.workload.surges or not _serves_old_spec(seen):
         return trouble
-    hint = "an older pod still takes its room; spec.engine.rollout: replace stops that one first"
+    hint = "an older pod still uses the capacity; spec.engine.rollout: replace stops the older pod first"
     return Trouble(trouble.reason, f"{trouble.message}; {hint}")
 
 
 def _serves_old_spec(seen: Observation) -> bool:
-    """Pods are ready, and none of them was made of the newest template."""
+    """Returns whether pods are ready and none of them was created from the newest template."""
     serving = [pod.template for pod in seen.pods if pod.ready and not pod.terminating]
     return seen.workload is not None and bool(serving) and seen.workload.template not in serving
 
 
 def _blocked(seen: Observation) -> Trouble | None:
-    """What a rollout waits for without end; an older pod's trouble ends with that pod."""
+    """Returns what blocks a rollout. The trouble of an older pod ends with that pod, so it blocks nothing."""
     if seen.workload is None:
         return None
     current = [pod for pod in seen.pods if pod.template == seen.workload.template and not pod.ended]
@@ -284,92 +268,27 @@ def _blocked(seen: Observation) -> Trouble | None:
 
 
 def _cut(seen: Observation) -> Iterator[str]:
-    """How many pods are not spoken of, where there are too many to look at each."""
+    """Yields how many pods were checked, if there are too many to check each."""
     if seen.is_cut and seen.workload is not None:
-        yield f"{len(seen.pods):,} of {max(seen.workload.replicas, len(seen.pods) + 1):,} pods were looked at"
+        yield f"{len(seen.pods):,} of {max(seen.workload.replicas, len(seen.pods) + 1):,} pods were checked"
 
 
 def _stalled(workload: Workload | None) -> Iterator[Trouble]:
     if workload is not None and workload.stalled:
-        yield Trouble("Stalled", "the rollout made no progress for over an hour; older pods keep serving where there are any")
-
-
-def _reported(pods: Sequence[Pod]) -> Iterator[Trouble]:
-    for pod in pods:
-        if pod.terminating:
-            continue
-        if pod.report_error is not None:
-            yield Trouble("StatusUnavailable", f"pod {pod.name}: {pod.report_error}")
-        if pod.report is not None:
-            yield from _told(pod, pod.report)
-
-
-def _told(pod: Pod, report: PodReport) -> Iterator[Trouble]:
-    """What a pod's own report says is wrong."""
-    name, mismatch = pod.name, _mismatch(report)
-    if mismatch is not None:
-        yield Trouble("ContractMismatch", f"pod {name}: {mismatch}; use engine, scheduler and operator images of one release")
-    elif not report.is_ranked and pod.unranked_polls >= SIDECAR_DOWN_POLLS:
-        yield Trouble(
-            "SidecarDown",
-            f"pod {name}: the scheduler container {'sends no plans' if report.sidecar_connected else 'is not connected'}; requests run "
-            f"first come, first served; see kubectl logs {name} -c scheduler",
-        )
-    if _is_failing_open(report):
-        yield Trouble("FailingOpen", f"pod {name}: many requests of the last minute went in unranked: {_why_failed_open(pod)}")
-    if pod.host_full:
-        yield Trouble(
-            "HostMemoryFull",
-            f"pod {name}: its host KV store of {format_bytes(report.host_limit_bytes)} is full, preempted requests are recomputed; "
-            "raise spec.kvOffload.hostMemory or use quantization int8",
-        )
-    if report.lacks_api_keys:
-        yield Trouble(
-            "NoApiKeys",
-            f"pod {name}: the Secret of spec.auth.secretRef holds no API key, so every request is refused; add an entry per tenant with "
-            "its keys, one per line",
-        )
-    if report.is_ranked and report.encoder_missing:
-        yield Trouble(
-            "PredictorWithoutEncoder",
-            f"pod {name}: its predictor has no sentence encoder and orders requests less well; see spec.predictor.encoder and kubectl logs "
-            f"{name} -c scheduler",
-        )
-
-
-def _mismatch(report: PodReport) -> str | None:
-    """Who speaks which contract. A scheduler that refuses the engine does not say what it speaks itself."""
-    if report.contract_version != CONTRACT_VERSION:
-        return f"the engine speaks contract version {report.contract_version}, this operator {CONTRACT_VERSION}"
-    if not report.contract_refused:
-        return None
-    if report.refused_contract_version:
-        return f"the scheduler speaks contract version {report.refused_contract_version}, the engine {report.contract_version}"
-    return f"the scheduler does not speak the engine's contract version {report.contract_version}"
-
-
-def _why_failed_open(pod: Pod) -> str:
-    known = [reason for reason in FAILED_OPEN_ADVICE if reason in pod.failed_open_reasons]
-    other = [reason for reason in pod.failed_open_reasons if reason not in FAILED_OPEN_ADVICE]
-    said = [f"{reason} ({FAILED_OPEN_ADVICE[reason].format(pod=pod.name)})" for reason in known]
-    return ", ".join([*said, *other]) or "the reason is known from the next poll on"
-
-
-def _is_failing_open(report: PodReport) -> bool:
-    enough = report.recent_failed_open >= FAILED_OPEN_REQUESTS
-    return enough and report.recent_failed_open >= FAILED_OPEN_SHARE * report.recent_requests
+        yield Trouble("Stalled", "the rollout has made no progress for over an hour; older pods, if there are any, keep serving")
 
 
 def _with_state(error: OperatorError | None, workload: Workload | None) -> str:
-    said = str(error) if error else "the spec cannot be read"
+    causes = [str(problem) for problem in error.problems] if isinstance(error, InvalidSpec) else [str(error)] if error else []
+    cause = gist(causes, _SEE_DEGRADED) or "the spec cannot be read"
     if workload is None or workload.replicas == 0:
-        return join(["no pods are running", said])
-    kept = f"pods of the last good spec are kept: {_count(workload)}"
-    return join([kept, said] if workload.ready else [said, kept])
+        return f"no pods are running; {cause}"
+    kept = f"pods with the last valid spec are kept: {_count(workload)}"
+    return f"{kept}; {cause}" if workload.ready else f"{cause}; {kept}"
 
 
 def _count(workload: Workload) -> str:
-    # While pods replace others there may be more of them than asked for.
+    # During a rollout there may be more pods than requested.
     return f"{min(workload.ready, workload.desired)} of {workload.desired} pods ready"
 
 
@@ -391,7 +310,7 @@ def _stamp(condition: Condition, old: Mapping[str, Any] | None, generation: int,
         "type": condition.type,
         "status": condition.status,
         "reason": condition.reason,
-        # A refusal of the API server's quotes what the user wrote.
+        # A refusal by the API server quotes what the user wrote.
         "message": one_line(condition.message, MAX_MESSAGE),
         "lastTransitionTime": since,
         "observedGeneration": generation,

@@ -1,8 +1,9 @@
-"""Asks for a reconcile when a resource or a pod of ours changes.
+"""Requests a reconcile when an AliseEngine or one of its pods changes.
 
-Not by kopf, which keeps a record and a task per object and works through every version of it: pods are the one kind of which a resource may
-have ten thousand, and a resource may be edited a hundred times a second. Here they come as metadata alone and are forgotten at once. An
-event that is missed costs nothing but time, because the clock asks for every resource again.
+It watches the cluster through kube.py and writes nothing; __main__.py runs the two watches beside the workers. kopf is not used here,
+because it keeps a record and a task per object and processes every version of it: an AliseEngine may have ten thousand pods, and may be
+edited a hundred times a second. These watches read only metadata and keep nothing. A missed event costs only time, because the resync
+requests a reconcile of every AliseEngine.
 """
 
 import asyncio
@@ -19,17 +20,17 @@ from alise_operator.reconcile import ENGINES, Key
 
 log = logging.getLogger(__name__)
 
-# After a watch that failed; one that the server ended is opened again at once.
+# The pause after a watch that failed. One that the server ended is reopened at once.
 PAUSE_SECONDS: Final = 5.0
 
 
 async def watch_engines(kube: Kube, namespace: str, seen: Callable[[Key], None], *, pause_seconds: float = PAUSE_SECONDS) -> None:
-    """Calls `seen` with each resource that changes, without end. Of one namespace, or of all with an empty one."""
+    """Calls `seen` with each AliseEngine that changes, in one namespace, or in all if it is empty. Never returns."""
     await _watch(kube, ENGINES, namespace, "", lambda meta: str(meta["name"]), seen, pause_seconds)
 
 
 async def watch_pods(kube: Kube, namespace: str, seen: Callable[[Key], None], *, pause_seconds: float = PAUSE_SECONDS) -> None:
-    """Calls `seen` with the resource of each pod that changes, without end. Of one namespace, or of all with an empty one."""
+    """Calls `seen` with the AliseEngine of each pod that changes, in one namespace, or in all if it is empty. Never returns."""
     labels = f"{MANAGED_BY}={MANAGER}"
     await _watch(kube, PODS, namespace, labels, lambda meta: (meta.get("labels") or {}).get(ENGINE_LABEL), seen, pause_seconds)
 
@@ -51,5 +52,7 @@ async def _watch(
                 if name:
                     seen(Key(meta["namespace"], name))
         except (ClusterError, ApplyError) as error:
-            log.warning("a watch is opened again", extra={"kind": resource.plural, "error": str(error), "pause_seconds": pause_seconds})
+            log.warning(
+                "a watch failed and is reopened", extra={"kind": resource.plural, "error": str(error), "pause_seconds": pause_seconds}
+            )
             await asyncio.sleep(pause_seconds)

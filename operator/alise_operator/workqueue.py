@@ -1,8 +1,9 @@
-"""A work queue with the guarantees of client-go's: a key waits at most once, is worked on by one worker at a time, and is worked on again
-when it was added meanwhile. Handlers only add keys; what happened in between does not matter, because a reconcile looks at everything.
+"""A work queue with the guarantees of client-go's: a key is queued at most once, one worker at a time processes it, and a key that is added
+meanwhile is processed again.
 
-One key or one group of keys cannot keep the workers from the others. A key that is added again and again is worked on BURST times at once
-and then once per spacing. Groups (namespaces) take turns, and one group never has all workers.
+app.py owns the queue; it knows nothing of Kubernetes. Handlers only add keys, because a reconcile reads everything and does not depend on
+what happened. No key and no group of keys can block the others: a key that is added again and again is processed BURST times at once and
+then once per spacing, groups (namespaces) take turns, and one group never occupies all workers.
 """
 
 import asyncio
@@ -17,10 +18,10 @@ K = TypeVar("K", bound=Hashable)
 
 FIRST_RETRY_SECONDS: Final = 1.0
 LAST_RETRY_SECONDS: Final = 60.0
-# An edit makes up to three events: its own, those of the children, that of the status. Two edits in a row are acted on at once.
+# An edit causes up to three events: its own, those of the children and that of the status. Two edits in a row are processed at once.
 BURST: Final = 6
 SPACING_SECONDS: Final = 2.0
-# Keys whose rate is remembered before those that are back at their full burst are forgotten.
+# When more keys than this are remembered, those with their full burst are forgotten.
 _REMEMBERED: Final = 1000
 
 
@@ -42,13 +43,13 @@ class WorkQueue(Generic[K]):
         spacing_seconds: float = SPACING_SECONDS,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`at_a_time`: keys of one group that are worked on at the same time; None: as many as there are workers."""
+        """`at_a_time` is the number of keys of one group that are processed at the same time; None for no limit."""
         self._call_later = call_later
         self._group_of = group_of
         self._at_a_time = at_a_time
         self._spacing_seconds = spacing_seconds
         self._now = now
-        # Keys that may be taken, by group. The group whose turn it is comes first; one in which no key waits has no entry.
+        # Keys that may be taken, by group. The group whose turn it is comes first; a group without waiting keys has no entry.
         self._ready: dict[Hashable, deque[K]] = {}
         self._changed = asyncio.Event()
         self._waiting: set[K] = set()
@@ -57,17 +58,17 @@ class WorkQueue(Generic[K]):
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
         self._timers: dict[K, Timer] = {}
-        # Keys that wait for their rate; and from when on each key that was worked on lately has its full burst again.
+        # Keys that wait for their rate; and the time at which each recent key has its full burst again.
         self._held: dict[K, Timer] = {}
         self._full_at: dict[K, float] = {}
 
     @property
     def waiting(self) -> int:
-        """Keys that no worker has taken yet."""
+        """The number of keys that no worker has taken yet."""
         return len(self._waiting)
 
     def add(self, key: K) -> None:
-        """Asks for a reconcile of the key, now or as soon as its rate allows."""
+        """Queues the key, now or as soon as its rate allows."""
         if key in self._working:
             self._again.add(key)
         elif key not in self._waiting:
@@ -81,7 +82,7 @@ class WorkQueue(Generic[K]):
                 self._make_ready(key)
 
     async def take(self) -> K:
-        """The next key; the caller must call `done` with it."""
+        """Returns the next key. The caller must call `done` with it."""
         while (key := self._next()) is None:
             self._changed.clear()
             await self._changed.wait()
@@ -104,7 +105,7 @@ class WorkQueue(Generic[K]):
             self.add(key)
 
     def retry(self, key: K) -> float:
-        """Asks for a reconcile after a pause that doubles with every failure in a row; the pause in seconds."""
+        """Queues the key after a pause that doubles with every consecutive failure, and returns the pause in seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         pause_seconds = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * float(1 << min(failures, 16)))
@@ -115,7 +116,7 @@ class WorkQueue(Generic[K]):
         return pause_seconds
 
     def succeeded(self, key: K) -> None:
-        """Forgets the key's failures, and the retry that was asked for."""
+        """Forgets the failures of the key, and cancels its retry."""
         self._failures.pop(key, None)
         timer = self._timers.pop(key, None)
         if timer is not None:
@@ -136,7 +137,7 @@ class WorkQueue(Generic[K]):
         self._changed.set()
 
     def _next(self) -> K | None:
-        """The oldest key of the first group that may have one more worker; that group is the last one then."""
+        """Returns the oldest key of the first group that may have another worker, and moves that group to the end."""
         for group, keys in self._ready.items():
             if self._at_a_time is None or self._busy[group] < self._at_a_time:
                 key = keys.popleft()

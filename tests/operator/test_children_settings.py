@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from alise_engine.api.endpoint import settings as engine_settings
-from alise_engine.serve.cli import _parser as engine_parser
+from alise_engine.serve.cli import command_line as engine_parser
 from alise_operator.children.pod import admission_env, engine_args, scheduler_env
 from alise_scheduler import config as scheduler_config
 from alise_scheduler.__main__ import parser as scheduler_parser

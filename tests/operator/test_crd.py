@@ -151,7 +151,7 @@ def test_a_pattern_of_a_string_is_a_rule_that_says_it_in_words() -> None:
     assert patterns == []
     (rule,) = schema()["properties"]["spec"]["properties"]["model"]["properties"]["servedName"]["x-kubernetes-validations"]
     assert rule["rule"].startswith("self.matches(r'^[^-")
-    assert "is not one plain word; a name has no blanks and does not begin with a dash" in rule["message"]
+    assert "is not a single word; a name has no spaces and does not begin with a dash" in rule["message"]
 
 
 @pytest.mark.parametrize("path", sorted((MANIFESTS / "samples").glob("*.yaml")), ids=lambda path: path.stem)

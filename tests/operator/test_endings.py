@@ -44,8 +44,8 @@ WARMUP = {"name": "warmup", "image": "reg/warmup:1"}
 
 def test_a_container_of_the_user_that_has_finished_is_sent_to_the_init_containers() -> None:
     assert explained(ended("warmup", 0, own=WARMUP)) == (
-        "container warmup of pod tiny-1 ended with exit code 0, and Kubernetes keeps starting it again, because a container listed "
-        "under containers must keep running. If it is to run once, move it to spec.podTemplate.spec.initContainers; see kubectl logs "
+        "container warmup of pod tiny-1 ended with exit code 0, and Kubernetes keeps restarting it, because a container listed "
+        "under containers must keep running. If it should run once, move it to spec.podTemplate.spec.initContainers; see kubectl logs "
         "tiny-1 -c warmup --previous"
     )
 
@@ -53,8 +53,8 @@ def test_a_container_of_the_user_that_has_finished_is_sent_to_the_init_container
 def test_a_sidecar_that_has_finished_is_told_from_an_init_container_by_its_restart_policy() -> None:
     pod = pod_object() | {"spec": {"initContainers": [WARMUP | {"restartPolicy": "Always"}]}}
     said = view_ending(pod, {"name": "warmup"}, {"exitCode": 0, "message": "warm"}).explain()
-    assert "because its restartPolicy is Always. If it is to run once" in said
-    assert "leave out restartPolicy of spec.podTemplate.spec.initContainers[warmup]; its last words: warm; see kubectl logs" in said
+    assert "because its restartPolicy is Always. If it should run once" in said
+    assert "leave out restartPolicy of spec.podTemplate.spec.initContainers[warmup]; its last message: warm; see kubectl logs" in said
 
 
 def test_a_high_exit_code_of_a_program_is_no_signal() -> None:
@@ -64,9 +64,9 @@ def test_a_high_exit_code_of_a_program_is_no_signal() -> None:
 def test_a_startup_probe_that_gave_too_little_time_is_named_with_its_time_and_the_default() -> None:
     said = explained(ended("engine", 143, STARTING, startupProbe={"failureThreshold": 2}))
     assert said == (
-        "container engine of pod tiny-1 was ended by signal 15 (SIGTERM), exit code 143 (Error): its startup probe failed, so the kubelet "
-        "ended it; spec.podTemplate.spec.containers[engine].startupProbe allows 10 s; the operator's default allows an hour: leave it "
-        "out, or raise failureThreshold; see kubectl logs tiny-1 -c engine --previous"
+        "container engine of pod tiny-1 was terminated by signal 15 (SIGTERM), exit code 143 (Error): its startup probe failed, so the "
+        "kubelet stopped it; spec.podTemplate.spec.containers[engine].startupProbe allows 10 s; the operator's default allows an hour: "
+        "leave it out, or raise failureThreshold; see kubectl logs tiny-1 -c engine --previous"
     )
 
 
@@ -79,7 +79,7 @@ def test_the_words_of_the_probe_come_from_the_events() -> None:
 def test_a_liveness_probe_that_failed_is_named_with_its_field_and_its_words(code: int) -> None:
     ending = ended("engine", code, livenessProbe={"httpGet": {"path": "/healthz"}, "periodSeconds": 5, "failureThreshold": 1})
     assert (
-        "its liveness probe failed (HTTP probe failed with statuscode: 404), so the kubelet ended it; the engine answers GET "
+        "its liveness probe failed (HTTP probe failed with statuscode: 404), so the kubelet stopped it; the engine answers GET "
         "/health on port 8000: correct spec.podTemplate.spec.containers[engine].livenessProbe, or leave it out; see kubectl logs"
         in explained(ending, event(LIVENESS), event(LIVENESS_ENDS))
     )
@@ -90,7 +90,7 @@ def test_a_liveness_probe_that_failed_is_named_with_its_field_and_its_words(code
     [
         pytest.param(
             LIVENESS_ENDS,
-            "may fail for 120 s; if the engine works that long without an answer, raise "
+            "may fail for 120 s; if the engine may take that long to answer, raise "
             "spec.podTemplate.spec.containers[engine].livenessProbe.failureThreshold",
             id="liveness",
         ),
@@ -128,12 +128,12 @@ def test_a_failure_of_another_probe_explains_nothing(given: dict[str, Any]) -> N
 
 def test_without_events_both_probes_may_be_the_cause() -> None:
     assert (
-        "ended with exit code 0 (Completed) and left no last words; the kubelet ends a container so after its startup or liveness probe "
-        "failed: kubectl describe pod tiny-1 says which; see" in explained(ended("engine", 0))
+        "ended with exit code 0 (Completed) and left no message; the kubelet stops a container in this way after its startup or liveness "
+        "probe failed: kubectl describe pod tiny-1 says which; see" in explained(ended("engine", 0))
     )
     assert (
-        "signal 9 (SIGKILL), exit code 137 (Error) and left no last words; a node that is out of memory does this, and the kubelet after "
-        "its startup or liveness probe failed: kubectl describe pod tiny-1 says which; see" in explained(ended("engine", 137))
+        "signal 9 (SIGKILL), exit code 137 (Error) and left no message; the cause may be a node that is out of memory, or the kubelet "
+        "after its startup or liveness probe failed (kubectl describe pod tiny-1 says which); see" in explained(ended("engine", 137))
     )
 
 

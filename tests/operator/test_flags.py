@@ -87,8 +87,8 @@ REPORTED = [
     ),
     pytest.param(
         ["--kv-offloading-size", "4"],
-        "args[0]: --kv-offloading-size is set by the operator; use spec.kvOffload.hostMemory (the flag counts GiB and the field needs the "
-        "unit, for example '4Gi'; the field is left out now); remove args[0] and its value args[1] ('4')",
+        "args[0]: --kv-offloading-size is set by the operator; use spec.kvOffload.hostMemory (the flag is in GiB and the field needs the "
+        "unit, for example '4Gi'; the field is not set now); remove args[0] and its value args[1] ('4')",
         id="a size in GiB, with its unit (A14)",
     ),
     pytest.param(
@@ -98,12 +98,12 @@ REPORTED = [
     ),
     pytest.param(
         ["--no-enable-prefix-caching "],
-        "args[0]: '--no-enable-prefix-caching ' begins or ends with a blank; write '--no-enable-prefix-caching'",
-        id="a trailing blank (A15)",
+        "args[0]: '--no-enable-prefix-caching ' begins or ends with a space; write '--no-enable-prefix-caching'",
+        id="a trailing space (A15)",
     ),
 ]
 MISTAKES = [
-    pytest.param([" --seed", "7"], "args[0]: ' --seed' begins or ends with a blank; write '--seed'", id="a leading blank"),
+    pytest.param([" --seed", "7"], "args[0]: ' --seed' begins or ends with a space; write '--seed'", id="a leading space"),
     pytest.param(["--max-num-batched", "4k"], "is an abbreviation; write --max-num-batched-tokens", id="an abbreviation"),
     pytest.param(["--ssl", "x"], "args[0]: --ssl may be --ssl-", id="an abbreviation of several"),
     pytest.param(
@@ -115,9 +115,9 @@ MISTAKES = [
     pytest.param(["--seed", "seven"], "args[0]: --seed 'seven': must be a whole number", id="text for a number"),
     pytest.param(["--seed=1.5"], "args[0]: --seed '1.5': must be a whole number", id="half a number"),
     pytest.param(["--gpu-memory-utilization", "most"], "--gpu-memory-utilization 'most': must be a number", id="text for a fraction"),
-    pytest.param(["--max-num-batched-tokens", "4 thousand"], "must be a whole number, also as 4k (4,000)", id="a size in words"),
-    pytest.param(["--max-num-batched-tokens", "1.5K"], "must be a whole number, also as 4k", id="decimals of a binary unit"),
-    pytest.param(["--max-model-len", "long"], "also as 4k (4,000), 25.6k or 4K (4,096), or auto", id="a length in words"),
+    pytest.param(["--max-num-batched-tokens", "4 thousand"], "must be a whole number; 4k (4,000)", id="a size in words"),
+    pytest.param(["--max-num-batched-tokens", "1.5K"], "must be a whole number; 4k (4,000)", id="decimals of a binary unit"),
+    pytest.param(["--max-model-len", "long"], "4k (4,000), 25.6k and 4K (4,096) are allowed as well, or auto", id="a length in words"),
     pytest.param(["--runner", "batch"], "args[0]: --runner 'batch': must be one of ", id="not one of the choices"),
     pytest.param(["--override-generation-config", "{"], "--override-generation-config '{': must be JSON: ", id="broken JSON"),
     pytest.param(["--compilation-config", "[]"], "must be a JSON object such as", id="a list for an object"),

@@ -98,7 +98,7 @@ def every_poll_asks(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         pytest.param(
             whole(gzip.compress(b"[" + b" " * 10_000_000 + b"]"), b"Content-Encoding: gzip"),
-            "answered in an encoding that was not asked for",
+            "answered in an encoding that was not requested",
             id="a body that inflates to 10 MB (N2)",
         ),
         pytest.param(whole(DEEP), "nested more than 32 levels deep", id="60 KB of brackets (N2)"),
@@ -250,16 +250,16 @@ async def test_of_thousands_of_pods_some_pages_are_read_and_no_more(strangers: b
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        pytest.param("127.0.0.1", "is not an address of a pod", id="loopback"),
-        pytest.param("::1", "is not an address of a pod", id="loopback in IPv6"),
-        pytest.param("::ffff:127.0.0.1", "is not an address of a pod", id="loopback in disguise"),
-        pytest.param("169.254.169.254", "is not an address of a pod", id="the metadata of a cloud (N2)"),
-        pytest.param("fd00:ec2::254", "is not an address of a pod", id="the metadata of a cloud in IPv6"),
-        pytest.param("100.100.100.200", "is not an address of a pod", id="the metadata of another cloud"),
-        pytest.param("0.0.0.0", "is not an address of a pod", id="no address in particular"),
-        pytest.param("224.0.0.1", "is not an address of a pod", id="many addresses"),
-        pytest.param("localhost", "is no IP address", id="a name"),
-        pytest.param("10.0.0.1@evil.example/", "is no IP address", id="more than an address"),
+        pytest.param("127.0.0.1", "is not the address of a pod", id="loopback"),
+        pytest.param("::1", "is not the address of a pod", id="loopback in IPv6"),
+        pytest.param("::ffff:127.0.0.1", "is not the address of a pod", id="loopback in disguise"),
+        pytest.param("169.254.169.254", "is not the address of a pod", id="the metadata of a cloud (N2)"),
+        pytest.param("fd00:ec2::254", "is not the address of a pod", id="the metadata of a cloud in IPv6"),
+        pytest.param("100.100.100.200", "is not the address of a pod", id="the metadata of another cloud"),
+        pytest.param("0.0.0.0", "is not the address of a pod", id="no address in particular"),
+        pytest.param("224.0.0.1", "is not the address of a pod", id="many addresses"),
+        pytest.param("localhost", "is not an IP address", id="a name"),
+        pytest.param("10.0.0.1@evil.example/", "is not an IP address", id="more than an address"),
         pytest.param("10.1.1.1", "hostNetwork", id="the node's address"),
     ],
 )
@@ -288,7 +288,7 @@ def test_of_ten_thousand_pods_in_trouble_some_are_named_and_the_others_counted()
     pods = tuple(make_pod(name=f"p-{number}", troubles=(trouble,)) for number, trouble in enumerate(troubles))
     workload = make_workload(desired=10_000, replicas=10_000, ready=0)
     message = degraded(None, Observation(workload, pods, is_cut=True)).message
-    assert message.startswith("500 of 10,000 pods were looked at; pod p-0: no such image")
+    assert message.startswith("500 of 10,000 pods were checked; pod p-0: no such image")
     named = message.count("; pod p-")
     assert message.endswith(f"; and {MAX_LOOKED_AT - named} more")
     assert len(message) <= 1500

@@ -68,9 +68,9 @@ def test_all_pods_count_together() -> None:
 
 def test_the_message_has_the_figures_and_the_field_to_set() -> None:
     assert kv_cache_short(CUDA, [FULL], None).message == (
-        "for 43% of the last 5 minutes requests had a slot and no KV memory; 12 running requests per minute were preempted to make room; "
-        "9,600 tokens per minute were computed again, 8% of all; a pod has room for 30,720 tokens, with 8-bit KV for 61,440, about 31 more "
-        "requests of 1,000 tokens, which is what they hold on average; set spec.engine.kvCacheDtype: fp8, or raise "
+        "for 43% of the last 5 minutes, requests had a slot but no KV memory; 12 running requests per minute were preempted to free KV "
+        "memory; 9,600 tokens per minute were recomputed, 8% of all; the KV cache of a pod holds 30,720 tokens, and with 8-bit values "
+        "61,440, enough for about 31 more requests of 1,000 tokens, the present average; set spec.engine.kvCacheDtype: fp8, or raise "
         "--gpu-memory-utilization in spec.engine.args, spec.engine.tensorParallelSize or spec.replicas"
     )
 
@@ -81,26 +81,26 @@ def test_the_message_has_the_figures_and_the_field_to_set() -> None:
         pytest.param(
             {"engine": {"device": "cuda", "kvCacheDtype": "fp8"}},
             {"bits": 8},
-            "room for 30,720 tokens of 8 bits; raise --gpu-memory-utilization in spec.engine.args, spec.engine.tensorParallelSize or "
+            "holds 30,720 tokens of 8 bits; raise --gpu-memory-utilization in spec.engine.args, spec.engine.tensorParallelSize or "
             "spec.replicas",
             id="8-bit KV already",
         ),
         pytest.param(
             {"engine": {"device": "cuda", "kvCacheDtype": "fp8"}},
             {},
-            "pods with spec.engine.kvCacheDtype fp8 have not replaced all others yet",
+            "pods with spec.engine.kvCacheDtype fp8 have not replaced all older pods yet",
             id="8-bit KV is being rolled out",
         ),
         pytest.param(
             {"engine": {"device": "cpu"}},
             {"bits": 32},
-            "with 8-bit KV for 122,880, about 92 more requests of 1,000 tokens, which is what they hold on average; set "
+            "and with 8-bit values 122,880, enough for about 92 more requests of 1,000 tokens, the present average; set "
             "spec.engine.kvCacheDtype: fp8 (on CPUs with AVX-512 or AMX), or raise VLLM_CPU_KVCACHE_SPACE in spec.engine.env or "
             "spec.replicas",
             id="a CPU with KV of 32 bits",
         ),
-        pytest.param({}, {"recomputed_tokens": 0}, "no tokens were computed again", id="everything came back from the host"),
-        pytest.param({}, {"running": 0, "held_tokens": 0}, "with 8-bit KV for 61,440; set", id="no request ran at a mark"),
+        pytest.param({}, {"recomputed_tokens": 0}, "no tokens were recomputed", id="everything came back from the host"),
+        pytest.param({}, {"running": 0, "held_tokens": 0}, "and with 8-bit values 61,440; set", id="no request ran at a mark"),
     ],
 )
 def test_the_way_out_is_one_that_there_is(spec: dict[str, Any], changes: dict[str, Any], said: str) -> None:

@@ -46,7 +46,7 @@ PATCHED = {
             {"model": {"uri": "a/b", "tokenSecretRef": {"name": "hub"}}},
             Gap("hub", "token"),
             "spec.model.tokenSecretRef: Secret default/hub has no key 'token'; add it (kubectl patch secret hub -n default -p "
-            '\'{"stringData": {"token": "…"}}\'), after which the pod starts by itself, or name another one',
+            '\'{"stringData": {"token": "…"}}\'), or name another key; the pod starts by itself after that',
             id="a key of the hub's Secret",
         ),
         pytest.param(
@@ -59,7 +59,7 @@ PATCHED = {
             {"auth": {"secretRef": {"name": "keys"}}},
             Gap("keys"),
             "spec.auth.secretRef: Secret default/keys does not exist; create it: kubectl create secret generic keys -n default "
-            "--from-literal=TENANT=… (one entry for each tenant: the entry's name is the tenant's name, its value holds the tenant's API "
+            "--from-literal=TENANT=… (one entry per tenant: the entry's name is the tenant's name, and its value holds the tenant's API "
             "keys, one per line); the pod starts by itself once the Secret exists",
             id="API keys",
         ),

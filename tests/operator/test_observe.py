@@ -99,13 +99,13 @@ def container(state: dict[str, Any], *, last: dict[str, Any] | None = None, name
         pytest.param(
             pod_object(containers=[container(OOM | {"terminated": OOM["terminated"] | {"message": "loading shard 3"}}, restarts=1)]),
             "PodsCrashing",
-            "raise spec.engine.resources.limits.memory; its last words: loading shard 3",
+            "raise spec.engine.resources.limits.memory; its last message: loading shard 3",
             id="killed for its memory, with last words",
         ),
         pytest.param(
             pod_object(containers=[container(BACK_OFF, last={"terminated": {"exitCode": 0, "reason": "Completed"}}, restarts=1)]),
             "PodsCrashing",
-            "ended with exit code 0 (Completed) and left no last words; see kubectl logs",
+            "ended with exit code 0 (Completed) and left no message; see kubectl logs",
             id="exit code 0 without words",
         ),
         pytest.param(
@@ -131,13 +131,14 @@ def container(state: dict[str, Any], *, last: dict[str, Any] | None = None, name
                 containers=[container(BACK_OFF, last={"terminated": {"exitCode": 139, "reason": "Error", "message": "core"}}, restarts=1)]
             ),
             "PodsCrashing",
-            "was ended by signal 11 (SIGSEGV), exit code 139 (Error): core; see kubectl logs",
+            "was terminated by signal 11 (SIGSEGV), exit code 139 (Error): core; see kubectl logs",
             id="a signal",
         ),
         pytest.param(
             pod_object(containers=[container(BACK_OFF, last={"terminated": {"exitCode": 137, "reason": "Error"}}, restarts=1)]),
             "PodsCrashing",
-            "was ended by signal 9 (SIGKILL), exit code 137 (Error) and left no last words; a node that is out of memory does this",
+            "was terminated by signal 9 (SIGKILL), exit code 137 (Error) and left no message; the cause may be a node that is out of "
+            "memory",
             id="killed",
         ),
         pytest.param(
@@ -155,7 +156,7 @@ def container(state: dict[str, Any], *, last: dict[str, Any] | None = None, name
         pytest.param(
             pod_object(phase="Failed") | {"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"}},
             "PodsCrashing",
-            "pod tiny-1 failed: Evicted The node was low on memory; the cluster starts another in its place, kubectl delete pod",
+            "pod tiny-1 failed: Evicted The node was low on memory; the cluster starts another pod; kubectl delete pod",
             id="an evicted pod",
         ),
     ],
@@ -238,7 +239,7 @@ def test_a_stuck_rollout_and_refused_pods_are_seen() -> None:
         Trouble(
             "PodsRefused",
             "the cluster refuses the pods: exceeded quota: compute; lower spec.replicas, or "
-            "spec.engine.resources and spec.scheduling.resources, or have the quota raised (kubectl describe quota -n default)",
+            "spec.engine.resources and spec.scheduling.resources, or ask the quota's owner for more (kubectl describe quota -n default)",
         ),
     )
 
@@ -328,7 +329,8 @@ async def test_an_ended_container_is_explained_by_the_event_of_its_probe() -> No
     async with Poller(1) as poller:
         (trouble,) = (await observe(kube, poller, OWNER)).pods[0].troubles
     assert (
-        "its liveness probe failed (HTTP probe failed with statuscode: 404), so the kubelet ended it; the engine answers" in trouble.message
+        "its liveness probe failed (HTTP probe failed with statuscode: 404), so the kubelet stopped it; the engine answers"
+        in trouble.message
     )
     assert [fields for plural, fields in kube.lists if plural == "events"] == [
         "involvedObject.kind=Pod,type=Warning,reason=Unhealthy",
@@ -342,7 +344,10 @@ async def test_an_ended_container_keeps_its_own_words_where_events_may_not_be_re
     kube.forbidden = {"events"}
     async with Poller(1) as poller:
         (trouble,) = (await observe(kube, poller, OWNER)).pods[0].troubles
-    assert "the kubelet ends a container so after its liveness probe failed: kubectl describe pod tiny-1 says which" in trouble.message
+    assert (
+        "the kubelet stops a container in this way after its liveness probe failed: kubectl describe pod tiny-1 says which"
+        in trouble.message
+    )
 
 
 async def test_the_certificate_is_no_trouble_where_secrets_may_not_be_read() -> None:

@@ -101,7 +101,7 @@ def test_the_api_server_refuses_what_the_schema_forbids(engine: Engine, spec: di
     [
         pytest.param({"route": {"hosts": []}}, "spec.route.hosts: is empty; type Ingress needs", id="no hosts"),
         pytest.param(
-            {"route": {"parentRef": {"name": "g"}}}, "className (Ingress) and parentRef (HTTPRoute) are both given", id="both route types"
+            {"route": {"parentRef": {"name": "g"}}}, "className (Ingress) and parentRef (HTTPRoute) are both set", id="both route types"
         ),
         pytest.param(
             {"kvOffload": {"hostMemory": "3Gi"}},

@@ -50,14 +50,14 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
     ("patch", "said"),
     [
         pytest.param(
-            {"metadata": {"labels": {"alise.dev/engine": "other"}}}, "must leave alise.dev/engine=tiny", id="another selector label"
+            {"metadata": {"labels": {"alise.dev/engine": "other"}}}, "must keep alise.dev/engine=tiny", id="another selector label"
         ),
-        pytest.param({"metadata": None}, "must leave alise.dev/engine=tiny", id="no labels"),
+        pytest.param({"metadata": None}, "must keep alise.dev/engine=tiny", id="no labels"),
         pytest.param({"spec": {"containers": None}}, "must keep the container 'engine'", id="no containers"),
         pytest.param({"spec": {"initContainers": None}}, "must keep the container 'scheduler'", id="no sidecar"),
         pytest.param(
             engine(volumeMounts=[{"mountPath": "/run/alise", "$patch": "delete"}]),
-            "containers[engine].volumeMounts: must leave the mount /run/alise as it is: its sockets are there",
+            "containers[engine].volumeMounts: must keep the mount /run/alise unchanged, because it holds the sockets",
             id="no sockets",
         ),
         pytest.param(engine(volumeMounts=None), "must keep the mount /scratch", id="no mounts"),
@@ -68,13 +68,13 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
         ),
         pytest.param(
             engine(volumeMounts=[{"name": "data", "mountPath": "/run/alise/"}]),
-            "would cover /run/alise",
+            "would hide /run/alise",
             id="the sockets' path, spelt otherwise",
         ),
-        pytest.param(engine(volumeMounts=[{"name": "x", "mountPath": "//scratch"}]), "would cover /scratch", id="a path with two slashes"),
+        pytest.param(engine(volumeMounts=[{"name": "x", "mountPath": "//scratch"}]), "would hide /scratch", id="a path with two slashes"),
         pytest.param(
             {"spec": {"volumes": [{"name": "run", "persistentVolumeClaim": {"claimName": "c"}}]}},
-            "spec.volumes[run]: must stay as it is: the sockets",
+            "spec.volumes[run]: must stay unchanged, because it holds the sockets",
             id="sockets in a claim",
         ),
         pytest.param(
@@ -87,19 +87,21 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
             engine(ports=[{"containerPort": 8000, "name": "web"}]), "must keep the port http (8000)", id="another name of the port"
         ),
         pytest.param(
-            engine(env=[{"name": "HOME", "value": "/x"}]), "must leave HOME as it is: the operator sets it", id="a home that is not there"
+            engine(env=[{"name": "HOME", "value": "/x"}]),
+            "must keep HOME unchanged, because the operator sets it",
+            id="a home that is not there",
         ),
         pytest.param(
             engine(env=[{"name": "ALISE_MAX_PENDING", "value": "9"}]), "use spec.admission.maxPending", id="a limit that has a field"
         ),
         pytest.param(
             {"spec": {"initContainers": [{"name": "scheduler", "env": [{"name": "ALISE_POLICY", "$patch": "delete"}]}]}},
-            "initContainers[scheduler].env: must leave ALISE_POLICY as it is",
+            "initContainers[scheduler].env: must keep ALISE_POLICY unchanged",
             id="no policy",
         ),
         pytest.param(
             engine(env=[{"name": "VLLM_USE_RUST_FRONTEND", "value": "1"}]),
-            "VLLM_USE_RUST_FRONTEND=1: alise lives in vLLM's Python API server",
+            "VLLM_USE_RUST_FRONTEND=1: alise runs in vLLM's Python API server",
             id="a server without alise",
         ),
         pytest.param(
@@ -138,7 +140,7 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
             engine(env=[{"name": "A", "$patch": "remove"}]), "'remove' is not allowed; use delete or replace", id="no such directive"
         ),
         pytest.param(
-            engine(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]), "env[A]: is given twice; keep one", id="an item twice"
+            engine(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]), "env[A]: is listed twice; keep one", id="an item twice"
         ),
         pytest.param(
             engine(volumeMounts=[{"name": "x"}]), "volumeMounts[0].mountPath: null is not allowed", id="a mount that does not say where"
@@ -166,23 +168,23 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
         pytest.param(engine(lifecycle=5), "containers[engine].lifecycle: 5 is not allowed", id="a number for the hooks"),
         pytest.param(
             {"spec": {"terminationGracePeriodSeconds": 30}},
-            "spec.podTemplate.spec.terminationGracePeriodSeconds: 30 would cut streams: it must be 330 or more; lower spec.drainSeconds",
+            "spec.terminationGracePeriodSeconds: 30 would cut off streams: it must be 330 or more; lower spec.drainSeconds",
             id="less time than the drain takes",
         ),
-        pytest.param({"spec": {"terminationGracePeriodSeconds": None}}, "null would cut streams", id="the cluster's own grace period"),
+        pytest.param({"spec": {"terminationGracePeriodSeconds": None}}, "null would cut off streams", id="the cluster's own grace period"),
         pytest.param(
             engine(lifecycle=None),
-            "containers[engine].lifecycle.preStop: null would cut streams: leave it out",
+            "containers[engine].lifecycle.preStop: null would cut off streams: leave it out",
             id="no drain of the engine",
         ),
         pytest.param(
             engine(lifecycle={"preStop": {"exec": {"command": ["sleep", "5"]}}}),
-            "would cut streams",
+            "would cut off streams",
             id="another hook in the drain's place",
         ),
         pytest.param(
             {"spec": {"initContainers": [{"name": "scheduler", "lifecycle": None}]}},
-            "initContainers[scheduler].lifecycle.preStop: null would cut streams",
+            "initContainers[scheduler].lifecycle.preStop: null would cut off streams",
             id="a scheduler that leaves before the engine",
         ),
         pytest.param(
@@ -220,19 +222,19 @@ def test_a_patch_that_breaks_the_pod_is_refused(patch: dict[str, Any], said: str
     ],
 )
 def test_the_mount_of_the_api_keys_stays_as_it_is(mount: dict[str, Any]) -> None:
-    with pytest.raises(InvalidSpec, match="must leave the mount /etc/alise/auth as it is: it holds the API keys"):
+    with pytest.raises(InvalidSpec, match="must keep the mount /etc/alise/auth unchanged, because it holds the API keys"):
         template(engine(volumeMounts=[{"mountPath": "/etc/alise/auth", **mount}]), auth={"secretRef": {"name": "keys"}})
 
 
 def test_the_volume_of_the_api_keys_stays_as_it_is() -> None:
     patch = {"spec": {"volumes": [{"name": "api-keys", "emptyDir": {}}]}}
-    with pytest.raises(InvalidSpec, match=r"spec.volumes\[api-keys\]: must stay as it is: it holds the API keys"):
+    with pytest.raises(InvalidSpec, match=r"spec.volumes\[api-keys\]: must stay unchanged, because it holds the API keys"):
         template(patch, auth={"secretRef": {"name": "keys"}})
 
 
 @pytest.mark.parametrize("value", [pytest.param("", id="empty"), pytest.param("/elsewhere", id="another folder")])
 def test_the_variable_that_asks_for_api_keys_stays_as_it_is(value: str) -> None:
-    with pytest.raises(InvalidSpec, match="must leave ALISE_AUTH_DIR as it is: without it no API keys are required"):
+    with pytest.raises(InvalidSpec, match="must keep ALISE_AUTH_DIR unchanged, because without it no API keys are required"):
         template(engine(env=[{"name": "ALISE_AUTH_DIR", "value": value}]), auth={"secretRef": {"name": "keys"}})
 
 

@@ -279,9 +279,7 @@ def test_two_refusals_begin_with_their_fields_and_have_no_other_semicolon() -> N
     ("patch", "said"),
     [
         pytest.param(volume(nfs={}), "nfs volumes are not allowed, because they give the pod storage outside the namespace", id="storage"),
-        pytest.param(
-            volume(csi={"driver": "d"}), "because they have a storage driver of the node do what the resource says", id="a driver"
-        ),
+        pytest.param(volume(csi={"driver": "d"}), "because they let the resource control a storage driver of the node", id="a driver"),
         pytest.param(pod(nodeName="n"), "Use spec.podTemplate.spec.nodeSelector or spec.podTemplate.spec.affinity. Otherwise", id="a node"),
         pytest.param(
             pod(priorityClassName="system-node-critical"),

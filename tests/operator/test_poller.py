@@ -97,8 +97,8 @@ async def test_a_connection_that_breaks_names_the_mesh_as_a_cause(monkeypatch: p
 
     async with pod_answering(answer) as port:
         said = await failing_twice(port, monkeypatch)
-    assert "the connection for /alise/v1/status broke" in said
-    assert f"where a service mesh demands mTLS, exclude port {port} from it" in said
+    assert "the connection to /alise/v1/status broke" in said
+    assert f"if a service mesh requires mTLS, exclude port {port} from it" in said
     assert "traffic.sidecar.istio.io/excludeInboundPorts" in said
 
 
@@ -113,9 +113,9 @@ async def test_a_pod_that_takes_no_connection_is_told_from_one_that_is_slow(monk
         slow = await failing_twice(port, monkeypatch)
         over.set()
     refused = await failing_twice(port, monkeypatch)
-    assert slow.startswith("no answer from /alise/v1/status within 0 s at two polls in a row; may the operator reach pods on port")
+    assert slow.startswith("no answer from /alise/v1/status within 0 s in two polls in a row; do the namespace's NetworkPolicies allow")
     assert "within" not in refused
-    assert "takes no connection from the operator" in refused
+    assert "accepts no connection from the operator" in refused
 
 
 async def test_a_hundred_slow_pods_do_not_use_up_each_others_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,4 +162,4 @@ async def test_a_middleware_that_refuses_the_poll_is_named_and_not_the_image(sta
     async with pod_answering(answer) as port:
         said = await failing_twice(port, monkeypatch)
     assert f"GET /alise/v1/status on port 8000 was refused with {status}, so the operator cannot see the pod's scheduler and memory" in said
-    assert "requests are served. Let this path through without credentials: a middleware (--middleware in spec.engine.args)" in said
+    assert "requests are still served. Allow this path without credentials: a middleware (--middleware in spec.engine.args)" in said

@@ -159,7 +159,7 @@ async def test_a_reconcile_that_takes_too_long_is_broken_off_and_tried_again(
     kube.put_engine(raw_spec(), name="slow")
     async with Poller() as poller, make_app(kube, poller) as app:
         app.queue.add(Key("default", "slow"))
-        await until(lambda: "reconcile broken off" in caplog.text)
+        await until(lambda: "a reconcile exceeded its time limit and was cancelled" in caplog.text)
         assert app.unhealthy() is None
         assert app.queue._failures == {Key("default", "slow"): 1}
 

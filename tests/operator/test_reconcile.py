@@ -128,7 +128,7 @@ async def test_a_bad_patch_changes_no_child_and_is_said_once(world: World) -> No
 async def test_a_suspended_resource_says_so_although_its_spec_cannot_be_parsed(world: World) -> None:
     world.kube.put_engine(raw_spec(suspend=True, model={"uri": "a/b", "servedName": "two names"}), generation=2)
     conditions = await world.reconcile()
-    assert conditions["Progressing"]["message"].endswith("spec.suspend is true as well, so pods start only after it is set to false")
+    assert conditions["Progressing"]["message"].endswith("spec.suspend is also true, so pods start only after it is set to false")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ async def test_a_deployment_scaled_by_hand_is_set_back_and_an_event_names_the_ri
     assert world.deployment()["spec"]["replicas"] == 1
     (event,) = [one for (plural, _, _), one in world.kube.objects.items() if plural == "events" and one["reason"] == "ReplicasReset"]
     assert event["type"] == "Warning"
-    assert "Deployment tiny was scaled to 3 by kubectl and is set back to 1" in event["message"]
+    assert "Deployment tiny was scaled to 3 by kubectl and has been reset to 1" in event["message"]
     assert "kubectl scale alise tiny -n default --replicas=3" in event["message"]
 
 
@@ -266,7 +266,10 @@ async def test_a_cluster_that_fails_at_a_new_spec_is_said_on_the_resource_and_as
     conditions = {one["type"]: one for one in world.status()["conditions"]}
     assert error is not None
     assert {one["reason"] for one in conditions.values() if one["type"] not in ("RouteReady", "KVCacheShort")} == {"ClusterUnavailable"}
-    assert "the cluster failed at Deployment tiny, which is tried again: failed calling webhook" in conditions["Ready"]["message"]
+    assert (
+        "the cluster failed to apply Deployment tiny, and the operator tries again: failed calling webhook"
+        in conditions["Ready"]["message"]
+    )
     assert "tries again" in conditions["Progressing"]["message"]
     world.kube.failing.clear()
     assert (await world.reconcile())["Ready"]["reason"] == "Starting"

@@ -140,7 +140,7 @@ async def test_of_two_resources_with_one_host_the_newer_one_says_that_it_is_take
     )
     assert older["RouteReady"]["status"] == "True"
     assert (newer["RouteReady"]["reason"], newer["Degraded"]["reason"]) == ("HostTaken", "HostTaken")
-    assert "host a.b is taken: Ingress default/tiny of AliseEngine default/tiny is older" in newer["RouteReady"]["message"]
+    assert "host a.b is already in use: Ingress default/tiny of AliseEngine default/tiny is older" in newer["RouteReady"]["message"]
 
 
 async def test_routes_of_the_cluster_are_listed_once_for_many_resources(world: World) -> None:

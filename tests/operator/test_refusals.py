@@ -2,7 +2,7 @@
 
 import pytest
 
-from alise_operator.refusals import said_of
+from alise_operator.refusals import with_source
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,11 @@ from alise_operator.refusals import said_of
     ],
 )
 def test_a_refusal_names_the_fields_that_it_comes_from(kind: str, refusal: str, fields: str) -> None:
-    assert said_of(kind, refusal) == f", which has it from {fields}: {refusal}"
+    assert with_source(kind, refusal) == f", whose value comes from {fields}: {refusal}"
 
 
 @pytest.mark.parametrize(
     "refusal", ["exceeded quota: compute, requested: pods=1", "admission webhook denied the request: see https://x/spec.html"]
 )
 def test_a_quota_and_a_webhook_speak_for_themselves(refusal: str) -> None:
-    assert said_of("Deployment", refusal) == f": {refusal}"
+    assert with_source("Deployment", refusal) == f": {refusal}"

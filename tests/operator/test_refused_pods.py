@@ -37,17 +37,17 @@ POD = 'pods "tiny-7f4bcff8d-pbl5b" is forbidden: '
         ),
         pytest.param(
             "exceeded quota: team, requested: pods=1, used: pods=2, limited: pods=2",
-            "limited: pods=2; lower spec.replicas, or have the quota raised (kubectl describe quota -n ml)",
+            "limited: pods=2; lower spec.replicas, or ask the quota's owner for more (kubectl describe quota -n ml)",
             id="a quota of pods",
         ),
         pytest.param(
             "exceeded quota: team, requested: pods=1,requests.memory=4Gi, used: requests.memory=8Gi, limited: requests.memory=9Gi",
-            "=9Gi; lower spec.replicas, or spec.engine.resources and spec.scheduling.resources, or have the quota raised",
+            "=9Gi; lower spec.replicas, or spec.engine.resources and spec.scheduling.resources, or ask the quota's owner for more",
             id="a quota of memory",
         ),
         pytest.param(
             "failed quota: team: must specify limits.cpu for: engine,scheduler",
-            "; give these in spec.engine.resources and spec.scheduling.resources (kubectl describe quota -n ml shows what is limited)",
+            "; set these in spec.engine.resources and spec.scheduling.resources (kubectl describe quota -n ml shows what is limited)",
             id="a quota of what the pods do not name",
         ),
         pytest.param(
@@ -57,7 +57,7 @@ POD = 'pods "tiny-7f4bcff8d-pbl5b" is forbidden: '
         ),
         pytest.param(
             'violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false',
-            "; correct spec.podTemplate, or have the label pod-security.kubernetes.io/enforce of namespace ml changed",
+            "; correct spec.podTemplate, or ask an administrator to change the label pod-security.kubernetes.io/enforce of namespace ml",
             id="a stricter Pod Security Standard",
         ),
         pytest.param("no reason that is known.", "the cluster refuses the pods: no reason that is known", id="another plugin"),
@@ -79,5 +79,5 @@ def test_a_long_refusal_keeps_its_reason_and_its_way_out_and_names_no_pod() -> N
     amounts = ",".join(f"requests.example.com/device-{number}=1" for number in range(12))
     said = explain(f"{POD}exceeded quota: team, requested: {amounts}, used: {amounts}, limited: {amounts}", "ml")
     assert said.startswith("the cluster refuses the pods: exceeded quota: team, requested: ")
-    assert "…; lower spec.replicas, or spec.engine.resources and spec.scheduling.resources, or have the quota raised" in said
+    assert "…; lower spec.replicas, or spec.engine.resources and spec.scheduling.resources, or ask the quota's owner for more" in said
     assert "tiny-7f4bcff8d" not in said

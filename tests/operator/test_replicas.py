@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from alise_operator.replicas import Reset, Scale, reset_by, say, wanted_replicas
+from alise_operator.replicas import Reset, Scale, reset_by, reset_message, wanted_replicas
 from tests.operator.builders import OWNER
 
 CACHE = {"uri": "a/b", "cache": {"size": "1Gi"}}
@@ -60,14 +60,14 @@ def test_replicas_of_another_writer_are_found(seen: dict[str, Any], found: Reset
 
 
 def test_the_message_names_what_to_scale_instead() -> None:
-    message = say(Reset(3, 1, "kubectl"), OWNER, suspended=False)
-    assert "was scaled to 3 by kubectl and is set back to 1" in message
+    message = reset_message(Reset(3, 1, "kubectl"), OWNER, suspended=False)
+    assert "was scaled to 3 by kubectl and has been reset to 1" in message
     assert "kubectl scale alise tiny -n default --replicas=3" in message
     assert "apiVersion alise.dev/v1alpha1, kind AliseEngine, name tiny" in message
 
 
 def test_the_message_of_a_suspended_engine_names_spec_suspend_and_both_ways_out() -> None:
-    message = say(Reset(3, 0), OWNER, suspended=True)
-    assert "was scaled to 3 and is set back to 0, because spec.suspend of the AliseEngine is true" in message
+    message = reset_message(Reset(3, 0), OWNER, suspended=True)
+    assert "was scaled to 3 and has been reset to 0, because spec.suspend of the AliseEngine is true" in message
     assert """kubectl patch alise tiny -n default --type merge -p '{"spec":{"suspend":false}}'""" in message
     assert "to change the number of pods, use kubectl scale alise tiny -n default --replicas=3" in message

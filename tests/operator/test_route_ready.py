@@ -86,7 +86,7 @@ def test_an_accepted_route_is_ready() -> None:
             way(gateway=MISSING, gateway_class=Lookup()), "MissingGateway", "Gateway edge/public does not exist; create it", id="no Gateway"
         ),
         pytest.param(
-            way(gateway_class=MISSING), "MissingGatewayClass", "of GatewayClass envoy, which does not exist", id="no GatewayClass"
+            way(gateway_class=MISSING), "MissingGatewayClass", "has the GatewayClass envoy, which does not exist", id="no GatewayClass"
         ),
         pytest.param(
             way(gateway=found(GATEWAY | {"spec": {"gatewayClassName": "envoy", "listeners": [{"name": "https"}]}})),
@@ -138,7 +138,8 @@ def test_an_accepted_route_is_ready() -> None:
         pytest.param(
             way(rival=Claim("2025", "shop", "web", "HTTPRoute", "llm.example.com", "edge/public")),
             "HostTaken",
-            "host llm.example.com is taken: HTTPRoute shop/web is older and has it with the path /v1, so requests go there; use another",
+            "host llm.example.com is already in use: HTTPRoute shop/web is older and has it with the path /v1, so requests go there; use "
+            "another",
             id="a host of an older route",
         ),
     ],
@@ -159,7 +160,7 @@ def test_a_gateway_that_knows_no_timeouts_is_asked_again_without_them() -> None:
     assert (by_hand.status, by_hand.reason) == ("False", "RouteRefused")
     assert by_hand.message.endswith(
         "timeouts are not supported; the Gateway does not support timeouts: set spec.route.timeouts to Auto or Omit; then an answer "
-        "that takes longer than the Gateway's own timeout is cut"
+        "that takes longer than the Gateway's own timeout is cut off"
     )
 
 
@@ -224,7 +225,7 @@ ANY = {"parentRef": {"name": "public", "namespace": "edge"}}
             way(route=without_timeouts(refused("UnsupportedValue", "path match type is not supported."))),
             {},
             "Gateway edge/public refuses HTTPRoute default/tiny: UnsupportedValue: path match type is not supported; alise needs "
-            "nothing of a Gateway but hosts and the path prefix /v1, and Gateway edge/public (GatewayClass envoy) cannot route these. "
+            "only hosts and the path prefix /v1 of a Gateway, and Gateway edge/public (GatewayClass envoy) cannot route these. "
             "Name a "
             "Gateway of another GatewayClass in spec.route.parentRef (kubectl get gateways -A), or remove spec.route.parentRef, set "
             "spec.route.type to Ingress and spec.route.className to one of kubectl get ingressclasses",
@@ -255,13 +256,13 @@ def answered_before(status: str, *, annotations: dict[str, str] | None = None) -
 def test_an_answer_to_an_older_spec_of_the_route_is_none(status: str) -> None:
     condition = of_http_route(answered_before(status), now=SOON)
     assert (condition.status, condition.reason) == ("Unknown", "Pending")
-    assert condition.message.endswith("waits for the controller of Gateway edge/public to look at its last change")
+    assert condition.message.endswith("is waiting for the controller of Gateway edge/public to process its last change")
 
 
 def test_timeouts_that_were_just_left_out_wait_for_an_answer() -> None:
     condition = of_http_route(answered_before("False", annotations={TIMEOUTS_REFUSED_BY: "edge/public"}), now=SOON)
     assert (condition.status, condition.reason) == ("Unknown", "Pending")
-    assert condition.message == "HTTPRoute default/tiny waits for Gateway edge/public to accept it without timeouts, which it refused"
+    assert condition.message == "HTTPRoute default/tiny is waiting for Gateway edge/public to accept it without timeouts, which it refused"
 
 
 def test_an_older_answer_counts_where_no_newer_one_comes() -> None:
@@ -273,7 +274,7 @@ def test_an_older_answer_counts_where_no_newer_one_comes() -> None:
     ("at", "words"),
     [
         pytest.param(way(route=None), "the operator to apply it", id="a route that is not there yet"),
-        pytest.param(way(route=made("HTTPRoute")), "the controller of Gateway edge/public to look at it", id="a route without an answer"),
+        pytest.param(way(route=made("HTTPRoute")), "the controller of Gateway edge/public to process it", id="a route without an answer"),
         pytest.param(way(route=made("HTTPRoute", conditions=[said("Accepted", "Unknown", "Pending", "soon")])), "soon", id="no word yet"),
     ],
 )
@@ -305,9 +306,9 @@ def test_timeouts_that_were_left_out_are_mentioned() -> None:
     refused = route | {"metadata": route["metadata"] | {"annotations": {TIMEOUTS_REFUSED_BY: "edge/public"}}}
     said = of_http_route(way(route=refused)).message
     assert "removed the route's timeouts because the Gateway refused them" in said
-    assert said.endswith("is cut: raise that timeout at the Gateway if answers take longer")
+    assert said.endswith("is cut off: raise that timeout at the Gateway if answers take longer")
     plain = found(CLASS | {"status": {"supportedFeatures": [{"name": "HTTPRoute"}]}})
-    assert "limits hold; raise them at the Gateway if answers take longer" in of_http_route(way(gateway_class=plain)).message
+    assert "timeouts apply; raise them at the Gateway if answers take longer" in of_http_route(way(gateway_class=plain)).message
 
 
 def test_a_gateway_that_is_not_programmed_is_mentioned() -> None:
@@ -330,7 +331,7 @@ def test_what_a_gateway_said_of_itself_before_it_was_changed_is_not_mentioned() 
             Way(ingress_class=MISSING, ingress_classes=("nginx", "traefik")),
             "False",
             "MissingIngressClass",
-            "IngressClass nginx does not exist, so no controller takes the Ingress; use one of nginx, traefik",
+            "IngressClass nginx does not exist, so no controller handles the Ingress; use one of nginx, traefik",
             id="a class that does not exist, also before the Ingress is made",
         ),
         pytest.param(
@@ -344,7 +345,7 @@ def test_what_a_gateway_said_of_itself_before_it_was_changed_is_not_mentioned() 
             Way(made("Ingress", spec={"rules": []}), ingress_classes=("nginx",)),
             "False",
             "NoIngressClass",
-            "the cluster has no default IngressClass, so no controller takes the Ingress; use nginx",
+            "the cluster has no default IngressClass, so no controller handles the Ingress; use nginx",
             id="no class and no default class",
         ),
         pytest.param(
@@ -406,7 +407,7 @@ BAD = InvalidSpec([Problem("spec.x", "is wrong")])
 def test_a_first_spec_that_is_wrong_leaves_the_route_unknown(route: dict[str, Any], way: Way | None) -> None:
     condition = route_ready(make_spec(route=route), OWNER, way, BAD, None, LATE)
     assert (condition.status, condition.reason) == ("Unknown", "InvalidSpec")
-    assert condition.message == "the operator makes the route once the spec is corrected"
+    assert condition.message == "the operator creates the route once the spec is corrected"
 
 
 def test_a_route_that_the_cluster_refuses_is_explained_where_it_is_missing() -> None:
@@ -416,9 +417,9 @@ def test_a_route_that_the_cluster_refuses_is_explained_where_it_is_missing() -> 
 
 def test_an_address_is_not_advertised_as_one_in_use_while_no_pod_is_ready() -> None:
     condition = route_ready(make_spec(), OWNER, Way(), None, None, LATE, serves=False)
-    assert condition.message.endswith("inside the cluster clients reach the pods at http://tiny.default.svc/v1 once a pod is ready")
+    assert condition.message.endswith("clients inside the cluster reach the pods at http://tiny.default.svc/v1 once a pod is ready")
 
 
 def test_a_missing_gateway_names_the_field_for_one_of_another_namespace() -> None:
     condition = route_ready(make_spec(route=HTTP_ROUTE), OWNER, Way(gateway=Lookup(known=True)), None, None, LATE)
-    assert "parentRef.namespace names the namespace" in condition.message
+    assert "a Gateway in another namespace needs parentRef.namespace" in condition.message

@@ -255,7 +255,7 @@ async def test_kv_memory_that_is_short_is_a_condition_with_figures_until_there_i
         short = await after(4, 0.6)
         assert (short["status"], short["reason"]) == ("True", "KVCacheFull")
         said = " ".join(engine.kubectl("describe", "alise", engine.name).split())
-        assert "a pod has room for 30,720 tokens, with 8-bit KV for 61,440" in said
+        assert "the KV cache of a pod holds 30,720 tokens, and with 8-bit values 61,440" in said
         assert "set spec.engine.kvCacheDtype: fp8" in said
         assert (await after(6, 0.0))["reason"] == "EnoughRoom"
     reasons = {one["reason"] for one in engine.events()}

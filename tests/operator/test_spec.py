@@ -33,13 +33,13 @@ def engine(**changes: Any) -> dict[str, Any]:
         pytest.param(raw_spec(model={"uri": ""}), ["spec.model.uri: must not be empty"], id="an empty uri"),
         pytest.param(
             raw_spec(model={"uri": "--help"}),
-            ["spec.model.uri: '--help' is not one plain word; leave out blanks, and a dash at the"],
+            ["spec.model.uri: '--help' is not a single word; remove spaces, and a dash at the"],
             id="a uri that reads as a flag",
         ),
         pytest.param(
             raw_spec(model={"uri": "a/b", "servedName": "tiny gpt-3.5-turbo"}),
             [
-                "spec.model.servedName: 'tiny gpt-3.5-turbo' is not one plain word; a name has no blanks",
+                "spec.model.servedName: 'tiny gpt-3.5-turbo' is not a single word; a name has no spaces",
                 "further names go into spec.model.aliases",
             ],
             id="two names in one (A17)",
@@ -61,7 +61,7 @@ def engine(**changes: Any) -> dict[str, Any]:
         ),
         pytest.param(
             raw_spec(model={"uri": "a/b", "aliases": ["--port"]}),
-            ["spec.model.aliases[0]: '--port' is not one plain word; a name has no blanks and does not begin with a dash"],
+            ["spec.model.aliases[0]: '--port' is not a single word; a name has no spaces and does not begin with a dash"],
             id="an alias that reads as a flag",
         ),
         pytest.param(
@@ -83,7 +83,7 @@ def engine(**changes: Any) -> dict[str, Any]:
         pytest.param(raw_spec(replicas="2"), ["spec.replicas: '2' is not allowed"], id="a number as a text"),
         pytest.param(raw_spec(suspend="yes"), ["spec.suspend: 'yes' is not allowed"], id="a word for true"),
         pytest.param(
-            raw_spec(model={"uri": "a\x0bb"}), ["spec.model.uri: 'a\\x0bb' is not one plain word"], id="a control character in a uri"
+            raw_spec(model={"uri": "a\x0bb"}), ["spec.model.uri: 'a\\x0bb' is not a single word"], id="a control character in a uri"
         ),
         pytest.param(
             engine(env=[{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "9" * 5000}]), ["is not a whole number of GiB"], id="GiB of 5000 digits"
@@ -111,7 +111,7 @@ def engine(**changes: Any) -> dict[str, Any]:
         ),
         pytest.param(
             raw_spec(route={"type": "Ingress", "hosts": ["a.b"], "className": "x", "parentRef": {"name": "g"}}),
-            ["spec.route: className (Ingress) and parentRef (HTTPRoute) are both given"],
+            ["spec.route: className (Ingress) and parentRef (HTTPRoute) are both set"],
             id="both route types",
         ),
         pytest.param(
@@ -124,20 +124,22 @@ def engine(**changes: Any) -> dict[str, Any]:
         ),
         pytest.param(
             raw_spec(route={"type": "HTTPRoute", "hosts": ["a.b"], "parentRef": {"name": "g"}, "tlsSecret": "s"}),
-            ["spec.route.tlsSecret: 's' belongs to type Ingress"],
+            ["spec.route.tlsSecret: 's' is allowed only with type Ingress"],
             id="a TLS secret with an HTTPRoute",
         ),
         pytest.param(
-            raw_spec(route={"className": "x"}), ["spec.route.className: 'x' belongs to type Ingress"], id="a class without an Ingress"
+            raw_spec(route={"className": "x"}),
+            ["spec.route.className: 'x' is allowed only with type Ingress"],
+            id="a class without an Ingress",
         ),
         pytest.param(
             raw_spec(route={"type": "Ingress", "hosts": ["a.b"], "parentRef": {"name": "g"}}),
-            ["spec.route.parentRef: 'g' belongs to type HTTPRoute"],
+            ["spec.route.parentRef: 'g' is allowed only with type HTTPRoute"],
             id="a Gateway with an Ingress",
         ),
         pytest.param(
             raw_spec(route={"type": "Ingress", "hosts": ["A_b"]}),
-            ["spec.route.hosts[0]: 'A_b' is not a host name; names have lower-case letters"],
+            ["spec.route.hosts[0]: 'A_b' is not a host name; names consist of lower-case letters"],
             id="a bad host",
         ),
         pytest.param(
@@ -148,19 +150,19 @@ def engine(**changes: Any) -> dict[str, Any]:
         pytest.param(
             engine(kvCacheDtype="fp8") | {"kvOffload": {"quantization": "int8"}},
             [
-                "spec.kvOffload.quantization: 'int8' does not go with spec.engine.kvCacheDtype fp8",
-                "kept on the host as it is; use auto or none",
+                "spec.kvOffload.quantization: 'int8' cannot be combined with spec.engine.kvCacheDtype fp8",
+                "stored unchanged on the host; use auto or none",
             ],
             id="INT8 on the host of KV that is 8 bits wide",
         ),
         pytest.param(
             engine(args=["--kv-cache-dtype=fp8"]) | {"kvOffload": {"quantization": "int8"}},
-            ["'int8' does not go with --kv-cache-dtype fp8"],
+            ["'int8' cannot be combined with --kv-cache-dtype fp8"],
             id="the same by a flag",
         ),
         pytest.param(
             engine(kvCacheDtype="fp8", args=["--kv-cache-dtype=fp8"]),
-            ["spec.engine.args[0]: --kv-cache-dtype is given here and as spec.engine.kvCacheDtype; keep one of them"],
+            ["spec.engine.args[0]: --kv-cache-dtype is set here and as spec.engine.kvCacheDtype; keep one of them"],
             id="a KV cache dtype by the field and by its flag",
         ),
         pytest.param(
@@ -176,17 +178,20 @@ def engine(**changes: Any) -> dict[str, Any]:
         ),
         pytest.param(
             raw_spec(engine={"device": "cuda", "env": [{"name": "VLLM_USE_V2_MODEL_RUNNER", "value": "1"}]}),
-            ["spec.engine.env[0]: VLLM_USE_V2_MODEL_RUNNER=1: resuming is exact with model runner V1 only; leave it out"],
+            ["spec.engine.env[0]: VLLM_USE_V2_MODEL_RUNNER=1: requests resume exactly only with model runner V1; leave it out"],
             id="the other model runner",
         ),
         pytest.param(
             engine(env=[{"name": "VLLM_USE_RUST_FRONTEND", "value": "1"}]),
-            ["VLLM_USE_RUST_FRONTEND=1: alise lives in"],
+            ["VLLM_USE_RUST_FRONTEND=1: alise runs in"],
             id="the other server",
         ),
         pytest.param(
             raw_spec(replicas=2, model={"uri": "a/b", "cache": {"size": "1Gi"}}),
-            ["spec.model.cache.accessMode: 'ReadWriteOnce' is one node's", "2 replicas; use ReadWriteMany or replicas 1"],
+            [
+                "spec.model.cache.accessMode: 'ReadWriteOnce' allows one node, so it cannot be combined with",
+                "2 replicas; use ReadWriteMany or replicas 1",
+            ],
             id="a volume of one node for two replicas",
         ),
         pytest.param(
@@ -210,7 +215,7 @@ def engine(**changes: Any) -> dict[str, Any]:
         ),
         pytest.param(
             engine(maxModelLen=2048, args=["--max-model-len", "4096"]),
-            ["--max-model-len is given here and as spec.engine.maxModelLen; keep one"],
+            ["--max-model-len is set here and as spec.engine.maxModelLen; keep one"],
             id="a field and its flag",
         ),
         pytest.param(
@@ -218,27 +223,33 @@ def engine(**changes: Any) -> dict[str, Any]:
         ),
         pytest.param(
             raw_spec(model={"uri": "a/b", "cache": {"size": "1Gi"}}, engine={"env": [{"name": "HF_HOME", "value": "/hub"}]}),
-            ["spec.engine.env[0]: HF_HOME is given here and spec.model.cache holds the hub's files; keep one of them"],
+            ["spec.engine.env[0]: HF_HOME is set here, and spec.model.cache stores the same files; keep one of them"],
             id="two places for the hub's files",
         ),
         pytest.param(
             raw_spec(model={"uri": "a/b", "cache": {}}),
-            ["spec.model.cache: needs size, for a claim that is made, or claimName"],
+            ["spec.model.cache: needs size, for a claim that the operator creates, or claimName"],
             id="a cache of no size",
         ),
         pytest.param(
             raw_spec(model={"uri": "a/b", "cache": {"claimName": "team", "size": "1Gi", "storageClass": "fast"}}),
-            ["spec.model.cache.size: '1Gi' does not go with claimName", "spec.model.cache.storageClass: 'fast' does not go with claimName"],
+            [
+                "spec.model.cache.size: '1Gi' cannot be combined with claimName",
+                "spec.model.cache.storageClass: 'fast' cannot be combined with claimName",
+            ],
             id="a claim that exists, with a size",
         ),
         pytest.param(
             raw_spec(model={"uri": "a/b", "cache": {"claimName": "tiny"}}),
-            ["spec.model.cache.claimName: 'tiny' is the name of the claim that spec.model.cache.size makes"],
+            ["spec.model.cache.claimName: 'tiny' is the name of the claim that the operator creates with size"],
             id="the claim that would be deleted",
         ),
         pytest.param(
             raw_spec(replicas=2, model={"uri": "a/b", "cache": {"claimName": "team"}}),
-            ["spec.model.cache.accessMode: 'ReadWriteOnce' is one node's", "2 replicas; use ReadWriteMany or replicas 1"],
+            [
+                "spec.model.cache.accessMode: 'ReadWriteOnce' allows one node, so it cannot be combined with",
+                "2 replicas; use ReadWriteMany or replicas 1",
+            ],
             id="replicas that share an existing claim of one node",
         ),
         pytest.param(
@@ -247,7 +258,7 @@ def engine(**changes: Any) -> dict[str, Any]:
             id="fewer devices than the limit",
         ),
         pytest.param(engine(env=[{"name": "A"}]), ["A needs exactly one of value and valueFrom"], id="environment without a value"),
-        pytest.param(engine(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]), ["A is given twice"], id="environment twice"),
+        pytest.param(engine(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]), ["A is set twice"], id="environment twice"),
         pytest.param(
             engine(env=[{"name": "VLLM_CPU_KVCACHE_SPACE", "value": "1.5"}]),
             ["'1.5' is not a whole number of GiB"],
@@ -258,7 +269,7 @@ def engine(**changes: Any) -> dict[str, Any]:
                 model={"uri": "a/b", "tokenSecretRef": {"name": "hub"}},
                 engine={"device": "cpu", "env": [{"name": "HF_TOKEN", "value": "x"}]},
             ),
-            ["HF_TOKEN is given here and by spec.model.tokenSecretRef"],
+            ["HF_TOKEN is set here and by spec.model.tokenSecretRef"],
             id="two tokens",
         ),
         pytest.param(
@@ -283,12 +294,12 @@ def engine(**changes: Any) -> dict[str, Any]:
         ),
         pytest.param(
             raw_spec(scheduling={"classes": [{"name": "a"}, {"name": "a"}]}),
-            ["spec.scheduling.classes[1].name: 'a' is given twice"],
+            ["spec.scheduling.classes[1].name: 'a' is listed twice"],
             id="a class twice",
         ),
         pytest.param(
             raw_spec(scheduling={"classes": [{"name": "a\tb"}]}),
-            ["spec.scheduling.classes[0].name: 'a\\tb' cannot be sent in a header; leave out control characters"],
+            ["spec.scheduling.classes[0].name: 'a\\tb' cannot be sent in a header; remove control characters"],
             id="a control character in the name of a class",
         ),
         pytest.param(raw_spec(scheduling={"classes": [{"name": " a"}]}), ["' a' cannot be sent in a header"], id="a blank before a class"),
@@ -306,28 +317,28 @@ def engine(**changes: Any) -> dict[str, Any]:
         ),
         pytest.param(
             raw_spec(auth=KEYS | {"tenants": [{"name": "a", "class": "gold"}] * 2}, scheduling={"classes": [{"name": "gold"}]}),
-            ["spec.auth.tenants[1].name: 'a' is given twice"],
+            ["spec.auth.tenants[1].name: 'a' is listed twice"],
             id="a tenant twice",
         ),
         pytest.param(
             raw_spec(auth=KEYS | {"tenants": [{"name": "team a", "class": "gold"}]}, scheduling={"classes": [{"name": "gold"}]}),
-            ["spec.auth.tenants[0].name: 'team a' is not an entry's name in a Secret"],
+            ["spec.auth.tenants[0].name: 'team a' is not the name of an entry in a Secret"],
             id="a tenant that cannot be an entry of a Secret",
         ),
         pytest.param(
             raw_spec(auth=KEYS | {"tenants": [{"name": ".a", "class": "gold"}]}, scheduling={"classes": [{"name": "gold"}]}),
-            ["spec.auth.tenants[0].name: '.a' is not an entry's name in a Secret"],
+            ["spec.auth.tenants[0].name: '.a' is not the name of an entry in a Secret"],
             id="a tenant whose entry is skipped",
         ),
         pytest.param(raw_spec(auth={}), ["spec.auth.secretRef: is required"], id="API keys from nowhere"),
         pytest.param(
             engine(args=["--enforce-eager", "--api_key=secret"]) | {"auth": KEYS},
-            ["spec.engine.args[1]: --api-key is given here and spec.auth names a Secret with API keys; keep one of them"],
+            ["spec.engine.args[1]: --api-key is set here, and spec.auth names a Secret with API keys; keep one of them"],
             id="API keys and vLLM's own",
         ),
         pytest.param(
             engine(env=[{"name": "VLLM_API_KEY", "value": "secret"}]) | {"auth": KEYS},
-            ["spec.engine.env[0]: VLLM_API_KEY is given here and spec.auth names a Secret with API keys; keep one of them"],
+            ["spec.engine.env[0]: VLLM_API_KEY is set here, and spec.auth names a Secret with API keys; keep one of them"],
             id="API keys and vLLM's own in the environment",
         ),
         pytest.param(

@@ -58,7 +58,7 @@ def test_ready(spec: dict[str, Any], error: OperatorError | None, observation: O
 
 def test_a_bad_spec_says_what_is_wrong_and_what_still_runs() -> None:
     message = ready(None, BAD, seen(desired=2, ready=2)).message
-    assert message == "pods of the last good spec are kept: 2 of 2 pods ready; spec.replicas: -1 is below the smallest allowed value 0"
+    assert message == "pods with the last valid spec are kept: 2 of 2 pods ready; spec.replicas: -1 is below the smallest allowed value 0"
 
 
 def test_a_bad_first_spec_says_that_nothing_runs() -> None:
@@ -120,7 +120,8 @@ def test_progressing(error: OperatorError | None, observation: Observation, stat
             reported(contract_refused=True, refused_contract_version=7),
             reported(),
             "ContractMismatch",
-            "pod tiny-1: the scheduler speaks contract version 7, the engine 1; use engine, scheduler and operator images of one release",
+            "pod tiny-1: the scheduler uses contract version 7, the engine uses version 1; use engine, scheduler and operator images "
+            "of the same release",
             id="a sidecar of another release",
         ),
         pytest.param(
@@ -128,7 +129,7 @@ def test_progressing(error: OperatorError | None, observation: Observation, stat
             reported(contract_refused=True),
             reported(),
             "ContractMismatch",
-            "the scheduler does not speak the engine's contract version 1",
+            "the scheduler does not support the engine's contract version 1",
             id="a sidecar that refused the engine, or names no version",
         ),
         pytest.param(
@@ -136,7 +137,8 @@ def test_progressing(error: OperatorError | None, observation: Observation, stat
             reported(contract_version=2),
             reported(contract_version=1),
             "ContractMismatch",
-            "the engine speaks contract version 2, this operator 1; use engine, scheduler and operator images of one release",
+            "the engine uses contract version 2, this operator uses version 1; use engine, scheduler and operator images of the "
+            "same release",
             id="an engine of another release",
         ),
         pytest.param(
@@ -144,7 +146,7 @@ def test_progressing(error: OperatorError | None, observation: Observation, stat
             reported(recent_requests=60, recent_failed_open=3),
             reported(recent_requests=61, recent_failed_open=3),
             "FailingOpen",
-            "the reason is known from the next poll on",
+            "the reason will be known after the next poll",
             id="a share of requests unranked",
         ),
         pytest.param(
@@ -152,7 +154,7 @@ def test_progressing(error: OperatorError | None, observation: Observation, stat
             reported(recent_requests=3, recent_failed_open=3),
             reported(recent_requests=2, recent_failed_open=2),
             "FailingOpen",
-            "unranked",
+            "without a rank",
             id="three requests unranked, but not two",
         ),
         pytest.param(
@@ -168,7 +170,7 @@ def test_progressing(error: OperatorError | None, observation: Observation, stat
             reported(lacks_api_keys=True),
             reported(lacks_api_keys=False),
             "NoApiKeys",
-            "spec.auth.secretRef holds no API key, so every request is refused",
+            "spec.auth.secretRef contains no API key, so every request is rejected",
             id="a Secret without a tenant",
         ),
         pytest.param(
@@ -207,13 +209,13 @@ def test_degraded_and_its_opposite(error: OperatorError | None, bad: Observation
 @pytest.mark.parametrize(
     ("reasons", "said"),
     [
-        pytest.param(("deadline",), "deadline (its scheduler answers too late, give it more CPU", id="a slow scheduler needs CPU"),
+        pytest.param(("deadline",), "deadline (the scheduler answers too late, give it more CPU", id="a slow scheduler needs CPU"),
         pytest.param(("unavailable",), "cannot be reached, see kubectl logs tiny-1 -c scheduler)", id="one that is away has a log"),
-        pytest.param(("version",), "use images of one release", id="another release"),
+        pytest.param(("version",), "use images of the same release", id="another release"),
         pytest.param(
-            ("breaker_open", "error"), "error (its scheduler answers with errors, see", id="the cause before what follows from it"
+            ("breaker_open", "error"), "error (the scheduler answers with errors, see", id="the cause before what follows from it"
         ),
-        pytest.param(("later",), "unranked: later", id="a reason of a newer engine"),
+        pytest.param(("later",), "without a rank: later", id="a reason of a newer engine"),
     ],
 )
 def test_requests_that_went_in_unranked_say_why_and_what_to_do(reasons: tuple[str, ...], said: str) -> None:
@@ -242,14 +244,14 @@ def test_while_only_pods_of_the_previous_spec_serve_ready_says_so() -> None:
     starting = make_pod(name="tiny-2", ready=False, report=None, template="new")
     condition = ready(make_spec(), None, rolling(starting))
     assert (condition.status, condition.reason) == ("True", "ServingOldSpec")
-    assert condition.message == "1 of 1 pods ready, of the previous spec; pods of the current spec are starting"
+    assert condition.message == "1 of 1 pods ready, with the previous spec; pods with the current spec are starting"
     assert ready(make_spec(), None, rolling(make_pod(name="tiny-2", template="new"), ready=2)).reason == "Serving"
     assert ready(make_spec(), None, rolling(starting, observed=False)).reason == "ServingOldSpec"
 
 
 def test_a_new_pod_without_room_names_the_rollout_that_needs_none() -> None:
     waiting = make_pod(name="tiny-2", ready=False, report=None, template="new", troubles=(Trouble("Unschedulable", "no nvidia.com/gpu"),))
-    hint = "an older pod still takes its room; spec.engine.rollout: replace stops that one first"
+    hint = "an older pod still uses the capacity; spec.engine.rollout: replace stops the older pod first"
     assert f"no nvidia.com/gpu; {hint}" in degraded(None, rolling(waiting)).message
     assert hint in ready(make_spec(), None, rolling(waiting)).message
     assert hint in progressing(make_spec(), None, rolling(waiting)).message
@@ -262,7 +264,7 @@ def test_a_rollout_that_meets_trouble_is_not_said_to_go_on(reason: str) -> None:
     stuck = make_pod(name="tiny-2", ready=False, report=None, template="new", troubles=(Trouble(reason, "words"),))
     condition = progressing(make_spec(), None, rolling(stuck))
     assert (condition.status, condition.reason) == ("False", reason)
-    assert condition.message.startswith("the rollout is waiting: words")
+    assert condition.message.startswith("the rollout is blocked: words")
 
 
 def test_nobody_waits_for_streams_of_a_pod_that_never_served() -> None:
@@ -271,7 +273,7 @@ def test_nobody_waits_for_streams_of_a_pod_that_never_served() -> None:
     assert message == "waiting for 1 pod to stop"
     served = make_pod(name="tiny-3", terminating=True)
     both = progressing(make_spec(), None, seen(make_pod(), leaving, served)).message
-    assert both == "waiting for 1 pod to finish open streams before stopping"
+    assert both == "waiting for 1 pod to finish open streams and stop"
 
 
 def test_trouble_of_a_pod_that_is_being_replaced_holds_nothing_up() -> None:
@@ -385,34 +387,36 @@ def test_a_condition_that_degraded_explains_has_no_event_of_its_own() -> None:
 def test_a_model_is_said_to_load_once_its_engine_runs() -> None:
     pending, loading = make_pod(ready=False, report=None), make_pod(ready=False, report=None, running=True)
     assert ready(make_spec(), None, seen(pending, ready=0)).message == "0 of 1 pods ready"
-    assert "loads the model, which takes from half a minute to several minutes" in ready(make_spec(), None, seen(loading, ready=0)).message
+    assert "is loading the model, which can take several minutes" in ready(make_spec(), None, seen(loading, ready=0)).message
 
 
 def test_a_suspended_engine_with_a_mistake_says_that_pods_start_only_after_both() -> None:
     condition = progressing(make_spec(suspend=True), BAD, NOTHING, suspended=True)
     assert condition.message == (
-        "the operator waits until the spec is corrected; spec.suspend is true as well, so pods start only after it is set to false"
+        "the operator is waiting until the spec is corrected; spec.suspend is also true, so pods start only after it is set to false"
     )
 
 
 def test_a_suspended_engine_says_so_too_where_the_spec_cannot_be_parsed() -> None:
     status = status_of(NOTHING, {}, spec=None, error=BAD, suspended=True)
-    assert "spec.suspend is true as well" in condition_of(status, "Progressing")["message"]
+    assert "spec.suspend is also true" in condition_of(status, "Progressing")["message"]
 
 
 def test_a_suspended_engine_says_that_it_is_stopped_and_how_many_pods_there_will_be() -> None:
     status = status_of(seen(desired=0, updated=0, replicas=0, ready=0), {}, spec=make_spec(suspend=True, replicas=10000))
-    assert condition_of(status, "Ready")["message"] == "stopped by spec.suspend; set it to false to run 10000 pods"
-    assert condition_of(status, "Progressing")["message"] == "all pods are stopped: spec.suspend is true"
+    assert (
+        condition_of(status, "Ready")["message"] == "all pods are stopped because spec.suspend is true; set it to false to run 10000 pods"
+    )
+    assert condition_of(status, "Progressing")["message"] == "all pods are stopped because spec.suspend is true"
     assert condition_of(status, "Degraded")["message"] == (
-        "nothing is wrong: the resource is suspended; 10000 pods will run when spec.suspend is false"
+        "nothing is wrong; the AliseEngine is suspended, and 10000 pods will run when spec.suspend is false"
     )
     assert condition_of(status, "RouteReady")["message"].endswith("once spec.suspend is false and a pod is ready")
 
 
 def test_an_engine_scaled_to_zero_says_that_its_pods_are_stopped() -> None:
     condition = progressing(make_spec(replicas=0), None, seen(desired=0, updated=0, replicas=0, ready=0))
-    assert condition.message == "all pods are stopped: spec.replicas is 0"
+    assert condition.message == "all pods are stopped because spec.replicas is 0"
 
 
 def test_a_deployment_that_was_just_applied_waits_for_its_controller() -> None:
@@ -420,20 +424,29 @@ def test_a_deployment_that_was_just_applied_waits_for_its_controller() -> None:
     assert message == "the Deployment has been applied; waiting for the Deployment controller"
 
 
+NO_POD = "no pod is running; the KV cache is judged once a pod has reported its use for 2 minutes"
+
+
 @pytest.mark.parametrize(
     ("observation", "said"),
     [
-        pytest.param(NOTHING, "no pod runs", id="no pod"),
-        pytest.param(seen(make_pod(terminating=True)), "no pod runs", id="a pod that stops"),
-        pytest.param(seen(make_pod(ready=False, report=None), ready=0), "no pod is ready", id="a pod that starts"),
-        pytest.param(seen(make_pod(report=None)), "no pod has been asked for its KV cache yet", id="a pod that was not polled yet"),
+        pytest.param(NOTHING, NO_POD, id="no pod"),
+        pytest.param(seen(make_pod(terminating=True)), NO_POD, id="a pod that stops"),
+        pytest.param(
+            seen(make_pod(ready=False, report=None), ready=0), "no pod is ready, so no pod reports its KV cache yet", id="a pod that starts"
+        ),
+        pytest.param(
+            seen(make_pod(report=None)), "the operator has not read the KV cache usage of any pod yet", id="a pod that was not polled yet"
+        ),
         pytest.param(
             seen(make_pod(report=None, report_error="refused with 401")),
-            "the operator cannot ask the pods for their KV cache; the condition Degraded says why (StatusUnavailable)",
+            "the operator cannot read the KV cache usage of the pods; the condition Degraded says why (StatusUnavailable)",
             id="a poll that fails",
         ),
         pytest.param(
-            GOOD, "no pod reports its KV cache: the model has none, or the engine's image is older", id="a report without a KV cache"
+            GOOD,
+            "no pod reports its KV cache: the model has none, or the engine's image is of an older release",
+            id="a report without a KV cache",
         ),
     ],
 )

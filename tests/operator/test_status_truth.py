@@ -1,7 +1,7 @@
 """What the conditions say together: a mistake, a missing Secret or a route that leads nowhere, while pods serve."""
 
 from alise_operator.errors import ApplyError, ClusterError
-from alise_operator.observation import Trouble, not_starting
+from alise_operator.observation import NOTHING, Trouble, not_starting
 from alise_operator.route_ready import Lookup, Way
 from alise_operator.status import changes
 from tests.operator.builders import make_pod, make_spec
@@ -55,3 +55,12 @@ def test_a_route_stays_as_it_was_while_the_spec_cannot_be_read() -> None:
     later = status_of(GOOD, first, spec=None, way=None, error=BAD)
     assert condition_of(later, "RouteReady")["reason"] == "MissingGateway"
     assert "url" not in later
+
+
+def test_what_is_wrong_is_told_in_full_by_degraded_and_by_its_first_clause_elsewhere() -> None:
+    refusal = "the cluster refused Ingress tiny, whose value comes from spec.route.hosts: a.b is not allowed here"
+    spec = make_spec(route={"type": "Ingress", "hosts": ["a.b"], "className": "x"})
+    status = status_of(NOTHING, {}, spec=spec, error=ApplyError(f"{refusal}; {'hosts need two dots, ' * 5}"))
+    assert condition_of(status, "Degraded")["message"].endswith("hosts need two dots, " * 5)
+    assert condition_of(status, "Ready")["message"] == f"no pods are running; {refusal}; see the condition Degraded"
+    assert condition_of(status, "RouteReady")["message"] == (f"there is no Ingress default/tiny yet: {refusal}; see the condition Degraded")

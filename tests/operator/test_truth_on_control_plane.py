@@ -63,13 +63,13 @@ def test_a_deployment_scaled_by_hand_is_set_back_and_kubectl_describe_names_the_
         pytest.param(
             INGRESS | {"className": "no-such-class"},
             "MissingIngressClass",
-            "spec.route.className: IngressClass no-such-class does not exist, so no controller takes the Ingress; use alise-test",
+            "spec.route.className: IngressClass no-such-class does not exist, so no controller handles the Ingress; use alise-test",
             id="a class that does not exist",
         ),
         pytest.param(
             {"type": "Ingress", "hosts": ["llm.alise.test"]},
             "NoIngressClass",
-            "spec.route.className is not given and the cluster has no default IngressClass",
+            "spec.route.className is not set and the cluster has no default IngressClass",
             id="no class, and no default class",
         ),
     ],

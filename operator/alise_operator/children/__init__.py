@@ -1,6 +1,7 @@
-"""What an AliseEngine wants to exist: `children(spec, owner, cluster) -> list[Manifest]`, pure.
+"""Builds the children of an AliseEngine, the objects that should exist for it: `children(spec, owner, cluster) -> list[Manifest]`.
 
-One builder per kind returns its object, or None when it is not wanted. Everything a builder needs arrives as an argument.
+Pure: reconcile.py calls `children()`, and apply.py applies the result. There is one builder per kind; it returns its object, or None if the
+object is not wanted. Everything that a builder needs is an argument.
 """
 
 from typing import Final
@@ -22,10 +23,10 @@ NO_LIMITS: Final = GatewayLimits()
 
 
 def children(spec: Spec, owner: Owner, cluster: Cluster, limits: GatewayLimits = NO_LIMITS) -> list[Manifest]:
-    """The objects of a resource, in the order in which they are to be applied; `limits` are those of its Gateway.
+    """Returns the children in the order in which they are applied; `limits` are those of the Gateway.
 
-    Raises InvalidSpec when the pod template patch breaks what alise needs or an annotation is not allowed, MissingApi when the cluster does
-    not serve a kind that the spec asks for.
+    Raises InvalidSpec if the pod template patch breaks what alise needs or an annotation is not allowed, and MissingApi if the cluster does
+    not serve a kind that the spec requires.
     """
     workload = deployment(spec, owner, cluster)
     wanted = [

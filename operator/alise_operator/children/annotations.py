@@ -1,4 +1,7 @@
-"""Which annotations a route may have: some ingress controllers run what one contains, or send requests elsewhere because of it. Pure."""
+"""Decides which annotations a route may have, because some ingress controllers execute an annotation or redirect requests because of it.
+
+Pure: route.py calls `checked()`. The operator's setting ALISE_ROUTE_ANNOTATIONS_ALLOW extends the list here.
+"""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -7,7 +10,7 @@ from typing import Final
 from alise_operator.cluster import Cluster
 from alise_operator.errors import InvalidSpec, Problem
 
-# Names an Ingress' class on controllers that are older than the field.
+# Sets the class of an Ingress for controllers that are older than the field.
 CLASS_ANNOTATION: Final = "kubernetes.io/ingress.class"
 SETTING: Final = "ALISE_ROUTE_ANNOTATIONS_ALLOW"
 _WAY_OUT: Final = (
@@ -15,8 +18,8 @@ _WAY_OUT: Final = (
     f"{SETTING} in the "
     "environment of the operator's Deployment (a name there may end with *)"
 )
-# Names, or beginnings of names that end with *. None of them takes configuration, a script, or a place that requests are sent to.
-# A name without a prefix belongs to the user, and no controller reads it.
+# Names, or beginnings of names that end with *. None of them takes configuration, a script or a destination of requests.
+# Names without a prefix belong to the user, and no controller reads them.
 HARMLESS: Final = (
     CLASS_ANNOTATION,
     "kubernetes.io/tls-acme",
@@ -76,12 +79,12 @@ HARMLESS: Final = (
     "alb.ingress.kubernetes.io/ssl-redirect",
     "alb.ingress.kubernetes.io/target-type",
 )
-# Characters by which a value ends a directive of a controller's configuration and begins another one.
+# Characters that can end a directive in a controller's configuration and begin another one.
 _ODD_VALUE: Final = re.compile(r"[;{}$`\\'#\x00-\x1f\x7f]")
 
 
 def checked(annotations: Mapping[str, str], cluster: Cluster) -> dict[str, str]:
-    """Returns the annotations. Raises InvalidSpec that names all that are not allowed."""
+    """Returns the annotations. Raises InvalidSpec, which names all that are not allowed."""
     problems = list(annotation_problems(annotations, cluster.route_annotations))
     if problems:
         raise InvalidSpec(problems)
@@ -89,7 +92,7 @@ def checked(annotations: Mapping[str, str], cluster: Cluster) -> dict[str, str]:
 
 
 def annotation_problems(annotations: Mapping[str, str], allowed: Collection[str]) -> Iterator[Problem]:
-    """Yields what is not allowed; `allowed` is what the operator's setting adds to HARMLESS, with any value."""
+    """Yields a problem for each annotation that is not allowed. `allowed` are the names that the operator's setting adds."""
     for name, value in annotations.items():
         field = f"spec.route.annotations[{name}]"
         if "/" not in name or _is_one_of(name, allowed):

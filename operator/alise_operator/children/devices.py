@@ -1,4 +1,7 @@
-"""The devices of an engine: what the user asks for in the engine's container, and what the operator adds where that is nothing. Pure."""
+"""Determines the compute resources of the engine's container: what the user sets, and the devices and memory that the operator adds.
+
+Pure: pod.py calls `engine_resources()` for the container, and pod_needs.py calls `device_problems()` for the merged template.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -22,14 +25,14 @@ _MAX_NAME: Final = 63
 
 
 def as_manifest(resources: Resources) -> Manifest:
-    """The container's `resources`; what is empty is left out."""
+    """Returns the `resources` of a container, without empty parts."""
     claims = [claim.model_dump(by_alias=True, exclude_none=True) for claim in resources.claims]
     parts = (("requests", dict(resources.requests)), ("limits", dict(resources.limits)), ("claims", claims))
     return {key: value for key, value in parts if value}
 
 
 def engine_resources(spec: Spec) -> Manifest:
-    """The user's; limits that Kubernetes requires beside requests; devices and memory where the user named none."""
+    """Returns the user's resources, the limits that Kubernetes requires beside requests, and devices and memory if the user sets none."""
     own = as_manifest(spec.engine.resources)
     wished = merge(own, _patch_of_resources(spec.pod_template), _RESOURCES)
     requests, limits = _quantities(wished, "requests"), _quantities(wished, "limits")
@@ -47,7 +50,7 @@ def engine_resources(spec: Spec) -> Manifest:
 
 
 def device_problems(template: Manifest, spec: Spec) -> Iterator[Problem]:
-    """Fewer devices than tensorParallelSize, and claims that the pod does not have."""
+    """Yields a problem if there are fewer devices than tensorParallelSize, and for each claim that the pod does not have."""
     pod = template["spec"]
     known = {claim["name"] for claim in pod.get("resourceClaims") or ()}
     for key in CONTAINER_LISTS:
@@ -70,7 +73,7 @@ def _too_few(limits: Mapping[str, str], spec: Spec, patch: str) -> Iterator[Prob
     try:
         count = sum(parse_quantity(value) for value in devices.values())
     except ValueError:
-        # The API server refuses it in its own words.
+        # The API server refuses it with its own message.
         return
     if devices and count < size:
         asked = ", ".join(f"{name}: {value}" for name, value in devices.items())
@@ -102,7 +105,7 @@ def _quantities(resources: Mapping[str, Any], key: str) -> dict[str, str]:
 
 
 def _patch_of_resources(patch: Mapping[str, Any]) -> Manifest:
-    """What the patch says of the engine's resources; nothing where it cannot be merged, which is refused elsewhere."""
+    """Returns the engine's resources in the patch; none if the patch cannot be merged, which is refused elsewhere."""
     if any(patch_problems(patch)):
         return {}
     pod = patch.get("spec") or {}

@@ -1,4 +1,7 @@
-"""Voluntary disruptions (node drains) take one pod at a time. A single replica gets none: it would only block the drain."""
+"""Builds the PodDisruptionBudget, which lets voluntary disruptions such as node drains stop one pod at a time.
+
+A single replica gets none, because it would only block the drain.
+"""
 
 from alise_operator.children.meta import Manifest, Owner, metadata, selector
 from alise_operator.cluster import Cluster

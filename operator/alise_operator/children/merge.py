@@ -1,13 +1,14 @@
 """Merges a user's patch into a pod template as Kubernetes' strategic merge patch does.
 
-Objects merge field by field. Lists of pod_lists.py merge item by item, told apart by the list's own keys; other lists and plain values are
-replaced. `null` and `$patch: delete` remove a field or an item, `$patch: replace` replaces an object, an item, or (as an item of its own) a
-whole list, and `$retainKeys` drops the fields that it does not name.
+Pure: pod_patch.py merges the patch, and devices.py the resources of a container. Objects merge field by field. Lists in pod_lists.py merge
+item by item, identified by the list's own keys; other lists and plain values are replaced. `null` and `$patch: delete` remove a field or an
+item, `$patch: replace` replaces an object, an item, or (as an item of its own) a whole list, and `$retainKeys` drops the fields that it
+does not name.
 
-Two things are more than Kubernetes does with a patch. An object that may have one of several fields, such as the source of a volume, loses
-the others when the patch sets one. An item with keys and `$patch: replace` replaces the item of these keys, as in Kustomize.
+Two rules go beyond Kubernetes. An object that may have one of several fields, such as the source of a volume, loses the others if the patch
+sets one. An item with keys and `$patch: replace` replaces the item with these keys, as in Kustomize.
 
-`merge` takes what `patch_problems` (pod_shape.py) let through: objects where objects are, items that have their keys.
+`merge` expects a patch that `patch_problems` (pod_shape.py) accepted: it has objects where they belong, and items have their keys.
 """
 
 from collections.abc import Hashable, Mapping
@@ -21,7 +22,7 @@ Key = tuple[Hashable, ...]
 
 
 def merge(base: Any, patch: Any, path: Path = ()) -> Any:
-    """A new value: the base with the patch in it. The path is that of both in a pod template, without indices."""
+    """Returns a new value, the base with the patch merged into it. `path` is the path of both in a pod template, without indices."""
     if isinstance(patch, dict):
         return _merged_object(base if isinstance(base, dict) else {}, patch, path)
     kind = LISTS.get(path)
@@ -31,12 +32,12 @@ def merge(base: Any, patch: Any, path: Path = ()) -> Any:
 
 
 def item_key(item: Mapping[str, Any], kind: MergedList) -> Key:
-    """What tells the item apart in its list."""
+    """Returns the values that identify the item in its list."""
     return tuple(item.get(key, KEY_DEFAULTS.get(key)) for key in kind.keys)
 
 
 def is_list_replaced(item: object) -> bool:
-    """Whether the item is the directive by which the others replace the whole list."""
+    """Returns whether the item is the directive that makes the other items replace the whole list."""
     return item == {DIRECTIVE: "replace"}
 
 

@@ -1,4 +1,4 @@
-"""Names, labels and owner references that all children share."""
+"""Names, labels and owner references that all children share. Pure; every builder uses them, and so does what finds children again."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,14 +8,14 @@ from alise_contract.names import API_GROUP, API_VERSION, ENGINE_LABEL, KIND
 Manifest = dict[str, Any]
 
 MANAGER: Final = "alise-operator"
-# On a pod: of which template it was made, to tell pods of the newest spec from older ones.
+# On a pod: the template that it was created from, to distinguish pods with the newest spec from older ones.
 TEMPLATE_ANNOTATION: Final = f"{API_GROUP}/template"
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The resource that the children belong to."""
+    """The AliseEngine that the children belong to."""
 
     name: str
     namespace: str
@@ -32,7 +32,7 @@ def labels(owner: Owner) -> dict[str, str]:
 
 
 def selector(owner: Owner) -> dict[str, str]:
-    """Labels that find the resource's pods, and no others. Immutable in a Deployment: never add to it."""
+    """Returns labels that select the pods of the AliseEngine and no others. A Deployment cannot change them, so never add one."""
     return {ENGINE_LABEL: owner.name}
 
 
@@ -41,7 +41,7 @@ def selector_text(name: str) -> str:
 
 
 def metadata(owner: Owner, *, annotations: dict[str, str] | None = None) -> Manifest:
-    """Metadata of a child: named like the resource, owned by it, so that the garbage collector removes it with its owner."""
+    """Returns the metadata of a child. It has the name of its owner, and an owner reference by which it is deleted with the owner."""
     meta: Manifest = {
         "name": owner.name,
         "namespace": owner.namespace,

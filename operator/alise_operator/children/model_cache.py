@@ -1,11 +1,11 @@
-"""The claim that keeps downloaded weights."""
+"""Builds the PersistentVolumeClaim that keeps downloaded weights, if the spec has a size for it."""
 
 from alise_operator.children.meta import Manifest, Owner, metadata
 from alise_operator.spec import Spec
 
 
 def model_cache(spec: Spec, owner: Owner, template: Manifest) -> Manifest | None:
-    """Not wanted when the pods of the (patched) template use another volume: a claim that no pod mounts costs as much as one that is."""
+    """Returns the claim; None if the pods of the (patched) template use another volume, because an unused claim costs money."""
     cache = spec.model.cache
     if cache is None or cache.size is None or not _mounted(template, owner.name):
         return None

@@ -1,7 +1,8 @@
-"""Only the two HTTP ports can be reached: vLLM and torch open further ones, unauthenticated, for their own workers.
+"""Builds the NetworkPolicy that allows connections only to the two HTTP ports of the pods.
 
-By everybody, unless the resource says by whom; the operator, which polls the pods, always may. What the pods reach is not limited unless
-the resource says so; DNS always is possible, because all that a resource names (a hub, a database) is found by it.
+vLLM and torch open further ports without authentication for their own workers. All peers may connect unless the spec lists them; the
+operator, which polls the pods, always may. What the pods may connect to is limited only if the spec lists it; DNS is always allowed,
+because everything that a spec names (a hub, a database) is found by it.
 """
 
 from typing import Final
@@ -11,7 +12,7 @@ from alise_operator.children.meta import MANAGER, Manifest, Owner, metadata, sel
 from alise_operator.cluster import Cluster
 from alise_operator.spec import Spec
 
-# To any address: a node's own DNS cache is no pod.
+# To any address, because the DNS cache of a node is not a pod.
 _DNS: Final[Manifest] = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
 
 

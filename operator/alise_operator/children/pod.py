@@ -1,8 +1,8 @@
-"""The engine pod: the engine's container, the scheduler's beside it, and the memory they share.
+"""Builds the pod template: the engine's container, the scheduler's container beside it, and the volumes that they share.
 
-Shutdown is designed here: on deletion both preStop hooks start at once. The engine's drains, so its SIGTERM comes when
-every stream has ended or `drainSeconds` are over; the scheduler's waits until the engine is gone, so that ranks hold to the end. The grace
-period covers both and vLLM's own exit.
+Pure: workload.py puts the template into the Deployment, after pod_patch.py has merged the user's patch into it. Shutdown is designed here.
+On deletion both preStop hooks start at once. The engine's hook drains, so SIGTERM follows when every stream has ended or `drainSeconds` are
+over; the scheduler's hook waits until the engine is gone, so that ranks hold to the end. The grace period covers both and vLLM's own exit.
 """
 
 import json
@@ -49,23 +49,23 @@ SCRATCH: Final = "/scratch"
 CACHE: Final = "/model-cache"
 HISTORY: Final = "/var/lib/alise"
 CACHE_VOLUME: Final = "model-cache"
-# Owner and group may read; fsGroup gives the files the group that the containers run as.
+# Owner and group may read; fsGroup gives the files the group of the containers.
 _AUTH_MODE: Final = 0o440
-# About four times what 100,000 requests take.
+# About four times the size of 100,000 requests.
 _HISTORY_LIMIT: Final = "512Mi"
-# After the drain: vLLM ends its workers, then the scheduler leaves.
+# Time after the drain in which vLLM stops its workers and then the scheduler exits.
 EXIT_MARGIN_SECONDS: Final = 30
 # A large model is downloaded and loaded before the first /health succeeds.
 _STARTUP_PERIOD_SECONDS: Final = 5
 STARTUP_SECONDS: Final = 3600
-# PID 1 has no default signal handlers: without an init, SIGTERM would be lost until the process has installed its own.
+# PID 1 has no default signal handlers. Without an init, SIGTERM would be lost until the process has installed its own.
 _INIT: Final = ("tini", "--")
 _CONTAINER_SECURITY: Final[Manifest] = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
-# The scheduler takes up to 400 MiB; its training process, for some seconds at a time, about as much again.
+# The scheduler uses up to 400 MiB; its training process uses about as much again for some seconds.
 _SCHEDULER_RESOURCES: Final = Resources(requests={"cpu": "250m", "memory": "256Mi"}, limits={"memory": "1Gi"})
 
 
@@ -74,12 +74,12 @@ def grace_seconds(spec: Spec) -> int:
 
 
 def one_node(spec: Spec) -> bool:
-    """The pods' volume is mounted by one node at a time."""
+    """Returns whether only one node at a time can mount the pods' volume."""
     return spec.model.cache is not None and spec.model.cache.access_mode == "ReadWriteOnce"
 
 
 def pod_template(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
-    """The generated pod template, before the user's patch."""
+    """Returns the generated pod template, before the user's patch."""
     engine, scheduler = _engine(spec, cluster), _scheduler(spec, cluster)
     if cluster.native_sidecars:
         containers = {"initContainers": [scheduler | {"restartPolicy": "Always"}], "containers": [engine]}
@@ -116,12 +116,12 @@ def pod_template(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
 
 
 def engine_args(spec: Spec) -> list[str]:
-    """Arguments of `alise-engine`."""
+    """Returns the arguments of `alise-engine`."""
     model, engine = spec.model, spec.engine
     args = ["serve", model.uri, "--host", "0.0.0.0", "--port", str(ENGINE_PORT)]
-    # Answers and metrics have the first name. A name is never a variable: Kubernetes would put its value here, which could be a flag.
+    # Responses and metrics have the first name. A name is never a variable: Kubernetes would insert its value, which could be a flag.
     args += ["--served-model-name", *(name.replace("$(", "$$(") for name in served_names(model))]
-    # In a spelling that needs no exponents or fractions: the engine's parser takes fewer than Kubernetes'.
+    # Formatted without exponents and fractions, which the engine's parser need not know.
     if spec.kv_offload.host_memory is None:
         args += ["--alise-host-memory", "auto", "--alise-host-memory-at-most", format_bytes(most_host_memory_bytes(spec))]
     else:
@@ -155,7 +155,7 @@ def _engine(spec: Spec, cluster: Cluster) -> Manifest:
     if spec.model.cache is not None:
         mounts.append({"name": CACHE_VOLUME, "mountPath": CACHE})
     if spec.auth is not None:
-        # The whole folder, no subPath: only then does the kubelet update the files when the Secret changes.
+        # The whole folder, without a subPath: only then does the kubelet update the files when the Secret changes.
         mounts.append({"name": AUTH_VOLUME, "mountPath": AUTH_DIR, "readOnly": True})
     return {
         "name": ENGINE_CONTAINER,
@@ -177,7 +177,7 @@ def _engine(spec: Spec, cluster: Cluster) -> Manifest:
 
 
 def _scheduler(spec: Spec, cluster: Cluster) -> Manifest:
-    """No readiness probe: a scheduler that is down costs order, it must not take the pod out of the Service. Its supervisor restarts it."""
+    """Returns the scheduler's container, without probes: a scheduler that is down must not remove the pod from the Service."""
     wait_seconds = spec.drain_seconds + EXIT_MARGIN_SECONDS // 2
     return {
         "name": SCHEDULER_CONTAINER,
@@ -198,7 +198,7 @@ def _scheduler(spec: Spec, cluster: Cluster) -> Manifest:
 
 
 def scheduler_env(spec: Spec) -> dict[str, str]:
-    """Settings of the scheduler, as `alise_scheduler/config.py` reads them."""
+    """Returns the settings of the scheduler, as alise_scheduler/config.py reads them."""
     scheduling = spec.scheduling
     env = {
         SOCKET_DIR_ENV: SOCKET_DIR,
@@ -218,7 +218,7 @@ def scheduler_env(spec: Spec) -> dict[str, str]:
 
 
 def admission_env(spec: Spec) -> dict[str, str]:
-    """Settings of the engine's API server process: who may send requests, and how many and how large."""
+    """Returns the settings of the engine's API server process: who may send requests, how many and how large."""
     admission = spec.admission
     env = {
         MAX_PENDING_ENV: str(admission.max_pending),
@@ -262,7 +262,7 @@ def _engine_env(spec: Spec) -> list[Manifest]:
     given = {variable.name for variable in spec.engine.env}
     defaults = {"HF_HOME": hub, "VLLM_NO_USAGE_STATS": "1"}
     if spec.engine.device == "cpu":
-        # Written out, because the memory limit is checked against it.
+        # Set explicitly, because the memory limit is checked against it.
         defaults[KV_SPACE_ENV] = str(cpu_kv_space_gib(spec.engine))
     env += [{"name": name, "value": value} for name, value in defaults.items() if name not in given]
     return env + [variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.engine.env]
@@ -273,7 +273,7 @@ def startup_probe() -> Manifest:
 
 
 def liveness_probe() -> Manifest:
-    """A long prefill may hold up the API server; a restart loses every stream, so it is the last resort."""
+    """Returns a patient probe: a long prefill may delay the API server, and a restart loses every stream."""
     return _health(period=10, failures=12)
 
 

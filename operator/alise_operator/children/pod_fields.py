@@ -1,6 +1,7 @@
-"""The fields of pods that alise knows, by the object they are in: Kubernetes 1.37's and all before it.
+"""The fields of pods that alise knows, by the object that contains them: those of Kubernetes 1.37 and of all older versions.
 
-A test compares them with the schemas that Kubernetes publishes. pod_policy.py says which values are refused, and refuses what is not here.
+Only values. A test compares them with the schemas that Kubernetes publishes. pod_policy.py decides which values are refused, and refuses
+every field that is not listed here.
 """
 
 from typing import Final
@@ -32,16 +33,16 @@ POD_SECURITY_FIELDS: Final = _SECURITY_FIELDS | {
 CONTAINER_SECURITY_FIELDS: Final = _SECURITY_FIELDS | {
     "allowPrivilegeEscalation", "capabilities", "privileged", "procMount", "readOnlyRootFilesystem",
 }  # fmt: skip
-# Sources of a volume that stay inside the namespace. An image is pulled as those of containers are.
+# Sources of a volume that stay inside the namespace. An image is pulled like that of a container.
 POD_VOLUME_TYPES: Final = frozenset(
     {"configMap", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret"}
 )
-# Sources of a projected volume that are no credential of the ServiceAccount.
+# Sources of a projected volume that are not credentials of the ServiceAccount.
 PROJECTIONS: Final = frozenset({"clusterTrustBundle", "configMap", "downwardAPI", "secret"})
 VALUE_FROM_FIELDS: Final = frozenset({"configMapKeyRef", "fieldRef", "fileKeyRef", "resourceFieldRef", "secretKeyRef"})
 ENV_FROM_FIELDS: Final = frozenset({"configMapRef", "prefix", "secretRef"})
 
-# Of the baseline Pod Security Standard.
+# From the baseline Pod Security Standard.
 SELINUX_TYPES: Final = (None, "", "container_t", "container_init_t", "container_kvm_t", "container_engine_t")
 SAFE_SYSCTLS: Final = frozenset(
     {

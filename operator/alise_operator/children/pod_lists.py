@@ -1,8 +1,8 @@
-"""The lists of a pod template that merge item by item, and fields of which an object has one: Kubernetes' own, as values.
+"""The lists of a pod template that merge item by item, and the fields of which an object may have only one, as in Kubernetes.
 
-Taken from the OpenAPI schema that Kubernetes publishes (`x-kubernetes-list-map-keys`, `x-kubernetes-patch-merge-key`,
-`x-kubernetes-patch-strategy`). Tests compare the table with the schemas of all supported versions and with a real API server's, so that a
-list of a new Kubernetes is found. Every list that is not here is replaced as a whole.
+Only values, for merge.py and pod_shape.py. They are taken from the OpenAPI schema that Kubernetes publishes (`x-kubernetes-list-map-keys`,
+`x-kubernetes-patch-merge-key`, `x-kubernetes-patch-strategy`). Tests compare the table with the schemas of all supported versions and of a
+real API server, so that they find a list of a new Kubernetes. Every list that is not in the table is replaced as a whole.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class MergedList:
-    """The fields that tell the items of a list apart; none for a list of plain values, which is a set."""
+    """The fields that identify the items of a list; none for a list of plain values, which is a set."""
 
     keys: tuple[str, ...] = ()
 
@@ -44,10 +44,10 @@ LISTS: Final[Mapping[Path, MergedList]] = {
     ("spec", "topologySpreadConstraints"): MergedList(("topologyKey", "whenUnsatisfiable")),
     ("spec", "volumes"): _BY_NAME,
     **{("spec", "volumes", "ephemeral", "volumeClaimTemplate", "metadata", *path): kind for path, kind in _METADATA.items()},
-    # Of 1.27 and 1.28 alone.
+    # Only in 1.27 and 1.28.
     ("spec", "volumes", "ephemeral", "volumeClaimTemplate", "spec", "resources", "claims"): _BY_NAME,
 }
-# What a key is that an item leaves out.
+# The value of a key that an item omits.
 KEY_DEFAULTS: Final[Mapping[str, str]] = {"protocol": "TCP"}
 
 _HANDLERS: Final = frozenset({"exec", "httpGet", "tcpSocket", "grpc", "sleep"})
@@ -56,12 +56,12 @@ _ONE_OF: Final[Mapping[str, frozenset[str]]] = {
     "valueFrom": frozenset({"configMapKeyRef", "fieldRef", "fileKeyRef", "resourceFieldRef", "secretKeyRef"}),
     **dict.fromkeys(("livenessProbe", "readinessProbe", "startupProbe", "postStart", "preStop"), _HANDLERS),
 }
-# An item of these has a name and one other field, its source (`x-kubernetes-patch-strategy: merge,retainKeys`).
+# An item of these lists has a name and one other field, its source (`x-kubernetes-patch-strategy: merge,retainKeys`).
 RETAIN_KEYS: Final = frozenset({("spec", "volumes"), ("spec", "resourceClaims")})
 
 
 def one_of(path: Path, fields: frozenset[str]) -> frozenset[str]:
-    """The fields, of those given, of which the object at the path may have one."""
+    """Returns those of the fields of which the object at the path may have only one."""
     if path in RETAIN_KEYS:
         return fields - {"name"}
     return _ONE_OF.get(path[-1] if path else "", frozenset())

@@ -1,6 +1,6 @@
-"""What of the generated pod must stay, whatever the user's patch says: what the parts find each other by, and what serving rests on. Pure.
+"""Checks that a patched pod template kept what alise needs of the generated one: sockets, ports, API keys, drain time, places to write.
 
-Without these a pod would start and fail far from the cause: no sockets, no API keys, no time to drain, no place to write to.
+Pure: pod_patch.py calls `need_problems()` with the merged template. Without these checks a pod would start and fail far from the cause.
 """
 
 import posixpath
@@ -19,11 +19,11 @@ from alise_operator.sentences import quote
 from alise_operator.spec import Spec
 
 AUTH_VOLUME: Final = "api-keys"
-# Volumes of which the source may not change; the others are places to write to, which may lie elsewhere.
-_FIXED_VOLUMES: Final = {"run": "the sockets by which engine and scheduler find each other are there", AUTH_VOLUME: "it holds the API keys"}
-# Why a mount must be exactly as it was generated.
-_FIXED_MOUNTS: Final = {RUN_DIR: "its sockets are there", AUTH_DIR: "it holds the API keys"}
-# By container: where what a command is changed for belongs.
+# Volumes whose source may not change. The others are places to write to, which may be elsewhere.
+_FIXED_VOLUMES: Final = {"run": "it holds the sockets between engine and scheduler", AUTH_VOLUME: "it holds the API keys"}
+# Mounts that may not change, and why.
+_FIXED_MOUNTS: Final = {RUN_DIR: "it holds the sockets between engine and scheduler", AUTH_DIR: "it holds the API keys"}
+# By container: the fields to use instead of a command.
 _INSTEAD_OF_COMMAND: Final = {
     ENGINE_CONTAINER: (
         "Leave it out: flags go into spec.engine.args, variables into spec.engine.env, another image into spec.engine.image"
@@ -35,12 +35,12 @@ _INSTEAD_OF_COMMAND: Final = {
 
 
 def need_problems(template: Manifest, generated: Manifest, spec: Spec, owner: Owner) -> Iterator[Problem]:
-    """What the merged template lost of the generated one."""
+    """Yields a problem for each part of the generated template that the merged one lost."""
     labels = (template.get("metadata") or {}).get("labels") or {}
     for key, value in selector(owner).items():
         if labels.get(key) != value:
             yield Problem(
-                f"{FIELD}.metadata.labels", f"must leave {key}={value} as it is: the Service and the Deployment find the pods by it"
+                f"{FIELD}.metadata.labels", f"must keep {key}={value}, because the Service and the Deployment select the pods by it"
             )
     if "spec" not in template:
         yield Problem(f"{FIELD}.spec", "null is not allowed; it must be an object")
@@ -66,7 +66,7 @@ def _container(field: str, theirs: Manifest, ours: Manifest, spec: Spec) -> Iter
     for port in ours["ports"]:
         if not any(_holds(one, port) for one in theirs.get("ports") or ()):
             wanted = f"{port['name']} ({port['containerPort']})"
-            yield Problem(f"{field}.ports", f"must keep the port {wanted}: probes, the Service and the operator use it")
+            yield Problem(f"{field}.ports", f"must keep the port {wanted}, because probes, the Service and the operator use it")
     yield from _env(field, theirs, ours)
     yield from _commands(field, theirs, ours)
     if theirs.get("restartPolicy") != ours.get("restartPolicy"):
@@ -89,16 +89,16 @@ def _mounts(field: str, theirs: Manifest, ours: Manifest) -> Iterator[Problem]:
         given = next((one for one in mounts if one["mountPath"] == path), None)
         if path in _FIXED_MOUNTS:
             if given != mount:
-                yield Problem(f"{field}.volumeMounts", f"must leave the mount {path} as it is: {_FIXED_MOUNTS[path]}")
+                yield Problem(f"{field}.volumeMounts", f"must keep the mount {path} unchanged, because {_FIXED_MOUNTS[path]}")
         elif given is None:
-            yield Problem(f"{field}.volumeMounts", f"must keep the mount {path}: the {ours['name']} writes there, and nowhere else")
+            yield Problem(f"{field}.volumeMounts", f"must keep the mount {path}, because the {ours['name']} writes there and nowhere else")
         elif given.get("readOnly"):
             yield Problem(f"{field}.volumeMounts[{path}].readOnly", f"true is not allowed, because the {ours['name']} writes there")
     for path in (mount["mountPath"] for mount in mounts):
-        # Two slashes at the beginning are one to Linux, but not to normpath.
+        # Linux treats two slashes at the beginning as one, normpath does not.
         plain = posixpath.normpath("/" + path.lstrip("/"))
         if path not in own and plain in own:
-            yield Problem(f"{field}.volumeMounts[{path}]", f"would cover {plain}; write the path so, or mount elsewhere")
+            yield Problem(f"{field}.volumeMounts[{path}]", f"would hide {plain}; write the path as {plain}, or mount elsewhere")
 
 
 def _volumes(template: Manifest, generated: Manifest) -> Iterator[Problem]:
@@ -107,38 +107,40 @@ def _volumes(template: Manifest, generated: Manifest) -> Iterator[Problem]:
         name = volume["name"]
         if name not in given:
             yield Problem(
-                f"{FIELD}.spec.volumes", f"must keep the volume {name!r}; another source may be given to all but run and {AUTH_VOLUME}"
+                f"{FIELD}.spec.volumes", f"must keep the volume {name!r}; all volumes except run and {AUTH_VOLUME} may have another source"
             )
         elif name in _FIXED_VOLUMES and given[name] != volume:
-            yield Problem(f"{FIELD}.spec.volumes[{name}]", f"must stay as it is: {_FIXED_VOLUMES[name]}; use another name for yours")
+            yield Problem(
+                f"{FIELD}.spec.volumes[{name}]", f"must stay unchanged, because {_FIXED_VOLUMES[name]}; use another name for yours"
+            )
 
 
 def _env(field: str, theirs: Manifest, ours: Manifest) -> Iterator[Problem]:
-    """Variables of the operator's: what they say, a field of the resource says, and the operator reckons with it."""
+    """The operator's variables must not change: fields of the spec determine them, and the operator calculates with the same values."""
     given = {variable["name"]: variable for variable in theirs.get("env") or ()}
     for variable in ours["env"]:
         name = variable["name"]
         if given.get(name) == variable or (ours["name"] == ENGINE_CONTAINER and name not in ENV_FIELDS):
             continue
         if name == AUTH_DIR_ENV:
-            yield Problem(f"{field}.env", f"must leave {name} as it is: without it no API keys are required")
+            yield Problem(f"{field}.env", f"must keep {name} unchanged, because without it no API keys are required")
             continue
         instead = ENV_FIELDS.get(name, "spec.scheduling, spec.kvOffload, spec.admission or spec.predictor")
-        yield Problem(f"{field}.env", f"must leave {name} as it is: the operator sets it" + (f"; use {instead}" if instead else ""))
+        yield Problem(f"{field}.env", f"must keep {name} unchanged, because the operator sets it" + (f"; use {instead}" if instead else ""))
 
 
 def _drain_time(template: Manifest, generated: Manifest) -> Iterator[Problem]:
-    """A pod that is to stop lets open streams end."""
+    """The grace period must leave open streams the time to finish."""
     needed, grace = generated["spec"]["terminationGracePeriodSeconds"], template["spec"].get("terminationGracePeriodSeconds")
     if not isinstance(grace, int) or isinstance(grace, bool) or grace < needed:
-        said = f"{quote(grace)} would cut streams: it must be {needed} or more; lower spec.drainSeconds for a shorter one"
+        said = f"{quote(grace)} would cut off streams: it must be {needed} or more; lower spec.drainSeconds for a shorter one"
         yield Problem(f"{FIELD}.spec.terminationGracePeriodSeconds", said)
 
 
 def _commands(field: str, theirs: Manifest, ours: Manifest) -> Iterator[Problem]:
     given = (theirs.get("lifecycle") or {}).get("preStop")
     if given != ours["lifecycle"]["preStop"]:
-        said = f"{quote(given)} would cut streams: leave it out; spec.drainSeconds sets its length"
+        said = f"{quote(given)} would cut off streams: leave it out; spec.drainSeconds sets its length"
         yield Problem(f"{field}.lifecycle.preStop", said)
     name = ours["name"]
     for key, what in (("command", "command"), ("args", "arguments")):

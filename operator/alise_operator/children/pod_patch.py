@@ -1,7 +1,8 @@
-"""The user's patch of the pod template: merged as Kubernetes merges, then checked. Pure.
+"""Applies the user's patch to the generated pod template: checks its shape, merges it, and checks the result.
 
-pod_shape.py says what a patch looks like, pod_needs.py what of the generated pod must stay, pod_policy.py what no pod may have. These two
-look at the merged template, so that it does not matter which field something came by. What remains is for the API server to judge.
+Pure: workload.py calls `patched()`. pod_shape.py checks what a patch looks like, pod_needs.py what of the generated pod must stay, and
+pod_policy.py what no pod may have. The last two check the merged template, so it does not matter which field a value comes from. The API
+server judges the rest.
 """
 
 from collections.abc import Mapping
@@ -17,12 +18,12 @@ from alise_operator.cluster import Cluster
 from alise_operator.errors import InvalidSpec
 from alise_operator.spec import Spec
 
-# Of a container that the user adds, where the patch does not say otherwise: without it the restricted Pod Security Standard refuses it.
+# Defaults for a container that the user adds, without which the restricted Pod Security Standard refuses it.
 _ADDED_CONTAINER: Final[Manifest] = {"securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}}
 
 
 def patched(template: Manifest, spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
-    """The template with the spec's patch in it. Raises InvalidSpec when the patch cannot be merged or the pod may not be so."""
+    """Returns the template with the patch merged into it. Raises InvalidSpec if the patch cannot be merged or the pod is not allowed."""
     problems = list(patch_problems(spec.pod_template))
     if not problems:
         merged: Manifest = merge(template, _with_defaults(_relocated(spec.pod_template, template), template))
@@ -33,12 +34,12 @@ def patched(template: Manifest, spec: Spec, owner: Owner, cluster: Cluster) -> M
 
 
 def _homes(template: Manifest) -> dict[str, str]:
-    """The list that each generated container is in: the scheduler's depends on the version of the cluster."""
+    """Returns the list that contains each generated container; the scheduler's depends on the version of the cluster."""
     return {container["name"]: key for key in CONTAINER_LISTS for container in template["spec"].get(key, ())}
 
 
 def _relocated(patch: Mapping[str, Any], template: Manifest) -> Manifest:
-    """The patch with its items for alise's containers in the list where these are on this cluster."""
+    """Returns the patch with its items for alise's containers moved to the lists that contain these on this cluster."""
     pod, homes = patch.get("spec"), _homes(template)
     if not isinstance(pod, dict):
         return dict(patch)
@@ -48,7 +49,7 @@ def _relocated(patch: Mapping[str, Any], template: Manifest) -> Manifest:
         return dict(patch)
     kept = {key: [item for item in items if homes.get(item.get("name"), key) == key] for key, items in lists.items()}
     for home, item in moved:
-        # A list that the patch removes stays removed, which is refused later.
+        # A list that the patch removes stays removed, and is refused later.
         if pod.get(home, ()) is not None:
             kept.setdefault(home, []).append(item)
     return {**patch, "spec": {**pod, **kept}}

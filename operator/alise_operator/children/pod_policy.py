@@ -1,11 +1,11 @@
-"""What no pod of an AliseEngine may have: what reaches the node, other namespaces, or credentials that the resource does not name. Pure.
+"""Refuses what no pod of an AliseEngine may have: access to the node, to other namespaces, or to credentials that the spec does not name.
 
-The operator makes pods for people who may not be allowed to make pods themselves. So the default is the restricted Pod Security Standard
-(kubernetes.io/docs/concepts/security/pod-security-standards, the rules of 1.34), and beyond it: no other ServiceAccount, no token, no
-choice of the node, no priority class of the system, and no Secret that a field of the resource does not name. The operator's setting allows
-more, term by term (allowed.py); every refusal names its term.
+Pure: pod_patch.py calls `policy_problems()` with the merged template. The operator creates pods for users who may not be allowed to create
+pods themselves. So the default is the restricted Pod Security Standard (kubernetes.io/docs/concepts/security/pod-security-standards, the
+rules of 1.34) and more: no other ServiceAccount, no token, no choice of the node, no priority class of the system, and no Secret that a
+field of the spec does not name. The operator's setting allows more, term by term (allowed.py), and every refusal names its term.
 
-Fields are allowed by name: one that Kubernetes got after this version of alise is refused until a version of alise knows it.
+Fields are allowed by name: a field that Kubernetes added after this version of alise is refused until a version of alise knows it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -38,20 +38,20 @@ from alise_operator.spec import Spec, named_secrets
 _OUTSIDE: Final = "they give the pod storage outside the namespace"
 _WHAT_VOLUMES_DO: Final = {
     "hostPath": "they give the pod the node's files",
-    "csi": "they have a storage driver of the node do what the resource says",
+    "csi": "they let the resource control a storage driver of the node",
     "flexVolume": "they run a program of the node",
     "gitRepo": "they run git on the node",
 }
 _NODES_OWN: Final = {"hostNetwork": "network", "hostPID": "process IDs", "hostIPC": "shared memory"}
 _PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 _HOOKS: Final = ("postStart", "preStop")
-# Annotations by which older clusters choose profiles.
+# Annotations that set profiles on older clusters.
 _PROFILE_ANNOTATIONS: Final[Mapping[str, str]] = {
     "container.apparmor.security.beta.kubernetes.io/": "appArmorProfile",
     "container.seccomp.security.alpha.kubernetes.io/": "seccompProfile",
     "seccomp.security.alpha.kubernetes.io/": "seccompProfile",
 }
-# Where a Secret for a variable of the engine is allowed: a reader of the resource's own fields sees there which Secrets its pods get.
+# The field where a Secret for a variable of the engine is allowed, and where a reader of the spec sees which Secrets its pods get.
 _AS_VARIABLE: Final = "Move the variable to spec.engine.env ({{name: {name}, valueFrom: {{secretKeyRef: …}}}})"
 _MAX_VALUE: Final = 253
 _VALUE_TERMS: Final = (
@@ -69,7 +69,7 @@ _VALUE_TERMS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """A field that is refused, and the term of the setting that would allow it."""
+    """A refused field, and the term of the setting that would allow it."""
 
     field: str
     text: str
@@ -77,7 +77,7 @@ class _Refusal:
     value: str | None = None
 
     def problem(self) -> Problem:
-        # The one value is the smaller permission, so that is what is suggested, unless it cannot be what a setting says.
+        # A single value is the smaller permission, so it is suggested if a setting can contain it.
         is_plain = self.value is not None and 0 < len(self.value) <= _MAX_VALUE and self.value.isprintable() and "," not in self.value
         term = f"{self.term}={self.value}" if is_plain and self.term in _VALUE_TERMS else self.term
         return Problem(
@@ -88,7 +88,7 @@ class _Refusal:
 
 
 def policy_problems(template: Manifest, spec: Spec, owner: Owner, allowed: Allowed) -> Iterator[Problem]:
-    """What the merged template has that the policy refuses and the operator's setting does not allow."""
+    """Yields a problem for each part of the merged template that the policy refuses and the operator's setting does not allow."""
     for refusal in _refusals(template, named_secrets(spec), owner):
         if not allowed.allows(refusal.term, refusal.value):
             yield refusal.problem()
@@ -132,7 +132,7 @@ def _pod(field: str, pod: Manifest, owner: Owner) -> Iterator[_Refusal]:
         yield _Refusal(f"{field}.automountServiceAccountToken", said, "automountServiceAccountToken")
     if pod.get("nodeName") not in (None, ""):
         instead = f"Use {field}.nodeSelector or {field}.affinity"
-        said = f"{quote(pod['nodeName'])} is not allowed, because it goes around the cluster's scheduler. {instead}"
+        said = f"{quote(pod['nodeName'])} is not allowed, because it bypasses the cluster's scheduler. {instead}"
         yield _Refusal(f"{field}.nodeName", said, "nodeName", str(pod["nodeName"]))
     if str(pod.get("priorityClassName") or "").startswith("system-"):
         said = (
@@ -184,7 +184,7 @@ def _container(field: str, container: Manifest, secrets: frozenset[str]) -> Iter
         for kind in ("httpGet", "tcpSocket"):
             host = _object(_object(handler).get(kind)).get("host")
             if host not in (None, ""):
-                said = f"{quote(host)} is not allowed, because the node would ask another host. Leave it out, which asks the pod"
+                said = f"{quote(host)} is not allowed, because the node would connect to another host. Leave it out to use the pod"
                 yield _Refusal(f"{field}.{name}.{kind}.host", said, "probeHost")
 
 
@@ -193,7 +193,7 @@ def _pod_security(field: str, security: Manifest) -> Iterator[_Refusal]:
     yield from _security(field, security)
     for sysctl in _objects(security.get("sysctls")):
         if str(sysctl.get("name")) not in SAFE_SYSCTLS:
-            said = f"{quote(sysctl.get('name'))} is not allowed, because it is not one of those that concern the pod alone"
+            said = f"{quote(sysctl.get('name'))} is not allowed, because it is not one of those that affect only the pod"
             yield _Refusal(f"{field}.sysctls", said, "sysctls", str(sysctl.get("name")))
 
 
@@ -219,7 +219,7 @@ def _container_security(field: str, security: Manifest, pod: Manifest) -> Iterat
             yield _Refusal(f"{field}.capabilities.add", said, "capabilities", str(name))
     if security.get("procMount") not in (None, "Default"):
         yield _Refusal(f"{field}.procMount", f"{quote(security['procMount'])} is not allowed. It must be Default", "procMount")
-    # What the container does not say, the pod says for it; what is said wrongly has been refused above.
+    # The pod's value applies where the container has none; wrong values have been refused above.
     if security.get("runAsNonRoot", pod.get("runAsNonRoot")) is None:
         yield _Refusal(
             f"{field}.runAsNonRoot", "null is not allowed. It must be true, here or in the pod's securityContext", "runAsNonRoot"
@@ -230,7 +230,7 @@ def _container_security(field: str, security: Manifest, pod: Manifest) -> Iterat
 
 
 def _security(field: str, security: Manifest) -> Iterator[_Refusal]:
-    """What a pod's and a container's security context have in common."""
+    """Yields refusals that a pod's and a container's security context have in common."""
     if security.get("runAsNonRoot") not in (None, True):
         yield _Refusal(f"{field}.runAsNonRoot", f"{quote(security['runAsNonRoot'])} is not allowed. It must be true", "runAsNonRoot")
     if security.get("runAsUser") == 0:
@@ -277,12 +277,12 @@ def _unknown(field: str, given: Mapping[str, Any], known: frozenset[str]) -> Ite
 
 
 def _unknown_field(field: str, key: str) -> _Refusal:
-    said = "is not a field that this version of alise knows of pods: is it spelled rightly? If Kubernetes got it lately, upgrade alise"
+    said = "is not a field of pods that this version of alise knows: is it spelled correctly? If Kubernetes added it lately, upgrade alise"
     return _Refusal(field, said, "unknownFields", key)
 
 
 def _object(value: object) -> Manifest:
-    """An object; what is none has no fields here, and the API server refuses it."""
+    """Returns the value if it is an object, else an empty one; the API server refuses the wrong type."""
     return value if isinstance(value, dict) else {}
 
 

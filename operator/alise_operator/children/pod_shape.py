@@ -1,6 +1,7 @@
-"""What a patch must look like to be merged: objects where objects are, items with their keys, directives that are known. Pure.
+"""Checks that a pod patch can be merged: objects where objects belong, items with their keys, and known directives.
 
-The API server checks the fields of the merged template; here is only what merging needs, said with the field as the user wrote it.
+Pure: pod_patch.py calls `patch_problems()` before it merges. The API server checks the fields of the merged template; this module checks
+only what merging needs, and names the field as the user wrote it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ FIELD: Final = "spec.podTemplate"
 # A pod template is about ten levels deep.
 _MAX_DEPTH: Final = 50
 _DIRECTIVES: Final = ("delete", "replace", "merge")
-# Objects that alise looks into, besides those on the way to a list.
+# Objects that alise reads, besides those on the path to a list.
 _OBJECTS: Final = {
     ("metadata", "labels"),
     ("metadata", "annotations"),
@@ -27,7 +28,7 @@ _OBJECTS: Final = {
 
 
 def patch_problems(patch: Mapping[str, Any]) -> Iterator[Problem]:
-    """Every place where the patch cannot be merged."""
+    """Yields a problem for each place where the patch cannot be merged."""
     if patch.get(DIRECTIVE) in ("delete", "replace"):
         yield Problem(
             f"{FIELD}.{DIRECTIVE}", f"{quote(patch[DIRECTIVE])} is not allowed, because the pod's containers must stay; leave it out"
@@ -36,7 +37,7 @@ def patch_problems(patch: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 def named(field: str, item: Mapping[str, Any], kind: MergedList, index: int) -> str:
-    """The field of a list's item: by what tells it apart, else by its place."""
+    """Returns the field of an item of a list, with its key if it has one, else with its index."""
     key = item_key(item, kind)
     known = [str(part) for part in key if isinstance(part, str | int)]
     return f"{field}[{'/'.join(known)}]" if len(known) == len(key) else f"{field}[{index}]"
@@ -69,7 +70,7 @@ def _object_problems(value: Mapping[str, Any], path: Path, field: str) -> Iterat
         elif key == RETAIN:
             missing = [name for name in value if not name.startswith("$") and (not isinstance(child, list) or name not in child)]
             if missing or not isinstance(child, list):
-                yield Problem(where, f"{quote(child)} is not allowed; it must list every field that stays, also those of the patch itself")
+                yield Problem(where, f"{quote(child)} is not allowed; it must list every field that stays, including those in the patch")
         elif key.startswith("$"):
             instead = "write the list as it should be" if key.startswith("$delete") else "lists keep the order of the generated pod"
             yield Problem(where, f"is a directive that is not supported; leave it out: {instead}")
@@ -95,7 +96,7 @@ def _list_problems(value: object, kind: MergedList, path: Path, field: str) -> I
             continue
         where = named(field, item, kind, index)
         if (unique := item_key(item, kind)) in seen:
-            yield Problem(where, "is given twice; keep one of them")
+            yield Problem(where, "is listed twice; keep one of them")
         seen.add(unique)
         yield from _object_problems(item, path, where)
 
@@ -107,4 +108,4 @@ def _is_key(value: object, key: str) -> bool:
 def _wanted(key: str) -> str:
     if key == "containerPort":
         return "the number of a port"
-    return "a name" if key == "name" else "a text: the items of this list are told apart by it"
+    return "a name" if key == "name" else "a string, because it identifies the items of this list"

@@ -1,4 +1,7 @@
-"""The way in from outside the cluster: an Ingress or a Gateway API HTTPRoute, for answers that stream for minutes."""
+"""Builds the access from outside the cluster: an Ingress or a Gateway API HTTPRoute, for answers that stream for minutes.
+
+Pure. route_ready.py supplies what the Gateway allows, and status.py takes the URL from `url()`.
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +19,7 @@ API_PATH: Final = "/v1"
 TIMEOUTS: Final = ("request", "backendRequest")
 # On an HTTPRoute without timeouts: the Gateway (namespace/name) that refused them.
 TIMEOUTS_REFUSED_BY: Final = f"{API_GROUP}/timeouts-refused-by"
-# An Ingress has no field for timeouts or buffering; these are the annotations of the controllers that are most in use. Others ignore them.
+# An Ingress has no fields for timeouts or buffering. These are the annotations of the most common controllers; others ignore them.
 _STREAMING_ANNOTATIONS: Final = {
     "nginx.ingress.kubernetes.io/proxy-buffering": "off",
     "nginx.ingress.kubernetes.io/proxy-request-buffering": "off",
@@ -30,17 +33,17 @@ _STREAMING_ANNOTATIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class GatewayLimits:
-    """What the Gateway of an HTTPRoute allows, as far as it is known; everything by default."""
+    """What the Gateway of an HTTPRoute allows, as far as known; everything by default."""
 
-    # Routes of the resource's namespace.
+    # Whether it allows routes of the AliseEngine's namespace.
     allows_namespace: bool = True
     timeouts: frozenset[str] = frozenset(TIMEOUTS)
-    # The Gateway (namespace/name), when it has refused the timeouts of this route.
+    # The Gateway (namespace/name) if it has refused the timeouts of this route.
     timeouts_refused_by: str = ""
 
 
 def ingress(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest | None:
-    """Raises InvalidSpec when an annotation is not allowed."""
+    """Returns the Ingress; None with another type. Raises InvalidSpec if an annotation is not allowed."""
     route = spec.route
     if route.type != "Ingress":
         return None
@@ -60,7 +63,10 @@ def ingress(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest | None:
 
 
 def http_route(spec: Spec, owner: Owner, cluster: Cluster, limits: GatewayLimits) -> Manifest | None:
-    """Raises MissingApi when the cluster has no Gateway API, InvalidSpec when an annotation is not allowed."""
+    """Returns the HTTPRoute; None with another type, or if the Gateway allows no routes of the namespace.
+
+    Raises MissingApi if the cluster has no Gateway API, and InvalidSpec if an annotation is not allowed.
+    """
     route = spec.route
     if route.type != "HTTPRoute" or route.parent_ref is None:
         return None
@@ -82,7 +88,7 @@ def http_route(spec: Spec, owner: Owner, cluster: Cluster, limits: GatewayLimits
     }
     fields = _timeouts(spec, limits) if cluster.route_timeouts else ()
     if fields:
-        # "0s" is "no timeout": an answer streams as long as it takes. Without the field the Gateway's own limit holds.
+        # "0s" means no timeout: an answer streams for as long as it takes. Without the field the Gateway's own timeout applies.
         rule["timeouts"] = dict.fromkeys(fields, "0s")
     elif route.timeouts == "Auto" and limits.timeouts_refused_by:
         annotations[TIMEOUTS_REFUSED_BY] = limits.timeouts_refused_by
@@ -95,7 +101,7 @@ def http_route(spec: Spec, owner: Owner, cluster: Cluster, limits: GatewayLimits
 
 
 def _timeouts(spec: Spec, limits: GatewayLimits) -> tuple[str, ...]:
-    """The fields of `timeouts` to write."""
+    """Returns the fields of `timeouts` to write."""
     match spec.route.timeouts:
         case "Set":
             return TIMEOUTS
@@ -105,7 +111,7 @@ def _timeouts(spec: Spec, limits: GatewayLimits) -> tuple[str, ...]:
 
 
 def url(route: Route, owner: Owner) -> str | None:
-    """Base URL of the OpenAI API: from outside when there is a route, else the Service's. None when all hosts are wildcards."""
+    """Returns the base URL of the OpenAI API: that of the route, or else of the Service. None if all hosts are wildcards."""
     if route.type == "None" or not route.hosts:
         return f"http://{owner.name}.{owner.namespace}.svc{API_PATH}"
     scheme = "https" if route.tls_secret is not None else "http"

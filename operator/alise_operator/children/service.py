@@ -1,4 +1,4 @@
-"""The Service in front of the engines' OpenAI API."""
+"""Builds the Service in front of the OpenAI API of the engine pods."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ def service(owner: Owner) -> Manifest:
         "spec": {
             "type": "ClusterIP",
             "selector": selector(owner),
-            # protocol is written out: server-side apply on old servers refuses a port without it.
+            # The protocol is explicit because server-side apply on old servers refuses a port without it.
             "ports": [{"name": "http", "protocol": "TCP", "port": SERVICE_PORT, "targetPort": "http"}],
         },
     }

@@ -1,4 +1,4 @@
-"""The pods' ServiceAccount: engines never talk to the API server, so it carries no token and no rights."""
+"""Builds the ServiceAccount of the pods, without token and rights, because engines never call the API server."""
 
 from alise_operator.children.meta import Manifest, Owner, metadata
 

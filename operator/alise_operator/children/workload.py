@@ -1,4 +1,4 @@
-"""The Deployment of the engine pods."""
+"""Builds the Deployment of the engine pods: number of pods, rollout strategy, and the patched pod template with its stamp."""
 
 import hashlib
 import json
@@ -10,12 +10,12 @@ from alise_operator.children.pod_patch import patched
 from alise_operator.cluster import Cluster
 from alise_operator.spec import Spec
 
-# Time over the longest start after which a rollout counts as stuck.
+# Time beyond the longest start after which a rollout counts as stuck.
 _PROGRESS_MARGIN_SECONDS: Final = 600
 
 
 def deployment(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
-    """Raises InvalidSpec when the user's patch breaks what alise needs of its pods."""
+    """Returns the Deployment. Raises InvalidSpec if the user's patch breaks what alise needs of its pods."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -32,8 +32,11 @@ def deployment(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
 
 
 def _rollout(spec: Spec) -> Manifest:
-    """A new pod serves before an old one goes, because streams move only by ending; unless there is no room for one more, or the two could
-    not mount the same volume."""
+    """Returns the rollout strategy.
+
+    A new pod serves before an old one stops, because a stream cannot move to another pod; unless the spec says that there is no capacity
+    for an extra pod, or the two could not mount the same volume.
+    """
     if spec.engine.rollout == "replace" or one_node(spec):
         return {"maxUnavailable": 1, "maxSurge": 0}
     return {"maxUnavailable": 0, "maxSurge": 1}
