@@ -1,8 +1,14 @@
-"""`python -m alise_scheduler.simulate TRACE…`: replay traces through the production `decide()` on simulated engines.
+"""Replay traces of requests through the production scheduler on simulated engines.
 
-A trace is a CSV file (`arrival_s,input_tokens,output_tokens`, optionally `tenant` or `prefix_group` with `prefix_tokens`; `.gz` too) or
-`heavy-tail`, a synthetic one. The engine is a model on a device: --hardware names one, --list-hardware shows them. Prints a table, writes
-JSON with --out and latency plots with --plots.
+For example, compare the default policy with stock vLLM at 80% and 100% load:
+
+    python -m alise_scheduler.simulate heavy-tail --policies boost vllm-fcfs --load 0.8 1.0
+
+A trace is a CSV file with the columns arrival_s, input_tokens and output_tokens,
+and optionally tenant, or prefix_group and prefix_tokens. It may be compressed (.gz).
+The name heavy-tail stands for a synthetic trace. An engine is a model on a device:
+--hardware chooses one, and --list-hardware shows all. The results are printed as a
+table; --out writes them as JSON, and --plots draws the latencies.
 """
 
 import argparse
@@ -36,7 +42,7 @@ _HEAVY_TAIL_REQUESTS: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Everything of a run but the policy."""
+    """Everything that a run needs besides the policy."""
 
     trace: Trace
     model: EngineModel
@@ -44,17 +50,17 @@ class Setup:
 
 
 def core_mind(setup: Setup, policy: Policy, kind: type[CoreMind] = CoreMind, admit_limits: AdmitLimits | None = None) -> Callable[[], Mind]:
-    """Minds that decide as production does; `kind` is a rule that replaces its levels."""
+    """Makes drivers that decide as production does. `kind` is a subclass that replaces the levels."""
     trace, model = setup.trace, setup.model
     cost = model.known_cost(float((trace.input_tokens + trace.output_tokens / 2).mean()))
-    # Made once: there may be ten thousand minds.
+    # Made once, because there may be ten thousand drivers.
     caps, tenants = np.full(len(trace), float(model.shape.max_model_len)), trace.tenant.astype(np.float64)
     fresh = at_admission(policy, setup.lengths, trace.input_tokens.astype(np.float64), caps, model.shape, cost)
     return lambda: kind(policy, setup.lengths, caps, tenants, trace.weight, model.shape, cost, fresh, admit_limits)
 
 
 def policy_named(name: str, ageing: bool = True) -> Policy:
-    """A policy as the sidecar's defaults have it."""
+    """The policy with the sidecar's default settings."""
     default = Policy(name=name)
     if name in ("sjf", "fcfs"):
         default = replace(default, preemption=PreemptionRule(0, default.preemption.min_quantum_steps))
@@ -62,7 +68,7 @@ def policy_named(name: str, ageing: bool = True) -> Policy:
 
 
 def mind_named(name: str, setup: Setup, ageing: AgeingRule | None = None, admit_limits: AdmitLimits | None = None) -> Callable[[], Mind]:
-    """Makes minds of a policy of ours or a baseline, which refuses no request. Raises ValueError for another name."""
+    """Makes drivers for a policy of alise or a baseline (which refuses no request). Raises ValueError for an unknown name."""
     host_bytes = setup.model.shape.host_limit_bytes
     if name in POLICIES:
         policy = policy_named(name)
@@ -77,11 +83,11 @@ def mind_named(name: str, setup: Setup, ageing: AgeingRule | None = None, admit_
             return lambda: MlfqMind(host_bytes)
         case "srpt":
             return lambda: SrptMind(host_bytes)
-    raise ValueError(f"no policy {name!r}; there are {', '.join((*POLICIES, *BASELINES))}")
+    raise ValueError(f"unknown policy {name!r}; use one of {', '.join((*POLICIES, *BASELINES))}")
 
 
 def predicted(kind: str, trace: Trace, seed: int) -> Floats:
-    """Predictions by name: oracle, blind, or noise:SIGMA. Raises ValueError for another."""
+    """Predictions by name: oracle, blind, or noise:SIGMA. Raises ValueError for an unknown name."""
     name, _, sigma = kind.partition(":")
     match name:
         case "oracle":
@@ -93,11 +99,11 @@ def predicted(kind: str, trace: Trace, seed: int) -> Floats:
                 return predictions.noisy(trace.output_tokens, float(sigma or "0.8"), seed)
             except ValueError as error:
                 raise ValueError(f"noise takes a number, as in noise:0.8; got {sigma!r}") from error
-    raise ValueError(f"no predictions {kind!r}; there are oracle, blind and noise:SIGMA")
+    raise ValueError(f"unknown predictions {kind!r}; use oracle, blind or noise:SIGMA")
 
 
 def read_trace(name: str, requests: int, seed: int) -> Trace:
-    """A trace by file name, or the synthetic one. Raises ValueError or OSError."""
+    """The trace in a file, or the synthetic one. Raises ValueError or OSError."""
     if name == "heavy-tail":
         return heavy_tail(requests or _HEAVY_TAIL_REQUESTS, seed)
     trace = load_csv(Path(name))
@@ -105,27 +111,41 @@ def read_trace(name: str, requests: int, seed: int) -> Trace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m alise_scheduler.simulate", description=__doc__)
-    parser.add_argument("traces", nargs="*", metavar="TRACE", help="CSV file, or heavy-tail")
+    parser = argparse.ArgumentParser(
+        prog="python -m alise_scheduler.simulate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("traces", nargs="*", metavar="TRACE", help="a CSV file, or heavy-tail")
     parser.add_argument("--hardware", default=DEFAULT_HARDWARE, choices=HARDWARE, metavar="NAME",
-                        help=f"the engines' model and device (default {DEFAULT_HARDWARE})")  # fmt: skip
-    parser.add_argument("--list-hardware", action="store_true", help="print the models and devices that --hardware takes, and end")
-    parser.add_argument("--kv-bits", type=int, default=16, choices=KV_BITS, help="bits of a KV value on the device (default 16)")
+                        help=f"model and device of the engines (default: {DEFAULT_HARDWARE})")  # fmt: skip
+    parser.add_argument("--list-hardware", action="store_true", help="print the models and devices that --hardware accepts, and exit")
+    parser.add_argument("--kv-bits", type=int, default=16, choices=KV_BITS, help="bits per KV value on the device (default: 16)")
     parser.add_argument("--policies", nargs="+", default=["vllm-fcfs", Policy().name], choices=[*POLICIES, *BASELINES], metavar="NAME",
-                        help=f"of {', '.join((*POLICIES, *BASELINES))}")  # fmt: skip
-    parser.add_argument("--load", type=float, nargs="+", default=[0.9], help="shares of the engines' capacity (default 0.9)")
-    parser.add_argument("--predictions", default="noise:0.8", help="oracle, blind, or noise:SIGMA of the log length (default noise:0.8)")
-    parser.add_argument("--requests", type=int, default=0, help="only the first so many; 0: all of a file, 20,000 synthetic ones")
-    parser.add_argument("--replicas", type=int, default=1, help="engines, up to 10,000")
-    parser.add_argument("--routing", choices=[*ROUTERS], default="least-requests", help="which replica a request goes to")
-    parser.add_argument("--slots", type=int, help="max_num_seqs of an engine (default: the hardware's)")
-    parser.add_argument("--kv-blocks", type=int, help="device KV blocks of 16 tokens, of 32 for slots32 (default: the hardware's)")
-    parser.add_argument("--host-gib", type=float, help="host store for parked KV (default: the hardware's)")
+                        help=f"policies: {', '.join((*POLICIES, *BASELINES))} (default: vllm-fcfs {Policy().name})")  # fmt: skip
+    parser.add_argument(
+        "--load", type=float, nargs="+", default=[0.9], help="offered load as shares of the engines' capacity (default: 0.9)"
+    )
+    parser.add_argument(
+        "--predictions", default="noise:0.8", help="predicted lengths: oracle, blind, or noise:SIGMA on the log length (default: noise:0.8)"
+    )
+    parser.add_argument(
+        "--requests", type=int, default=0, help="number of requests to replay; 0 is all of a file, or 20,000 synthetic ones (default: 0)"
+    )
+    parser.add_argument("--replicas", type=int, default=1, help="number of engines, up to 10,000 (default: 1)")
+    parser.add_argument(
+        "--routing", choices=[*ROUTERS], default="least-requests", help="how requests are routed to replicas (default: least-requests)"
+    )
+    parser.add_argument("--slots", type=int, help="max_num_seqs of an engine (default: that of the hardware)")
+    parser.add_argument(
+        "--kv-blocks", type=int, help="KV blocks on the device, of 16 tokens each, or 32 with slots32 (default: that of the hardware)"
+    )
+    parser.add_argument(
+        "--host-gib", type=float, help="GiB of host memory for the KV of preempted requests (default: that of the hardware)"
+    )
     parser.add_argument("--max-wait", type=float, default=0.0, metavar="SECONDS",
-                        help="refuse requests whose predicted wait is longer; 0: none (policies of ours only)")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of synthetic traces and noise")
-    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
-    parser.add_argument("--plots", type=Path, help="write latency plots into this folder (needs matplotlib)")
+                        help="refuse requests with a longer predicted wait; 0 refuses none; baselines never do (default: 0)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="seed of synthetic traces and of noise (default: 0)")
+    parser.add_argument("--out", type=Path, help="write the results to this file as JSON")
+    parser.add_argument("--plots", type=Path, help="draw latency plots into this folder (needs matplotlib)")
     return parser
 
 
@@ -157,18 +177,21 @@ _SHOWN: Final = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, or 2 when something given cannot be used."""
+    """Run the simulations. Returns the exit status: 0, or 2 if an argument is invalid."""
     options = _parser().parse_args(arguments)
     if options.list_hardware:
         print(hardware_table())
         return 0
     if not options.traces:
-        print("simulate: name a trace, which is a CSV file or heavy-tail", file=sys.stderr)
+        print("simulate: name a trace: a CSV file, or heavy-tail", file=sys.stderr)
         return _USAGE_ERROR
     model = _model(options)
     shape = model.shape
     if not 1 <= options.replicas <= 10_000 or shape.max_num_seqs < 1 or shape.num_device_blocks < 2 or shape.host_limit_bytes < 0:
-        print("simulate: replicas must be 1..10000, slots at least 1, kv-blocks at least 2 and host-gib at least 0", file=sys.stderr)
+        print(
+            "simulate: --replicas must be 1 to 10,000, --slots at least 1, --kv-blocks at least 2, and --host-gib at least 0",
+            file=sys.stderr,
+        )
         return _USAGE_ERROR
     try:
         rows = _run_all(options, model)
@@ -181,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _model(options: argparse.Namespace) -> EngineModel:
-    """The hardware's engine with what the options change."""
+    """The engine of the hardware, with the changes that the options ask for."""
     model = engine_model(options.hardware, options.kv_bits)
     given = {
         "max_num_seqs": options.slots,
@@ -192,7 +215,7 @@ def _model(options: argparse.Namespace) -> EngineModel:
 
 
 def hardware_table() -> str:
-    """The profiles, for a person."""
+    """The hardware profiles as text."""
     lines: list[str] = []
     for name, hardware in HARDWARE.items():
         step, kv = hardware.step, hardware.kv16

@@ -145,8 +145,8 @@ def test_ten_thousand_replicas_are_routed_to(routing: str) -> None:
         pytest.param([], "name a trace", id="no trace"),
         pytest.param(["nowhere.csv"], "nowhere.csv", id="no such trace"),
         pytest.param(["heavy-tail", "--predictions", "noise:x"], "noise takes a number", id="noise that is no number"),
-        pytest.param(["heavy-tail", "--predictions", "magic"], "oracle, blind and noise", id="unknown predictions"),
-        pytest.param(["heavy-tail", "--replicas", "20000"], "1..10000", id="too many replicas"),
+        pytest.param(["heavy-tail", "--predictions", "magic"], "use oracle, blind or noise", id="unknown predictions"),
+        pytest.param(["heavy-tail", "--replicas", "20000"], "--replicas must be 1 to 10,000", id="too many replicas"),
         pytest.param(["heavy-tail", "--requests", "10", "--kv-blocks", "3"], "the engine holds 32", id="an engine too small"),
     ],
 )
