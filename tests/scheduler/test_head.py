@@ -199,7 +199,7 @@ def test_training_works_without_embeddings() -> None:
 
 
 def test_the_training_process_answers_with_a_head() -> None:
-    command = [sys.executable, "-m", "alise_scheduler.predictor.train", "7"]
+    command = [sys.executable, "-m", "alise_scheduler.predictor.train_process", "7"]
     done = subprocess.run(command, input=make_history(160).to_bytes(), capture_output=True, timeout=120, check=True)
     assert from_bytes(done.stdout).version == 7
 

@@ -30,7 +30,7 @@ Know = Callable[[], Awaitable[bytes]]
 
 async def train_in_process(history: bytes, version: int, rule: str) -> bytes:
     """The bytes of a head by this rule. Raises BackgroundError or TimeoutError."""
-    return await run_module("train", str(version), rule, given=history)
+    return await run_module("train_process", str(version), rule, given=history)
 
 
 async def prior_in_process(encoder: str) -> bytes:

@@ -1,14 +1,12 @@
-"""Fits a head on the history: `python -m alise_scheduler.predictor.train VERSION [RULE]`, rows on the input, the head on the output.
+"""Fits a head on the history. `rules.py` names it as the rule that learns; `train_process.py` runs it in a process of its own.
 
-A process of its own, so that neither its work nor its memory is felt by those who ask for admission. The only file that loads the training
-library. Both streams are npz; errors go to standard error and the exit status is not 0.
+The only file that loads the training library.
 
 Answers that were cut are at least so long: they are given the middle of what remains possible, first by all lengths, then by what the
 kernel expects of this very request.
 """
 
 import io
-import sys
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +15,6 @@ from numpy.typing import NDArray
 
 from ..core.lengths import PROBABILITIES, TAIL_FACTOR
 from . import effect, kernel, trees
-from .background import step_back
 from .detail import PRIOR_AT, SAID_TIMES_AT, TEXT
 from .head import BINS, COMPARED, EXPECTED_SCALE, KNOTS, MIN_SPREAD, PROJECTED, REQUEST_SCALE, TEXT_SCALE, Head, Scaling, blend, tree_rows
 from .neighbours import leave_out
@@ -202,19 +199,3 @@ def _error_table(errors: NDArray[Any], bins: NDArray[Any]) -> Rows:
         trust = len(own) / (len(own) + 30.0)
         table[number] = trust * np.quantile(own, PROBABILITIES) + (1 - trust) * everything if len(own) else everything
     return table
-
-
-def main() -> None:
-    step_back()
-    # LightGBM loads these where they are installed, which takes longer than a small training. The sidecar's image has neither.
-    sys.modules.update({"pandas": None, "pyarrow": None})  # type: ignore[dict-item]
-    history = read_history(sys.stdin.buffer.read())
-    from .rules import LEARNED, RULES
-
-    version = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    rule = RULES[sys.argv[2]] if len(sys.argv) > 2 else LEARNED
-    sys.stdout.buffer.write(rule.train(history, version).to_bytes())
-
-
-if __name__ == "__main__":
-    main()
