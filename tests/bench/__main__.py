@@ -18,6 +18,7 @@ from tests.bench.harness import RESULTS, Row, Settings, Suite, rows_path, table,
 SUITES = {
     "engine": "tests.bench.engine",
     "hostile": "tests.bench.hostile",
+    "house": "tests.bench.house",
     "operator": "tests.bench.operator",
     "policies": "tests.bench.policies",
     "predictor": "tests.bench.predictor",

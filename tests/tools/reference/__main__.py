@@ -1,12 +1,11 @@
 """Writes the reference pages of docs/ from the code: `make reference`. A test says when one is stale."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Final
 
 from tests.tools.reference import conditions, http, metrics, resource, settings
+from tests.tools.reference.undocumented import FOLDER
 
-FOLDER: Final = Path(__file__).resolve().parents[3] / "docs" / "reference"
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "aliseengine.md": resource.render,
     "metrics.md": metrics.render,

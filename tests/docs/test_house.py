@@ -1,0 +1,59 @@
+"""What the figures of the house count (`make bench-house`), on small cases."""
+
+import ast
+
+import pytest
+
+from tests.tools.house import dead, imports, links, prose
+from tests.tools.house.figures import FINDINGS, predictor_lines, product_lines
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        pytest.param("The pod told the operator.", ["told"], id="a word of the lexicon"),
+        pytest.param("Nobody waits.", ["Nobody"], id="at the beginning of a sentence"),
+        pytest.param("The field `told` counts.", [], id="code is no prose"),
+        pytest.param("The rollout made no progress.", [], id="English that means what it says"),
+        pytest.param("Of all requests, most wait.", ["Of all requests,"], id="a fronted part"),
+        pytest.param("Of course, it waits.", [], id="no fronted part"),
+        pytest.param("The step is over.", ["is over"], id="an end"),
+        pytest.param("A tenant that is over its share waits.", [], id="no end"),
+        pytest.param("Alone to read the clock.", ["Alone to"], id="a sentence without a verb"),
+    ],
+)
+def test_words_of_the_lexicon_in_a_line(line: str, words: list[str]) -> None:
+    assert prose.words_in(line) == words
+
+
+def test_docstrings_and_single_words_are_no_sentences() -> None:
+    module = ast.parse('"""A docstring of words."""\nNAME = "word"\nprint("two words")\n')
+    assert list(prose.sentences(module)) == [(3, "two words")]
+
+
+def test_code_tables_comments_and_pictures_are_no_prose() -> None:
+    markdown = "# Title\n\n| a | b |\n<!-- note -->\n![x](y.png)\n```\ncode\n```\ntext\n"
+    assert [line for _, line in prose.prose_of(markdown) if line] == ["# Title", "text"]
+
+
+def test_modules_that_import_one_another_are_a_circle() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set(), "e": {"d"}}
+    assert imports.components(graph) == [["a", "b", "c"]]
+
+
+def test_headings_have_the_anchors_of_github_and_of_mkdocs() -> None:
+    assert {"apis-and-keys", "route-in-the-cluster"} <= links.anchors_of("# APIs and keys\n\n## `Route` in the cluster\n")
+    assert {"a--b", "a-b"} <= links.anchors_of("# A & B\n")
+
+
+def test_an_exception_of_the_dead_names_is_still_one() -> None:
+    unused = {one.key for one in dead.unused()}
+    assert sorted(set(dead.EXCEPTIONS) - unused) == []
+
+
+def test_no_link_of_the_documentation_is_broken() -> None:
+    assert [str(one) for one in FINDINGS["docs_broken_links"]()] == []
+
+
+def test_the_predictor_is_a_part_of_the_product() -> None:
+    assert 0 < predictor_lines() < product_lines()
