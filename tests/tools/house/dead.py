@@ -97,8 +97,8 @@ def _names(path: str, node: ast.stmt) -> Iterator[Name]:
             found = [node.name] if all(_last(one) in _TRANSPARENT for one in node.decorator_list) else []
         case ast.Assign():
             found = [target.id for target in node.targets if isinstance(target, ast.Name)]
-        case ast.AnnAssign(target=ast.Name()):
-            found = [node.target.id]
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            found = [name]
         case _:
             found = []
     yield from (Name(path, name, node.lineno, node.end_lineno or node.lineno) for name in found if not name.startswith("__"))
