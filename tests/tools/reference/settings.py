@@ -43,7 +43,7 @@ INTERNAL: Final[Mapping[str, str]] = {
     RESTARTS_ENV: "How often the supervisor has restarted the scheduler process.",
 }
 # The default and the variable, which have columns of their own.
-_DEFAULT_IN_HELP: Final = re.compile(r" \(default (?:%\(default\)s|[^)]*)\)| \[[A-Z_]+\]")
+_DEFAULT_IN_HELP: Final = re.compile(r" \(default:? (?:%\(default\)s|[^)]*)\)| \[[A-Z_]+\]")
 # A machine whose number of cores shows in the value.
 _CORES: Final = 8
 
