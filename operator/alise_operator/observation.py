@@ -145,9 +145,6 @@ class Observation:
         return "the operator has not read the KV cache usage of any pod yet"
 
 
-NOTHING: Final = Observation(None)
-
-
 def view_workload(deployment: Manifest) -> Workload:
     status = deployment.get("status", {})
     conditions = {one["type"]: one for one in status.get("conditions", ())}

@@ -22,7 +22,6 @@ GATEWAYS: Final = Resource("gateway.networking.k8s.io/v1", "gateways")
 GATEWAY_CLASSES: Final = Resource("gateway.networking.k8s.io/v1", "gatewayclasses")
 INGRESS_CLASSES: Final = Resource("networking.k8s.io/v1", "ingressclasses")
 NAMESPACES: Final = Resource("v1", "namespaces")
-_DEFAULT_CLASS: Final = "ingressclass.kubernetes.io/is-default-class"
 # All routes of the cluster are listed once for all AliseEngines that are reconciled within this time.
 CLAIMS_SECONDS: Final = 5.0
 _LISTING_SHARE: Final = 20.0

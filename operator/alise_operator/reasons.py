@@ -1,6 +1,7 @@
 """The conditions of an AliseEngine and all reasons that they can have, with what each means and what to do; pure data.
 
-status.py and route_ready.py take the order of Degraded's reasons from here, crd.py the types. The reference page and a test read the rest.
+status.py and route_ready.py take the order of Degraded's reasons from here, and crd.py the types. The reference page of the documentation
+is generated from the rest.
 """
 
 from collections.abc import Mapping
@@ -84,12 +85,12 @@ TROUBLES: Final = (
         "The message names the field that asks for it and the command that creates it.",
     ),
     Reason("ImagePull", "An image cannot be pulled.", "The message quotes the kubelet. Check the image's name and the pull secrets."),
-    Reason("PodsCrashing", "A container ended, or a probe failed.", "The message quotes the container's last words."),
+    Reason("PodsCrashing", "A container ended, or a probe failed.", "The message quotes the last message of the container."),
     Reason("Unschedulable", "No node can run the pod.", "The message quotes the Kubernetes scheduler and says what the pod requests."),
     Reason("PodNotStarting", "A container cannot be created.", "The message quotes the kubelet and names the field to change."),
     Reason("PodsRefused", "The cluster refuses to create pods, for example because of a quota.", "The message quotes the refusal."),
     Reason("Stalled", "A rollout made no progress for over an hour.", "The message says what blocks it."),
-    Reason("ContractMismatch", "Engine, scheduler and operator belong to different releases.", "Use images of one release."),
+    Reason("ContractMismatch", "Engine, scheduler and operator belong to different releases.", "Use images of the same release."),
     Reason(
         "SidecarDown",
         "A pod's scheduler had no plan at two polls in a row, so its requests are served in order of arrival.",
@@ -107,7 +108,7 @@ TROUBLES: Final = (
     ),
     Reason(
         "NoApiKeys",
-        "The Secret of `spec.auth.secretRef` holds no API key, so every request is refused.",
+        "The Secret of `spec.auth.secretRef` contains no API key, so every request is rejected.",
         "Add an entry for each tenant to the Secret.",
     ),
     *ROUTE,

@@ -83,7 +83,7 @@ def test_a_gateway_or_class_that_does_not_exist_is_named(suspended: Make, gatewa
         "no-class": (
             {"type": "Ingress", "className": "no-such-class", "hosts": ["c.alise.test"]},
             "MissingIngressClass",
-            "IngressClass no-such-class does not exist, so no controller takes the Ingress; use ",
+            "IngressClass no-such-class does not exist, so no controller handles the Ingress; use ",
         ),
     }
     made = {name: suspended(name, route) for name, (route, _, _) in wanted.items()}
@@ -155,7 +155,9 @@ def test_of_two_resources_with_one_host_the_newer_one_says_who_has_it(suspended:
     newer = suspended("newer", route)
     newer.wait_condition("RouteReady", "False", SECONDS, "HostTaken")
     describes(
-        newer, f"host shared.alise.test is taken: Ingress {NAMESPACE}/older of AliseEngine {NAMESPACE}/older is older", "use another host"
+        newer,
+        f"host shared.alise.test is already in use: Ingress {NAMESPACE}/older of AliseEngine {NAMESPACE}/older is older",
+        "use another host",
     )
     assert older.condition("RouteReady")["status"] == "True"
 
@@ -196,6 +198,6 @@ def test_a_deployment_scaled_by_hand_is_answered_with_the_right_command(suspende
     describes(
         resource,
         f"kubectl scale alise scaled -n {NAMESPACE} --replicas=1",
-        "set back to 0, because spec.suspend of the AliseEngine is true",
+        "reset to 0, because spec.suspend of the AliseEngine is true",
     )
     assert deployment_replicas(resource) == 0

@@ -105,3 +105,8 @@ def report_text(**changes: Any) -> str:
     """A status report as a pod answers it."""
     report = StatusReport(contract_version=1, **changes)
     return json_format.MessageToJson(report, preserving_proto_field_name=True)
+
+
+def container(state: dict[str, Any], *, last: dict[str, Any] | None = None, name: str = "engine", restarts: int = 0) -> dict[str, Any]:
+    """A container's status, as a pod has it."""
+    return {"name": name, "image": "reg/engine:1", "ready": False, "restartCount": restarts, "state": state, "lastState": last or {}}

@@ -1,11 +1,11 @@
 """What the conditions say together: a mistake, a missing Secret or a route that leads nowhere, while pods serve."""
 
 from alise_operator.errors import ApplyError, ClusterError
-from alise_operator.observation import NOTHING, Trouble, not_starting
+from alise_operator.observation import Trouble, not_starting
 from alise_operator.route_ready import Lookup, Way
 from alise_operator.status import changes
 from tests.operator.builders import make_pod, make_spec
-from tests.operator.test_status import BAD, GOOD, condition_of, rolling, seen, status_of
+from tests.operator.statuses import BAD, GOOD, NOTHING, condition_of, rolling, seen, status_of
 
 
 def test_a_secret_that_pods_wait_for_is_named_once_with_the_field_that_asks_for_it() -> None:
