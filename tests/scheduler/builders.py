@@ -13,7 +13,7 @@ from alise_scheduler.core.lengths import sane
 from alise_scheduler.core.level import BASE_SPAN, LEVELS_PER_DOUBLING
 from alise_scheduler.core.plan import Rank
 from alise_scheduler.core.rank import AgeingRule, Policy
-from alise_scheduler.core.reports import EngineRequest, EngineShape, Phase
+from alise_scheduler.core.reports import EngineRequest, EngineShape, EngineSnapshot, Phase
 from alise_scheduler.metrics import Metrics
 from alise_scheduler.predictor.features import Question
 from alise_scheduler.predictor.model import BucketPredictor, Predictor
@@ -74,6 +74,12 @@ def make_state(
 ) -> State:
     rules = classes or {}
     return State(policy or Policy(), limits or AdmitLimits(), rules, predictor or BucketPredictor(), Metrics(rules), b"salt", hint_key)
+
+
+def opened(state: State, *requests: EngineRequest, **shape: int) -> State:
+    """The state after a session with these requests has opened, by default with four slots."""
+    state.snapshot(EngineSnapshot("boot", "session", EngineShape(**({"max_num_seqs": 4} | shape)), tuple(requests)), 0.0)  # type: ignore[arg-type]
+    return state
 
 
 @dataclass(order=True)

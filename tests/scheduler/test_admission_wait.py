@@ -17,8 +17,7 @@ from alise_scheduler.core.estimate import Estimate
 from alise_scheduler.core.rank import LatenessRule, Policy
 from alise_scheduler.core.reports import EngineUpdate, Phase
 from alise_scheduler.state import Admitted, ClassRule, State
-from tests.scheduler.builders import make_ask, make_request, make_state
-from tests.scheduler.test_hostile import opened
+from tests.scheduler.builders import make_ask, make_request, make_state, opened
 
 OVERDUE = LatenessRule().overdue_seconds
 

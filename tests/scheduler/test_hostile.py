@@ -1,10 +1,8 @@
-"""What one client can send must not affect the others: limits, hints, odd numbers, routes of unknown text."""
+"""What a client or the engine can send must not affect the others: extreme values, odd reports, routes of unknown text, metrics."""
 
-import asyncio
 import itertools
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,154 +15,17 @@ from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1 import engine_control_pb2 as engine_pb
 from alise_scheduler.core.admit import AdmitLimits, Rejected
 from alise_scheduler.core.exec_time import CostModel, observe
-from alise_scheduler.core.lengths import PRIOR, Lengths
-from alise_scheduler.core.reports import EngineShape, EngineSnapshot, EngineUpdate, Finished, FinishReason, Phase, Step
-from alise_scheduler.dispatcher import Dispatcher
+from alise_scheduler.core.lengths import Lengths
+from alise_scheduler.core.reports import EngineSnapshot, EngineUpdate, Finished, FinishReason, Phase, Step
 from alise_scheduler.engine import convert
 from alise_scheduler.metrics import BATCH
-from alise_scheduler.predictor.features import UNKNOWN, Features, extract
-from alise_scheduler.predictor.hint import Hint, encode
+from alise_scheduler.predictor.features import Features, extract
 from alise_scheduler.predictor.lexical import _LIST, _quoted_chars
 from alise_scheduler.predictor.model import BucketPredictor, Observation
 from alise_scheduler.rpc.convert import to_ask
 from alise_scheduler.state import Admitted, ClassRule, State
-from tests.scheduler.builders import HINT_KEY, make_ask, make_request, make_state
-from tests.scheduler.pod import started, until
-from tests.scheduler.test_dispatcher import running
-from tests.scheduler.test_rpc_stream import connected
-
-
-def opened(state: State, *requests: Any, **shape: Any) -> State:
-    state.snapshot(EngineSnapshot("boot", "session", EngineShape(**({"max_num_seqs": 4} | shape)), tuple(requests)), 0.0)
-    return state
-
-
-# --- L1: what vLLM refuses stops counting -----------------------------------------------------------------------------------------------
-
-
-def test_l1_ten_withdrawn_requests_leave_room_for_ten_more_at_once() -> None:
-    state = opened(make_state())
-    for number in range(10):
-        state.admit(make_ask(f"bad{number}", neutral=True), 1.0)
-    # Room for ten, of which four run: the tenth waits for six others, and an eleventh would wait for seven.
-    seconds_each = state.decide(1.0).load.backlog_seconds() * 4 / 10
-    state.admit_limits = AdmitLimits(max_wait_seconds=6.5 * seconds_each / 4)
-    assert isinstance(state.admit(make_ask("one more", neutral=True), 1.0), Rejected)
-    for number in range(10):
-        assert state.withdraw(f"bad{number}")
-    assert all(isinstance(state.admit(make_ask(f"good{number}", neutral=True), 1.0), Admitted) for number in range(10))
-
-
-async def test_l1_a_withdrawal_on_the_stream_takes_the_job_off_the_load_and_is_not_answered(tmp_path: Path) -> None:
-    async with started(tmp_path / "sock") as pod:
-        stream = await connected(pod)
-        await stream.ask("bad")
-        assert (await stream.answer()).job_id == "bad"
-        await stream.ask("bad", withdrawn=True)
-        await stream.ask("good")
-        answer = await stream.answer()
-        assert (answer.job_id, answer.response.WhichOneof("decision")) == ("good", "admitted")
-        assert (list(pod.state.book.jobs), pod.state.load.live) == (["good"], 1)
-        assert pod.metric("alise_scheduler_jobs_withdrawn_total") == 1
-
-
-async def test_a_withdrawal_overtakes_an_admission_that_is_not_decided_yet(tmp_path: Path) -> None:
-    async with started(tmp_path / "sock") as pod:
-        pod.encoding.hold = asyncio.Event()
-        stream = await connected(pod)
-        await stream.ask("bad")
-        await until(lambda: pod.encoding.asked == 1)
-        await stream.ask("bad", withdrawn=True)
-        await until(lambda: pod.metric("alise_scheduler_admits_total", outcome="gave_up") == 1)
-        pod.encoding.hold.set()
-        await stream.ask("good")
-        assert (await stream.answer()).job_id == "good"
-        assert list(pod.state.book.jobs) == ["good"]
-
-
-def test_a_job_that_the_engine_has_is_not_withdrawn() -> None:
-    state = opened(make_state())
-    state.admit(make_ask("a"), 1.0)
-    state.update(EngineUpdate(requests=(make_request("a"),)), 2.0)
-    assert not state.withdraw("a")
-    assert "a" in state.book.jobs
-
-
-def test_withdrawing_what_was_never_admitted_changes_nothing() -> None:
-    state = opened(make_state())
-    before = state.load
-    assert not state.withdraw("unknown")
-    assert state.load == before
-
-
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["admit", "withdraw", "plan"])), max_size=30))
-def test_the_load_is_what_is_there_and_never_negative(moves: list[tuple[str, str]]) -> None:
-    state = opened(make_state())
-    for job, move in moves:
-        match move:
-            case "admit":
-                state.admit(make_ask(job, prompt="hello" * len(moves)), 1.0)
-            case "withdraw":
-                state.withdraw(job)
-            case _:
-                state.decide(1.0)
-        assert state.load.live == len(state.book)
-        assert state.load.work_seconds is None or bool((state.load.work_seconds >= 0).all())
-
-
-# --- R2: hints --------------------------------------------------------------------------------------------------------------------------
-
-
-def hinted(state: State, hint: bytes, job_id: str = "x") -> Any:
-    opened(state, make_request(job_id, hint=hint))
-    return state.book.jobs[job_id]
-
-
-HEAVY = Hint(Lengths((1.0,) * 10), 16.0, UNKNOWN, "gold", "victim")
-
-
-def test_r2_an_unsigned_hint_with_a_heavy_weight_and_another_tenant_is_not_believed() -> None:
-    job = hinted(make_state(classes={"gold": ClassRule(16.0)}), encode(HEAVY, b"a key of the client's", "x"))
-    assert (job.weight, job.tenant) == (1.0, "")
-    assert job.lengths.median == pytest.approx(PRIOR.median)
-
-
-def test_r2_a_hint_of_another_job_is_not_believed() -> None:
-    job = hinted(make_state(classes={"gold": ClassRule(16.0)}), encode(HEAVY, HINT_KEY, "y"))
-    assert (job.weight, job.tenant) == (1.0, "")
-
-
-@pytest.mark.parametrize(
-    ("classes", "weight"),
-    [
-        pytest.param({"gold": ClassRule(16.0)}, 16.0, id="as its class still says"),
-        pytest.param({"gold": ClassRule(2.0)}, 2.0, id="capped to what its class says now"),
-        pytest.param({}, 1.0, id="capped to the default when its class is gone"),
-    ],
-)
-def test_a_signed_hint_is_worth_no_more_than_its_class_is_now(classes: dict[str, ClassRule], weight: float) -> None:
-    job = hinted(make_state(classes=classes), encode(HEAVY, HINT_KEY, "x"))
-    assert (job.weight, job.tenant) == (weight, "victim")
-
-
-def test_a_light_hint_stays_light_when_its_class_became_heavy() -> None:
-    light = Hint(PRIOR, 0.25, UNKNOWN, "batch", "")
-    assert hinted(make_state(classes={"batch": ClassRule(8.0)}), encode(light, HINT_KEY, "x")).weight == 0.25
-
-
-def test_a_hint_comes_back_to_a_restarted_sidecar() -> None:
-    answer = opened(make_state(classes={"gold": ClassRule(4.0)})).admit(make_ask("x", objective="gold", tenant="me"), 1.0)
-    assert isinstance(answer, Admitted)
-    job = hinted(make_state(classes={"gold": ClassRule(4.0)}), answer.hint)
-    assert (job.weight, job.tenant) == (4.0, "me")
-
-
-def test_without_a_key_hints_are_empty_and_requests_are_served() -> None:
-    state = opened(make_state(hint_key=b""))
-    answer = state.admit(make_ask("x"), 1.0)
-    assert isinstance(answer, Admitted)
-    assert answer.hint == b""
-
+from tests.scheduler.builders import make_ask, make_request, make_state, opened
+from tests.scheduler.running_dispatcher import running
 
 # --- routes ---------------------------------------------------------------------------------------------------------------------------
 
@@ -213,7 +74,11 @@ def test_a_route_of_unknown_text_teaches_nothing() -> None:
 # --- L2: extreme values ---------------------------------------------------------------------------------------------------------------
 
 UINT32, UINT64 = st.sampled_from([0, 1, 2, 1000, 2**31, 2**32 - 1]), st.sampled_from([0, 1, 2**31, 2**62, 2**63, 2**64 - 1])
+
+
 TEXT = st.one_of(st.text(max_size=80), st.sampled_from(["", "\n" * 20_000, "‘" * 20_000, "\x00", "\U0010ffff" * 300, "a" * 300_000]))
+
+
 MESSAGES = st.builds(
     lambda temperature, **fields: pb.AdmitRequest(**fields, **({} if temperature is None else {"temperature": temperature})),
     temperature=st.one_of(st.none(), st.floats(width=32)),
@@ -271,6 +136,8 @@ def test_a_predictor_that_fails_costs_the_prediction_and_no_request() -> None:
 
 
 OLD_LIST = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
+
+
 OLD_QUOTED = re.compile(r"[\"“'‘]([^\"”'’]{2,})[\"”'’]")
 
 
@@ -291,11 +158,17 @@ ROWS = st.builds(
     max_tokens=UINT32, preemptions=UINT32, priority=st.sampled_from([0, -(2**63), 2**63 - 1]), age_ms=UINT64, phase_ms=UINT64,
     hint=st.sampled_from([b"", b"x" * 100, b"x" * (1 << 20)]),
 )  # fmt: skip
+
+
 ENDS = st.builds(
     engine_pb.Finished, request_id=st.sampled_from(["r0", "r1", "r9"]), job_id=st.sampled_from(["", "a"]), reason=st.integers(-1, 9),
     prompt_tokens=UINT32, generated_tokens=UINT32, age_ms=UINT64, ttft_ms=UINT64,
 )  # fmt: skip
+
+
 STEPS = st.builds(engine_pb.Step, duration_us=UINT32, prefill_tokens=UINT32, decode_requests=UINT32, context_tokens=UINT64)
+
+
 SHAPES = st.builds(
     engine_pb.EngineShape, max_num_seqs=UINT32, max_num_batched_tokens=UINT32, max_model_len=UINT32, block_size=UINT32,
     num_device_blocks=UINT32, block_bytes=UINT64, host_limit_bytes=UINT64,
@@ -342,14 +215,6 @@ async def test_a_plan_that_cannot_be_sent_is_not_the_last_one(monkeypatch: pytes
         await bench.clock.advance(1.0)
         assert bench.plans()
         assert bench.metric("alise_scheduler_background_failures_total", task="apply") == 1
-
-
-def test_a_flood_of_withdrawals_does_not_grow_the_inbox(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alise_scheduler.dispatcher.MAX_INBOX", 10)
-    dispatcher = Dispatcher(make_state(), None, None)  # type: ignore[arg-type]
-    for number in range(100):
-        dispatcher.withdraw(f"j{number}")
-    assert len(dispatcher._inbox) == 20
 
 
 # --- L6: metrics ----------------------------------------------------------------------------------------------------------------------

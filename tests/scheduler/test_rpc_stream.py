@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 import pytest
 
-from alise_contract.names import ADMISSION_SOCKET, CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
 from alise_scheduler.rpc.connection import MAX_IN_FLIGHT
+from tests.scheduler.admission_stream import Stream, connected
 from tests.scheduler.pod import PATIENCE_SECONDS, Pod, started, until
 
 
@@ -21,37 +21,11 @@ async def pod(tmp_path: Path) -> AsyncIterator[Pod]:
         yield made
 
 
-class Stream:
-    """A connection as a caller has it."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    async def ask(self, job_id: str, **fields: Any) -> None:
-        values: dict[str, Any] = {"contract_version": CONTRACT_VERSION, "job_id": job_id, "prompt": "hi"}
-        data = pb.AdmitRequest(**(values | fields)).SerializeToString()
-        self.writer.write(len(data).to_bytes(4, "little") + data)
-        await self.writer.drain()
-
-    async def answer(self) -> pb.AdmitAnswer:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            size = int.from_bytes(await self.reader.readexactly(4), "little")
-            return pb.AdmitAnswer.FromString(await self.reader.readexactly(size))
-
-    async def ended(self) -> bool:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            return await self.reader.read() == b""
-
-
 @pytest.fixture
 async def stream(pod: Pod) -> AsyncIterator[Stream]:
     opened = await connected(pod)
     yield opened
     opened.writer.close()
-
-
-async def connected(pod: Pod) -> Stream:
-    return Stream(*await asyncio.open_unix_connection(pod.folder / ADMISSION_SOCKET))
 
 
 async def test_on_a_stream_each_request_is_answered_by_its_job_id(pod: Pod, stream: Stream) -> None:

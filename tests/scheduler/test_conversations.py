@@ -1,0 +1,85 @@
+"""Conversations: a turn is predicted with the answers before it."""
+
+import math
+
+import pytest
+
+from alise_scheduler.predictor.detail import CONVERSATION, MAX_CONVERSATIONS, REQUEST, Conversations, Said, complete, said_numbers
+from alise_scheduler.predictor.features import Question, extract
+from tests.scheduler.hash_encoder import HashEncoder
+
+pytestmark = pytest.mark.process
+
+
+def test_a_conversation_is_found_again_by_its_next_turn() -> None:
+    held = Conversations()
+    held.add(0, 11, 3.0)
+    held.add(11, 12, 4.0)
+    said = held.find(12)
+    assert said is not None
+    assert (said.root, said.log_tokens) == (11, (3.0, 4.0))
+    assert held.find(13) is None
+
+
+def chars_per_token(earlier_chars: int, said: Said | None) -> float:
+    """Of the second turn of a conversation."""
+    detail = extract(Question(prompt="and then?", prompt_chars=9 + earlier_chars, turns=3), b"salt").detail
+    assert detail is not None
+    return math.exp(complete(detail, said)[REQUEST.index("chars_per_token")])
+
+
+def test_a_conversation_of_little_text_for_its_tokens_is_told_from_prose() -> None:
+    held = Conversations()
+    held.add(0, 11, math.log(100))
+    code, prose = (chars_per_token(chars, held.find(11)) for chars in (200, 500))
+    assert prose / code == pytest.approx(2.5, rel=0.02)
+    assert math.isnan(chars_per_token(500, None))
+
+
+def test_answers_to_prompts_like_this_one_say_most() -> None:
+    held = Conversations()
+    chapters, thanks = HashEncoder().encode(["summarize the next chapter", "thanks"])
+    held.add(0, 11, 5.0, chapters)
+    held.add(11, 12, 1.0, thanks)
+    names = dict(zip(CONVERSATION, said_numbers(held.find(12), chapters), strict=True))
+    assert names["said_last"] == 1.0
+    assert names["said_most_alike"] == 5.0
+    assert names["alike_most"] == pytest.approx(1.0, abs=1e-3)
+    assert names["said_alike"] > 4.5
+
+
+def test_a_last_turn_without_an_embedding_is_like_nothing() -> None:
+    held = Conversations()
+    (chapters,) = HashEncoder().encode(["summarize the next chapter"])
+    held.add(0, 11, 5.0, chapters)
+    held.add(11, 12, 1.0, None)
+    names = dict(zip(CONVERSATION, said_numbers(held.find(12), chapters), strict=True))
+    assert math.isnan(names["alike_last"])
+    assert names["said_most_alike"] == 5.0
+
+
+def test_only_the_newest_turn_remembers_what_was_asked() -> None:
+    held = Conversations()
+    first, second = HashEncoder().encode(["one", "two"])
+    held.add(0, 11, 5.0, first)
+    held.add(11, 12, 1.0, second)
+    before, newest = held.find(11), held.find(12)
+    assert before is not None
+    assert newest is not None
+    assert (len(before.asked), len(newest.asked)) == (0, 2)
+
+
+def test_without_an_embedding_nothing_is_known_of_likeness() -> None:
+    held = Conversations()
+    held.add(0, 11, 5.0, None)
+    names = dict(zip(CONVERSATION, said_numbers(held.find(11), HashEncoder().encode(["again"])[0]), strict=True))
+    assert names["said_last"] == 5.0
+    assert math.isnan(names["said_alike"])
+
+
+def test_the_number_of_conversations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alise_scheduler.predictor.detail.MAX_CONVERSATIONS", 20)
+    held = Conversations()
+    for number in range(1, 100):
+        held.add(0, number, 3.0)
+    assert len(held) == 20 < MAX_CONVERSATIONS
