@@ -1,4 +1,4 @@
-"""The predictor that learns: cold start, training, conversations, drift, trial and rollback; the encoder's queue; bad input."""
+"""The predictor that learns: cold start, training, conversations, drift, trial and rollback; bad input."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""The history: what comes back, what is refused, what survives a kill, what never gets there."""
+"""The history: what comes back, what is refused, and what survives a kill."""
 
 import math
 import os
