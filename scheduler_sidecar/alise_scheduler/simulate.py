@@ -26,9 +26,9 @@ from .core.admit import AdmitLimits
 from .core.lengths import Floats
 from .core.rank import POLICIES, AgeingRule, Policy, PreemptionRule
 from .simulation import predictions
-from .simulation.baselines import FcfsMind, MlfqMind, PriorityMind, SrptMind
+from .simulation.baselines import FcfsDriver, MlfqDriver, PriorityDriver, SrptDriver
+from .simulation.driver import CoreDriver, PolicyDriver, at_admission
 from .simulation.hardware import DEFAULT_HARDWARE, HARDWARE, KV_BITS, engine_model
-from .simulation.mind import CoreMind, Mind, at_admission
 from .simulation.model import EngineModel
 from .simulation.report import plot_latencies, summary
 from .simulation.routing import ROUTERS, Router
@@ -49,7 +49,9 @@ class Setup:
     lengths: Floats
 
 
-def core_mind(setup: Setup, policy: Policy, kind: type[CoreMind] = CoreMind, admit_limits: AdmitLimits | None = None) -> Callable[[], Mind]:
+def core_driver(
+    setup: Setup, policy: Policy, kind: type[CoreDriver] = CoreDriver, admit_limits: AdmitLimits | None = None
+) -> Callable[[], PolicyDriver]:
     """Makes drivers that decide as production does. `kind` is a subclass that replaces the levels."""
     trace, model = setup.trace, setup.model
     cost = model.known_cost(float((trace.input_tokens + trace.output_tokens / 2).mean()))
@@ -67,22 +69,24 @@ def policy_named(name: str, ageing: bool = True) -> Policy:
     return default if ageing and name != "fcfs" else replace(default, ageing=None, lateness=None)
 
 
-def mind_named(name: str, setup: Setup, ageing: AgeingRule | None = None, admit_limits: AdmitLimits | None = None) -> Callable[[], Mind]:
+def driver_named(
+    name: str, setup: Setup, ageing: AgeingRule | None = None, admit_limits: AdmitLimits | None = None
+) -> Callable[[], PolicyDriver]:
     """Makes drivers for a policy of alise or a baseline (which refuses no request). Raises ValueError for an unknown name."""
     host_bytes = setup.model.shape.host_limit_bytes
     if name in POLICIES:
         policy = policy_named(name)
         aged = replace(policy, ageing=ageing) if ageing is not None and policy.ageing is not None else policy
-        return core_mind(setup, aged, admit_limits=admit_limits)
+        return core_driver(setup, aged, admit_limits=admit_limits)
     match name:
         case "vllm-fcfs":
-            return FcfsMind
+            return FcfsDriver
         case "vllm-priority":
-            return lambda: PriorityMind(setup.lengths)
+            return lambda: PriorityDriver(setup.lengths)
         case "mlfq":
-            return lambda: MlfqMind(host_bytes)
+            return lambda: MlfqDriver(host_bytes)
         case "srpt":
-            return lambda: SrptMind(host_bytes)
+            return lambda: SrptDriver(host_bytes)
     raise ValueError(f"unknown policy {name!r}; use one of {', '.join((*POLICIES, *BASELINES))}")
 
 
@@ -246,8 +250,8 @@ def _run_all(options: argparse.Namespace, model: EngineModel) -> list[dict[str, 
                 began = time.perf_counter()
                 on_progress = _progress(f"{trace.name} {load} {policy}", len(trace))
                 limits = AdmitLimits(options.max_wait) if options.max_wait > 0 else None
-                minds = mind_named(policy, setup, admit_limits=limits)
-                outcomes[policy] = simulate(setup.trace, model, minds, options.replicas, router, on_progress)
+                drivers = driver_named(policy, setup, admit_limits=limits)
+                outcomes[policy] = simulate(setup.trace, model, drivers, options.replicas, router, on_progress)
                 row = {"trace": trace.name, "load": load, "policy": policy, "replicas": options.replicas}
                 row |= {"hardware": options.hardware, "kv_bits": options.kv_bits}
                 row |= {"predictions": options.predictions, "simulated_seconds": time.perf_counter() - began, **summary(outcomes[policy])}

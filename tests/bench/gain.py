@@ -153,8 +153,8 @@ def probe(name: str) -> str:
         model = EngineModel(shape, cost, async_scheduling=asynchronous)
         part = trace.rows(np.arange(min(count, len(trace))))
         busy = at_load(replace(part, arrival_seconds=poisson(len(part), np.random.default_rng(5))), 3.0, model)
-        model, mind = system(name, busy, Predicted(lengths[: len(part)], lengths[: len(part)]), model)
-        outcome = simulate(busy, model, mind)
+        model, driver = system(name, busy, Predicted(lengths[: len(part)], lengths[: len(part)]), model)
+        outcome = simulate(busy, model, driver)
         times += [outcome.ttft_seconds, outcome.e2e_seconds]
     return _digest(np.concatenate(times))
 
@@ -195,8 +195,8 @@ def _run(job: tuple[Path, Cell, float]) -> Row:
     data, told = _data(folder, cell.data)
     trace, rows = requests(data.trace, cell.load, cell.seed, window, engine_model(cell.profile))
     began = time.process_time()
-    model, mind = system(cell.system, trace, told.rows(rows), engine_model(cell.profile, cell.kv_bits))
-    outcome = simulate(trace, model, mind)
+    model, driver = system(cell.system, trace, told.rows(rows), engine_model(cell.profile, cell.kv_bits))
+    outcome = simulate(trace, model, driver)
     return {
         "kind": "gain",
         **{name: getattr(cell, name) for name in Cell.__slots__},

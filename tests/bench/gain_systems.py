@@ -1,6 +1,6 @@
 """The systems that are compared: stock vLLM, alise, alise without one of its parts, and other rules for who goes first.
 
-Every rule is the production core with other settings, or a mind of its own beside it. What is compared is said in `DESCRIPTIONS`.
+Every rule is the production core with other settings, or a driver of its own beside it. What is compared is said in `DESCRIPTIONS`.
 """
 
 import math
@@ -15,9 +15,9 @@ from alise_scheduler.core.job import Ints, Snapshot
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.core.level import LEVELS_PER_DOUBLING
 from alise_scheduler.core.rank import AgeingRule, LatenessRule, Policy, base_levels, gittins_seconds, view_of
-from alise_scheduler.simulate import Setup, core_mind, mind_named, policy_named
+from alise_scheduler.simulate import Setup, core_driver, driver_named, policy_named
 from alise_scheduler.simulation import predictions
-from alise_scheduler.simulation.mind import CoreMind, Mind
+from alise_scheduler.simulation.driver import CoreDriver, PolicyDriver
 from alise_scheduler.simulation.model import EngineModel
 from alise_scheduler.simulation.trace import Trace
 
@@ -69,8 +69,8 @@ class Predicted:
         return Predicted(self.learned[rows], self.untold[rows])
 
 
-def system(name: str, trace: Trace, told: Predicted, model: EngineModel) -> tuple[EngineModel, Callable[[], Mind]]:
-    """The engine as the system has it, and its mind. Raises ValueError for an unknown name."""
+def system(name: str, trace: Trace, told: Predicted, model: EngineModel) -> tuple[EngineModel, Callable[[], PolicyDriver]]:
+    """The engine as the system has it, and its driver. Raises ValueError for an unknown name."""
     if name == "alise-no-host-store":
         model = replace(model, shape=replace(model.shape, host_limit_bytes=0))
     if name == "alise-no-int8":
@@ -84,10 +84,10 @@ def system(name: str, trace: Trace, told: Predicted, model: EngineModel) -> tupl
         lengths = told.untold
     setup = Setup(trace, model, lengths)
     if name in _STOCK:
-        return model, mind_named(_STOCK[name], setup)
+        return model, driver_named(_STOCK[name], setup)
     if name == "alise:size-ageing":
         return model, _sized(setup)
-    return model, core_mind(setup, policy_of(name))
+    return model, core_driver(setup, policy_of(name))
 
 
 _STOCK: Final = {
@@ -122,8 +122,8 @@ def policy_of(name: str) -> Policy:
     raise ValueError(f"no system {name!r}; there are {', '.join(DESCRIPTIONS)}")
 
 
-class _SizedMind(CoreMind):
-    """The core's mind, whose levels are replaced: four levels better for each doubling of age against the request's own size."""
+class _SizedDriver(CoreDriver):
+    """The core's driver, whose levels are replaced: four levels better for each doubling of age against the request's own size."""
 
     def levels(self, snapshot: Snapshot, level: Ints) -> Ints:
         view = view_of(snapshot)
@@ -134,5 +134,5 @@ class _SizedMind(CoreMind):
         return aged
 
 
-def _sized(setup: Setup) -> Callable[[], Mind]:
-    return core_mind(setup, replace(policy_named("gittins"), ageing=None, lateness=None), _SizedMind)
+def _sized(setup: Setup) -> Callable[[], PolicyDriver]:
+    return core_driver(setup, replace(policy_named("gittins"), ageing=None, lateness=None), _SizedDriver)

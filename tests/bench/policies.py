@@ -26,7 +26,7 @@ from alise_scheduler.core.job import Snapshot
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.core.rank import POLICIES, Policy
 from alise_scheduler.core.reports import Phase
-from alise_scheduler.simulate import Setup, core_mind, mind_named, policy_named
+from alise_scheduler.simulate import Setup, core_driver, driver_named, policy_named
 from alise_scheduler.simulation import predictions
 from alise_scheduler.simulation.model import DEFAULT_SHAPE, EngineModel
 from alise_scheduler.simulation.report import summary
@@ -147,7 +147,7 @@ def _runs(data: Data, load: float, seed: int, quick: bool, goals_only: bool = Fa
     for name, kind in plans:
         setup = Setup(trace, MODEL, told.get(kind, told[best]))
         began = time.process_time()
-        outcome = simulate(trace, MODEL, mind_named(name, setup))
+        outcome = simulate(trace, MODEL, driver_named(name, setup))
         yield {
             "kind": "run", "data": data.trace.name, "load": load, "policy": name, "predictions": kind, "seed": seed, "goal": goals_only,
             "encoder": data.encoder if kind == "real" else None, "cpu_seconds": time.process_time() - began, **summary(outcome),
@@ -203,7 +203,7 @@ def _speed_row() -> Row:
     trace = at_load(replace(heavy_tail(10_000, 3), arrival_seconds=poisson(10_000, np.random.default_rng(3))), 0.9, MODEL)
     setup = Setup(trace, MODEL, predictions.noisy(trace.output_tokens, NOISE, 3))
     began = time.process_time()
-    simulate(trace, MODEL, core_mind(setup, Policy()))
+    simulate(trace, MODEL, core_driver(setup, Policy()))
     return {"kind": "speed", "requests_per_minute": len(trace) / (time.process_time() - began) * 60}
 
 

@@ -40,7 +40,7 @@ from alise_scheduler.predictor.hint import decode
 from alise_scheduler.predictor.learned import LearnedPredictor, equip
 from alise_scheduler.predictor.prior import Prior
 from alise_scheduler.predictor.train import train
-from alise_scheduler.simulate import Setup, core_mind, mind_named
+from alise_scheduler.simulate import Setup, core_driver, driver_named
 from alise_scheduler.simulation.model import EngineModel
 from alise_scheduler.simulation.run import simulate
 from alise_scheduler.simulation.trace import Trace, at_load, make_trace, poisson
@@ -294,7 +294,7 @@ def _simulated(trace: Trace, model: EngineModel, policy: Policy | None, loop: Lo
     """The same requests in the simulator, told what the sidecar predicted at their admission."""
     told = np.array([loop.told[row] for row in range(len(trace))]) if policy is not None else np.ones((len(trace), QUANTILES))
     setup = Setup(trace, model, told)
-    outcome = simulate(trace, model, mind_named("vllm-fcfs", setup) if policy is None else core_mind(setup, policy))
+    outcome = simulate(trace, model, driver_named("vllm-fcfs", setup) if policy is None else core_driver(setup, policy))
     return {**latencies(outcome.e2e_seconds, trace.output_tokens), "preemptions": float(outcome.preemptions.sum())}
 
 

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from alise_scheduler.core.rank import Policy
-from alise_scheduler.simulate import Setup, mind_named
+from alise_scheduler.simulate import Setup, driver_named
 from alise_scheduler.simulation import predictions
 from alise_scheduler.simulation.model import EngineModel
 from alise_scheduler.simulation.run import simulate
@@ -30,7 +30,7 @@ def measure(settings: Settings) -> Iterator[Row]:
             trace = flood_trace(quiet_requests, load, seed)
             for name in ("vllm-fcfs", Policy().name):
                 setup = Setup(trace, MODEL, predictions.noisy(trace.output_tokens, _NOISE, seed))
-                outcome = simulate(trace, MODEL, mind_named(name, setup))
+                outcome = simulate(trace, MODEL, driver_named(name, setup))
                 ttft = outcome.ttft_seconds[outcome.tenant == 0]
                 yield row("simulator", name, kind, seed, ttft.tolist())
 

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from alise_scheduler.core.exec_time import Coefficients
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.core.reports import EngineShape
-from alise_scheduler.simulation.baselines import FcfsMind
+from alise_scheduler.simulation.baselines import FcfsDriver
 from alise_scheduler.simulation.model import EngineModel
 from alise_scheduler.simulation.run import Outcome, simulate
 from alise_scheduler.simulation.trace import make_trace
@@ -43,7 +43,7 @@ def replay(run: PublishedRun, step: Coefficients) -> Outcome:
         block_bytes=run.block_size * run.kv_token_bytes,
     )
     trace = make_trace(run.name, run.arrival_seconds, run.input_tokens, run.output_tokens)
-    return simulate(trace, EngineModel(shape=shape, cost=step, async_scheduling=True), FcfsMind)
+    return simulate(trace, EngineModel(shape=shape, cost=step, async_scheduling=True), FcfsDriver)
 
 
 def _errors(run: PublishedRun, step: Coefficients) -> Floats:

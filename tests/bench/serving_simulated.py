@@ -16,7 +16,7 @@ from alise_scheduler.core.lengths import QUANTILES, Floats
 from alise_scheduler.core.rank import Policy
 from alise_scheduler.core.reports import EngineShape
 from alise_scheduler.predictor.hint import decode
-from alise_scheduler.simulate import Setup, core_mind, mind_named
+from alise_scheduler.simulate import Setup, core_driver, driver_named
 from alise_scheduler.simulation.model import EngineModel
 from alise_scheduler.simulation.run import simulate
 from alise_scheduler.simulation.trace import Trace, make_trace
@@ -81,8 +81,8 @@ def _simulated(trace: Trace, emulation: Emulation, policy: Policy | None, length
     if policy is None:
         # vLLM without a host store.
         model = replace(model, shape=replace(model.shape, host_limit_bytes=0))
-        return simulate(trace, model, mind_named("vllm-fcfs", Setup(trace, model, lengths)))
-    return simulate(trace, model, core_mind(Setup(trace, model, lengths), policy))
+        return simulate(trace, model, driver_named("vllm-fcfs", Setup(trace, model, lengths)))
+    return simulate(trace, model, core_driver(Setup(trace, model, lengths), policy))
 
 
 def predictions(log: Path, socket_dir: Path) -> dict[int, tuple[float, ...]]:

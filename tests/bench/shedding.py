@@ -26,9 +26,9 @@ import numpy as np
 
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.rank import Policy
-from alise_scheduler.simulate import Setup, core_mind
+from alise_scheduler.simulate import Setup, core_driver
+from alise_scheduler.simulation.driver import CoreDriver
 from alise_scheduler.simulation.hardware import engine_model
-from alise_scheduler.simulation.mind import CoreMind
 from alise_scheduler.simulation.request import Request
 from alise_scheduler.simulation.run import simulate
 from tests.bench.gain import SETS, counted, requests
@@ -38,7 +38,7 @@ COLUMNS: Final = ("refused", "true", "half", "let in", "in time", "in 10x", "bef
 _SPARED: Final = 0.05
 
 
-class Sparing(CoreMind):
+class Sparing(CoreDriver):
     """Lets in one in twenty of those that it would refuse; which ones is a matter of their number."""
 
     def refuses(self, request: Request, level: float, now: float, limits: AdmitLimits) -> bool:
@@ -59,8 +59,8 @@ def compared(setup: Setup, bound: float) -> list[float]:
     limits, policy = AdmitLimits(bound), Policy()
     spared.clear()
     before, after, sparing = (
-        simulate(setup.trace, setup.model, core_mind(setup, policy, kind, given))
-        for kind, given in ((CoreMind, None), (CoreMind, limits), (Sparing, limits))
+        simulate(setup.trace, setup.model, core_driver(setup, policy, kind, given))
+        for kind, given in ((CoreDriver, None), (CoreDriver, limits), (Sparing, limits))
     )
     refused, let_in = ~after.served, np.array(sorted(spared), dtype=np.int64)
     counts, counts_before = (counted(outcome, setup.model) for outcome in (after, before))

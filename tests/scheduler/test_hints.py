@@ -10,6 +10,7 @@ from alise_scheduler.predictor.hint import Hint, encode
 from alise_scheduler.state import Admitted, ClassRule, State
 from tests.scheduler.builders import HINT_KEY, make_ask, make_request, make_state, opened
 
+
 def hinted(state: State, hint: bytes, job_id: str = "x") -> Any:
     opened(state, make_request(job_id, hint=hint))
     return state.book.jobs[job_id]

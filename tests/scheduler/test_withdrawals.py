@@ -15,6 +15,7 @@ from tests.scheduler.admission_stream import connected
 from tests.scheduler.builders import make_ask, make_request, make_state, opened
 from tests.scheduler.pod import started, until
 
+
 def test_l1_ten_withdrawn_requests_leave_room_for_ten_more_at_once() -> None:
     state = opened(make_state())
     for number in range(10):

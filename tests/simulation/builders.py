@@ -1,4 +1,4 @@
-"""Small engines and traces, and minds that check themselves."""
+"""Small engines and traces, and drivers that check themselves."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from alise_scheduler.core.exec_time import Coefficients
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.core.rank import Policy
 from alise_scheduler.core.reports import EngineShape
-from alise_scheduler.simulation.mind import CoreMind, at_admission
+from alise_scheduler.simulation.driver import CoreDriver, at_admission
 from alise_scheduler.simulation.model import EngineModel
 from alise_scheduler.simulation.predictions import oracle
 from alise_scheduler.simulation.trace import Trace, make_trace
@@ -45,10 +45,10 @@ def trace_of(rows: Sequence[Row], tenants: Sequence[int] | None = None, prefixes
     )  # fmt: skip
 
 
-def core_mind(trace: Trace, model: EngineModel = MODEL, policy: Policy | None = None, lengths: Floats | None = None) -> CoreMind:
+def core_driver(trace: Trace, model: EngineModel = MODEL, policy: Policy | None = None, lengths: Floats | None = None) -> CoreDriver:
     """The production core, told the truth unless told otherwise."""
     told = oracle(trace.output_tokens) if lengths is None else lengths
     caps = np.full(len(trace), 4096.0)
     chosen, cost = policy or Policy(), model.known_cost(50.0)
     fresh = at_admission(chosen, told, trace.input_tokens.astype(float), caps, model.shape, cost)
-    return CoreMind(chosen, told, caps, trace.tenant.astype(float), trace.weight, model.shape, cost, fresh)
+    return CoreDriver(chosen, told, caps, trace.tenant.astype(float), trace.weight, model.shape, cost, fresh)

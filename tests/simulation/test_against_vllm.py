@@ -11,8 +11,8 @@ from alise_engine.serve import tiny_model
 from alise_scheduler.core.exec_time import Coefficients
 from alise_scheduler.core.job import Ints
 from alise_scheduler.core.lengths import Floats
-from alise_scheduler.simulation.baselines import FcfsMind, PriorityMind
-from alise_scheduler.simulation.mind import Mind
+from alise_scheduler.simulation.baselines import FcfsDriver, PriorityDriver
+from alise_scheduler.simulation.driver import PolicyDriver
 from alise_scheduler.simulation.predictions import oracle
 from alise_scheduler.simulation.run import Outcome, simulate
 from alise_scheduler.simulation.trace import Trace
@@ -21,9 +21,9 @@ from tests.simulation.builders import Row, make_model, trace_of
 pytestmark = pytest.mark.engine
 
 STEP_SECONDS = 0.010
-MINDS: dict[str, Callable[[Trace], Mind]] = {
-    "fcfs": lambda trace: FcfsMind(),
-    "priority": lambda trace: PriorityMind(oracle(trace.output_tokens)),
+MINDS: dict[str, Callable[[Trace], PolicyDriver]] = {
+    "fcfs": lambda trace: FcfsDriver(),
+    "priority": lambda trace: PriorityDriver(oracle(trace.output_tokens)),
 }
 
 

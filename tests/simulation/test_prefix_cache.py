@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from alise_scheduler.simulation.baselines import FcfsMind
+from alise_scheduler.simulation.baselines import FcfsDriver
 from alise_scheduler.simulation.prefix_cache import PrefixCache
 from alise_scheduler.simulation.request import Request
 from alise_scheduler.simulation.run import simulate
@@ -79,17 +79,17 @@ def test_the_next_turn_of_a_conversation_finds_the_turn_before_it() -> None:
     # The second prompt is the first one, its answer of 20 tokens and a new question.
     rows: list[Row] = [(0.0, 100, 20), (10.0, 150, 5)]
     trace = trace_of(rows, prefixes=[(0, 0), (0, 119)])
-    outcome = simulate(trace, make_model(), FcfsMind)
+    outcome = simulate(trace, make_model(), FcfsDriver)
     # The first turn shared nothing, so its blocks are no group's.
     assert outcome.cached_tokens == 0
-    again = simulate(trace_of(rows, prefixes=[(0, 32), (0, 119)]), make_model(), FcfsMind)
+    again = simulate(trace_of(rows, prefixes=[(0, 32), (0, 119)]), make_model(), FcfsDriver)
     assert again.cached_tokens == 112
 
 
 def test_requests_with_one_system_prompt_begin_sooner() -> None:
     rows: list[Row] = [(0.0, 120, 50), (1.0, 120, 50)]
     trace = trace_of(rows, prefixes=[(0, 112), (0, 112)])
-    shared, apart = (simulate(trace, make_model(prefix_caching=caching), FcfsMind) for caching in (True, False))
+    shared, apart = (simulate(trace, make_model(prefix_caching=caching), FcfsDriver) for caching in (True, False))
     assert apart.cached_tokens == 0
     assert shared.cached_tokens == 112
     assert shared.ttft_seconds[1] < apart.ttft_seconds[1] - 0.1
@@ -100,8 +100,8 @@ def test_shared_prefixes_leave_room_for_more_requests() -> None:
     rows: list[Row] = [(0.0, 120, 5), (0.0, 120, 5)]
     trace = trace_of(rows, prefixes=[(0, 96), (0, 96)])
     model = make_model(num_device_blocks=12, max_num_batched_tokens=256)
-    assert simulate(trace, model, FcfsMind).waited_seconds.max() == 0
-    assert simulate(trace_of(rows), model, FcfsMind).waited_seconds.max() > 0
+    assert simulate(trace, model, FcfsDriver).waited_seconds.max() == 0
+    assert simulate(trace_of(rows), model, FcfsDriver).waited_seconds.max() > 0
 
 
 def test_a_file_may_say_what_is_shared(tmp_path: Path) -> None:

@@ -6,14 +6,14 @@ import pytest
 
 from alise_scheduler.core.rank import Policy
 from alise_scheduler.simulate import main
-from alise_scheduler.simulation.baselines import FcfsMind
+from alise_scheduler.simulation.baselines import FcfsDriver
 from alise_scheduler.simulation.hardware import HARDWARE
 from alise_scheduler.simulation.model import EngineModel
 from alise_scheduler.simulation.predictions import oracle
 from alise_scheduler.simulation.routing import ROUTERS
 from alise_scheduler.simulation.run import simulate
 from alise_scheduler.simulation.trace import Trace, at_load, heavy_tail, make_trace
-from tests.simulation.builders import core_mind
+from tests.simulation.builders import core_driver
 
 pytestmark = pytest.mark.process
 
@@ -22,20 +22,20 @@ MODEL = EngineModel()
 
 def test_shortest_first_beats_arrival_order_in_the_mean_at_high_load() -> None:
     trace = at_load(heavy_tail(3000, 3), 0.95, MODEL)
-    ours, theirs = simulate(trace, MODEL, lambda: core_mind(trace, MODEL)), simulate(trace, MODEL, FcfsMind)
+    ours, theirs = simulate(trace, MODEL, lambda: core_driver(trace, MODEL)), simulate(trace, MODEL, FcfsDriver)
     assert ours.normalized_seconds.mean() < 0.8 * theirs.normalized_seconds.mean()
 
 
 def test_without_a_queue_no_policy_gains_anything() -> None:
     trace = at_load(heavy_tail(500, 3), 0.3, MODEL)
-    ours, theirs = simulate(trace, MODEL, lambda: core_mind(trace, MODEL)), simulate(trace, MODEL, FcfsMind)
+    ours, theirs = simulate(trace, MODEL, lambda: core_driver(trace, MODEL)), simulate(trace, MODEL, FcfsDriver)
     assert ours.e2e_seconds == pytest.approx(theirs.e2e_seconds)
 
 
 @pytest.mark.parametrize("routing", sorted(ROUTERS))
 def test_replicas_share_the_work(routing: str) -> None:
     trace = at_load(heavy_tail(1500, 4), 0.8, MODEL, replicas=10)
-    outcome = simulate(trace, MODEL, FcfsMind, 10, ROUTERS[routing](10, oracle(trace.output_tokens).mean(axis=1)))
+    outcome = simulate(trace, MODEL, FcfsDriver, 10, ROUTERS[routing](10, oracle(trace.output_tokens).mean(axis=1)))
     assert (outcome.e2e_seconds > 0).all()
     assert outcome.ttft_seconds.mean() < 0.5
 
@@ -43,15 +43,15 @@ def test_replicas_share_the_work(routing: str) -> None:
 def test_looking_at_the_queues_beats_taking_turns() -> None:
     trace = at_load(heavy_tail(3000, 4), 0.95, MODEL, replicas=8)
     work = oracle(trace.output_tokens).mean(axis=1)
-    turns, fewest = (simulate(trace, MODEL, FcfsMind, 8, ROUTERS[name](8, work)) for name in ("round-robin", "least-requests"))
+    turns, fewest = (simulate(trace, MODEL, FcfsDriver, 8, ROUTERS[name](8, work)) for name in ("round-robin", "least-requests"))
     assert fewest.ttft_seconds.mean() < turns.ttft_seconds.mean()
 
 
 def test_one_replica_behind_a_router_is_one_replica() -> None:
     trace = at_load(heavy_tail(400, 4), 0.9, MODEL, replicas=2)
     work = oracle(trace.output_tokens).mean(axis=1)
-    routed = simulate(trace, MODEL, FcfsMind, 2, ROUTERS["round-robin"](2, work))
-    alone = simulate(trace.rows(np.arange(0, 400, 2)), MODEL, FcfsMind)
+    routed = simulate(trace, MODEL, FcfsDriver, 2, ROUTERS["round-robin"](2, work))
+    alone = simulate(trace.rows(np.arange(0, 400, 2)), MODEL, FcfsDriver)
     assert routed.e2e_seconds[::2] == pytest.approx(alone.e2e_seconds)
 
 
@@ -70,7 +70,7 @@ def with_flood(times: int) -> Trace:
 
 def quiet_p99(times: int, policy: Policy | None) -> float:
     trace = with_flood(times)
-    outcome = simulate(trace, MODEL, FcfsMind if policy is None else lambda: core_mind(trace, MODEL, policy))
+    outcome = simulate(trace, MODEL, FcfsDriver if policy is None else lambda: core_driver(trace, MODEL, policy))
     return float(np.quantile(outcome.ttft_seconds[outcome.tenant == 0], 0.99))
 
 
@@ -132,10 +132,10 @@ def test_progress_is_shown_on_a_terminal_and_nowhere_else(monkeypatch: pytest.Mo
 def test_ten_thousand_replicas_are_routed_to(routing: str) -> None:
     trace = at_load(heavy_tail(2000, 4), 0.9, MODEL, replicas=10_000)
     work = oracle(trace.output_tokens).mean(axis=1)
-    outcome = simulate(trace, MODEL, FcfsMind, 10_000, ROUTERS[routing](10_000, work))
+    outcome = simulate(trace, MODEL, FcfsDriver, 10_000, ROUTERS[routing](10_000, work))
     assert np.isfinite(outcome.e2e_seconds).all()
     # There is a replica for each: nobody waits for anybody.
-    alone = simulate(at_load(heavy_tail(2000, 4), 1e-4, MODEL), MODEL, FcfsMind)
+    alone = simulate(at_load(heavy_tail(2000, 4), 1e-4, MODEL), MODEL, FcfsDriver)
     assert outcome.ttft_seconds.mean() == pytest.approx(alone.ttft_seconds.mean(), rel=0.3)
 
 

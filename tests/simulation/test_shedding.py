@@ -8,7 +8,7 @@ import pytest
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.exec_time import Coefficients
 from alise_scheduler.core.lengths import Floats
-from alise_scheduler.simulate import Setup, core_mind, policy_named
+from alise_scheduler.simulate import Setup, core_driver, policy_named
 from alise_scheduler.simulation.predictions import noisy
 from alise_scheduler.simulation.report import summary
 from alise_scheduler.simulation.run import Outcome, simulate
@@ -34,7 +34,7 @@ def told(trace: Trace) -> Floats:
 
 def run(trace: Trace, bound: float = BOUND, policy: str = "boost") -> Outcome:
     limits = AdmitLimits(bound) if bound else None
-    return simulate(trace, MODEL, core_mind(Setup(trace, MODEL, told(trace)), policy_named(policy), admit_limits=limits))
+    return simulate(trace, MODEL, core_driver(Setup(trace, MODEL, told(trace)), policy_named(policy), admit_limits=limits))
 
 
 @pytest.fixture(scope="module")

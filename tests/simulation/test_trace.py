@@ -6,7 +6,7 @@ import pytest
 
 from alise_scheduler.predictor.features import Question, extract
 from alise_scheduler.predictor.model import BucketPredictor
-from alise_scheduler.simulation.baselines import FcfsMind
+from alise_scheduler.simulation.baselines import FcfsDriver
 from alise_scheduler.simulation.model import EngineModel
 from alise_scheduler.simulation.predictions import blind, noisy, oracle, prequential
 from alise_scheduler.simulation.run import simulate
@@ -55,7 +55,7 @@ def test_the_capacity_is_what_a_full_engine_does() -> None:
     model = EngineModel()
     trace = heavy_tail(2000, 1)
     # Everything is there at once: the engine is full until the last few.
-    outcome = simulate(at_load(trace, 100.0, model), model, FcfsMind)
+    outcome = simulate(at_load(trace, 100.0, model), model, FcfsDriver)
     assert len(trace) / outcome.busy_seconds == pytest.approx(capacity_per_second(trace, model), rel=0.15)
 
 

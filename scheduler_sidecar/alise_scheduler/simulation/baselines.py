@@ -11,13 +11,13 @@ from typing import Final
 
 from ..core.lengths import Floats
 from ..core.plan import Limits
-from .mind import PLAN_SECONDS, REFRESH_SECONDS
+from .driver import PLAN_SECONDS, REFRESH_SECONDS
 from .request import Request
 
 _NO_HOST: Final = Limits(0, 0, 0, 1.0, 0)
 
 
-class FcfsMind:
+class FcfsDriver:
     """Order of arrival."""
 
     limits = _NO_HOST
@@ -38,7 +38,7 @@ class FcfsMind:
         """Never due."""
 
 
-class PriorityMind(FcfsMind):
+class PriorityDriver(FcfsDriver):
     """A static priority at admission: the predicted mean length."""
 
     def __init__(self, lengths: Floats) -> None:
@@ -48,7 +48,7 @@ class PriorityMind(FcfsMind):
         request.level = float(self._means[request.index])
 
 
-class _Dynamic(FcfsMind):
+class _Dynamic(FcfsDriver):
     """Levels of all live requests are set anew at each plan."""
 
     def __init__(self, limits: Limits) -> None:
@@ -77,7 +77,7 @@ class _Dynamic(FcfsMind):
         self._dirty, self._last_plan = False, now
 
 
-class SrptMind(_Dynamic):
+class SrptDriver(_Dynamic):
     """Logarithm of the true remaining tokens, as the core's levels are; one level (19%) shorter preempts."""
 
     def __init__(self, host_bytes: int) -> None:
@@ -87,7 +87,7 @@ class SrptMind(_Dynamic):
         return 4 * math.log2(max(1, request.output_tokens - request.tokens(step)))
 
 
-class MlfqMind(_Dynamic):
+class MlfqDriver(_Dynamic):
     """Queue k is served for 2^k quanta of tokens in all; a long prompt skips the first queues."""
 
     quantum_tokens: Final = 16

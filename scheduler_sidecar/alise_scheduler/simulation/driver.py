@@ -1,4 +1,7 @@
-"""Who decides in a simulation: the production core, or a rule to compare it with. A mind sets the level and order of requests."""
+"""Policy drivers: the production core, or a rule to compare it with. A driver sets the level and order of a replica's requests.
+
+`replica.py` calls it, and `simulate.py` makes one for each replica.
+"""
 
 import math
 from dataclasses import dataclass
@@ -33,7 +36,7 @@ _ORDER, _WEIGHT, _LIMIT, _PROMPT, _MARK, _DECODING, _HOST_TOKENS, _HOST_BYTES, _
 )
 
 
-class Mind(Protocol):
+class PolicyDriver(Protocol):
     """Decides for one replica."""
 
     limits: Limits
@@ -79,7 +82,7 @@ def at_admission(policy: Policy, lengths: Floats, prompt_tokens: Floats, caps: F
     return AtAdmission(POLICIES[policy.name](view), view.remaining_seconds, alone)
 
 
-class CoreMind:
+class CoreDriver:
     """The production `decide()` on columns kept up to date; admissions are stamped as the dispatcher does."""
 
     def __init__(

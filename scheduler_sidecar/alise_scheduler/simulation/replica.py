@@ -28,8 +28,8 @@ from typing import Final
 from ..core.plan import Limits
 from ..core.reports import Phase
 from .device_memory import DeviceMemory
+from .driver import PolicyDriver
 from .host import HostStore
-from .mind import Mind
 from .model import EngineModel
 from .request import Request
 
@@ -41,9 +41,9 @@ _CANDIDATES: Final = 8
 class Replica(DeviceMemory):
     """Push arrivals in order, then `advance()`. What ends is in `ended`."""
 
-    def __init__(self, model: EngineModel, mind: Mind) -> None:
+    def __init__(self, model: EngineModel, driver: PolicyDriver) -> None:
         super().__init__(model)
-        self.mind = mind
+        self.driver = driver
         self.host = HostStore(model)
         self.now = 0.0
         self.steps_run = 0
@@ -99,18 +99,18 @@ class Replica(DeviceMemory):
         seen_until = self._last_began if self.model.async_scheduling and self.running else self.now
         while inbox and inbox[0].arrived_at <= seen_until:
             request = inbox.popleft()
-            self.mind.arrived(request, self.now)
+            self.driver.arrived(request, self.now)
             if request.refused:
                 self.ended.append(request)
             else:
                 insort(self.waiting, (request.level, request.order, request))
 
     def _plan(self) -> Limits:
-        mind = self.mind
-        if self.waiting and self.now >= mind.due_at(self._free_slots() > 0):
-            mind.plan(self.now, self.step)
+        driver = self.driver
+        if self.waiting and self.now >= driver.due_at(self._free_slots() > 0):
+            driver.plan(self.now, self.step)
             self.waiting = sorted([(request.level, request.order, request) for _, _, request in self.waiting])
-        return mind.limits
+        return driver.limits
 
     def _free_slots(self) -> int:
         return self.model.shape.max_num_seqs - len(self.running) - self._ending_slots
@@ -170,12 +170,12 @@ class Replica(DeviceMemory):
             self._extra_seconds += self.host.save(request, computed, limits, self._lost)
             if request.host_tokens:
                 request.phase = Phase.OFFLOADED
-        self.mind.moved(request, self.step)
+        self.driver.moved(request, self.step)
         insort(self.waiting, (request.level, request.order, request))
 
     def _lost(self, request: Request) -> None:
         request.phase = Phase.PREEMPTED
-        self.mind.moved(request, self.step)
+        self.driver.moved(request, self.step)
 
     def _admit(self, budget: int) -> tuple[int, int]:
         """Admits the best while slots, blocks and the step's token budget last. Returns the tokens it prefills and the context of them."""
@@ -202,7 +202,7 @@ class Replica(DeviceMemory):
             request.phase, request.phase_at, request.start_step = Phase.RUNNING, self.now, self.step
             self.running.append(request)
             self._prefilling.append(request)
-            self.mind.moved(request, self.step)
+            self.driver.moved(request, self.step)
             chunk = min(request.todo, budget)
             request.todo -= chunk
             budget -= chunk
@@ -323,7 +323,7 @@ class Replica(DeviceMemory):
         request.generated -= self.step
         request.decoding = True
         self._will_end(request)
-        self.mind.moved(request, self.step)
+        self.driver.moved(request, self.step)
 
     def _decode(self, until: float, limits: Limits) -> None:
         ends = self._ends
@@ -340,7 +340,7 @@ class Replica(DeviceMemory):
         growth = c.context_seconds * decoders
         border = min(until, self.inbox[0].arrived_at if self.inbox else _NEVER)
         if self.waiting:
-            border = min(border, self.mind.due_at(False))
+            border = min(border, self.driver.due_at(False))
         if border < _NEVER and steps > 1:
             steps = min(steps, steps_until(border - self.now - self._extra_seconds, first, growth))
         steps = self._steps_that_fit(max(1, steps), limits)
@@ -387,7 +387,7 @@ class Replica(DeviceMemory):
             self._ending_slots += 1
             self._ending_blocks += held
             self._ending_seconds += c.decode_seconds + c.context_seconds * tokens
-        self.mind.left(request)
+        self.driver.left(request)
         self.ended.append(request)
 
 

@@ -4,7 +4,7 @@ from ..core.reports import Phase
 
 
 class Request:
-    """Its replica owns it; its mind sets level, order and expected wait."""
+    """Its replica owns it; its driver sets level, order and expected wait."""
 
     __slots__ = (
         "arrived_at", "cached_blocks", "cached_until", "decoding", "ended_at", "ewt_ms", "first_token_at", "generated", "host_bytes",
@@ -30,7 +30,7 @@ class Request:
         # Tokens still to be prefilled, once admitted.
         self.todo = 0
         self.phase = Phase.WAITING
-        # A mind may refuse it when it arrives; then it never waits, and has no first token and no end.
+        # A driver may refuse it when it arrives; then it never waits, and has no first token and no end.
         self.refused = False
         self.phase_at = arrived_at
         self.waited_seconds = 0.0
@@ -43,7 +43,7 @@ class Request:
         self.level = 0.0
         self.order = index
         self.ewt_ms = 0
-        # The mind's place for it.
+        # The driver's place for it.
         self.row = -1
         self.first_token_at = 0.0
         self.ended_at = 0.0

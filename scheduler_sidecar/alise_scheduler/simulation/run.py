@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..core.job import Ints
 from ..core.lengths import Floats
-from .mind import Mind
+from .driver import PolicyDriver
 from .model import EngineModel
 from .replica import Replica
 from .request import Request
@@ -48,14 +48,14 @@ class Outcome:
 def simulate(
     trace: Trace,
     model: EngineModel,
-    make_mind: Callable[[], Mind],
+    make_driver: Callable[[], PolicyDriver],
     replicas: int = 1,
     router: Router | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Outcome:
     """Runs the whole trace. The same arguments give the same outcome. Raises ValueError when a request cannot fit the engine."""
     _check(trace, model)
-    pods = [Replica(model, make_mind()) for _ in range(replicas)]
+    pods = [Replica(model, make_driver()) for _ in range(replicas)]
     requests = _requests(trace)
     if replicas == 1:
         _run_one(pods[0], requests, on_progress)
