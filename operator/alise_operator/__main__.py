@@ -1,13 +1,18 @@
-"""`alise-operator`: settings, logging, metrics and health; then a wait for the lease; then kopf and the workers until SIGTERM."""
+"""`alise-operator`: reads the settings, serves metrics and health, waits for the lease, and runs kopf and the workers until SIGTERM.
 
+The only module that reads the environment for settings, and the one that puts the others together.
+"""
+
+import argparse
 import asyncio
 import logging
 import os
 import signal
 import socket
 import sys
+import textwrap
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
@@ -28,17 +33,17 @@ from alise_operator.watches import watch_engines, watch_pods
 
 log = logging.getLogger(__name__)
 
-# kopf ends its watches within this; after it the process ends anyway.
+# kopf ends its watches within this time; afterwards the process exits anyway.
 KOPF_SECONDS: Final = 10.0
-# The API server takes objects that are nested 10,000 levels deep, as a pod patch may be. With Python's own limit of 1,000 one of them would
-# end the watch, and with it the operator, for all resources. 20,000 levels were tried with the 8 MiB of stack that a main thread has.
+# The API server accepts objects that are nested 10,000 levels deep, as a pod patch may be. With Python's default limit of 1,000, one such
+# object would end the watch, and with it the operator. 20,000 levels were tried with the main thread's stack of 8 MiB.
 RECURSION_LIMIT: Final = 50_000
 
 
 async def run(settings: Settings) -> None:
-    """Runs the whole operator until SIGTERM. Raises LeaseLost when it may not go on."""
+    """Runs the whole operator until SIGTERM. Raises LeaseLost if it may not continue."""
     metrics.BUILD_INFO.labels(own_version(), CONTRACT_VERSION).set(1)
-    # Until there is something that may fail, the process is well: one that waits for the lease is.
+    # A process that waits for the lease is healthy; the check is added once there is something that may fail.
     unhealthy: list[Callable[[], str | None]] = []
     async with HttpKube() as kube, serving(lambda: unhealthy[0]() if unhealthy else None, settings.http_host, settings.http_port) as port:
         log.info("operator started", extra={"port": port})
@@ -64,7 +69,7 @@ async def run(settings: Settings) -> None:
 
 
 async def act(settings: Settings, kube: HttpKube, lease: Lease, app: App) -> None:
-    """Works until kopf ends, which it does at SIGTERM, or the lease is lost. Raises LeaseLost."""
+    """Works until kopf ends, which happens at SIGTERM, or until the lease is lost. Raises LeaseLost."""
     registry, kopf_settings = kopf.OperatorRegistry(), kopf.OperatorSettings()
     handlers.configure(kopf_settings, is_namespaced=bool(settings.watch_namespace))
     holding = asyncio.create_task(lease.hold(), name="lease")
@@ -75,7 +80,7 @@ async def act(settings: Settings, kube: HttpKube, lease: Lease, app: App) -> Non
         scope = {"namespaces": [settings.watch_namespace]} if settings.watch_namespace else {"clusterwide": True}
         watching = asyncio.create_task(kopf.operator(registry=registry, settings=kopf_settings, standalone=True, **scope), name="kopf")
         await asyncio.wait({watching, holding}, return_when=asyncio.FIRST_COMPLETED)
-    # The workers have ended: nothing acts any more.
+    # The workers have ended, so nothing acts any more.
     lost = holding.done()
     for task in (holding, watching):
         task.cancel()
@@ -93,7 +98,7 @@ def own_version() -> str:
 
 
 async def until_stopped(settings: Settings) -> None:
-    """Runs the operator; SIGTERM ends it in the wait for the lease as well. kopf takes the signal over when it starts."""
+    """Runs the operator. SIGTERM also ends the wait for the lease; kopf handles the signal from its start on."""
     running = asyncio.create_task(run(settings), name="operator")
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -102,7 +107,29 @@ async def until_stopped(settings: Settings) -> None:
         await running
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """Returns the command line, whose help lists the environment variables."""
+    variables = "\n".join(
+        textwrap.fill(
+            f"{field.description} Default: {field.default if field.default != '' else 'empty'}.".replace("`", ""),
+            width=100,
+            initial_indent=f"  {field.alias}\n      ",
+            subsequent_indent="      ",
+        )
+        for field in Settings.model_fields.values()
+    )
+    root = argparse.ArgumentParser(
+        prog="alise-operator",
+        description="Runs the Kubernetes operator for AliseEngines until SIGTERM. Outside a cluster it uses KUBECONFIG.",
+        epilog=f"environment variables:\n{variables}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root.add_argument("--version", action="version", version=own_version())
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser().parse_args(argv)
     try:
         settings = load(os.environ)
     except ConfigError as error:
@@ -112,8 +139,8 @@ def main() -> None:
     try:
         asyncio.run(until_stopped(settings))
     except LeaseLost as error:
-        # Started again, the process waits for its turn, and remembers nothing that another operator may have changed.
-        log.error("the operator stops", extra={"error": str(error)})
+        # After a restart the process waits for its turn, without memory of what another operator may have changed.
+        log.error("the operator is stopping because it lost the lease", extra={"error": str(error)})
         sys.exit(1)
 
 

@@ -1,26 +1,26 @@
-"""The errors of the operator.
+"""The errors of the operator. Pure; every module may raise them, and reconcile.py and app.py handle them.
 
     OperatorError
-    ├── SpecError            the resource asks for something that cannot be done; nothing was applied
+    ├── SpecError            the spec requests something that cannot be done; nothing was applied
     │   ├── InvalidSpec        a field has a value that is not allowed
-    │   └── MissingApi         the cluster does not serve an API that the resource needs
+    │   └── MissingApi         the cluster does not serve an API that the spec requires
     ├── ApplyError           the cluster refused a child
-    │   └── NameTaken          an object of that name exists and is not ours
-    ├── ClusterError         the API server could not be asked; tried again with backoff
-    │   ├── Gone               the object is not there (any more)
-    │   ├── AnswerTooLarge     an answer of the API server that is not read to its end
-    │   └── LeaseLost          another operator acts now, or may
-    └── InternalError        a bug of the operator's; said on the resource, logged, tried again
+    │   └── NameTaken          an object with that name exists and belongs to another owner
+    ├── ClusterError         the API server failed or could not be reached; retried with backoff
+    │   ├── Gone               the object does not exist (any more)
+    │   ├── AnswerTooLarge     an answer of the API server that is too large to read
+    │   └── LeaseLost          another operator acts now, or may act
+    └── InternalError        a bug in the operator; reported on the AliseEngine, logged, retried
 
-Every error that is reported on the resource carries the one-word reason that becomes the condition's reason, and its text becomes the
-message: it says what is wrong, with which value, and what to do.
+An error that is reported on the AliseEngine has a one-word reason, which becomes the condition's reason. Its text becomes the message: it
+states what is wrong, with which value, and what to do.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-# A field has the names of keys that the user wrote, and a text may quote a value: neither may crowd out what else is wrong.
+# A field contains keys that the user wrote, and a text may quote a value. Neither may hide the other problems.
 _MAX_FIELD: Final = 300
 _MAX_TEXT: Final = 600
 
@@ -35,7 +35,7 @@ class SpecError(OperatorError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One field that is wrong: where, what was found, and what is allowed or to be done."""
+    """One invalid field: its path, its value, and what is allowed or what to do."""
 
     field: str
     text: str
@@ -45,7 +45,7 @@ class Problem:
 
 
 def one_line(text: str, most: int) -> str:
-    """Returns the beginning of the text, with a blank for each control character, so that a terminal shows it as it is."""
+    """Returns at most `most` characters of the text, with a space for each control character, so that any terminal can show it."""
     cut = text if len(text) <= most else f"{text[: most - 1]}…"
     return cut if cut.isprintable() else "".join(char if char.isprintable() else " " for char in cut)
 
@@ -79,7 +79,7 @@ class ClusterError(OperatorError):
 
     @property
     def is_failure(self) -> bool:
-        """The server failed at this request (itself, a webhook, its store) or hung at it: nothing to wait for in silence."""
+        """Whether the server, a webhook or its store failed or hung, which is reported and not only retried."""
         return self.status >= 500
 
 

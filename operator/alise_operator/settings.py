@@ -1,4 +1,7 @@
-"""The operator's own settings: names of environment variables, bounds, defaults. Reads nothing by itself."""
+"""The settings of the operator: environment variables with their bounds, defaults and descriptions.
+
+Pure: __main__.py passes the environment to `load()`, and prints the descriptions with --help; the reference page is generated from them.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -100,7 +103,7 @@ class Settings(BaseModel):
 
 
 def load(env: Mapping[str, str]) -> Settings:
-    """Raises ConfigError that names the variable, its value and what is allowed."""
+    """Returns the settings in the environment. Raises ConfigError, which names the variable, its value and what is allowed."""
     try:
         return Settings.model_validate({key: value for key, value in env.items() if key.startswith("ALISE_")})
     except ValidationError as error:

@@ -14,7 +14,7 @@ import pytest
 
 from alise_operator import app as apps
 from alise_operator import handlers, logs
-from alise_operator.__main__ import RECURSION_LIMIT
+from alise_operator.__main__ import RECURSION_LIMIT, parser
 from alise_operator.app import App
 from alise_operator.children.meta import MANAGED_BY, Manifest
 from alise_operator.cluster import Images
@@ -22,7 +22,7 @@ from alise_operator.kube import PAGE, Resource, answered
 from alise_operator.poller import Poller
 from alise_operator.reconcile import Key, Reconciler
 from alise_operator.server import serving
-from alise_operator.settings import ConfigError, load
+from alise_operator.settings import ConfigError, Settings, load
 from alise_operator.watches import watch_engines, watch_pods
 from tests.operator.builders import raw_spec
 from tests.operator.fake_kube import FakeKube
@@ -60,6 +60,12 @@ def test_settings_come_from_the_environment() -> None:
 def test_a_bad_setting_is_named_with_its_value(env: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load(env)
+
+
+def test_the_help_lists_every_setting_with_its_default() -> None:
+    text = " ".join(parser().format_help().split())
+    for field in Settings.model_fields.values():
+        assert f"{field.alias} {field.description} Default: {field.default or 'empty'}.".replace("`", "") in text
 
 
 def test_a_log_line_is_one_json_object_with_its_fields() -> None:

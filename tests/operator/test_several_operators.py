@@ -111,7 +111,7 @@ def test_an_operator_whose_lease_is_taken_stops_acting_and_ends(plane: ControlPl
         eventually("it acts", operator.is_active)
         engine.kubectl("patch", "lease", LEASE_NAME, "--type=merge", "-p", json.dumps({"spec": {"holderIdentity": "another"}}))
         assert operator.process.wait(30) == 1
-    assert operator.said("the operator stops")
+    assert operator.said("the operator is stopping because it lost the lease")
     engine.apply()
     assert engine.one("deployment") == {}
 
