@@ -5,7 +5,7 @@ The engine is the source of truth: a snapshot replaces what was known, and a pha
     an event for an unknown job       the job is made from its hint, or as an average one
     a request without a job id        counted under `request:<id>` and never ranked
     the end of an unknown request     ignored here (the caller may still learn from it)
-    an impossible change of phase     the request stays as it was, and the caller is told to ask for a snapshot
+    an impossible change of phase     the request stays as it was, and the caller asks for a snapshot
     a request twice in a snapshot     the last mention counts
 """
 
