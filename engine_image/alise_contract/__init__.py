@@ -1,1 +1,1 @@
-"""What the operator, the sidecar and the engine agree on: names and protobufs, nothing else. Imports no other room."""
+"""What the operator, the sidecar and the engine agree on: names, quantities and protobufs. Imports no other room."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from alise_contract.names import CONTRACT_VERSION
+from alise_contract.quantities import format_bytes
 from alise_operator.observation import Pod, PodReport, Trouble
-from alise_operator.quantities import format_bytes
 
 # Requests of the last minute that were admitted without a rank: this number and this share are not caused by a single slow step.
 FAILED_OPEN_REQUESTS: Final = 3

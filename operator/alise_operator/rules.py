@@ -22,11 +22,11 @@ from alise_contract.names import (
     SOCKET_DIR_ENV,
     TRUST_HEADERS_ENV,
 )
+from alise_contract.quantities import format_bytes, parse_quantity, quantity_bytes
 from alise_operator.errors import InvalidSpec, Problem
 from alise_operator.flag_values import short, shown
 from alise_operator.flags import bad_dtype, flag_problems, given_flags, kv_cache_dtypes
 from alise_operator.kv_cache import WIDE_DTYPES
-from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
 from alise_operator.spec import Spec
 from alise_operator.spec_engine import Engine, Resources, served_names
 

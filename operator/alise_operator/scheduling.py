@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
 
+from alise_contract.quantities import format_bytes, parse_quantity
 from alise_operator.children.meta import Manifest
-from alise_operator.quantities import format_bytes, parse_quantity
 
 # How the cluster's scheduler names a resource of which no node has enough.
 _SHORT: Final = re.compile(r"Insufficient ([A-Za-z0-9][-./A-Za-z0-9]*[A-Za-z0-9])")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-from alise_operator.quantities import MAX_LENGTH, PATTERN
+from alise_contract.quantities import MAX_LENGTH, PATTERN
 from alise_operator.spec_words import CLASS_NAME, KUBERNETES_NAME, SERVED_NAME
 
 # The name of an AliseEngine also names its Service and is a label value.

@@ -7,8 +7,8 @@ from typing import Final
 
 from pydantic_core import ErrorDetails
 
+from alise_contract.quantities import PATTERN as QUANTITY
 from alise_operator.errors import Problem
-from alise_operator.quantities import PATTERN as QUANTITY
 from alise_operator.sentences import quote
 
 KUBERNETES_NAME: Final = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"

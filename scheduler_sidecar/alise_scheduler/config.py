@@ -5,13 +5,13 @@ flag wins. `__main__.py` passes the environment in; nothing is read here. docs/r
 """
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from alise_contract.names import SCHEDULER_HTTP_PORT, SOCKET_DIR
+from alise_contract.quantities import quantity_bytes
 
 from .core.admit import AdmitLimits
 from .core.memory import MemoryLimits
@@ -19,21 +19,14 @@ from .core.rank import AgeingRule, LatenessRule, Policy, PreemptionRule
 from .errors import ConfigError
 
 ENV_PREFIX: Final = "ALISE_"
-_QUANTITY: Final = re.compile(r"^([0-9]+(?:\.[0-9]+)?)(Ki|Mi|Gi|Ti|k|M|G|T)?$")
-_UNITS: Final = {None: 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
-def quantity_bytes(text: object) -> object:
+def _bytes_of(value: object) -> object:
     """The bytes of a Kubernetes quantity, such as `2Gi`, `500M` or `1024`. A value that is not text is returned unchanged.
 
     Raises ValueError if the text is not a quantity.
     """
-    if not isinstance(text, str):
-        return text
-    match = _QUANTITY.match(text.strip())
-    if match is None:
-        raise ValueError("is not a quantity; write a number of bytes, or a number with Ki, Mi, Gi, Ti, k, M, G or T")
-    return int(float(match[1]) * _UNITS[match[2]])
+    return quantity_bytes(value.strip()) if isinstance(value, str) else value
 
 
 class RequestClass(BaseModel):
@@ -79,7 +72,7 @@ class Settings(BaseModel):
     quantization: Literal["auto", "int8", "none"] = Field(
         "auto", description="Codec of KV in host memory: INT8 under pressure (auto), always (int8) or never (none)."
     )
-    host_memory: Annotated[int, BeforeValidator(quantity_bytes)] = Field(
+    host_memory: Annotated[int, BeforeValidator(_bytes_of)] = Field(
         0, ge=0, description="Bytes of KV in host memory. 0 is the engine's own limit."
     )
     int8_ewt_ms: int = Field(2000, ge=0, description="With auto: store INT8 from this expected wait on.")

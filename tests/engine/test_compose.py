@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from alise_engine.errors import ConfigError
-from alise_engine.serve.compose import IN_PROCESS_EXECUTOR, Composed, Machine, Own, compose, quantity_bytes
+from alise_engine.serve.compose import IN_PROCESS_EXECUTOR, Composed, Machine, Own, compose, host_store
 
 CPU = Machine("cpu", cores=4)
 CUDA = Machine("cuda", cores=32)
@@ -222,17 +222,17 @@ def test_a_gpu_may_have_other_kv_cache_dtypes() -> None:
         pytest.param("1.5Gi", 3 * 2**29, id="a fraction"),
         pytest.param("500M", 500 * 10**6, id="megabytes"),
         pytest.param("1024", 1024, id="bytes"),
-        pytest.param("0", 0, id="none"),
+        pytest.param("1e9", 10**9, id="an exponent"),
     ],
 )
-def test_quantities_are_kubernetes(text: str, size: int) -> None:
-    assert quantity_bytes(text) == size
+def test_the_size_of_the_host_store_is_a_kubernetes_quantity(text: str, size: int) -> None:
+    assert host_store(Own(host_memory=text), CPU) == {"host_bytes": size}
 
 
-@pytest.mark.parametrize("text", ["", "lots", "-1Gi", "2GB", "2 Gi i", "1e9"])
+@pytest.mark.parametrize("text", ["", "lots", "-1Gi", "2GB", "2 Gi i"])
 def test_what_is_no_quantity_is_named(text: str) -> None:
     with pytest.raises(ConfigError, match="--alise-host-memory"):
-        quantity_bytes(text)
+        host_store(Own(host_memory=text), CPU)
 
 
 def test_an_unknown_codec_is_named() -> None:

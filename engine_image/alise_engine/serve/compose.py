@@ -5,13 +5,13 @@ Every flag goes on to vLLM as it was written; ours are appended, and a flag that
 """
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from alise_contract.names import ADMIT_DEADLINE_ENV, SOCKET_DIR, SOCKET_DIR_ENV
+from alise_contract.quantities import quantity_bytes
 
 from ..errors import ConfigError
 from .plugin import CONNECTOR_MODULE, CONNECTOR_NAME, SCHEDULER_CLS
@@ -42,7 +42,6 @@ _LOOPBACK: Final = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NC
 # vLLM compiles some functions on their first use (log-probabilities, for one), `--enforce-eager` or not, and on a CPU that takes a C++
 # compiler, which the image does not have. The first is read by vLLM and by torch, the second leaves torch's wrapper out as well.
 _NOT_COMPILED: Final = {"TORCH_COMPILE_DISABLE": "1", "TORCHDYNAMO_DISABLE": "1"}
-_UNITS: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,19 +176,19 @@ def host_store(own: Own, machine: Machine) -> Mapping[str, int] | None:
     never takes more than a quarter of the container's memory.
     """
     if own.host_memory != AUTO_HOST_MEMORY:
-        host_bytes = quantity_bytes(own.host_memory)
+        host_bytes = _host_bytes(own.host_memory)
         return {"host_bytes": host_bytes} if host_bytes else None
-    bounds = [quantity_bytes(own.host_memory_at_most)] if own.host_memory_at_most is not None else []
+    bounds = [_host_bytes(own.host_memory_at_most)] if own.host_memory_at_most is not None else []
     bounds += [int(machine.memory_bytes * AUTO_HOST_MEMORY_SHARE)] if machine.memory_bytes else []
     return {"host_bytes_at_most": min(bounds)} if bounds else {}
 
 
-def quantity_bytes(text: str) -> int:
-    """A Kubernetes quantity in bytes: 2Gi, 500M, 1073741824. Raises ConfigError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]|[KMGT]i)?", text.strip())
-    if match is None:
-        raise ConfigError(f"--alise-host-memory {text!r}: expected a quantity such as 2Gi, 500M or 0, or auto")
-    return int(float(match[1]) * _UNITS[match[2] or ""])
+def _host_bytes(text: str) -> int:
+    """Returns the bytes of a Kubernetes quantity such as 2Gi, 500M or 1073741824. Raises ConfigError."""
+    try:
+        return quantity_bytes(text.strip())
+    except ValueError:
+        raise ConfigError(f"--alise-host-memory {text!r}: expected a quantity such as 2Gi, 500M or 0, or auto") from None
 
 
 def _additional_config(own: Own, given: Mapping[str, Any], socket_dir: str) -> str:

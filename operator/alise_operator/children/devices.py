@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from alise_contract.names import ENGINE_CONTAINER
+from alise_contract.quantities import format_bytes, parse_quantity
 from alise_operator.children.merge import merge
 from alise_operator.children.meta import Manifest
 from alise_operator.children.pod_lists import CONTAINER_LISTS
 from alise_operator.children.pod_shape import FIELD, patch_problems
 from alise_operator.errors import Problem
-from alise_operator.quantities import format_bytes, parse_quantity
 from alise_operator.rules import default_memory_limit_bytes, is_extended, only_as_limit, requested_memory_bytes
 from alise_operator.sentences import quote
 from alise_operator.spec import Spec

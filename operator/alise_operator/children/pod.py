@@ -28,11 +28,11 @@ from alise_contract.names import (
     SOCKET_DIR_ENV,
     TRUST_HEADERS_ENV,
 )
+from alise_contract.quantities import format_bytes, parse_quantity, quantity_bytes
 from alise_operator.children.devices import as_manifest, engine_resources
 from alise_operator.children.meta import Manifest, Owner, labels, selector
 from alise_operator.children.pod_needs import AUTH_VOLUME
 from alise_operator.cluster import Cluster
-from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
 from alise_operator.rules import (
     KV_SPACE_ENV,
     SOCKET_VOLUME_BYTES,

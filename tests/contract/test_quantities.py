@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_operator.quantities import format_bytes, parse_quantity, quantity_bytes
+from alise_contract.quantities import format_bytes, parse_quantity, quantity_bytes
 
 
 @pytest.mark.parametrize(

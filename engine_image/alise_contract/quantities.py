@@ -1,4 +1,8 @@
-"""Kubernetes quantities: `512Mi`, `1.5`, `300m`."""
+"""Kubernetes quantities such as `512Mi`, `1.5` and `300m`: one grammar for the resource, for flags and for settings.
+
+Pure. The operator, the engine and the scheduler use it. kubernetes.utils.quantity is only in the operator's image, and it also accepts
+negative numbers, `NaN` and `1_000`, which the API server refuses.
+"""
 
 import re
 from decimal import Decimal
@@ -7,7 +11,7 @@ from typing import Final
 PATTERN: Final = r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?$"
 # Kubernetes itself writes at most 22 characters.
 MAX_LENGTH: Final = 64
-# Kubernetes takes larger ones for this one.
+# Kubernetes treats larger quantities as this one.
 MAX_BYTES: Final = 2**63 - 1
 _PARTS: Final = re.compile(r"[+]?(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?")
 _BINARY: Final = {f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)}
@@ -15,7 +19,7 @@ _DECIMAL: Final = {letter: Decimal(1000) ** power for power, letter in zip((-3, 
 
 
 def parse_quantity(text: str) -> Decimal:
-    """The number a quantity stands for. Raises ValueError when it is none (or negative)."""
+    """Returns the number that a quantity stands for. Raises ValueError if the text is not a quantity, or is negative."""
     parts = _PARTS.fullmatch(text)
     if parts is None:
         raise ValueError(f"{text!r} is not a quantity such as 500m, 2 or 4Gi")
@@ -30,12 +34,12 @@ def parse_quantity(text: str) -> Decimal:
 
 
 def quantity_bytes(text: str) -> int:
-    """A memory quantity in bytes, rounded up; MAX_BYTES for larger ones. Raises ValueError like `parse_quantity`."""
+    """Returns a quantity of memory in bytes, rounded up and at most MAX_BYTES. Raises ValueError like `parse_quantity`."""
     return int(min(parse_quantity(text), Decimal(MAX_BYTES)).to_integral_value(rounding="ROUND_CEILING"))
 
 
 def format_bytes(count: int) -> str:
-    """The shortest exact binary quantity: 1610612736 -> 1536Mi."""
+    """Returns the shortest exact binary quantity: 1610612736 -> 1536Mi."""
     for suffix in ("Ti", "Gi", "Mi", "Ki"):
         unit = int(_BINARY[suffix])
         if count and count % unit == 0:
