@@ -1,6 +1,6 @@
-"""An engine in memory, for tests and simulation: events are what the test says, plans are kept and answered.
+"""An engine in memory: its events come from the test, and plans are kept and answered.
 
-No time passes in here; `step()` style behaviour belongs to whoever drives it.
+No time passes in it: a test reports every change itself.
 """
 
 import asyncio

@@ -188,7 +188,7 @@ def test_a_part_of_a_tenant_does_not_wait_for_what_another_part_brings() -> None
     assert wait_of_chat("other") == wait_of_chat("team/batch") < wait_of_chat("team/chat")
 
 
-def test_a_job_that_is_taken_back_is_waited_for_no_more() -> None:
+def test_no_request_waits_for_a_withdrawn_job() -> None:
     queue = AdmissionQueue()
     jobs = [ArrivingRequest(Estimate(0, 10.0, 10.0), 1, 1.0, "a") for _ in range(3)]
     for job in jobs:
@@ -219,7 +219,7 @@ def refusal(wait: Wait, limit: float = 60.0, slo_ms: int = 0) -> Rejected:
     return answer
 
 
-def test_a_refusal_says_the_wait_the_limit_the_requests_ahead_and_what_to_do() -> None:
+def test_a_refusal_names_the_wait_the_limit_the_requests_ahead_and_what_to_do() -> None:
     answer = refusal(Wait(210.0, 95.0, 41, late_seconds=210.0))
     assert answer.message == (
         "this request would wait about 210 s and this server refuses those that would wait longer than 60 s, because 41 requests are "
@@ -237,7 +237,7 @@ def test_a_refusal_names_no_length_where_length_does_not_count() -> None:
     assert refusal(Wait(95.0, 95.0, 41, by_length=False)).message.endswith("because 41 requests are ahead of it; send it again in 35 s")
 
 
-def test_a_request_whose_rank_does_not_depend_on_its_length_is_told_of_none() -> None:
+def test_a_refusal_does_not_suggest_a_shorter_answer_if_the_rank_does_not_depend_on_it() -> None:
     queue, policy = AdmissionQueue(), Policy()
     jobs = [ArrivingRequest(Estimate(0, 10.0, 10.0), 1, 1.0, "a", by_length=by_length) for by_length in (True, False)]
     queue.planned(backlog, lambda: ["a"] * 10)
@@ -248,7 +248,7 @@ def test_a_refusal_counts_no_requests_of_other_tenants() -> None:
     assert "41 requests of the same client are ahead of it" in refusal(Wait(95.0, 95.0, 41, shared=False)).message
 
 
-def test_a_refusal_for_the_first_token_says_when_it_would_come() -> None:
+def test_a_refusal_for_the_first_token_names_its_predicted_time() -> None:
     answer = refusal(Wait(20.0, 12.0, 7), limit=0.0, slo_ms=2000)
     assert answer.reason is Reason.OBJECTIVE
     assert answer.message.startswith("the first token would come after about 12.0 s and this request asks for it within 2 s, because 7 ")

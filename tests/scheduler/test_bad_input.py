@@ -1,4 +1,4 @@
-"""What absurd input leads to: the job is average or extreme, everybody else is ranked as before, and nothing that leaves is absurd."""
+"""Absurd input: the job becomes average or extreme, all other jobs are ranked as before, and every value in the plan is sound."""
 
 import math
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ def test_a_job_far_past_every_prediction_falls_behind_and_does_not_stay_there() 
     assert order(decide(make_snapshot([aged, *others]), policy)) == ["over", "short", "middle"]
 
 
-def test_a_clock_that_went_backwards_makes_nobody_younger_than_new() -> None:
+def test_a_clock_that_went_backwards_makes_no_job_younger_than_new() -> None:
     future = make_job("future", 10, arrived_at=500.0, phase_at=500.0)
     assert future.age_seconds(0.0) == 0.0
     assert is_sound(decide(make_snapshot([future, *OTHERS]), Policy()))

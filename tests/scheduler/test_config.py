@@ -79,7 +79,7 @@ def test_quantities(text: str, expected: int) -> None:
         pytest.param({"ALISE_POLICY": "gittins", "ALISE_PREEMPT_LEVELS": "8"}, 8, id="gittins preempts as told"),
         pytest.param({"ALISE_POLICY": "sjf"}, 0, id="sjf does not"),
         pytest.param({"ALISE_POLICY": "fcfs"}, 0, id="fcfs does not"),
-        pytest.param({"ALISE_PREEMPTION": "false"}, 0, id="nobody does when it is off"),
+        pytest.param({"ALISE_PREEMPTION": "false"}, 0, id="no job does when it is off"),
     ],
 )
 def test_who_preempts(env: dict[str, str], levels: int) -> None:

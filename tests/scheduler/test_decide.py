@@ -46,7 +46,7 @@ def test_limits_are_sent_once() -> None:
     assert decide(make_snapshot([]), Policy(), first.limits).plan.limits is None
 
 
-def test_a_policy_that_does_not_preempt_says_so_in_the_limits() -> None:
+def test_a_policy_that_does_not_preempt_has_no_preemption_levels_in_its_limits() -> None:
     assert decide(make_snapshot([]), Policy(preemption=PreemptionRule(0, 16))).limits.preempt_levels == 0
 
 
@@ -67,14 +67,14 @@ def test_waits_are_made_coarse(seconds: float, expected: int) -> None:
     assert coarse_ms(np.array([seconds]))[0] == expected
 
 
-def test_those_who_run_wait_for_nobody_and_the_next_waits_for_them() -> None:
+def test_running_jobs_do_not_wait_and_the_next_job_waits_for_them() -> None:
     made = [make_job("a", 100, Phase.RUNNING), make_job("b", 100, Phase.RUNNING), make_job("c", 100), make_job("d", 100)]
     waits = decide(make_snapshot(made), Policy(ageing=None)).waits_seconds
     assert waits[0] == waits[1] == 0
     assert 0 < waits[2] < waits[3]
 
 
-def test_nobody_is_expected_to_wait_longer_than_until_promotion() -> None:
+def test_no_job_is_expected_to_wait_longer_than_until_promotion() -> None:
     made = [make_job(f"j{number}", 3000) for number in range(100)]
     aged = decide(make_snapshot(made), Policy(ageing=AgeingRule(1.0, 1.0, max_seconds=1.0))).waits_seconds
     # Base level at most 40, so 80 levels to the top at four a second.
@@ -124,7 +124,7 @@ def test_host_budget(wanted: int, engine: int, expected: int) -> None:
         pytest.param("none", 2**40, 1.0, id="none is never"),
     ],
 )
-def test_the_codec_rule_is_told_as_thresholds(quantization: str, ewt_ms: int, fraction: float) -> None:
+def test_the_codec_rule_is_sent_as_thresholds(quantization: str, ewt_ms: int, fraction: float) -> None:
     limits = decide(make_snapshot([]), Policy(memory=MemoryLimits(quantization))).limits
     assert (limits.int8_ewt_ms, limits.int8_host_fraction) == (ewt_ms, fraction)
 

@@ -83,7 +83,7 @@ async def test_a_restarted_sidecar_knows_a_job_by_its_hint(bench: Bench) -> None
         assert abs(reborn.ranked("short")[-1] - bench.ranked("short")[0]) <= 1
 
 
-async def test_a_foreign_hint_is_ignored(bench: Bench) -> None:
+async def test_a_hint_that_is_not_signed_here_is_ignored(bench: Bench) -> None:
     bench.engine.report(make_request("a", hint=b"\xff" * 100))
     await bench.clock.advance(0.1)
     assert abs(bench.ranked("a")[0]) < PreemptionRule().levels

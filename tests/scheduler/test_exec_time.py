@@ -63,7 +63,7 @@ def slower(made: list[Step], factor: float) -> list[Step]:
     return [replace(step, duration_seconds=step.duration_seconds * factor) for step in made]
 
 
-def test_a_machine_that_becomes_slower_is_believed_within_a_hundred_steps() -> None:
+def test_the_model_follows_a_machine_that_becomes_slower_within_a_hundred_steps() -> None:
     model = learned(steps(600) + slower(steps(100, seed=2), 1.6))
     assert model.coefficients.step(0, 8, 10_000) == pytest.approx(1.6 * TRUE.step(0, 8, 10_000), rel=0.1)
     assert model.pace > 1.3

@@ -47,7 +47,7 @@ def levels(jobs: list[Job]) -> dict[str, int]:
 def test_a_flooding_tenants_short_jobs_rank_behind_a_quiet_ones_long_job() -> None:
     flood = [make_job(f"f{number}", 5, tenant="loud") for number in range(20)]
     found = levels([*flood, make_job("long", 4000, tenant="quiet")])
-    # One of the four slots is in nobody's share.
+    # One of the four slots is in no tenant's share.
     assert sum(level < OVER_SHARE_LEVEL for level in found.values()) == 3
     assert found["long"] < OVER_SHARE_LEVEL
 
@@ -71,7 +71,7 @@ def test_parts_of_a_tenant_take_turns_within_its_share() -> None:
 @pytest.mark.parametrize(
     ("slots", "expected"),
     [
-        pytest.param(1.0, 0.0, id="the only slot is somebody's"),
+        pytest.param(1.0, 0.0, id="the only slot is in a share"),
         pytest.param(2.0, 1.0, id="one of few"),
         pytest.param(40.0, 2.0, id="one in sixteen of many"),
     ],
@@ -80,7 +80,7 @@ def test_a_few_slots_are_lent(slots: float, expected: float) -> None:
     assert lent_slots(slots) == expected
 
 
-def test_with_all_slots_taken_somebody_is_known_to_give_way_to_the_next_quiet_job() -> None:
+def test_with_all_slots_taken_some_job_gives_way_to_the_next_job_of_a_quiet_tenant() -> None:
     """By the level that it is stamped with at admission, whatever its length, before any further plan."""
     flood = [make_job(f"f{number}", 100, Phase.RUNNING, 50 * number, tenant="loud") for number in range(4)]
     waiting = [make_job(f"w{number}", 100, tenant="loud") for number in range(9)]
@@ -89,7 +89,7 @@ def test_with_all_slots_taken_somebody_is_known_to_give_way_to_the_next_quiet_jo
     assert worst_running - within(np.array([MAX_LEVEL]))[0] >= PreemptionRule().levels
 
 
-def test_a_quantum_protects_nobody_while_a_tenant_is_over_its_share() -> None:
+def test_a_quantum_protects_no_job_while_a_tenant_is_over_its_share() -> None:
     flood = [make_job(f"f{number}", 100, tenant="loud") for number in range(20)]
     policy = Policy(preemption=PreemptionRule(6, 16))
     assert decide(make_snapshot(flood, FOUR), policy).limits.min_quantum_steps == 16
@@ -115,7 +115,7 @@ owned = st.lists(st.tuples(st.integers(1, 3000), st.sampled_from("abc"), st.floa
 
 
 @given(owned)
-def test_the_order_within_a_tenant_stays_and_everybody_has_a_share(rows: list[tuple[int, str, float]]) -> None:
+def test_the_order_within_a_tenant_stays_and_every_tenant_has_a_share(rows: list[tuple[int, str, float]]) -> None:
     jobs = [make_job(f"j{n}", tokens, Phase.WAITING, 0, waited, tenant=tenant) for n, (tokens, tenant, waited) in enumerate(rows)]
     alone, shared = levels([replace(job, tenant="") for job in jobs]), levels(jobs)
     for tenant in {job.tenant for job in jobs}:

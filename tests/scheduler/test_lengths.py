@@ -15,7 +15,7 @@ floats = st.floats(allow_nan=True, allow_infinity=True)
     [
         pytest.param([0.0] * 10, 0, (1.0,) * 10, id="zero reads as one token"),
         pytest.param([-5.0] * 10, 0, (1.0,) * 10, id="a negative length reads as one token"),
-        pytest.param([1e9] * 10, 0, (float(MAX_TOKENS),) * 10, id="a billion tokens are cut to the most that is believed"),
+        pytest.param([1e9] * 10, 0, (float(MAX_TOKENS),) * 10, id="a billion tokens are cut to the maximum"),
         pytest.param([1e9] * 10, 64, (64.0,) * 10, id="the client's cap cuts a prediction"),
         pytest.param([math.nan] * 10, 0, PRIOR.tokens, id="NaN reads as the prior"),
         pytest.param([5.0], 0, PRIOR.tokens, id="too few quantiles read as the prior"),

@@ -53,7 +53,7 @@ async def test_a_request_is_admitted_ranked_and_its_end_learned(pod: Pod) -> Non
         pytest.param(None, engine_pb.ENCODER_STATE_UNSPECIFIED, id="not known yet"),
     ],
 )
-def test_each_plan_says_whether_there_is_an_encoder(has_encoder: bool | None, told: int) -> None:
+def test_each_plan_reports_whether_there_is_an_encoder(has_encoder: bool | None, told: int) -> None:
     assert convert.to_apply("s", 1, Plan(ranks={}, limits=None), has_encoder).encoder == told
 
 

@@ -58,7 +58,7 @@ async def test_a_bad_request_on_a_stream_has_its_code_and_the_stream_goes_on(
     assert (await stream.answer()).response.HasField("admitted")
 
 
-async def test_on_a_stream_nobody_is_answered_who_does_not_wait_any_more(pod: Pod, stream: Stream) -> None:
+async def test_on_a_stream_no_request_is_answered_after_its_deadline(pod: Pod, stream: Stream) -> None:
     pod.encoding.hold = asyncio.Event()
     await stream.ask("late", deadline_monotonic_ms=round(1000 * (time.monotonic() + 0.2)))
     await until(lambda: pod.metric("alise_scheduler_admits_total", outcome="gave_up") == 1)
@@ -75,7 +75,7 @@ async def test_what_is_read_after_its_deadline_is_not_admitted(pod: Pod, stream:
     assert pod.metric("alise_scheduler_admits_total", outcome="gave_up") == 1
 
 
-async def test_a_failure_inside_is_told_on_the_stream_and_logged(pod: Pod, stream: Stream, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_internal_failure_is_reported_on_the_stream_and_logged(pod: Pod, stream: Stream, caplog: pytest.LogCaptureFixture) -> None:
     pod.encoding.broken = True
     await stream.ask("a")
     assert (await stream.answer()).failure.code == grpc.StatusCode.INTERNAL.value[0]
@@ -119,7 +119,7 @@ async def test_more_than_may_be_in_flight_is_read_when_there_is_room(pod: Pod, s
     assert len({(await stream.answer()).job_id for _ in range(MAX_IN_FLIGHT + 10)}) == MAX_IN_FLIGHT + 10
 
 
-async def test_who_reads_no_answers_is_asked_for_no_more(pod: Pod, stream: Stream) -> None:
+async def test_no_more_requests_are_read_from_a_client_that_reads_no_answers(pod: Pod, stream: Stream) -> None:
     asked = asyncio.create_task(_ask_without_end(stream))
     await until(lambda: pod.encoding.asked > 100)
     before = -1

@@ -209,6 +209,6 @@ def test_the_child_has_this_environment_without_what_the_supervisor_tells() -> N
     assert made.keys() - {"GLIBC_TUNABLES"} == {"PATH"}
 
 
-def test_the_childs_memory_is_one_heap_unless_somebody_chose() -> None:
+def test_the_childs_memory_is_one_heap_unless_the_variable_is_set() -> None:
     assert "arena_max=1" in child_environ({})["GLIBC_TUNABLES"]
     assert child_environ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=4"})["GLIBC_TUNABLES"] == "glibc.malloc.arena_max=4"
