@@ -4,6 +4,8 @@ import ast
 
 import pytest
 
+from tests.bench import house
+from tests.bench.harness import Row, Settings
 from tests.tools.house import dead, imports, links, prose
 from tests.tools.house.figures import FINDINGS, predictor_lines, product_lines
 
@@ -53,6 +55,17 @@ def test_an_exception_of_the_dead_names_is_still_one() -> None:
 
 def test_no_link_of_the_documentation_is_broken() -> None:
     assert [str(one) for one in FINDINGS["docs_broken_links"]()] == []
+
+
+def test_the_figures_are_those_of_the_house_and_each_row_is_one() -> None:
+    rows: list[Row] = [{"figure": name, "value": 0} for name in (*FINDINGS, "predictor_lines", "product_lines", "readme_lines")]
+    found = house.figures(rows, Settings(quick=True, seeds=1, dataset=None))
+    assert {figure.name: figure.goal for figure in found} == {
+        **dict.fromkeys(FINDINGS, 0.0),
+        "predictor_lines": 2000.0,
+        "product_lines": None,
+        "readme_lines": 90.0,
+    }
 
 
 def test_the_predictor_is_a_part_of_the_product() -> None:

@@ -8,7 +8,8 @@ from typing import Final
 from tests.tools.house.tree import Finding, files, parsed, product, text
 
 WIDTH: Final = 100
-# What says the same as words of the field, and the words of the field.
+# Words that the documentation and messages do not use, and the words of the field for them. Words that are right in other sentences (rest,
+# place, ends) are left out.
 LEXICON: Final = {
     r"what the kernel leaves": "residual",
     r"told|said": "observed, reported, according to",
