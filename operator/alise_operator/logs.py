@@ -1,33 +1,49 @@
-"""Logs as JSON lines: one event each, with the resource's name where there is one."""
+"""Writes logs as JSON lines on stderr. Only __main__.py calls it, once; every other module uses `logging.getLogger(__name__)`.
 
-import json
+The schema of a line, with the fields of `extra` beside it:
+
+    time        when it was logged: ISO 8601 in UTC, with milliseconds
+    level       debug, info, warning, error or critical
+    logger      the module
+    message     what happened, as one clause without values that change
+    exception   the traceback, if there is one
+
+An AliseEngine is named by the field `engine`, as namespace/name.
+"""
+
 import logging
 import sys
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
-_STANDARD: Final = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
-# kopf's own fields, too large or not JSON.
-_DROPPED: Final = frozenset({"settings", "local", "k8s_skip"})
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonFormatter as LibraryFormatter
+
+_NAMES: Final = {"asctime": "time", "levelname": "level", "name": "logger", "exc_info": "exception"}
+# Fields that kopf adds, too large or not JSON.
+_DROPPED: Final = ("settings", "local", "k8s_skip")
 
 
-class JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {key: value for key, value in record.__dict__.items() if key not in _STANDARD and key not in _DROPPED}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+class JsonFormatter(LibraryFormatter):
+    def __init__(self) -> None:
+        super().__init__(
+            ["asctime", "levelname", "name", "message"],
+            rename_fields=_NAMES,
+            reserved_attrs=[*RESERVED_ATTRS, *_DROPPED],
+            json_default=str,
+            json_ensure_ascii=False,
+        )
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        return log_data | {"level": log_data["level"].lower()}
 
 
 def configure(level: str, stream: TextIO = sys.stderr) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # What kopf says about each watch event is noise; its warnings are not.
+    # kopf logs every watch event below the level of warnings.
     logging.getLogger("kopf").setLevel(logging.WARNING)
