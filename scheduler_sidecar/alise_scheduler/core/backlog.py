@@ -36,10 +36,6 @@ class Backlog:
     part: Ints
     slots: float
 
-    def total_seconds(self) -> float:
-        """Seconds until all of it is done."""
-        return float(self.work_seconds.sum()) / self.slots
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
