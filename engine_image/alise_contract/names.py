@@ -53,7 +53,7 @@ PRIORITY_HEADER: Final = "x-vllm-priority"
 TENANT_HEADERS: Final = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
 OBJECTIVE_HEADERS: Final = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
 SLO_TTFT_HEADERS: Final = ("x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
-# On every answer of a route that generates: the class the request had, and what admission said.
+# Headers on every answer of a route that generates: the class of the request, and its outcome.
 CLASS_RESPONSE_HEADER: Final = "x-alise-class"
 OUTCOME_RESPONSE_HEADER: Final = "x-alise-outcome"
 DEFAULT_CLASS: Final = "default"

@@ -14,7 +14,7 @@ from typing import Final
 
 from .names import POD_KEY_BYTES, POD_KEY_FILE
 
-# Of SHA-256; 128 bits are enough for what lives as long as a pod.
+# Of SHA-256; 128 bits are enough for a key that is used for a pod's lifetime.
 MAC_BYTES: Final = 16
 
 

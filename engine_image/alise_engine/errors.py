@@ -1,4 +1,4 @@
-"""What can go wrong in the engine, as one tree.
+"""The engine's errors, as one tree.
 
 AliseEngineError
 ├── ConfigError            the engine cannot start like this; the message names the setting, its value and what to do
@@ -6,11 +6,11 @@ AliseEngineError
 ├── PayloadError           a utility call carried something that is not in `wire.calls`; nothing was changed
 ├── CoreUnavailable        EngineCore did not answer in time, refused the call, or is shutting down
 └── ControlError           a call to the control server is refused; nothing was changed
-    ├── VersionRefused     the caller speaks another contract version
+    ├── VersionRefused     the caller has another contract version
     ├── InvalidCall        a field is outside the contract
     ├── StaleSession       not the newest session's call
     ├── StaleSequence      an Apply that is not above the last one
-    └── WatcherTooSlow     more endings piled up than a watcher may leave unread
+    └── WatcherTooSlow     the watcher left too many endings unread
 """
 
 

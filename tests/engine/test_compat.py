@@ -204,7 +204,7 @@ def test_int8_is_refused_where_no_one_knows_the_channels_and_auto_is_not() -> No
     scheduler = SimpleNamespace(connector=SimpleNamespace(codecs=lambda: ("raw",)))
     check: Any = AliseMixin._check_codec
     check(scheduler, "auto", ConfigError)
-    with pytest.raises(ConfigError, match="codec int8 is not possible with this KV cache layout and dtype: use auto or none"):
+    with pytest.raises(ConfigError, match="codec int8 does not support this KV cache layout and dtype: use auto or none"):
         check(scheduler, "int8", ConfigError)
 
 

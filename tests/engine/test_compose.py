@@ -175,7 +175,7 @@ REFUSED = [
     pytest.param({"speculative_config": {"method": "ngram"}}, "speculative decoding is not supported", id="speculative decoding"),
     pytest.param({"headless": True}, "--headless", id="no API server"),
     pytest.param({"grpc": True}, "--grpc", id="the gRPC server"),
-    pytest.param({"kv_cache_dtype": "bfloat16"}, "a CPU has auto, fp8", id="a KV cache dtype that a CPU does not have"),
+    pytest.param({"kv_cache_dtype": "bfloat16"}, "use one of auto, fp8", id="a KV cache dtype that a CPU does not have"),
 ]
 
 

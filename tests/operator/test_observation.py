@@ -10,7 +10,7 @@ from alise_operator.observation import Trouble, view_pod, view_report, view_work
 from tests.operator.builders import CURRENT, OWNER, container, deployment_object, make_spec, pod_object, report_text
 
 OOM = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
-DIED = {"terminated": {"exitCode": 2, "reason": "Error", "message": "alise-engine: --kv-cache-dtype int4: a CPU has auto\n"}}
+DIED = {"terminated": {"exitCode": 2, "reason": "Error", "message": "alise-engine: --kv-cache-dtype int4 is not supported on a CPU: use one of auto\n"}}
 BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}}
 
 
@@ -32,7 +32,7 @@ BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s r
         pytest.param(
             pod_object(containers=[container(BACK_OFF, last=DIED, restarts=3)]),
             "PodsCrashing",
-            "ended with exit code 2 (Error): alise-engine: --kv-cache-dtype int4: a CPU has auto",
+            "ended with exit code 2 (Error): alise-engine: --kv-cache-dtype int4 is not supported on a CPU: use one of auto",
             id="a crash loop, in the words of the process",
         ),
         pytest.param(

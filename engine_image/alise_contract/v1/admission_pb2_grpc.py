@@ -46,7 +46,7 @@ class AdmissionServicer(object):
 
     def Admit(self, request, context):
         """Decides whether a request may enter the engine now and with which priority.
-        FAILED_PRECONDITION: the caller's contract version is not spoken here. INVALID_ARGUMENT: an empty job id.
+        FAILED_PRECONDITION: the caller's contract version is not supported. INVALID_ARGUMENT: an empty job id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -61,7 +61,7 @@ class EngineControlServicer(object):
 
     def Watch(self, request, context):
         """Opens a session: one snapshot, then updates until the stream ends. The newest session is the one that may Apply.
-        FAILED_PRECONDITION: contract version not spoken here. The stream ends with ABORTED when a newer session opens.
+        FAILED_PRECONDITION: the contract version is not supported. The stream ends with ABORTED when a newer session opens.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,1 +1,1 @@
-"""What lives in vLLM's API-server process: everything between a client's bytes and the engine, and what the engine reports outwards."""
+"""Runs in vLLM's API-server process: the middleware before the engine, the control server for the sidecar, metrics and status."""

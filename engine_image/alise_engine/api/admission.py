@@ -1,6 +1,9 @@
-"""Asks the sidecar whether and how a request goes in. Always answers, within the deadline: what goes wrong becomes `FailedOpen`.
+"""Asks the sidecar whether a request may enter the engine, and with which priority.
 
-Alone in the middleware's part of the engine, with the connection, to know gRPC's status codes and protobuf.
+Always answers within the deadline: a failure becomes `FailedOpen`.
+
+
+This module and the connection are the only ones of the middleware's modules that use gRPC's status codes and protobuf.
 """
 
 import asyncio
@@ -72,7 +75,7 @@ Decision = Admitted | Rejected | FailedOpen
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request that wants to come in."""
+    """A request that asks for admission."""
 
     job_id: str
     description: Description
@@ -93,12 +96,12 @@ _FAILURES: Final = {
     grpc.StatusCode.CANCELLED: FailOpenReason.UNAVAILABLE,
     grpc.StatusCode.FAILED_PRECONDITION: FailOpenReason.VERSION,
 }
-# The sidecar is well: it told us that our message is wrong.
+# The sidecar works; it refused a malformed message of ours.
 _OUR_FAULTS: Final = frozenset({grpc.StatusCode.INVALID_ARGUMENT})
 
 
 class Admission:
-    """One connection to the sidecar, one breaker before it."""
+    """Owns one connection to the sidecar and the circuit breaker before it."""
 
     def __init__(self, socket: Path, deadline_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = AdmissionStream(socket)
@@ -119,7 +122,7 @@ class Admission:
             question = request_message(ask)
         except Exception:
             # Ours, not the sidecar's: its breaker must not hear of it.
-            logger.exception("admit job=%s failed open: the request cannot be put into a message", ask.job_id)
+            logger.exception("admit job=%s failed open: the request cannot be encoded", ask.job_id)
             return FailedOpen(FailOpenReason.ERROR)
         self._breaker, may_ask = breaker.asked(self._breaker, self._clock())
         if not may_ask:
@@ -138,7 +141,7 @@ class Admission:
         self._stream.tell(admission_pb2.AdmitRequest(contract_version=CONTRACT_VERSION, job_id=job_id, withdrawn=True))
 
     async def _ask(self, question: admission_pb2.AdmitRequest) -> tuple[Decision, bool]:
-        """The decision, and whether the sidecar is at fault that there is none."""
+        """Returns the decision, and whether a missing decision is the sidecar's fault."""
         try:
             return _decision(await self._stream.ask(question, self._deadline_seconds)), False
         except AskError as error:
@@ -192,11 +195,11 @@ def _decision(response: admission_pb2.AdmitResponse) -> Decision:
             if not MIN_LEVEL <= level <= MAX_LEVEL:
                 raise ValueError(f"the sidecar's priority {priority} is level {level}, outside [{MIN_LEVEL}, {MAX_LEVEL}]")
             if len(hint) > MAX_HINT_BYTES:
-                raise ValueError(f"the sidecar's hint takes {len(hint)} bytes; at most {MAX_HINT_BYTES} are stamped")
+                raise ValueError(f"the sidecar's hint has {len(hint)} bytes; the limit is {MAX_HINT_BYTES}")
             return Admitted(priority, base64.b64encode(hint).decode("ascii"))
         case "rejected":
             rejected = response.rejected
             reason = _REJECTIONS.get(rejected.reason, RejectReason.OVERLOADED)
             return Rejected(reason, rejected.message, max(1, rejected.retry_after_seconds))
         case other:
-            raise ValueError(f"the sidecar's answer holds no decision ({other})")
+            raise ValueError(f"the sidecar's answer has no decision ({other})")

@@ -1,4 +1,4 @@
-"""The connection on which the sidecar is asked: opened with the first question, and anew after it broke. Many wait on it at once."""
+"""Holds the connection to the sidecar: it is opened with the first question and again after it broke. Many questions wait on it at once."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ class AskError(Exception):
 
 
 class AdmissionStream:
-    """Asks over one connection at a time. Made outside of a loop, used inside of one."""
+    """Asks over one connection at a time. May be created outside of an event loop, and is used inside of one."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
@@ -54,7 +54,7 @@ class AdmissionStream:
         return answer.response
 
     def tell(self, request: admission_pb2.AdmitRequest) -> None:
-        """Sends what is not answered, where there is a connection. Never waits and never fails."""
+        """Sends a message that has no answer, if a connection is open. Never waits and never fails."""
         if not self._closed and self._open is not None and not self._open.ended:
             self._open.tell(request)
 
@@ -98,12 +98,12 @@ class _OpenStream:
         try:
             return await answer
         finally:
-            # Nobody waits for it any more: a sidecar that hangs is not sent what piled up meanwhile.
+            # No caller waits for it any more, so a sidecar that hung does not get the backlog later.
             self._waiting.pop(request.job_id, None)
             self._unsent.pop(request.job_id, None)
 
     def tell(self, request: admission_pb2.AdmitRequest) -> None:
-        # To a sidecar that hangs nothing is piled up.
+        # Nothing is queued for a sidecar that hangs.
         if len(self._unsent) < MAX_UNSENT:
             self._send(request)
 

@@ -12,7 +12,7 @@ from alise_contract.names import DEFAULT_BODY_SECONDS, DEFAULT_MAX_BODY_BYTES
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
-# Commas, colons and brackets of a JSON body. vLLM's server parses it on the event loop that serves everybody, about ten million of them a
+# Commas, colons and brackets of a JSON body. vLLM's server parses it on the event loop that serves every request, some 10 million of them a
 # second. Room for prompts of token ids comes on top, see `max_marks`.
 BASE_MARKS: Final = 100_000
 # Bytes of a body whose text vLLM tokenizes as a whole, however long it is. vLLM has one thread for that, and a megabyte takes it one to
@@ -60,7 +60,7 @@ class Uploads:
 
     @contextmanager
     def upload(self, tenant: str) -> Iterator[Callable[[int], bool]]:
-        """Counts one body as long as the context lasts. The value takes the size so far and says whether there is room for it."""
+        """Counts one body while the context is open. Its value is a function: the body's size so far -> whether there is room for it."""
         held = 0
 
         def grown_to(size: int) -> bool:
@@ -87,7 +87,7 @@ async def read(
     has_room: Callable[[int], bool] = lambda size: True,
     most_marks: int | None = None,
 ) -> bytes | Refused:
-    """Returns the whole body. `has_room` hears how large it is so far; `most_marks` is for JSON. Raises Disconnected."""
+    """Returns the body, or why it is refused. `has_room` is called with the size so far; `most_marks` limits JSON. Raises Disconnected."""
     if declared_bytes is not None and declared_bytes > limits.max_bytes:
         return _too_large(limits)
     parts: list[bytes] = []
@@ -105,12 +105,12 @@ async def read(
                 if not has_room(size):
                     return Refused(429, "too many large requests are being sent at the same time; send some of them later")
                 if most_marks is not None and (found := found + marks(part)) > most_marks:
-                    return Refused(413, f"the JSON has more commas, colons and brackets than the {most_marks} that this server reads")
+                    return Refused(413, f"the JSON has more than {most_marks} commas, colons and brackets; send it in smaller requests")
                 parts.append(part)
                 if not message.get("more_body", False):
                     return b"".join(parts)
     except TimeoutError:
-        return Refused(408, f"the request's body was not there within {limits.seconds:g} s; send it faster or in smaller requests")
+        return Refused(408, f"the request's body did not arrive within {limits.seconds:g} s; send it faster or in smaller requests")
 
 
 def max_marks(max_model_len: int) -> int:
@@ -134,4 +134,4 @@ def marks(body: bytes) -> int:
 
 
 def _too_large(limits: BodyLimits) -> Refused:
-    return Refused(413, f"the request's body is larger than the {limits.max_bytes} bytes that this server reads")
+    return Refused(413, f"the request's body is larger than the limit of {limits.max_bytes} bytes; send smaller requests")

@@ -1,4 +1,4 @@
-"""Circuit breaker before the sidecar; pure. After some failures in a row nobody asks for a short time, so a dead sidecar costs ~0 ms.
+"""Circuit breaker before the sidecar; pure. After several failures in a row it is not asked for a short time: a dead sidecar costs ~0 ms.
 
             TRIPPED             PROBED
     CLOSED ─────────▶ OPEN ─────────────▶ HALF_OPEN
@@ -63,7 +63,7 @@ class Breaker:
 
 
 def asked(breaker: Breaker, now_seconds: float) -> tuple[Breaker, bool]:
-    """Whether the next request may ask the sidecar, and the breaker after it was told so."""
+    """Returns whether the next request may ask the sidecar, and the breaker after that."""
     match breaker.phase:
         case Phase.CLOSED:
             return breaker, True

@@ -1,4 +1,4 @@
-"""What a request's body says about the work ahead; pure.
+"""Describes the work that a request's body asks for; pure.
 
 It knows the bodies of OpenAI's chat, completions and responses and of Anthropic's messages, as far as admission needs them. It does not
 validate: a body that it does not understand is described as `Endpoint.OTHER`, counted and ranked neutral, and vLLM's own answer is what the
@@ -38,7 +38,7 @@ class Endpoint(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """The part of an AdmitRequest that the request itself says."""
+    """The part of an AdmitRequest that comes from the request's body."""
 
     endpoint: Endpoint
     model: str = ""
@@ -61,7 +61,7 @@ class Description:
     truncates: bool = False
 
 
-# Of a longer chat the newest are looked at: the event loop that serves everybody does it.
+# Of a longer chat only the newest are read, because that happens on the event loop that serves every request.
 MAX_MESSAGES: Final = 10_000
 # A longer name is no model's, and vLLM answers 404; the sidecar is not sent a megabyte of it.
 MAX_MODEL_CHARS: Final = 1024
@@ -195,7 +195,7 @@ def _samples(body: Mapping[str, JSON], prompts: int) -> int:
 
 
 def _conversation(turns: list[_Turn], count: int = 0) -> _Prompt:
-    """The prompt of a chat. `count` above the number of turns: these are the newest of so many, and the chat has no name."""
+    """Returns the prompt of a chat. If `count` is above the number of turns, these are the newest ones, and the chat has no name."""
     last_user = next((at for at in reversed(range(len(turns))) if turns[at].role == "user"), len(turns) - 1)
     if count > len(turns):
         chars = sum(len(turn.text) for turn in turns) * count // len(turns)

@@ -1,4 +1,4 @@
-"""vLLM's endpoint plugin: puts alise's half of the API-server process into the application. Alone to read the environment there.
+"""vLLM's endpoint plugin: installs alise's half of the API-server process. The only module of `api` that reads the environment.
 
 `attach_router` runs before vLLM adds its own middleware, and the middleware added last is the outermost: ours ends up inside API-key
 authentication.
@@ -75,10 +75,10 @@ class ServerPlugin:
         try:
             await self._api.connect(EngineCoreClient(engine_client), text_only, args.served_model_name or ())
         except CoreUnavailable as error:
-            raise ConfigError(f"the engine runs without alise's scheduler, start it with `alise-engine serve`: {error}") from error
+            raise ConfigError(f"the engine runs without alise's scheduler; start it with `alise-engine serve`: {error}") from error
 
     def _noting_the_end(self, shutdown: Callable[..., Any]) -> Callable[..., Any]:
-        """vLLM ends its engine before its server when it is told to, and after it when the engine has died."""
+        """Notes whether the engine died. vLLM stops its engine before its server at a shutdown, and after it when the engine has died."""
 
         def noted(*args: Any, **kwargs: Any) -> Any:
             self._told_to_end = True
@@ -96,7 +96,7 @@ def settings(environ: Mapping[str, str]) -> ApiSettings:
     try:
         key = pod_key(socket_dir)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the pod's key cannot be made in {socket_dir}: {error}; use another --alise-socket-dir") from error
+        raise ConfigError(f"the pod's key cannot be created in {socket_dir}: {error}; use another --alise-socket-dir") from error
     auth_dir = variables.AUTH_DIR.read(environ)
     return ApiSettings(
         socket_dir=socket_dir,

@@ -1,7 +1,7 @@
-"""The API-server process' half of alise, put together: one `EngineApi` per server.
+"""Puts the API-server process' half of alise together: one `EngineApi` per server.
 
-Made by the endpoint plugin before the application is built (the middleware and the status route hold it), connected to the engine once
-there is one, stopped with the application.
+The endpoint plugin creates it before the application is built, because the middleware and the status route need it. It is connected to the
+engine once there is one, and stopped with the application.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class ApiSettings:
 
 @dataclass(slots=True)
 class _Connected:
-    """What exists once there is an engine."""
+    """The parts that exist once the engine runs."""
 
     progress: Progress
     drain: Drain
@@ -83,7 +83,7 @@ class EngineApi:
         self._pending = Pending(settings.max_pending)
         self._begun = RecentCount()
         self._parser = Parser()
-        # Once the engine has said how long its context is.
+        # Known once the engine has reported the length of its context.
         self._text_work = Uploads(0, SMALL_TEXT_BYTES)
         self._uploads = Uploads(BODIES_AT_ONCE * settings.limits.max_bytes)
         self._keys = KeyFolder(settings.auth_dir) if settings.auth_dir is not None else None
@@ -181,14 +181,14 @@ class EngineApi:
         return self._rejected(Rejected(RejectReason.OVERLOADED, message, self._until_one_begins()))
 
     def _by_its_first_name(self, ask: Ask) -> Ask:
-        """What was learnt of a model under one of its names is known under the others."""
+        """Replaces any served name of the model by the first one, so that the history of lengths is shared."""
         connected = self._connected
         if connected is None or ask.description.model not in connected.names or ask.description.model == connected.model:
             return ask
         return replace(ask, description=replace(ask.description, model=connected.model))
 
     async def decide(self, ask: Ask) -> Decision:
-        """Counts the request as one that waits, and asks the sidecar. The count holds whatever the sidecar does."""
+        """Counts the request as waiting, and asks the sidecar. The limit on waiting requests is enforced without the sidecar, too."""
         if (full := self.full(ask.caller)) is not None:
             return full
         self._pending.enter(ask.job_id, owner_of(ask.caller.tenant))
@@ -238,7 +238,7 @@ class EngineApi:
     def passed_through(self, reason: str) -> None:
         self._metrics.passed_through.labels(reason).inc()
 
-    # --- what the engine is told, and tells -----------------------------------------------------------------------------------
+    # --- to and from the engine -----------------------------------------------------------------------------------------------
 
     def stamping(self, add_request: AddRequest) -> AddRequest:
         """Returns the engine client's `add_request` with the stamp of the current request on what it adds."""
@@ -299,10 +299,10 @@ class EngineApi:
 
 
 async def _live(progress: Progress) -> int:
-    """Engine requests alive, asked for now. An engine that does not answer has none left to wait for."""
+    """Returns the number of active engine requests, asked for now; 0 when the engine does not answer."""
     try:
         await progress.refresh()
     except CoreUnavailable as error:
-        logger.warning("drain waits for HTTP requests only: %s", error)
+        logger.warning("the drain waits for HTTP requests only, because EngineCore does not answer: %s", error)
         return 0
     return progress.live_count

@@ -28,7 +28,7 @@ APPLY_OUTCOMES: Final = ("applied", "stale_session", "stale_sequence", "version"
 
 @dataclass(slots=True)
 class CoreView:
-    """The last that EngineCore told; the collector reads it at every scrape."""
+    """The newest values from EngineCore; the collector reads them at every scrape."""
 
     counters: Counters = field(default_factory=Counters)
     host_limit_bytes: int = 0
@@ -42,15 +42,20 @@ class Metrics:
         self.core = CoreView()
         registry.register(_CoreCollector(self.core))
         self.admissions = _labelled(
-            Counter("alise_engine_admissions", "Requests by what admission decided", ["outcome"], registry=registry), OUTCOMES
+            Counter("alise_engine_admissions", "Requests by admission outcome", ["outcome"], registry=registry), OUTCOMES
         )
         self.failed_open = _labelled(
-            Counter("alise_engine_failed_open", "Requests that went in at the neutral level, by reason", ["reason"], registry=registry),
+            Counter(
+                "alise_engine_failed_open",
+                "Requests admitted at the neutral level because the scheduler gave no answer, by reason",
+                ["reason"],
+                registry=registry,
+            ),
             [reason.value for reason in FailOpenReason],
         )
         self._requests = Counter(
             "alise_engine_http_requests",
-            "Requests that generate, by class and by what became of them before the engine",
+            "Requests that generate, by class and by their outcome before the engine",
             ["class", "outcome"],
             registry=registry,
         )
@@ -65,27 +70,34 @@ class Metrics:
         )
         self.admit_seconds = Histogram(
             "alise_engine_admit_seconds",
-            "Time that asking the sidecar took, failures included",
+            "Duration of Admit calls to the scheduler, failed ones included",
             buckets=ADMIT_SECONDS_BUCKETS,
             registry=registry,
         )
         self.poll_failures = Counter(
             "alise_engine_poll_failures",
-            "Polls of EngineCore that failed by a mistake of alise; the next one starts afresh",
+            "Polls of EngineCore that failed because of a bug in alise; the next poll starts from a snapshot",
             registry=registry,
         )
         self.applies = _labelled(
-            Counter("alise_engine_applies", "Plans of the sidecar by outcome", ["outcome"], registry=registry), APPLY_OUTCOMES
+            Counter("alise_engine_applies", "Plans received from the scheduler, by outcome", ["outcome"], registry=registry), APPLY_OUTCOMES
         )
         self._breaker_phase: BreakerPhase | None = None
-        self.breaker = Gauge("alise_engine_breaker_state", "1 for the state the circuit breaker is in", ["state"], registry=registry)
-        self.open_requests = Gauge("alise_engine_open_requests", "HTTP requests that are open now", registry=registry)
+        self.breaker = Gauge(
+            "alise_engine_breaker_state",
+            "State of the circuit breaker before the scheduler: 1 for the current state",
+            ["state"],
+            registry=registry,
+        )
+        self.open_requests = Gauge("alise_engine_open_requests", "Open HTTP requests", registry=registry)
         self.draining = Gauge("alise_engine_draining", "1 while the engine drains", registry=registry)
-        self.plan_fresh = Gauge("alise_engine_plan_fresh", "1 while the last plan is carried out", registry=registry)
-        self.sidecar_connected = Gauge("alise_engine_sidecar_connected", "1 while a Watch session is open", registry=registry)
+        self.plan_fresh = Gauge("alise_engine_plan_fresh", "1 while the last plan is fresh and carried out", registry=registry)
+        self.sidecar_connected = Gauge(
+            "alise_engine_sidecar_connected", "1 while the scheduler is connected (a Watch session is open)", registry=registry
+        )
 
     def set_classes(self, classes: frozenset[str]) -> None:
-        """Says which classes there are; a request of any other is counted as the default one's."""
+        """Sets the known classes; a request of any other class is counted under the default class."""
         self._classes = classes
         for klass in (DEFAULT_CLASS, *sorted(classes)):
             for outcome in REQUEST_OUTCOMES:
@@ -117,7 +129,7 @@ class _CoreCollector(Collector):
         now = self._view.counters
         yield _family(
             "alise_engine_preemptions",
-            "Running requests put aside, by cause",
+            "Preempted requests, by cause",
             "cause",
             {"rank": now.preemptions_rank, "memory": now.preemptions_memory, "hold": now.preemptions_hold},
         )
@@ -126,30 +138,30 @@ class _CoreCollector(Collector):
             ("saved_bytes", "Bytes saved to the host", now.saved_bytes),
             ("restores", "KV caches restored from the host", now.restores),
             ("restored_tokens", "Tokens whose KV came back from the host", now.restored_tokens),
-            ("recomputes", "Preempted requests that came back by recomputing", now.recomputes),
+            ("recomputes", "Preempted requests whose KV was recomputed", now.recomputes),
             ("recomputed_tokens", "Tokens recomputed after preemption", now.recomputed_tokens),
             ("host_evictions", "Host copies dropped because the store was full", now.host_evictions),
             ("exact_resumes", "Resumed requests whose first step scheduled exactly one token", now.exact_resumes),
-            ("prefetches", "Parked requests whose KV was brought back ahead of their turn", now.prefetches),
-            ("prefetches_revoked", "Prefetched requests whose blocks somebody better needed first", now.prefetches_revoked),
+            ("prefetches", "Preempted requests whose KV was restored ahead of their turn", now.prefetches),
+            ("prefetches_revoked", "Prefetches whose blocks a better-ranked or running request needed first", now.prefetches_revoked),
             ("steps", "Engine steps", now.steps),
-            ("computed_tokens", "Tokens of prompts and answers that steps computed, recomputed ones included", now.computed_tokens),
+            ("computed_tokens", "Tokens of prompts and answers computed, recomputed ones included", now.computed_tokens),
         ):
             yield CounterMetricFamily(f"alise_engine_{name}", text, value=total)
         for name, text, spent_us in (
-            ("save_seconds", "Time that the slowest worker spent on copies to the host", now.save_us),
-            ("restore_seconds", "Time that the slowest worker spent on copies back, those ahead of a turn included", now.restore_us),
+            ("save_seconds", "Time that the slowest worker spent copying KV to the host", now.save_us),
+            ("restore_seconds", "Time that the slowest worker spent copying KV back, prefetches included", now.restore_us),
             (
                 "recompute_seconds",
-                "Length of the steps in which a preempted request was computed again, once for each such request",
+                "Duration of the steps that recomputed a preempted request, counted once for each such request",
                 now.recompute_us,
             ),
             (
                 "kv_full_seconds",
-                "Length of the steps in which a request had a slot and no KV blocks, or was preempted because another needed its blocks",
+                "Duration of the steps in which a request had a slot but no KV blocks, or was preempted because another needed its blocks",
                 now.kv_full_us,
             ),
-            ("host_eviction_seconds", "Time that the slowest worker spent on giving up evicted copies", now.host_eviction_us),
+            ("host_eviction_seconds", "Time that the slowest worker spent freeing evicted copies", now.host_eviction_us),
         ):
             yield CounterMetricFamily(f"alise_engine_{name}", text, value=spent_us / 1e6)
         yield _gauges(
@@ -159,7 +171,7 @@ class _CoreCollector(Collector):
         yield GaugeMetricFamily("alise_engine_free_device_blocks", "Free KV blocks on the device", value=now.free_device_blocks)
         room = self._view.kv or KvRoom(0, 0, 0)
         yield GaugeMetricFamily("alise_engine_kv_limit_tokens", "Tokens that the KV cache on the device holds", value=room.limit_tokens)
-        yield GaugeMetricFamily("alise_engine_kv_used_tokens", "Tokens whose KV blocks on the device are taken", value=room.used_tokens)
+        yield GaugeMetricFamily("alise_engine_kv_used_tokens", "Tokens whose KV blocks on the device are in use", value=room.used_tokens)
         phases = {phase: self._view.requests_by_phase.get(phase, 0) for phase in PHASES}
         yield _gauges("alise_engine_requests", "Engine requests by phase", "phase", phases)
 

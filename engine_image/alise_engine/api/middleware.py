@@ -6,8 +6,8 @@
     everything else            untouched
 
 Bodies reach vLLM byte for byte: rank, job id and hint are not in them. What vLLM would refuse is refused by vLLM, in its own words. A
-scheduler that is dead, slow or of another version costs order, never a request; API keys and limits hold all the same. The endpoint plugin
-adds this before vLLM adds its own middleware, so that it sits inside vLLM's own API-key check where that is switched on.
+scheduler that is dead, slow or of another version costs the order of requests, never a request; API keys and limits are enforced all the
+same. The endpoint plugin adds this before vLLM adds its own middleware, so that it runs inside vLLM's own API-key check, if there is one.
 """
 
 import json
@@ -42,7 +42,7 @@ _MAX_REASON_BYTES: Final = 123
 
 
 class Gate(Protocol):
-    """What the middleware asks of the rest; `api.EngineApi` in the server."""
+    """What the middleware needs from the rest of the process; `engine_api.EngineApi` in the server."""
 
     @property
     def refusing(self) -> bool: ...
@@ -321,7 +321,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _telling(send: Send, fate: _Fate, gate: Gate) -> Send:
-    """Adds to the answer which class the request had and what admission said; while draining, also that the connection ends."""
+    """Adds headers with the class of the request and its outcome to the answer; while draining, also that the connection closes."""
 
     # No coroutine: a stream sends a message per token, and all but the first pass through.
     def telling(message: Message) -> Awaitable[None]:

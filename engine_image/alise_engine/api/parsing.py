@@ -1,6 +1,6 @@
-"""From the bytes of a body to its description; large ones in a process of their own.
+"""Parses bodies and describes them; large ones in a process of their own.
 
-Parsing holds Python's interpreter lock, so that a thread would not help: a body of some megabytes would hold up every stream of the pod.
+Parsing holds Python's interpreter lock, so a thread would not help: a body of several megabytes would delay every stream of the pod.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ MAX_QUEUED: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a body says, and what it cost to find out."""
+    """The description of a body, and the CPU time of parsing it."""
 
     # None: it is no JSON.
     description: Description | None
@@ -39,7 +39,7 @@ class Busy(Exception):
 
 
 def parse(endpoint: Endpoint, data: bytes) -> Parsed:
-    """Returns what a body says. Never raises."""
+    """Returns the description of a body. Never raises."""
     began = time.thread_time()
     try:
         body: JSON = json.loads(data)
@@ -57,7 +57,7 @@ class Parser:
         self._queued = 0
 
     async def parse(self, endpoint: Endpoint, data: bytes) -> Parsed:
-        """Returns what a body says. Raises Busy if a large body cannot be parsed now; it must not pass unchecked."""
+        """Returns the description of a body. Raises Busy if a large body cannot be parsed now; it must not pass unchecked."""
         if len(data) <= INLINE_BYTES:
             return parse(endpoint, data)
         if self._queued >= MAX_QUEUED:
@@ -74,7 +74,7 @@ class Parser:
         except (BrokenProcessPool, RuntimeError, OSError) as error:
             # Killed for memory, perhaps, or there is no room for another process. The next body gets a new process; other bodies of the old
             # one, whose failures arrive here later, leave that alone.
-            logger.error("the process that parses large bodies has ended or does not start (%s); it is started again", error)
+            logger.error("the process that parses large bodies has ended or cannot start (%s); alise starts it again", error)
             if self._pool is pool:
                 self._pool = None
             raise Busy("the process that parses large requests has ended") from error

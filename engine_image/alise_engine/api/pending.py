@@ -1,4 +1,4 @@
-"""How many requests wait for their first step, by tenant: the limit `maxPending`, which holds with and without a scheduler."""
+"""Counts the requests that wait for their first step, by tenant, and enforces `maxPending`, with and without a scheduler."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ class Pending:
         self.by_tenant[tenant] += weight - before
 
     def leave(self, job_id: str) -> bool:
-        """The job has begun or ended. Returns whether it was counted until now."""
+        """Stops counting a job that has begun or ended. Returns whether it was counted until now."""
         if job_id not in self._jobs:
             return False
         tenant, weight = self._jobs.pop(job_id)

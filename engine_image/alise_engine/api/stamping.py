@@ -1,9 +1,8 @@
-"""Puts job id, priority and hint on every engine request, where the API server hands it to the engine; EngineCore reads them back.
+"""Writes job id, priority and hint into every engine request, where the API server hands it to the engine.
 
-The middleware knows the HTTP request, vLLM's handlers make engine requests of it, in whatever way and format the route has. The stamp
-travels between the two in a context variable, which tasks started meanwhile inherit, and is written in `AsyncLLM.add_request`, the one way
-into the engine. So nothing that a client writes into a body, a header or an unusual route gets past it, and a request that came around the
-middleware is neutral. The stamp is signed with the pod's key; the scheduler in EngineCore believes no other.
+The middleware knows the HTTP request, and vLLM's handlers make engine requests of it. The stamp travels between the two in a context
+variable, which tasks inherit. It is written in `AsyncLLM.add_request`, the only way into the engine, over whatever a client wrote into a
+body, a header or an unusual route. A request that bypassed the middleware is neutral. `wire/stamp.py` signs the stamp and reads it.
 """
 
 from collections.abc import Callable, Coroutine
@@ -33,7 +32,7 @@ AddRequest = Callable[..., Coroutine[Any, Any, Any]]
 
 
 def stamping(add_request: AddRequest, key: bytes, on_enter: Callable[[Ticket], None]) -> AddRequest:
-    """Returns `AsyncLLM.add_request` with the current ticket's stamp written into each request; `on_enter` hears of each that got in."""
+    """Returns `AsyncLLM.add_request` with the current ticket's stamp written into each request; `on_enter` is called after each of them."""
 
     async def stamped(request_id: str, prompt: Any, params: Any, *rest: Any, **more: Any) -> Any:
         if rest:

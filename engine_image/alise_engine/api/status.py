@@ -1,4 +1,4 @@
-"""The StatusReport: what a pod tells the operator over HTTP and a person through `alise-engine status`."""
+"""Builds the StatusReport, which the operator reads over HTTP and `alise-engine status` prints."""
 
 import time
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class AdmissionTally:
 
 @dataclass(slots=True)
 class SidecarTally:
-    """What the sidecar last did."""
+    """The last calls of the sidecar."""
 
     # Monotonic; None: never.
     last_apply_seconds: float | None = None
@@ -71,7 +71,7 @@ class SidecarTally:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Everything a report is made of."""
+    """The values of which a report is built."""
 
     boot_id: str
     draining: bool

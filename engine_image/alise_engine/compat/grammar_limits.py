@@ -1,4 +1,4 @@
-"""How large a grammar for structured output may be. Pure.
+"""Limits the size of grammars for structured output; pure.
 
 vLLM compiles what a client sends in the API server's process and in EngineCore's, and bounds its depth only. A schema of 35 bytes,
 `{"type": "array", "minItems": 1000000000}`, takes 20 GB there, and an alternative of a thousand strings of different lengths 5 GB and half

@@ -1,7 +1,6 @@
-"""What we correct in vLLM 0.32.0 in the running process, because no setting or extension point reaches it.
+"""Corrects vLLM 0.32.0 in the running process, where no setting or extension point allows it.
 
-Each function is harmless when it is called twice. The names that are replaced are listed in `names.py`, so that another vLLM is
-noticed.
+Each function may be called twice. `names.py` lists the names that are replaced, so that a change of vLLM is noticed.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""What alise cannot work with, refused at start in one sentence that says what is in the way and what to do."""
+"""Refuses configurations that alise does not support, at start, in one sentence that names the setting and what to do."""
 
 from typing import Any
 
@@ -28,15 +28,15 @@ def check_config(config: VllmConfig) -> None:
     }
     for name, size in sizes.items():
         if size > 1:
-            raise ConfigError(f"--{name} is {size}, and alise works with 1: run more replicas instead")
+            raise ConfigError(f"--{name} is {size}, and alise supports 1 only: run more replicas instead")
     if config.speculative_config is not None:
         raise ConfigError("speculative decoding is on, and alise cannot preempt with it: remove --speculative-config")
     cache_dtype = str(config.cache_config.cache_dtype)
     allowed = cache_dtypes(config)
     if allowed and cache_dtype not in allowed:
-        raise ConfigError(f"--kv-cache-dtype is {cache_dtype}, which this device does not have: use one of {', '.join(allowed)}")
+        raise ConfigError(f"--kv-cache-dtype is {cache_dtype}, which this device does not support: use one of {', '.join(allowed)}")
     if is_cpu() and cache_dtype.startswith("fp8") and not cpu_computes_fp8_kv():
-        # vLLM says so as well, once the weights are loaded.
+        # vLLM refuses it as well, but only once the weights are loaded.
         raise ConfigError(
             f"--kv-cache-dtype is {cache_dtype}, and this CPU has neither AVX-512 nor AMX, without which vLLM cannot compute with it: "
             "set spec.engine.kvCacheDtype to auto (leave --kv-cache-dtype out), or use nodes whose CPUs have them"

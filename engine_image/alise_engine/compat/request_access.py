@@ -64,7 +64,7 @@ def make_private(request: Request, first_token: int, hash_block_size: int) -> No
 
 
 class _PrivateHasher:
-    """Wraps the block hasher of one request; its hashes from `first_private` on are nobody else's."""
+    """Wraps the block hasher of one request; no other request has its hashes from `first_private` on."""
 
     def __init__(self, hasher: Any, salt: bytes, first_private: int) -> None:
         self.first_private = first_private

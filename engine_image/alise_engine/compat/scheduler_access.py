@@ -57,7 +57,7 @@ def admitted_in(output: Any) -> list[str]:
 
 
 def blocks_given_in(output: Any) -> set[int]:
-    """Device blocks that requests got for this step; whatever else is written in it belongs to whoever ran before."""
+    """Returns the device blocks that requests got for this step; all other blocks written in it belong to requests that ran before."""
     cached = output.scheduled_cached_reqs
     given = [new.block_ids for new in output.scheduled_new_reqs] + [ids for ids in cached.new_block_ids if ids is not None]
     return {block for groups in given for group in groups for block in group}

@@ -1,1 +1,1 @@
-"""What lives in EngineCore's process, one thread between two steps: the scheduler that carries out the plan, and what it reports."""
+"""Runs in EngineCore's process, in its one thread: the scheduler that carries out the plan, and what it reports."""

@@ -1,6 +1,6 @@
-"""What the engine does with the plan: pure functions over frozen data.
+"""Decides how the engine carries out the plan: pure functions over frozen data.
 
-The scheduler mixin shows them the queues as they are between two steps and carries out what they answer. Lower priority runs first;
+The scheduler mixin passes the queues as they are between two steps and carries out the answers. Lower priority runs first;
 priority is `level * 2^32 + order` as in `alise_contract.names`, and ties go to the earlier arrival.
 """
 
@@ -30,7 +30,7 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The sidecar's last word, as the engine remembers it. Clock readings are the engine's monotonic clock."""
+    """The ranks and limits that the sidecar applied last. Clock readings are of the engine's monotonic clock."""
 
     ranks: Mapping[str, RankRow]
     limits: LimitsRow
@@ -42,12 +42,12 @@ EMPTY_PLAN: Final = Plan({}, LimitsRow())
 
 
 def is_fresh(plan: Plan, now_seconds: float) -> bool:
-    """Whether the plan is young enough to be carried out."""
+    """Returns whether the plan is recent enough to be carried out."""
     return plan.applied_seconds is not None and now_seconds - plan.applied_seconds < PLAN_EXPIRES_SECONDS
 
 
 def apply(plan: Plan, ranks: Sequence[RankRow], limits: LimitsRow | None, known_jobs: frozenset[str], now_seconds: float) -> Plan:
-    """The plan with what changed put in; ranks of jobs that the engine does not have are left out."""
+    """Returns the plan with the changes; ranks of jobs that the engine does not have are left out."""
     # Holds of a plan that had expired were lifted then; they do not come back unless they are sent again.
     before = plan.ranks if is_fresh(plan, now_seconds) else lift_holds(plan).ranks
     changed = {rank.job_id: rank for rank in ranks if rank.job_id in known_jobs}
@@ -61,14 +61,14 @@ def lift_holds(plan: Plan) -> Plan:
 
 
 def forget(plan: Plan, job_id: str) -> Plan:
-    """The plan without a job that has left the engine."""
+    """Returns the plan without a job that has left the engine."""
     if job_id not in plan.ranks:
         return plan
     return replace(plan, ranks={known: rank for known, rank in plan.ranks.items() if known != job_id})
 
 
 def priority_of(rank: RankRow | None, stamped_priority: int, fresh: bool) -> int:
-    """What to sort a request by: its job's rank, what it was stamped with at admission, or, without a fresh plan, its arrival alone."""
+    """Returns a request's priority: its job's rank, else its stamp. Without a fresh plan it is neutral, so that requests run by arrival."""
     if not fresh:
         return NEUTRAL_PRIORITY
     return stamped_priority if rank is None else pack_priority(rank.level, rank.order)
@@ -100,10 +100,10 @@ class Waiting:
 def choose_preemptions(
     running: Sequence[Running], waiting: Sequence[Waiting], free_slots: int, free_blocks: int, limits: LimitsRow
 ) -> tuple[str, ...]:
-    """Whom to preempt, by rank, so that better waiting requests can run: request ids, worst first.
+    """Returns the ids of requests to preempt, worst first, so that better-ranked waiting requests can run.
 
-    `waiting` is in the order in which the scheduler would admit it, which stops at the first that does not fit; so does this. Nobody is
-    preempted for a request that would not fit even so.
+    `waiting` is in the order of admission. Like the scheduler, this stops at the first request that does not fit. No request is preempted
+    for one that would not fit even then.
     """
     if limits.preempt_levels == 0:
         return ()
@@ -128,7 +128,7 @@ def choose_preemptions(
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A waiting request as the prefetch sees it; one that never ran is in the same row of requests, with nothing to restore."""
+    """A waiting request as the prefetch sees it. One that never ran has nothing to restore."""
 
     request_id: str
     priority: int
@@ -143,23 +143,23 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast KV comes back ahead of its turn: so many blocks a step, and how long a step takes."""
+    """The speed of a prefetch: blocks per step, and the duration of a step."""
 
     blocks_per_step: int
     step_seconds: float
 
     def is_near(self, parked: Parked) -> bool:
-        """Whether the turn comes before the transfer would be over, with a margin."""
+        """Returns whether the request's turn comes before the transfer would end, with a margin."""
         transfer_seconds = -(-parked.host_blocks // self.blocks_per_step) * self.step_seconds
         return parked.ewt_ms <= transfer_seconds * 1000 + PREFETCH_MARGIN_MS
 
 
 def choose_prefetches(waiting: Sequence[Parked], spare_blocks: int, pace: Pace, limits: LimitsRow) -> tuple[str, ...]:
-    """Whose KV to bring back before there is a slot for it, best first.
+    """Returns the ids of requests whose KV to restore before there is a slot for them, best first.
 
-    `waiting` is in the order of admission; `spare_blocks` are free blocks that nobody who runs is about to need. A better-ranked arrival
-    is never overtaken: the blocks of all who stand before a request are left to them, and nobody is served past one that does not
-    fit. Blocks that requests enough levels worse have reserved count as spare: they are taken back when they are needed.
+    `waiting` is in the order of admission; `spare_blocks` are free blocks that running requests do not need next. A better-ranked arrival
+    is never overtaken: blocks of all requests before a candidate are left to them, and the first one that does not fit ends the search.
+    Blocks reserved for requests that are enough levels worse count as spare, because they are taken back when they are needed.
     """
     chosen = []
     reserved = [other for other in waiting if other.prefetched] if limits.preempt_levels else []
@@ -177,12 +177,12 @@ def choose_prefetches(waiting: Sequence[Parked], spare_blocks: int, pace: Pace, 
 
 
 def outranks(priority: int, other: int, limits: LimitsRow) -> bool:
-    """Whether the first is enough levels better to take the other's place."""
+    """Returns whether the first priority is enough levels better to take the other's place."""
     return unpack_priority(other)[0] - unpack_priority(priority)[0] >= limits.preempt_levels
 
 
 def choose_codec(codec: str, ewt_ms: int, host_used_bytes: int, host_budget_bytes: int, limits: LimitsRow) -> str:
-    """The codec of the next save: as set, or with `auto` raw while the wait is short and the store is roomy."""
+    """Returns the codec of the next save: as set, or with `auto` raw while the expected wait is short and the store has room."""
     if codec != CODEC_AUTO:
         return codec
     roomy = host_used_bytes < limits.int8_host_fraction * host_budget_bytes

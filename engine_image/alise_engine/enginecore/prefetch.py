@@ -1,8 +1,8 @@
-"""KV that comes back before its request's turn: who gets blocks reserved, and who has to give them back.
+"""Restores KV before its request's turn: reserves blocks for waiting requests, and takes them back.
 
-A prefetched request stays where it is in the waiting queue, so it never overtakes; all it has is blocks. They are filled from the host in
-slices, in steps of requests that run (`kv.connector`), whether or not there is a slot. The copy on the host stays until the request
-ends, so the blocks can be given to somebody else at any time, and are:
+A prefetched request keeps its place in the waiting queue, so it overtakes no other; it only gets blocks. They are filled from the host in
+slices, in steps of running requests (`kv.connector`), whether or not there is a slot. The copy on the host stays until the request ends,
+so the blocks can be taken back at any time:
 
     running requests are short of blocks        the worst-ranked prefetch is revoked, before any running request is preempted
     a waiting request is short of blocks        prefetches ranked behind it are revoked, worst first
@@ -25,7 +25,7 @@ Scheduler = Any
 
 
 class Prefetcher:
-    """Acts on a scheduler that has our connector. Nothing is kept here: what is prefetched is in the connector's books."""
+    """Acts on a scheduler that has our connector. Has no state of its own: the connector's books list what is prefetched."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -33,7 +33,7 @@ class Prefetcher:
         kv_blocks.ask_when_full(scheduler, self._make_room)
 
     def start(self, candidates: Iterable[Request], plan: Plan, step_seconds: float, now_seconds: float) -> None:
-        """After a step was scheduled: reserves blocks for waiting requests that are next. `candidates` in the order of admission."""
+        """Reserves blocks for the next waiting requests, after a step was scheduled. `candidates` are in the order of admission."""
         scheduler = self._scheduler
         parked = [self._view(request, plan) for request in candidates if request_access.can_be_admitted(request)]
         if not any(row.host_blocks and not row.prefetched for row in parked):
@@ -47,12 +47,12 @@ class Prefetcher:
                 scheduler.tally["prefetches"] += 1
 
     def keep_in_rank(self) -> None:
-        """After a step was scheduled: nobody who has blocks reserved stands in a queue that is served before the others."""
+        """Moves prefetched requests back to the ranked queue, after a step was scheduled: vLLM would serve them before the others."""
         if self._connector.prefetched:
             scheduler_access.keep_in_rank(self._scheduler, self._connector.prefetched)
 
     def revoke(self, request_ids: Iterable[str]) -> None:
-        """Takes the blocks back of those that have some reserved; their copies on the host, if there are any, stay."""
+        """Takes the reserved blocks of these requests back; their copies on the host stay."""
         for request_id in [request_id for request_id in request_ids if request_id in self._connector.prefetched]:
             self._connector.revoke(request_id)
             kv_blocks.release_blocks(self._scheduler, self._scheduler.requests[request_id])
@@ -67,7 +67,7 @@ class Prefetcher:
         return [self._scheduler.requests[request_id] for request_id in self._connector.prefetched]
 
     def _make_room(self, request: Request) -> bool:
-        """Blocks are short for this request: revokes the worst prefetch that it may take from. False: there is none."""
+        """Revokes the worst prefetch that a request without blocks may take from. Returns whether there was one."""
         may_take = [
             other for other in self.prefetched() if other is not request and (request_access.is_running(request) or request < other)
         ]

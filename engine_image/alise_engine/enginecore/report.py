@@ -1,4 +1,4 @@
-"""What the engine says of itself as a whole: its shape, and counters since boot."""
+"""Reports the engine's shape and its counters since boot."""
 
 from typing import Any
 

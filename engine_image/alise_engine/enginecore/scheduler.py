@@ -1,8 +1,8 @@
-"""vLLM's scheduler with the plan carried out: before each step worse requests make room, then the base class schedules as ever.
+"""Extends vLLM's scheduler to carry out the plan: worse-ranked requests are preempted before a step, then the base class schedules.
 
 A mixin over `Scheduler` and `AsyncScheduler`; `--scheduler-cls` names `make_scheduler`, which picks one by `async_scheduling`.
-Decisions are in `decide` and `kv.ledger`; this file shows them the queues, does what they say, and reports to the `Tracker`.
-EngineCore is single-threaded: utility calls land in `__call__` between two steps, so nothing here is locked.
+Decisions are made in `decide` and `kv.ledger`; this module passes them the queues, acts, and reports to the `Tracker`.
+EngineCore is single-threaded: utility calls arrive in `__call__` between two steps, so there are no locks.
 
 One step:
     1. Is the plan still fresh?  Its expiry lifts holds and makes everybody equal, in order of arrival.
@@ -53,7 +53,7 @@ logger = init_logger("vllm.alise.scheduler")
 
 # While everything is held there is nothing to do but to wait for a call or for the plan to expire; vLLM's loop does not block then.
 HELD_IDLE_SECONDS: Final = 0.005
-# Waiting requests looked at per step when somebody may have to make room, and when KV is brought back ahead of its turn.
+# Waiting requests that are considered per step, for preemption by rank and for prefetches.
 CANDIDATES: Final = 8
 
 Request = Any
@@ -202,7 +202,7 @@ class AliseMixin(Base):
             self._cause = Cause.MEMORY
 
     def _start_over_where_loads_failed(self, scheduler_output: Any, model_runner_output: Any) -> None:
-        """Requests that computed with blocks which could not be loaded are preempted, and what they said since is dropped.
+        """Preempts the requests that computed with blocks which could not be loaded, and drops their tokens since.
 
         vLLM's own recovery goes on with a token that was never sampled when the next step is in flight already.
         """
@@ -212,13 +212,13 @@ class AliseMixin(Base):
         loads = scheduler_output.kv_connector_metadata.loads
         failed = {load.request_id for load in loads if blocks.intersection(load.block_ids)}
         sharing = {r.request_id for r in self.running if blocks.intersection(kv_blocks.block_ids(self, r.request_id))}
-        logger.warning("alise: the host store could not give back KV of %d requests; it is recomputed", len(failed | sharing))
+        logger.warning("alise: KV of %d requests could not be restored from the host store; it is recomputed", len(failed | sharing))
         for request in [self.requests[request_id] for request_id in sorted(failed | sharing) if request_id in self.requests]:
             kv_blocks.forget_cached_blocks(self, request.request_id)
             if request_access.is_running(request):
                 self._evict(request, Cause.LOST)
             else:
-                # Preempted since: what it computed is on the host, and what it said is on its way.
+                # Preempted since: its KV is on the host, and its last token is still to come.
                 request.drop_stale_output = True
             self._prefetcher.revoke((request.request_id,))
             self.connector.drop(request.request_id)
@@ -350,7 +350,7 @@ class AliseMixin(Base):
 
     def _check_codec(self) -> None:
         if self.codec == CODEC_INT8 and self.connector is not None and CODEC_INT8 not in self.connector.codecs():
-            raise ConfigError("codec int8 is not possible with this KV cache layout and dtype: use auto or none, which store it as it is")
+            raise ConfigError("codec int8 does not support this KV cache layout and dtype: use auto or none, which store KV unchanged")
 
     # --- utility calls --------------------------------------------------------------------------------------------------------------
     def __call__(self, payload: dict[str, Any]) -> dict[str, Any]:
@@ -377,7 +377,7 @@ class AliseMixin(Base):
 
 
 class AliseScheduler(AliseMixin, Scheduler):
-    """The synchronous one, which vLLM uses on CPU."""
+    """The synchronous scheduler, which vLLM uses on CPUs."""
 
 
 class AliseAsyncScheduler(AliseMixin, AsyncScheduler):
@@ -385,7 +385,7 @@ class AliseAsyncScheduler(AliseMixin, AsyncScheduler):
 
 
 def make_scheduler(*, vllm_config: Any, **kwargs: Any) -> Any:
-    """`--scheduler-cls`: vLLM only needs a callable. Raises ConfigError, whose message says what to change."""
+    """Makes the scheduler (`--scheduler-cls`; vLLM only needs a callable). Raises ConfigError, whose message says what to change."""
     patches.keep_last_words()
     kind = AliseAsyncScheduler if vllm_config.scheduler_config.async_scheduling else AliseScheduler
     return kind(vllm_config=vllm_config, **kwargs)

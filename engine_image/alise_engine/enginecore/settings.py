@@ -1,4 +1,4 @@
-"""What vLLM's own configuration says to the scheduler."""
+"""Reads the scheduler's settings from vLLM's configuration."""
 
 import secrets
 from typing import Any, Final
@@ -16,7 +16,7 @@ CODEC_SETTINGS: Final = {"auto": CODEC_AUTO, "int8": CODEC_INT8, "none": CODEC_R
 
 
 def configured_codec(additional_config: Any) -> str:
-    """The codec that `--additional-config` asks for, "auto" when it says nothing. Raises ConfigError."""
+    """Returns the codec in `--additional-config`, by default "auto". Raises ConfigError."""
     settings = additional_config.get("alise", {}) if isinstance(additional_config, dict) else {}
     name = settings.get("codec", "auto")
     if name not in CODEC_SETTINGS:
@@ -25,9 +25,9 @@ def configured_codec(additional_config: Any) -> str:
 
 
 def stamp_key(additional_config: Any) -> bytes:
-    """Returns the key of stamps that are believed. Raises ConfigError when the pod's key cannot be read.
+    """Returns the key that verifies stamps. Raises ConfigError when the pod's key cannot be read.
 
-    Without a socket directory in `--additional-config` there is no API server of ours before this engine, and nothing is believed.
+    Without a socket directory in `--additional-config` there is no API server of alise before this engine, and no stamp is trusted.
     """
     settings = additional_config.get("alise", {}) if isinstance(additional_config, dict) else {}
     socket_dir = settings.get("socket_dir")

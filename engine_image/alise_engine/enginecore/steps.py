@@ -1,4 +1,4 @@
-"""What a step did and how long it took: rows for the execution-time model, and the time that recomputing took.
+"""Measures steps: rows for the execution-time model, and the time spent on recomputing.
 
 Asynchronous scheduling schedules a step while the one before it runs, so a step is noted when it is scheduled and timed when its output is
 there. No vLLM but for the attributes of its requests, no clock.
@@ -47,7 +47,7 @@ class Steps:
         return len(self._in_flight)
 
     def resumed(self, tracked: Tracked, restored_tokens: int, scheduled_tokens: int) -> None:
-        """A preempted request was admitted again, with this many tokens from the host and that many scheduled in this step."""
+        """Counts the readmission of a preempted request: its tokens restored from the host, and those scheduled in this step."""
         request = tracked.request
         had = min(tracked.preempted_tokens, request.num_tokens - 1)
         lost = had - (request.num_computed_tokens - scheduled_tokens)
@@ -60,7 +60,7 @@ class Steps:
         self._tally["exact_resumes"] += scheduled_tokens == 1
 
     def stopped(self, request_id: str) -> None:
-        """It was preempted, or has ended."""
+        """Forgets a request that was preempted or has finished."""
         self._recomputing.pop(request_id, None)
 
     def scheduled(
@@ -73,8 +73,8 @@ class Steps:
         *,
         kv_full: bool = False,
     ) -> None:
-        """A step with these requests, by the tokens that each computes; they count as computed already."""
-        # Whose prompt is being computed: who gets several tokens, or one and has said nothing yet.
+        """Notes a scheduled step by the tokens that each request computes; vLLM counts them as computed already."""
+        # Requests in prefill: those with several tokens in this step, or with one and no output yet.
         prefilling = self._tracker.without_token(tokens.keys())
         if total_tokens > len(tokens):
             prefilling |= {request_id for request_id, count in tokens.items() if count > 1}
@@ -88,7 +88,7 @@ class Steps:
         self._in_flight.append(_Scheduled(now_seconds, prefill_tokens, decode_requests, context_tokens, recomputing, total_tokens, kv_full))
 
     def over(self, tokens: Mapping[str, int], now_seconds: float) -> None:
-        """The output of the oldest step is there."""
+        """Times the oldest step, whose output has arrived."""
         self._tracker.see_tokens(tokens.keys(), now_seconds)
         step = self._in_flight.popleft()
         if tokens:

@@ -1,7 +1,7 @@
-"""What the control server may ask about requests: rows, deltas, endings, steps, counters. No vLLM, no clock, no decisions.
+"""Collects what the control server polls: rows of requests, endings, steps and counters. No vLLM, no clock, no decisions.
 
-The scheduler mixin reports; `poll` says what changed since it was last asked. Every buffer is bounded: when nobody polls, the oldest
-endings and steps are forgotten, and the rows of live requests are made when they are asked for.
+The scheduler mixin reports events; `poll` returns what changed since the last poll. Every buffer is bounded: without polls the oldest
+endings and steps are dropped, and rows of active requests are built when they are polled.
 """
 
 from collections import deque
@@ -25,10 +25,10 @@ from ..wire.calls import (
 
 # About a minute of short answers at 70 per second.
 FINISHED_KEPT: Final = 4096
-# How often it is told how far requests are. To look at a thousand of them and to name them takes 5 ms of the engine's time, and a rank
-# changes once in many tokens. Who came, went, changed its phase or said its first token is told by the next poll.
+# How often progress is reported. To check and to report a thousand requests takes milliseconds of the engine's time, and a rank changes
+# once in many tokens. An arrival, an ending, a change of phase and a first token are in the next poll.
 PROGRESS_SECONDS: Final = 0.2
-# Progress that is worth telling: this many tokens, or this share of what was told. A level is a fifth of a job's work.
+# Progress that is worth reporting: this many tokens, or this share of the last report. A level is a fifth of a job's work.
 PROGRESS_TOKENS: Final = 8
 PROGRESS_SHARE: Final = 1 / 16
 # The step model is fitted on a sample of the steps: this many a poll.
@@ -62,7 +62,7 @@ class Tracked:
     # Tokens whose KV was on the device when it was last preempted.
     preempted_tokens: int = 0
     ttft_seconds: float | None = None
-    # What the last poll said of it, as `_columns` gives it; None: not named yet.
+    # Its columns in the last report, as `_columns` returns them; None: not reported yet.
     reported: _Columns | None = None
 
 
@@ -102,7 +102,7 @@ class Tracker:
                 self._news[request_id] = None
 
     def without_token(self, request_ids: Set[str]) -> Set[str]:
-        """Which of these have not said anything yet, as far as the last `see_tokens` knows. Takes as long as the smaller set is large."""
+        """Returns which of these had no output token at the last `see_tokens`. Its cost is that of the smaller set."""
         return request_ids & self._without_token
 
     def step(self, row: StepRow) -> None:
@@ -134,9 +134,9 @@ class Tracker:
             return tracked.job_id
         return None
 
-    # --- what is told ---------------------------------------------------------------------------------------------------------------
+    # --- reports ----------------------------------------------------------------------------------------------------------------------
     def snapshot(self, shape: EngineShape, counters: Counters, host: Callable[[str], HostCopy], now_seconds: float) -> SnapshotAnswer:
-        """Everything, and the start of the next deltas."""
+        """Returns every request, and starts the next changes from here."""
         self._forget_told()
         self._progress_seconds = now_seconds
         rows = []
@@ -146,7 +146,7 @@ class Tracker:
         return SnapshotAnswer(shape, tuple(rows), counters)
 
     def poll(self, counters: Counters, host: Callable[[str], HostCopy], now_seconds: float) -> PollAnswer:
-        """What changed since the last poll or snapshot, progress alone every PROGRESS_SECONDS; ages alone are no change."""
+        """Returns what changed since the last poll or snapshot, mere progress every PROGRESS_SECONDS; ages alone are no change."""
         looked_at: Iterable[Tracked] = [self.requests[request_id] for request_id in self._news]
         if now_seconds - self._progress_seconds >= PROGRESS_SECONDS:
             self._progress_seconds = now_seconds
@@ -168,7 +168,7 @@ class Tracker:
 
 
 def _columns(tracked: Tracked, copy: HostCopy) -> _Columns:
-    """A row's columns from `phase` to `priority`: those whose change is worth telling."""
+    """Returns a row's columns from `phase` to `priority`: those whose change is reported."""
     request, phase = tracked.request, tracked.phase
     return (
         phase,
@@ -184,18 +184,18 @@ def _columns(tracked: Tracked, copy: HostCopy) -> _Columns:
 
 
 def _differs(columns: _Columns, before: _Columns) -> bool:
-    """Whether a request has changed enough to be told again: in anything, or by enough tokens when it only went on."""
+    """Returns whether a request has changed enough to be reported again: in any column, or by enough tokens if it only progressed."""
     if columns == before:
         return False
-    (phase, prompt, generated, computed, *rest), (phase_told, prompt_told, told, computed_told, *rest_told) = columns, before
-    if (phase, prompt, rest) != (phase_told, prompt_told, rest_told) or not told <= generated or not computed_told <= computed:
+    (phase, prompt, generated, computed, *rest), (phase_before, prompt_before, told, computed_before, *rest_before) = columns, before
+    if (phase, prompt, rest) != (phase_before, prompt_before, rest_before) or not told <= generated or not computed_before <= computed:
         return True
-    # The first token is told, and how far a prompt is.
+    # Before the first token, progress of the prompt is always reported.
     return not told or generated - told >= max(PROGRESS_TOKENS, PROGRESS_SHARE * told)
 
 
 def _sample(steps: tuple[StepRow, ...]) -> tuple[StepRow, ...]:
-    """At most STEPS_TOLD steps, of as many stretches one each: the one with the longest prefill, because few steps have any."""
+    """Returns at most STEPS_TOLD steps: from each stretch the one with the longest prefill, because few steps have any."""
     stretch = -(-len(steps) // STEPS_TOLD)
     if stretch <= 1:
         return steps

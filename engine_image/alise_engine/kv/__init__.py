@@ -1,1 +1,1 @@
-"""KV cache of preempted requests: where it is (ledger), how it is written (int8), who holds it (host_pool), how it moves (connector)."""
+"""Keeps KV of preempted requests on the host: place (ledger), encoding (int8), bytes (host_pool), transfer (connector)."""

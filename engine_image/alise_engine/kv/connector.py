@@ -126,7 +126,7 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
         self.loaded_tokens[request_id] = tokens
 
     def revoke(self, request_id: str) -> None:
-        """The blocks of a prefetch go to somebody else; the copy stays."""
+        """Gives up the blocks of a prefetch; the copy on the host stays."""
         del self.prefetched[request_id]
         self.loaded_tokens.pop(request_id, None)
 
@@ -138,7 +138,7 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
             return 0, False
         found = self.ledger.lookup(request.request_id, num_computed_tokens, end)
         if found.first_int8_block is not None:
-            # vLLM registers restored blocks in the prefix cache as if they were exact; under a salted hash nobody else finds them.
+            # vLLM registers restored blocks in the prefix cache as if they were exact; under a salted hash no other request finds them.
             request_access.make_private(request, found.first_int8_block * self.shape.block_size, self._hash_block_size())
         self._offered[request.request_id] = num_computed_tokens
         return end - num_computed_tokens, False
@@ -236,7 +236,7 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
 
 
 def where_it_may_run(write: Drop | Save, taken: Set[int]) -> Drop | Save:
-    """A save of blocks that nobody gets in this step may run beside it."""
+    """Returns where a save may run: beside the step, if no request gets its blocks in this step."""
     return write if isinstance(write, Drop) or not taken.isdisjoint(write.block_ids) else replace(write, beside=True)
 
 

@@ -1,8 +1,8 @@
 """Copies between a worker's KV cache and its store, and where they run: in the step, or beside it.
 
-Beside the step on a CPU is a second thread, where there is a core for it: torch's operators let the other thread run meanwhile. Whoever
-asks for that says that nobody touches these blocks before the next step begins; `begin_step` waits for what is left then. So a step never
-sees a half-made copy, and the books may be changed at the beginning of each as if all had happened at once.
+On a CPU a copy runs beside the step in a second thread, where there is a core for it: torch's operators release the interpreter lock. The
+caller guarantees that these blocks are not used before the next step begins; `begin_step` waits for unfinished copies. So a step never sees
+a partial copy, and the books may be changed at the beginning of each step as if all copies had been instantaneous.
 """
 
 import os
@@ -45,7 +45,7 @@ class Blocks:
 
 
 class Copies(Protocol):
-    """`beside`: nobody touches these blocks of the KV cache before `begin_step` is called again."""
+    """`beside`: these blocks of the KV cache are not used before `begin_step` is called again."""
 
     @property
     def starts_early(self) -> bool:

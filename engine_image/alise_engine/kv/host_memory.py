@@ -37,7 +37,7 @@ def allocate(size_bytes: int, device: Any) -> Tensor:
     if device.type == "cuda":
         node = node_of(device)
         if node is not None and not prefer_node(memory, node):
-            logger.warning("alise: the host store is not bound to memory node %d, that of %s: the system does not allow it", node, device)
+            logger.warning("alise: the host store cannot be bound to memory node %d, that of %s; copies may be slower", node, device)
         _pin(memory)
     return memory
 
@@ -74,5 +74,5 @@ def _pin(memory: Tensor) -> None:
     if int(status) != 0:
         raise ConfigError(
             f"the host store of {memory.numel()} bytes cannot be locked in memory (CUDA error {int(status)}): make it smaller, "
-            f"or give the container more memory ({os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')} bytes are in the machine)"
+            f"or give the container more memory (the machine has {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')} bytes)"
         )

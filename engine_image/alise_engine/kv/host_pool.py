@@ -1,6 +1,6 @@
 """One worker's store of encoded blocks in host memory, with its bytes counted.
 
-It does what the scheduler's ledger says and decides nothing. Its memory is one piece that never grows (`slabs` says which row is where): a
+It follows the scheduler's ledger and decides nothing. Its memory is one piece that never grows (`slabs` says which row is where): a
 disagreement with the ledger then costs a recompute, not memory that the container does not have.
 """
 

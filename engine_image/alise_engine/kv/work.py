@@ -1,4 +1,4 @@
-"""What the scheduler's half of the connector tells the workers to do in a step, and what they tell it. Values, nothing else."""
+"""Instructions of the scheduler's half of the connector to the workers for one step, and their reports. Values only."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +9,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadat
 @dataclass(frozen=True, slots=True)
 class Drop:
     request_id: str
-    # To make room for somebody else, and not because the copy is of no more use.
+    # To make room for another request, and not because the copy is no longer needed.
     evicted: bool = False
 
 
@@ -23,7 +23,7 @@ class Save:
     # Of these blocks; the last one may be partly filled.
     valid_tokens: int
     codec: str
-    # Nobody gets these blocks in this step, so the copy need not be over before the forward pass.
+    # No request gets these blocks in this step, so the copy may end after the forward pass.
     beside: bool = False
 
 
@@ -36,7 +36,7 @@ class Load:
     first_block: int
     # The first blocks, which slices have brought already; what failed of them is reported with this load.
     done: int = 0
-    # A slice of a prefetch: nobody computes with it in this step.
+    # A slice of a prefetch: no request computes with it in this step.
     ahead: bool = False
 
 

@@ -141,7 +141,7 @@ def _serve(own: argparse.Namespace, argv: list[str]) -> int:
 
 
 def _device() -> Device:
-    """Which build of vLLM is installed: the CPU one says so in its version."""
+    """Returns the device of the installed vLLM; the CPU build is recognized by its version."""
     return "cpu" if "cpu" in importlib.metadata.version("vllm") else "cuda"
 
 

@@ -33,7 +33,7 @@ CPU_KV_CACHE_DTYPES: Final = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2")
 SHUTDOWN_TIMEOUT_SECONDS: Final = 25
 MODEL_RUNNER_ENV: Final = "VLLM_USE_V2_MODEL_RUNNER"
 PLUGINS_ENV: Final = "VLLM_PLUGINS"
-# Groups of entry points that vLLM loads without being told to, unless VLLM_PLUGINS names others.
+# Groups of entry points that vLLM loads by default, unless VLLM_PLUGINS names others.
 PLUGIN_GROUPS: Final = ("vllm.general_plugins", "vllm.io_processor_plugins", "vllm.platform_plugins", "vllm.stat_logger_plugins")
 # To name one of these is to turn it on (this one downloads adapters), so it is named by the user or not at all.
 _OPT_IN_PLUGINS: Final = frozenset({"lora_hf_hub_resolver"})
@@ -64,7 +64,7 @@ class Machine:
     model_is_local: bool = False
     # That the container may use; 0: unknown.
     memory_bytes: int = 0
-    # Names of the installed plugins that vLLM loads without being told to.
+    # Names of the installed plugins that vLLM loads by default.
     plugins: tuple[str, ...] = ()
     # The model is a path from the root, and nothing is there: vLLM would take it for a malformed name of the hub.
     model_is_absent: bool = False
@@ -152,7 +152,7 @@ def compose(argv: Sequence[str], given: Mapping[str, Any], own: Own, machine: Ma
     dtype = given.get("kv_cache_dtype", "auto")
     if machine.device == "cpu" and dtype not in CPU_KV_CACHE_DTYPES:
         # vLLM's CPU kernels take others silently and answer wrongly.
-        raise ConfigError(f"--kv-cache-dtype {dtype}: a CPU has {', '.join(CPU_KV_CACHE_DTYPES)}")
+        raise ConfigError(f"--kv-cache-dtype {dtype} is not supported on a CPU: use one of {', '.join(CPU_KV_CACHE_DTYPES)}")
     flags = ["--scheduler-cls", SCHEDULER_CLS, "--scheduling-policy", "priority"]
     if (store := host_store(own, machine)) is not None:
         flags += ["--kv-transfer-config", _kv_transfer_config(store)]
@@ -169,7 +169,7 @@ def compose(argv: Sequence[str], given: Mapping[str, Any], own: Own, machine: Ma
 
 
 def host_store(own: Own, machine: Machine) -> Mapping[str, int] | None:
-    """What the connector is told of the size of its store; None: there is none. Raises ConfigError.
+    """Returns the setting for the size of the connector's store; None for no store. Raises ConfigError.
 
     A store that is not given in bytes gets as many as the KV cache on the device has: what is parked there has run before, so that this
     holds one more device's worth of requests, or two in INT8. More is seldom filled, and on CUDA all of it is locked in memory at start. It
@@ -219,12 +219,12 @@ def _kv_transfer_config(store: Mapping[str, int]) -> str:
 
 def _environ(own: Own, given: Mapping[str, Any], machine: Machine, environ: Mapping[str, str]) -> dict[str, str]:
     if environ.get("VLLM_USE_RUST_FRONTEND", "0") not in ("", "0"):
-        raise ConfigError("VLLM_USE_RUST_FRONTEND is set: the plugin lives in vLLM's Python API server, unset it")
+        raise ConfigError("VLLM_USE_RUST_FRONTEND is set: unset it, because the plugin needs vLLM's Python API server")
     ours = {PLUGINS_ENV: _plugins(machine, environ), SOCKET_DIR_ENV: _socket_dir(own, environ)}
     defaults = dict(_LOOPBACK)
     if machine.device == "cuda":
         if environ.get(MODEL_RUNNER_ENV, "0") != "0":
-            raise ConfigError(f"{MODEL_RUNNER_ENV}={environ[MODEL_RUNNER_ENV]}: resuming is exact with model runner V1 only, unset it")
+            raise ConfigError(f"{MODEL_RUNNER_ENV}={environ[MODEL_RUNNER_ENV]}: unset it, resuming is exact with model runner V1 only")
         ours[MODEL_RUNNER_ENV] = "0"
     else:
         defaults |= {

@@ -47,5 +47,5 @@ def AliseEndpoint() -> "ServerPlugin":
         _servers.append(server)
         return server
     except Exception as error:
-        logger.exception("the API server cannot be protected and does not start")
+        logger.exception("the API server does not start, because alise's middleware cannot be installed")
         raise SystemExit(f"alise-engine: {error}") from error

@@ -110,7 +110,7 @@ def write_model(out: Path, seed: int = SEED) -> Path:
     """Writes the checkpoint, the tokenizer and their configuration into `out` (made if missing), and returns it."""
     out.mkdir(parents=True, exist_ok=True)
     save_file(build_weights(seed), out / "model.safetensors", metadata={"format": "pt"})
-    # safetensors makes it private to its writer; whoever serves the model is somebody else (root builds the image, 65532 runs it).
+    # safetensors makes it readable for its owner only, and another user serves the model (root builds the image, 65532 runs it).
     (out / "model.safetensors").chmod(0o644)
     build_tokenizer().save(str(out / "tokenizer.json"))
     files: dict[str, dict[str, object]] = {

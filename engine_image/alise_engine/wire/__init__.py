@@ -1,1 +1,1 @@
-"""What crosses between the API-server process and EngineCore; both may import it."""
+"""Defines what the API-server process and EngineCore exchange; both may import it."""

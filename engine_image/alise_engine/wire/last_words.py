@@ -12,7 +12,7 @@ from alise_contract.names import SOCKET_DIR, SOCKET_DIR_ENV
 FILE: Final = "last-words"
 # Of the kubelet's 2,048 bytes; the rest is for what vLLM logs around it.
 MAX_CHARS: Final = 1_000
-KILLED: Final = "it was killed; if that was for memory, the node's log says so and a larger memory limit helps"
+KILLED: Final = "it was killed; if the node ran out of memory, its log shows that, and a larger memory limit helps"
 
 
 def leave(error: BaseException) -> None:

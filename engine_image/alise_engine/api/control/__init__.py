@@ -1,1 +1,1 @@
-"""The engine's control server and what it stands on: it forwards, EngineCore decides per step."""
+"""Serves the sidecar over gRPC and forwards its plans to EngineCore, which decides at every step."""

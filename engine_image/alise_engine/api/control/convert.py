@@ -1,4 +1,4 @@
-"""Protobuf messages to the values of `wire.calls` and back; messages stop here."""
+"""Converts protobuf messages to the values of `wire.calls` and back; no other module of `api/control` reads messages' fields."""
 
 import base64
 import math
@@ -32,7 +32,7 @@ _REASONS: Final = {
 
 
 def opening_messages(opening: Opening, boot_id: str) -> Iterator[pb.WatchResponse]:
-    """One snapshot; what does not fit into it follows as updates, which name their requests for the first time too."""
+    """Yields one snapshot, and updates with the requests that do not fit into it."""
     rows = [_request(row) for row in opening.answer.requests]
     counters = counters_message(opening.answer.counters)
     yield pb.WatchResponse(
@@ -79,7 +79,7 @@ def apply_call(request: pb.ApplyRequest) -> core.ApplyCall:
 
 def _rank(rank: pb.Rank) -> core.RankRow:
     if not rank.job_id:
-        raise InvalidCall("a rank without a job id ranks nothing")
+        raise InvalidCall("ranks: a rank has no job_id; set it to the id from admission")
     if not MIN_LEVEL <= rank.level <= MAX_LEVEL:
         raise InvalidCall(f"rank of job {rank.job_id!r}: level {rank.level} is outside [{MIN_LEVEL}, {MAX_LEVEL}]")
     # order is a sint32: the wire cannot carry one outside [-2^31, 2^31).

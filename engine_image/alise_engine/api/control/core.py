@@ -1,4 +1,4 @@
-"""The one way into EngineCore: utility calls to our scheduler, each with a deadline."""
+"""Calls EngineCore: the only way there is a utility call to our scheduler, and each has a deadline."""
 
 import asyncio
 from typing import Any, Final, Protocol

@@ -1,4 +1,4 @@
-"""Ending without cutting anything: accept a little longer, then refuse, then wait until everything has ended.
+"""Drains the pod: accepts requests a little longer, then refuses them, then waits until every open one has finished.
 
     SERVING ──begin──▶ ACCEPTING ──time is over──▶ REFUSING
 
@@ -70,7 +70,7 @@ class Drain:
         return self._phase is Phase.REFUSING
 
     async def drain(self, accept_seconds: float, timeout_seconds: float) -> Drained:
-        """Returns when everything has ended or `timeout_seconds` are over. Raises InvalidCall for times that are none."""
+        """Returns when every request has finished or `timeout_seconds` are over. Raises InvalidCall for negative or infinite times."""
         for name, seconds in (("accept_seconds", accept_seconds), ("timeout_seconds", timeout_seconds)):
             if not math.isfinite(seconds) or seconds < 0:
                 raise InvalidCall(f"{name} is {seconds}: expected a number of seconds, 0 or more")
@@ -88,7 +88,7 @@ class Drain:
             await asyncio.sleep(CHECK_SECONDS)
 
     async def _ended_within(self, seconds: float) -> bool:
-        """An engine that is stuck in a step answers nobody; the drain ends in time all the same."""
+        """Returns whether every request finished in time. The drain ends in time even if the engine is stuck and does not answer."""
         try:
             return await asyncio.wait_for(self._ended(), seconds)
         except TimeoutError:

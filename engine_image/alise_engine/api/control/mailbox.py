@@ -1,6 +1,6 @@
-"""What one watcher has not read yet, merged: a slow watcher gets the newest state, not a growing queue.
+"""Merges what one watcher has not read yet: a slow watcher gets the newest state, not a growing queue.
 
-Bounded by the requests that live, plus the endings it has not read; past MAX_FINISHED of those the watcher is told to start anew.
+Its size is bounded by the active requests and MAX_FINISHED unread endings; beyond that the watcher has to start from a new snapshot.
 """
 
 from collections import deque
@@ -42,7 +42,7 @@ class Mailbox:
         for row in answer.requests:
             self._requests[row.request_id] = self._with_hint(row)
         for ending in answer.finished:
-            # One that came and went between two updates is still told with its hint: a restarted sidecar knows it only from there.
+            # A request that began and ended between two updates is still sent with its hint: a restarted sidecar has no other source.
             if ending.request_id in self._announced:
                 self._requests.pop(ending.request_id, None)
         self._finished.extend(answer.finished)
@@ -57,7 +57,7 @@ class Mailbox:
         self._draining = draining
 
     def take(self) -> Changes:
-        """Everything unread, in one; empties the box."""
+        """Returns everything unread, merged, and empties the box."""
         changes = Changes(tuple(self._requests.values()), tuple(self._finished), tuple(self._steps), self._counters, self._draining)
         self._announced.update(self._requests)
         self._announced.difference_update(ending.request_id for ending in self._finished)

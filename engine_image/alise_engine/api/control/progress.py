@@ -1,8 +1,8 @@
-"""Drains EngineCore's transitions: a utility call within 50 ms of a request that may begin a queue, one per 250 ms while the engine is
+"""Polls EngineCore for what changed: a utility call within 50 ms of a request that may begin a queue, one per 250 ms while the engine is
 full, one per 500 ms while there is room, none when idle.
 
-A poll is how everything here learns: the open Watch, the metrics, the status report and drain. It runs while an HTTP request is open or
-the engine has one alive (a background response outlives its HTTP request), and a little longer, so that the last transition is not missed.
+Every poll feeds the open Watch, the metrics, the status report and the drain. Polling runs while an HTTP request is open or the engine
+has an active request (a background response outlives its HTTP request), and a little longer, so that no transition is missed.
 """
 
 import asyncio
@@ -94,8 +94,8 @@ class Progress:
         on_failure: Callable[[], None] | None = None,
         is_urgent: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`on_rows` hears of every row that changed and of the job of every request that ended, `on_failure` of every poll that failed by a
-        mistake of ours rather than of the engine; neither may block. `is_urgent`: the caller needs polls close together.
+        """`on_rows` is called with every changed row and the job of every request that ended, `on_failure` after every poll that failed
+        because of a bug in alise; neither may block. `is_urgent` returns whether polls have to follow each other closely.
         """
         self._core = core
         self._open_requests = open_requests
@@ -130,7 +130,7 @@ class Progress:
     async def watch(self) -> Watcher:
         """Opens a session and ends the one before. Raises CoreUnavailable."""
         async with self._turn:
-            # What the older watcher has not been told must not get lost for the metrics: poll, then start the deltas afresh.
+            # What the older watcher has not received must not be lost for the metrics: poll first, then take a snapshot.
             await self._poll()
             answer = await self._snapshot()
             watcher = Watcher(Opening(uuid.uuid4().hex, answer, self._draining))
@@ -193,11 +193,11 @@ class Progress:
         try:
             await self.refresh()
         except (CoreUnavailable, PayloadError) as error:
-            logger.warning("poll of EngineCore failed: %s", error)
+            logger.warning("the poll of EngineCore failed: %s", error)
             self._lost(error)
             return False
         except Exception as error:
-            logger.exception("poll of EngineCore failed by a mistake in alise; it goes on")
+            logger.exception("the poll of EngineCore failed because of a bug in alise; polling continues")
             if self._on_failure is not None:
                 self._on_failure()
             self._lost(error)

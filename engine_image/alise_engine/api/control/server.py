@@ -1,4 +1,4 @@
-"""The gRPC control server, on a unix socket of the pod. It forwards; EngineCore stays single-threaded and decides per step."""
+"""Serves EngineControl over gRPC on a unix socket of the pod. It forwards calls; EngineCore decides at every step."""
 
 import asyncio
 import logging
@@ -144,7 +144,9 @@ class ControlServicer(pb_grpc.EngineControlServicer):
     def _check_version(self, version: int) -> None:
         if version != CONTRACT_VERSION:
             self._sidecar.refused(version)
-            raise VersionRefused(f"contract version {version} is not spoken here, {CONTRACT_VERSION} is; use images of one release")
+            raise VersionRefused(
+                f"contract version {version} is not supported, this engine has {CONTRACT_VERSION}: use images of one release"
+            )
 
 
 async def _abort(context: Context, error: AliseEngineError) -> NoReturn:
@@ -153,7 +155,7 @@ async def _abort(context: Context, error: AliseEngineError) -> NoReturn:
 
 
 class ControlServer:
-    """Owns the socket from `start` to `stop`."""
+    """Owns the server's socket from `start` to `stop`."""
 
     def __init__(self, servicer: ControlServicer, socket: Path) -> None:
         self._servicer = servicer
@@ -161,7 +163,7 @@ class ControlServer:
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
-        """Raises ConfigError when the socket cannot be made."""
+        """Starts to serve. Raises ConfigError when the socket cannot be created."""
         prepare_socket(self._socket)
         server = grpc.aio.server(options=LOCAL_RPC_OPTIONS)
         pb_grpc.add_EngineControlServicer_to_server(self._servicer, server)
@@ -191,11 +193,11 @@ class ControlServer:
 
 
 def prepare_socket(socket: Path) -> None:
-    """Makes the 0700 directory if it is missing and removes what a killed predecessor left. Raises ConfigError."""
+    """Creates the directory with mode 0700 if it is missing, and removes the socket of a killed predecessor. Raises ConfigError."""
     length = len(os.fsencode(socket))
     if length > MAX_SOCKET_PATH_BYTES:
         raise ConfigError(
-            f"the socket's path {socket} takes {length} bytes, the kernel allows {MAX_SOCKET_PATH_BYTES}: use a shorter directory"
+            f"the socket's path {socket} has {length} bytes, the kernel allows {MAX_SOCKET_PATH_BYTES}: use a shorter --alise-socket-dir"
         )
     try:
         socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -206,4 +208,4 @@ def prepare_socket(socket: Path) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise ConfigError(f"cannot make the socket {socket}: {error.strerror}; use another --alise-socket-dir") from error
+        raise ConfigError(f"cannot create the socket {socket}: {error.strerror}; use another --alise-socket-dir") from error

@@ -1,7 +1,7 @@
-"""Who may Apply, and in which order; pure.
+"""Decides which session may Apply, and in which order; pure.
 
-Watch opens a session. The newest one is the only one that may Apply: after a sidecar restarts, what its dead predecessor still had on the
-wire must not undo the new plan. Sequence numbers start with the session and only go up.
+Watch opens a session. Only the newest session may Apply: when a sidecar restarts, a late message of its predecessor must not undo the new
+plan. Sequence numbers start with the session and only increase.
 """
 
 from dataclasses import dataclass, replace
