@@ -122,7 +122,7 @@ class Lease:
     async def acquire(self) -> None:
         """Waits until this process holds the lease."""
         is_logged = False
-        while not await self._try():
+        while not await self.try_once():
             if not is_logged:
                 log.info("another operator is active; waiting for its lease", extra={"lease": f"{self._namespace}/{LEASE_NAME}"})
                 is_logged = True
@@ -134,7 +134,7 @@ class Lease:
         """Renews the lease until it is lost. Raises LeaseLost."""
         while True:
             await asyncio.sleep(self._pause_seconds)
-            await self._try()
+            await self.try_once()
             self.require()
 
     async def release(self) -> None:
@@ -161,7 +161,7 @@ class Lease:
     def _call_seconds(self) -> float:
         return self._seconds * 4 / 15
 
-    async def _try(self) -> bool:
+    async def try_once(self) -> bool:
         """Reads the lease, writes what follows from it, and returns whether this process holds it."""
         began = self._monotonic()
         try:

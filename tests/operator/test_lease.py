@@ -81,23 +81,23 @@ class World:
 async def test_the_first_acts_and_the_second_waits_until_the_lease_has_run_out() -> None:
     world = World()
     first, second = world.candidate("first"), world.candidate("second")
-    assert (await first._try(), await second._try()) == (True, False)
+    assert (await first.try_once(), await second.try_once()) == (True, False)
     world.seconds = 9.9
-    assert (first.is_held, await second._try(), second.is_held) == (True, False, False)
+    assert (first.is_held, await second.try_once(), second.is_held) == (True, False, False)
     world.seconds = 14.9
-    assert not await second._try()
+    assert not await second.try_once()
     world.seconds = 15
-    assert await second._try()
+    assert await second.try_once()
     assert (first.is_held, second.is_held, world.holder()) == (False, True, "second")
 
 
 async def test_there_is_no_moment_at_which_both_may_act() -> None:
     world = World()
     first, second = world.candidate("first"), world.candidate("second")
-    await first._try()
+    await first.try_once()
     for _ in range(300):
         world.seconds += 0.1
-        await second._try()
+        await second.try_once()
         assert not (first.is_held and second.is_held)
     assert second.is_held
 
@@ -105,20 +105,20 @@ async def test_there_is_no_moment_at_which_both_may_act() -> None:
 async def test_a_holder_that_renews_keeps_the_lease() -> None:
     world = World()
     first, second = world.candidate("first"), world.candidate("second")
-    await first._try()
+    await first.try_once()
     for _ in range(50):
         world.seconds += 2
-        assert (await first._try(), await second._try()) == (True, False)
+        assert (await first.try_once(), await second.try_once()) == (True, False)
     assert first.is_held
 
 
 async def test_a_holder_that_cannot_renew_stops_before_another_one_begins() -> None:
     world = World()
     first = world.candidate("first")
-    await first._try()
+    await first.try_once()
     world.kube.away = True
     world.seconds = 9.9
-    assert not await first._try()
+    assert not await first.try_once()
     first.require()
     world.seconds = 10
     with pytest.raises(LeaseLost):
@@ -128,9 +128,9 @@ async def test_a_holder_that_cannot_renew_stops_before_another_one_begins() -> N
 async def test_a_holder_whose_lease_was_taken_stops_at_its_next_look() -> None:
     world = World()
     first = world.candidate("first")
-    await first._try()
+    await first.try_once()
     world.kube.put(LEASES, written(lease("first"), "alise-system", "thief", 15, NOW))
-    assert not await first._try()
+    assert not await first.try_once()
     with pytest.raises(LeaseLost):
         first.require()
 
@@ -143,7 +143,7 @@ async def test_a_request_that_hangs_does_not_keep_a_leader_acting(monkeypatch: p
 
     monkeypatch.setattr(Lease, "_call_seconds", 0.01)
     candidate = Lease(Hanging(), "alise-system", "me", monotonic=lambda: 0.0)
-    assert not await asyncio.wait_for(candidate._try(), 10)
+    assert not await asyncio.wait_for(candidate.try_once(), 10)
 
 
 async def test_of_two_that_take_it_at_once_one_is_refused() -> None:
@@ -158,7 +158,7 @@ async def test_of_two_that_take_it_at_once_one_is_refused() -> None:
         raise ClusterError("the object has been modified", status=409)
 
     world.kube.replace = overtaken  # type: ignore[method-assign]
-    assert not await first._try()
+    assert not await first.try_once()
     assert (first.is_held, world.holder()) == (False, "second")
     assert not second.is_held
 
@@ -166,17 +166,17 @@ async def test_of_two_that_take_it_at_once_one_is_refused() -> None:
 async def test_a_released_lease_is_taken_at_once() -> None:
     world = World()
     first, second = world.candidate("first"), world.candidate("second")
-    await first._try()
-    await second._try()
+    await first.try_once()
+    await second.try_once()
     await first.release()
     assert (first.is_held, world.holder()) == (False, "")
-    assert await second._try()
+    assert await second.try_once()
 
 
 async def test_only_the_holder_releases() -> None:
     world = World()
     first, second = world.candidate("first"), world.candidate("second")
-    await first._try()
-    await second._try()
+    await first.try_once()
+    await second.try_once()
     await second.release()
     assert world.holder() == "first"

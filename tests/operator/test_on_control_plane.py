@@ -39,7 +39,7 @@ def test_a_ready_pod_makes_the_engine_ready_and_its_end_unready(engine: Engine) 
     engine.until("Ready", "True", "Serving")
     engine.until("Progressing", "False", "Complete")
     engine.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
-    engine.until("Ready", "False", "Starting")
+    assert engine.until("Ready", "False", "Starting")
 
 
 def test_a_stranger_reads_the_state_in_kubectl_get_and_describe(engine: Engine) -> None:
@@ -69,9 +69,9 @@ def test_an_invalid_patch_keeps_the_children_and_is_announced_once(engine: Engin
     before = engine.child("deployment")
     engine.until("Ready", "False", "Starting")
     engine.patch(BAD_DTYPE)
-    condition = engine.until("Ready", "False", "InvalidSpec")
+    engine.until("Ready", "False", "InvalidSpec")
+    condition = engine.until("Degraded", "True", "InvalidSpec")
     assert "spec.engine.kvCacheDtype: 'int4' is not available on device cpu; use one of auto, fp8" in condition["message"]
-    engine.until("Degraded", "True", "InvalidSpec")
     assert engine.child("deployment")["spec"] == before["spec"]
     warnings = [one for one in engine.events() if (one["type"], one["reason"]) == ("Warning", "InvalidSpec")]
     assert [one["count"] for one in warnings] == [1]
@@ -125,8 +125,8 @@ def test_what_the_schema_lets_through_is_said_in_the_condition_and_not_applied(e
     before = engine.child("deployment")
     engine.until("Ready", "False", "Starting")
     engine.patch(spec)
-    condition = eventually("the condition says so", lambda: found if said in (found := engine.condition("Ready"))["message"] else None)
-    assert condition["status"] == "False"
+    condition = eventually("the condition says so", lambda: found if said in (found := engine.condition("Degraded"))["message"] else None)
+    assert (condition["status"], engine.condition("Ready")["status"]) == ("True", "False")
     assert engine.child("deployment")["spec"] == before["spec"]
 
 
@@ -152,9 +152,9 @@ def test_a_webhook_that_fails_is_said_on_the_resource_until_it_is_mended(engine:
     )
     try:
         engine.patch({"replicas": 2})
-        condition = engine.until("Ready", "False", "ClusterUnavailable")
-        assert "the cluster failed at Deployment tiny, which is tried again" in condition["message"]
-        assert engine.until("Degraded", "True", "ClusterUnavailable")
+        engine.until("Ready", "False", "ClusterUnavailable")
+        condition = engine.until("Degraded", "True", "ClusterUnavailable")
+        assert "the cluster failed to apply Deployment tiny, and the operator tries again: " in condition["message"]
         assert engine.child("deployment")["spec"] == before["spec"]
     finally:
         engine.access.kubectl("delete", "validatingwebhookconfiguration", meta["name"])
@@ -172,7 +172,8 @@ def test_while_the_old_pod_serves_the_state_says_so_and_what_holds_the_new_one_u
     new = next(pod for pod in engine.wait_for_pods(2) if pod["metadata"]["uid"] != old["metadata"]["uid"])
     no_room = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no nvidia.com/gpu"}
     engine.set_pod_status(new["metadata"]["name"], {"conditions": [no_room]})
-    assert "spec.engine.rollout: replace" in engine.until("Progressing", "False", "Unschedulable")["message"]
+    assert "; see the condition Degraded" in engine.until("Progressing", "False", "Unschedulable")["message"]
+    assert "spec.engine.rollout: replace" in engine.until("Degraded", "True", "Unschedulable")["message"]
 
 
 def test_a_certificate_that_may_not_be_looked_for_is_no_trouble(engine: Engine) -> None:
@@ -201,12 +202,13 @@ def test_another_route_type_prunes_the_ingress(engine: Engine) -> None:
     engine.child("ingresses.networking.k8s.io")
     engine.apply(route={"type": "None"})
     eventually("the Ingress is pruned", lambda: not engine.one("ingresses.networking.k8s.io"))
-    eventually("the URL is the Service's", lambda: engine.get()["status"]["url"] == f"http://tiny.{engine.namespace}.svc/v1")
+    assert eventually("the URL is the Service's", lambda: engine.get()["status"]["url"] == f"http://tiny.{engine.namespace}.svc/v1")
 
 
 def test_a_route_that_the_cluster_cannot_serve_names_what_to_install(engine: Engine) -> None:
     engine.apply(route={"type": "HTTPRoute", "hosts": ["a.b"], "parentRef": {"name": "g"}})
-    condition = engine.until("Ready", "False", "MissingApi")
+    engine.until("Ready", "False", "MissingApi")
+    condition = engine.until("Degraded", "True", "MissingApi")
     assert "install the Gateway API or use Ingress" in condition["message"]
     assert engine.one("deployment") == {}
 
@@ -229,7 +231,7 @@ def test_deleting_the_engine_leaves_nothing(engine: Engine) -> None:
     engine.child("poddisruptionbudget")
     engine.kubectl("delete", "alise", "tiny", "--wait=true", "--timeout=30s")
     kinds = ",".join([*CHILDREN, "replicaset", "pod", "poddisruptionbudget"])
-    eventually("nothing is left", lambda: not engine.kubectl("get", kinds, "-l", "alise.dev/engine=tiny", "-o", "name").strip())
+    assert eventually("nothing is left", lambda: not engine.kubectl("get", kinds, "-l", "alise.dev/engine=tiny", "-o", "name").strip())
 
 
 def test_a_deleted_and_an_edited_child_are_put_right(engine: Engine) -> None:
@@ -238,7 +240,7 @@ def test_a_deleted_and_an_edited_child_are_put_right(engine: Engine) -> None:
     engine.kubectl("delete", "service", "tiny")
     eventually("the Service is back", lambda: engine.one("service").get("metadata", {}).get("uid") not in (None, uid))
     engine.kubectl("patch", "deployment", "tiny", "--type=merge", "-p", json.dumps({"spec": {"replicas": 3}}))
-    eventually("the Deployment is put right", lambda: engine.one("deployment")["spec"]["replicas"] == 1)
+    assert eventually("the Deployment is put right", lambda: engine.one("deployment")["spec"]["replicas"] == 1)
 
 
 def test_a_foreign_service_of_the_same_name_is_not_taken_over(engine: Engine) -> None:

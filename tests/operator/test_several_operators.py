@@ -61,7 +61,7 @@ def test_a_new_operator_takes_up_what_changed_while_none_was_running(plane: Cont
     engine.apply(replicas=1, route={"type": "None"})
     with running_operator(plane, tmp_path):
         eventually("the Deployment is changed", lambda: engine.one("deployment")["spec"]["replicas"] == 1)
-        eventually("the Ingress is pruned", lambda: not engine.one("ingresses.networking.k8s.io"))
+        assert eventually("the Ingress is pruned", lambda: not engine.one("ingresses.networking.k8s.io"))
         eventually("the budget is pruned", lambda: not engine.one("poddisruptionbudget"))
 
 
@@ -103,7 +103,7 @@ def test_an_operator_that_dies_is_followed_when_its_lease_runs_out(plane: Contro
             eventually("the second waits", lambda: second.said(WAITS))
             first.process.kill()
             first.process.wait(30)
-            eventually("the second acts", second.is_active)
+            assert eventually("the second acts", second.is_active)
 
 
 def test_an_operator_whose_lease_is_taken_stops_acting_and_ends(plane: ControlPlane, engine: Engine, tmp_path: Path) -> None:
