@@ -1,32 +1,40 @@
-"""Structured logs: one JSON object per line on stderr, with `event` and further fields.
+"""Write logs as JSON lines on stderr. `__main__.py` sets it up; every other module uses `logging.getLogger(__name__)`.
 
-`log.info("job admitted", extra={"job": job_id, "job_level": 3})` writes `"event": "job admitted", "job": …, "job_level": 3`. Prompts are
-never logged. `__main__.py` sets it up.
+For example, `log.info("job admitted", extra={"job": job_id})` writes a line with `"message": "job admitted"` and `"job"`. The schema is that
+of the operator's logs:
+
+    time        when it was logged: ISO 8601 in UTC, with milliseconds
+    level       debug, info, warning, error or critical
+    logger      the module
+    message     what happened, as one clause without values that change
+    exception   the traceback, if there is one
+
+Everything in `extra` becomes a further field. Prompts are never logged.
 """
 
-import json
 import logging
 import sys
-import time
+from datetime import UTC, datetime
 from typing import Any, Final
 
-_PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+from pythonjsonlogger.json import JsonFormatter as LibraryFormatter
+
+_NAMES: Final = {"asctime": "time", "levelname": "level", "name": "logger", "exc_info": "exception"}
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(LibraryFormatter):
     """Formats a record as one line of JSON."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        fields: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            "logger": record.name,
-        }
-        fields.update({key: value for key, value in vars(record).items() if key not in _PLAIN and key not in fields})
-        if record.exc_info:
-            fields["error"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=str)
+    def __init__(self) -> None:
+        super().__init__(["asctime", "levelname", "name", "message"], rename_fields=_NAMES, json_default=str, json_ensure_ascii=False)
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        super().add_fields(log_data, record, message_dict)
+        # A field of `extra` cannot replace these.
+        log_data.update(level=record.levelname.lower(), logger=record.name)
 
 
 def set_up(level: str) -> None:

@@ -111,6 +111,6 @@ def test_the_command_line_refuses_a_bad_setting_with_status_two(capsys: pytest.C
 def test_a_log_line_is_json_with_its_fields() -> None:
     record = logging.makeLogRecord({"msg": "job admitted", "levelname": "INFO", "name": "x", "job": "a", "level": "not taken"})
     line = json.loads(JsonFormatter().format(record))
-    assert line["event"] == "job admitted"
+    assert line["message"] == "job admitted"
     assert line["job"] == "a"
     assert line["level"] == "info"

@@ -54,12 +54,12 @@ class Supervised:
             env = {**os.environ, "PROOF": str(log.with_suffix(".proof"))}
             self.process = subprocess.Popen([sys.executable, "-c", _PROGRAM, child, str(hang_seconds)], stderr=stream, env=env)
 
-    def events(self, event: str) -> list[dict[str, Any]]:
+    def lines(self, message: str) -> list[dict[str, Any]]:
         rows = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
-        return [row for row in rows if row["event"] == event]
+        return [row for row in rows if row["message"] == message]
 
     def pids(self) -> list[int]:
-        return [row["pid"] for row in self.events("scheduler process started")]
+        return [row["pid"] for row in self.lines("scheduler process started")]
 
     def children(self) -> list[str]:
         """States of the supervisor's children, as in /proc."""
@@ -112,13 +112,13 @@ def test_a_killed_child_is_started_again(supervise: Callable[..., Supervised]) -
     os.kill(supervised.pids()[0], signal.SIGKILL)
     until(lambda: len(supervised.pids()) == 2)
     assert supervised.process.poll() is None
-    assert supervised.events("scheduler died, starting it again")[0]["exit"] == -signal.SIGKILL
+    assert supervised.lines("scheduler died, starting it again")[0]["exit"] == -signal.SIGKILL
 
 
 def test_a_crash_loop_goes_on_with_longer_pauses(supervise: Callable[..., Supervised]) -> None:
     supervised = supervise(DIES)
-    until(lambda: len(supervised.events("scheduler died, starting it again")) >= 4)
-    deaths = supervised.events("scheduler died, starting it again")[:4]
+    until(lambda: len(supervised.lines("scheduler died, starting it again")) >= 4)
+    deaths = supervised.lines("scheduler died, starting it again")[:4]
     assert [row["pause_seconds"] for row in deaths] == [0.1, 0.2, 0.4, 0.5]
     assert [row["restarts"] for row in deaths] == [1, 2, 3, 4]
     assert supervised.process.poll() is None
@@ -127,7 +127,7 @@ def test_a_crash_loop_goes_on_with_longer_pauses(supervise: Callable[..., Superv
 def test_a_hanging_child_is_killed_and_started_again(supervise: Callable[..., Supervised]) -> None:
     supervised = supervise(HANGS_STUBBORNLY, hang_seconds=1.0)
     until(lambda: len(supervised.pids()) == 2)
-    assert supervised.events("scheduler died, starting it again")[0]["hung"] is True
+    assert supervised.lines("scheduler died, starting it again")[0]["hung"] is True
 
 
 def test_sigterm_ends_both(supervise: Callable[..., Supervised]) -> None:
@@ -139,7 +139,7 @@ def test_sigterm_ends_both(supervise: Callable[..., Supervised]) -> None:
 
 def test_sigterm_during_a_pause_starts_nothing_more(supervise: Callable[..., Supervised]) -> None:
     supervised = supervise(DIES)
-    until(lambda: len(supervised.events("scheduler died, starting it again")) >= 3)
+    until(lambda: len(supervised.lines("scheduler died, starting it again")) >= 3)
     assert supervised.end() == 0
     assert supervised.children() == []
 
@@ -163,7 +163,7 @@ def test_the_real_scheduler_comes_back_after_a_kill(tmp_path: Path) -> None:
 
     def started() -> list[dict[str, Any]]:
         rows = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-        return [row for row in rows if row["event"] == "http listens"]
+        return [row for row in rows if row["message"] == "http listens"]
 
     try:
         until(lambda: len(started()) == 1)
