@@ -54,7 +54,7 @@ def test_a_harmless_annotation_cannot_carry_a_directive(value: str) -> None:
 
 
 @pytest.mark.parametrize("route", [INGRESS, HTTP_ROUTE], ids=["an Ingress", "an HTTPRoute"])
-def test_a_route_with_such_an_annotation_is_not_made(route: dict[str, object]) -> None:
+def test_a_route_with_such_an_annotation_is_not_created(route: dict[str, object]) -> None:
     given = route | {"annotations": {f"{NGINX}server-snippet": "return 200;"}}
     with pytest.raises(InvalidSpec, match="server-snippet"):
         build(route=given)

@@ -149,7 +149,7 @@ def test_an_evicted_pod_degrades_only_until_another_serves_in_its_place() -> Non
     assert progressing(make_spec(), None, alone).reason == "Starting"
 
 
-def test_the_gravest_trouble_gives_the_reason_and_all_are_told() -> None:
+def test_the_gravest_trouble_gives_the_reason_and_the_message_has_all() -> None:
     condition = degraded(
         None,
         seen(

@@ -50,7 +50,7 @@ def test_a_container_of_the_user_that_has_finished_is_sent_to_the_init_container
     )
 
 
-def test_a_sidecar_that_has_finished_is_told_from_an_init_container_by_its_restart_policy() -> None:
+def test_a_sidecar_that_has_finished_differs_from_an_init_container_by_its_restart_policy() -> None:
     pod = pod_object() | {"spec": {"initContainers": [WARMUP | {"restartPolicy": "Always"}]}}
     said = view_ending(pod, {"name": "warmup"}, {"exitCode": 0, "message": "warm"}).explain()
     assert "because its restartPolicy is Always. If it should run once" in said

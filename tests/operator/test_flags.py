@@ -265,7 +265,7 @@ def test_the_longest_list_of_nonsense_is_refused_in_a_bounded_message() -> None:
 
 
 @pytest.mark.parametrize(("dest", "unsupported"), [pytest.param(dest, test, id=dest) for dest, test, _ in _UNSUPPORTED])
-def test_what_the_engine_does_not_support_is_refused_before_a_pod_is_made(dest: str, unsupported: Any) -> None:
+def test_what_the_engine_does_not_support_is_refused_before_a_pod_is_created(dest: str, unsupported: Any) -> None:
     value = next(value for value in (2, "fcfs", True) if unsupported(value))
     flag = f"--{dest.replace('_', '-')}"
     spec = make_spec(engine={"device": "cpu", "args": [flag] if value is True else [flag, str(value)]})

@@ -176,7 +176,7 @@ def test_a_gateway_that_is_not_programmed_is_mentioned() -> None:
     assert "not programmed: AddressNotAssigned: no address" in condition.message
 
 
-def test_what_a_gateway_said_of_itself_before_it_was_changed_is_not_mentioned() -> None:
+def test_what_a_gateway_reported_before_its_last_change_is_not_mentioned() -> None:
     meta = {"name": "public", "namespace": "edge", "generation": 2}
     given = GATEWAY | {"metadata": meta, "status": {"conditions": [said("Programmed", "False", "AddressNotAssigned", "no address")]}}
     assert "not programmed" not in of_http_route(way(gateway=found(given))).message

@@ -115,7 +115,7 @@ def test_one_namespace_needs_nothing_in_the_cluster() -> None:
     assert {document["kind"] for document in documents(NAMESPACED / "rbac.yaml")} == {"Role", "RoleBinding"}
 
 
-def test_in_one_namespace_the_operator_is_told_which() -> None:
+def test_an_operator_for_one_namespace_has_its_name_in_the_environment() -> None:
     (patch,) = documents(NAMESPACED / "deployment.yaml")
     (variable,) = patch["spec"]["template"]["spec"]["containers"][0]["env"]
     assert variable["name"] in {field.alias for field in Settings.model_fields.values()}

@@ -10,7 +10,13 @@ from alise_operator.observation import Trouble, view_pod, view_report, view_work
 from tests.operator.builders import CURRENT, OWNER, container, deployment_object, make_spec, pod_object, report_text
 
 OOM = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
-DIED = {"terminated": {"exitCode": 2, "reason": "Error", "message": "alise-engine: --kv-cache-dtype int4 is not supported on a CPU: use one of auto\n"}}
+DIED = {
+    "terminated": {
+        "exitCode": 2,
+        "reason": "Error",
+        "message": "alise-engine: --kv-cache-dtype int4 is not supported on a CPU: use one of auto\n",
+    }
+}
 BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}}
 
 

@@ -35,7 +35,7 @@ def put_event(
     )
 
 
-async def test_a_pod_that_no_container_speaks_for_is_explained_by_its_newest_event() -> None:
+async def test_a_pod_without_a_container_status_is_explained_by_its_newest_event() -> None:
     kube = running()
     put_event(kube, "a", "FailedMount", "2026-01-01T00:00:02Z")
     put_event(kube, "b", "FailedCreatePodSandBox", "2026-01-01T00:00:01Z")

@@ -120,7 +120,9 @@ def test_the_api_server_refuses_what_the_schema_forbids(engine: Engine, spec: di
         ),
     ],
 )
-def test_what_the_schema_lets_through_is_said_in_the_condition_and_not_applied(engine: Engine, spec: dict[str, object], said: str) -> None:
+def test_what_the_schema_lets_through_is_reported_in_the_condition_and_not_applied(
+    engine: Engine, spec: dict[str, object], said: str
+) -> None:
     engine.apply()
     before = engine.child("deployment")
     engine.until("Ready", "False", "Starting")
@@ -130,7 +132,7 @@ def test_what_the_schema_lets_through_is_said_in_the_condition_and_not_applied(e
     assert engine.child("deployment")["spec"] == before["spec"]
 
 
-def test_a_webhook_that_fails_is_said_on_the_resource_until_it_is_mended(engine: Engine) -> None:
+def test_a_webhook_that_fails_is_reported_on_the_resource_until_it_is_repaired(engine: Engine) -> None:
     engine.apply()
     engine.until("Ready", "False", "Starting")
     before = engine.child("deployment")
@@ -253,7 +255,7 @@ def test_a_foreign_service_of_the_same_name_is_not_taken_over(engine: Engine) ->
     assert engine.one("deployment") == {}
 
 
-def test_pods_say_in_the_condition_why_they_do_not_run(engine: Engine) -> None:
+def test_the_condition_says_why_pods_do_not_run(engine: Engine) -> None:
     engine.apply()
     (pod,) = engine.wait_for_pods(1)
     waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "nowhere/engine:1"'}

@@ -69,7 +69,7 @@ def test_fixed_users_are_left_out_after_creation_too(engine: Engine, removed: ob
     eventually("the users are left out", lambda: security(engine) == kept, seconds=20)
 
 
-def test_an_existing_claim_is_mounted_and_neither_made_nor_deleted(engine: Engine) -> None:
+def test_an_existing_claim_is_mounted_and_neither_created_nor_deleted(engine: Engine) -> None:
     claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "team-weights"}}
     size = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
     engine.kubectl("apply", "-f", "-", text_in=json.dumps(claim | {"spec": size}))

@@ -102,7 +102,7 @@ async def test_a_connection_that_breaks_names_the_mesh_as_a_cause(monkeypatch: p
     assert "traffic.sidecar.istio.io/excludeInboundPorts" in said
 
 
-async def test_a_pod_that_takes_no_connection_is_told_from_one_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pod_that_accepts_no_connection_has_another_message_than_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(_: web.Request) -> web.Response:
         await over.wait()
         return web.Response()

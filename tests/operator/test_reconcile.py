@@ -37,7 +37,7 @@ async def test_a_settled_engine_causes_no_writes(world: World) -> None:
     assert world.kube.status_patches == patches
 
 
-async def test_children_are_applied_again_after_a_while_whatever_the_watches_said(world: World) -> None:
+async def test_children_are_applied_again_after_a_while_whatever_the_watches_report(world: World) -> None:
     await world.reconcile()
     del world.kube.objects[("services", "default", "tiny")]
     world.seconds = REAPPLY_SECONDS + 1
@@ -109,7 +109,7 @@ async def test_children_seen_as_they_were_applied_are_not_applied_again(world: W
 BAD_ENGINE = {"device": "cpu", "kvCacheDtype": "int4"}
 
 
-async def test_a_bad_patch_changes_no_child_and_is_said_once(world: World) -> None:
+async def test_a_bad_patch_changes_no_child_and_is_reported_once(world: World) -> None:
     await world.reconcile()
     world.set_ready(1)
     await world.reconcile()
@@ -251,7 +251,7 @@ async def test_the_gateway_api_is_found_when_it_is_installed_later(world: World)
     assert world.kube.names("httproutes") == ["tiny"]
 
 
-async def test_a_child_that_is_refused_is_said_in_the_servers_words_and_tried_again(world: World) -> None:
+async def test_a_refused_child_is_reported_with_the_servers_message_and_retried(world: World) -> None:
     world.kube.refused["deployments"] = "exceeded quota"
     conditions = await world.reconcile()
     assert (conditions["Ready"]["reason"], conditions["Degraded"]["reason"]) == ("ApplyFailed", "ApplyFailed")
@@ -260,7 +260,7 @@ async def test_a_child_that_is_refused_is_said_in_the_servers_words_and_tried_ag
     assert (await world.reconcile())["Ready"]["reason"] == "Starting"
 
 
-async def test_a_cluster_that_fails_at_a_new_spec_is_said_on_the_resource_and_asked_again(world: World) -> None:
+async def test_a_cluster_that_fails_at_a_new_spec_is_reported_on_the_resource_and_retried(world: World) -> None:
     world.kube.failing["deployments"] = 500
     error = await world.reconciler.reconcile(KEY)
     conditions = {one["type"]: one for one in world.status()["conditions"]}
@@ -294,7 +294,7 @@ async def test_a_cluster_that_fails_at_a_spec_that_serves_degrades_it_and_no_mor
         assert (conditions["Ready"]["status"], conditions["Degraded"]["reason"]) == ("True", "ClusterUnavailable")
 
 
-async def test_a_bug_in_the_builders_is_said_on_the_resource_and_then_raised(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_in_the_builders_is_reported_on_the_resource_and_then_raised(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> list[dict[str, Any]]:
         raise KeyError("surprise")
 
@@ -306,7 +306,7 @@ async def test_a_bug_in_the_builders_is_said_on_the_resource_and_then_raised(wor
     assert "KeyError: 'surprise'" in world.status()["conditions"][0]["message"]
 
 
-async def test_a_taken_name_is_said_and_the_foreign_object_kept(world: World) -> None:
+async def test_a_name_in_use_is_reported_and_the_foreign_object_is_kept(world: World) -> None:
     world.kube.put(SERVICES, {"kind": "Service", "metadata": {"name": "tiny"}, "spec": {"mine": True}})
     assert (await world.reconcile())["Ready"]["reason"] == "NameTaken"
     assert world.kube.objects[("services", "default", "tiny")]["spec"] == {"mine": True}
@@ -347,7 +347,7 @@ async def test_a_new_operator_takes_up_what_changed_while_there_was_none(world: 
     assert world.deployment()["spec"]["replicas"] == 4
 
 
-async def test_a_new_operator_prunes_what_the_last_one_made(world: World) -> None:
+async def test_a_new_operator_prunes_what_the_last_one_created(world: World) -> None:
     world.kube.put_engine(raw_spec(route={"type": "Ingress", "hosts": ["a.b"]}))
     await world.reconcile()
     assert world.status()["url"] == "http://a.b/v1"

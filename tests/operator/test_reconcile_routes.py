@@ -81,7 +81,7 @@ async def test_timeouts_that_the_class_does_not_list_are_never_written(world: Wo
     assert route(world)["spec"]["rules"][0]["timeouts"] == {"request": "0s"}
 
 
-async def test_a_route_to_a_gateway_that_does_not_allow_the_namespace_is_not_made_and_the_pods_are(world: World) -> None:
+async def test_a_route_to_a_gateway_that_does_not_allow_the_namespace_is_not_created_and_the_pods_are(world: World) -> None:
     put_gateway(world, allowed={"from": "Selector", "selector": {"matchLabels": {"team": "ml"}}})
     world.kube.put(NAMESPACES, {"metadata": {"name": "default", "namespace": "", "labels": {"team": "web"}}})
     world.kube.put_engine(raw_spec(route=ROUTE))
@@ -105,7 +105,7 @@ async def test_what_may_not_be_read_refuses_nothing(world: World, forbidden: set
     assert world.kube.names("httproutes") == ["tiny"]
 
 
-async def test_a_missing_gateway_is_said_and_its_creation_is_enough(world: World) -> None:
+async def test_a_missing_gateway_is_reported_and_its_creation_is_enough(world: World) -> None:
     world.kube.put_engine(raw_spec(route=ROUTE))
     assert (await world.reconcile())["Degraded"]["reason"] == "MissingGateway"
     put_gateway(world)
@@ -116,7 +116,7 @@ async def test_a_missing_gateway_is_said_and_its_creation_is_enough(world: World
     assert world.status()["url"] == "http://a.b/v1"
 
 
-async def test_a_missing_ingress_class_is_said_and_its_creation_is_enough(world: World) -> None:
+async def test_a_missing_ingress_class_is_reported_and_its_creation_is_enough(world: World) -> None:
     world.kube.put_engine(raw_spec(route=INGRESS))
     conditions = await world.reconcile()
     assert (conditions["RouteReady"]["reason"], conditions["Degraded"]["reason"]) == ("MissingIngressClass", "MissingIngressClass")

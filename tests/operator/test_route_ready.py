@@ -159,7 +159,7 @@ def test_an_ingress_whose_class_is_an_annotation_has_a_class() -> None:
 
 
 @pytest.mark.parametrize("error", [MissingApi("install it")], ids=["a kind that is not there"])
-def test_a_route_that_cannot_be_made_is_not_ready(error: OperatorError) -> None:
+def test_a_route_that_cannot_be_created_is_not_ready(error: OperatorError) -> None:
     condition = route_ready(make_spec(route=HTTP_ROUTE), OWNER, Way(), error, None, LATE)
     assert (condition.status, condition.reason) == ("False", "MissingApi")
 

@@ -97,14 +97,14 @@ def test_a_new_pod_without_room_names_the_rollout_that_needs_none() -> None:
 
 
 @pytest.mark.parametrize("reason", sorted(BLOCKING))
-def test_a_rollout_that_meets_trouble_is_not_said_to_go_on(reason: str) -> None:
+def test_a_rollout_that_meets_trouble_is_blocked(reason: str) -> None:
     stuck = make_pod(name="tiny-2", ready=False, report=None, template="new", troubles=(Trouble(reason, "words"),))
     condition = progressing(make_spec(), None, rolling(stuck))
     assert (condition.status, condition.reason) == ("False", reason)
     assert condition.message.startswith("the rollout is blocked: words")
 
 
-def test_nobody_waits_for_streams_of_a_pod_that_never_served() -> None:
+def test_a_pod_that_never_served_has_no_streams_to_wait_for() -> None:
     leaving = make_pod(name="tiny-2", terminating=True, ready=False, served=False)
     message = progressing(make_spec(), None, seen(make_pod(), leaving)).message
     assert message == "waiting for 1 pod to stop"
@@ -155,7 +155,7 @@ def test_fast_numbers_never_reach_the_status() -> None:
     assert quiet == busy
 
 
-def test_a_model_is_said_to_load_once_its_engine_runs() -> None:
+def test_the_message_mentions_loading_the_model_once_the_engine_runs() -> None:
     pending, loading = make_pod(ready=False, report=None), make_pod(ready=False, report=None, running=True)
     assert ready(make_spec(), None, seen(pending, ready=0)).message == "0 of 1 pods ready"
     assert "is loading the model, which can take several minutes" in ready(make_spec(), None, seen(loading, ready=0)).message

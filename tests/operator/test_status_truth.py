@@ -57,7 +57,7 @@ def test_a_route_stays_as_it_was_while_the_spec_cannot_be_read() -> None:
     assert "url" not in later
 
 
-def test_what_is_wrong_is_told_in_full_by_degraded_and_by_its_first_clause_elsewhere() -> None:
+def test_degraded_has_the_complete_message_and_other_conditions_its_first_clause() -> None:
     refusal = "the cluster refused Ingress tiny, whose value comes from spec.route.hosts: a.b is not allowed here"
     spec = make_spec(route={"type": "Ingress", "hosts": ["a.b"], "className": "x"})
     status = status_of(NOTHING, {}, spec=spec, error=ApplyError(f"{refusal}; {'hosts need two dots, ' * 5}"))
