@@ -29,8 +29,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import InferenceSession, SessionOptions
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from alise_scheduler.predictor.lines import read_lines
-from alise_scheduler.predictor.wordpiece import Vocabulary
+from alise_scheduler.predictor.models.wordpiece import Vocabulary
+from alise_scheduler.predictor.training.prior_lines import read_lines
 from narrow_encoder import KEPT, narrow
 
 OPSET, MICROSOFT = 17, "com.microsoft"

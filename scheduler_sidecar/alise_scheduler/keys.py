@@ -54,7 +54,7 @@ def _shared_key(settings: Settings) -> bytes:
         return settings.history_key.encode("utf-8", "surrogateescape")
     if not settings.history_dsn:
         return b""
-    from .predictor.dsn import password_of
+    from .predictor.storage.dsn import password_of
 
     password = password_of(settings.history_dsn)
     if not password:

@@ -23,10 +23,10 @@ from .engine.client import EngineClient
 from .keys import Keys, keys_of
 from .metrics import Metrics, Rise
 from .predictor.encode_queue import EncodeQueue
-from .predictor.learner import Learner, prior_in_process
-from .predictor.model import BucketPredictor
-from .predictor.rules import RULES, Rule
+from .predictor.models.buckets import BucketPredictor
 from .predictor.start import Parts, Where, load_encoder, start
+from .predictor.training.loop import Learner, prior_in_process
+from .predictor.training.rules import RULES, Rule
 from .rpc.admission import AdmissionService
 from .rpc.server import AdmissionServer
 from .state import ClassRule, State
@@ -49,7 +49,7 @@ async def run(settings: Settings, restarts: int, beat: Callable[[], None]) -> No
     encoding = EncodeQueue(
         None,
         settings.encode_ms / 1000,
-        lambda said: metrics.encodings.labels(said).inc(),
+        lambda outcome: metrics.encodings.labels(outcome).inc(),
         on_failure=metrics.background_failures.labels("encoder").inc,
     )
     keys = keys_of(settings)
@@ -154,7 +154,7 @@ def _learner(parts: Parts, metrics: Metrics, rule: Rule, encoder: str) -> Learne
     return Learner(
         parts.predictor,
         parts.archive,
-        lambda said: metrics.trainings.labels(said).inc(),
+        lambda outcome: metrics.trainings.labels(outcome).inc(),
         rule=rule,
         on_turn=measure,
         know=know,

@@ -30,10 +30,10 @@ from .core.plan import Limits, Plan, Rank
 from .core.rank import Policy, neutral_after, order_of
 from .core.reports import Counters, EngineLost, EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, Phase
 from .metrics import Metrics
-from .predictor.features import CHARS_PER_TOKEN, UNKNOWN, Features, Question, extract
+from .predictor.features.request import CHARS_PER_TOKEN, UNKNOWN, Features, Question, extract
 from .predictor.hint import Hint, decode, encode
-from .predictor.learn import observation
-from .predictor.model import Predictor
+from .predictor.models.buckets import Predictor
+from .predictor.training.outcome import observation
 from .state_metrics import PublishedEnds, publish_decision
 
 log = logging.getLogger(__name__)

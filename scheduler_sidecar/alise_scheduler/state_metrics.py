@@ -11,7 +11,7 @@ from .core.decide import Decision
 from .core.exec_time import CostModel
 from .core.reports import FinishReason, Phase
 from .metrics import COST_TERMS, Metrics
-from .predictor.model import log_error
+from .predictor.models.buckets import log_error
 
 # The least share of the newest answer in the smoothed error.
 _ERROR_RATE: Final = 0.05

@@ -42,8 +42,8 @@ _CORE: Final = max(os.sched_getaffinity(0))
 _HISTORY: Final = """
 import sys
 from pathlib import Path
-from alise_scheduler.predictor.store import SqliteStore
-from alise_scheduler.predictor.train import train
+from alise_scheduler.predictor.storage.sqlite import SqliteStore
+from alise_scheduler.predictor.training.fit import train
 from tests.scheduler.predictor_builders import make_history, make_sample
 store = SqliteStore(Path(sys.argv[1]))
 samples = [make_sample(seed=number, now=number + 1) for number in range(200)]

@@ -10,10 +10,11 @@ import numpy as np
 
 from alise_scheduler.core.job import Ints
 from alise_scheduler.core.lengths import Floats
-from alise_scheduler.predictor import prior
-from alise_scheduler.predictor.encoder import OnnxEncoder
-from alise_scheduler.predictor.features import extract
+from alise_scheduler.predictor.features.request import extract
 from alise_scheduler.predictor.learned import LearnedPredictor
+from alise_scheduler.predictor.models import prior
+from alise_scheduler.predictor.models.encoder import OnnxEncoder
+from alise_scheduler.predictor.training import prior_fit
 from alise_scheduler.simulation.model import DEFAULT_SHAPE
 from alise_scheduler.simulation.trace import Trace, heavy_tail, load_csv, make_trace, poisson
 from tests.bench import predictor
@@ -75,7 +76,7 @@ def untold(path: Path) -> Floats:
     encoder = OnnxEncoder(folder) if folder else None
     vectors = encoder.encode([example.text for example in counted]) if encoder else [None] * len(counted)
     shipped = LearnedPredictor()
-    shipped.prior = prior.from_bytes(prior.obtain(folder))
+    shipped.prior = prior.from_bytes(prior_fit.obtain(folder))
     features = (extract(predictor.question(e, v), b"bench") for e, v in zip(counted, vectors, strict=True))
     lengths = np.array([shipped.predict(one, 0).tokens for one in features])
     scale = _TOKENS_PER_PIECE if counted[0].group else 1.0
@@ -124,7 +125,7 @@ def _predicted(name: str, examples: Sequence[predictor.Example], folder: Path | 
         encoder = OnnxEncoder(folder) if folder else None
         vectors = encoder.encode([example.text for example in examples]) if encoder else [None] * len(examples)
         features = [extract(predictor.question(e, v), b"bench") for e, v in zip(examples, vectors, strict=True)]
-        known = prior.from_bytes(prior.obtain(folder))
+        known = prior.from_bytes(prior_fit.obtain(folder))
         lengths = predictor.prequential(examples, features, predictor.Learned(known=known))
         RESULTS.mkdir(exist_ok=True)
         np.savez(kept, quantiles=np.array([answer.tokens for answer in lengths]))

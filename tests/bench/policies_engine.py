@@ -33,13 +33,14 @@ from alise_scheduler.core.rank import Policy
 from alise_scheduler.core.reports import EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, Finished, FinishReason, Phase, Step
 from alise_scheduler.dispatcher import PLAN_SECONDS
 from alise_scheduler.metrics import Metrics
-from alise_scheduler.predictor import prior
-from alise_scheduler.predictor.encoder import Encoder, OnnxEncoder
-from alise_scheduler.predictor.features import Question
+from alise_scheduler.predictor.features.request import Question
 from alise_scheduler.predictor.hint import decode
 from alise_scheduler.predictor.learned import LearnedPredictor, equip
-from alise_scheduler.predictor.prior import Prior
-from alise_scheduler.predictor.train import train
+from alise_scheduler.predictor.models import prior
+from alise_scheduler.predictor.models.encoder import Encoder, OnnxEncoder
+from alise_scheduler.predictor.models.prior import Prior
+from alise_scheduler.predictor.training import prior_fit
+from alise_scheduler.predictor.training.fit import train
 from alise_scheduler.simulate import Setup, core_driver, driver_named
 from alise_scheduler.simulation.model import EngineModel
 from alise_scheduler.simulation.run import simulate
@@ -235,7 +236,7 @@ def _compared(engine: Any, count: int, dataset: Path | None, seed: int) -> Itera
     trace = trace_of(prompts, seed, simulated)
     folder = encoders.wanted()
     encoder = OnnxEncoder(folder) if folder else None
-    known = prior.from_bytes(prior.obtain(folder))
+    known = prior.from_bytes(prior_fit.obtain(folder))
     for policy in (None, Policy()):
         loop = Loop(engine.fresh(), policy, prompts, trace.arrival_seconds.tolist(), encoder=encoder, known=known)
         loop.run()

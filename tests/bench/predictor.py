@@ -22,14 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alise_scheduler.core.lengths import QUANTILES, Lengths
-from alise_scheduler.predictor import prior
-from alise_scheduler.predictor.detail import EMBEDDING, Conversations, complete
-from alise_scheduler.predictor.encoder import OnnxEncoder
-from alise_scheduler.predictor.features import Features, Question, extract
+from alise_scheduler.predictor.features.conversation import EMBEDDING, Conversations, complete
+from alise_scheduler.predictor.features.request import Features, Question, extract
 from alise_scheduler.predictor.learned import LearnedPredictor, equip
-from alise_scheduler.predictor.model import BucketPredictor, Observation, Predictor
-from alise_scheduler.predictor.rules import LEARNED, PAPER, Rule
-from alise_scheduler.predictor.train import MAX_ROWS, MIN_ROWS, History
+from alise_scheduler.predictor.models import prior
+from alise_scheduler.predictor.models.buckets import BucketPredictor, Observation, Predictor
+from alise_scheduler.predictor.models.encoder import OnnxEncoder
+from alise_scheduler.predictor.training import prior_fit
+from alise_scheduler.predictor.training.fit import MAX_ROWS, MIN_ROWS
+from alise_scheduler.predictor.training.rules import LEARNED, PAPER, Rule
+from alise_scheduler.predictor.training.samples import History
 from tests.bench import admit, sidecar
 from tests.bench.harness import Figure, Row, Settings
 from tests.bench.predictor_scores import kendall, kendall_interval, middle, scores
@@ -198,7 +200,7 @@ def _evaluate(name: str, examples: list[Example], folder: Path | None) -> Iterat
         "features_ms": 1000 * (extracted - encoded) / len(examples), "encoder": encoder is not None,
     }  # fmt: skip
     first = len(examples) - min(COUNTED, len(examples) // 2)
-    known = prior.from_bytes(prior.obtain(folder))
+    known = prior.from_bytes(prior_fit.obtain(folder))
     contenders: list[tuple[str, Contender]] = [
         ("buckets", Untrained(BucketPredictor())), ("class", Untrained(ClassMean())), ("paper", Learned(PAPER)),
         ("learned", Learned(known=known)),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from alise_scheduler.core.lengths import PROBABILITIES
-from alise_scheduler.predictor.calibration import interval
+from alise_scheduler.predictor.models.calibration import interval
 from tests.bench.harness import RESULTS, Row
 
 

@@ -26,8 +26,8 @@ from typing import Final
 from alise_contract.names import ADMISSION_SOCKET, CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
 from alise_engine.api.admission_stream import AdmissionStream, AskError
-from alise_scheduler.predictor.store import SqliteStore
-from alise_scheduler.predictor.train import train
+from alise_scheduler.predictor.storage.sqlite import SqliteStore
+from alise_scheduler.predictor.training.fit import train
 from alise_scheduler.supervisor import child_environ
 from tests.bench.harness import Figure, Row, percentile
 from tests.scheduler.predictor_builders import make_history, make_sample

@@ -9,7 +9,7 @@ from alise_contract.v1 import engine_control_pb2 as pb
 from alise_scheduler.core.lengths import PRIOR
 from alise_scheduler.core.reports import EngineSnapshot, EngineUpdate
 from alise_scheduler.engine.convert import from_response
-from alise_scheduler.predictor.features import UNKNOWN
+from alise_scheduler.predictor.features.request import UNKNOWN
 from alise_scheduler.predictor.hint import Hint, encode
 from alise_scheduler.state import State
 from tests.fuzz.finding import expect

@@ -11,7 +11,7 @@ from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.rank import Policy
 from alise_scheduler.engine.convert import to_apply
 from alise_scheduler.metrics import Metrics
-from alise_scheduler.predictor.model import BucketPredictor
+from alise_scheduler.predictor.models.buckets import BucketPredictor
 from alise_scheduler.state import Admitted, ClassRule, State
 from tests.fuzz.finding import expect
 

@@ -15,8 +15,8 @@ from alise_scheduler.core.plan import Rank
 from alise_scheduler.core.rank import AgeingRule, Policy
 from alise_scheduler.core.reports import EngineRequest, EngineShape, EngineSnapshot, Phase
 from alise_scheduler.metrics import Metrics
-from alise_scheduler.predictor.features import Question
-from alise_scheduler.predictor.model import BucketPredictor, Predictor
+from alise_scheduler.predictor.features.request import Question
+from alise_scheduler.predictor.models.buckets import BucketPredictor, Predictor
 from alise_scheduler.state import Ask, ClassRule, State
 
 HINT_KEY = b"the hints' key of a pod in tests"

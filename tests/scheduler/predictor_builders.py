@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from alise_scheduler.predictor.detail import EMBEDDING, NUMBERS
-from alise_scheduler.predictor.features import Features, Question, extract
-from alise_scheduler.predictor.recent import Sample
-from alise_scheduler.predictor.train import History
+from alise_scheduler.predictor.features.conversation import EMBEDDING, NUMBERS
+from alise_scheduler.predictor.features.request import Features, Question, extract
+from alise_scheduler.predictor.training.samples import History, Sample
 from tests.scheduler.hash_encoder import HashEncoder
 
 ENCODER = HashEncoder()

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from alise_scheduler.errors import HistoryError
-from alise_scheduler.predictor.archive import MAX_WAITING, RETRY_SECONDS, Archive
-from alise_scheduler.predictor.recent import Sample
+from alise_scheduler.predictor.storage.writer import MAX_WAITING, RETRY_SECONDS, Archive
+from alise_scheduler.predictor.training.samples import Sample
 from tests.scheduler.predictor_builders import make_sample
 
 
@@ -85,7 +85,7 @@ def test_a_store_with_a_bug_is_down_and_opened_again(caplog: pytest.LogCaptureFi
 
 
 def test_the_historys_thread_outlives_what_it_stumbles_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alise_scheduler.predictor.archive.WRITE_SECONDS", 0.001)
+    monkeypatch.setattr("alise_scheduler.predictor.storage.writer.WRITE_SECONDS", 0.001)
     rounds, enough = [0], threading.Event()
 
     def step() -> None:

@@ -4,8 +4,16 @@ import math
 
 import pytest
 
-from alise_scheduler.predictor.detail import CONVERSATION, MAX_CONVERSATIONS, REQUEST, Conversations, Said, complete, said_numbers
-from alise_scheduler.predictor.features import Question, extract
+from alise_scheduler.predictor.features.conversation import (
+    CONVERSATION,
+    MAX_CONVERSATIONS,
+    REQUEST,
+    Conversations,
+    Said,
+    complete,
+    said_numbers,
+)
+from alise_scheduler.predictor.features.request import Question, extract
 from tests.scheduler.hash_encoder import HashEncoder
 
 pytestmark = pytest.mark.process
@@ -78,7 +86,7 @@ def test_without_an_embedding_nothing_is_known_of_likeness() -> None:
 
 
 def test_the_number_of_conversations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alise_scheduler.predictor.detail.MAX_CONVERSATIONS", 20)
+    monkeypatch.setattr("alise_scheduler.predictor.features.conversation.MAX_CONVERSATIONS", 20)
     held = Conversations()
     for number in range(1, 100):
         held.add(0, number, 3.0)

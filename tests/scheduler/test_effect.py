@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_scheduler.predictor import effect
-from alise_scheduler.predictor.detail import MAX_ASKED, NUMBERS, Conversations, carried_over, complete, context
-from alise_scheduler.predictor.features import Features
+from alise_scheduler.predictor.features import conversation_effect
+from alise_scheduler.predictor.features.conversation import MAX_ASKED, NUMBERS, Conversations, carried_over, complete, context
+from alise_scheduler.predictor.features.request import Features
 from alise_scheduler.predictor.learned import FIRST_TRAINING, Equipped, LearnedPredictor, equip
-from alise_scheduler.predictor.model import Observation
-from alise_scheduler.predictor.recent import Sample
-from alise_scheduler.predictor.train import train
+from alise_scheduler.predictor.models.buckets import Observation
+from alise_scheduler.predictor.training.fit import train
+from alise_scheduler.predictor.training.samples import Sample
 from tests.scheduler.hash_encoder import HashEncoder
 from tests.scheduler.predictor_builders import make_features, make_task
 
@@ -83,14 +83,14 @@ def test_training_sees_what_serving_sees() -> None:
     served, about, answered = [], [], []
     for row in range(40):
         root = int(roots[row])
-        answered.append(min(int((roots[:row] == root).sum()), effect.MOST))
+        answered.append(min(int((roots[:row] == root).sum()), conversation_effect.MOST))
         said = held.find(newest.get(root, 0))
         served.append(carried_over(said, vectors[row]))
         about.append(context(said, vectors[row]))
         held.add(newest.get(root, 0), 100 + row, 5.0, vectors[row], rest=float(rests[row]))
         newest[root] = 100 + row
-    assert effect.carry_over(vectors, rests, roots, np.array(answered)) == pytest.approx(served, abs=2e-3)
-    assert effect.contexts(vectors, roots, np.array(answered)) == pytest.approx(np.stack(about), abs=2e-3)
+    assert conversation_effect.carry_over(vectors, rests, roots, np.array(answered)) == pytest.approx(served, abs=2e-3)
+    assert conversation_effect.contexts(vectors, roots, np.array(answered)) == pytest.approx(np.stack(about), abs=2e-3)
 
 
 def test_a_first_turn_is_about_itself_and_a_later_one_about_what_was_asked_before() -> None:
@@ -109,12 +109,16 @@ def test_without_any_embedding_nothing_is_known_of_what_it_is_about() -> None:
 
 
 def test_rows_without_conversations_are_not_moved() -> None:
-    assert not effect.carry_over(np.ones((30, 4), np.float32), np.ones(30, np.float32), np.arange(30), np.zeros(30, np.float32)).any()
+    assert not conversation_effect.carry_over(
+        np.ones((30, 4), np.float32), np.ones(30, np.float32), np.arange(30), np.zeros(30, np.float32)
+    ).any()
 
 
 def test_conversations_that_begin_alike_say_nothing_of_each_other() -> None:
     roots, answered = np.zeros(6, np.int64), np.array([0, 0, 0, 1, 0, 1])
-    moved = effect.carry_over(np.ones((6, 4), np.float32), np.array([0.4, 0.4, -0.4, 0.0, 0.4, 0.0], np.float32), roots, answered)
+    moved = conversation_effect.carry_over(
+        np.ones((6, 4), np.float32), np.array([0.4, 0.4, -0.4, 0.0, 0.4, 0.0], np.float32), roots, answered
+    )
     assert moved[[0, 1, 2, 4]].tolist() == [0.0] * 4
     assert moved[3] < 0.0 < moved[5]
 
@@ -128,10 +132,10 @@ def test_another_answer_to_the_same_turn_takes_the_place_of_the_one_before() -> 
 
 def test_what_never_comes_true_is_not_trusted_for_long() -> None:
     moves = np.full(1000, 0.1, np.float32)
-    assert effect.trust(moves, moves) == pytest.approx(1.0)
-    assert effect.trust(moves, 0.0 * moves) < 0.1
-    assert effect.trust(moves, -moves) == 0.0
-    assert effect.trust(np.zeros(0, np.float32), np.zeros(0, np.float32)) == 1.0
+    assert conversation_effect.trust(moves, moves) == pytest.approx(1.0)
+    assert conversation_effect.trust(moves, 0.0 * moves) < 0.1
+    assert conversation_effect.trust(moves, -moves) == 0.0
+    assert conversation_effect.trust(np.zeros(0, np.float32), np.zeros(0, np.float32)) == 1.0
 
 
 def trained() -> tuple[LearnedPredictor, Equipped]:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from alise_scheduler.predictor.grid import REACH, UNIT_STEP, place, products, squares
-from alise_scheduler.predictor.kernel import STEP, landmarks
+from alise_scheduler.predictor.models.kernel import STEP, landmarks
+from alise_scheduler.predictor.models.quantization import REACH, UNIT_STEP, place, products, squares
 
 COORDINATES = st.floats(-1.0, 1.0, width=32)
 POINTS = st.integers(1, 24).flatmap(lambda d: st.integers(2, 12).map(lambda n: (n, d))).flatmap(

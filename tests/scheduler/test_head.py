@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alise_scheduler.core.lengths import QUANTILES
-from alise_scheduler.predictor.arrays import MAX_FILE_BYTES, MAX_UNPACKED_BYTES
-from alise_scheduler.predictor.calibration import Calibration, interval, middle
-from alise_scheduler.predictor.head import HEAD_LAYOUT, KNOTS, Head, Rows, from_bytes
-from alise_scheduler.predictor.neighbours import NEIGHBOURS, Index, Neighbours, leave_out, statistics
-from alise_scheduler.predictor.train import MIN_ROWS, read_history, train
-from alise_scheduler.predictor.trees import from_arrays, from_dumps, join
+from alise_scheduler.predictor.models.arrays import MAX_FILE_BYTES, MAX_UNPACKED_BYTES
+from alise_scheduler.predictor.models.calibration import Calibration, interval, middle
+from alise_scheduler.predictor.models.head import HEAD_LAYOUT, KNOTS, Head, Rows, from_bytes
+from alise_scheduler.predictor.models.neighbours import NEIGHBOURS, Index, Neighbours, leave_out, statistics
+from alise_scheduler.predictor.models.trees import from_arrays, from_dumps, join
+from alise_scheduler.predictor.training.fit import MIN_ROWS, train
+from alise_scheduler.predictor.training.samples import read_history
 from tests.scheduler.predictor_builders import make_features, make_history
 
 pytestmark = pytest.mark.process
@@ -199,7 +200,7 @@ def test_training_works_without_embeddings() -> None:
 
 
 def test_the_training_process_answers_with_a_head() -> None:
-    command = [sys.executable, "-m", "alise_scheduler.predictor.train_process", "7"]
+    command = [sys.executable, "-m", "alise_scheduler.predictor.training.process", "7"]
     done = subprocess.run(command, input=make_history(160).to_bytes(), capture_output=True, timeout=120, check=True)
     assert from_bytes(done.stdout).version == 7
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from alise_scheduler.core.lengths import PRIOR, Lengths
-from alise_scheduler.predictor.features import UNKNOWN
+from alise_scheduler.predictor.features.request import UNKNOWN
 from alise_scheduler.predictor.hint import Hint, encode
 from alise_scheduler.state import Admitted, ClassRule, State
 from tests.scheduler.builders import HINT_KEY, make_ask, make_request, make_state, opened
@@ -19,13 +19,13 @@ def hinted(state: State, hint: bytes, job_id: str = "x") -> Any:
 HEAVY = Hint(Lengths((1.0,) * 10), 16.0, UNKNOWN, "gold", "victim")
 
 
-def test_r2_an_unsigned_hint_with_a_heavy_weight_and_another_tenant_is_not_believed() -> None:
+def test_r2_an_unsigned_hint_with_a_heavy_weight_and_another_tenant_is_ignored() -> None:
     job = hinted(make_state(classes={"gold": ClassRule(16.0)}), encode(HEAVY, b"a key of the client's", "x"))
     assert (job.weight, job.tenant) == (1.0, "")
     assert job.lengths.median == pytest.approx(PRIOR.median)
 
 
-def test_r2_a_hint_of_another_job_is_not_believed() -> None:
+def test_r2_a_hint_of_another_job_is_ignored() -> None:
     job = hinted(make_state(classes={"gold": ClassRule(16.0)}), encode(HEAVY, HINT_KEY, "y"))
     assert (job.weight, job.tenant) == (1.0, "")
 

@@ -19,9 +19,9 @@ from alise_scheduler.core.lengths import Lengths
 from alise_scheduler.core.reports import EngineSnapshot, EngineUpdate, Finished, FinishReason, Phase, Step
 from alise_scheduler.engine import convert
 from alise_scheduler.metrics import BATCH
-from alise_scheduler.predictor.features import Features, extract
-from alise_scheduler.predictor.lexical import _LIST, _quoted_chars
-from alise_scheduler.predictor.model import BucketPredictor, Observation
+from alise_scheduler.predictor.features.request import Features, extract
+from alise_scheduler.predictor.features.text import _LIST, _quoted_chars
+from alise_scheduler.predictor.models.buckets import BucketPredictor, Observation
 from alise_scheduler.rpc.convert import to_ask
 from alise_scheduler.state import Admitted, ClassRule, State
 from tests.scheduler.builders import make_ask, make_request, make_state, opened

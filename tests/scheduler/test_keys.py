@@ -13,9 +13,9 @@ from alise_scheduler.config import Settings, load
 from alise_scheduler.errors import ConfigError, HistoryError
 from alise_scheduler.keys import keys_of
 from alise_scheduler.logs import JsonFormatter
-from alise_scheduler.predictor.dsn import password_of, where
-from alise_scheduler.predictor.postgres import PostgresStore
 from alise_scheduler.predictor.start import Where, start
+from alise_scheduler.predictor.storage.dsn import password_of, where
+from alise_scheduler.predictor.storage.postgres import PostgresStore
 
 
 def set_to(folder: Path, **values: str) -> Settings:
@@ -48,7 +48,7 @@ def test_replicas_have_the_same_salt_and_different_hint_keys(tmp_path: Path, val
     assert one.hint != two.hint
 
 
-def test_a_connection_string_without_a_password_is_no_secret_and_the_log_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_connection_string_without_a_password_is_logged_as_no_secret(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     keys_of(set_to(tmp_path, history_dsn="host=db password=x"))
     keys_of(set_to(tmp_path, history_dsn="host=db", history_key="x"))
     assert not caplog.records
@@ -61,7 +61,7 @@ def test_another_password_is_another_salt(tmp_path: Path) -> None:
     assert one.salt != two.salt
 
 
-def test_without_a_pod_key_there_is_no_hint_key_and_the_log_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_pod_key_is_logged_and_leaves_no_hint_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     keys = keys_of(set_to(tmp_path / "file" / "sock"))
     assert keys.hint == b""
@@ -122,7 +122,7 @@ def test_no_odd_character_beside_it_shows_the_password(shape: str, before: str, 
     assert SECRET not in said(shape.replace("{}", f"{before}{SECRET}{after}"))
 
 
-def test_a_history_with_such_a_database_starts_and_says_nothing_of_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_history_with_such_a_database_starts_without_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     parts = start(Where(str(tmp_path), "postgres://user:hunter2@[::1/db", b"key"))
     parts.archive.close()
     assert "hunter2" not in "".join(str(record.__dict__) for record in caplog.records)

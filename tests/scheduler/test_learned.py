@@ -12,16 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_scheduler.core.lengths import MAX_TOKENS
-from alise_scheduler.predictor import lexical
-from alise_scheduler.predictor.archive import Archive
-from alise_scheduler.predictor.background import BackgroundError
-from alise_scheduler.predictor.detail import CONVERSATION, NUMBERS
-from alise_scheduler.predictor.features import Features, Question, extract
-from alise_scheduler.predictor.head import Head
+from alise_scheduler.predictor.features.conversation import CONVERSATION, NUMBERS
+from alise_scheduler.predictor.features.request import Features, Question, extract
+from alise_scheduler.predictor.features.text import TEXT_NAMES, text_numbers
 from alise_scheduler.predictor.learned import FIRST_TRAINING, TRIAL, LearnedPredictor, equip, pinball
-from alise_scheduler.predictor.learner import Learner
-from alise_scheduler.predictor.model import Observation
-from alise_scheduler.predictor.train import read_history, train
+from alise_scheduler.predictor.models.buckets import Observation
+from alise_scheduler.predictor.models.head import Head
+from alise_scheduler.predictor.storage.writer import Archive
+from alise_scheduler.predictor.training.background import BackgroundError
+from alise_scheduler.predictor.training.fit import train
+from alise_scheduler.predictor.training.loop import Learner
+from alise_scheduler.predictor.training.samples import read_history
 from tests.scheduler.hash_encoder import HashEncoder
 from tests.scheduler.predictor_builders import make_features, make_task
 
@@ -141,8 +142,8 @@ def test_bad_input_is_predicted_and_learned(trained: LearnedPredictor, question:
 
 @given(st.text(max_size=400))
 def test_any_text_has_its_numbers(text: str) -> None:
-    row = np.array(lexical.row(text), np.float32)
-    assert len(row) == len(lexical.NAMES)
+    row = np.array(text_numbers(text), np.float32)
+    assert len(row) == len(TEXT_NAMES)
     assert not np.isinf(row).any()
     assert np.nanmax(np.abs(row), initial=0.0) < 60_000
 
@@ -194,7 +195,7 @@ async def test_a_training_that_fails_changes_nothing() -> None:
 
 
 async def test_the_stores_are_looked_after_while_a_head_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alise_scheduler.predictor.learner.TURN_SECONDS", 0.0)
+    monkeypatch.setattr("alise_scheduler.predictor.training.loop.TURN_SECONDS", 0.0)
     looks, enough = [0], asyncio.Event()
 
     def look() -> None:
@@ -216,8 +217,8 @@ async def test_the_stores_are_looked_after_while_a_head_is_trained(monkeypatch: 
 
 
 async def test_learning_goes_on_after_an_error_that_nobody_foresaw(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alise_scheduler.predictor.learner.REST_SECONDS", 0.0)
-    monkeypatch.setattr("alise_scheduler.predictor.learner.TURN_SECONDS", 0.0)
+    monkeypatch.setattr("alise_scheduler.predictor.training.loop.REST_SECONDS", 0.0)
+    monkeypatch.setattr("alise_scheduler.predictor.training.loop.TURN_SECONDS", 0.0)
     failures: list[int] = []
     again = asyncio.Event()
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from alise_scheduler.core.lengths import QUANTILES
-from alise_scheduler.predictor import head as learned_head
-from alise_scheduler.predictor.neighbours import NAMES
-from alise_scheduler.predictor.paper import SIMILAR, PaperHead, forward, from_bytes, train
-from alise_scheduler.predictor.rules import LEARNED, PAPER, RULES
+from alise_scheduler.predictor.models import head as learned_head
+from alise_scheduler.predictor.models.neighbours import NAMES
+from alise_scheduler.predictor.models.paper import SIMILAR, PaperHead, forward, from_bytes, train
+from alise_scheduler.predictor.training.rules import LEARNED, PAPER, RULES
 from tests.scheduler.predictor_builders import make_history
 
 NOTHING = np.zeros((1, 0), np.float32)
@@ -80,7 +80,7 @@ def test_both_rules_can_be_chosen() -> None:
 
 
 def learned_bytes() -> bytes:
-    from alise_scheduler.predictor.train import train as train_learned
+    from alise_scheduler.predictor.training.fit import train as train_learned
 
     made = train_learned(make_history(200), 1)
     assert isinstance(made, learned_head.Head)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from alise_scheduler.errors import HistoryError
-from alise_scheduler.predictor import postgres
-from alise_scheduler.predictor.archive import RETRY_SECONDS, Archive
-from alise_scheduler.predictor.arrays import MAX_FILE_BYTES
 from alise_scheduler.predictor.learned import FIRST_TRAINING, LearnedPredictor, equip
-from alise_scheduler.predictor.model import Observation
-from alise_scheduler.predictor.postgres import PostgresStore
+from alise_scheduler.predictor.models.arrays import MAX_FILE_BYTES
+from alise_scheduler.predictor.models.buckets import Observation
 from alise_scheduler.predictor.start import Where, start
-from alise_scheduler.predictor.store import SqliteStore
-from alise_scheduler.predictor.train import train
+from alise_scheduler.predictor.storage import postgres
+from alise_scheduler.predictor.storage.postgres import PostgresStore
+from alise_scheduler.predictor.storage.sqlite import SqliteStore
+from alise_scheduler.predictor.storage.writer import RETRY_SECONDS, Archive
+from alise_scheduler.predictor.training.fit import train
 from tests.scheduler.postgres_server import PostgresServer
 from tests.scheduler.predictor_builders import make_features, make_history, make_sample, make_task
 
@@ -112,7 +112,7 @@ def test_without_embeddings_none_are_shared_and_those_there_go(server: PostgresS
 def test_embeddings_that_an_older_pod_still_writes_are_removed_when_they_are_read(
     server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alise_scheduler.predictor.postgres.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("alise_scheduler.predictor.storage.postgres.SETTLE_SECONDS", 0.0)
     blind = PostgresStore(server.dsn, "new", KEY, embeddings=False)
     older = PostgresStore(server.dsn, "older", KEY)
     older.append([make_sample()])

@@ -11,11 +11,11 @@ from alise_contract.names import MAX_HINT_BYTES
 from alise_contract.stamp import MAC_BYTES, mac
 from alise_scheduler.core.lengths import PRIOR, Lengths, sane
 from alise_scheduler.core.reports import Finished, FinishReason
-from alise_scheduler.predictor.features import KEYWORD_CLASSES, UNKNOWN, Features, Question, extract
+from alise_scheduler.predictor.features.request import KEYWORD_CLASSES, UNKNOWN, Features, Question, extract
 from alise_scheduler.predictor.hint import Hint, decode, encode
-from alise_scheduler.predictor.history import WINDOW, Bucket, censored_quantiles
-from alise_scheduler.predictor.learn import observation
-from alise_scheduler.predictor.model import BucketPredictor, Observation, log_error
+from alise_scheduler.predictor.models.bucket import WINDOW, Bucket, censored_quantiles
+from alise_scheduler.predictor.models.buckets import BucketPredictor, Observation, log_error
+from alise_scheduler.predictor.training.outcome import observation
 
 KEY = b"the hints' key of a pod"
 
@@ -67,7 +67,7 @@ def test_nothing_of_the_prompt_is_kept() -> None:
 
 
 def test_the_number_of_buckets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alise_scheduler.predictor.model.MAX_BUCKETS", 50)
+    monkeypatch.setattr("alise_scheduler.predictor.models.buckets.MAX_BUCKETS", 50)
     predictor = BucketPredictor()
     for number in range(100):
         predictor.learn(features(f"text {number}"), Observation(5, True))

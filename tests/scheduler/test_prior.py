@@ -12,18 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_scheduler.predictor.archive import Archive
-from alise_scheduler.predictor.background import BackgroundError
-from alise_scheduler.predictor.calibration import middle
-from alise_scheduler.predictor.detail import EXPECTED, PRIOR_AT, Conversations, Said, expected_here
-from alise_scheduler.predictor.encoder import MODEL_FILE, VOCABULARY_FILE
+from alise_scheduler.predictor.features.conversation import EXPECTED, PRIOR_AT, Conversations, Said, expected_here
 from alise_scheduler.predictor.learned import FIRST_TRAINING, LearnedPredictor, equip
-from alise_scheduler.predictor.learner import Learner
-from alise_scheduler.predictor.lines import Line, own_lines, read_lines
-from alise_scheduler.predictor.model import Observation
-from alise_scheduler.predictor.prior import MADE_FILE, fingerprint, fit, from_bytes, made_before, quantiles
-from alise_scheduler.predictor.rules import LEARNED, PAPER
-from alise_scheduler.predictor.train import train
+from alise_scheduler.predictor.models.buckets import Observation
+from alise_scheduler.predictor.models.calibration import middle
+from alise_scheduler.predictor.models.encoder import MODEL_FILE, VOCABULARY_FILE
+from alise_scheduler.predictor.models.prior import from_bytes, quantiles
+from alise_scheduler.predictor.storage.writer import Archive
+from alise_scheduler.predictor.training.background import BackgroundError
+from alise_scheduler.predictor.training.fit import train
+from alise_scheduler.predictor.training.loop import Learner
+from alise_scheduler.predictor.training.prior_fit import MADE_FILE, fingerprint, fit, made_before
+from alise_scheduler.predictor.training.prior_lines import Line, own_lines, read_lines
+from alise_scheduler.predictor.training.rules import LEARNED, PAPER
 from tests.scheduler.hash_encoder import HashEncoder
 from tests.scheduler.predictor_builders import make_features, make_history, make_task
 
@@ -287,5 +288,7 @@ async def test_nothing_waits_for_a_prior_that_takes_long() -> None:
 
 
 def test_the_process_answers_with_a_prior() -> None:
-    done = subprocess.run([sys.executable, "-m", "alise_scheduler.predictor.prior", ""], capture_output=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "alise_scheduler.predictor.training.prior_fit", ""], capture_output=True, timeout=120, check=True
+    )
     assert from_bytes(done.stdout).worded is None

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from alise_scheduler.errors import HistoryError
 from alise_scheduler.predictor.learned import LearnedPredictor
-from alise_scheduler.predictor.model import Observation
-from alise_scheduler.predictor.recent import Recent, Sample
+from alise_scheduler.predictor.models.buckets import Observation
 from alise_scheduler.predictor.start import Where, start
-from alise_scheduler.predictor.store import FILE, SqliteStore, pack_vector, unpack_vector
+from alise_scheduler.predictor.storage.sqlite import FILE, SqliteStore, pack_vector, unpack_vector
+from alise_scheduler.predictor.training.samples import Recent, Sample
 from tests.scheduler.predictor_builders import make_features, make_sample
 
 HASHES = st.integers(0, 2**64 - 1)
@@ -153,7 +153,7 @@ def test_a_packed_vector_keeps_its_direction() -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from alise_scheduler.predictor.store import SqliteStore
+from alise_scheduler.predictor.storage.sqlite import SqliteStore
 from tests.scheduler.predictor_builders import make_sample
 store = SqliteStore(Path(sys.argv[1]))
 sample = make_sample()

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alise_scheduler.core.lengths import PRIOR
-from alise_scheduler.predictor.calibration import Calibration, middle
-from alise_scheduler.predictor.detail import Conversations
-from alise_scheduler.predictor.features import Question, extract
-from alise_scheduler.predictor.history import WINDOW, Bucket, censored_quantiles
+from alise_scheduler.predictor.features.conversation import Conversations
+from alise_scheduler.predictor.features.request import Question, extract
 from alise_scheduler.predictor.learned import FIRST_TRAINING, Equipped, LearnedPredictor, equip
-from alise_scheduler.predictor.model import BucketPredictor, Observation
-from alise_scheduler.predictor.neighbours import NEIGHBOURS, Index, leave_out
-from alise_scheduler.predictor.recent import Recent
+from alise_scheduler.predictor.models.bucket import WINDOW, Bucket, censored_quantiles
+from alise_scheduler.predictor.models.buckets import BucketPredictor, Observation
+from alise_scheduler.predictor.models.calibration import Calibration, middle
+from alise_scheduler.predictor.models.neighbours import NEIGHBOURS, Index, leave_out
 from alise_scheduler.predictor.shares import LEAST_ROWS, SHARES, FairLru, FairSlots, fair_level, most
-from alise_scheduler.predictor.train import train
+from alise_scheduler.predictor.training.fit import train
+from alise_scheduler.predictor.training.samples import Recent
 from tests.scheduler.predictor_builders import SALT, make_features, make_sample
 
 pytestmark = pytest.mark.process
@@ -246,7 +246,7 @@ def test_weights_of_one_are_no_weights() -> None:
 
 
 def test_one_tenants_conversations_do_not_push_out_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alise_scheduler.predictor.detail.MAX_CONVERSATIONS", 200)
+    monkeypatch.setattr("alise_scheduler.predictor.features.conversation.MAX_CONVERSATIONS", 200)
     held = Conversations()
     for number in range(1, 51):
         held.add(0, number, 1.0, tenant=1)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from alise_scheduler.predictor.wordpiece import Vocabulary
+from alise_scheduler.predictor.models.wordpiece import Vocabulary
 
 _CHARS = string.ascii_lowercase + string.digits + string.punctuation + "äéßñ日本"
 _PIECES = [

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alise_scheduler.predictor.features import Question, extract
-from alise_scheduler.predictor.model import BucketPredictor
+from alise_scheduler.predictor.features.request import Question, extract
+from alise_scheduler.predictor.models.buckets import BucketPredictor
 from alise_scheduler.simulation.baselines import FcfsDriver
 from alise_scheduler.simulation.model import EngineModel
 from alise_scheduler.simulation.predictions import blind, noisy, oracle, prequential

@@ -11,16 +11,17 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from alise_scheduler.predictor import prior
-from alise_scheduler.predictor.lines import LINES_FILE
+from alise_scheduler.predictor.training import prior_fit
+from alise_scheduler.predictor.training.prior_lines import LINES_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 FETCH = ROOT / "scheduler_sidecar" / "fetch_encoder.py"
 EXPORT = FETCH.with_name("export_encoder.py")
-PROMPTS = ROOT / "scheduler_sidecar" / "alise_scheduler" / "predictor" / LINES_FILE
+PREDICTOR = ROOT / "scheduler_sidecar" / "alise_scheduler" / "predictor"
+PROMPTS = PREDICTOR / "training" / LINES_FILE
 _SOURCES = (
     *(FETCH, EXPORT, EXPORT.with_name("narrow_encoder.py")),
-    *(PROMPTS, PROMPTS.with_name("lines.py"), PROMPTS.with_name("wordpiece.py")),
+    *(PROMPTS, PROMPTS.with_name("prior_lines.py"), PREDICTOR / "models" / "wordpiece.py"),
 )
 _SECONDS = 600
 
@@ -48,8 +49,10 @@ def ensure() -> Path:
     out = cache / "encoder" / hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
     if not (out / "encoder.onnx").exists():
         _export(out)
-    if prior.made_before(out) is None:
-        subprocess.run([sys.executable, "-m", "alise_scheduler.predictor.prior", str(out), "--make"], check=True, timeout=_SECONDS)
+    if prior_fit.made_before(out) is None:
+        subprocess.run(
+            [sys.executable, "-m", "alise_scheduler.predictor.training.prior_fit", str(out), "--make"], check=True, timeout=_SECONDS
+        )
     return out
 
 

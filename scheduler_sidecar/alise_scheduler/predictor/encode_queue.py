@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from .detail import Row
-from .encoder import Encoder
+from .features.conversation import Row
+from .models.encoder import Encoder
 
 log = logging.getLogger(__name__)
 

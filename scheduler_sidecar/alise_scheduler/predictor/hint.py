@@ -14,7 +14,7 @@ from alise_contract.names import MAX_HINT_BYTES
 from alise_contract.stamp import MAC_BYTES, is_mac, mac
 
 from ..core.lengths import QUANTILES, Lengths
-from .features import Features
+from .features.request import Features
 
 _MAGIC: Final = b"AL"
 # 2: signed. Hints of version 1 had a checksum, which every client could compute.

@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..core.lengths import PROBABILITIES, TAIL_FACTOR, Lengths, sane
-from . import neighbours, prior
-from .calibration import Calibration, Group
-from .detail import EMBEDDING, PRIOR_AT, Conversations, Detail, Said, carried_over, complete, context
-from .features import Features
-from .head import Scaling
-from .model import LOG_PRIOR, BucketPredictor, Observation
-from .neighbours import INDEX_ROWS, Index
-from .recent import Recent, Sample
-from .train import MAX_ROWS, History
+from .features.conversation import EMBEDDING, PRIOR_AT, Conversations, Detail, Said, carried_over, complete, context
+from .features.request import Features
+from .models import neighbours, prior
+from .models.buckets import LOG_PRIOR, BucketPredictor, Observation
+from .models.calibration import Calibration, Group
+from .models.head import Scaling
+from .models.neighbours import INDEX_ROWS, Index
+from .training.fit import MAX_ROWS
+from .training.samples import History, Recent, Sample
 
 log = logging.getLogger(__name__)
 

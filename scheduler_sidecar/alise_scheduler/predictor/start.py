@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import EncoderError, HistoryError
-from .archive import Archive, SharedStore
-from .encoder import Encoder, OnnxEncoder
 from .learned import LearnedPredictor, equip
-from .recent import RECENT_ROWS
-from .rules import LEARNED, Rule
-from .store import SqliteStore
+from .models.encoder import Encoder, OnnxEncoder
+from .storage.sqlite import SqliteStore
+from .storage.writer import Archive, SharedStore
+from .training.rules import LEARNED, Rule
+from .training.samples import RECENT_ROWS
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def _replica(local: SqliteStore | None) -> str:
 
 
 def _connect(where: Where, replica: str) -> SharedStore:
-    from .postgres import PostgresStore
+    from .storage.postgres import PostgresStore
 
     return PostgresStore(where.dsn, replica, where.head_key, where.embeddings)
 

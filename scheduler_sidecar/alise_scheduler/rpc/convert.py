@@ -17,7 +17,7 @@ from alise_contract.v1 import admission_pb2 as pb
 
 from ..core.admit import Reason, Rejected
 from ..errors import ContractError, InboxFullError, InvalidRequestError
-from ..predictor.features import Question
+from ..predictor.features.request import Question
 from ..predictor.hint import MAX_TEXT_BYTES
 from ..state import Admitted, Ask
 

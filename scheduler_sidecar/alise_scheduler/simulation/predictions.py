@@ -8,8 +8,8 @@ import numpy as np
 
 from ..core.job import Ints
 from ..core.lengths import MAX_TOKENS, PROBABILITIES, QUANTILES, Floats
-from ..predictor.features import Features
-from ..predictor.model import Observation, Predictor
+from ..predictor.features.request import Features
+from ..predictor.models.buckets import Observation, Predictor
 
 # Standard normal quantiles at PROBABILITIES.
 _NORMAL: Final = np.array([-1.6449, -1.0364, -0.6745, -0.3853, -0.1257, 0.1257, 0.3853, 0.6745, 1.0364, 1.6449])

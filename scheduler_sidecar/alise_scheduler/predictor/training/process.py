@@ -1,14 +1,14 @@
-"""The training process: `python -m alise_scheduler.predictor.train_process VERSION [RULE]`.
+"""The training process: `python -m alise_scheduler.predictor.training.process VERSION [RULE]`.
 
 It reads a history from standard input and writes a head to standard output, both as npz. If it fails, the exit status is not 0 and standard
-error has the reason. `learner.py` starts it, so that neither the work nor the memory of a training slows admissions down.
+error has the reason. `loop.py` starts it, so that neither the work nor the memory of a training slows admissions down.
 """
 
 import sys
 
 from .background import step_back
 from .rules import LEARNED, RULES
-from .train import read_history
+from .samples import read_history
 
 
 def main() -> None:

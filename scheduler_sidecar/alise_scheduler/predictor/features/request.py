@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from . import lexical
-from .detail import FILLED, Detail, request_numbers
+from .conversation import FILLED, Detail, request_numbers
+from .text import text_numbers
 
 # Looked for in the ends of the text; the middle of a long one is material, not instruction.
 _EDGE_CHARS: Final = 400
@@ -122,7 +122,7 @@ def _detail(question: Question, salt: bytes) -> Detail:
         question.endpoint, question.structured, question.turns, question.prompt_chars, len(question.prompt), question.max_tokens,
         question.temperature,
     )  # fmt: skip
-    numbers = np.array([*request, *lexical.row(question.prompt), *(math.nan,) * FILLED], np.float32)
+    numbers = np.array([*request, *text_numbers(question.prompt), *(math.nan,) * FILLED], np.float32)
     return Detail(
         numbers,
         question.embedding,

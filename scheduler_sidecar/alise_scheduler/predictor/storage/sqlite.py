@@ -18,11 +18,10 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from ..errors import HistoryError
-from .detail import EMBEDDING, NUMBERS, Row
-from .head import LAYOUT
-from .recent import Sample
-from .shares import fair_level
+from ...errors import HistoryError
+from ..features.conversation import EMBEDDING, FEATURES_VERSION, NUMBERS, Row
+from ..shares import fair_level
+from ..training.samples import Sample
 
 log = logging.getLogger(__name__)
 
@@ -291,7 +290,7 @@ def _prepare(connection: sqlite3.Connection, embeddings: bool) -> bool:
     with connection:
         connection.execute(_META)
         layout = connection.execute("SELECT value FROM meta WHERE key = 'layout'").fetchone()
-        wanted = f"{LAYOUT}/{NUMBERS}/{EMBEDDING}".encode()
+        wanted = f"{FEATURES_VERSION}/{NUMBERS}/{EMBEDDING}".encode()
         anew = layout is None or bytes(layout[0]) != wanted
         if anew:
             # Columns of another meaning teach nothing, and files of before hold the salt of their hashes.

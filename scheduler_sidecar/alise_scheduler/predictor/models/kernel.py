@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .grid import Places, place, products, squares
+from .quantization import Places, place, products, squares
 
 LANDMARKS: Final = 1500
 # The grid's: coordinates reach 1.27 to either side.

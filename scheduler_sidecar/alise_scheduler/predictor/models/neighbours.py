@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .grid import UNIT_STEP, Places, place, products, squares
-from .shares import FairSlots
+from ..shares import FairSlots
+from .quantization import UNIT_STEP, Places, place, products, squares
 
 INDEX_ROWS: Final = 10_000
 NEIGHBOURS: Final = 25

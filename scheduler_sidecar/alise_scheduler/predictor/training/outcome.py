@@ -1,7 +1,7 @@
 """What an end teaches: a stop the length; a length cap or an abort that it was at least that long; an error nothing."""
 
-from ..core.reports import Finished, FinishReason
-from .model import Observation
+from ...core.reports import Finished, FinishReason
+from ..models.buckets import Observation
 
 
 def observation(finished: Finished) -> Observation | None:

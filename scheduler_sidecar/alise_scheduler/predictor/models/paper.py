@@ -12,12 +12,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.lengths import PROBABILITIES, QUANTILES, TAIL_FACTOR
+from ...core.lengths import PROBABILITIES, QUANTILES, TAIL_FACTOR
+from ..features.conversation import EMBEDDING
+from ..training.fit import MIN_ROWS
+from ..training.samples import History
 from .arrays import checked, finite, read_arrays
-from .detail import EMBEDDING
 from .head import MAX_LOG_TOKENS, Scaling
 from .neighbours import NAMES, leave_out
-from .train import MIN_ROWS, History
 
 SIMILAR: Final = 0.8
 HIDDEN: Final = 64

@@ -18,14 +18,14 @@ import psycopg
 
 from alise_contract.stamp import MAC_BYTES, is_mac, mac
 
-from ..errors import HistoryError
-from .arrays import MAX_FILE_BYTES
-from .detail import EMBEDDING, NUMBERS, Row
+from ...errors import HistoryError
+from ..features.conversation import EMBEDDING, FEATURES_VERSION, NUMBERS, Row
+from ..models.arrays import MAX_FILE_BYTES
+from ..models.head import HEAD_LAYOUT, MAX_LOG_TOKENS
+from ..shares import fair_level
+from ..training.samples import RECENT_ROWS, Sample
 from .dsn import where
-from .head import HEAD_LAYOUT, LAYOUT, MAX_LOG_TOKENS
-from .recent import RECENT_ROWS, Sample
-from .shares import fair_level
-from .store import KEPT_HEADS, MAX_AGE_SECONDS, pack_numbers, signed, unpack_numbers, unsigned
+from .sqlite import KEPT_HEADS, MAX_AGE_SECONDS, pack_numbers, signed, unpack_numbers, unsigned
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ CREATE TABLE IF NOT EXISTS alise_heads (
 """
 _COLUMNS: Final = "id, log_tokens, ended, root, model, now, previous, tenant, numbers, vector_send(embedding)"
 # Rows of another layout mean something else.
-_LAYOUT: Final = LAYOUT * 100_000 + NUMBERS
+_LAYOUT: Final = FEATURES_VERSION * 100_000 + NUMBERS
 _HEAD_LAYOUT: Final = HEAD_LAYOUT * 100_000 + NUMBERS
 
 

@@ -17,7 +17,10 @@ class BackgroundError(Exception):
 
 
 async def run_module(name: str, *arguments: str, given: bytes = b"") -> bytes:
-    """What `python -m alise_scheduler.predictor.NAME ARGUMENTS` says. Raises BackgroundError, or TimeoutError after LIMIT_SECONDS."""
+    """Runs `python -m alise_scheduler.predictor.training.NAME ARGUMENTS` and returns what it writes.
+
+    Raises BackgroundError, or TimeoutError after LIMIT_SECONDS.
+    """
     kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     env = {**kept, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     command = (sys.executable, "-m", f"{__package__}.{name}", *arguments)

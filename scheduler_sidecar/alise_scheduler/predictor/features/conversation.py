@@ -1,6 +1,6 @@
 """All that is known of a request when it comes, as numbers: what the learned head is fed. Lives in memory and in the history; no text.
 
-A row is REQUEST, the prompt's own (`lexical.py`), EXPECTED and CONVERSATION, in this order; NaN where nothing is known.
+A row is REQUEST, the prompt's own (`text.py`), EXPECTED and CONVERSATION, in this order; NaN where nothing is known.
 """
 
 import math
@@ -11,11 +11,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from . import effect, lexical
-from .shares import FairLru
+from ..shares import FairLru
+from . import conversation_effect
+from .text import TEXT_NAMES
 
 Row = NDArray[np.float32]
 Half = NDArray[np.float16]
+
+# Version of the feature set. Increase it when a column gets another meaning or other numbers for the same request: stored rows, heads and
+# priors of another version are not used. A test compares the features of fixed requests with those of this version.
+FEATURES_VERSION: Final = 9
 
 # The last: how much text a token of the conversation so far is, in logs: few characters where it is about code or in another language.
 REQUEST: Final = (
@@ -31,7 +36,7 @@ _CHARS_PER_TOKEN_AT: Final = REQUEST.index("chars_per_token")
 _EARLIER_PER_TURN_AT: Final = REQUEST.index("earlier_per_turn")
 # Columns at the end of a row that `complete` fills in, beside chars_per_token.
 FILLED: Final = len(EXPECTED) + len(CONVERSATION)
-NUMBERS: Final = len(REQUEST) + len(lexical.NAMES) + FILLED
+NUMBERS: Final = len(REQUEST) + len(TEXT_NAMES) + FILLED
 # Where the prompt's own numbers are.
 TEXT: Final = slice(len(REQUEST), NUMBERS - FILLED)
 PRIOR_AT: Final = NUMBERS - FILLED
@@ -39,9 +44,9 @@ EMBEDDING: Final = 384
 _SAID_TIMES: Final = CONVERSATION.index("said_times")
 SAID_TIMES_AT: Final = NUMBERS - len(CONVERSATION) + _SAID_TIMES
 MAX_CONVERSATIONS: Final = 20_000
-MAX_SAID: Final = effect.MOST
+MAX_SAID: Final = conversation_effect.MOST
 # Of so many newest turns, what was asked is remembered, too: an answer to the like is likely as long.
-MAX_ASKED: Final = effect.TURNS
+MAX_ASKED: Final = conversation_effect.TURNS
 # How much more alike counts for more: weight e^(SHARPNESS · similarity).
 _SHARPNESS: Final = 8.0
 _RECENT: Final = 0.6
@@ -88,7 +93,7 @@ def request_numbers(
 class Said:
     """A conversation's answers so far: `root` names it, `log_tokens` are the newest MAX_SAID, oldest first; `asked` are the vectors of the
     newest MAX_ASKED prompts, [EMBEDDING] or None each; `beyond` is how much longer the newest MAX_SAID were than expected, in logs;
-    `rests` how much higher than the head expected them the newest ranked, and `turns` what `effect.weights` makes of that.
+    `rests` how much higher than the head expected them the newest ranked, and `turns` what `conversation_effect.weights` makes of that.
     When another head comes they stay: heads differ little in what they expect, and a few turns later they have been replaced."""
 
     root: int
@@ -165,7 +170,7 @@ class Conversations:
         asked = (*asked, None if embedding is None else embedding.astype(np.float16))[-MAX_ASKED:]
         # A turn that nothing was expected of would be a gap: it begins anew after that.
         rests = () if math.isnan(rest) else (*rests, rest)[-MAX_ASKED:]
-        turns = effect.weights(_stacked(asked[-len(rests) :]), np.array(rests, np.float32)) if rests else None
+        turns = conversation_effect.weights(_stacked(asked[-len(rests) :]), np.array(rests, np.float32)) if rests else None
         said = Said(before.root if before else now, (*lengths, log_tokens)[-MAX_SAID:], asked, beyond, rests, turns)
         self._said.put(tenant, now, said)
         if before is not None:
@@ -197,13 +202,13 @@ def carried_over(said: Said | None, embedding: Row | None) -> float:
         return 0.0
     asked = _stacked(said.asked[-len(said.turns) :])
     likeness = np.zeros(len(asked), np.float32) if embedding is None else asked @ embedding
-    return float(effect.carried(likeness, said.turns))
+    return float(conversation_effect.carried(likeness, said.turns))
 
 
 def context(said: Said | None, embedding: Row | None) -> Row:
     """What the conversation is about, [EMBEDDING]: its prompts so far, or, of a first turn, this one of this embedding; 0 for unknown."""
     own = np.zeros(EMBEDDING, np.float32) if embedding is None else embedding
-    return own if said is None or not said.asked else effect.context(_stacked(said.asked), own)
+    return own if said is None or not said.asked else conversation_effect.context(_stacked(said.asked), own)
 
 
 def _stacked(asked: Sequence[Half | None]) -> Row:

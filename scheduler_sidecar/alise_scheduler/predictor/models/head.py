@@ -15,17 +15,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.lengths import QUANTILES
+from ...core.lengths import QUANTILES
+from ..features.conversation import EMBEDDING, EXPECTED, NUMBERS, PRIOR_AT
 from . import neighbours, trees
 from .arrays import Arrays, checked, finite, read_arrays
-from .detail import EMBEDDING, EXPECTED, NUMBERS, PRIOR_AT
-from .grid import REACH, bounded
 from .kernel import LANDMARKS, STEP, Kernel, landmarks
+from .quantization import REACH, bounded
 from .trees import MISSING, Forest
 
-# Bumped when the meaning of a column changes: rows and heads of another layout are not used.
-LAYOUT: Final = 9
-# The same for what is in a head's file: rows stay, a head of another one is trained anew.
+# Version of a head's file: a head of another one is trained anew, while the stored rows stay (`features.conversation.FEATURES_VERSION`).
 HEAD_LAYOUT: Final = 10
 PROJECTED: Final = 64
 # Of an embedding's 384, what the kernel compares: it orders as well, in less time.

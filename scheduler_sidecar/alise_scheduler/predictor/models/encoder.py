@@ -12,14 +12,16 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EncoderError
-from .detail import EMBEDDING
+from ...errors import EncoderError
+from ..features.conversation import EMBEDDING
 from .wordpiece import Vocabulary
 
 MAX_TOKENS: Final = 96
 _HEAD_TOKENS: Final = 60
 # Characters looked at of each end: more than MAX_TOKENS need, so that a huge prompt is not tokenized whole.
 _EDGE_CHARS: Final = 1200
+# Version of the way from a text to token ids. Increase it when the same text gets other ids: priors of another version are not used.
+TOKENS_VERSION: Final = 1
 MODEL_FILE: Final = "encoder.onnx"
 VOCABULARY_FILE: Final = "vocab.txt"
 

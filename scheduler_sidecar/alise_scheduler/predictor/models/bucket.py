@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from ..core.lengths import MAX_TOKENS, PROBABILITIES, TAIL_FACTOR, Floats
-from .shares import most
+from ...core.lengths import MAX_TOKENS, PROBABILITIES, TAIL_FACTOR, Floats
+from ..shares import most
 
 WINDOW: Final = 128
 # What all lengths of one other tenant count together, in observations: a stranger's requests hint at what is usual here and cannot

@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from ..errors import HistoryError
-from .recent import Sample
-from .store import HistoryStore
+from ...errors import HistoryError
+from ..training.samples import Sample
+from .sqlite import HistoryStore
 
 log = logging.getLogger(__name__)
 

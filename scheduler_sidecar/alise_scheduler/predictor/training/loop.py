@@ -1,7 +1,7 @@
 """Trains in the background and takes in what other replicas learned: one task beside the dispatcher, on its loop.
 
-Training runs in a process of its own (`train.py`), at the lowest priority, and first to go when memory is short; so does the fitting of
-what is known beforehand (`prior.py`). What the loop does itself takes milliseconds: copying the newest rows, switching heads.
+Training runs in a process of its own (`fit.py`), at the lowest priority, and first to go when memory is short; so does the fitting of
+what is known beforehand (`prior_fit.py`). What the loop does itself takes milliseconds: copying the newest rows, switching heads.
 """
 
 import asyncio
@@ -10,10 +10,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from . import prior
-from .archive import Archive
+from ..learned import LearnedPredictor, equip
+from ..models import prior
+from ..storage.writer import Archive
 from .background import BackgroundError, run_module
-from .learned import LearnedPredictor, equip
 from .rules import LEARNED, Rule
 
 log = logging.getLogger(__name__)
@@ -30,12 +30,12 @@ Know = Callable[[], Awaitable[bytes]]
 
 async def train_in_process(history: bytes, version: int, rule: str) -> bytes:
     """The bytes of a head by this rule. Raises BackgroundError or TimeoutError."""
-    return await run_module("train_process", str(version), rule, given=history)
+    return await run_module("process", str(version), rule, given=history)
 
 
 async def prior_in_process(encoder: str) -> bytes:
     """The bytes of a prior with the encoder in this folder; empty: without one. Raises BackgroundError or TimeoutError."""
-    return await run_module("prior", encoder)
+    return await run_module("prior_fit", encoder)
 
 
 class Learner:

@@ -6,19 +6,32 @@ Answers that were cut are at least so long: they are given the middle of what re
 kernel expects of this very request.
 """
 
-import io
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.lengths import PROBABILITIES, TAIL_FACTOR
-from . import effect, kernel, trees
-from .detail import PRIOR_AT, SAID_TIMES_AT, TEXT
-from .head import BINS, COMPARED, EXPECTED_SCALE, KNOTS, MIN_SPREAD, PROJECTED, REQUEST_SCALE, TEXT_SCALE, Head, Scaling, blend, tree_rows
-from .neighbours import leave_out
-from .trees import Forest
+from ...core.lengths import PROBABILITIES, TAIL_FACTOR
+from ..features import conversation_effect
+from ..features.conversation import PRIOR_AT, SAID_TIMES_AT, TEXT
+from ..models import kernel, trees
+from ..models.head import (
+    BINS,
+    COMPARED,
+    EXPECTED_SCALE,
+    KNOTS,
+    MIN_SPREAD,
+    PROJECTED,
+    REQUEST_SCALE,
+    TEXT_SCALE,
+    Head,
+    Scaling,
+    blend,
+    tree_rows,
+)
+from ..models.neighbours import leave_out
+from ..models.trees import Forest
+from .samples import History
 
 MAX_ROWS: Final = 15_000
 MIN_ROWS: Final = 150
@@ -28,35 +41,6 @@ BAGS: Final = 2
 
 Rows = NDArray[np.float32]
 Flags = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """Finished requests, oldest first. numbers [N, NUMBERS] (NaN: unknown); vectors [N, D], 0 where there is none; log_tokens [N];
-    ended [N], False where the answer was cut; roots [N] name conversations, tenants [N] who asked; None: all the same."""
-
-    numbers: Rows
-    vectors: Rows
-    log_tokens: Rows
-    ended: Flags
-    roots: NDArray[np.int64]
-    tenants: NDArray[np.uint64] | None = None
-
-    def to_bytes(self) -> bytes:
-        out = io.BytesIO()
-        np.savez(
-            out, numbers=self.numbers, vectors=self.vectors.astype(np.float16), log_tokens=self.log_tokens, ended=self.ended,
-            roots=self.roots, tenants=np.zeros(len(self.roots), np.uint64) if self.tenants is None else self.tenants,
-        )  # fmt: skip
-        return out.getvalue()
-
-
-def read_history(data: bytes) -> History:
-    """What `to_bytes` gave. Raises KeyError or ValueError when it is something else."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as held:
-        return History(
-            held["numbers"], held["vectors"].astype(np.float32), held["log_tokens"], held["ended"], held["roots"], held["tenants"]
-        )
 
 
 def train(history: History, version: int) -> Head:
@@ -69,15 +53,15 @@ def train(history: History, version: int) -> Head:
     projected = scaling.project(history.vectors)
     folds = (history.roots.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)).astype(np.int64) % _FOLDS
     answered = np.nan_to_num(history.numbers[:, SAID_TIMES_AT])
-    points = scaling.points(history.numbers, history.vectors, effect.contexts(history.vectors, history.roots, answered))
+    points = scaling.points(history.numbers, history.vectors, conversation_effect.contexts(history.vectors, history.roots, answered))
     # 2. What cut answers would have been.
     tokens = _uncut(history.log_tokens, history.ended, points, folds, version)
     knots = np.quantile(tokens, np.linspace(0, 1, KNOTS)).astype(np.float32)
     ranks = _ranks(tokens)
     # 3. The smooth part and what conversations move it by, the neighbours, the trees.
     smooth, expected = kernel.fit(points, ranks, folds, version)
-    moves = effect.carry_over(history.vectors, ranks - expected, history.roots, answered)
-    trust = effect.trust(moves, ranks - expected)
+    moves = conversation_effect.carry_over(history.vectors, ranks - expected, history.roots, answered)
+    trust = conversation_effect.trust(moves, ranks - expected)
     held_smooth = expected + np.float32(trust) * moves
     near = leave_out(projected, _bounded(history), history.roots, tenants=history.tenants)
     near[~history.vectors.any(axis=1)] = np.nan

@@ -12,10 +12,10 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from ..core.lengths import PRIOR, Floats, Lengths, sane
-from .features import Features
-from .history import Bucket
-from .shares import FairLru
+from ...core.lengths import PRIOR, Floats, Lengths, sane
+from ..features.request import Features
+from ..shares import FairLru
+from .bucket import Bucket
 
 MAX_BUCKETS: Final = 20_000
 _PULL: Final = 4.0

@@ -1,18 +1,20 @@
 """The newest finished requests in memory, as columns in a ring: what is trained on and searched."""
 
+import io
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .detail import EMBEDDING, NUMBERS
-from .shares import FairSlots
-from .train import History
+from ..features.conversation import EMBEDDING, NUMBERS
+from ..shares import FairSlots
 
 RECENT_ROWS: Final = 20_000
 
 Row = NDArray[np.float32]
+Rows = NDArray[np.float32]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,35 @@ class Sample:
     now: int = 0
     previous: int = 0
     tenant: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Finished requests, oldest first. numbers [N, NUMBERS] (NaN: unknown); vectors [N, D], 0 where there is none; log_tokens [N];
+    ended [N], False where the answer was cut; roots [N] name conversations, tenants [N] who asked; None: all the same."""
+
+    numbers: Rows
+    vectors: Rows
+    log_tokens: Rows
+    ended: Flags
+    roots: NDArray[np.int64]
+    tenants: NDArray[np.uint64] | None = None
+
+    def to_bytes(self) -> bytes:
+        out = io.BytesIO()
+        np.savez(
+            out, numbers=self.numbers, vectors=self.vectors.astype(np.float16), log_tokens=self.log_tokens, ended=self.ended,
+            roots=self.roots, tenants=np.zeros(len(self.roots), np.uint64) if self.tenants is None else self.tenants,
+        )  # fmt: skip
+        return out.getvalue()
+
+
+def read_history(data: bytes) -> History:
+    """What `to_bytes` gave. Raises KeyError or ValueError when it is something else."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as held:
+        return History(
+            held["numbers"], held["vectors"].astype(np.float32), held["log_tokens"], held["ended"], held["roots"], held["tenants"]
+        )
 
 
 class Recent:

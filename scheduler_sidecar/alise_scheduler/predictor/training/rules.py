@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from . import head, paper, train
-from .learned import ServingHead
-from .train import History
+from ..learned import ServingHead
+from ..models import head, paper
+from . import fit
+from .samples import History
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,6 @@ class Rule:
     prior: bool
 
 
-LEARNED: Final = Rule("learned", train.train, head.from_bytes, True)
+LEARNED: Final = Rule("learned", fit.train, head.from_bytes, True)
 PAPER: Final = Rule("paper", paper.train, paper.from_bytes, False)
 RULES: Final[Mapping[str, Rule]] = MappingProxyType({rule.name: rule for rule in (LEARNED, PAPER)})
