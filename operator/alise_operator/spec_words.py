@@ -66,8 +66,10 @@ def problem(detail: ErrorDetails) -> Problem:
             text = f"{quote(value)} {PATTERNS_IN_WORDS.get(limits['pattern'], 'does not match ' + limits['pattern'])}"
         case "string_too_short":
             text = "must not be empty"
-        case "string_too_long" | "too_long":
-            text = f"is longer than {limits['max_length']}"
+        case "string_too_long":
+            text = f"is longer than {limits['max_length']} characters"
+        case "too_long":
+            text = f"has more than {limits['max_length']} items"
         case _:
             message = detail["msg"].removeprefix("Input should be ")
             text = f"{quote(value)} is not allowed; it must be {message}"

@@ -288,7 +288,7 @@ def test_two_refusals_begin_with_their_fields_and_have_no_other_semicolon() -> N
         ),
         pytest.param(
             pod(serviceAccountName="admin"),
-            "the ServiceAccount 'tiny', which the operator makes for this engine and which has no permissions in the cluster. Leave",
+            "the ServiceAccount 'tiny', which the operator creates for this engine and which has no permissions in the cluster. Leave",
             id="an account",
         ),
         pytest.param(

@@ -44,7 +44,12 @@ from tests.operator.complaints import KEYS, complaint, engine
         ),
         pytest.param(raw_spec(kvOffload={"hostMemory": "-1Gi"}), ["'-1Gi' is not a quantity"], id="a negative quantity"),
         pytest.param(
-            raw_spec(kvOffload={"hostMemory": "9" * 65}), ["spec.kvOffload.hostMemory: is longer than 64"], id="a quantity of many digits"
+            raw_spec(kvOffload={"hostMemory": "9" * 65}),
+            ["spec.kvOffload.hostMemory: is longer than 64 characters"],
+            id="a quantity of many digits",
+        ),
+        pytest.param(
+            raw_spec(route={"type": "Ingress", "hosts": ["a.b"] * 17}), ["spec.route.hosts: has more than 16 items"], id="many hosts"
         ),
         pytest.param(raw_spec(kvOffload={"hostMemory": -1}), ["'-1' is not a quantity"], id="a negative number"),
         pytest.param(raw_spec(replicas="2"), ["spec.replicas: '2' is not allowed"], id="a number as a text"),

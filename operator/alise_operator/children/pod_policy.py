@@ -119,7 +119,7 @@ def _pod(field: str, pod: Manifest, owner: Owner) -> Iterator[_Refusal]:
     for key in ("serviceAccountName", "serviceAccount"):
         if pod.get(key) not in (None, "", owner.name):
             account = (
-                f"the ServiceAccount {owner.name!r}, which the operator makes for this engine and which has no permissions in the cluster"
+                f"the ServiceAccount {owner.name!r}, which the operator creates for this engine and which has no permissions in the cluster"
             )
             why = f"because pods run as {account}"
             said = f"{quote(pod[key])} is not allowed, {why}. Leave it out"
