@@ -1,7 +1,7 @@
 """The types that several fields of the AliseEngine share: names, quantities, references to Secrets, and the base of every model.
 
-spec.py and spec_engine.py build the resource from these types; nothing else should need them. Each type checks a value here and describes
-the same check to the API server, because crd.py generates the CRD's schema from it. Pure.
+spec.py and spec_engine.py build the resource from these types. Each type checks a value here and describes the same check to the API
+server, because crd.py generates the CRD's schema from it. Pure.
 """
 
 from typing import Annotated, Any, Final

@@ -1,9 +1,9 @@
-"""A work queue with the guarantees of client-go's: a key is queued at most once, one worker at a time processes it, and a key that is added
-meanwhile is processed again.
+"""A work queue for keys, with a rate for each key and turns for groups of keys.
 
-app.py owns the queue; it knows nothing of Kubernetes. Handlers only add keys, because a reconcile reads everything and does not depend on
-what happened. No key and no group of keys can block the others: a key that is added again and again is processed BURST times at once and
-then once per spacing, groups (namespaces) take turns, and one group never occupies all workers.
+app.py owns the queue; it knows nothing of Kubernetes. Its guarantees are those of client-go: a key is queued at most once, one worker at a
+time processes it, and a key that is added meanwhile is processed again. Handlers only add keys, because a reconcile reads everything and
+does not depend on what happened. No key and no group of keys can block the others: a key that is added again and again is processed BURST
+times at once and then once per spacing, groups (namespaces) take turns, and one group never occupies all workers.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Builds the PodDisruptionBudget, which lets voluntary disruptions such as node drains stop one pod at a time.
 
-A single replica gets none, because it would only block the drain.
+A single replica gets none, because it would only block the drain. Pure; `children()` in __init__.py calls it.
 """
 
 from alise_operator.children.meta import Manifest, Owner, metadata, selector

@@ -1,4 +1,7 @@
-"""Builds the PersistentVolumeClaim that keeps downloaded weights, if the spec has a size for it."""
+"""Builds the PersistentVolumeClaim that keeps downloaded weights, if the spec has a size for it.
+
+Pure; `children()` in __init__.py calls it.
+"""
 
 from alise_operator.children.meta import Manifest, Owner, metadata
 from alise_operator.spec import Spec

@@ -2,7 +2,7 @@
 
 vLLM and torch open further ports without authentication for their own workers. All peers may connect unless the spec lists them; the
 operator, which polls the pods, always may. What the pods may connect to is limited only if the spec lists it; DNS is always allowed,
-because everything that a spec names (a hub, a database) is found by it.
+because everything that a spec names (a hub, a database) is found by it. Pure; `children()` in __init__.py calls it.
 """
 
 from typing import Final

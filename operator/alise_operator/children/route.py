@@ -1,6 +1,6 @@
 """Builds the access from outside the cluster: an Ingress or a Gateway API HTTPRoute, for answers that stream for minutes.
 
-Pure. route_ready.py supplies what the Gateway allows, and status.py takes the URL from `url()`.
+Pure; `children()` in __init__.py calls it. route_ready.py supplies what the Gateway allows, and status.py takes the URL from `url()`.
 """
 
 from dataclasses import dataclass

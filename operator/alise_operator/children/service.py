@@ -1,4 +1,4 @@
-"""Builds the Service in front of the OpenAI API of the engine pods."""
+"""Builds the Service in front of the OpenAI API of the engine pods. Pure; `children()` in __init__.py calls it."""
 
 from typing import Final
 

@@ -1,4 +1,7 @@
-"""Builds the ServiceAccount of the pods, without token and rights, because engines never call the API server."""
+"""Builds the ServiceAccount of the pods, without token and rights, because engines never call the API server.
+
+Pure; `children()` in __init__.py calls it.
+"""
 
 from alise_operator.children.meta import Manifest, Owner, metadata
 

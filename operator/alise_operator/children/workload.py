@@ -1,4 +1,7 @@
-"""Builds the Deployment of the engine pods: number of pods, rollout strategy, and the patched pod template with its stamp."""
+"""Builds the Deployment of the engine pods: number of pods, rollout strategy, and the patched pod template with its stamp.
+
+Pure; `children()` in __init__.py calls it.
+"""
 
 import hashlib
 import json
