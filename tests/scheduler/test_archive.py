@@ -103,10 +103,23 @@ def test_the_historys_thread_outlives_what_it_stumbles_over(monkeypatch: pytest.
     assert archive.failures >= 3
 
 
-def test_a_thread_that_ended_is_started_again() -> None:
+class EndsAtOnce(threading.Thread):
+    """A thread that has ended when it has been started."""
+
+    def start(self) -> None:
+        super().start()
+        self.join()
+
+    def run(self) -> None:
+        pass
+
+
+def test_a_thread_that_ended_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     archive = Archive(None, None)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading, "Thread", EndsAtOnce)
+        archive.start()
     assert not archive.alive
-    archive._thread = threading.Thread(target=lambda: None)
     archive.start()
     assert archive.alive
     assert archive.failures == 1

@@ -167,18 +167,17 @@ def test_an_answer_that_was_cut_never_says_that_answers_are_short() -> None:
     assert equipped.rest(replace(cut, log_tokens=9.0), None) > 0.0
 
 
-def test_what_another_replica_learned_leaves_the_same_rest() -> None:
+def test_what_another_replica_learned_of_a_conversation_moves_its_next_prediction_as_much() -> None:
     theirs, equipped = trained()
     sent: list[Sample] = []
     ours = LearnedPredictor(sent.append)
     ours.restore(equipped)
     ours.learn(turn("Write an essay about whales", 5, 0), Observation(900, True))
     theirs.take(sent[0])
-    asked = turn("Write an essay about whales", 5, 1).detail
-    assert asked is not None
-    moves = [carried_over(predictor._conversations.find(asked.previous), asked.embedding) for predictor in (ours, theirs)]
-    assert moves[0] > 0.0
-    assert moves[0] == pytest.approx(moves[1], abs=1e-3)
+    next_turn, of_another = (turn("Write an essay about whales", conversation, 1) for conversation in (5, 6))
+    moves = [predictor.predict(next_turn, 0).median / predictor.predict(of_another, 0).median for predictor in (ours, theirs)]
+    assert min(moves) > 1.05
+    assert moves[0] == pytest.approx(moves[1], rel=0.1)
 
 
 def test_a_talkative_conversation_is_expected_to_go_on_so() -> None:

@@ -122,7 +122,7 @@ async def test_without_a_thread_a_text_goes_unembedded_and_the_next_has_one() ->
     outcomes: list[str] = []
     failures: list[int] = []
     queue = EncodeQueue(HashEncoder(), 5.0, outcomes.append, on_failure=lambda: failures.append(1))
-    queue._pool.shutdown()
+    queue.close()
     assert await queue.encode("a text") is None
     assert await queue.encode("a text") is not None
     assert (outcomes, failures) == (["failed", "encoded"], [1])

@@ -314,12 +314,12 @@ def test_nearer_neighbours_weigh_more() -> None:
     assert best == pytest.approx(0.9)
 
 
-def test_the_neighbours_of_one_prompt_say_what_they_say_among_others() -> None:
+def test_the_statistics_of_one_prompts_neighbours_are_those_in_a_batch() -> None:
     chance = np.random.default_rng(5)
     similarity = chance.choice([0.1, 0.2, 0.5, 0.7], (40, NEIGHBOURS)).astype(np.float32)
     tokens = chance.normal(5.0, 1.0, (40, NEIGHBOURS)).astype(np.float32)
     alone = [Neighbours(*row).statistics() for row in zip(similarity, tokens, strict=True)]
-    np.testing.assert_allclose(alone, statistics(similarity, tokens), rtol=1e-5)
+    assert np.array(alone) == pytest.approx(statistics(similarity, tokens), rel=1e-5)
 
 
 QUANTILE_ROW = np.linspace(3.0, 5.0, QUANTILES, dtype=np.float32)

@@ -20,7 +20,7 @@ from alise_scheduler.core.reports import EngineSnapshot, EngineUpdate, Finished,
 from alise_scheduler.engine import convert
 from alise_scheduler.metrics import BATCH
 from alise_scheduler.predictor.features.request import Features, extract
-from alise_scheduler.predictor.features.text import _LIST, _quoted_chars
+from alise_scheduler.predictor.features.text import TEXT_NAMES, text_numbers
 from alise_scheduler.predictor.models.buckets import BucketPredictor, Observation
 from alise_scheduler.rpc.convert import to_ask
 from alise_scheduler.state import Admitted, ClassRule, State
@@ -144,9 +144,9 @@ OLD_QUOTED = re.compile(r"[\"“'‘]([^\"”'’]{2,})[\"”'’]")
 @settings(max_examples=300)
 @given(st.text(alphabet="\"“”'‘’ab- *\n\r\t1.)", max_size=40))
 def test_the_quick_look_at_quotes_and_lists_finds_what_the_slow_patterns_found(text: str) -> None:
-    quoted = OLD_QUOTED.search(text)
-    assert _quoted_chars(text) == (len(quoted[1]) if quoted else 0)
-    assert len(_LIST.findall(text)) == len(OLD_LIST.findall(text))
+    quoted, numbers = OLD_QUOTED.search(text), dict(zip(TEXT_NAMES, text_numbers(text), strict=True))
+    assert numbers["quoted_chars"] == (len(quoted[1]) if quoted else 0)
+    assert numbers["list_marks"] == len(OLD_LIST.findall(text))
 
 
 # --- L3: what the engine reports --------------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def test_a_salt_of_before_is_removed_and_old_rows_with_it(server: PostgresServer
     store.append([make_sample(tenant=2**64 - 1)])
     (only,) = store.load(10)
     assert only.tenant == 2**64 - 1
-    assert store._connection.execute("SELECT key FROM alise_meta WHERE key = 'salt'").fetchall() == []
+    assert server.execute("SELECT key FROM alise_meta WHERE key = 'salt'") == ""
 
 
 def test_a_row_that_cannot_be_read_is_left_out(server: PostgresServer) -> None:

@@ -150,6 +150,7 @@ def test_orphans_are_reaped_and_no_zombie_stays(supervise: Callable[..., Supervi
     os.kill(supervised.pids()[0], signal.SIGKILL)
     until(lambda: len(supervised.pids()) == 2)
     until(lambda: "Z" not in supervised.children())
+    assert len(supervised.pids()) == 2
 
 
 def test_the_real_scheduler_comes_back_after_a_kill(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from alise_scheduler.core.admit import AdmitLimits, Rejected
 from alise_scheduler.core.reports import EngineUpdate
 from alise_scheduler.dispatcher import Dispatcher
+from alise_scheduler.errors import InboxFullError
 from alise_scheduler.state import Admitted
 from tests.scheduler.admission_stream import connected
 from tests.scheduler.builders import make_ask, make_request, make_state, opened
@@ -86,9 +87,10 @@ def test_the_load_is_what_is_there_and_never_negative(moves: list[tuple[str, str
         assert state.load.work_seconds is None or bool((state.load.work_seconds >= 0).all())
 
 
-def test_a_flood_of_withdrawals_does_not_grow_the_inbox(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_flood_of_withdrawals_does_not_grow_the_inbox(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alise_scheduler.dispatcher.MAX_INBOX", 10)
     dispatcher = Dispatcher(make_state(), None, None)  # type: ignore[arg-type]
     for number in range(100):
         dispatcher.withdraw(f"j{number}")
-    assert len(dispatcher._inbox) == 20
+    with pytest.raises(InboxFullError, match="20 events wait"):
+        await dispatcher.admit(make_ask())
