@@ -142,16 +142,16 @@ def structural(document: Schema) -> Schema:
 
     converted = convert(document)
     _default_objects(converted)
-    _say_defaults(converted)
+    _describe_defaults(converted)
     return cast(Schema, _without(converted, _ABSENT))
 
 
-def _say_defaults(node: Schema) -> None:
+def _describe_defaults(node: Schema) -> None:
     """Appends each default to the description of its field, because `kubectl explain` prints descriptions and no defaults."""
     for child in (*node.get("properties", {}).values(), *([node["items"]] if "items" in node else [])):
         if "description" in child:
             child["description"] += default_text(child)
-        _say_defaults(child)
+        _describe_defaults(child)
 
 
 def default_text(node: Schema) -> str:

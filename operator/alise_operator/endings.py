@@ -62,7 +62,7 @@ class Failure:
     container: str
     # startup or liveness.
     probe: str
-    said: str
+    message: str
     first: str
     last: str
     # Whether the kubelet stops the container because of it.
@@ -87,7 +87,7 @@ class Ending:
     signal: int
     reason: str
     # Its termination message.
-    said: str
+    message: str
     started: str
     finished: str
     probes: tuple[Probe, ...]
@@ -103,7 +103,7 @@ class Ending:
         return f"{where} {'; '.join(self._parts(tuple(failures)))}; see kubectl logs {self.pod} -c {self.container} --previous"
 
     def _parts(self, failures: tuple[Failure, ...]) -> Iterator[str]:
-        wrong = wrong_image(self.container, self.image, self.said)
+        wrong = wrong_image(self.container, self.image, self.message)
         failed = self._failed_probe(failures)
         if self.reason == "OOMKilled":
             yield from self._out_of_memory()
@@ -114,7 +114,7 @@ class Ending:
         elif self.code == 0 and not self.signal and self.container not in _OURS:
             yield from self._done()
         else:
-            yield f"{self._how}{f': {self.said}' if self.said else ' and left no message'}"
+            yield f"{self._how}{f': {self.message}' if self.message else ' and left no message'}"
             yield from self._who_does_this()
 
     @property
@@ -127,8 +127,8 @@ class Ending:
         fields = {ENGINE_CONTAINER: "spec.engine.resources", SCHEDULER_CONTAINER: "spec.scheduling.resources"}
         yield "was killed for using more memory than its limit (OOMKilled)"
         yield f"raise {fields.get(self.container, f'{self.field}.resources')}.limits.memory"
-        if self.said:
-            yield f"its last message: {self.said}"
+        if self.message:
+            yield f"its last message: {self.message}"
 
     def _failed_probe(self, failures: tuple[Failure, ...]) -> tuple[Probe, str] | None:
         """Returns which probe failed and its message; None if nothing shows that a probe failed.
@@ -139,20 +139,20 @@ class Ending:
             return None
         ours = [one for one in failures if one.container == self.container and self._ran_during(one)]
         ended_by = [one.probe for one in ours if one.is_end]
-        if self.said.startswith(_WHILE_STARTING):
+        if self.message.startswith(_WHILE_STARTING):
             ended_by.insert(0, "startup")
         if not ended_by and self.signal != SIGKILL:
             ended_by = [one.probe for one in ours if one.probe == "liveness"]
         probe = next((probe for name in ended_by for probe in self.probes if probe.name == name), None)
         if probe is None:
             return None
-        return probe, next((one.said for one in ours if one.probe == probe.name and one.said), "")
+        return probe, next((one.message for one in ours if one.probe == probe.name and one.message), "")
 
     def _ran_during(self, failure: Failure) -> bool:
         return failure.last >= self.started and (not self.finished or failure.first <= self.finished)
 
-    def _by_probe(self, probe: Probe, said: str) -> Iterator[str]:
-        yield f"{self._how}: its {probe.name} probe failed{f' ({said})' if said else ''}, so the kubelet stopped it"
+    def _by_probe(self, probe: Probe, message: str) -> Iterator[str]:
+        yield f"{self._how}: its {probe.name} probe failed{f' ({message})' if message else ''}, so the kubelet stopped it"
         field = f"{self.field}.{_PROBES[probe.name]}"
         if probe.is_own:
             when = "the model takes longer to load" if probe.name == "startup" else "the engine may take that long to answer"
@@ -163,15 +163,15 @@ class Ending:
         else:
             answers = f"the engine answers GET {_HEALTH_PATH} on port {ENGINE_PORT}: " if self.container == ENGINE_CONTAINER else ""
             yield f"{answers}correct {field}, or leave it out"
-        if self.said and not self.said.startswith(_WHILE_STARTING):
-            yield f"its last message: {self.said}"
+        if self.message and not self.message.startswith(_WHILE_STARTING):
+            yield f"its last message: {self.message}"
 
     def _done(self) -> Iterator[str]:
         instead = f"leave out restartPolicy of {self.field}" if self.is_sidecar else f"move it to {_PATCH}.initContainers"
         why = "its restartPolicy is Always" if self.is_sidecar else "a container listed under containers must keep running"
         yield f"ended with exit code 0, and Kubernetes keeps restarting it, because {why}. If it should run once, {instead}"
-        if self.said:
-            yield f"its last message: {self.said}"
+        if self.message:
+            yield f"its last message: {self.message}"
 
     def _who_does_this(self) -> Iterator[str]:
         after = f"after its {' or '.join(probe.name for probe in self.probes)} probe failed"
@@ -182,10 +182,10 @@ class Ending:
             yield f"the kubelet stops a container in this way {after}: kubectl describe pod {self.pod} says which"
 
 
-def wrong_image(container: str, image: str, said: str) -> str | None:
+def wrong_image(container: str, image: str, message: str) -> str | None:
     """Returns what to do if a container of ours cannot start because its image has no alise in it; None if nothing shows that."""
     signs, part, field = _WRONG_IMAGE.get(container, ((), "", ""))
-    if not signs or not any(sign in said for sign in (*signs, _INIT_MISSING)):
+    if not signs or not any(sign in message for sign in (*signs, _INIT_MISSING)):
         return None
     return f"the image {words(image)} has no alise {part}; set {field} to an alise {part} image, or leave it out"
 
@@ -213,7 +213,7 @@ def view_ending(pod: Manifest, container: Mapping[str, Any], ended: Mapping[str,
         # Container runtimes follow the shell's convention: 128 plus the number of the signal.
         signal=ended.get("signal") or (code - 128 if 128 < code <= 128 + _SIGNALS else 0),
         reason=ended.get("reason", "Error"),
-        said=clause(_last_sentence(ended.get("message") or "")),
+        message=clause(_last_sentence(ended.get("message") or "")),
         started=ended.get("startedAt") or "",
         finished=ended.get("finishedAt") or "",
         probes=tuple(
@@ -230,14 +230,14 @@ def _named(name: str, containers: Sequence[Manifest] | None) -> Manifest | None:
 
 def view_failure(event: Manifest) -> Failure | None:
     """Returns the failed probe in an event of a pod; None if the event is about something else."""
-    said = event.get("message") or ""
+    message = event.get("message") or ""
     last = event.get("lastTimestamp") or event.get("eventTime") or ""
     first = event.get("firstTimestamp") or last
-    if (end := _ENDED_BY_PROBE.match(said)) is not None:
+    if (end := _ENDED_BY_PROBE.match(message)) is not None:
         return Failure(end["container"], end["probe"], "", first, last, is_end=True)
     path = (event.get("involvedObject") or {}).get("fieldPath") or ""
     container = path.partition("{")[2].removesuffix("}")
-    probe, _, why = said.partition(" probe failed: ")
+    probe, _, why = message.partition(" probe failed: ")
     return Failure(container, probe.lower(), clause(why), first, last) if container and probe.lower() in _PROBES else None
 
 

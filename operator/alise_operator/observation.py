@@ -238,8 +238,8 @@ def _troubles(pod: Manifest, status: Mapping[str, Any], conditions: Mapping[str,
     name = pod["metadata"]["name"]
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
-        said = scheduled.get("message", "")
-        yield Trouble("Unschedulable", f"pod {name} cannot be scheduled: {clause(said)}{advice(said, pod)}")
+        refusal = scheduled.get("message", "")
+        yield Trouble("Unschedulable", f"pod {name} cannot be scheduled: {clause(refusal)}{advice(refusal, pod)}")
     if status.get("phase") == "Failed":
         why = f"{words(status.get('reason', ''))} {clause(status.get('message', ''))}".strip() or "no reason given"
         yield Trouble(
@@ -264,7 +264,7 @@ def _troubles(pod: Manifest, status: Mapping[str, Any], conditions: Mapping[str,
                     yield Trouble("PodsCrashing", ending.explain(), ending=ending)
 
 
-def not_starting(where: str, reason: str, said: str) -> Trouble:
+def not_starting(where: str, reason: str, message: str) -> Trouble:
     """Returns why a container cannot be created or a volume cannot be mounted. A missing Secret has its own reason."""
-    missing = gap(said)
-    return Trouble(MISSING_SECRET if missing is not None else "PodNotStarting", f"{where}: {reason}: {clause(said)}", missing)
+    missing = gap(message)
+    return Trouble(MISSING_SECRET if missing is not None else "PodNotStarting", f"{where}: {reason}: {clause(message)}", missing)

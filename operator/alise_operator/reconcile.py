@@ -23,7 +23,7 @@ from alise_operator.kube import Kube, Resource
 from alise_operator.observe import observe
 from alise_operator.observe_route import RouteObserver
 from alise_operator.poller import Poller
-from alise_operator.replicas import REASON, SAY_AGAIN_SECONDS, Reset, is_suspended, reset_by, reset_message, wanted_replicas
+from alise_operator.replicas import REASON, REPEAT_SECONDS, Reset, is_suspended, reset_by, reset_message, wanted_replicas
 from alise_operator.route_ready import Way, gateway_limits
 from alise_operator.rules import check
 from alise_operator.spec import Spec, parse
@@ -79,7 +79,7 @@ class Reconciler:
         self._applying: dict[str, dict[tuple[str, str], str | None]] = {}
         # uid of an owner whose Deployment another writer scaled -> the change, until the event is posted; and when it was last posted.
         self._resets: dict[str, Reset] = {}
-        self._said_at_seconds: dict[str, float] = {}
+        self._posted_at_seconds: dict[str, float] = {}
         self._cluster: tuple[float, Cluster] | None = None
         self._ready: dict[Key, str] = {}
 
@@ -92,7 +92,7 @@ class Reconciler:
             uids |= {one["metadata"]["uid"] for one in page}
         self._applied = {uid: applied for uid, applied in self._applied.items() if uid in uids}
         self._resets = {uid: reset for uid, reset in self._resets.items() if uid in uids}
-        self._said_at_seconds = {uid: at for uid, at in self._said_at_seconds.items() if uid in uids}
+        self._posted_at_seconds = {uid: at for uid, at in self._posted_at_seconds.items() if uid in uids}
         for key in self._ready.keys() - set(keys):
             self._forget(key)
         return keys
@@ -193,7 +193,7 @@ class Reconciler:
         # A child that was meanwhile deleted or changed is applied again; the watch has requested that reconcile.
         if all(applied.versions[child] == seen for child, seen in meanwhile.items() if child in applied.versions):
             self._applied[owner.uid] = applied
-        await self._say_reset(owner, applied, suspended=spec.suspend)
+        await self._post_reset(owner, applied, suspended=spec.suspend)
         if changed:
             log.info("children applied", extra={"engine": f"{owner.namespace}/{owner.name}", "children": len(manifests)})
 
@@ -210,14 +210,14 @@ class Reconciler:
         except (ApplyError, ClusterError) as failure:
             log.warning("replicas could not be applied", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(failure)})
 
-    async def _say_reset(self, owner: Owner, applied: Applied, *, suspended: bool) -> None:
+    async def _post_reset(self, owner: Owner, applied: Applied, *, suspended: bool) -> None:
         """Posts an event that says what to scale instead of the Deployment, at most once in some minutes."""
         reset, now = self._resets.pop(owner.uid, None), self._monotonic()
         if reset is None or applied.scale is None or applied.scale.replicas == reset.found:
             return
-        if now - self._said_at_seconds.get(owner.uid, float("-inf")) < SAY_AGAIN_SECONDS:
+        if now - self._posted_at_seconds.get(owner.uid, float("-inf")) < REPEAT_SECONDS:
             return
-        self._said_at_seconds[owner.uid] = now
+        self._posted_at_seconds[owner.uid] = now
         try:
             message = reset_message(replace(reset, wanted=applied.scale.replicas), owner, suspended=suspended)
             await events.warn(self._kube, REASON, message, owner, now=self._now())

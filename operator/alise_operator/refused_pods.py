@@ -17,9 +17,9 @@ _COUNTS: Final = ("pods", "count/pods")
 _RESOURCES: Final = "spec.engine.resources and spec.scheduling.resources"
 
 
-def explain(said: str, namespace: str) -> str:
+def explain(message: str, namespace: str) -> str:
     """Returns the message of the cluster without the pod's name, and what to do."""
-    text = _SUBJECT.sub("", one_line(said))
+    text = _SUBJECT.sub("", one_line(message))
     found = ((match, way_out) for pattern, way_out in _WAYS_OUT if (match := pattern.search(text)) is not None)
     match, way_out = next(found, (None, None))
     return (
@@ -49,7 +49,7 @@ def _quota(match: re.Match[str], namespace: str) -> str:
     return f"; lower {lower}, or ask the quota's owner for more (kubectl describe quota -n {namespace})"
 
 
-def _unsaid(_: re.Match[str], namespace: str) -> str:
+def _unspecified(_: re.Match[str], namespace: str) -> str:
     return f"; set these in {_RESOURCES} (kubectl describe quota -n {namespace} shows what is limited)"
 
 
@@ -67,7 +67,7 @@ _WAYS_OUT: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str], str], str
     (re.compile(r"no PriorityClass with name \S+ was found"), _priority_class),
     (re.compile(r'RuntimeClass "[^"]*" not found'), _runtime_class),
     (re.compile(r"exceeded quota: "), _quota),
-    (re.compile(r"failed quota: .*must specify "), _unsaid),
+    (re.compile(r"failed quota: .*must specify "), _unspecified),
     (re.compile(r"(?:maximum|minimum) \S+ usage per (?:Container|Pod) is "), _limit_range),
     (re.compile(r'violates PodSecurity "'), _pod_security),
 )

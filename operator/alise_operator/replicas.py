@@ -13,7 +13,7 @@ from alise_operator.spec_types import MAX_REPLICAS
 
 REASON: Final = "ReplicasReset"
 # An autoscaler that targets the Deployment writes it every few seconds; the event is posted once in this time.
-SAY_AGAIN_SECONDS: Final = 300.0
+REPEAT_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ _ALWAYS_SHOWN: Final = ("cpu", "memory")
 _BYTES: Final = ("memory", "ephemeral-storage")
 
 
-def advice(said: str, pod: Manifest) -> str:
+def advice(message: str, pod: Manifest) -> str:
     """Returns what the pod requests in total and what to lower; empty if the scheduler names no resource."""
-    short = list(dict.fromkeys(_SHORT.findall(said)))
+    short = list(dict.fromkeys(_SHORT.findall(message)))
     if not short:
         return ""
     try:

@@ -19,8 +19,8 @@ _CLAUSE_END: Final = re.compile(r"; |\. (?=[A-Z])")
 
 def one_line(text: str) -> str:
     """Returns the beginning of a text on one line, without control characters and its final period; long enough to find a reason in."""
-    said = " ".join("".join(char for char in text[: 20 * _MAX_WORDS] if char.isprintable() or char.isspace()).split())
-    return said if said.endswith("..") else said.removesuffix(".")
+    line = " ".join("".join(char for char in text[: 20 * _MAX_WORDS] if char.isprintable() or char.isspace()).split())
+    return line if line.endswith("..") else line.removesuffix(".")
 
 
 def beginning(text: str) -> str:
@@ -37,8 +37,8 @@ def words(text: str) -> str:
 
 def clause(text: str) -> str:
     """Returns a text of the cluster without its final period, so that a message can continue after it."""
-    said = words(text)
-    return said if said.endswith("..") else said.removesuffix(".")
+    line = words(text)
+    return line if line.endswith("..") else line.removesuffix(".")
 
 
 def quote(value: object) -> str:

@@ -80,8 +80,8 @@ def _too_few(limits: Mapping[str, str], spec: Spec, patch: str) -> Iterator[Prob
         asked = asked if len(asked) <= _MAX_ASKED else f"{asked[: _MAX_ASKED - 1]}…"
         where = "spec.engine" if devices.keys() <= spec.engine.resources.limits.keys() else patch
         lower = f"lower spec.engine.tensorParallelSize to {count:f}" if count == int(count) > 0 else "use another device"
-        said = f"{size} is more than the devices in {where}.resources.limits ({asked}); raise the limit to {size}, or {lower}"
-        yield Problem("spec.engine.tensorParallelSize", said)
+        text = f"{size} is more than the devices in {where}.resources.limits ({asked}); raise the limit to {size}, or {lower}"
+        yield Problem("spec.engine.tensorParallelSize", text)
 
 
 def _unknown_claim(where: str, claim: str) -> Problem:

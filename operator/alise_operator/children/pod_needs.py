@@ -133,15 +133,15 @@ def _drain_time(template: Manifest, generated: Manifest) -> Iterator[Problem]:
     """The grace period must leave open streams the time to finish."""
     needed, grace = generated["spec"]["terminationGracePeriodSeconds"], template["spec"].get("terminationGracePeriodSeconds")
     if not isinstance(grace, int) or isinstance(grace, bool) or grace < needed:
-        said = f"{quote(grace)} would cut off streams: it must be {needed} or more; lower spec.drainSeconds for a shorter one"
-        yield Problem(f"{FIELD}.spec.terminationGracePeriodSeconds", said)
+        text = f"{quote(grace)} would cut off streams: it must be {needed} or more; lower spec.drainSeconds for a shorter one"
+        yield Problem(f"{FIELD}.spec.terminationGracePeriodSeconds", text)
 
 
 def _commands(field: str, theirs: Manifest, ours: Manifest) -> Iterator[Problem]:
     given = (theirs.get("lifecycle") or {}).get("preStop")
     if given != ours["lifecycle"]["preStop"]:
-        said = f"{quote(given)} would cut off streams: leave it out; spec.drainSeconds sets its length"
-        yield Problem(f"{field}.lifecycle.preStop", said)
+        text = f"{quote(given)} would cut off streams: leave it out; spec.drainSeconds sets its length"
+        yield Problem(f"{field}.lifecycle.preStop", text)
     name = ours["name"]
     for key, what in (("command", "command"), ("args", "arguments")):
         if theirs.get(key) != ours[key]:

@@ -122,24 +122,24 @@ def _pod(field: str, pod: Manifest, owner: Owner) -> Iterator[_Refusal]:
                 f"the ServiceAccount {owner.name!r}, which the operator creates for this engine and which has no permissions in the cluster"
             )
             why = f"because pods run as {account}"
-            said = f"{quote(pod[key])} is not allowed, {why}. Leave it out"
-            yield _Refusal(f"{field}.{key}", said, "serviceAccountName", str(pod[key]))
+            text = f"{quote(pod[key])} is not allowed, {why}. Leave it out"
+            yield _Refusal(f"{field}.{key}", text, "serviceAccountName", str(pod[key]))
     if pod.get("automountServiceAccountToken") is not False:
-        said = (
+        text = (
             f"{quote(pod.get('automountServiceAccountToken'))} is not allowed, because the token would let everything in the pod call the "
             "Kubernetes API. Leave it out"
         )
-        yield _Refusal(f"{field}.automountServiceAccountToken", said, "automountServiceAccountToken")
+        yield _Refusal(f"{field}.automountServiceAccountToken", text, "automountServiceAccountToken")
     if pod.get("nodeName") not in (None, ""):
         instead = f"Use {field}.nodeSelector or {field}.affinity"
-        said = f"{quote(pod['nodeName'])} is not allowed, because it bypasses the cluster's scheduler. {instead}"
-        yield _Refusal(f"{field}.nodeName", said, "nodeName", str(pod["nodeName"]))
+        text = f"{quote(pod['nodeName'])} is not allowed, because it bypasses the cluster's scheduler. {instead}"
+        yield _Refusal(f"{field}.nodeName", text, "nodeName", str(pod["nodeName"]))
     if str(pod.get("priorityClassName") or "").startswith("system-"):
-        said = (
+        text = (
             f"{quote(pod['priorityClassName'])} is not allowed, because it is for the cluster's own pods. Use a PriorityClass that does "
             "not begin with system- (kubectl get priorityclasses), or leave it out"
         )
-        yield _Refusal(f"{field}.priorityClassName", said, "priorityClassName", str(pod["priorityClassName"]))
+        yield _Refusal(f"{field}.priorityClassName", text, "priorityClassName", str(pod["priorityClassName"]))
 
 
 def _volume(field: str, volume: Manifest, secrets: frozenset[str]) -> Iterator[_Refusal]:
@@ -147,8 +147,8 @@ def _volume(field: str, volume: Manifest, secrets: frozenset[str]) -> Iterator[_
         where = f"{field}.{kind}"
         if kind in VOLUME_TYPES:
             value = _object(source).get({"hostPath": "path", "csi": "driver"}.get(kind, ""))
-            said = f"{kind} volumes are not allowed, because {_WHAT_VOLUMES_DO.get(kind, _OUTSIDE)}. Use a persistentVolumeClaim"
-            yield _Refusal(where, said, kind, None if value is None else str(value))
+            text = f"{kind} volumes are not allowed, because {_WHAT_VOLUMES_DO.get(kind, _OUTSIDE)}. Use a persistentVolumeClaim"
+            yield _Refusal(where, text, kind, None if value is None else str(value))
         elif kind not in POD_VOLUME_TYPES and kind != "name":
             yield _unknown_field(where, kind)
     secret = _object(volume.get("secret")).get("secretName")
@@ -157,8 +157,8 @@ def _volume(field: str, volume: Manifest, secrets: frozenset[str]) -> Iterator[_
         where = f"{field}.projected.sources[{index}]"
         for kind in source:
             if kind in ("serviceAccountToken", "podCertificate"):
-                said = f"a {kind} is not allowed, because it is a credential of the ServiceAccount. Leave it out"
-                yield _Refusal(f"{where}.{kind}", said, kind)
+                text = f"a {kind} is not allowed, because it is a credential of the ServiceAccount. Leave it out"
+                yield _Refusal(f"{where}.{kind}", text, kind)
             elif kind not in PROJECTIONS:
                 yield _unknown_field(f"{where}.{kind}", kind)
         yield from _secret(f"{where}.secret.name", _object(source.get("secret")).get("name"), secrets)
@@ -168,8 +168,8 @@ def _container(field: str, container: Manifest, secrets: frozenset[str]) -> Iter
     yield from _unknown(field, container, CONTAINER_FIELDS)
     for port in _objects(container.get("ports")):
         if port.get("hostPort") not in (None, 0):
-            said = f"{quote(port['hostPort'])} is not allowed, because it is a port of the node. Use the Service or a route"
-            yield _Refusal(f"{field}.ports[{port.get('containerPort')}].hostPort", said, "hostPort")
+            text = f"{quote(port['hostPort'])} is not allowed, because it is a port of the node. Use the Service or a route"
+            yield _Refusal(f"{field}.ports[{port.get('containerPort')}].hostPort", text, "hostPort")
     for variable in _objects(container.get("env")):
         source, where = _object(variable.get("valueFrom")), f"{field}.env[{variable.get('name')}].valueFrom"
         yield from _unknown(where, source, VALUE_FROM_FIELDS)
@@ -184,8 +184,8 @@ def _container(field: str, container: Manifest, secrets: frozenset[str]) -> Iter
         for kind in ("httpGet", "tcpSocket"):
             host = _object(_object(handler).get(kind)).get("host")
             if host not in (None, ""):
-                said = f"{quote(host)} is not allowed, because the node would connect to another host. Leave it out to use the pod"
-                yield _Refusal(f"{field}.{name}.{kind}.host", said, "probeHost")
+                text = f"{quote(host)} is not allowed, because the node would connect to another host. Leave it out to use the pod"
+                yield _Refusal(f"{field}.{name}.{kind}.host", text, "probeHost")
 
 
 def _pod_security(field: str, security: Manifest) -> Iterator[_Refusal]:
@@ -193,8 +193,8 @@ def _pod_security(field: str, security: Manifest) -> Iterator[_Refusal]:
     yield from _security(field, security)
     for sysctl in _objects(security.get("sysctls")):
         if str(sysctl.get("name")) not in SAFE_SYSCTLS:
-            said = f"{quote(sysctl.get('name'))} is not allowed, because it is not one of those that affect only the pod"
-            yield _Refusal(f"{field}.sysctls", said, "sysctls", str(sysctl.get("name")))
+            text = f"{quote(sysctl.get('name'))} is not allowed, because it is not one of those that affect only the pod"
+            yield _Refusal(f"{field}.sysctls", text, "sysctls", str(sysctl.get("name")))
 
 
 def _container_security(field: str, security: Manifest, pod: Manifest) -> Iterator[_Refusal]:
@@ -207,16 +207,16 @@ def _container_security(field: str, security: Manifest, pod: Manifest) -> Iterat
             "privileged",
         )
     if (given := security.get("allowPrivilegeEscalation")) is not False:
-        said = f"{quote(given)} is not allowed. It must be false"
-        yield _Refusal(f"{field}.allowPrivilegeEscalation", said, "allowPrivilegeEscalation")
+        text = f"{quote(given)} is not allowed. It must be false"
+        yield _Refusal(f"{field}.allowPrivilegeEscalation", text, "allowPrivilegeEscalation")
     capabilities = _object(security.get("capabilities"))
     drop, add = capabilities.get("drop"), capabilities.get("add")
     if not isinstance(drop, list) or "ALL" not in drop:
         yield _Refusal(f"{field}.capabilities.drop", f'{quote(drop)} is not allowed. It must be ["ALL"]', "capabilities")
     for name in add if isinstance(add, list) else ():
         if name != "NET_BIND_SERVICE":
-            said = f"{quote(name)} is not allowed. Only NET_BIND_SERVICE may be added"
-            yield _Refusal(f"{field}.capabilities.add", said, "capabilities", str(name))
+            text = f"{quote(name)} is not allowed. Only NET_BIND_SERVICE may be added"
+            yield _Refusal(f"{field}.capabilities.add", text, "capabilities", str(name))
     if security.get("procMount") not in (None, "Default"):
         yield _Refusal(f"{field}.procMount", f"{quote(security['procMount'])} is not allowed. It must be Default", "procMount")
     # The pod's value applies where the container has none; wrong values have been refused above.
@@ -225,8 +225,8 @@ def _container_security(field: str, security: Manifest, pod: Manifest) -> Iterat
             f"{field}.runAsNonRoot", "null is not allowed. It must be true, here or in the pod's securityContext", "runAsNonRoot"
         )
     if security.get("seccompProfile", pod.get("seccompProfile")) is None:
-        said = "null is not allowed. It must be {type: RuntimeDefault}, here or in the pod's securityContext"
-        yield _Refusal(f"{field}.seccompProfile", said, "seccompProfile")
+        text = "null is not allowed. It must be {type: RuntimeDefault}, here or in the pod's securityContext"
+        yield _Refusal(f"{field}.seccompProfile", text, "seccompProfile")
 
 
 def _security(field: str, security: Manifest) -> Iterator[_Refusal]:
@@ -245,8 +245,8 @@ def _security(field: str, security: Manifest) -> Iterator[_Refusal]:
             yield _Refusal(f"{field}.{key}.type", f"{quote(kind)} is not allowed. It must be RuntimeDefault or Localhost", key)
     options = _object(security.get("seLinuxOptions"))
     if options.get("type") not in SELINUX_TYPES:
-        said = f"{quote(options['type'])} is not allowed. It must be one of {', '.join(kind for kind in SELINUX_TYPES if kind)}"
-        yield _Refusal(f"{field}.seLinuxOptions.type", said, "seLinuxOptions")
+        text = f"{quote(options['type'])} is not allowed. It must be one of {', '.join(kind for kind in SELINUX_TYPES if kind)}"
+        yield _Refusal(f"{field}.seLinuxOptions.type", text, "seLinuxOptions")
     for key in ("user", "role"):
         if options.get(key) not in (None, ""):
             yield _Refusal(f"{field}.seLinuxOptions.{key}", f"{quote(options[key])} is not allowed. Leave it out", "seLinuxOptions")
@@ -260,8 +260,8 @@ def _annotations(annotations: Manifest) -> Iterator[_Refusal]:
     for name, value in annotations.items():
         for prefix, term in _PROFILE_ANNOTATIONS.items():
             if name.startswith(prefix) and value not in ("runtime/default", "docker/default") and not str(value).startswith("localhost/"):
-                said = f"{quote(value)} is not allowed. It must be runtime/default or a localhost/ profile"
-                yield _Refusal(f"{FIELD}.metadata.annotations[{name}]", said, term)
+                text = f"{quote(value)} is not allowed. It must be runtime/default or a localhost/ profile"
+                yield _Refusal(f"{FIELD}.metadata.annotations[{name}]", text, term)
 
 
 def _secret(field: str, name: object, secrets: frozenset[str], way_out: str = "") -> Iterator[_Refusal]:
@@ -277,8 +277,8 @@ def _unknown(field: str, given: Mapping[str, Any], known: frozenset[str]) -> Ite
 
 
 def _unknown_field(field: str, key: str) -> _Refusal:
-    said = "is not a field of pods that this version of alise knows: is it spelled correctly? If Kubernetes added it lately, upgrade alise"
-    return _Refusal(field, said, "unknownFields", key)
+    text = "is not a field of pods that this version of alise knows: is it spelled correctly? If Kubernetes added it lately, upgrade alise"
+    return _Refusal(field, text, "unknownFields", key)
 
 
 def _object(value: object) -> Manifest:
