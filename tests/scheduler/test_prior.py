@@ -24,7 +24,6 @@ from alise_scheduler.predictor.training.fit import train
 from alise_scheduler.predictor.training.loop import Learner
 from alise_scheduler.predictor.training.prior_fit import MADE_FILE, fingerprint, fit, made_before
 from alise_scheduler.predictor.training.prior_lines import Line, own_lines, read_lines
-from alise_scheduler.predictor.training.rules import LEARNED, PAPER
 from tests.scheduler.hash_encoder import HashEncoder
 from tests.scheduler.predictor_builders import make_features, make_history, make_task
 
@@ -245,10 +244,6 @@ def test_where_nothing_is_expected_a_head_takes_the_mean() -> None:
     assert smooth.tolist() == head.expect(mean, vectors, vectors).tolist()
     unknown, average = (head.predict(numbers, projected, near, smooth) for numbers in (without, mean))
     assert unknown.tolist() == average.tolist()
-
-
-def test_the_papers_rule_knows_nothing_beforehand() -> None:
-    assert (LEARNED.prior, PAPER.prior) == (True, False)
 
 
 async def test_the_learner_puts_a_prior_to_use() -> None:

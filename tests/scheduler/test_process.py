@@ -1,4 +1,4 @@
-"""What the sidecar's process is like from outside."""
+"""The sidecar as a process: its threads, and what it reports to the engine."""
 
 import asyncio
 import os
@@ -21,14 +21,14 @@ print(len(os.listdir("/proc/self/task")))
 """
 
 
-def test_numbers_are_worked_on_by_one_thread() -> None:
+def test_numpy_computes_with_one_thread() -> None:
     env = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     said = subprocess.run([sys.executable, "-c", _COUNT], env=env, capture_output=True, text=True, timeout=60, check=True)
     assert said.stdout.strip() == "1"
 
 
-async def test_an_encoder_that_cannot_be_used_is_told_to_the_engine(tmp_path: Path) -> None:
-    """A whole sidecar that was given a folder without an encoder serves, and says what it lacks."""
+async def test_an_encoder_that_cannot_be_used_is_reported_to_the_engine(tmp_path: Path) -> None:
+    """A whole sidecar with a folder that has no encoder serves, and reports what is missing."""
     engine = await EngineServer(str(tmp_path / "control.sock")).start()
     env = {
         **os.environ, "ALISE_SOCKET_DIR": str(tmp_path), "ALISE_HTTP_PORT": "0", "ALISE_HTTP_HOST": "127.0.0.1",
