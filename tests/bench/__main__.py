@@ -28,6 +28,7 @@ SUITES = {
 }
 # Not among all of them: they take an hour, or need what few machines have.
 ON_REQUEST = {
+    "ablation": "tests.bench.ablation",
     "fuzz": "tests.bench.fuzz",
     "gain": "tests.bench.gain",
     "gpu": "tests.bench.gpu",

@@ -60,12 +60,16 @@ def answered(path: Path, quick: bool) -> Data:
     first = len(examples) - min(predictor.COUNTED, len(examples) // 2)
     encoder = encoders.wanted()
     real = _predicted(path.stem, examples, encoder)
-    counted = examples[first:]
+    trace, scale = as_trace(path.stem, examples[first:])
+    return Data(trace, np.clip(real[first:] * scale, 1.0, None), encoder is not None)
+
+
+def as_trace(name: str, counted: Sequence[predictor.Example]) -> tuple[Trace, float]:
+    """The requests of these rows, and how many tokens of an engine one token of theirs is."""
     scale = _TOKENS_PER_PIECE if counted[0].group else 1.0
     outputs = np.maximum(1, np.rint(np.array([example.tokens for example in counted]) * scale)).astype(np.int64)
     inputs = np.array([max(1, (len(example.text) + example.earlier_chars) // 4) for example in counted])
-    trace = make_trace(path.stem, np.zeros(len(counted)), inputs, outputs)
-    return Data(trace, np.clip(real[first:] * scale, 1.0, None), encoder is not None)
+    return make_trace(name, np.zeros(len(counted)), inputs, outputs), scale
 
 
 def untold(path: Path) -> Floats:

@@ -1,0 +1,205 @@
+"""The layers of the predictor, each with what turns it off and the code that only it needs.
+
+Nothing of the product has a switch for this: a layer is turned off by replacing functions of the predictor's modules for one run.
+"""
+
+import ast
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+
+from alise_scheduler.predictor import learned
+from alise_scheduler.predictor.features import conversation, conversation_effect
+from alise_scheduler.predictor.models import head, kernel, neighbours, quantization
+from alise_scheduler.predictor.models.buckets import BucketPredictor
+from alise_scheduler.predictor.models.calibration import Calibration
+from alise_scheduler.predictor.training import fit
+from tests.bench.harness import ROOT
+
+PREDICTOR: Final = ROOT / "scheduler_sidecar" / "alise_scheduler" / "predictor"
+
+# (module or class, name, replacement)
+Patch = tuple[Any, str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """`patches` turn it off; `code` names files or `file:function` that only it needs; `encoder` and `prior` say what a run without it
+    starts from."""
+
+    title: str
+    patches: tuple[Patch, ...] = ()
+    code: tuple[str, ...] = ()
+    encoder: bool = True
+    prior: bool = True
+
+
+def _no_neighbours(vectors: Any, *arguments: Any, **named: Any) -> Any:
+    return np.full((len(vectors), len(neighbours.NAMES)), np.nan, np.float32)
+
+
+def _no_effect(vectors: Any, residuals: Any, *arguments: Any) -> Any:
+    return np.zeros(len(residuals), np.float32)
+
+
+def _first_topic(observed: Any, embedding: Any) -> Any:
+    return np.zeros(conversation.EMBEDDING, np.float32) if embedding is None else embedding
+
+
+def _count_only(observed: Any, embedding: Any) -> list[float]:
+    """The number of answers stays: training finds the turns of a conversation by it."""
+    numbers = [np.nan] * len(conversation.CONVERSATION)
+    at = conversation.CONVERSATION.index("said_times")
+    numbers[at] = _ANSWERS(observed, embedding)[at]
+    return numbers
+
+
+def _without(columns: slice) -> Callable[..., Any]:
+    """`complete` that leaves these columns of the row unknown."""
+
+    def complete(*arguments: Any) -> Any:
+        row = _COMPLETE(*arguments)
+        row[columns] = np.nan
+        return row
+
+    return complete
+
+
+def _no_kernel(numbers: Any, projected: Any, near: Any, smooth: Any) -> Any:
+    return _TREE_ROWS(numbers, projected, near, np.full_like(smooth, np.nan))
+
+
+def _one_spread(rows: Any, target: Any, kind: str, seed: int, bags: int = 1) -> Any:
+    return _BOOST(rows, np.full_like(target, target.mean()) if kind == "spread" else target, kind, seed, bags)
+
+
+def _exact(points: Any, step: float) -> Any:
+    return np.clip(points * np.float32(1.0 / step), -quantization.REACH, quantization.REACH)
+
+
+def _exact_products(places: Any, others: Any) -> Any:
+    return places.astype(np.float32) @ others.astype(np.float32).T
+
+
+def _exact_index(index: Any, dimensions: int, rows: int = neighbours.INDEX_ROWS) -> None:
+    _INDEX(index, dimensions, rows)
+    index._vectors = np.zeros((rows, dimensions), np.float32)
+
+
+_ANSWERS: Final = conversation.said_numbers
+_COMPLETE: Final = conversation.complete
+_TREE_ROWS: Final = head.tree_rows
+_BOOST: Final = fit._boost
+_INDEX: Final = neighbours.Index.__init__
+
+_EFFECT: Final[tuple[Patch, ...]] = (
+    (conversation_effect, "carry_over", _no_effect),
+    (learned, "carried_over", lambda observed, embedding: 0.0),
+)
+_TOPIC: Final[tuple[Patch, ...]] = (
+    (conversation_effect, "contexts", lambda vectors, roots, answered: vectors),
+    (learned, "context", _first_topic),
+)
+_TEXT_PER_TOKEN: Final = conversation.REQUEST.index("chars_per_token")
+
+LAYERS: Final[Mapping[str, Layer]] = MappingProxyType({
+    "all": Layer("everything, as it is shipped"),
+    "neighbours": Layer(
+        "nearest neighbours",
+        ((fit, "leave_out", _no_neighbours), (neighbours.Index, "nearest", lambda *arguments, **named: None)),
+        ("models/neighbours.py", "shares.py:FairSlots"),
+    ),
+    "kernel": Layer(
+        "kernel regression, with the conversation's effect and topic that need it",
+        ((head, "SMOOTH_SHARE", 0.0), (head, "tree_rows", _no_kernel), (fit, "tree_rows", _no_kernel)),
+        ("models/kernel.py", "features/conversation_effect.py", "features/conversation.py:carried_over",
+         "features/conversation.py:context"),
+    ),
+    "trees": Layer("boosted trees for the rank; those for the error stay", ((head, "SMOOTH_SHARE", 1.0),), ("models/trees.py",)),
+    "error trees": Layer("boosted trees for the error: one width for all", ((fit, "_boost", _one_spread),)),
+    "bags": Layer("two forests below 3,000 rows: one", ((fit, "BAGS", 1),)),
+    "conversation": Layer(
+        "a conversation's earlier answers, in all ways",
+        ((conversation.Conversations, "find", lambda held, previous, tenant=0: None),),
+        ("features/conversation_effect.py", "features/conversation.py:Conversations", "features/conversation.py:said_numbers",
+         "features/conversation.py:_lengths", "features/conversation.py:_alike", "features/conversation.py:carried_over",
+         "features/conversation.py:context", "features/conversation.py:expected_here"),
+    ),
+    "effect": Layer(
+        "the conversation's random effect", _EFFECT, ("features/conversation_effect.py", "features/conversation.py:carried_over"),
+    ),
+    "topic": Layer(
+        "what the conversation is about", _TOPIC,
+        ("features/conversation_effect.py:contexts", "features/conversation_effect.py:context", "features/conversation.py:context"),
+    ),
+    "answers": Layer(
+        "numbers of the earlier answers", ((conversation, "said_numbers", _count_only),),
+        ("features/conversation.py:said_numbers", "features/conversation.py:_lengths", "features/conversation.py:_alike"),
+    ),
+    "similar answers": Layer(
+        "numbers of the answers to similar prompts",
+        ((conversation, "_alike", lambda observed, embedding: [np.nan] * 4),), ("features/conversation.py:_alike",),
+    ),
+    "text per token": Layer(
+        "how much text a token of the conversation is", ((learned, "complete", _without(slice(_TEXT_PER_TOKEN, _TEXT_PER_TOKEN + 1))),),
+    ),
+    "text": Layer(
+        "hand-made features of the text, in the head (the prior keeps them)", ((learned, "complete", _without(conversation.TEXT)),),
+        ("features/text.py",),
+    ),
+    "encoder": Layer(
+        "the sentence encoder, with all that needs embeddings", code=("models/encoder.py", "models/wordpiece.py", "encode_queue.py"),
+        encoder=False,
+    ),
+    "prior": Layer("the prior", code=("models/prior.py", "training/prior_fit.py", "training/prior_lines.py"), prior=False),
+    "calibration": Layer(
+        "calibration",
+        ((Calibration, "apply", lambda held, quantiles, groups, tenant=0: np.maximum(quantiles, 0.0)),
+         (Calibration, "learn", lambda *arguments: None)),
+        ("models/calibration.py",),
+    ),
+    "same text": Layer(
+        "earlier answers to the same text", ((BucketPredictor, "same_text", lambda held, features: (None, 0.0)),),
+        ("models/buckets.py:BucketPredictor.same_text",),
+    ),
+    "trial": Layer("the trial of a new head", ((learned, "TRIAL", 0),)),
+    "quantization": Layer(
+        "INT8 for landmarks and neighbours: float32",
+        ((kernel, "place", _exact), (neighbours, "place", _exact), (kernel, "products", _exact_products),
+         (neighbours, "products", _exact_products), (neighbours.Index, "__init__", _exact_index)),
+        ("models/quantization.py",),
+    ),
+})  # fmt: skip
+
+
+@contextmanager
+def turned_off(layer: Layer) -> Iterator[None]:
+    """Runs the body without this layer."""
+    before = [(holder, name, vars(holder)[name]) for holder, name, _ in layer.patches]
+    try:
+        for holder, name, replacement in layer.patches:
+            setattr(holder, name, replacement)
+        yield
+    finally:
+        for holder, name, value in before:
+            setattr(holder, name, value)
+
+
+def code_lines(layer: Layer) -> int:
+    """Returns the lines of the files and functions that only this layer needs; 0 where it is a few lines of shared functions."""
+    return sum(_lines(*name.partition(":")[::2]) for name in layer.code)
+
+
+def _lines(file: str, name: str) -> int:
+    text = (PREDICTOR / file).read_text(encoding="utf-8")
+    if not name:
+        return len(text.splitlines())
+    node: Any = ast.parse(text)
+    for part in name.split("."):
+        node = next(child for child in node.body if getattr(child, "name", None) == part)
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    return int(node.end_lineno) - first + 1
