@@ -37,10 +37,6 @@ class AdmissionConnections:
         self._open: set[_Connection] = set()
         self._ending = False
 
-    @property
-    def connections(self) -> int:
-        return len(self._open)
-
     def connected(self) -> Frames:
         """The protocol of a new connection."""
         connection = _Connection(self._service, self._open.discard)

@@ -64,11 +64,6 @@ class AdmissionServer:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         log.info("admission listens", extra={"socket": self._path})
 
-    @property
-    def connections(self) -> int:
-        """The number of open connections of the middleware."""
-        return self._connections.connections
-
     async def serve(self) -> None:
         """Waits until the server ends, which only `stop` should cause."""
         await self._server.wait_for_termination()
