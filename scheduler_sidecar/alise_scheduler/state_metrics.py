@@ -25,9 +25,9 @@ def publish_decision(metrics: Metrics, decision: Decision, jobs: Mapping[Phase, 
     metrics.ewt_seconds.labels("mean").set(float(waits.mean()) if len(waits) else 0.0)
     metrics.ewt_seconds.labels("max").set(float(waits.max()) if len(waits) else 0.0)
     metrics.backlog_seconds.set(decision.load.backlog_seconds())
-    metrics.host_bytes.labels("planned").set(decision.placement.host_bytes)
+    metrics.host_bytes.labels("planned").set(decision.host_memory.host_bytes)
     metrics.host_bytes.labels("used").set(host_bytes)
-    metrics.host_bytes.labels("budget").set(decision.placement.host_budget_bytes)
+    metrics.host_bytes.labels("budget").set(decision.host_memory.host_budget_bytes)
     c = cost.coefficients
     for term, value in zip(COST_TERMS, (c.step_seconds, c.prefill_seconds, c.decode_seconds, c.context_seconds), strict=True):
         metrics.cost_seconds.labels(term).set(value)

@@ -31,7 +31,7 @@ def check_decision(state: State, at: float) -> None:
     decision = state.decide(at)
     expect(bool((decision.waits_seconds >= 0).all()) and math.isfinite(float(decision.waits_seconds.sum())), "a wait is no number")
     expect(math.isfinite(decision.load.backlog_seconds()), "the backlog is no number")
-    expect(0 <= decision.placement.host_bytes <= decision.placement.host_budget_bytes, "more is kept on the host than it holds")
+    expect(0 <= decision.host_memory.host_bytes <= decision.host_memory.host_budget_bytes, "more is kept on the host than it holds")
     for job, rank in decision.ranks.at(decision.ranks.known).items():
         expect(MIN_LEVEL <= rank.level <= MAX_LEVEL and rank.ewt_ms >= 0, f"rank of {job!r}: {rank}")
     message = to_apply("session", 1, decision.plan, None)

@@ -40,7 +40,7 @@ def is_sound(decision: Decision) -> bool:
         and bool((decision.waits_seconds >= 0).all())
         and math.isfinite(float(decision.waits_seconds.sum()))
         and math.isfinite(decision.load.backlog_seconds())
-        and 0 <= decision.placement.host_bytes <= decision.placement.host_budget_bytes
+        and 0 <= decision.host_memory.host_bytes <= decision.host_memory.host_budget_bytes
     )
 
 

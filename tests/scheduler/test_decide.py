@@ -90,17 +90,17 @@ def test_fewer_run_at_once_when_their_kv_does_not_fit() -> None:
 
 def test_host_memory_is_planned_for_the_jobs_that_do_not_fit_the_slots() -> None:
     made = [make_job(f"j{tokens}", tokens, Phase.RUNNING, generated=generated) for tokens, generated in ((3000, 70), (1500, 50), (600, 30))]
-    placement = decide(make_snapshot(made), Policy(memory=MemoryLimits("none"))).placement
+    planned = decide(make_snapshot(made), Policy(memory=MemoryLimits("none"))).host_memory
     # Two slots. The longest job leaves the device, with its 10 prompt tokens and 70 more, at 1 KiB each.
-    assert placement.host_bytes == 80 * 1024
+    assert planned.host_bytes == 80 * 1024
 
 
 @given(st.lists(st.integers(0, 4000), max_size=20), st.integers(0, 1 << 24), st.sampled_from(["auto", "int8", "none"]))
 def test_the_host_budget_is_never_exceeded(generated: list[int], budget: int, quantization: str) -> None:
     made = [make_job(f"j{number}", 5000, Phase.RUNNING, generated=tokens) for number, tokens in enumerate(generated)]
     policy = Policy(memory=MemoryLimits(quantization, budget))
-    placement = decide(make_snapshot(made), policy).placement
-    assert placement.host_bytes <= placement.host_budget_bytes <= SHAPE.host_limit_bytes
+    planned = decide(make_snapshot(made), policy).host_memory
+    assert planned.host_bytes <= planned.host_budget_bytes <= SHAPE.host_limit_bytes
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from .ewt import effective_slots, expected_waits, ranked
 from .fairness import behind, over_share, within
 from .job import Ints, Snapshot
 from .lengths import Floats
-from .memory import Placement, place
+from .memory import HostMemoryPlan, plan_host_memory
 from .plan import Limits, Plan, Ranks, coarse_ms, diff
 from .rank import Policy, late, lateness_of, levels, order_of, view_of
 from .reports import Phase
@@ -32,7 +32,7 @@ class Decision:
     # Rows of the snapshot, best first.
     rows: Ints
     waits_seconds: Floats
-    placement: Placement
+    host_memory: HostMemoryPlan
     # The queue that arriving requests meet. Built only when a wait has to be predicted.
     backlog: Callable[[], Backlog]
     # Marks jobs over their tenant's share; None when the slots suffice for all tenants.
@@ -58,16 +58,16 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
     # 4. How long until each gets its turn?
     waits = expected_waits(rows, level, snapshot, work, slots, policy, backlog, is_late)
     # 5. How much host memory do the jobs need that leave the device?
-    placement = place(rows, waits, snapshot, slots, policy.memory)
+    host_memory = plan_host_memory(rows, waits, snapshot, slots, policy.memory)
     # 6. Tell the engine what changed.
     limits = Limits(
         preempt_levels=policy.preemption.levels,
         min_quantum_steps=policy.preemption.min_quantum_steps if over is None else 0,
-        int8_ewt_ms=placement.int8_ewt_ms,
-        int8_host_fraction=placement.int8_host_fraction,
-        host_budget_bytes=placement.host_budget_bytes,
+        int8_ewt_ms=host_memory.int8_ewt_ms,
+        int8_host_fraction=host_memory.int8_host_fraction,
+        host_budget_bytes=host_memory.host_budget_bytes,
     )
     arrived = snapshot.phase != Phase.ADMITTED
     ranks = Ranks(snapshot.jobs, level, order_of(snapshot.order), coarse_ms(waits), snapshot.rankable & arrived)
     load = Load(len(snapshot), work_by_level(level, work), slots, draining)
-    return Decision(diff(ranks, limits, snapshot.sent, sent_limits), ranks, limits, load, rows, waits, placement, backlog_of_all, over)
+    return Decision(diff(ranks, limits, snapshot.sent, sent_limits), ranks, limits, load, rows, waits, host_memory, backlog_of_all, over)

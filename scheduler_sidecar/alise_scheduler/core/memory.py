@@ -28,7 +28,7 @@ class MemoryLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class HostMemoryPlan:
     """The host memory that the plan needs, and the codec rule for KV there."""
 
     # Estimated bytes of the jobs that leave the device; never above the budget.
@@ -43,7 +43,7 @@ def host_budget(limits: MemoryLimits, engine_bytes: int) -> int:
     return min(limits.host_bytes, engine_bytes) if limits.host_bytes else engine_bytes
 
 
-def place(rows: Ints, waits: Floats, snapshot: Snapshot, slots: float, limits: MemoryLimits) -> Placement:
+def plan_host_memory(rows: Ints, waits: Floats, snapshot: Snapshot, slots: float, limits: MemoryLimits) -> HostMemoryPlan:
     """Keep the first `slots` jobs in rank order on the device while their blocks fit, and estimate the host bytes of the others.
 
     Host memory goes to jobs with KV, shortest expected wait first, until the budget is used up. The engine decides which KV to drop beyond
@@ -58,7 +58,7 @@ def place(rows: Ints, waits: Floats, snapshot: Snapshot, slots: float, limits: M
     on_device[rows] = (np.cumsum(snapshot.samples[rows]) <= slots) & (np.cumsum(blocks[rows]) <= engine.num_device_blocks)
     (wanted,) = (((snapshot.device_tokens > 0) | (snapshot.host_tokens > 0)) & ~on_device).nonzero()
     if not len(wanted):
-        return Placement(0, budget, ewt_ms, fraction)
+        return HostMemoryPlan(0, budget, ewt_ms, fraction)
     there = snapshot.host_bytes[wanted]
     raw = np.where(there > 0, there, tokens[wanted] * (engine.block_bytes / max(1, engine.block_size)))
     pressed = float(raw.sum()) > budget * limits.int8_host_fraction
@@ -66,7 +66,7 @@ def place(rows: Ints, waits: Floats, snapshot: Snapshot, slots: float, limits: M
     need = np.where(there > 0, there, np.ceil(raw * share))
     soonest = np.lexsort((wanted, waits[wanted]))
     fits = np.cumsum(need[soonest]) <= budget
-    return Placement(int(need[soonest][fits].sum()), budget, ewt_ms, fraction)
+    return HostMemoryPlan(int(need[soonest][fits].sum()), budget, ewt_ms, fraction)
 
 
 def _codec_rule(limits: MemoryLimits) -> tuple[int, float]:
