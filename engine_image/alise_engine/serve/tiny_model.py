@@ -153,7 +153,7 @@ def write_model(out: Path, seed: int = SEED) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build a small random-weight Llama that vllm can serve without a network.")
-    parser.add_argument("out_dir", type=Path, help="folder to write the model to; made if missing")
+    parser.add_argument("out_dir", type=Path, help="Folder to write the model to; created if it does not exist.")
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
     print(write_model(arguments.out_dir, arguments.seed))

@@ -71,7 +71,7 @@ class EncodeQueue:
             work = asyncio.get_running_loop().run_in_executor(self._pool, self._work, encoder, text, began + self._timeout_seconds)
         except RuntimeError:
             # No thread can be started, or the pool has been shut down: another one, and no embedding for this request.
-            log.exception("the encoder's thread is gone: another one is made")
+            log.exception("the thread of the encoder has ended; a new one starts")
             self._pool = _one_thread()
             self._count("failed")
             self._on_failure()

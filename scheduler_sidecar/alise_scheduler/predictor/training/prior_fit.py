@@ -122,9 +122,9 @@ def make(encoder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Gives what is known beforehand, as npz on the output.")
-    parser.add_argument("encoder", nargs="?", default="", help="the encoder's folder; without one, a prior on the text's numbers alone")
-    parser.add_argument("--make", action="store_true", help="fit it as well as can be and write it into the encoder's folder instead")
+    parser = argparse.ArgumentParser(description="Fits the prior of answer lengths, and writes it to the output as npz.")
+    parser.add_argument("encoder", nargs="?", default="", help="Folder of the encoder. Without it, the prior uses the text features alone.")
+    parser.add_argument("--make", action="store_true", help="Fit the prior thoroughly and write it into the encoder's folder instead.")
     arguments = parser.parse_args()
     if arguments.make:
         if not arguments.encoder:
