@@ -26,7 +26,6 @@ from .predictor.encode_queue import EncodeQueue
 from .predictor.models.buckets import BucketPredictor
 from .predictor.start import Parts, Where, load_encoder, start
 from .predictor.training.loop import Learner, prior_in_process
-from .predictor.training.rules import RULES, Rule
 from .rpc.admission import AdmissionService
 from .rpc.server import AdmissionServer
 from .state import ClassRule, State
@@ -111,15 +110,14 @@ async def _learn(
     settings: Settings, keys: Keys, state: State, engine: EngineClient, encoding: EncodeQueue, metrics: Metrics
 ) -> None:  # fmt: skip
     """Loads the learned state and then the encoder, then learns until cancelled."""
-    rule = RULES[settings.predictor]
     where = Where(settings.history_dir, settings.history_dsn, keys.head, settings.history_embeddings)
     try:
-        parts = await asyncio.to_thread(start, where, rule)
+        parts = await asyncio.to_thread(start, where)
     except Exception:
         # The stored state would fail again after a restart. Without it, requests are served.
         log.exception("the history cannot be used; starting without it")
         metrics.background_failures.labels("history").inc()
-        parts = await asyncio.to_thread(start, Where(), rule)
+        parts = await asyncio.to_thread(start, Where())
     try:
         state.predict_with(parts.predictor)
         if settings.encoder:
@@ -128,12 +126,12 @@ async def _learn(
             metrics.encoder_ready.set(engine.has_encoder)
         # These objects stay for the life of the process, so the garbage collector does not have to scan them again.
         gc.freeze()
-        await _learner(parts, metrics, rule, settings.encoder if engine.has_encoder else "").run()
+        await _learner(parts, metrics, settings.encoder if engine.has_encoder else "").run()
     finally:
         await asyncio.to_thread(parts.archive.close)
 
 
-def _learner(parts: Parts, metrics: Metrics, rule: Rule, encoder: str) -> Learner:
+def _learner(parts: Parts, metrics: Metrics, encoder: str) -> Learner:
     failed = metrics.background_failures.labels
     rolled_back, archive_failed = Rise(metrics.rollbacks.inc), Rise(failed("archive").inc)
     dropped = {outlet.name: Rise(metrics.history_dropped.labels(outlet.name).inc) for outlet in parts.archive.outlets()}
@@ -150,13 +148,11 @@ def _learner(parts: Parts, metrics: Metrics, rule: Rule, encoder: str) -> Learne
             dropped[outlet.name](outlet.dropped)
 
     metrics.history_recovered.set(parts.recovered)
-    know = partial(prior_in_process, encoder) if rule.prior else None
     return Learner(
         parts.predictor,
         parts.archive,
         lambda outcome: metrics.trainings.labels(outcome).inc(),
-        rule=rule,
         on_turn=measure,
-        know=know,
+        know=partial(prior_in_process, encoder),
         on_failure=failed("learner").inc,
     )

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from alise_research.rules import LEARNED, PAPER, Rule
 from alise_scheduler.core.lengths import QUANTILES, Lengths
 from alise_scheduler.predictor.features.conversation import EMBEDDING, Conversations, complete
 from alise_scheduler.predictor.features.request import Features, Question, extract
@@ -30,7 +31,6 @@ from alise_scheduler.predictor.models.buckets import BucketPredictor, Observatio
 from alise_scheduler.predictor.models.encoder import OnnxEncoder
 from alise_scheduler.predictor.training import prior_fit
 from alise_scheduler.predictor.training.fit import MAX_ROWS, MIN_ROWS
-from alise_scheduler.predictor.training.rules import LEARNED, PAPER, Rule
 from alise_scheduler.predictor.training.samples import History
 from tests.bench import admit, sidecar
 from tests.bench.harness import Figure, Row, Settings

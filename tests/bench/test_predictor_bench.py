@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from alise_research.rules import PAPER
 from alise_scheduler.core.lengths import QUANTILES
 from alise_scheduler.predictor.features.request import extract
-from alise_scheduler.predictor.training.rules import PAPER
 from tests.bench.harness import Row, Settings
 from tests.bench.predictor import ClassMean, Example, figures, prequential, question, split
 from tests.bench.predictor import Untrained as Plain

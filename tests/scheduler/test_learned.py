@@ -174,7 +174,7 @@ async def test_training_in_the_background_puts_a_head_to_use() -> None:
     archive = Archive(None, None)
     archive.save_head = lambda version, data: kept.append(version)  # type: ignore[method-assign]
 
-    async def here(data: bytes, version: int, rule: str) -> bytes:
+    async def here(data: bytes, version: int) -> bytes:
         return train(read_history(data), version).to_bytes()
 
     assert await Learner(predictor, archive, train=here).turn()
@@ -186,7 +186,7 @@ async def test_a_training_that_fails_changes_nothing() -> None:
     predictor = taught(FIRST_TRAINING)
     outcomes: list[str] = []
 
-    async def fails(data: bytes, version: int, rule: str) -> bytes:
+    async def fails(data: bytes, version: int) -> bytes:
         raise BackgroundError("no memory")
 
     await Learner(predictor, Archive(None, None), outcomes.append, fails).turn()

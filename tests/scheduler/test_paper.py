@@ -5,11 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from alise_research.paper import SIMILAR, PaperHead, forward, train
 from alise_scheduler.core.lengths import QUANTILES
-from alise_scheduler.predictor.models import head as learned_head
 from alise_scheduler.predictor.models.neighbours import NAMES
-from alise_scheduler.predictor.models.paper import SIMILAR, PaperHead, forward, from_bytes, train
-from alise_scheduler.predictor.training.rules import LEARNED, PAPER, RULES
 from tests.scheduler.predictor_builders import make_history
 
 NOTHING = np.zeros((1, 0), np.float32)
@@ -52,36 +50,6 @@ def test_quantiles_ascend(head: PaperHead) -> None:
     assert (np.diff(head.predict(NOTHING, make_history(50).vectors, near, NOTHING), axis=1) >= 0).all()
 
 
-def test_it_comes_back_from_its_bytes(head: PaperHead) -> None:
-    again = from_bytes(head.to_bytes())
-    near = np.full((20, len(NAMES)), np.nan, np.float32)
-    vectors = make_history(20).vectors
-    assert (again.version, again.rows) == (head.version, head.rows)
-    np.testing.assert_array_equal(again.predict(NOTHING, vectors, near, NOTHING), head.predict(NOTHING, vectors, near, NOTHING))
-
-
 def test_too_few_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="too few"):
         train(make_history(20), 1)
-
-
-def test_the_learned_rule_does_not_read_the_papers_head(head: PaperHead) -> None:
-    with pytest.raises(ValueError, match="layout"):
-        LEARNED.read(head.to_bytes())
-
-
-def test_the_papers_rule_does_not_read_a_learned_head() -> None:
-    with pytest.raises(ValueError, match="kind"):
-        PAPER.read(learned_bytes())
-
-
-def test_both_rules_can_be_chosen() -> None:
-    assert set(RULES) == {"learned", "paper"}
-
-
-def learned_bytes() -> bytes:
-    from alise_scheduler.predictor.training.fit import train as train_learned
-
-    made = train_learned(make_history(200), 1)
-    assert isinstance(made, learned_head.Head)
-    return made.to_bytes()

@@ -11,7 +11,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from .features.request import Features
 from .models import neighbours, prior
 from .models.buckets import LOG_PRIOR, BucketPredictor, Observation
 from .models.calibration import Calibration, Group
-from .models.head import Scaling
+from .models.head import Head
 from .models.neighbours import INDEX_ROWS, Index
 from .training.fit import MAX_ROWS
 from .training.samples import History, Recent, Sample
@@ -57,40 +57,6 @@ _NO_VECTOR: Final = np.zeros((1, EMBEDDING), np.float32)
 Row = NDArray[np.float32]
 
 
-class ServingHead(Protocol):
-    """What predicts once there is something to learn from; see `rules.py`."""
-
-    @property
-    def version(self) -> int:
-        """Counts trainings."""
-
-    @property
-    def rows(self) -> int:
-        """How many requests it learned from."""
-
-    @property
-    def scaling(self) -> Scaling:
-        """Its `project` makes the index's vectors."""
-
-    @property
-    def trust(self) -> float:
-        """How much of what conversations carry over comes true."""
-
-    def expect(self, numbers: Row, vectors: Row, contexts: Row) -> Row:
-        """The rank to expect whatever was answered in the conversation, [N]. numbers [N, F], vectors [N, D], and contexts [N, D]: what
-        the conversation is about (`detail.context`); NaN and zero are unknown."""
-
-    def rank(self, log_tokens: float) -> float:
-        """Among all lengths, 0..1."""
-
-    def predict(self, numbers: Row, projected: Row, near: Row, smooth: Row) -> Row:
-        """Quantiles of ln(tokens), [N, QUANTILES] ascending. projected: what `scaling.project` gave; near [N, 9]; smooth [N]: what
-        `expect` gave, as the conversation moves it."""
-
-    def to_bytes(self) -> bytes:
-        """For a file or another process."""
-
-
 @dataclass(frozen=True, slots=True)
 class Foreseen:
     """Quantiles of ln(tokens), [QUANTILES], uncalibrated; `expected` is the rank to expect whatever was answered in the conversation."""
@@ -115,7 +81,7 @@ class _Admitted:
 class Equipped:
     """A head with the index that was made with its projection."""
 
-    head: ServingHead
+    head: Head
     index: Index
     # Rows that the head learned from, by tenant.
     tenants: Mapping[int, int] = field(default_factory=dict)
@@ -177,7 +143,7 @@ class Equipped:
             self.index.add(projected[row], float(tokens[row]), int(history.roots[row]) % 2**64, int(tenants[row]))
 
 
-def equip(head: ServingHead, history: History) -> Equipped:
+def equip(head: Head, history: History) -> Equipped:
     """A head with an index of this history. Takes a moment: not for the dispatcher."""
     tenants, rows = np.unique(np.zeros(0, np.uint64) if history.tenants is None else history.tenants, return_counts=True)
     by_tenant = dict(zip(tenants.tolist(), rows.tolist(), strict=True))

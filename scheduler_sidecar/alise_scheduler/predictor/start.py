@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ..errors import EncoderError, HistoryError
 from .learned import LearnedPredictor, equip
+from .models import head
 from .models.encoder import Encoder, OnnxEncoder
 from .storage.sqlite import SqliteStore
 from .storage.writer import Archive, SharedStore
-from .training.rules import LEARNED, Rule
 from .training.samples import RECENT_ROWS
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def load_encoder(folder: str) -> Encoder | None:
         return None
 
 
-def start(where: Where, rule: Rule = LEARNED) -> Parts:
+def start(where: Where) -> Parts:
     """Opens the stores, takes in what they hold, starts the archive's thread."""
     local = _open_local(where)
     replica = _replica(local)
@@ -61,10 +61,10 @@ def start(where: Where, rule: Rule = LEARNED) -> Parts:
     archive = Archive(local, reopen, share)
     predictor = LearnedPredictor(archive.keep)
     own = _restore(predictor, local) if local is not None else None
-    if (own is None or not _use(predictor, rule, own)) and share is not None:
+    if (own is None or not _use(predictor, own)) and share is not None:
         shared = _head_of_replicas(share)
         if shared is not None:
-            _use(predictor, rule, shared)
+            _use(predictor, shared)
     log.info("history taken in", extra={"rows": len(predictor.recent), "head": predictor.version})
     archive.start()
     return Parts(predictor, archive, local is not None and local.recovered)
@@ -132,10 +132,10 @@ def _restore(predictor: LearnedPredictor, store: SqliteStore) -> bytes | None:
         return None
 
 
-def _use(predictor: LearnedPredictor, rule: Rule, head: bytes) -> bool:
+def _use(predictor: LearnedPredictor, data: bytes) -> bool:
     """Whether it could be used."""
     try:
-        predictor.restore(equip(rule.read(head), predictor.recent.newest(RECENT_ROWS)))
+        predictor.restore(equip(head.from_bytes(data), predictor.recent.newest(RECENT_ROWS)))
     except ValueError as error:
         log.info("the head that was kept is of another kind: one is trained from the history", extra={"detail": str(error)})
         return False

@@ -11,10 +11,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..learned import LearnedPredictor, equip
-from ..models import prior
+from ..models import head, prior
 from ..storage.writer import Archive
 from .background import BackgroundError, run_module
-from .rules import LEARNED, Rule
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +23,13 @@ REST_SECONDS: Final = 10.0
 MAX_ARRIVALS: Final = 200
 _AT_ONCE: Final = 10
 
-Train = Callable[[bytes, int, str], Awaitable[bytes]]
+Train = Callable[[bytes, int], Awaitable[bytes]]
 Know = Callable[[], Awaitable[bytes]]
 
 
-async def train_in_process(history: bytes, version: int, rule: str) -> bytes:
-    """The bytes of a head by this rule. Raises BackgroundError or TimeoutError."""
-    return await run_module("process", str(version), rule, given=history)
+async def train_in_process(history: bytes, version: int) -> bytes:
+    """Trains a head of this version on a history and returns its bytes. Raises BackgroundError or TimeoutError."""
+    return await run_module("process", str(version), given=history)
 
 
 async def prior_in_process(encoder: str) -> bytes:
@@ -47,18 +46,16 @@ class Learner:
         archive: Archive,
         count: Callable[[str], None] = lambda outcome: None,
         train: Train = train_in_process,
-        rule: Rule = LEARNED,
         on_turn: Callable[[], None] = lambda: None,
         know: Know | None = None,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        """`know` gives the bytes of a prior; None: the rule wants none. `on_failure` is called at errors that are not foreseen."""
+        """`know` gives the bytes of a prior; None: there is no prior. `on_failure` is called at errors that are not foreseen."""
         self._on_failure = on_failure
         self._predictor = predictor
         self._archive = archive
         self._count = count
         self._train = train
-        self._rule = rule
         self._on_turn = on_turn
         self._know = know
         self._versions = predictor.version
@@ -116,8 +113,8 @@ class Learner:
         self._versions = version = self._versions + 1
         began = time.monotonic()
         try:
-            data = await self._train(await asyncio.to_thread(history.to_bytes), version, self._rule.name)
-            equipped = await asyncio.to_thread(lambda: equip(self._rule.read(data), history))
+            data = await self._train(await asyncio.to_thread(history.to_bytes), version)
+            equipped = await asyncio.to_thread(lambda: equip(head.from_bytes(data), history))
         except (BackgroundError, TimeoutError, OSError, ValueError) as error:
             self._count("failed")
             log.warning("training failed, the head in use stays", extra={"version": version, "detail": str(error)})

@@ -1,4 +1,4 @@
-"""The training process: `python -m alise_scheduler.predictor.training.process VERSION [RULE]`.
+"""The training process: `python -m alise_scheduler.predictor.training.process VERSION `.
 
 It reads a history from standard input and writes a head to standard output, both as npz. If it fails, the exit status is not 0 and standard
 error has the reason. `loop.py` starts it, so that neither the work nor the memory of a training slows admissions down.
@@ -7,19 +7,18 @@ error has the reason. `loop.py` starts it, so that neither the work nor the memo
 import sys
 
 from .background import step_back
-from .rules import LEARNED, RULES
+from .fit import train
 from .samples import read_history
 
 
 def main() -> None:
-    """Train a head by the rule that the arguments name."""
+    """Trains a head of the version that the argument names."""
     step_back()
     # LightGBM loads these if they are installed, which takes longer than a small training. The sidecar's image has neither.
     sys.modules.update({"pandas": None, "pyarrow": None})  # type: ignore[dict-item]
     history = read_history(sys.stdin.buffer.read())
     version = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    rule = RULES[sys.argv[2]] if len(sys.argv) > 2 else LEARNED
-    sys.stdout.buffer.write(rule.train(history, version).to_bytes())
+    sys.stdout.buffer.write(train(history, version).to_bytes())
 
 
 if __name__ == "__main__":

@@ -4,25 +4,21 @@ What the paper leaves open is ours: 25 neighbours, weighted by similarity; simil
 lengths as logarithms. Its one number becomes a distribution by the errors that each branch makes on rows it did not see.
 """
 
-import io
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.lengths import PROBABILITIES, QUANTILES, TAIL_FACTOR
-from ..features.conversation import EMBEDDING
-from ..training.fit import MIN_ROWS
-from ..training.samples import History
-from .arrays import checked, finite, read_arrays
-from .head import MAX_LOG_TOKENS, Scaling
-from .neighbours import NAMES, leave_out
+from alise_scheduler.core.lengths import PROBABILITIES, TAIL_FACTOR
+from alise_scheduler.predictor.models.head import MAX_LOG_TOKENS, Scaling
+from alise_scheduler.predictor.models.neighbours import NAMES, leave_out
+from alise_scheduler.predictor.training.fit import MIN_ROWS
+from alise_scheduler.predictor.training.samples import History
 
 SIMILAR: Final = 0.8
 HIDDEN: Final = 64
-_KIND: Final = 1001
 _EPOCHS: Final = 25
 _BATCH: Final = 128
 _RATE: Final = 2e-3
@@ -62,26 +58,6 @@ class PaperHead:
         middle = np.where(similar, near[:, _MEAN], forward(self.layers, projected))
         made: Rows = np.clip(middle[:, None] + self.errors[similar.astype(np.int64)], 0.0, MAX_LOG_TOKENS).astype(np.float32)
         return made
-
-    def to_bytes(self) -> bytes:
-        out = io.BytesIO()
-        held: dict[str, NDArray[Any]] = {f"layer{number}": layer for number, layer in enumerate(self.layers)}
-        np.savez(out, about=np.array([_KIND, self.version, self.rows]), errors=self.errors, **held)  # type: ignore[arg-type]
-        return out.getvalue()
-
-
-def from_bytes(data: bytes) -> PaperHead:
-    """The head in these bytes. Raises ValueError when they hold none of this kind."""
-    held = read_arrays(data)
-    kind, version, rows = (int(value) for value in checked(held, "about", "i", 3))
-    if kind != _KIND:
-        raise ValueError(f"a head of kind {kind}; the paper's are {_KIND}")
-    shapes: tuple[tuple[int, ...], ...] = ((EMBEDDING, HIDDEN), (HIDDEN,), (HIDDEN,), (1,))
-    into, into_bias, out, out_bias = (
-        finite(checked(held, f"layer{number}", "f", *shape), f"layer{number}") for number, shape in enumerate(shapes)
-    )
-    errors = finite(checked(held, "errors", "f", 2, QUANTILES), "errors")
-    return PaperHead(version, rows, _scaling(EMBEDDING), (into, into_bias, out, out_bias), errors)
 
 
 def train(history: History, version: int) -> PaperHead:
