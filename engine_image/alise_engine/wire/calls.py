@@ -32,7 +32,6 @@ FINISH_STOP: Final = "stop"
 FINISH_LENGTH: Final = "length"
 FINISH_ABORT: Final = "abort"
 FINISH_ERROR: Final = "error"
-FINISH_REASONS: Final = (FINISH_STOP, FINISH_LENGTH, FINISH_ABORT, FINISH_ERROR)
 
 CODEC_RAW: Final = "raw"
 CODEC_INT8: Final = "int8"
