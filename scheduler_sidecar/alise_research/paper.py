@@ -52,12 +52,12 @@ class PaperHead:
     def rank(self, log_tokens: float) -> float:
         return math.nan
 
-    def predict(self, numbers: Rows, projected: Rows, near: Rows, smooth: Rows) -> Rows:
-        """Quantiles of ln(tokens), [N, QUANTILES] ascending. projected [N, D], near [N, 9]; `numbers` and `smooth` are not looked at."""
+    def predict(self, numbers: Rows, projected: Rows, near: Rows, estimate: Rows) -> Rows:
+        """Quantiles of ln(tokens), [N, QUANTILES] ascending. projected [N, D], near [N, 9]; `numbers` and `estimate` are not looked at."""
         similar = near[:, _BEST] >= SIMILAR
         middle = np.where(similar, near[:, _MEAN], forward(self.layers, projected))
-        made: Rows = np.clip(middle[:, None] + self.errors[similar.astype(np.int64)], 0.0, MAX_LOG_TOKENS).astype(np.float32)
-        return made
+        result: Rows = np.clip(middle[:, None] + self.errors[similar.astype(np.int64)], 0.0, MAX_LOG_TOKENS).astype(np.float32)
+        return result
 
 
 def train(history: History, version: int) -> PaperHead:
@@ -79,8 +79,8 @@ def train(history: History, version: int) -> PaperHead:
 def forward(layers: Layers, vectors: Rows) -> Rows:
     """[N, D] -> ln(tokens) [N]."""
     into, into_bias, out, out_bias = layers
-    made: Rows = np.maximum(vectors @ into + into_bias, 0.0) @ out + out_bias[0]
-    return made
+    result: Rows = np.maximum(vectors @ into + into_bias, 0.0) @ out + out_bias[0]
+    return result
 
 
 def _scaling(dimensions: int) -> Scaling:
@@ -91,17 +91,17 @@ def _scaling(dimensions: int) -> Scaling:
 
 def _fit(vectors: Rows, tokens: Rows, seed: int) -> Layers:
     """Least squares by Adam. The same rows and seed give the same layers."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     dimensions = vectors.shape[1]
     layers = [
-        (chance.standard_normal((dimensions, HIDDEN)) * np.sqrt(2.0 / dimensions)).astype(np.float32), np.zeros(HIDDEN, np.float32),
-        (chance.standard_normal(HIDDEN) * np.sqrt(1.0 / HIDDEN)).astype(np.float32), np.array([tokens.mean()], np.float32),
+        (rng.standard_normal((dimensions, HIDDEN)) * np.sqrt(2.0 / dimensions)).astype(np.float32), np.zeros(HIDDEN, np.float32),
+        (rng.standard_normal(HIDDEN) * np.sqrt(1.0 / HIDDEN)).astype(np.float32), np.array([tokens.mean()], np.float32),
     ]  # fmt: skip
     first = [np.zeros_like(layer) for layer in layers]
     second = [np.zeros_like(layer) for layer in layers]
     step = 0
     for _ in range(_EPOCHS):
-        order = chance.permutation(len(tokens))
+        order = rng.permutation(len(tokens))
         for start in range(0, len(order), _BATCH):
             rows = order[start : start + _BATCH]
             step += 1

@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from alise_scheduler.predictor import learned
-from alise_scheduler.predictor.features import conversation, conversation_effect
+from alise_scheduler.predictor import learned, served_head
+from alise_scheduler.predictor.features import conversation, conversation_effect, row
 from alise_scheduler.predictor.models import head, kernel, neighbours, quantization
 from alise_scheduler.predictor.models.buckets import BucketPredictor
 from alise_scheduler.predictor.models.calibration import Calibration
-from alise_scheduler.predictor.training import fit
+from alise_scheduler.predictor.training import fit, trial
 from tests.bench.harness import ROOT
 
 PREDICTOR: Final = ROOT / "scheduler_sidecar" / "alise_scheduler" / "predictor"
@@ -47,13 +47,13 @@ def _no_effect(vectors: Any, residuals: Any, *arguments: Any) -> Any:
 
 
 def _first_topic(observed: Any, embedding: Any) -> Any:
-    return np.zeros(conversation.EMBEDDING, np.float32) if embedding is None else embedding
+    return np.zeros(row.EMBEDDING, np.float32) if embedding is None else embedding
 
 
 def _count_only(observed: Any, embedding: Any) -> list[float]:
     """The number of answers stays: training finds the turns of a conversation by it."""
-    numbers = [np.nan] * len(conversation.CONVERSATION)
-    at = conversation.CONVERSATION.index("said_times")
+    numbers = [np.nan] * len(row.CONVERSATION)
+    at = row.CONVERSATION.index("answers")
     numbers[at] = _ANSWERS(observed, embedding)[at]
     return numbers
 
@@ -62,15 +62,15 @@ def _without(columns: slice) -> Callable[..., Any]:
     """`complete` that leaves these columns of the row unknown."""
 
     def complete(*arguments: Any) -> Any:
-        row = _COMPLETE(*arguments)
-        row[columns] = np.nan
-        return row
+        numbers = _COMPLETE(*arguments)
+        numbers[columns] = np.nan
+        return numbers
 
     return complete
 
 
-def _no_kernel(numbers: Any, projected: Any, near: Any, smooth: Any) -> Any:
-    return _TREE_ROWS(numbers, projected, near, np.full_like(smooth, np.nan))
+def _no_kernel(numbers: Any, projected: Any, near: Any, estimate: Any) -> Any:
+    return _TREE_ROWS(numbers, projected, near, np.full_like(estimate, np.nan))
 
 
 def _one_spread(rows: Any, target: Any, kind: str, seed: int, bags: int = 1) -> Any:
@@ -81,8 +81,8 @@ def _exact(points: Any, step: float) -> Any:
     return np.clip(points * np.float32(1.0 / step), -quantization.REACH, quantization.REACH)
 
 
-def _exact_products(places: Any, others: Any) -> Any:
-    return places.astype(np.float32) @ others.astype(np.float32).T
+def _exact_products(quantized: Any, others: Any) -> Any:
+    return quantized.astype(np.float32) @ others.astype(np.float32).T
 
 
 def _exact_index(index: Any, dimensions: int, rows: int = neighbours.INDEX_ROWS) -> None:
@@ -90,7 +90,7 @@ def _exact_index(index: Any, dimensions: int, rows: int = neighbours.INDEX_ROWS)
     index._vectors = np.zeros((rows, dimensions), np.float32)
 
 
-_ANSWERS: Final = conversation.said_numbers
+_ANSWERS: Final = conversation.conversation_numbers
 _COMPLETE: Final = conversation.complete
 _TREE_ROWS: Final = head.tree_rows
 _BOOST: Final = fit._boost
@@ -98,13 +98,13 @@ _INDEX: Final = neighbours.Index.__init__
 
 _EFFECT: Final[tuple[Patch, ...]] = (
     (conversation_effect, "carry_over", _no_effect),
-    (learned, "carried_over", lambda observed, embedding: 0.0),
+    (served_head, "carried_over", lambda observed, embedding: 0.0),
 )
 _TOPIC: Final[tuple[Patch, ...]] = (
     (conversation_effect, "contexts", lambda vectors, roots, answered: vectors),
-    (learned, "context", _first_topic),
+    (served_head, "context", _first_topic),
 )
-_TEXT_PER_TOKEN: Final = conversation.REQUEST.index("chars_per_token")
+_TEXT_PER_TOKEN: Final = row.REQUEST.index("chars_per_token")
 
 LAYERS: Final[Mapping[str, Layer]] = MappingProxyType({
     "all": Layer("everything, as it is shipped"),
@@ -115,18 +115,18 @@ LAYERS: Final[Mapping[str, Layer]] = MappingProxyType({
     ),
     "kernel": Layer(
         "kernel regression, with the conversation's effect and topic that need it",
-        ((head, "SMOOTH_SHARE", 0.0), (head, "tree_rows", _no_kernel), (fit, "tree_rows", _no_kernel)),
+        ((head, "KERNEL_SHARE", 0.0), (head, "tree_rows", _no_kernel), (fit, "tree_rows", _no_kernel)),
         ("models/kernel.py", "features/conversation_effect.py", "features/conversation.py:carried_over",
          "features/conversation.py:context"),
     ),
-    "trees": Layer("boosted trees for the rank; those for the error stay", ((head, "SMOOTH_SHARE", 1.0),), ("models/trees.py",)),
+    "trees": Layer("boosted trees for the rank; those for the error stay", ((head, "KERNEL_SHARE", 1.0),), ("models/trees.py",)),
     "error trees": Layer("boosted trees for the error: one width for all", ((fit, "_boost", _one_spread),)),
     "bags": Layer("two forests below 3,000 rows: one", ((fit, "BAGS", 1),)),
     "conversation": Layer(
         "a conversation's earlier answers, in all ways",
         ((conversation.Conversations, "find", lambda held, previous, tenant=0: None),),
-        ("features/conversation_effect.py", "features/conversation.py:Conversations", "features/conversation.py:said_numbers",
-         "features/conversation.py:_lengths", "features/conversation.py:_alike", "features/conversation.py:carried_over",
+        ("features/conversation_effect.py", "features/conversation.py:Conversations", "features/conversation.py:conversation_numbers",
+         "features/conversation.py:_lengths", "features/conversation.py:_similar", "features/conversation.py:carried_over",
          "features/conversation.py:context", "features/conversation.py:expected_here"),
     ),
     "effect": Layer(
@@ -137,18 +137,18 @@ LAYERS: Final[Mapping[str, Layer]] = MappingProxyType({
         ("features/conversation_effect.py:contexts", "features/conversation_effect.py:context", "features/conversation.py:context"),
     ),
     "answers": Layer(
-        "numbers of the earlier answers", ((conversation, "said_numbers", _count_only),),
-        ("features/conversation.py:said_numbers", "features/conversation.py:_lengths", "features/conversation.py:_alike"),
+        "numbers of the earlier answers", ((conversation, "conversation_numbers", _count_only),),
+        ("features/conversation.py:conversation_numbers", "features/conversation.py:_lengths", "features/conversation.py:_similar"),
     ),
     "similar answers": Layer(
         "numbers of the answers to similar prompts",
-        ((conversation, "_alike", lambda observed, embedding: [np.nan] * 4),), ("features/conversation.py:_alike",),
+        ((conversation, "_similar", lambda observed, embedding: [np.nan] * 4),), ("features/conversation.py:_similar",),
     ),
     "text per token": Layer(
         "how much text a token of the conversation is", ((learned, "complete", _without(slice(_TEXT_PER_TOKEN, _TEXT_PER_TOKEN + 1))),),
     ),
     "text": Layer(
-        "hand-made features of the text, in the head (the prior keeps them)", ((learned, "complete", _without(conversation.TEXT)),),
+        "hand-made features of the text, in the head (the prior keeps them)", ((learned, "complete", _without(row.TEXT)),),
         ("features/text.py",),
     ),
     "encoder": Layer(
@@ -166,10 +166,10 @@ LAYERS: Final[Mapping[str, Layer]] = MappingProxyType({
         "earlier answers to the same text", ((BucketPredictor, "same_text", lambda held, features: (None, 0.0)),),
         ("models/buckets.py:BucketPredictor.same_text",),
     ),
-    "trial": Layer("the trial of a new head", ((learned, "TRIAL", 0),)),
+    "trial": Layer("the trial of a new head", ((trial, "TRIAL", 0),)),
     "quantization": Layer(
         "INT8 for landmarks and neighbours: float32",
-        ((kernel, "place", _exact), (neighbours, "place", _exact), (kernel, "products", _exact_products),
+        ((kernel, "quantize", _exact), (neighbours, "quantize", _exact), (kernel, "products", _exact_products),
          (neighbours, "products", _exact_products), (neighbours.Index, "__init__", _exact_index)),
         ("models/quantization.py",),
     ),
@@ -201,5 +201,6 @@ def _lines(file: str, name: str) -> int:
     node: Any = ast.parse(text)
     for part in name.split("."):
         node = next(child for child in node.body if getattr(child, "name", None) == part)
-    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    return int(node.end_lineno) - first + 1
+    first: int = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    last: int = node.end_lineno
+    return last - first + 1

@@ -35,10 +35,11 @@ from alise_scheduler.dispatcher import PLAN_SECONDS
 from alise_scheduler.metrics import Metrics
 from alise_scheduler.predictor.features.request import Question
 from alise_scheduler.predictor.hint import decode
-from alise_scheduler.predictor.learned import LearnedPredictor, equip
+from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.predictor.models import prior
 from alise_scheduler.predictor.models.encoder import Encoder, OnnxEncoder
 from alise_scheduler.predictor.models.prior import Prior
+from alise_scheduler.predictor.served_head import serve_head
 from alise_scheduler.predictor.training import prior_fit
 from alise_scheduler.predictor.training.fit import train
 from alise_scheduler.simulate import Setup, core_driver, driver_named
@@ -187,7 +188,7 @@ class Loop:
     def _train(self) -> None:
         if self.predictor.wants_training():
             history, seen = self.predictor.newest()
-            self.predictor.install(equip(train(history, self.predictor.version + 1), history), seen)
+            self.predictor.install(serve_head(train(history, self.predictor.version + 1), history), seen)
 
     def _apply(self) -> None:
         from alise_engine.wire.calls import LimitsRow, RankRow

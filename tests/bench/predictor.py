@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 
 from alise_research.rules import LEARNED, PAPER, Rule
 from alise_scheduler.core.lengths import QUANTILES, Lengths
-from alise_scheduler.predictor.features.conversation import EMBEDDING, Conversations, complete
+from alise_scheduler.predictor.features.conversation import Conversations, complete
 from alise_scheduler.predictor.features.request import Features, Question, extract
-from alise_scheduler.predictor.learned import LearnedPredictor, equip
+from alise_scheduler.predictor.features.row import EMBEDDING
+from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.predictor.models import prior
 from alise_scheduler.predictor.models.buckets import BucketPredictor, Observation, Predictor
 from alise_scheduler.predictor.models.encoder import OnnxEncoder
+from alise_scheduler.predictor.served_head import serve_head
 from alise_scheduler.predictor.training import prior_fit
 from alise_scheduler.predictor.training.fit import MAX_ROWS, MIN_ROWS
 from alise_scheduler.predictor.training.samples import History
@@ -149,7 +151,7 @@ class Learned:
             began = time.process_time()
             head = self._rule.train(history, len(self.trainings) + 1)
             self.trainings.append((len(history.log_tokens), time.process_time() - began))
-            self._ready = (learned + max(10, len(history.log_tokens) // ROWS_PER_LAG), equip(head, history), seen)
+            self._ready = (learned + max(10, len(history.log_tokens) // ROWS_PER_LAG), serve_head(head, history), seen)
 
 
 def prequential(examples: Sequence[Example], features: Sequence[Features], contender: Contender) -> Iterator[Lengths]:
@@ -227,7 +229,7 @@ def split(
     examples: Sequence[Example], features: Sequence[Features], first: int, rule: Rule, known: prior.Prior | None = None
 ) -> Iterator[tuple[int, list[float]]]:
     """Each counted row's number and quantiles by a head of the newest rows before `first`; conversations that began there are left out."""
-    details = [item.detail for item in features]
+    details = [item.model_input for item in features]
     logs = np.log(np.maximum([example.tokens for example in examples], 1)).astype(np.float32)
     nothing = np.zeros(EMBEDDING, np.float32)
     held = Conversations()
@@ -242,17 +244,17 @@ def split(
             vectors = np.stack([nothing if d is None or d.embedding is None else d.embedding for d in details[part]])
             hashes = np.array(roots, np.uint64).astype(np.int64)[part]
             history = History(np.stack(rows)[part], vectors, logs[part], np.ones(len(before), np.bool_), hashes)
-            equipped = equip(rule.train(history, 1), history)
-        said = held.find(detail.previous)
+            equipped = serve_head(rule.train(history, 1), history)
+        past = held.find(detail.previous)
         expected = known.expect(detail.numbers, detail.embedding) if known else math.nan
-        row, rest = complete(detail, said, expected), math.nan
+        row, residual = complete(detail, past, expected), math.nan
         if equipped is not None and examples[number].group not in seen:
-            foreseen = equipped.foresee(row, detail.embedding, said)
-            rest = equipped.head.rank(float(logs[number])) - foreseen.expected
+            foreseen = equipped.predict(row, detail.embedding, past)
+            residual = equipped.head.rank(float(logs[number])) - foreseen.expected
             yield number, [round(float(value), 2) for value in np.exp(foreseen.log_quantiles)]
         rows.append(row)
-        roots.append(said.root if said else detail.now or number)
-        held.add(detail.previous, detail.now, float(logs[number]), detail.embedding, expected, rest)
+        roots.append(past.root if past else detail.now or number)
+        held.add(detail.previous, detail.now, float(logs[number]), detail.embedding, expected, residual)
 
 
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from alise_scheduler.predictor.features.conversation import EMBEDDING
+from alise_scheduler.predictor.features.row import EMBEDDING
 
 
 class HashEncoder:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from alise_scheduler.predictor.features.conversation import EMBEDDING, NUMBERS
 from alise_scheduler.predictor.features.request import Features, Question, extract
+from alise_scheduler.predictor.features.row import EMBEDDING, NUMBERS
 from alise_scheduler.predictor.training.samples import History, Sample
 from tests.scheduler.hash_encoder import HashEncoder
 
@@ -45,7 +45,7 @@ def make_history(rows: int, seed: int = 0, cut_at: int | None = None) -> History
     """Tasks in words; answers over `cut_at` tokens are cut there."""
     chance = np.random.default_rng(seed)
     tasks = [make_task(chance) for _ in range(rows)]
-    details = [make_features(prompt).detail for prompt, _ in tasks]
+    details = [make_features(prompt).model_input for prompt, _ in tasks]
     tokens = np.array([length for _, length in tasks], np.float32)
     ended = tokens <= cut_at if cut_at else np.ones(rows, bool)
     numbers = np.stack([detail.numbers for detail in details if detail is not None])

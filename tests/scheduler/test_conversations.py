@@ -4,16 +4,9 @@ import math
 
 import pytest
 
-from alise_scheduler.predictor.features.conversation import (
-    CONVERSATION,
-    MAX_CONVERSATIONS,
-    REQUEST,
-    Conversations,
-    Said,
-    complete,
-    said_numbers,
-)
+from alise_scheduler.predictor.features.conversation import MAX_CONVERSATIONS, Conversations, PastTurns, complete, conversation_numbers
 from alise_scheduler.predictor.features.request import Question, extract
+from alise_scheduler.predictor.features.row import CONVERSATION, REQUEST
 from tests.scheduler.hash_encoder import HashEncoder
 
 pytestmark = pytest.mark.process
@@ -23,17 +16,17 @@ def test_a_conversation_is_found_again_by_its_next_turn() -> None:
     held = Conversations()
     held.add(0, 11, 3.0)
     held.add(11, 12, 4.0)
-    said = held.find(12)
-    assert said is not None
-    assert (said.root, said.log_tokens) == (11, (3.0, 4.0))
+    past = held.find(12)
+    assert past is not None
+    assert (past.root, past.log_tokens) == (11, (3.0, 4.0))
     assert held.find(13) is None
 
 
-def chars_per_token(earlier_chars: int, said: Said | None) -> float:
+def chars_per_token(earlier_chars: int, past: PastTurns | None) -> float:
     """Of the second turn of a conversation."""
-    detail = extract(Question(prompt="and then?", prompt_chars=9 + earlier_chars, turns=3), b"salt").detail
+    detail = extract(Question(prompt="and then?", prompt_chars=9 + earlier_chars, turns=3), b"salt").model_input
     assert detail is not None
-    return math.exp(complete(detail, said)[REQUEST.index("chars_per_token")])
+    return math.exp(complete(detail, past)[REQUEST.index("chars_per_token")])
 
 
 def test_a_conversation_of_little_text_for_its_tokens_is_told_from_prose() -> None:
@@ -49,11 +42,11 @@ def test_answers_to_prompts_like_this_one_say_most() -> None:
     chapters, thanks = HashEncoder().encode(["summarize the next chapter", "thanks"])
     held.add(0, 11, 5.0, chapters)
     held.add(11, 12, 1.0, thanks)
-    names = dict(zip(CONVERSATION, said_numbers(held.find(12), chapters), strict=True))
-    assert names["said_last"] == 1.0
-    assert names["said_most_alike"] == 5.0
-    assert names["alike_most"] == pytest.approx(1.0, abs=1e-3)
-    assert names["said_alike"] > 4.5
+    names = dict(zip(CONVERSATION, conversation_numbers(held.find(12), chapters), strict=True))
+    assert names["last_answer"] == 1.0
+    assert names["most_similar_answer"] == 5.0
+    assert names["most_similar"] == pytest.approx(1.0, abs=1e-3)
+    assert names["similar_answers"] > 4.5
 
 
 def test_a_last_turn_without_an_embedding_is_like_nothing() -> None:
@@ -61,9 +54,9 @@ def test_a_last_turn_without_an_embedding_is_like_nothing() -> None:
     (chapters,) = HashEncoder().encode(["summarize the next chapter"])
     held.add(0, 11, 5.0, chapters)
     held.add(11, 12, 1.0, None)
-    names = dict(zip(CONVERSATION, said_numbers(held.find(12), chapters), strict=True))
-    assert math.isnan(names["alike_last"])
-    assert names["said_most_alike"] == 5.0
+    names = dict(zip(CONVERSATION, conversation_numbers(held.find(12), chapters), strict=True))
+    assert math.isnan(names["last_similarity"])
+    assert names["most_similar_answer"] == 5.0
 
 
 def test_only_the_newest_turn_remembers_what_was_asked() -> None:
@@ -74,15 +67,15 @@ def test_only_the_newest_turn_remembers_what_was_asked() -> None:
     before, newest = held.find(11), held.find(12)
     assert before is not None
     assert newest is not None
-    assert (len(before.asked), len(newest.asked)) == (0, 2)
+    assert (len(before.prompts), len(newest.prompts)) == (0, 2)
 
 
 def test_without_an_embedding_nothing_is_known_of_likeness() -> None:
     held = Conversations()
     held.add(0, 11, 5.0, None)
-    names = dict(zip(CONVERSATION, said_numbers(held.find(11), HashEncoder().encode(["again"])[0]), strict=True))
-    assert names["said_last"] == 5.0
-    assert math.isnan(names["said_alike"])
+    names = dict(zip(CONVERSATION, conversation_numbers(held.find(11), HashEncoder().encode(["again"])[0]), strict=True))
+    assert names["last_answer"] == 5.0
+    assert math.isnan(names["similar_answers"])
 
 
 def test_the_number_of_conversations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_scheduler.predictor.features import conversation_effect
-from alise_scheduler.predictor.features.conversation import MAX_ASKED, NUMBERS, Conversations, carried_over, complete, context
+from alise_scheduler.predictor.features.conversation import MAX_PROMPTS, Conversations, carried_over, complete, context
 from alise_scheduler.predictor.features.request import Features
-from alise_scheduler.predictor.learned import FIRST_TRAINING, Equipped, LearnedPredictor, equip
+from alise_scheduler.predictor.features.row import NUMBERS
+from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.predictor.models.buckets import Observation
+from alise_scheduler.predictor.served_head import ServedHead, serve_head
 from alise_scheduler.predictor.training.fit import train
 from alise_scheduler.predictor.training.samples import Sample
+from alise_scheduler.predictor.training.trial import FIRST_TRAINING
 from tests.scheduler.hash_encoder import HashEncoder
 from tests.scheduler.predictor_builders import make_features, make_task
 
@@ -26,8 +29,8 @@ CHAPTER, THANKS, SONG = HashEncoder().encode(["summarize the next chapter", "tha
 def told(*turns: tuple[str, float]) -> Conversations:
     """A conversation of these prompts, whose answers ranked so much above what was expected; its newest turn is its length."""
     held = Conversations()
-    for number, (prompt, rest) in enumerate(turns):
-        held.add(number, number + 1, 5.0, HashEncoder().encode([prompt])[0], rest=rest)
+    for number, (prompt, residual) in enumerate(turns):
+        held.add(number, number + 1, 5.0, HashEncoder().encode([prompt])[0], residual=residual)
     return held
 
 
@@ -46,50 +49,50 @@ def test_more_answers_are_believed_more() -> None:
 
 
 def test_the_answer_to_a_prompt_like_this_one_says_most() -> None:
-    said = told(("summarize the next chapter", 0.4), ("thanks", -0.4)).find(2)
-    assert carried_over(said, CHAPTER) > 0.0 > carried_over(said, THANKS)
+    past = told(("summarize the next chapter", 0.4), ("thanks", -0.4)).find(2)
+    assert carried_over(past, CHAPTER) > 0.0 > carried_over(past, THANKS)
 
 
 def test_the_newest_answer_says_more_than_an_old_one() -> None:
-    said = told(("a", -0.4), ("b", 0.0), ("c", 0.0), ("d", 0.4)).find(4)
-    assert carried_over(said, CHAPTER) > 0.0
+    past = told(("a", -0.4), ("b", 0.0), ("c", 0.0), ("d", 0.4)).find(4)
+    assert carried_over(past, CHAPTER) > 0.0
 
 
 def test_a_turn_that_nothing_was_expected_of_begins_anew() -> None:
-    said = told(("thanks", 0.4), ("hello", math.nan)).find(2)
-    assert carried_over(said, CHAPTER) == 0.0
+    past = told(("thanks", 0.4), ("hello", math.nan)).find(2)
+    assert carried_over(past, CHAPTER) == 0.0
 
 
 def test_prompts_without_an_embedding_carry_over_as_well() -> None:
     held = Conversations()
-    held.add(0, 1, 5.0, None, rest=0.4)
+    held.add(0, 1, 5.0, None, residual=0.4)
     assert 0.0 < carried_over(held.find(1), None) < 0.4
 
 
 @given(st.lists(st.tuples(st.sampled_from(["thanks", "go on", "a song"]), st.floats(-1, 1)), min_size=1, max_size=20))
 def test_nothing_moves_further_than_the_answers_were_off(turns: list[tuple[str, float]]) -> None:
-    said = told(*turns).find(len(turns))
-    assert said is not None
-    assert len(said.rests) <= MAX_ASKED
-    assert abs(carried_over(said, CHAPTER)) <= 1.5 * max(abs(rest) for _, rest in turns) + 1e-6
+    past = told(*turns).find(len(turns))
+    assert past is not None
+    assert len(past.residuals) <= MAX_PROMPTS
+    assert abs(carried_over(past, CHAPTER)) <= 1.5 * max(abs(residual) for _, residual in turns) + 1e-6
 
 
 def test_training_sees_what_serving_sees() -> None:
     chance = np.random.default_rng(3)
     vectors = np.stack([(CHAPTER, THANKS, SONG)[chance.integers(3)] for _ in range(40)])
-    rests = chance.normal(0, 0.3, 40).astype(np.float32)
+    residuals = chance.normal(0, 0.3, 40).astype(np.float32)
     roots = chance.integers(0, 4, 40)
     held, newest = Conversations(), dict[int, int]()
     served, about, answered = [], [], []
     for row in range(40):
         root = int(roots[row])
         answered.append(min(int((roots[:row] == root).sum()), conversation_effect.MOST))
-        said = held.find(newest.get(root, 0))
-        served.append(carried_over(said, vectors[row]))
-        about.append(context(said, vectors[row]))
-        held.add(newest.get(root, 0), 100 + row, 5.0, vectors[row], rest=float(rests[row]))
+        past = held.find(newest.get(root, 0))
+        served.append(carried_over(past, vectors[row]))
+        about.append(context(past, vectors[row]))
+        held.add(newest.get(root, 0), 100 + row, 5.0, vectors[row], residual=float(residuals[row]))
         newest[root] = 100 + row
-    assert conversation_effect.carry_over(vectors, rests, roots, np.array(answered)) == pytest.approx(served, abs=2e-3)
+    assert conversation_effect.carry_over(vectors, residuals, roots, np.array(answered)) == pytest.approx(served, abs=2e-3)
     assert conversation_effect.contexts(vectors, roots, np.array(answered)) == pytest.approx(np.stack(about), abs=2e-3)
 
 
@@ -125,7 +128,7 @@ def test_conversations_that_begin_alike_say_nothing_of_each_other() -> None:
 
 def test_another_answer_to_the_same_turn_takes_the_place_of_the_one_before() -> None:
     once, twice = (told(("a", 0.3), ("b", 0.3), ("c", 0.3), ("d", 0.3)) for _ in range(2))
-    twice.add(3, 4, 5.0, HashEncoder().encode(["d"])[0], rest=0.3)
+    twice.add(3, 4, 5.0, HashEncoder().encode(["d"])[0], residual=0.3)
     assert carried_over(twice.find(4), CHAPTER) == pytest.approx(carried_over(once.find(4), CHAPTER))
     assert context(twice.find(4), SONG) == pytest.approx(context(once.find(4), SONG))
 
@@ -138,33 +141,35 @@ def test_what_never_comes_true_is_not_trusted_for_long() -> None:
     assert conversation_effect.trust(np.zeros(0, np.float32), np.zeros(0, np.float32)) == 1.0
 
 
-def trained() -> tuple[LearnedPredictor, Equipped]:
+def trained() -> tuple[LearnedPredictor, ServedHead]:
     predictor = LearnedPredictor()
     chance = np.random.default_rng(0)
     for _ in range(FIRST_TRAINING):
         prompt, tokens = make_task(chance)
         predictor.learn(make_features(prompt), Observation(tokens, True))
     history, seen = predictor.newest()
-    equipped = equip(train(history, 1), history)
+    equipped = serve_head(train(history, 1), history)
     predictor.install(equipped, seen)
     return predictor, equipped
 
 
 def test_the_answers_so_far_move_what_a_head_foresees() -> None:
     _, equipped = trained()
-    detail = make_features("Write an essay about whales").detail
+    detail = make_features("Write an essay about whales").model_input
     assert detail is not None
     row = complete(detail, None)
-    longer, shorter = (equipped.foresee(row, detail.embedding, told(("thanks", rest)).find(1)).log_quantiles for rest in (0.4, -0.4))
+    longer, shorter = (
+        equipped.predict(row, detail.embedding, told(("thanks", residual)).find(1)).log_quantiles for residual in (0.4, -0.4)
+    )
     assert (longer > shorter).all()
 
 
 def test_an_answer_that_was_cut_never_says_that_answers_are_short() -> None:
     _, equipped = trained()
     cut = Sample(np.full(NUMBERS, np.nan, np.float32), CHAPTER, 0.0, False, 7, now=7)
-    assert equipped.rest(cut, None) == 0.0
-    assert equipped.rest(replace(cut, ended=True), None) < 0.0
-    assert equipped.rest(replace(cut, log_tokens=9.0), None) > 0.0
+    assert equipped.residual(cut, None) == 0.0
+    assert equipped.residual(replace(cut, ended=True), None) < 0.0
+    assert equipped.residual(replace(cut, log_tokens=9.0), None) > 0.0
 
 
 def test_what_another_replica_learned_of_a_conversation_moves_its_next_prediction_as_much() -> None:
@@ -188,7 +193,7 @@ def test_a_talkative_conversation_is_expected_to_go_on_so() -> None:
         talkative = 3.0 if number // 4 % 2 else 1.0
         predictor.learn(turn(prompt, number // 4, number % 4), Observation(round(tokens * talkative), True))
     history, seen = predictor.newest()
-    predictor.install(equip(train(history, 1), history), seen)
+    predictor.install(serve_head(train(history, 1), history), seen)
     for number, factor in ((1000, 1), (1001, 3)):
         for at, task, tokens in ((0, "Summarize the story of bread", 60), (1, "Explain in detail the nature of chess", 180)):
             predictor.learn(turn(task, number, at), Observation(factor * tokens, True))

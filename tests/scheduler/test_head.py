@@ -34,7 +34,7 @@ def head() -> Head:
 
 
 def middles(head: Head, *prompts: str) -> list[float]:
-    details = [make_features(prompt).detail for prompt in prompts]
+    details = [make_features(prompt).model_input for prompt in prompts]
     numbers = np.stack([detail.numbers for detail in details if detail])
     vectors = np.stack([detail.embedding for detail in details if detail and detail.embedding is not None])
     return [math.exp(middle(row)) for row in predicted(head, numbers, vectors)]

@@ -38,9 +38,9 @@ def asked(endpoint: int, **fields: Any) -> Any:
 def test_messages_are_looked_at_as_chats_are() -> None:
     chat, messages = (extract(asked(number).question, b"s") for number in (pb.ENDPOINT_CHAT_COMPLETIONS, pb.ENDPOINT_MESSAGES))
     assert chat == messages
-    assert chat.detail is not None
-    assert messages.detail is not None
-    assert np.array_equal(chat.detail.numbers, messages.detail.numbers, equal_nan=True)
+    assert chat.model_input is not None
+    assert messages.model_input is not None
+    assert np.array_equal(chat.model_input.numbers, messages.model_input.numbers, equal_nan=True)
 
 
 @pytest.mark.parametrize("endpoint", [pb.ENDPOINT_OTHER, 77, -3])

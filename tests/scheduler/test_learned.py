@@ -12,17 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_scheduler.core.lengths import MAX_TOKENS
-from alise_scheduler.predictor.features.conversation import CONVERSATION, NUMBERS
 from alise_scheduler.predictor.features.request import Features, Question, extract
+from alise_scheduler.predictor.features.row import CONVERSATION, NUMBERS
 from alise_scheduler.predictor.features.text import TEXT_NAMES, text_numbers
-from alise_scheduler.predictor.learned import FIRST_TRAINING, TRIAL, LearnedPredictor, equip, pinball
+from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.predictor.models.buckets import Observation
 from alise_scheduler.predictor.models.head import Head
+from alise_scheduler.predictor.served_head import serve_head
 from alise_scheduler.predictor.storage.writer import Archive
 from alise_scheduler.predictor.training.background import BackgroundError
 from alise_scheduler.predictor.training.fit import train
 from alise_scheduler.predictor.training.loop import Learner
 from alise_scheduler.predictor.training.samples import read_history
+from alise_scheduler.predictor.training.trial import FIRST_TRAINING, TRIAL, pinball
 from tests.scheduler.hash_encoder import HashEncoder
 from tests.scheduler.predictor_builders import make_features, make_task
 
@@ -46,7 +48,7 @@ def learned_head() -> Head:
 def retrained(predictor: LearnedPredictor, version: int = 1) -> LearnedPredictor:
     """With a head that knows the tasks."""
     history, seen = predictor.newest()
-    predictor.install(equip(replace(learned_head(), version=version), history), seen)
+    predictor.install(serve_head(replace(learned_head(), version=version), history), seen)
     return predictor
 
 
@@ -98,7 +100,7 @@ def test_a_head_that_is_worse_gives_way_to_the_one_before() -> None:
     predictor = retrained(taught(FIRST_TRAINING))
     history, seen = predictor.newest()
     wrong = train(replace(history, log_tokens=history.log_tokens[::-1].copy()), 2)
-    predictor.install(equip(wrong, history), seen)
+    predictor.install(serve_head(wrong, history), seen)
     assert predictor.version == 2
     taught(TRIAL, predictor=predictor)
     assert (predictor.version, predictor.rollbacks) == (1, 1)
@@ -149,7 +151,7 @@ def test_any_text_has_its_numbers(text: str) -> None:
 
 
 def test_a_row_has_as_many_numbers_as_it_says() -> None:
-    detail = make_features().detail
+    detail = make_features().model_input
     assert detail is not None
     assert len(detail.numbers) == NUMBERS
 

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 from alise_scheduler.errors import HistoryError
-from alise_scheduler.predictor.learned import FIRST_TRAINING, LearnedPredictor, equip
+from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.predictor.models.arrays import MAX_FILE_BYTES
 from alise_scheduler.predictor.models.buckets import Observation
+from alise_scheduler.predictor.served_head import serve_head
 from alise_scheduler.predictor.start import Where, start
 from alise_scheduler.predictor.storage import postgres
 from alise_scheduler.predictor.storage.postgres import PostgresStore
 from alise_scheduler.predictor.storage.sqlite import SqliteStore
 from alise_scheduler.predictor.storage.writer import RETRY_SECONDS, Archive
 from alise_scheduler.predictor.training.fit import train
+from alise_scheduler.predictor.training.trial import FIRST_TRAINING
 from tests.scheduler.postgres_server import PostgresServer
 from tests.scheduler.predictor_builders import make_features, make_history, make_sample, make_task
 
@@ -173,7 +175,7 @@ def test_what_one_sidecar_saw_the_other_predicts(server: PostgresServer, tmp_pat
     two.turn()
     assert two.predictor.wants_training()
     history, seen = two.predictor.newest()
-    two.predictor.install(equip(train(history, 1), history), seen)
+    two.predictor.install(serve_head(train(history, 1), history), seen)
     short, long = (
         two.predictor.predict(make_features(f"{verb} bridges 7"), 0).median for verb in ("Name one fact about", "Write an essay about")
     )

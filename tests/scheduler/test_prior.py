@@ -12,18 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_scheduler.predictor.features.conversation import EXPECTED, PRIOR_AT, Conversations, Said, expected_here
-from alise_scheduler.predictor.learned import FIRST_TRAINING, LearnedPredictor, equip
+from alise_scheduler.predictor.features.conversation import Conversations, PastTurns, expected_here
+from alise_scheduler.predictor.features.row import EXPECTED, PRIOR_AT
+from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.predictor.models.buckets import Observation
 from alise_scheduler.predictor.models.calibration import middle
 from alise_scheduler.predictor.models.encoder import MODEL_FILE, VOCABULARY_FILE
 from alise_scheduler.predictor.models.prior import from_bytes, quantiles
+from alise_scheduler.predictor.served_head import serve_head
 from alise_scheduler.predictor.storage.writer import Archive
 from alise_scheduler.predictor.training.background import BackgroundError
 from alise_scheduler.predictor.training.fit import train
 from alise_scheduler.predictor.training.loop import Learner
-from alise_scheduler.predictor.training.prior_fit import MADE_FILE, fingerprint, fit, made_before
+from alise_scheduler.predictor.training.prior_fit import PRIOR_FILE, fingerprint, fit, stored_prior
 from alise_scheduler.predictor.training.prior_lines import Line, own_lines, read_lines
+from alise_scheduler.predictor.training.trial import FIRST_TRAINING
 from tests.scheduler.hash_encoder import HashEncoder
 from tests.scheduler.predictor_builders import make_features, make_history, make_task
 
@@ -40,7 +43,7 @@ def knowing() -> LearnedPredictor:
 
 
 def expected(prompt: str) -> float:
-    detail = make_features(prompt).detail
+    detail = make_features(prompt).model_input
     assert detail is not None
     return PRIOR.expect(detail.numbers, None)
 
@@ -84,7 +87,7 @@ def test_kinds_of_prompts_are_told_apart_by_their_words_alone() -> None:
 def test_an_embedding_says_more() -> None:
     encoder = HashEncoder()
     prior = fit((Line("sing of alpha", 10), Line("sing of gamma", 1000)), encoder)
-    short, long = (make_features(prompt).detail for prompt in ("sing of alpha", "sing of gamma"))
+    short, long = (make_features(prompt).model_input for prompt in ("sing of alpha", "sing of gamma"))
     assert short is not None
     assert long is not None
     apart = prior.expect(long.numbers, long.embedding) - prior.expect(short.numbers, short.embedding)
@@ -104,7 +107,7 @@ def test_whatever_is_written_a_length_is_expected(text: str) -> None:
 def test_a_prior_comes_back_from_its_bytes() -> None:
     prior = fit(own_lines()[:50], HashEncoder())
     again = from_bytes(prior.to_bytes())
-    detail = make_features(KINDS[1]).detail
+    detail = make_features(KINDS[1]).model_input
     assert detail is not None
     for embedding in (None, detail.embedding):
         assert again.expect(detail.numbers, embedding) == pytest.approx(prior.expect(detail.numbers, embedding), abs=1e-5)
@@ -131,12 +134,12 @@ def made_folder(folder: Path) -> Path:
     """An encoder's folder, as far as its prior goes, with a prior that was made for it."""
     for name in (MODEL_FILE, VOCABULARY_FILE):
         (folder / name).write_bytes(name.encode())
-    (folder / MADE_FILE).write_bytes(fit(own_lines()[:50], HashEncoder()).to_bytes(fingerprint(folder)))
+    (folder / PRIOR_FILE).write_bytes(fit(own_lines()[:50], HashEncoder()).to_bytes(fingerprint(folder)))
     return folder
 
 
 def test_a_prior_that_was_made_for_this_encoder_is_taken(tmp_path: Path) -> None:
-    data = made_before(made_folder(tmp_path))
+    data = stored_prior(made_folder(tmp_path))
     assert data is not None
     assert from_bytes(data).worded is not None
 
@@ -146,30 +149,32 @@ def test_a_prior_that_was_made_for_this_encoder_is_taken(tmp_path: Path) -> None
     [
         pytest.param(MODEL_FILE, b"other weights", id="of another encoder"),
         pytest.param(VOCABULARY_FILE, b"other words", id="of another vocabulary"),
-        pytest.param(MADE_FILE, b"something else", id="not a prior"),
-        pytest.param(MADE_FILE, PRIOR.to_bytes("another code"), id="of another code"),
+        pytest.param(PRIOR_FILE, b"something else", id="not a prior"),
+        pytest.param(PRIOR_FILE, PRIOR.to_bytes("another code"), id="of another code"),
     ],
 )
 def test_a_prior_that_was_made_for_something_else_is_left(tmp_path: Path, name: str, data: bytes) -> None:
     folder = made_folder(tmp_path)
     (folder / name).write_bytes(data)
-    assert made_before(folder) is None
+    assert stored_prior(folder) is None
 
 
 def test_a_folder_without_a_prior_has_none(tmp_path: Path) -> None:
-    assert made_before(tmp_path) is None
+    assert stored_prior(tmp_path) is None
 
 
 def test_fewer_landmarks_expect_about_the_same() -> None:
     lines, encoder = own_lines()[:400], HashEncoder()
     whole, part = (fit(lines, encoder, landmarks) for landmarks in (400, 300))
-    details = [detail for line in lines[::10] if (detail := make_features(line.text).detail) is not None]
+    details = [detail for line in lines[::10] if (detail := make_features(line.text).model_input) is not None]
     said = [[prior.expect(detail.numbers, detail.embedding) for detail in details] for prior in (whole, part)]
     assert np.corrcoef(said)[0, 1] > 0.8
 
 
 def test_few_landmarks_know_the_words_alone_as_well_as_all_of_them_would() -> None:
-    details = [(detail, line.tokens) for line in own_lines()[::20] if (detail := make_features(line.text, embed=False).detail) is not None]
+    details = [
+        (detail, line.tokens) for line in own_lines()[::20] if (detail := make_features(line.text, embed=False).model_input) is not None
+    ]
     said = [PRIOR.expect(detail.numbers, None) for detail, _ in details]
     assert np.corrcoef(said, np.log([tokens for _, tokens in details]))[0, 1] > 0.7
 
@@ -205,7 +210,7 @@ def test_the_first_head_does_not_inherit_how_far_off_the_prior_was() -> None:
         prompt, tokens = make_task(chance)
         predictor.learn(make_features(prompt), Observation(5 * tokens, True))
     history, seen = predictor.newest()
-    predictor.install(equip(train(history, 1), history), seen)
+    predictor.install(serve_head(train(history, 1), history), seen)
     assert median(predictor, "Write an essay about trains") == pytest.approx(5 * 420, rel=0.4)
 
 
@@ -217,10 +222,10 @@ def test_a_conversation_that_is_answered_at_length_is_expected_to_go_on_so() -> 
     assert expected_here(4.0, None) == 4.0
 
 
-@given(prior=st.floats(0, 8), beyond=st.lists(st.floats(-3, 3), max_size=16))
-def test_a_conversation_moves_the_expectation_no_further_than_it_was_off(prior: float, beyond: list[float]) -> None:
-    moved = expected_here(prior, Said(1, beyond=tuple(beyond))) - prior
-    assert min([0.0, *beyond]) - 1e-9 <= moved <= max([0.0, *beyond]) + 1e-9
+@given(prior=st.floats(0, 8), prior_residuals=st.lists(st.floats(-3, 3), max_size=16))
+def test_a_conversation_moves_the_expectation_no_further_than_it_was_off(prior: float, prior_residuals: list[float]) -> None:
+    moved = expected_here(prior, PastTurns(1, prior_residuals=tuple(prior_residuals))) - prior
+    assert min([0.0, *prior_residuals]) - 1e-9 <= moved <= max([0.0, *prior_residuals]) + 1e-9
 
 
 def test_what_was_expected_is_kept_with_the_sample() -> None:

@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from alise_scheduler.core.lengths import PRIOR
 from alise_scheduler.predictor.features.conversation import Conversations
 from alise_scheduler.predictor.features.request import Question, extract
-from alise_scheduler.predictor.learned import FIRST_TRAINING, Equipped, LearnedPredictor, equip
+from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.predictor.models.bucket import WINDOW, Bucket, censored_quantiles
 from alise_scheduler.predictor.models.buckets import BucketPredictor, Observation
 from alise_scheduler.predictor.models.calibration import Calibration, middle
 from alise_scheduler.predictor.models.neighbours import NEIGHBOURS, Index, leave_out
+from alise_scheduler.predictor.served_head import ServedHead, serve_head
 from alise_scheduler.predictor.shares import LEAST_ROWS, SHARES, FairLru, FairSlots, fair_level, most
 from alise_scheduler.predictor.training.fit import train
 from alise_scheduler.predictor.training.samples import Recent
+from alise_scheduler.predictor.training.trial import FIRST_TRAINING
 from tests.scheduler.predictor_builders import SALT, make_features, make_sample
 
 pytestmark = pytest.mark.process
@@ -46,7 +48,7 @@ def test_l6_a_head_that_learned_from_one_tenant_is_half_believed_by_the_next() -
     predictor = LearnedPredictor()
     flood(predictor, "hostile", times=FIRST_TRAINING)
     history, seen = predictor.newest()
-    predictor.install(equip(train(history, 1), history), seen)
+    predictor.install(serve_head(train(history, 1), history), seen)
     third, own = (predictor.predict(make_features("Name one fact about rivers", tenant=name), 0).median for name in ("third", "hostile"))
     assert own == pytest.approx(3, rel=0.3)
     assert third > math.sqrt(PRIOR.median * 3) / 1.5
@@ -146,7 +148,7 @@ def test_several_tenants_corrections_do_not_mix_and_a_new_one_has_their_median()
     ],
 )
 def test_how_far_a_head_is_believed(rows: dict[int, int], tenant: int, trust: float) -> None:
-    assert Equipped(None, None, rows).trust(tenant) == pytest.approx(trust)  # type: ignore[arg-type]
+    assert ServedHead(None, None, rows).trust(tenant) == pytest.approx(trust)  # type: ignore[arg-type]
 
 
 # --- room -----------------------------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def ensure() -> Path:
     out = cache / "encoder" / hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
     if not (out / "encoder.onnx").exists():
         _export(out)
-    if prior_fit.made_before(out) is None:
+    if prior_fit.stored_prior(out) is None:
         subprocess.run(
             [sys.executable, "-m", "alise_scheduler.predictor.training.prior_fit", str(out), "--make"], check=True, timeout=_SECONDS
         )

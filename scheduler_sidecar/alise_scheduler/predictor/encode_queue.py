@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from .features.conversation import Row
+from .features.row import Row
 from .models.encoder import Encoder
 
 log = logging.getLogger(__name__)

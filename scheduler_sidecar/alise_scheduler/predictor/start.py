@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import EncoderError, HistoryError
-from .learned import LearnedPredictor, equip
+from .learned import LearnedPredictor
 from .models import head
 from .models.encoder import Encoder, OnnxEncoder
+from .served_head import serve_head
 from .storage.sqlite import SqliteStore
 from .storage.writer import Archive, SharedStore
 from .training.samples import RECENT_ROWS
@@ -93,13 +94,13 @@ def _replica(local: SqliteStore | None) -> str:
         known = local.note(_REPLICA_NOTE) if local else None
         if known:
             return known
-        made = secrets.token_hex(8)
+        result = secrets.token_hex(8)
         if local:
-            local.save_note(_REPLICA_NOTE, made)
+            local.save_note(_REPLICA_NOTE, result)
     except HistoryError as error:
         log.warning("history has no name", extra={"detail": str(error)})
         return secrets.token_hex(8)
-    return made
+    return result
 
 
 def _connect(where: Where, replica: str) -> SharedStore:
@@ -135,7 +136,7 @@ def _restore(predictor: LearnedPredictor, store: SqliteStore) -> bytes | None:
 def _use(predictor: LearnedPredictor, data: bytes) -> bool:
     """Whether it could be used."""
     try:
-        predictor.restore(equip(head.from_bytes(data), predictor.recent.newest(RECENT_ROWS)))
+        predictor.restore(serve_head(head.from_bytes(data), predictor.recent.newest(RECENT_ROWS)))
     except ValueError as error:
         log.info("the head that was kept is of another kind: one is trained from the history", extra={"detail": str(error)})
         return False

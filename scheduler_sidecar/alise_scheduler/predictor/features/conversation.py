@@ -1,11 +1,12 @@
-"""All that is known of a request when it comes, as numbers: what the learned head is fed. Lives in memory and in the history; no text.
+"""What is known of a conversation from its earlier answers, and the numbers and vectors that a model is given about it.
 
-A row is REQUEST, the prompt's own (`text.py`), EXPECTED and CONVERSATION, in this order; NaN where nothing is known.
+`Conversations` keeps the newest turns of each conversation, by the hash that its next turn will name. The predictor adds a turn when it has
+finished and asks for the conversation when the next one arrives. Nothing here reads a clock or a file.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -13,102 +14,47 @@ from numpy.typing import NDArray
 
 from ..shares import FairLru
 from . import conversation_effect
-from .text import TEXT_NAMES
+from .row import CHARS_PER_TOKEN_AT, CONVERSATION, EARLIER_PER_TURN_AT, EMBEDDING, FILLED, ModelInput, Row
 
-Row = NDArray[np.float32]
 Half = NDArray[np.float16]
 
-# Version of the feature set. Increase it when a column gets another meaning or other numbers for the same request: stored rows, heads and
-# priors of another version are not used. A test compares the features of fixed requests with those of this version.
-FEATURES_VERSION: Final = 9
-
-# The last: how much text a token of the conversation so far is, in logs: few characters where it is about code or in another language.
-REQUEST: Final = (
-    "endpoint", "structured", "turns", "prompt_chars", "earlier_chars", "earlier_per_turn", "cap", "temperature", "chars_per_token",
-)  # fmt: skip
-# ln(tokens) by general knowledge (`prior.py`): of such a prompt, and in a conversation whose answers are so much longer or shorter.
-EXPECTED: Final = ("prior", "prior_here")
-CONVERSATION: Final = (
-    "said_last", "said_mean", "said_most", "said_least", "said_recent", "said_spread", "said_before", "said_times",
-    "said_alike", "said_most_alike", "alike_most", "alike_last",
-)  # fmt: skip
-_CHARS_PER_TOKEN_AT: Final = REQUEST.index("chars_per_token")
-_EARLIER_PER_TURN_AT: Final = REQUEST.index("earlier_per_turn")
-# Columns at the end of a row that `complete` fills in, beside chars_per_token.
-FILLED: Final = len(EXPECTED) + len(CONVERSATION)
-NUMBERS: Final = len(REQUEST) + len(TEXT_NAMES) + FILLED
-# Where the prompt's own numbers are.
-TEXT: Final = slice(len(REQUEST), NUMBERS - FILLED)
-PRIOR_AT: Final = NUMBERS - FILLED
-EMBEDDING: Final = 384
-_SAID_TIMES: Final = CONVERSATION.index("said_times")
-SAID_TIMES_AT: Final = NUMBERS - len(CONVERSATION) + _SAID_TIMES
 MAX_CONVERSATIONS: Final = 20_000
-MAX_SAID: Final = conversation_effect.MOST
-# Of so many newest turns, what was asked is remembered, too: an answer to the like is likely as long.
-MAX_ASKED: Final = conversation_effect.TURNS
-# How much more alike counts for more: weight e^(SHARPNESS · similarity).
+MAX_ANSWERS: Final = conversation_effect.MOST
+# The number of newest turns whose prompts are kept as well: answers to similar prompts are about as long.
+MAX_PROMPTS: Final = conversation_effect.TURNS
+_COUNT_AT: Final = CONVERSATION.index("answers")
+# An answer to a similar prompt has the weight e^(SHARPNESS * similarity).
 _SHARPNESS: Final = 8.0
 _RECENT: Final = 0.6
-# How far an answer counts that was so many turns ago, and how many answers it takes to be believed half.
-_BEYOND_RECENT: Final = 0.7
-_BEYOND_PULL: Final = 1.0
+# The weight of an answer relative to the one after it, and the number of answers that move the prior half of the way.
+_PRIOR_DECAY: Final = 0.7
+_PRIOR_PULL: Final = 1.0
 _NOTHING: Final = np.zeros(EMBEDDING, np.float16)
 
 
 @dataclass(frozen=True, slots=True)
-class Detail:
-    """`numbers` [NUMBERS], NaN where `complete` fills in; `embedding` [EMBEDDING] of length 1 or None; the rest are 64-bit hashes, 0 for
-    none."""
+class PastTurns:
+    """The newest turns of a conversation, oldest first.
 
-    numbers: Row
-    embedding: Row | None = field(repr=False)
-    model: int = 0
-    klass: int = 0
-    # The conversation as the next turn will know it, and as the turn before knew it.
-    now: int = 0
-    previous: int = 0
-    tenant: int = 0
-
-
-def request_numbers(
-    endpoint: int, structured: bool, turns: int, prompt_chars: int, newest_chars: int, max_tokens: int, temperature: float
-) -> list[float]:
-    """The REQUEST part of a row, without what only the conversation says; temperature NaN: not set."""
-    earlier = max(0, prompt_chars - newest_chars)
-    return [
-        float(min(max(endpoint, 0), 255)),
-        float(structured),
-        float(min(max(turns, 1), 1000)),
-        math.log1p(max(prompt_chars, newest_chars)),
-        math.log1p(earlier),
-        math.log1p(earlier / max(1, turns - 1)),
-        math.log1p(max_tokens) if max_tokens > 0 else math.nan,
-        min(max(temperature, 0.0), 10.0) if math.isfinite(temperature) else math.nan,
-        math.nan,
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """A conversation's answers so far: `root` names it, `log_tokens` are the newest MAX_SAID, oldest first; `asked` are the vectors of the
-    newest MAX_ASKED prompts, [EMBEDDING] or None each; `beyond` is how much longer the newest MAX_SAID were than expected, in logs;
-    `rests` how much higher than the head expected them the newest ranked, and `turns` what `conversation_effect.weights` makes of that.
-    When another head comes they stay: heads differ little in what they expect, and a few turns later they have been replaced."""
+    `root` names the conversation. `log_tokens` are the lengths of the newest MAX_ANSWERS answers, and `prior_residuals` how much longer
+    they were than the prior, in logs. `prompts` are the vectors of the newest MAX_PROMPTS prompts, [EMBEDDING] or None each.
+    `residuals` say how much higher these answers ranked than the head expected, and `turns` is what `conversation_effect.weights`
+    derives from them. Both are kept when another head is installed: heads differ little, and a few turns later they have been replaced.
+    """
 
     root: int
     log_tokens: tuple[float, ...] = ()
-    asked: tuple[Half | None, ...] = ()
-    beyond: tuple[float, ...] = ()
-    rests: tuple[float, ...] = ()
+    prompts: tuple[Half | None, ...] = ()
+    prior_residuals: tuple[float, ...] = ()
+    residuals: tuple[float, ...] = ()
     turns: Row | None = None
 
 
-def said_numbers(said: Said | None, embedding: Row | None) -> list[float]:
-    """The CONVERSATION part of a row, for a prompt of this embedding."""
-    if said is None or not said.log_tokens:
-        return [math.nan] * (_SAID_TIMES) + [0.0] + [math.nan] * (len(CONVERSATION) - 1 - _SAID_TIMES)
-    return [*_lengths(said.log_tokens), *_alike(said, embedding)]
+def conversation_numbers(past: PastTurns | None, embedding: Row | None) -> list[float]:
+    """Returns the CONVERSATION part of a row, for a prompt with this embedding."""
+    if past is None or not past.log_tokens:
+        return [math.nan] * (_COUNT_AT) + [0.0] + [math.nan] * (len(CONVERSATION) - 1 - _COUNT_AT)
+    return [*_lengths(past.log_tokens), *_similar(past, embedding)]
 
 
 def _lengths(log_tokens: Sequence[float]) -> list[float]:
@@ -127,100 +73,108 @@ def _lengths(log_tokens: Sequence[float]) -> list[float]:
     ]
 
 
-def _alike(said: Said, embedding: Row | None) -> list[float]:
-    """Of the answers to prompts like this one: their length, the length of the one to the most alike, its likeness, the last one's."""
-    asked = [(v, tokens) for v, tokens in zip(reversed(said.asked), reversed(said.log_tokens), strict=False) if v is not None]
-    if embedding is None or not asked:
+def _similar(past: PastTurns, embedding: Row | None) -> list[float]:
+    """Returns the mean length of answers to similar prompts, that of the most similar one, its similarity, and the last prompt's."""
+    prompts = [(v, tokens) for v, tokens in zip(reversed(past.prompts), reversed(past.log_tokens), strict=False) if v is not None]
+    if embedding is None or not prompts:
         return [math.nan] * 4
-    similarity = np.stack([v for v, _ in asked]).astype(np.float32) @ embedding
-    tokens = np.array([tokens for _, tokens in asked])
+    similarity = np.stack([v for v, _ in prompts]).astype(np.float32) @ embedding
+    tokens = np.array([tokens for _, tokens in prompts])
     weights = np.exp(_SHARPNESS * (similarity - similarity.max()))
     best = int(similarity.argmax())
-    last = float(similarity[0]) if said.asked[-1] is not None else math.nan
+    last = float(similarity[0]) if past.prompts[-1] is not None else math.nan
     return [float(weights @ tokens / weights.sum()), float(tokens[best]), float(similarity[best]), last]
 
 
 class Conversations:
-    """What was answered in each conversation, by the hash that its next turn will name; the least recently used of the tenant with the
-    most are forgotten."""
+    """The past turns of at most MAX_CONVERSATIONS conversations, by the hash that the next turn will name.
+
+    When there are more, the least recently used one of the tenant with the most conversations is dropped.
+    """
 
     def __init__(self) -> None:
-        self._said: FairLru[int, Said] = FairLru(MAX_CONVERSATIONS)
+        self._past: FairLru[int, PastTurns] = FairLru(MAX_CONVERSATIONS)
 
     def __len__(self) -> int:
-        return len(self._said)
+        return len(self._past)
 
-    def find(self, previous: int, tenant: int = 0) -> Said | None:
-        """The conversation whose newest turn called itself `previous`."""
-        return self._said.get(tenant, previous) if previous else None
+    def find(self, previous: int, tenant: int = 0) -> PastTurns | None:
+        """Returns the conversation whose newest turn is named `previous`; None when it is not known."""
+        return self._past.get(tenant, previous) if previous else None
 
     def add(
-        self, previous: int, now: int, log_tokens: float, embedding: Row | None = None, prior: float = math.nan, rest: float = math.nan,
+        self, previous: int, now: int, log_tokens: float, embedding: Row | None = None, prior: float = math.nan, residual: float = math.nan,
         tenant: int = 0,
     ) -> None:  # fmt: skip
-        """A turn of it ended. `embedding` is its prompt's, `prior` what was expected of that, `rest` by how much its rank was above what
-        the head expected; NaN: nothing."""
+        """Adds a finished turn.
+
+        `embedding` is its prompt's, `prior` the ln(tokens) that the prior expected, and `residual` how much higher it ranked than the head
+        expected; NaN is unknown.
+        """
         if not now:
             return
         before = self.find(previous, tenant)
-        lengths, beyond = (before.log_tokens, before.beyond) if before else ((), ())
-        asked, rests = self._earlier(before, now, tenant)
+        lengths, prior_residuals = (before.log_tokens, before.prior_residuals) if before else ((), ())
+        prompts, residuals = self._earlier(before, now, tenant)
         if not math.isnan(prior):
-            beyond = (*beyond, log_tokens - prior)[-MAX_SAID:]
-        asked = (*asked, None if embedding is None else embedding.astype(np.float16))[-MAX_ASKED:]
-        # A turn that nothing was expected of would be a gap: it begins anew after that.
-        rests = () if math.isnan(rest) else (*rests, rest)[-MAX_ASKED:]
-        turns = conversation_effect.weights(_stacked(asked[-len(rests) :]), np.array(rests, np.float32)) if rests else None
-        said = Said(before.root if before else now, (*lengths, log_tokens)[-MAX_SAID:], asked, beyond, rests, turns)
-        self._said.put(tenant, now, said)
+            prior_residuals = (*prior_residuals, log_tokens - prior)[-MAX_ANSWERS:]
+        prompts = (*prompts, None if embedding is None else embedding.astype(np.float16))[-MAX_PROMPTS:]
+        # A turn without an expectation would be a gap, so the residuals begin again after it.
+        residuals = () if math.isnan(residual) else (*residuals, residual)[-MAX_PROMPTS:]
+        turns = conversation_effect.weights(_stacked(prompts[-len(residuals) :]), np.array(residuals, np.float32)) if residuals else None
+        past = PastTurns(before.root if before else now, (*lengths, log_tokens)[-MAX_ANSWERS:], prompts, prior_residuals, residuals, turns)
+        self._past.put(tenant, now, past)
         if before is not None:
-            # Continuing from there again is rare, and vectors are nearly all of the memory.
-            self._said.replace(tenant, previous, replace(before, asked=(), rests=(), turns=None))
+            # Another answer to that turn is rare, and vectors are nearly all of the memory.
+            self._past.replace(tenant, previous, replace(before, prompts=(), residuals=(), turns=None))
 
-    def _earlier(self, before: Said | None, now: int, tenant: int) -> tuple[tuple[Half | None, ...], tuple[float, ...]]:
-        """What was asked before the turn `now`, and the rests of those answers."""
+    def _earlier(self, before: PastTurns | None, now: int, tenant: int) -> tuple[tuple[Half | None, ...], tuple[float, ...]]:
+        """Returns the prompts before the turn `now`, and the residuals of their answers."""
         if before is None:
             return (), ()
-        again = self._said.get(tenant, now)
+        again = self._past.get(tenant, now)
         if again is not None and again.root == before.root:
-            # Another answer to a turn that was answered before, which has what the turn before it has given away.
-            return again.asked[:-1], again.rests[:-1]
-        return before.asked, before.rests
+            # Another answer to a turn that was answered before: that one holds what the turn before it passed on.
+            return again.prompts[:-1], again.residuals[:-1]
+        return before.prompts, before.residuals
 
 
-def expected_here(prior: float, said: Said | None) -> float:
-    """What general knowledge expects, moved by how far this conversation's answers were from it; the newest count most."""
-    if said is None or not said.beyond:
+def expected_here(prior: float, past: PastTurns | None) -> float:
+    """Returns the prior, moved by how far this conversation's answers were from it; the newest answers count most."""
+    if past is None or not past.prior_residuals:
         return prior
-    weights = [_BEYOND_RECENT**age for age in range(len(said.beyond))]
-    return prior + sum(w * v for w, v in zip(weights, reversed(said.beyond), strict=True)) / (sum(weights) + _BEYOND_PULL)
+    weights = [_PRIOR_DECAY**age for age in range(len(past.prior_residuals))]
+    return prior + sum(w * v for w, v in zip(weights, reversed(past.prior_residuals), strict=True)) / (sum(weights) + _PRIOR_PULL)
 
 
-def carried_over(said: Said | None, embedding: Row | None) -> float:
-    """By how much the conversation so far moves the rank that the head expects of a prompt of this embedding."""
-    if said is None or said.turns is None:
+def carried_over(past: PastTurns | None, embedding: Row | None) -> float:
+    """Returns by how much the conversation so far moves the rank that the head expects, for a prompt with this embedding."""
+    if past is None or past.turns is None:
         return 0.0
-    asked = _stacked(said.asked[-len(said.turns) :])
-    likeness = np.zeros(len(asked), np.float32) if embedding is None else asked @ embedding
-    return float(conversation_effect.carried(likeness, said.turns))
+    prompts = _stacked(past.prompts[-len(past.turns) :])
+    similarity = np.zeros(len(prompts), np.float32) if embedding is None else prompts @ embedding
+    return float(conversation_effect.carried(similarity, past.turns))
 
 
-def context(said: Said | None, embedding: Row | None) -> Row:
-    """What the conversation is about, [EMBEDDING]: its prompts so far, or, of a first turn, this one of this embedding; 0 for unknown."""
+def context(past: PastTurns | None, embedding: Row | None) -> Row:
+    """Returns what the conversation is about, [EMBEDDING]: the direction of its prompts so far.
+
+    For a first turn it is the direction of this prompt; 0 is unknown.
+    """
     own = np.zeros(EMBEDDING, np.float32) if embedding is None else embedding
-    return own if said is None or not said.asked else conversation_effect.context(_stacked(said.asked), own)
+    return own if past is None or not past.prompts else conversation_effect.context(_stacked(past.prompts), own)
 
 
-def _stacked(asked: Sequence[Half | None]) -> Row:
+def _stacked(prompts: Sequence[Half | None]) -> Row:
     """[K, EMBEDDING], 0 for None."""
-    return np.stack([_NOTHING if vector is None else vector for vector in asked]).astype(np.float32)
+    return np.stack([_NOTHING if vector is None else vector for vector in prompts]).astype(np.float32)
 
 
-def complete(detail: Detail, said: Said | None, prior: float = math.nan) -> Row:
-    """The whole row of a request: `numbers` with what is expected (ln(tokens); NaN: nothing) and the conversation's part filled in."""
-    row = detail.numbers.copy()
-    if said is not None and said.log_tokens and row[_EARLIER_PER_TURN_AT] > 0.0:
-        typical = math.fsum(map(math.exp, said.log_tokens)) / len(said.log_tokens)
-        row[_CHARS_PER_TOKEN_AT] = row[_EARLIER_PER_TURN_AT] - math.log(typical)
-    row[-FILLED:] = [prior, expected_here(prior, said), *said_numbers(said, detail.embedding)]
+def complete(model_input: ModelInput, past: PastTurns | None, prior: float = math.nan) -> Row:
+    """Returns the whole row of a request: its `numbers` with the conversation's part and the prior's ln(tokens) filled in."""
+    row = model_input.numbers.copy()
+    if past is not None and past.log_tokens and row[EARLIER_PER_TURN_AT] > 0.0:
+        typical = math.fsum(map(math.exp, past.log_tokens)) / len(past.log_tokens)
+        row[CHARS_PER_TOKEN_AT] = row[EARLIER_PER_TURN_AT] - math.log(typical)
+    row[-FILLED:] = [prior, expected_here(prior, past), *conversation_numbers(past, model_input.embedding)]
     return row

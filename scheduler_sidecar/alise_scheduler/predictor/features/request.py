@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .conversation import FILLED, Detail, request_numbers
+from .row import FILLED, ModelInput, request_numbers
 from .text import text_numbers
 
 # Looked for in the ends of the text; the middle of a long one is material, not instruction.
@@ -62,7 +62,7 @@ class Features:
     conversation: int = 0
     tenant: int = 0
     # What the learned head sees; not part of a hint, so gone after a restart.
-    detail: Detail | None = field(default=None, compare=False, repr=False)
+    model_input: ModelInput | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Raises ValueError when a number does not fit."""
@@ -113,17 +113,17 @@ def extract(question: Question, salt: bytes) -> Features:
         text=_own_hash(question, text, salt),
         conversation=_own_hash(question, question.conversation, salt),
         tenant=_hash(question.tenant, salt),
-        detail=_detail(question, salt),
+        model_input=_model_input(question, salt),
     )
 
 
-def _detail(question: Question, salt: bytes) -> Detail:
+def _model_input(question: Question, salt: bytes) -> ModelInput:
     request = request_numbers(
         question.endpoint, question.structured, question.turns, question.prompt_chars, len(question.prompt), question.max_tokens,
         question.temperature,
     )  # fmt: skip
     numbers = np.array([*request, *text_numbers(question.prompt), *(math.nan,) * FILLED], np.float32)
-    return Detail(
+    return ModelInput(
         numbers,
         question.embedding,
         model=_hash(question.model, salt),

@@ -52,8 +52,8 @@ def _array(data: bytes) -> NDArray[Any]:
         raise ValueError(f"an array of {dtype} in {len(shape)} dimensions; numbers in at most two are expected")
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != len(body):
         raise ValueError(f"an array of shape {shape} in {len(body)} bytes")
-    made = np.frombuffer(body, dtype).copy()
-    return made.reshape(shape, order="F" if by_columns else "C")
+    result = np.frombuffer(body, dtype).copy()
+    return result.reshape(shape, order="F" if by_columns else "C")
 
 
 def checked(held: Arrays, name: str, kind: str, *shape: int | None) -> NDArray[Any]:

@@ -62,8 +62,8 @@ class Calibration:
                 moved, widened = _correction(states, tenant)
                 shift, log_width = shift + moved, log_width + widened
         centre = middle(log_quantiles)
-        made: Row = np.maximum(centre + shift + (log_quantiles - centre) * np.float32(math.exp(log_width)), 0.0)
-        return made
+        result: Row = np.maximum(centre + shift + (log_quantiles - centre) * np.float32(math.exp(log_width)), 0.0)
+        return result
 
     def learn(self, log_quantiles: Row, groups: tuple[Group, ...], log_tokens: float, ended: bool, tenant: int = 0) -> None:
         """An answer ended, or was cut at `log_tokens`. `log_quantiles` are the head's own, before `apply`."""

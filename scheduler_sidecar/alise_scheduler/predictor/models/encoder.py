@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import EncoderError
-from ..features.conversation import EMBEDDING
+from ..features.row import EMBEDDING
 from .wordpiece import Vocabulary
 
 MAX_TOKENS: Final = 96
@@ -56,19 +56,19 @@ class OnnxEncoder:
             inputs = [item.name for item in self._session.get_inputs()]
             if inputs != ["input_ids"]:
                 raise ValueError(f"it takes {inputs}, not input_ids alone; export it anew with export_encoder.py")
-            made = self.encode(["hello"])
+            result = self.encode(["hello"])
         except Exception as error:  # onnxruntime's errors have no common base but this
             raise EncoderError(f"the encoder in {folder} cannot be used: {error}") from error
-        if made.shape != (1, EMBEDDING):
-            raise EncoderError(f"the encoder in {folder} makes vectors of {made.shape[1:]} numbers; {EMBEDDING} are expected")
+        if result.shape != (1, EMBEDDING):
+            raise EncoderError(f"the encoder in {folder} makes vectors of {result.shape[1:]} numbers; {EMBEDDING} are expected")
 
     def encode(self, texts: Sequence[str]) -> Rows:
-        made = np.zeros((len(texts), EMBEDDING), np.float32)
+        result = np.zeros((len(texts), EMBEDDING), np.float32)
         for row, text in enumerate(texts):
             ids = self._ids(text)
             if len(ids) > 2:
-                made[row] = self._session.run(["embedding"], {"input_ids": np.array([ids], np.int32)})[0][0]
-        return made
+                result[row] = self._session.run(["embedding"], {"input_ids": np.array([ids], np.int32)})[0][0]
+        return result
 
     def _ids(self, text: str) -> list[int]:
         ends = text if len(text) <= 2 * _EDGE_CHARS else f"{text[:_EDGE_CHARS]} {text[-_EDGE_CHARS:]}"

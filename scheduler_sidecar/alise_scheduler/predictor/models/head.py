@@ -1,11 +1,11 @@
-"""The learned head: numbers, an embedding and what the neighbours say -> quantiles of the answer's length.
+"""The learned head: numbers, an embedding and the neighbours' statistics -> quantiles of the answer's length.
 
 1. Project the embedding; scale the numbers.
-2. A kernel regression gives the smooth part of the expected rank (0..1 among all lengths); the conversation so far moves it (`effect.py`).
-3. Boosted trees over everything give a rank, too; the lengths' own quantiles turn the mean of both into log tokens.
-4. Further trees say how far off that usually is; a table of standardized errors, by rank, makes quantiles of it.
+2. A kernel regression estimates the rank (0..1 among all lengths); the conversation so far moves the estimate (`conversation_effect.py`).
+3. Boosted trees over everything estimate the rank, too. The quantiles of all lengths turn the mean of both into log tokens.
+4. Further trees estimate the error. A table of standardized errors, by rank, turns it into quantiles.
 
-Knows nothing of training (`train.py`). A head is arrays only, so that a file of one can be read without running anything in it.
+Does not train (`training/fit.py` does). A head holds arrays only, so reading one from a file executes nothing.
 """
 
 import io
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.lengths import QUANTILES
-from ..features.conversation import EMBEDDING, EXPECTED, NUMBERS, PRIOR_AT
+from ..features.row import EMBEDDING, EXPECTED, NUMBERS, PRIOR_AT
 from . import neighbours, trees
 from .arrays import Arrays, checked, finite, read_arrays
 from .kernel import LANDMARKS, STEP, Kernel, landmarks
@@ -40,7 +40,7 @@ EXPECTED_SCALE: Final = 0.40
 _FARTHEST: Final = REACH * STEP
 MIN_SPREAD: Final = 0.05
 # The kernel's share of the expected rank, beside the trees that know what it says.
-SMOOTH_SHARE: Final = 0.5
+KERNEL_SHARE: Final = 0.5
 MAX_LOG_TOKENS: Final = 13.8
 _MAX_COUNT: Final = 1 << 30
 _RANKS: Final = np.linspace(0.0, 1.0, KNOTS)
@@ -66,15 +66,15 @@ class Scaling:
     def expecting(self, numbers: Rows) -> Rows:
         """The mean where nothing is expected, not MISSING: a sidecar that has just started has its prior a little later than its head."""
         columns = slice(PRIOR_AT, PRIOR_AT + len(EXPECTED))
-        made = numbers.copy()
-        made[:, columns] = np.where(np.isnan(numbers[:, columns]), self.mean[columns], numbers[:, columns])
-        return made
+        result = numbers.copy()
+        result[:, columns] = np.where(np.isnan(numbers[:, columns]), self.mean[columns], numbers[:, columns])
+        return result
 
     def project(self, vectors: Rows) -> Rows:
         """[N, D] -> [N, PROJECTED], of length 1 again (or 0)."""
-        made = vectors @ self.basis
-        norms = np.sqrt((made * made).sum(axis=1, keepdims=True))
-        unit: Rows = made / np.maximum(norms, np.float32(1e-6))
+        result = vectors @ self.basis
+        norms = np.sqrt((result * result).sum(axis=1, keepdims=True))
+        unit: Rows = result / np.maximum(norms, np.float32(1e-6))
         return unit
 
     def points(self, numbers: Rows, vectors: Rows, contexts: Rows) -> Rows:
@@ -84,16 +84,16 @@ class Scaling:
         return np.concatenate([vectors @ self.wide, context, self.numbers(numbers)[:, : PRIOR_AT + 1]], axis=1)
 
 
-def tree_rows(numbers: Rows, projected: Rows, near: Rows, smooth: Rows) -> Rows:
+def tree_rows(numbers: Rows, projected: Rows, near: Rows, estimate: Rows) -> Rows:
     """What the trees see, without NaN."""
-    rows: Rows = np.concatenate([numbers, near, smooth[:, None], projected[:, :TREE_DIMENSIONS]], axis=1, dtype=np.float32)
+    rows: Rows = np.concatenate([numbers, near, estimate[:, None], projected[:, :TREE_DIMENSIONS]], axis=1, dtype=np.float32)
     rows[np.isnan(rows)] = MISSING
     return rows
 
 
-def blend(boosted: Rows, smooth: Rows) -> Rows:
+def blend(boosted: Rows, estimate: Rows) -> Rows:
     """The expected rank."""
-    return bounded((1.0 - SMOOTH_SHARE) * boosted + SMOOTH_SHARE * smooth, 0.0, 1.0)
+    return bounded((1.0 - KERNEL_SHARE) * boosted + KERNEL_SHARE * estimate, 0.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +126,12 @@ class Head:
         first, beyond = np.searchsorted(self.knots, at, "left"), np.searchsorted(self.knots, at, "right")
         return float(np.interp(at, self.knots, _RANKS)) if first == beyond else float(_RANKS[first] + _RANKS[beyond - 1]) / 2
 
-    def predict(self, numbers: Rows, projected: Rows, near: Rows, smooth: Rows) -> Rows:
-        """Quantiles of ln(tokens), [N, QUANTILES] ascending. projected: what `scaling.project` gave; near [N, 9]; smooth [N]: what
+    def predict(self, numbers: Rows, projected: Rows, near: Rows, estimate: Rows) -> Rows:
+        """Quantiles of ln(tokens), [N, QUANTILES] ascending. projected: what `scaling.project` gave; near [N, 9]; estimate [N]: what
         `expect` gave, as the conversation moves it."""
-        rows = tree_rows(self.scaling.expecting(numbers), projected, near, smooth)
+        rows = tree_rows(self.scaling.expecting(numbers), projected, near, estimate)
         said = self.trees.leaves(rows)
-        rank = blend(said[:, : self.point_trees].sum(axis=1), smooth)
+        rank = blend(said[:, : self.point_trees].sum(axis=1), estimate)
         middle = np.interp(rank, _RANKS, self.knots)
         spread = np.maximum(said[:, self.point_trees :].sum(axis=1), MIN_SPREAD)
         place = np.interp(rank, self.centres, _PLACES)
@@ -144,7 +144,7 @@ class Head:
         held: dict[str, NDArray[Any]] = {
             "about": np.array([HEAD_LAYOUT, self.version, self.rows]), "point_trees": np.array(self.point_trees),
             "mean": self.scaling.mean, "scale": self.scaling.scale, "basis": self.scaling.basis, "wide": self.scaling.wide,
-            "landmarks": self.kernel.landmarks.places, "weights": self.kernel.weights,
+            "landmarks": self.kernel.landmarks.quantized, "weights": self.kernel.weights,
             "line": np.array([self.kernel.bias, self.kernel.gamma, self.kernel.slope]), "trust": np.array(self.trust),
             "knots": self.knots, "centres": self.centres, "table": self.table,
         }  # fmt: skip
@@ -162,14 +162,14 @@ def from_bytes(data: bytes) -> Head:
     basis, wide = _floats(held, "basis", EMBEDDING, None), _floats(held, "wide", EMBEDDING, None)
     if not (basis.shape[1] <= PROJECTED and wide.shape[1] <= COMPARED):
         raise ValueError(f"a head whose parts do not fit: {basis.shape[1]} and {wide.shape[1]} directions")
-    places = checked(held, "landmarks", "i", None, wide.shape[1] + basis.shape[1] + PRIOR_AT + 1)
-    if places.dtype != np.int8 or not 0 < len(places) <= LANDMARKS:
-        raise ValueError(f"a head of {len(places)} landmarks of {places.dtype}")
+    quantized = checked(held, "landmarks", "i", None, wide.shape[1] + basis.shape[1] + PRIOR_AT + 1)
+    if quantized.dtype != np.int8 or not 0 < len(quantized) <= LANDMARKS:
+        raise ValueError(f"a head of {len(quantized)} landmarks of {quantized.dtype}")
     bias, gamma, slope = map(float, _floats(held, "line", 3))
     forest = trees.from_arrays("trees.", held, NUMBERS + len(neighbours.NAMES) + 1 + min(TREE_DIMENSIONS, basis.shape[1]))
     head = Head(
         version, rows, Scaling(_floats(held, "mean", NUMBERS), _floats(held, "scale", NUMBERS), basis, wide),
-        Kernel(landmarks(places, STEP), _floats(held, "weights", len(places)), bias, gamma, slope),
+        Kernel(landmarks(quantized, STEP), _floats(held, "weights", len(quantized)), bias, gamma, slope),
         forest, int(checked(held, "point_trees", "i")),
         _floats(held, "knots", KNOTS), _floats(held, "centres", BINS), _floats(held, "table", BINS, QUANTILES),
         float(_floats(held, "trust")),
@@ -194,8 +194,8 @@ def _answers(head: Head) -> bool:
     vectors = np.zeros((1, len(head.scaling.wide)), np.float32)
     near = np.full((1, len(neighbours.NAMES)), np.nan, np.float32)
     try:
-        smooth = head.expect(numbers, vectors, vectors) + np.float32(head.trust)
-        made = head.predict(numbers, head.scaling.project(vectors), near, smooth)
+        estimate = head.expect(numbers, vectors, vectors) + np.float32(head.trust)
+        result = head.predict(numbers, head.scaling.project(vectors), near, estimate)
     except (IndexError, ValueError):
         return False
-    return bool(np.isfinite(made).all())
+    return bool(np.isfinite(result).all())

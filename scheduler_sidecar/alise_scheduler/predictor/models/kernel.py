@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .quantization import Places, place, products, squares
+from .quantization import Quantized, products, quantize, squares
 
 LANDMARKS: Final = 1500
 # The grid's: coordinates reach 1.27 to either side.
@@ -26,26 +26,26 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Landmarks:
-    """`places` [M, D] on a grid of this step, and their squared lengths in steps² [M]."""
+    """`quantized` [M, D] on a grid of this step, and their squared lengths in steps² [M]."""
 
-    places: Places
+    quantized: Quantized
     step: float
     squares: Rows
 
     def features(self, points: Rows, gamma: float) -> Rows:
         """exp(-gamma · distance²) of each point to each landmark, [N, M]."""
-        placed = place(points, self.step)
-        distance = products(placed, self.places)
+        quantized = quantize(points, self.step)
+        distance = products(quantized, self.quantized)
         distance *= np.float32(-2.0)
         distance += self.squares
-        distance += squares(placed)[:, None]
+        distance += squares(quantized)[:, None]
         distance *= np.float32(-gamma * self.step**2)
-        made: Rows = np.exp(distance, out=distance)
-        return made
+        result: Rows = np.exp(distance, out=distance)
+        return result
 
 
-def landmarks(places: Places, step: float) -> Landmarks:
-    return Landmarks(places, step, squares(places))
+def landmarks(quantized: Quantized, step: float) -> Landmarks:
+    return Landmarks(quantized, step, squares(quantized))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ class Kernel:
 
 def fit(points: Rows, target: Rows, folds: NDArray[np.int64], seed: int) -> tuple[Kernel, Rows]:
     """The fitted kernel, and for each row the prediction of one that was fitted without its fold. points [N, D], target [N]."""
-    chance = np.random.default_rng(seed)
-    chosen = np.sort(chance.choice(len(points), min(LANDMARKS, len(points)), replace=False))
-    near = landmarks(place(points[chosen], STEP), STEP)
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(len(points), min(LANDMARKS, len(points)), replace=False))
+    near = landmarks(quantize(points[chosen], STEP), STEP)
     gamma, strength = _MANY if len(points) >= MANY_ROWS else _FEW
     phi = near.features(points, gamma)
     ridge = strength * phi[chosen].astype(np.float64) + 1e-6 * np.eye(len(chosen))

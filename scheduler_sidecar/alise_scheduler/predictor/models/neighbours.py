@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..shares import FairSlots
-from .quantization import UNIT_STEP, Places, place, products, squares
+from .quantization import UNIT_STEP, Quantized, products, quantize, squares
 
 INDEX_ROWS: Final = 10_000
 NEIGHBOURS: Final = 25
@@ -55,12 +55,12 @@ def leave_out(
 ) -> Rows:  # fmt: skip
     """`statistics` of every row against all of other conversations, without other tenants' copies of it. vectors [N, D] of length 1 ->
     [N, 9]; NaN where they are too few. tenants None: all the same."""
-    made = np.full((len(vectors), len(NAMES)), np.nan, np.float32)
+    result = np.full((len(vectors), len(NAMES)), np.nan, np.float32)
     if len(vectors) <= 2 * count:
-        return made
+        return result
     # As the index has them.
-    placed = place(vectors, UNIT_STEP)
-    rounded, lengths = placed * np.float32(UNIT_STEP), squares(placed)
+    quantized = quantize(vectors, UNIT_STEP)
+    rounded, lengths = quantized * np.float32(UNIT_STEP), squares(quantized)
     several = tenants is not None and bool((tenants != tenants[0]).any())
     for start in range(0, len(vectors), block):
         part = slice(start, min(start + block, len(vectors)))
@@ -71,9 +71,9 @@ def leave_out(
             own |= (tenants[part, None] != tenants[None, :]) & (apart <= _copy(vectors.shape[1]))
         similarity[own] = _OWN
         near = np.argpartition(-similarity, count, axis=1)[:, :count]
-        made[part] = statistics(np.take_along_axis(similarity, near, 1), log_tokens[near])
-        made[part][len(vectors) - own.sum(axis=1) <= count] = np.nan
-    return made
+        result[part] = statistics(np.take_along_axis(similarity, near, 1), log_tokens[near])
+        result[part][len(vectors) - own.sum(axis=1) <= count] = np.nan
+    return result
 
 
 def _copy(dimensions: int) -> float:
@@ -121,9 +121,9 @@ class Index:
     def add(self, vector: Rows, log_tokens: float, root: int = 0, tenant: int = 0) -> None:
         """`root` names its conversation; 0: of none."""
         at = self._slots.take(tenant)
-        placed = place(vector, UNIT_STEP)
-        self._vectors[at] = placed
-        self._lengths[at] = squares(placed)
+        quantized = quantize(vector, UNIT_STEP)
+        self._vectors[at] = quantized
+        self._lengths[at] = squares(quantized)
         self._roots[at] = root
         self._tokens[at] = log_tokens
         self._tenants[at] = tenant
@@ -134,8 +134,8 @@ class Index:
         rows = self._slots.used
         if rows <= 2 * count:
             return None
-        placed = place(vector, UNIT_STEP)
-        steps = products(placed[None], self._vectors[:rows])[0]
+        quantized = quantize(vector, UNIT_STEP)
+        steps = products(quantized[None], self._vectors[:rows])[0]
         similarity = steps * np.float32(UNIT_STEP**2)
         if root:
             own = self._roots[:rows] == np.uint64(root)
@@ -144,16 +144,16 @@ class Index:
             similarity[own] = _OWN
         near = np.argpartition(similarity, rows - count)[rows - count :]
         # Copies are the nearest there are: where none is among these there is none.
-        if self._slots.several(tenant) and self._copies(placed, steps, near, tenant).any():
-            copies = self._copies(placed, steps, np.arange(rows), tenant)
+        if self._slots.several(tenant) and self._copies(quantized, steps, near, tenant).any():
+            copies = self._copies(quantized, steps, np.arange(rows), tenant)
             similarity[copies] = _OWN
             if np.count_nonzero(similarity > _OWN) <= count:
                 return None
             near = np.argpartition(similarity, rows - count)[rows - count :]
         return Neighbours(similarity[near], self._tokens[near])
 
-    def _copies(self, placed: Places, steps: Rows, rows: NDArray[np.intp], tenant: int) -> NDArray[np.bool_]:
+    def _copies(self, quantized: Quantized, steps: Rows, rows: NDArray[np.intp], tenant: int) -> NDArray[np.bool_]:
         """Which of these rows are other tenants' copies of a prompt; `steps` [N] are its products with all rows."""
-        apart = self._lengths[rows] + squares(placed) - np.float32(2.0) * steps[rows]
-        copies: NDArray[np.bool_] = (apart <= _copy(len(placed))) & (self._tenants[rows] != np.uint64(tenant))
+        apart = self._lengths[rows] + squares(quantized) - np.float32(2.0) * steps[rows]
+        copies: NDArray[np.bool_] = (apart <= _copy(len(quantized))) & (self._tenants[rows] != np.uint64(tenant))
         return copies

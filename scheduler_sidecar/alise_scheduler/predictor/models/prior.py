@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...core.lengths import NORMAL_QUANTILES
-from ..features.conversation import EMBEDDING, TEXT
+from ..features.row import EMBEDDING, TEXT
 from ..features.text import TEXT_NAMES
 from .kernel import Kernel, landmarks
 from .quantization import UNIT_STEP, bounded
@@ -68,7 +68,7 @@ class Prior:
         }  # fmt: skip
         for name, kernel in (("worded", self.worded), ("alone", self.alone)):
             if kernel is not None:
-                held |= {f"{name}.landmarks": kernel.landmarks.places, f"{name}.weights": kernel.weights}
+                held |= {f"{name}.landmarks": kernel.landmarks.quantized, f"{name}.weights": kernel.weights}
                 held[f"{name}.bias"] = np.array([kernel.bias, kernel.gamma])
         np.savez(out, **held)  # type: ignore[arg-type]
         return out.getvalue()
@@ -92,8 +92,8 @@ def from_bytes(data: bytes) -> Prior:
 
 def quantiles(expected: float) -> Row:
     """Of ln(tokens), [QUANTILES] ascending, around what is expected."""
-    made: Row = np.maximum(np.float32(expected) + _ERRORS, 0.0)
-    return made
+    result: Row = np.maximum(np.float32(expected) + _ERRORS, 0.0)
+    return result
 
 
 def scaled(numbers: Rows, mean: Row, scale: Row) -> Rows:
@@ -102,7 +102,7 @@ def scaled(numbers: Rows, mean: Row, scale: Row) -> Rows:
 
 
 def _kernel(held: Any, name: str, columns: int) -> Kernel:
-    places, weights, (bias, gamma) = held[f"{name}.landmarks"], held[f"{name}.weights"], held[f"{name}.bias"]
-    if places.shape != (len(weights), columns) or places.dtype != np.int8:
-        raise ValueError(f"a prior whose parts do not fit: landmarks {places.shape} {places.dtype}, {len(weights)} weights")
-    return Kernel(landmarks(places, UNIT_STEP), weights, float(bias), float(gamma))
+    quantized, weights, (bias, gamma) = held[f"{name}.landmarks"], held[f"{name}.weights"], held[f"{name}.bias"]
+    if quantized.shape != (len(weights), columns) or quantized.dtype != np.int8:
+        raise ValueError(f"a prior whose parts do not fit: landmarks {quantized.shape} {quantized.dtype}, {len(weights)} weights")
+    return Kernel(landmarks(quantized, UNIT_STEP), weights, float(bias), float(gamma))

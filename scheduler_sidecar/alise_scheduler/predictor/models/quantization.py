@@ -17,31 +17,31 @@ REACH: Final = 127
 UNIT_STEP: Final = 1.0 / REACH
 
 Rows = NDArray[np.float32]
-Places = NDArray[np.int8]
+Quantized = NDArray[np.int8]
 
 
 def bounded(values: Rows, low: float, high: float) -> Rows:
     """np.clip in a third of the time, for what is done at each admission."""
-    made: Rows = np.minimum(np.maximum(values, np.float32(low)), np.float32(high))
-    return made
+    result: Rows = np.minimum(np.maximum(values, np.float32(low)), np.float32(high))
+    return result
 
 
-def place(points: Rows, step: float) -> Places:
-    """The nearest places, in steps; of what is beyond the grid, its edge. Any shape."""
-    made: Places = np.rint(bounded(points * np.float32(1.0 / step), -REACH, REACH)).astype(np.int8)
-    return made
+def quantize(points: Rows, step: float) -> Quantized:
+    """The nearest quantized, in steps; of what is beyond the grid, its edge. Any shape."""
+    result: Quantized = np.rint(bounded(points * np.float32(1.0 / step), -REACH, REACH)).astype(np.int8)
+    return result
 
 
-def products(places: Places, others: Places) -> Rows:
+def products(quantized: Quantized, others: Quantized) -> Rows:
     """Dot products in steps², [N, M], of [N, D] and [M, D]."""
-    if len(places) == 1 and len(others):
-        made: Rows = np.asarray(simsimd.cdist(places, others, metric="dot"), np.float32)
-        return made
-    return places.astype(np.float32) @ others.astype(np.float32).T
+    if len(quantized) == 1 and len(others):
+        result: Rows = np.asarray(simsimd.cdist(quantized, others, metric="dot"), np.float32)
+        return result
+    return quantized.astype(np.float32) @ others.astype(np.float32).T
 
 
-def squares(places: Places) -> Rows:
+def squares(quantized: Quantized) -> Rows:
     """Squared lengths in steps², [N], of [N, D]."""
-    exact = places.astype(np.float32)
-    made: Rows = np.vecdot(exact, exact)
-    return made
+    exact = quantized.astype(np.float32)
+    result: Rows = np.vecdot(exact, exact)
+    return result

@@ -1,6 +1,7 @@
-"""Boosted trees as arrays: what the trainer's library made, evaluated with numpy, so that a sidecar that serves loads no training library.
+"""Boosted trees as arrays, evaluated with numpy, so that a scheduler that serves loads no training library.
 
-Missing values are MISSING before they come here, in training as in serving; a split is a plain comparison.
+`training/fit.py` converts what LightGBM trained, and `head.py` evaluates it. Missing values are replaced by MISSING first, in training as
+in serving, so a split is a plain comparison.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ class Forest:
 
     feature: NDArray[np.int16]
     threshold: NDArray[np.float32]
-    # As numpy wants places, which saves it a conversion of these at each step.
+    # In the type that numpy uses for indices, which saves a conversion at each step.
     child: NDArray[np.intp]
     value: NDArray[np.float32]
     roots: NDArray[np.intp]
@@ -114,8 +115,8 @@ def from_dumps(dumps: Sequence[Mapping[str, Any]]) -> Forest:
     roots: list[int] = []
     deepest = 0
 
-    def place() -> int:
-        """Room for one more node, a leaf until more is said."""
+    def add_node() -> int:
+        """Adds a node, which is a leaf until its split is set."""
         number = len(feature)
         feature.append(0)
         threshold.append(np.inf)
@@ -124,7 +125,7 @@ def from_dumps(dumps: Sequence[Mapping[str, Any]]) -> Forest:
         return number
 
     for tree in (tree for dump in dumps for tree in dump["tree_info"]):
-        roots.append(place())
+        roots.append(add_node())
         level = [(roots[-1], tree["tree_structure"])]
         depth = 0
         while level:
@@ -135,8 +136,8 @@ def from_dumps(dumps: Sequence[Mapping[str, Any]]) -> Forest:
                     value[number] = float(node["leaf_value"]) / len(dumps)
                     continue
                 feature[number], threshold[number] = int(node["split_feature"]), _below(float(node["threshold"]))
-                child[number] = place()
-                below += [(child[number], node["left_child"]), (place(), node["right_child"])]
+                child[number] = add_node()
+                below += [(child[number], node["left_child"]), (add_node(), node["right_child"])]
             level, depth = below, depth + 1
     return Forest(
         np.array(feature, np.int16), np.array(threshold, np.float32), np.array(child, np.intp), np.array(value, np.float32),
@@ -145,6 +146,6 @@ def from_dumps(dumps: Sequence[Mapping[str, Any]]) -> Forest:
 
 
 def _below(threshold: float) -> float:
-    """The largest float32 that is not above a float64 threshold, so that both split float32 values alike."""
+    """The largest float32 that is not above a float64 threshold, so that both split float32 values in the same way."""
     near = np.float32(threshold)
     return float(near) if near <= threshold else float(np.nextafter(near, np.float32(-np.inf)))

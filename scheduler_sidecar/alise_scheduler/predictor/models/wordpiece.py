@@ -1,6 +1,6 @@
-"""BERT's uncased tokenizer: text to word-piece ids. Written out here because the library for it brings an HTTP client and its friends.
+"""BERT's uncased tokenizer: text to word-piece ids. It is written out here because the library for it depends on an HTTP client.
 
-Agrees with Hugging Face's `tokenizers` (a test compares them). Words are looked up once: the pieces of the commonest are remembered.
+It agrees with Hugging Face's `tokenizers`; a test compares them. The pieces of frequent words are cached.
 """
 
 import re
@@ -18,7 +18,7 @@ _ASCII_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class Vocabulary:
-    """Word pieces by their ids. Raises OSError when the file cannot be read, ValueError when it is no BERT vocabulary."""
+    """The ids of word pieces. Raises OSError if the file cannot be read, and ValueError if it is not a BERT vocabulary."""
 
     def __init__(self, path: Path) -> None:
         pieces = path.read_text(encoding="utf-8").split("\n")
@@ -34,29 +34,29 @@ class Vocabulary:
         return len(self._ids)
 
     def ids(self, text: str) -> list[int]:
-        """Ids of a text, without [CLS] and [SEP]."""
+        """Returns the ids of a text, without [CLS] and [SEP]."""
         return [number for word in words(text) for number in self._pieces(word)]
 
     def _split(self, word: str) -> tuple[int, ...]:
         if len(word) > _MAX_WORD_CHARS:
             return (self._unknown,)
-        made: list[int] = []
+        result: list[int] = []
         start = 0
         while start < len(word):
             # No piece is longer, so nothing longer is looked for: a word of 100 odd characters would take a millisecond.
             for end in range(min(len(word), start + self._longest), start, -1):
                 number = self._ids.get(word[start:end] if start == 0 else "##" + word[start:end])
                 if number is not None:
-                    made.append(number)
+                    result.append(number)
                     start = end
                     break
             else:
                 return (self._unknown,)
-        return tuple(made)
+        return tuple(result)
 
 
 def words(text: str) -> Iterator[str]:
-    """Lower-case words and single punctuation marks, accents stripped."""
+    """Yields lower-case words and single punctuation marks, without accents."""
     if text.isascii():
         yield from _ASCII_WORDS.findall(_ASCII_CONTROL.sub("", text).lower())
         return

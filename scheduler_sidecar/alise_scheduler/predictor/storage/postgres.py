@@ -19,7 +19,7 @@ import psycopg
 from alise_contract.stamp import MAC_BYTES, is_mac, mac
 
 from ...errors import HistoryError
-from ..features.conversation import EMBEDDING, FEATURES_VERSION, NUMBERS, Row
+from ..features.row import EMBEDDING, FEATURES_VERSION, NUMBERS, Row
 from ..models.arrays import MAX_FILE_BYTES
 from ..models.head import HEAD_LAYOUT, MAX_LOG_TOKENS
 from ..shares import fair_level

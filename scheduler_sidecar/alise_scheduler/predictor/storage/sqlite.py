@@ -19,7 +19,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from ...errors import HistoryError
-from ..features.conversation import EMBEDDING, FEATURES_VERSION, NUMBERS, Row
+from ..features.row import EMBEDDING, FEATURES_VERSION, NUMBERS, Row
 from ..shares import fair_level
 from ..training.samples import Sample
 

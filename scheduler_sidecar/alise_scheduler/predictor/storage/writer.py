@@ -163,10 +163,10 @@ class Archive:
 
     def arrived(self, most: int) -> list[Sample]:
         """Samples of other replicas, each once, oldest first."""
-        made: list[Sample] = []
-        while self._arrived and len(made) < most:
-            made.append(self._arrived.popleft())
-        return made
+        result: list[Sample] = []
+        while self._arrived and len(result) < most:
+            result.append(self._arrived.popleft())
+        return result
 
     def close(self) -> None:
         """Writes what waits, once, and ends the thread."""

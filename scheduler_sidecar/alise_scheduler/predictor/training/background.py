@@ -28,7 +28,7 @@ async def run_module(name: str, *arguments: str, given: bytes = b"") -> bytes:
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
-            made, said = await process.communicate(given)
+            result, said = await process.communicate(given)
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -37,7 +37,7 @@ async def run_module(name: str, *arguments: str, given: bytes = b"") -> bytes:
     if process.returncode != 0:
         detail = said.decode(errors="replace").strip()[-_MAX_LOG_CHARS:]
         raise BackgroundError(f"{name} ended with status {process.returncode}: {detail}")
-    return made
+    return result
 
 
 def step_back() -> None:

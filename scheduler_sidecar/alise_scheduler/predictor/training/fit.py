@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...core.lengths import PROBABILITIES, TAIL_FACTOR
 from ..features import conversation_effect
-from ..features.conversation import PRIOR_AT, SAID_TIMES_AT, TEXT
+from ..features.row import ANSWERS_AT, PRIOR_AT, TEXT
 from ..models import kernel, trees
 from ..models.head import (
     BINS,
@@ -52,30 +52,30 @@ def train(history: History, version: int) -> Head:
     scaling = _scaling(history)
     projected = scaling.project(history.vectors)
     folds = (history.roots.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)).astype(np.int64) % _FOLDS
-    answered = np.nan_to_num(history.numbers[:, SAID_TIMES_AT])
+    answered = np.nan_to_num(history.numbers[:, ANSWERS_AT])
     points = scaling.points(history.numbers, history.vectors, conversation_effect.contexts(history.vectors, history.roots, answered))
     # 2. What cut answers would have been.
     tokens = _uncut(history.log_tokens, history.ended, points, folds, version)
     knots = np.quantile(tokens, np.linspace(0, 1, KNOTS)).astype(np.float32)
     ranks = _ranks(tokens)
-    # 3. The smooth part and what conversations move it by, the neighbours, the trees.
-    smooth, expected = kernel.fit(points, ranks, folds, version)
+    # 3. The estimate part and what conversations move it by, the neighbours, the trees.
+    estimate, expected = kernel.fit(points, ranks, folds, version)
     moves = conversation_effect.carry_over(history.vectors, ranks - expected, history.roots, answered)
     trust = conversation_effect.trust(moves, ranks - expected)
-    held_smooth = expected + np.float32(trust) * moves
+    held_estimate = expected + np.float32(trust) * moves
     near = leave_out(projected, _bounded(history), history.roots, tenants=history.tenants)
     near[~history.vectors.any(axis=1)] = np.nan
-    rows = tree_rows(scaling.expecting(history.numbers), projected, near, held_smooth)
+    rows = tree_rows(scaling.expecting(history.numbers), projected, near, held_estimate)
     point = _forest(_boost(rows, ranks, "l2", version, BAGS if count < kernel.MANY_ROWS else 1))
     # 4. How far off it is where it was not fitted, and the shape of that.
-    held = blend(_held_out(rows, ranks, folds, version), held_smooth)
+    held = blend(_held_out(rows, ranks, folds, version), held_estimate)
     errors = tokens - np.interp(held, np.linspace(0, 1, KNOTS), knots)
     spread = _forest(_boost(rows, np.abs(errors).astype(np.float32), "spread", version))
     held_spread = np.maximum(_held_out(rows, np.abs(errors).astype(np.float32), folds, version, "spread"), MIN_SPREAD)
     edges = np.quantile(held, np.arange(1, BINS) / BINS).astype(np.float32)
     table = _error_table(errors / held_spread, np.searchsorted(edges, held))
     centres = _centres(held, edges)
-    return Head(version, count, scaling, smooth, trees.join(point, spread), len(point.roots), knots, centres, table, trust)
+    return Head(version, count, scaling, estimate, trees.join(point, spread), len(point.roots), knots, centres, table, trust)
 
 
 def _centres(ranks: Rows, edges: Rows) -> Rows:
@@ -83,8 +83,8 @@ def _centres(ranks: Rows, edges: Rows) -> Rows:
     bins = np.searchsorted(edges, ranks)
     ends = np.concatenate([[0.0], edges, [1.0]])
     means = [ranks[bins == number].mean() if (bins == number).any() else (ends[number] + ends[number + 1]) / 2 for number in range(BINS)]
-    made: Rows = np.maximum.accumulate(np.array(means, np.float32) + np.arange(BINS, dtype=np.float32) * np.float32(1e-6))
-    return made
+    result: Rows = np.maximum.accumulate(np.array(means, np.float32) + np.arange(BINS, dtype=np.float32) * np.float32(1e-6))
+    return result
 
 
 def _scaling(history: History) -> Scaling:
@@ -107,33 +107,33 @@ def _scaling(history: History) -> Scaling:
 
 def _bounded(history: History) -> Rows:
     """Lengths as the index of neighbours has them: a cut answer counts as half again as long."""
-    made: Rows = (history.log_tokens + np.where(history.ended, 0.0, np.log(TAIL_FACTOR))).astype(np.float32)
-    return made
+    result: Rows = (history.log_tokens + np.where(history.ended, 0.0, np.log(TAIL_FACTOR))).astype(np.float32)
+    return result
 
 
 def _uncut(log_tokens: Rows, ended: Flags, points: Rows, folds: NDArray[np.int64], seed: int) -> Rows:
     if ended.all():
         return log_tokens
     floor = log_tokens + np.float32(np.log(TAIL_FACTOR))
-    made = log_tokens.copy()
+    result = log_tokens.copy()
     seen = np.sort(log_tokens[ended])
     for row in np.flatnonzero(~ended):
         longer = seen[np.searchsorted(seen, log_tokens[row], side="right") :]
-        made[row] = max(float(np.median(longer)), float(log_tokens[row])) if len(longer) else floor[row]
-    _, expected = kernel.fit(points, made, folds, seed)
+        result[row] = max(float(np.median(longer)), float(log_tokens[row])) if len(longer) else floor[row]
+    _, expected = kernel.fit(points, result, folds, seed)
     errors = np.sort((log_tokens - expected)[ended])
     for row in np.flatnonzero(~ended):
         beyond = errors[np.searchsorted(errors, log_tokens[row] - expected[row], side="right") :]
-        made[row] = expected[row] + float(np.median(beyond)) if len(beyond) else floor[row]
-    return made
+        result[row] = expected[row] + float(np.median(beyond)) if len(beyond) else floor[row]
+    return result
 
 
 def _ranks(tokens: Rows) -> Rows:
     """Ranks in 0..1, equal lengths alike."""
     ordered = np.sort(tokens)
     low, high = np.searchsorted(ordered, tokens, "left"), np.searchsorted(ordered, tokens, "right")
-    made: Rows = ((low + high) / (2.0 * len(tokens))).astype(np.float32)
-    return made
+    result: Rows = ((low + high) / (2.0 * len(tokens))).astype(np.float32)
+    return result
 
 
 def _boost(rows: Rows, target: Rows, kind: str, seed: int, bags: int = 1) -> list[Any]:
@@ -151,11 +151,11 @@ def _boost(rows: Rows, target: Rows, kind: str, seed: int, bags: int = 1) -> lis
         "max_depth": 9, "deterministic": True, "force_col_wise": True, "enable_bundle": False,
         "boost_from_average": True, "use_missing": False,
     }  # fmt: skip
-    made = []
+    result = []
     for number in range(bags):
         data = lightgbm.Dataset(rows, target, params={"verbose": -1, "use_missing": False, "enable_bundle": False})
-        made.append(lightgbm.train({**settings, "seed": 100 * seed + number}, data, rounds))
-    return made
+        result.append(lightgbm.train({**settings, "seed": 100 * seed + number}, data, rounds))
+    return result
 
 
 def _forest(boosted: list[Any]) -> Forest:
@@ -165,13 +165,13 @@ def _forest(boosted: list[Any]) -> Forest:
 def _held_out(rows: Rows, target: Rows, folds: NDArray[np.int64], seed: int, kind: str = "l2") -> Rows:
     """The prediction for each row of trees that did not see its fold; two folds at a time are left out, which is enough."""
     halves = folds % 3
-    made: Rows = np.full(len(rows), float(target.mean()), np.float32)
+    result: Rows = np.full(len(rows), float(target.mean()), np.float32)
     for number in np.unique(halves):
         here = halves == number
         if not here.all():
             (boosted,) = _boost(rows[~here], target[~here], kind, seed)
-            made[here] = boosted.predict(rows[here], num_threads=1)
-    return made
+            result[here] = boosted.predict(rows[here], num_threads=1)
+    return result
 
 
 def _error_table(errors: NDArray[Any], bins: NDArray[Any]) -> Rows:

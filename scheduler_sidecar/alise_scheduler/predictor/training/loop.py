@@ -10,8 +10,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from ..learned import LearnedPredictor, equip
+from ..learned import LearnedPredictor
 from ..models import head, prior
+from ..served_head import serve_head
 from ..storage.writer import Archive
 from .background import BackgroundError, run_module
 
@@ -92,14 +93,14 @@ class Learner:
         if self._know is None:
             return
         try:
-            made = await asyncio.to_thread(prior.from_bytes, await self._know())
+            result = await asyncio.to_thread(prior.from_bytes, await self._know())
         except Exception as error:
             if not isinstance(error, (BackgroundError, TimeoutError, OSError, ValueError)):
                 self._on_failure()
             log.warning("no prior: lengths are learned from nothing", extra={"detail": str(error)})
             return
-        self._predictor.prior = made
-        log.info("prior in use", extra={"landmarks": 0 if made.worded is None else len(made.worded.weights)})
+        self._predictor.prior = result
+        log.info("prior in use", extra={"landmarks": 0 if result.worded is None else len(result.worded.weights)})
 
     async def turn(self) -> bool:
         """Takes in what arrived and trains when it is time; whether it trained."""
@@ -114,7 +115,7 @@ class Learner:
         began = time.monotonic()
         try:
             data = await self._train(await asyncio.to_thread(history.to_bytes), version)
-            equipped = await asyncio.to_thread(lambda: equip(head.from_bytes(data), history))
+            equipped = await asyncio.to_thread(lambda: serve_head(head.from_bytes(data), history))
         except (BackgroundError, TimeoutError, OSError, ValueError) as error:
             self._count("failed")
             log.warning("training failed, the head in use stays", extra={"version": version, "detail": str(error)})

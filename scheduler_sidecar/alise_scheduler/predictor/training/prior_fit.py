@@ -22,16 +22,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..features.conversation import EMBEDDING, FEATURES_VERSION
+from ..features.row import EMBEDDING, FEATURES_VERSION
 from ..features.text import text_numbers
 from ..models.encoder import MODEL_FILE, TOKENS_VERSION, VOCABULARY_FILE, Encoder, OnnxEncoder
 from ..models.kernel import Kernel, landmarks
 from ..models.prior import ALONE, LAYOUT, TEXT_SCALE, Prior, scaled
-from ..models.quantization import UNIT_STEP, place
+from ..models.quantization import UNIT_STEP, quantize
 from .background import step_back
 from .prior_lines import LINES_FILE, Line, own_lines
 
-MADE_FILE: Final = "prior.npz"
+PRIOR_FILE: Final = "prior.npz"
 # Increase it when the same lines and the same encoder give another prior: a stored prior of another version is fitted anew.
 FIT_VERSION: Final = 1
 # Principal directions of an embedding's 384 that are compared.
@@ -57,10 +57,10 @@ def fingerprint(encoder: Path) -> str:
     return digest.hexdigest()
 
 
-def made_before(encoder: Path) -> bytes | None:
+def stored_prior(encoder: Path) -> bytes | None:
     """The bytes of the prior that was made for the encoder in this folder; None when there is none, or one of something else."""
     try:
-        data = (encoder / MADE_FILE).read_bytes()
+        data = (encoder / PRIOR_FILE).read_bytes()
         with np.load(io.BytesIO(data), allow_pickle=False) as held:
             return data if str(held["made_of"]) == fingerprint(encoder) else None
     except (KeyError, OSError, EOFError, ValueError, zipfile.BadZipFile):
@@ -92,11 +92,11 @@ def _regression(points: Rows, tokens: Row, gamma: float, landmark_count: int) ->
     chosen = np.arange(len(points))
     if landmark_count < len(points):
         chosen = np.sort(np.random.default_rng(_SEED).choice(len(points), landmark_count, replace=False))
-    near = landmarks(place(points[chosen], UNIT_STEP), UNIT_STEP)
+    near = landmarks(quantize(points[chosen], UNIT_STEP), UNIT_STEP)
     # In float32 their products would be noise for a kernel that is smooth.
     phi = near.features(points, gamma).astype(np.float64)
     if landmark_count < len(points):
-        # On the grid two may be at the same place.
+        # On the grid two may be at the same quantize.
         gram, side = phi.T @ phi + _RIDGE * phi[chosen] + 1e-6 * np.eye(landmark_count), phi.T @ (tokens - bias)
     else:
         gram, side = phi, tokens - bias
@@ -108,7 +108,7 @@ def obtain(encoder: Path | None) -> bytes:
     """The bytes of the best prior to be had at once. Raises EncoderError, OSError."""
     if encoder is None:
         return fit(own_lines(), None).to_bytes()
-    return made_before(encoder) or fit(own_lines(), OnnxEncoder(encoder)).to_bytes()
+    return stored_prior(encoder) or fit(own_lines(), OnnxEncoder(encoder)).to_bytes()
 
 
 def make(encoder: Path) -> None:
@@ -116,9 +116,9 @@ def make(encoder: Path) -> None:
     lines = own_lines()
     data = fit(lines, OnnxEncoder(encoder), len(lines)).to_bytes(fingerprint(encoder))
     # Whole or not at all: somebody may be reading.
-    part = encoder / f"{MADE_FILE}.{os.getpid()}"
+    part = encoder / f"{PRIOR_FILE}.{os.getpid()}"
     part.write_bytes(data)
-    part.replace(encoder / MADE_FILE)
+    part.replace(encoder / PRIOR_FILE)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..features.conversation import EMBEDDING, NUMBERS
+from ..features.row import EMBEDDING, NUMBERS
 from ..shares import FairSlots
 
 RECENT_ROWS: Final = 20_000
