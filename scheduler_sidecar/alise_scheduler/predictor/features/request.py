@@ -35,7 +35,6 @@ _KEYWORDS: Final = (
     ("question", r"\b(who|what|when|where|which)\b"),
 )
 _KEYWORD_RE: Final = tuple(re.compile(pattern) for _, pattern in _KEYWORDS)
-KEYWORD_CLASSES: Final = ("other", *(name for name, _ in _KEYWORDS))
 
 _SHORT_RE: Final = re.compile(
     r"\b(one (word|line|sentence)|single (word|sentence)|brief|briefly|short|concise|concisely|in a few words|only the (answer|result))\b"
