@@ -1,8 +1,10 @@
-"""Encoding for the event loop, with a bound on how long an admission waits for it.
+"""Embeds prompts for the event loop, with a bound on how long an admission waits for it.
 
-A text that comes alone is encoded where the loop is, if the encoder has been quick of late: being handed to a thread and waiting to be
-woken takes as long again on a busy core. While others wait, or right after another, it goes to a thread and the loop stays free to answer.
-What is late there or too much is left out: the prediction then rests on the features, which costs accuracy and never a request.
+A text that comes alone is encoded on the loop, if the encoder has been quick lately: on a busy core, handing it to a thread and being woken
+takes as long again. While others wait, or right after another text, it goes to a thread and the loop stays free. A text that is late, or
+one too many, is left out: its prediction then rests on the features alone.
+
+`rpc/admission.py` calls `encode` for each admission.
 """
 
 import asyncio
@@ -19,7 +21,8 @@ from .models.encoder import Encoder
 log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 128
-# The loop rests from encoding for as long as the last one took, and does none while one of late took more than this part of the timeout.
+# After a text the loop encodes nothing for as long as that one took, and nothing while a recent text took more than this part of the
+# timeout.
 _LOOP_TIMEOUT_SHARE: Final = 0.25
 _SMOOTHING: Final = 0.2
 
@@ -41,22 +44,22 @@ class EncodeQueue:
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_failure = on_failure
-        # None: there is none, or it is still being loaded.
+        # None: there is none, or it is being loaded.
         self.encoder = encoder
         self._timeout_seconds = timeout_seconds
         self._count = count
         self._clock = clock
-        # Of the calling thread: on a busy core a text takes longer wherever it is encoded.
+        # CPU time of the calling thread: on a busy core a text takes longer wherever it is encoded.
         self._work_clock = work_clock
         self._waiting = 0
         self._loop_free_at = 0.0
-        # The longest of late, forgotten smoothly; not known before the first.
+        # The longest recent time, which decays; unknown before the first text.
         self._usual_seconds = math.inf
         self._last_seconds = 0.0
         self._pool = _one_thread()
 
     async def encode(self, text: str) -> Row | None:
-        """The text's vector, [EMBEDDING]; None when it says nothing or there was no time."""
+        """Returns the text's vector, [EMBEDDING]; None for an empty text or if there was no time."""
         encoder = self.encoder
         if encoder is None or not text:
             return None
@@ -106,7 +109,7 @@ class EncodeQueue:
         return vector
 
     def _work(self, encoder: Encoder, text: str, deadline: float) -> Row | None:
-        """In the thread. What nobody waits for any more is not worked on."""
+        """Runs in the thread. A text whose caller has stopped waiting is not encoded."""
         return None if self._clock() > deadline else self._timed(encoder, text)
 
     def _timed(self, encoder: Encoder, text: str) -> Row:
@@ -120,6 +123,6 @@ class EncodeQueue:
 
     def _done(self, work: "asyncio.Future[Row | None]") -> None:
         self._waiting -= 1
-        # Looked at, so that a failure after the caller has gone is not reported as never retrieved.
+        # Retrieved, so that a failure after the caller has gone is not reported as never retrieved.
         if not work.cancelled():
             work.exception()

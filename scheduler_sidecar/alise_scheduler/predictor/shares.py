@@ -1,7 +1,9 @@
-"""Shares room between tenants: what one tenant sends never pushes out everything that the others sent.
+"""Shares room between tenants, so that one tenant's requests never push out everything that the others sent.
 
-With one tenant there is no limit and the oldest goes first, as in a plain ring or LRU cache. With several, no tenant takes more than
+With one tenant there is no limit and the oldest entry goes first, as in a plain ring or LRU cache. With several, no tenant takes more than
 `most()` of the room, and when room is needed the oldest entry of the tenant with the most entries goes. The empty tenant is one of them.
+
+Pure data structures; conversations, buckets, neighbours, samples and stores use them.
 """
 
 from collections import OrderedDict, deque

@@ -1,4 +1,7 @@
-"""Puts the predictor together from what there is: encoder or none, folder or none, database or none. Says what is missing, never fails."""
+"""Assembles the predictor from what is available: an encoder or none, a folder or none, a database or none.
+
+It logs what is missing and never fails. `run.py` calls `start` and `load_encoder` in a thread.
+"""
 
 import logging
 import secrets
@@ -22,8 +25,8 @@ _REPLICA_NOTE = "replica"
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Where the history is kept. `folder` empty: in memory; `dsn` empty: not shared. `head_key` signs shared heads; without `embeddings`
-    none are written anywhere, nor heads."""
+    """Where the history is kept. An empty `folder` is in memory, an empty `dsn` not shared. `head_key` signs shared heads. Without
+    `embeddings`, neither embeddings nor heads are written."""
 
     folder: str = ""
     dsn: str = field(default="", repr=False)
@@ -33,7 +36,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What `run.py` needs."""
+    """What `start` returns to `run.py`."""
 
     predictor: LearnedPredictor
     archive: Archive
@@ -42,7 +45,7 @@ class Parts:
 
 
 def load_encoder(folder: str) -> Encoder | None:
-    """The encoder in a folder; None, with a reason in the log, when there is none that works."""
+    """Returns the encoder in a folder; None, with a reason in the log, if none works."""
     if not folder:
         log.info("no encoder: prediction rests on features", extra={"setting": "ALISE_ENCODER"})
         return None
@@ -54,7 +57,7 @@ def load_encoder(folder: str) -> Encoder | None:
 
 
 def start(where: Where) -> Parts:
-    """Opens the stores, takes in what they hold, starts the archive's thread."""
+    """Opens the stores, takes in what they hold, and starts the archive's thread."""
     local = _open_local(where)
     replica = _replica(local)
     reopen: Callable[[], SqliteStore] | None = (lambda: _sqlite(where)) if where.folder else None
@@ -89,7 +92,7 @@ def _open_local(where: Where) -> SqliteStore | None:
 
 
 def _replica(local: SqliteStore | None) -> str:
-    """A name that stays with the local history."""
+    """Returns a name that stays with the local history."""
     try:
         known = local.note(_REPLICA_NOTE) if local else None
         if known:
@@ -110,7 +113,7 @@ def _connect(where: Where, replica: str) -> SharedStore:
 
 
 def _head_of_replicas(connect: Callable[[], SharedStore]) -> bytes | None:
-    """The replicas' newest head, for one that has none."""
+    """Returns the replicas' newest head; None if there is none."""
     try:
         shared = connect()
         try:
@@ -123,7 +126,7 @@ def _head_of_replicas(connect: Callable[[], SharedStore]) -> bytes | None:
 
 
 def _restore(predictor: LearnedPredictor, store: SqliteStore) -> bytes | None:
-    """Takes in the rows; returns the head, where there is one."""
+    """Takes in the rows and returns the head; None if there is none."""
     try:
         for sample in store.load(RECENT_ROWS):
             predictor.take(sample)
@@ -134,7 +137,7 @@ def _restore(predictor: LearnedPredictor, store: SqliteStore) -> bytes | None:
 
 
 def _use(predictor: LearnedPredictor, data: bytes) -> bool:
-    """Whether it could be used."""
+    """Uses a stored head. Returns whether it could be used."""
     try:
         predictor.restore(serve_head(head.from_bytes(data), predictor.recent.newest(RECENT_ROWS)))
     except ValueError as error:

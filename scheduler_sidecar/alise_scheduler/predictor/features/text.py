@@ -1,6 +1,7 @@
-"""What a prompt's text says about the length of its answer, as a row of numbers: counts, shapes and words that ask for something.
+"""What a prompt's text says about the length of its answer, as a row of numbers: counts, shapes, and words that ask for something.
 
-Looks at the two ends of a long text only; the middle is material, not instruction. Nothing of the text can be read back from the row.
+Only the two ends of a long text are read, because its middle is material and not instruction. The text cannot be read back from the row.
+Pure; `request.py` calls it for each admission, and `training/prior_fit.py` for the prior's prompts.
 """
 
 import math
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 _EDGE_CHARS: Final = 2000
-# Of what shares are taken.
+# The part of a text that shares are computed from.
 _SHARE_CHARS: Final = 500
 _WORD: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+(?:[.,]\d+)*")
 _MARK: Final = re.compile(r"[^\w\s]|_")

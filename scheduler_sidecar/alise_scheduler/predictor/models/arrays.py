@@ -1,6 +1,7 @@
-"""Reads arrays out of an npz file that may come from elsewhere. Nothing in it is executed, and nothing larger than agreed is allocated.
+"""Reads arrays from an npz file that may come from elsewhere. It executes nothing in the file and allocates no more than agreed.
 
-`numpy.load` allocates what a header claims before it reads the data, and unpacks what a zip entry claims; here both are bounded first.
+`numpy.load` allocates what a header claims before it reads the data, and unpacks what a zip entry claims. Here both are bounded first.
+`head.py` reads heads with it, which come from a file or from a database that other replicas write.
 """
 
 import io

@@ -1,7 +1,10 @@
-"""Past lengths in a bucket, the newest few, and their quantiles.
+"""Past lengths of one kind of request, the newest few, and their quantiles.
 
-A length cap or an abort is a censored observation: the answer was at least that long. The quantiles are Kaplan-Meier's, so that caps do not
-read as short answers. Where the survivors never ended (all censored), the rest of the distribution is put TAIL_FACTOR past the longest.
+A length cap or an abort is a censored observation: the answer had at least that length. The quantiles are Kaplan-Meier's, so that caps do
+not count as short answers. Where the survivors never ended (all are censored), the remaining probability is at TAIL_FACTOR times the
+longest length.
+
+Pure and in memory; `buckets.py` holds a `Bucket` for each kind of request.
 """
 
 from collections import Counter, deque
@@ -13,29 +16,29 @@ from ...core.lengths import MAX_TOKENS, PROBABILITIES, TAIL_FACTOR, Floats
 from ..shares import most
 
 WINDOW: Final = 128
-# What all lengths of one other tenant count together, in observations: a stranger's requests hint at what is usual here and cannot
-# decide it, however many they are.
+# The weight of all lengths of one other tenant together, in observations. Requests of others hint at what is usual here and cannot decide
+# it, however many they are.
 FOREIGN_EVIDENCE: Final = 0.25
 _MAX_ASKERS: Final = 16
 
 
 def censored_quantiles(tokens: Floats, ended: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], weights: Floats | None = None) -> Floats:
-    """Quantiles at PROBABILITIES of lengths of which some are only known to be at least `tokens`. Shape [QUANTILES], ascending.
+    """Returns quantiles at PROBABILITIES of lengths, some of which are only lower bounds. [QUANTILES], ascending.
 
-    `weights` say how often each is counted; None: once.
+    `weights` say how often each length counts; None is once.
 
     Raises ValueError when there is no observation.
     """
     if not len(tokens):
         raise ValueError("quantiles of no observations: need at least one")
-    # At equal lengths ends come first: who was censored there had survived it.
+    # At equal lengths ends come first, because a censored answer has survived that length.
     rows = np.lexsort((~ended, tokens))
     tokens, ended = tokens[rows], ended[rows]
     if weights is None:
         left = 1.0 - 1.0 / (len(tokens) - np.arange(len(tokens)))
     else:
         weights = weights[rows]
-        # Exactly 0 at the end, as without weights.
+        # Exactly 0 at the end, as it is without weights.
         left = np.maximum(1.0 - weights / np.cumsum(weights[::-1])[::-1], 0.0)
     survival = np.cumprod(np.where(ended, left, 1.0))
     done = 1.0 - survival
@@ -53,10 +56,10 @@ class Bucket:
     def __init__(self) -> None:
         self._tokens: deque[float] = deque()
         self._ended: deque[bool] = deque()
-        # Whose they are: one for all, or, once there are several, one each.
+        # The tenant of all observations or, once there are several tenants, of each.
         self._tenant = 0
         self._tenants: deque[int] | None = None
-        # (ln of the quantiles, evidence) by who asks; made anew only after an `add`.
+        # (ln of the quantiles, evidence) by the asking tenant; cleared by `add`.
         self._found: dict[int, tuple[Floats, float]] = {}
 
     def __len__(self) -> int:
@@ -77,9 +80,9 @@ class Bucket:
             self._drop(0)
 
     def opinion(self, asker: int = 0) -> tuple[Floats, float]:
-        """Natural logarithms of the quantiles, and how many lengths they rest on, for a request of this tenant.
+        """Returns the logarithms of the quantiles and the number of lengths behind them, for a request of this tenant.
 
-        A length that was cut counts a quarter, because it bounds only one side; all of another tenant's count FOREIGN_EVIDENCE at most.
+        A length that was cut counts a quarter, as it bounds one side only. All lengths of another tenant count FOREIGN_EVIDENCE at most.
         """
         found = self._found.get(asker)
         if found is None:
@@ -102,9 +105,9 @@ class Bucket:
         for tenant in np.unique(tenants):
             own = tenants == tenant
             total = float(known[own].sum())
-            believed = total if int(tenant) == asker else min(total, FOREIGN_EVIDENCE)
-            weights[own] = believed / total
-            evidence += believed
+            counted = total if int(tenant) == asker else min(total, FOREIGN_EVIDENCE)
+            weights[own] = counted / total
+            evidence += counted
         return np.log(censored_quantiles(tokens, ended, weights)), evidence
 
     def _share(self, tenants: deque[int], newest: int) -> None:

@@ -1,8 +1,11 @@
-"""The predictor: quantiles of past lengths of similar requests, backing off to coarser similarity where little is known.
+"""The predictor without a model: quantiles of past lengths of similar requests, backing off to coarser similarity where little is known.
 
-Similarity is a chain of buckets from everything to this very text. Starting at the prior, each finer bucket pulls the quantiles (in logs)
-towards its own by `evidence / (evidence + pull)`: a bucket with no observation changes nothing, one with many decides. What others than
-the asking tenant sent is weak evidence, however much it is (`history.py`); buckets of texts and conversations are one tenant's own.
+Similarity is a chain of buckets from everything to this very text. Starting at a fixed distribution, each finer bucket pulls the quantiles
+(in logs) towards its own by `evidence / (evidence + pull)`: a bucket without observations changes nothing, and one with many decides.
+Requests of other tenants are weak evidence, however many they are (`bucket.py`). Buckets of texts and conversations belong to a tenant.
+
+It serves before anything else is loaded, with ALISE_PREDICTOR=buckets, and for requests of which only a hint is known. `learned.py` asks it
+for earlier answers to the same text.
 """
 
 import math
@@ -19,9 +22,9 @@ from .bucket import Bucket
 
 MAX_BUCKETS: Final = 20_000
 _PULL: Final = 4.0
-# The same text or conversation again says more than one more request of a kind.
+# The same text or conversation is stronger evidence than another request of a kind.
 _PULL_SAME: Final = 0.5
-# Kinds of buckets that are one tenant's; their keys are hashes in which the tenant is.
+# Kinds of buckets that belong to one tenant. Their keys are hashes that include the tenant.
 _OWN: Final = frozenset({"tenant", "conversation", "text"})
 LOG_PRIOR: Final = np.log(np.array(PRIOR.tokens))
 
@@ -30,24 +33,24 @@ Key = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A length that was seen; not `ended`: the answer was cut there and would have been at least that long."""
+    """An observed length. Without `ended`, the answer was cut there and would have been at least that long."""
 
     tokens: int
     ended: bool
 
 
 class Predictor(Protocol):
-    """How long an answer will be. Implementations keep no prompt text."""
+    """Predicts the lengths of answers. Implementations keep no prompt text."""
 
     def predict(self, features: Features, max_tokens: int) -> Lengths:
-        """Quantiles of the answer's length; `max_tokens` 0: no cap. Takes well under a millisecond."""
+        """Returns quantiles of the answer's length, in well under a millisecond. With `max_tokens` 0 there is no cap."""
 
     def learn(self, features: Features, observation: Observation) -> None:
-        """Takes in an answer that ended."""
+        """Learns from an answer that ended."""
 
 
 def bucket_keys(f: Features) -> tuple[tuple[Key, float], ...]:
-    """Buckets of a request from coarse to fine, each with its pull."""
+    """Returns the buckets of a request from coarse to fine, each with its pull."""
     keys: list[tuple[Key, float]] = [(("all",), _PULL)]
     if f.endpoint:
         keys += [
@@ -67,7 +70,7 @@ def bucket_keys(f: Features) -> tuple[tuple[Key, float], ...]:
 
 
 class BucketPredictor:
-    """Predictor over at most MAX_BUCKETS buckets; the least recently used go first, of tenants' own those of the tenant with the most."""
+    """A `Predictor` over at most MAX_BUCKETS buckets. The least recently used are dropped first, of the largest tenant's own."""
 
     def __init__(self) -> None:
         self._shared: OrderedDict[Key, Bucket] = OrderedDict()
@@ -86,7 +89,7 @@ class BucketPredictor:
         return sane(np.exp(log_quantiles).tolist(), max_tokens)
 
     def same_text(self, features: Features) -> tuple[Floats | None, float]:
-        """Quantiles of ln(tokens) of answers to this very text in this very conversation, and their evidence; (None, 0) without one."""
+        """Returns quantiles of ln(tokens) of earlier answers to this text in this conversation, and their evidence; or (None, 0)."""
         if not features.text:
             return None, 0.0
         bucket = self._own.get(features.tenant, ("text", features.text, features.conversation))
@@ -100,7 +103,7 @@ class BucketPredictor:
             bucket.add(float(max(1, observation.tokens)), observation.ended, features.tenant)
 
     def _find(self, key: Key, tenant: int) -> Bucket | None:
-        """The bucket, which is then the one used last."""
+        """Returns the bucket and marks it as used."""
         own = key[0] in _OWN
         bucket = self._own.get(tenant, key) if own else self._shared.get(key)
         if bucket is not None:
@@ -125,5 +128,5 @@ class BucketPredictor:
 
 
 def log_error(predicted: Lengths, tokens: int) -> float:
-    """How far off the median was, as |ln(predicted / seen)|: 0.69 is a factor of two."""
+    """Returns the error of the median, |ln(predicted / observed)|: 0.69 is a factor of two."""
     return abs(math.log(predicted.median / max(1, tokens)))

@@ -1,10 +1,13 @@
-"""Keeps predictions true while they are used: per model and per class of requests, how far the middle is off and how wide errors are.
+"""Corrects predictions while they are used: for each model and class of requests, the median and the width of the error.
 
-Every finished answer moves both a little: the middle towards where half of the answers are longer, the width to where 80% of them fall
-between the 10% and the 90% quantile. A served model that changes is followed within a few hundred answers, long before the next training.
+Every finished answer moves both a little: the median towards the point where half of the answers are longer, and the width to where 80% of
+the answers fall between the 10% and the 90% quantile. So a served model that changes is followed within a few hundred answers, long before
+the next training.
 
-Each tenant moves its own corrections only. A tenant with too few answers for that uses the median of the other tenants'
-corrections, with "no correction" among them, so that a single tenant cannot decide the predictions of the others.
+Each tenant moves its own corrections only. A tenant with too few answers for that uses the median of the other tenants' corrections, with
+"no correction" among them, so that a single tenant cannot decide the predictions of the others.
+
+Pure and in memory; `learned.py` calls it for each prediction and each answer.
 """
 
 import math
@@ -38,11 +41,12 @@ class _State:
 
 
 def interval(log_quantiles: Row) -> tuple[float, float]:
-    """The 10% and 90% quantiles: half way between the outer two points of each side."""
+    """Returns the 10% and 90% quantiles: half way between the outer two points of each side."""
     return float(log_quantiles[0] + log_quantiles[1]) / 2, float(log_quantiles[-2] + log_quantiles[-1]) / 2
 
 
 def middle(log_quantiles: Row) -> float:
+    """Returns the median."""
     half = len(log_quantiles) // 2
     return float(log_quantiles[half - 1] + log_quantiles[half]) / 2
 
@@ -54,7 +58,7 @@ class Calibration:
         self._groups: OrderedDict[Group, OrderedDict[int, _State]] = OrderedDict()
 
     def apply(self, log_quantiles: Row, groups: tuple[Group, ...], tenant: int = 0) -> Row:
-        """Quantiles of ln(tokens) as they are to be believed; `groups` from coarse to fine add up."""
+        """Returns corrected quantiles of ln(tokens). The corrections of `groups`, from coarse to fine, add up."""
         shift, log_width = 0.0, 0.0
         for group in groups:
             states = self._groups.get(group)
@@ -66,11 +70,11 @@ class Calibration:
         return result
 
     def learn(self, log_quantiles: Row, groups: tuple[Group, ...], log_tokens: float, ended: bool, tenant: int = 0) -> None:
-        """An answer ended, or was cut at `log_tokens`. `log_quantiles` are the head's own, before `apply`."""
+        """Learns from an answer that ended, or was cut at `log_tokens`. `log_quantiles` are the head's own, before `apply`."""
         for depth, group in enumerate(groups, start=1):
-            believed = self.apply(log_quantiles, groups[:depth], tenant)
-            low, high = interval(believed)
-            error = log_tokens - middle(believed)
+            corrected = self.apply(log_quantiles, groups[:depth], tenant)
+            low, high = interval(corrected)
+            error = log_tokens - middle(corrected)
             if not ended and error <= 0.0:
                 continue
             states = self._groups.setdefault(group, OrderedDict())
@@ -90,7 +94,7 @@ class Calibration:
 
 
 def _correction(states: OrderedDict[int, _State], tenant: int) -> tuple[float, float]:
-    """Shift and log of the width for a tenant, of all tenants' states."""
+    """Returns the shift and the log of the width for a tenant."""
     own = states.get(tenant)
     if own is not None and len(states) == 1:
         return own.shift, own.log_width

@@ -1,8 +1,12 @@
-"""The sentence encoder: what a prompt is about, as a vector of length 1. onnxruntime with one thread; more would fight the engine.
+"""The sentence encoder: the meaning of a prompt as a vector of length 1.
 
-Texts are encoded one by one: with one thread a batch of four costs 10% more per text than four alone (padding, and nothing to share), and
-a vector would depend on its neighbours in the batch, because activations are quantized together. A long prompt is represented by its
-beginning and its end, where instructions are: MAX_TOKENS bounds the time of one.
+onnxruntime has one thread, because more would compete with the engine.
+
+Texts are encoded one by one. With one thread a batch of four costs 10% more per text (padding, and nothing to share), and a vector would
+depend on the other texts of the batch, because activations are quantized together. A long prompt is represented by its beginning and its
+end, where instructions are. MAX_TOKENS bounds the time of one text.
+
+Reads the folder that ALISE_ENCODER names. `encode_queue.py` calls it for admissions, and `training/prior_fit.py` for the prior.
 """
 
 from collections.abc import Sequence
@@ -18,7 +22,7 @@ from .wordpiece import Vocabulary
 
 MAX_TOKENS: Final = 96
 _HEAD_TOKENS: Final = 60
-# Characters looked at of each end: more than MAX_TOKENS need, so that a huge prompt is not tokenized whole.
+# Characters of each end that are tokenized: more than MAX_TOKENS need, and never the whole of a huge prompt.
 _EDGE_CHARS: Final = 1200
 # Version of the way from a text to token ids. Increase it when the same text gets other ids: priors of another version are not used.
 TOKENS_VERSION: Final = 1
@@ -32,24 +36,24 @@ class Encoder(Protocol):
     """Turns texts into vectors. Called from one thread at a time."""
 
     def encode(self, texts: Sequence[str]) -> Rows:
-        """[N, EMBEDDING], each of length 1, or 0 where a text says nothing."""
+        """Returns vectors [N, EMBEDDING] of length 1, or 0 for a text without tokens."""
 
 
 class OnnxEncoder:
     """A BERT encoder as `export_encoder.py` writes it."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises EncoderError when the folder has no usable encoder."""
+        """Loads the encoder in a folder. Raises EncoderError if there is no usable one."""
         try:
             import onnxruntime
 
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = options.inter_op_num_threads = 1
-            # Memory of the largest batch ever would be kept otherwise.
+            # Otherwise the memory of the largest batch would be kept.
             options.enable_cpu_mem_arena = False
             options.log_severity_level = 3
             self._vocabulary = Vocabulary(folder / VOCABULARY_FILE)
-            # The fused operator takes five times as long on a CPU as what it stands for, a quarter of the whole.
+            # The fused operator takes five times as long on a CPU as the operators it replaces: a quarter of the whole time.
             self._session = onnxruntime.InferenceSession(
                 str(folder / MODEL_FILE), options, providers=["CPUExecutionProvider"], disabled_optimizers=["SkipLayerNormFusion"]
             )

@@ -1,8 +1,10 @@
-"""Kernel ridge regression on landmarks (Nyström): the smooth part of the expected rank, and a feature of the trees.
+"""Kernel ridge regression on landmarks (Nyström): the kernel estimate of the rank, which is also a feature of the trees.
 
-A prompt is a point: its embedding, its numbers standardized and scaled so that all of them together weigh about as much, and what the
-conversation is about. What is left of the last number's straight line is fitted. Points are compared on a grid (`grid.py`), in fitting as
-in serving.
+A prompt is a point: its embedding, its standardized numbers, scaled so that all of them together weigh about as much, and what the
+conversation is about. A straight line in the last number is fitted first, and the kernel fits the residual. Points are compared on a
+quantization grid (`quantization.py`), in fitting as in serving.
+
+Pure numpy. `head.py` and `prior.py` evaluate kernels; `training/fit.py` calls `fit`.
 """
 
 from dataclasses import dataclass
@@ -14,9 +16,9 @@ from numpy.typing import NDArray
 from .quantization import Quantized, products, quantize, squares
 
 LANDMARKS: Final = 1500
-# The grid's: coordinates reach 1.27 to either side.
+# The step of the grid: coordinates reach 1.27 to either side.
 STEP: Final = 0.01
-# (gamma, ridge): with few rows a smooth function, with MANY_ROWS one that bends more.
+# (gamma, ridge): a smoother function with few rows than with MANY_ROWS.
 MANY_ROWS: Final = 3000
 _FEW: Final = (0.4, 1.5)
 _MANY: Final = (0.4, 0.2)
@@ -33,7 +35,7 @@ class Landmarks:
     squares: Rows
 
     def features(self, points: Rows, gamma: float) -> Rows:
-        """exp(-gamma · distance²) of each point to each landmark, [N, M]."""
+        """Returns exp(-gamma * distance²) of each point to each landmark, [N, M]."""
         quantized = quantize(points, self.step)
         distance = products(quantized, self.quantized)
         distance *= np.float32(-2.0)
@@ -50,24 +52,24 @@ def landmarks(quantized: Quantized, step: float) -> Landmarks:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """weights [M]: one per landmark."""
+    """The fitted regression; weights [M], one for each landmark."""
 
     landmarks: Landmarks
     weights: Rows
     bias: float
     gamma: float
-    # Of the last coordinate.
+    # The slope of the straight line in the last coordinate.
     slope: float = 0.0
 
     def predict(self, points: Rows) -> Rows:
-        """points [N, D] -> [N]."""
+        """Returns the estimate for points [N, D], [N]."""
         line = np.float32(self.bias) + np.float32(self.slope) * points[:, -1]
         values: Rows = (self.landmarks.features(points, self.gamma) @ self.weights + line).astype(np.float32)
         return values
 
 
 def fit(points: Rows, target: Rows, folds: NDArray[np.int64], seed: int) -> tuple[Kernel, Rows]:
-    """The fitted kernel, and for each row the prediction of one that was fitted without its fold. points [N, D], target [N]."""
+    """Returns the fitted kernel, and for each row the estimate of one that was fitted without its fold. points [N, D], target [N]."""
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(len(points), min(LANDMARKS, len(points)), replace=False))
     near = landmarks(quantize(points[chosen], STEP), STEP)

@@ -1,9 +1,12 @@
-"""The nearest past prompts and what their answers' lengths say: an index in memory over the newest requests.
+"""The nearest past prompts and the lengths of their answers: an index in memory over the newest requests.
 
-Brute force over projected vectors: 10,000 of 64 dimensions are 640 kB to go through, which an approximate index would not undercut by
-enough to pay for being approximate. Older rows add little: lengths drift, and near duplicates are recent. A conversation's own turns are
-left out, in training as in serving: what they say is said better by its own numbers (`detail.py`). So are copies of a prompt that another
-tenant sent: a prediction must not reveal that another tenant sent the prompt before.
+It compares with all rows. 10,000 vectors of 64 dimensions are 640 kB, for which an approximate index would save too little. Older rows add
+little: lengths drift, and near duplicates are recent.
+
+Two kinds of rows are left out, in training as in serving. A conversation's own turns are represented better by `features/conversation.py`.
+Copies of a prompt that another tenant sent must not reveal that this tenant sent the prompt before.
+
+`training/fit.py` calls `leave_out`, and `served_head.py` holds an `Index`.
 """
 
 import math
@@ -18,9 +21,9 @@ from .quantization import UNIT_STEP, Quantized, products, quantize, squares
 
 INDEX_ROWS: Final = 10_000
 NEIGHBOURS: Final = 25
-# How much nearer counts for more: weight e^(SHARPNESS · similarity).
+# A neighbour has the weight e^(SHARPNESS * similarity).
 _SHARPNESS: Final = 12.0
-# A similarity below all there are: of rows that are left out.
+# A similarity below all others, for rows that are left out.
 _OWN: Final = -2.0
 # Two rows are copies up to this squared distance, a cosine of .999, and what rounding to the grid adds per dimension, in steps².
 _COPY: Final = 0.002 / UNIT_STEP**2
@@ -33,7 +36,7 @@ Rows = NDArray[np.float32]
 
 
 def statistics(similarity: Rows, log_tokens: Rows) -> Rows:
-    """What K neighbours say, one column per name in NAMES. similarity, log_tokens [N, K], in any order -> [N, 9]."""
+    """Returns statistics of K neighbours, one column for each of NAMES. similarity, log_tokens [N, K], in any order -> [N, 9]."""
     order = np.argsort(-similarity, axis=1, kind="stable")
     similarity, tokens = np.take_along_axis(similarity, order, 1), np.take_along_axis(log_tokens, order, 1)
     weights = np.exp(_SHARPNESS * (similarity - similarity[:, :1]))
@@ -53,8 +56,10 @@ def leave_out(
     vectors: Rows, log_tokens: Rows, roots: NDArray[np.int64], count: int = NEIGHBOURS, block: int = 512,
     tenants: NDArray[np.uint64] | None = None,
 ) -> Rows:  # fmt: skip
-    """`statistics` of every row against all of other conversations, without other tenants' copies of it. vectors [N, D] of length 1 ->
-    [N, 9]; NaN where they are too few. tenants None: all the same."""
+    """Returns the `statistics` of every row against the other conversations, without other tenants' copies of it, [N, 9].
+
+    vectors [N, D] have length 1. NaN where there are too few rows. With `tenants` None, all rows belong to one tenant.
+    """
     result = np.full((len(vectors), len(NAMES)), np.nan, np.float32)
     if len(vectors) <= 2 * count:
         return result
@@ -82,13 +87,13 @@ def _copy(dimensions: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The K nearest of one prompt: similarity and log tokens, both [K], in any order."""
+    """The K nearest rows to one prompt: similarity and log tokens, both [K], in any order."""
 
     similarity: Rows
     log_tokens: Rows
 
     def statistics(self) -> Rows:
-        """What `statistics` makes of one row, [9], in a third of the time."""
+        """Returns what `statistics` returns for one row, [9], in a third of the time."""
         order = np.argsort(-self.similarity, kind="stable")
         similarity, tokens = self.similarity.take(order), self.log_tokens.take(order)
         weights = np.exp(_SHARPNESS * (similarity - similarity[0]))
@@ -105,7 +110,7 @@ class Neighbours:
 
 
 class Index:
-    """The newest rows, shared fairly between tenants. Vectors have length 1."""
+    """The newest rows, shared fairly between tenants. Vectors have length 1. Not thread-safe."""
 
     def __init__(self, dimensions: int, rows: int = INDEX_ROWS) -> None:
         self._vectors = np.zeros((rows, dimensions), np.int8)
@@ -119,7 +124,7 @@ class Index:
         return self._slots.used
 
     def add(self, vector: Rows, log_tokens: float, root: int = 0, tenant: int = 0) -> None:
-        """`root` names its conversation; 0: of none."""
+        """Adds a row, in the place of an older one when the index is full. `root` names its conversation; 0 is none."""
         at = self._slots.take(tenant)
         quantized = quantize(vector, UNIT_STEP)
         self._vectors[at] = quantized
@@ -129,8 +134,7 @@ class Index:
         self._tenants[at] = tenant
 
     def nearest(self, vector: Rows, count: int = NEIGHBOURS, root: int = 0, tenant: int = 0) -> Neighbours | None:
-        """Of other conversations than `root`, and no other tenant's copies of it. None while there are not twice as many rows as asked for,
-        or these have no more than that."""
+        """Returns the nearest rows, without the conversation `root` and other tenants' copies; None if there are too few rows."""
         rows = self._slots.used
         if rows <= 2 * count:
             return None
@@ -143,7 +147,7 @@ class Index:
                 return None
             similarity[own] = _OWN
         near = np.argpartition(similarity, rows - count)[rows - count :]
-        # Copies are the nearest there are: where none is among these there is none.
+        # Copies are nearer than all other rows, so if none is among these there is none.
         if self._slots.several(tenant) and self._copies(quantized, steps, near, tenant).any():
             copies = self._copies(quantized, steps, np.arange(rows), tenant)
             similarity[copies] = _OWN
@@ -153,7 +157,7 @@ class Index:
         return Neighbours(similarity[near], self._tokens[near])
 
     def _copies(self, quantized: Quantized, steps: Rows, rows: NDArray[np.intp], tenant: int) -> NDArray[np.bool_]:
-        """Which of these rows are other tenants' copies of a prompt; `steps` [N] are its products with all rows."""
+        """Returns which of these rows are other tenants' copies of a prompt. `steps` [N] are its products with all rows."""
         apart = self._lengths[rows] + squares(quantized) - np.float32(2.0) * steps[rows]
         copies: NDArray[np.bool_] = (apart <= _copy(len(quantized))) & (self._tenants[rows] != np.uint64(tenant))
         return copies

@@ -1,4 +1,4 @@
-"""What may be said of a database's connection string. It holds a password, and libpq's messages quote whatever they could not read."""
+"""Decides what a message may contain about a database's connection string, which holds a password that libpq's messages quote."""
 
 import re
 from typing import Any, Final
@@ -9,12 +9,12 @@ _URL: Final = re.compile(r"postgres(?:ql)?://")
 
 
 def password_of(dsn: str) -> str:
-    """The password in it; empty when there is none or the string cannot be read."""
+    """Returns its password; empty if there is none or the string cannot be read."""
     return str(_parsed(dsn).get("password") or "")
 
 
 def where(dsn: str) -> str:
-    """Host and database for a message, such as ` at db.example:/lengths`; empty unless they were read beyond doubt.
+    """Returns host and database for a message, such as ` at db.example, database lengths`; empty unless they are certain.
 
     A password with a special character shifts what follows, so that a part of it reads as host, port or database. In a string of
     keys and values, only what stands before the password is used.
@@ -42,7 +42,7 @@ def where(dsn: str) -> str:
 
 
 def _parsed(dsn: str) -> dict[str, Any]:
-    """Its parts; empty when it is malformed, for then nothing of it may be said."""
+    """Returns its parts; empty if it is malformed, because then a message may contain nothing of it."""
     try:
         from psycopg.conninfo import conninfo_to_dict
 

@@ -1,7 +1,9 @@
-"""The thread between the predictor and the stores: writes are queued, bounded and late by a moment; a store that fails costs nothing else.
+"""The thread between the predictor and the stores. Writes are queued, bounded and a moment late; a failing store affects nothing else.
 
-The local store is the pod's own; the shared one, where a resource names a database, also brings what other replicas learned. Each may be
-gone and come back: what could not be written meanwhile waits (the newest MAX_WAITING), and reading goes on where it stopped.
+The local store belongs to the pod. The shared one, where a resource names a database, also brings what other replicas learned. Each may
+become unavailable and return: meanwhile the newest MAX_WAITING samples wait, and reading continues where it stopped.
+
+`start.py` builds the `Archive`; the predictor calls `keep`, and `training/loop.py` calls `arrived` and `save_head`.
 """
 
 import contextlib
@@ -70,7 +72,7 @@ class Outlet(Generic[Store]):
         self._notes[key] = value
 
     def work(self, at: float, reads: Callable[[Store], None] | None = None) -> None:
-        """Opens, writes what waits, reads. A failure closes the store until RETRY_SECONDS later."""
+        """Opens the store, writes what waits, and reads. A failure closes the store for RETRY_SECONDS."""
         try:
             if self.store is None:
                 if self._reopen is None or at < self._retry_at:
@@ -80,7 +82,7 @@ class Outlet(Generic[Store]):
             while self._waiting:
                 batch = [self._waiting[number] for number in range(min(len(self._waiting), MAX_BATCH))]
                 self.store.append(batch)
-                # Others only append, and drop from this end when it is full: what was written may have gone already.
+                # Other threads append, and drop from this end when it is full, so what was written may already be gone.
                 written = {id(sample) for sample in batch}
                 while self._waiting and id(self._waiting[0]) in written:
                     self._waiting.popleft()
@@ -96,7 +98,7 @@ class Outlet(Generic[Store]):
             log.warning("history store fails", extra={"store": self.name, "detail": str(error), "waiting": len(self._waiting)})
             self._give_up(at)
         except Exception:
-            # Not foreseen, and no reason to stop writing for ever: the store is opened anew like one that was down.
+            # An unexpected error is no reason to stop writing: the store is opened again like one that was down.
             log.exception("history store fails", extra={"store": self.name, "waiting": len(self._waiting)})
             self.failures += 1
             self._give_up(at)
@@ -132,7 +134,7 @@ class Archive:
         self.failures = 0
 
     def start(self) -> None:
-        """Starts the thread, again if it has ended without being told to."""
+        """Starts the thread, or starts it again if it ended unexpectedly."""
         if self.alive or self._stop.is_set():
             return
         if self._thread is not None:
@@ -143,7 +145,7 @@ class Archive:
 
     @property
     def alive(self) -> bool:
-        """Whether anything is written at all."""
+        """Whether the thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
     def keep(self, sample: Sample) -> None:
@@ -158,11 +160,11 @@ class Archive:
             self.shared.put_head(version, data)
 
     def outlets(self) -> tuple[Outlet[Any], ...]:
-        """The stores there should be."""
+        """Returns the stores that are configured."""
         return (self.local,) if self.shared is None else (self.local, self.shared)
 
     def arrived(self, most: int) -> list[Sample]:
-        """Samples of other replicas, each once, oldest first."""
+        """Returns samples of other replicas, each once, oldest first."""
         result: list[Sample] = []
         while self._arrived and len(result) < most:
             result.append(self._arrived.popleft())
@@ -188,7 +190,7 @@ class Archive:
             self._position = int(noted) if noted else None
         self._positioned = True
         samples, position = store.newer(self._position, MAX_BATCH)
-        # They are the local store's, too: a restart without the database starts as warm.
+        # They go to the local store as well, so that a restart without the database starts with them.
         for sample in samples:
             self._arrived.append(sample)
             self.local.put(sample)

@@ -1,4 +1,4 @@
-"""Work in a process of its own, at the lowest priority: its time and memory are not felt by those who ask for admission."""
+"""Runs a module in a process of its own at the lowest priority, so that it does not delay admissions. `loop.py` calls it."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from typing import Final
 
 LIMIT_SECONDS: Final = 900.0
 _MAX_LOG_CHARS: Final = 500
-# Background work needs none of them.
+# Variables that background work does not need.
 _SECRETS: Final = frozenset({"ALISE_HISTORY_DSN", "ALISE_HISTORY_KEY"})
 
 
@@ -28,20 +28,20 @@ async def run_module(name: str, *arguments: str, given: bytes = b"") -> bytes:
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
-            result, said = await process.communicate(given)
+            result, errors = await process.communicate(given)
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
     if process.returncode != 0:
-        detail = said.decode(errors="replace").strip()[-_MAX_LOG_CHARS:]
+        detail = errors.decode(errors="replace").strip()[-_MAX_LOG_CHARS:]
         raise BackgroundError(f"{name} ended with status {process.returncode}: {detail}")
     return result
 
 
 def step_back() -> None:
-    """Lowest priority, and the first to go when memory runs out: what is done in the background can be done again."""
+    """Gives this process the lowest priority, and lets it be killed first when memory is short: its work can be repeated."""
     os.nice(19)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("1000")

@@ -1,9 +1,7 @@
-"""Fits a head on the history. `rules.py` names it as the rule that learns; `train_process.py` runs it in a process of its own.
+"""Fits a head on a history. `process.py` runs it in a process of its own. The only module that loads the training library.
 
-The only file that loads the training library.
-
-Answers that were cut are at least so long: they are given the middle of what remains possible, first by all lengths, then by what the
-kernel expects of this very request.
+Answers that were cut have at least the observed length. They are given the median of what remains possible, first by all lengths, then by
+what the kernel expects for that request.
 """
 
 from typing import Any, Final
@@ -36,7 +34,7 @@ from .samples import History
 MAX_ROWS: Final = 15_000
 MIN_ROWS: Final = 150
 _FOLDS: Final = 5
-# While the rows are few; from `kernel.MANY_ROWS` on one is as good.
+# The number of forests with few rows. From `kernel.MANY_ROWS` on, one is as good.
 BAGS: Final = 2
 
 Rows = NDArray[np.float32]
@@ -44,21 +42,21 @@ Flags = NDArray[np.bool_]
 
 
 def train(history: History, version: int) -> Head:
-    """A head for this history. The same history and version make the same head. Raises ValueError for fewer than MIN_ROWS rows."""
+    """Returns a head for this history; the same for the same history and version. Raises ValueError for fewer than MIN_ROWS rows."""
     count = len(history.log_tokens)
     if count < MIN_ROWS:
         raise ValueError(f"{count} finished requests are too few to learn from; it takes {MIN_ROWS}")
-    # 1. Make the inputs comparable; fold by conversation, so that no fold sees its own.
+    # 1. Make the inputs comparable, and fold by conversation, so that no conversation is in two folds.
     scaling = _scaling(history)
     projected = scaling.project(history.vectors)
     folds = (history.roots.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)).astype(np.int64) % _FOLDS
     answered = np.nan_to_num(history.numbers[:, ANSWERS_AT])
     points = scaling.points(history.numbers, history.vectors, conversation_effect.contexts(history.vectors, history.roots, answered))
-    # 2. What cut answers would have been.
+    # 2. Estimate the lengths of answers that were cut.
     tokens = _uncut(history.log_tokens, history.ended, points, folds, version)
     knots = np.quantile(tokens, np.linspace(0, 1, KNOTS)).astype(np.float32)
     ranks = _ranks(tokens)
-    # 3. The estimate part and what conversations move it by, the neighbours, the trees.
+    # 3. Fit the kernel estimate, the conversations' effect on it, and the trees with the neighbours' statistics.
     estimate, expected = kernel.fit(points, ranks, folds, version)
     moves = conversation_effect.carry_over(history.vectors, ranks - expected, history.roots, answered)
     trust = conversation_effect.trust(moves, ranks - expected)
@@ -67,7 +65,7 @@ def train(history: History, version: int) -> Head:
     near[~history.vectors.any(axis=1)] = np.nan
     rows = tree_rows(scaling.expecting(history.numbers), projected, near, held_estimate)
     point = _forest(_boost(rows, ranks, "l2", version, BAGS if count < kernel.MANY_ROWS else 1))
-    # 4. How far off it is where it was not fitted, and the shape of that.
+    # 4. Fit the error on held-out rows, and the shape of its distribution.
     held = blend(_held_out(rows, ranks, folds, version), held_estimate)
     errors = tokens - np.interp(held, np.linspace(0, 1, KNOTS), knots)
     spread = _forest(_boost(rows, np.abs(errors).astype(np.float32), "spread", version))
@@ -79,7 +77,7 @@ def train(history: History, version: int) -> Head:
 
 
 def _centres(ranks: Rows, edges: Rows) -> Rows:
-    """The mean rank in each bin, ascending. [BINS]"""
+    """Returns the mean rank in each bin, ascending, [BINS]."""
     bins = np.searchsorted(edges, ranks)
     ends = np.concatenate([[0.0], edges, [1.0]])
     means = [ranks[bins == number].mean() if (bins == number).any() else (ends[number] + ends[number + 1]) / 2 for number in range(BINS)]
@@ -106,7 +104,7 @@ def _scaling(history: History) -> Scaling:
 
 
 def _bounded(history: History) -> Rows:
-    """Lengths as the index of neighbours has them: a cut answer counts as half again as long."""
+    """Returns lengths as the index of neighbours holds them: a cut answer counts as TAIL_FACTOR times as long."""
     result: Rows = (history.log_tokens + np.where(history.ended, 0.0, np.log(TAIL_FACTOR))).astype(np.float32)
     return result
 
@@ -129,7 +127,7 @@ def _uncut(log_tokens: Rows, ended: Flags, points: Rows, folds: NDArray[np.int64
 
 
 def _ranks(tokens: Rows) -> Rows:
-    """Ranks in 0..1, equal lengths alike."""
+    """Returns ranks in 0..1; equal lengths have equal ranks."""
     ordered = np.sort(tokens)
     low, high = np.searchsorted(ordered, tokens, "left"), np.searchsorted(ordered, tokens, "right")
     result: Rows = ((low + high) / (2.0 * len(tokens))).astype(np.float32)
@@ -137,7 +135,7 @@ def _ranks(tokens: Rows) -> Rows:
 
 
 def _boost(rows: Rows, target: Rows, kind: str, seed: int, bags: int = 1) -> list[Any]:
-    """`bags` boosted forests that see other samples of rows and columns; what they say is meant on average."""
+    """Returns `bags` boosted forests, trained on different samples of rows and columns; their mean is used."""
     import lightgbm
 
     many = len(rows) >= kernel.MANY_ROWS
@@ -163,7 +161,7 @@ def _forest(boosted: list[Any]) -> Forest:
 
 
 def _held_out(rows: Rows, target: Rows, folds: NDArray[np.int64], seed: int, kind: str = "l2") -> Rows:
-    """The prediction for each row of trees that did not see its fold; two folds at a time are left out, which is enough."""
+    """Returns the prediction for each row of trees that did not see its fold. Two folds at a time are left out, which is enough."""
     halves = folds % 3
     result: Rows = np.full(len(rows), float(target.mean()), np.float32)
     for number in np.unique(halves):
@@ -175,7 +173,7 @@ def _held_out(rows: Rows, target: Rows, folds: NDArray[np.int64], seed: int, kin
 
 
 def _error_table(errors: NDArray[Any], bins: NDArray[Any]) -> Rows:
-    """Standardized errors at PROBABILITIES per bin, [BINS, QUANTILES]; a bin of few rows leans on all."""
+    """Returns standardized errors at PROBABILITIES for each bin, [BINS, QUANTILES]. A bin with few rows uses those of all bins as well."""
     everything = np.quantile(errors, PROBABILITIES)
     table = np.empty((BINS, len(PROBABILITIES)), np.float32)
     for number in range(BINS):

@@ -1,7 +1,7 @@
-"""Trains in the background and takes in what other replicas learned: one task beside the dispatcher, on its loop.
+"""Trains in the background and takes in what other replicas learned: one task beside the dispatcher, on its event loop.
 
-Training runs in a process of its own (`fit.py`), at the lowest priority, and first to go when memory is short; so does the fitting of
-what is known beforehand (`prior_fit.py`). What the loop does itself takes milliseconds: copying the newest rows, switching heads.
+Training runs in a process of its own (`process.py`) at the lowest priority, which is the first to be killed when memory is short; so does
+the fitting of a prior (`prior_fit.py`). What the loop does itself takes milliseconds: copying the newest rows and switching heads.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 TURN_SECONDS: Final = 1.0
 REST_SECONDS: Final = 10.0
-# Of other replicas, per turn; so many are taken in before admissions are looked at, two milliseconds' worth.
+# The most samples of other replicas in a turn, and the number after which admissions are handled: about two milliseconds.
 MAX_ARRIVALS: Final = 200
 _AT_ONCE: Final = 10
 
@@ -34,7 +34,7 @@ async def train_in_process(history: bytes, version: int) -> bytes:
 
 
 async def prior_in_process(encoder: str) -> bytes:
-    """The bytes of a prior with the encoder in this folder; empty: without one. Raises BackgroundError or TimeoutError."""
+    """Returns the bytes of a prior with the encoder in this folder; empty is without one. Raises BackgroundError or TimeoutError."""
     return await run_module("prior_fit", encoder)
 
 
@@ -51,7 +51,7 @@ class Learner:
         know: Know | None = None,
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        """`know` gives the bytes of a prior; None: there is no prior. `on_failure` is called at errors that are not foreseen."""
+        """`know` returns the bytes of a prior; None: there is no prior. `on_failure` is called at unexpected errors."""
         self._on_failure = on_failure
         self._predictor = predictor
         self._archive = archive
@@ -71,7 +71,7 @@ class Learner:
                     if await self.turn():
                         await asyncio.sleep(REST_SECONDS)
                 except Exception:
-                    # What cannot be learned from must not end the process: it would be there again after a restart.
+                    # Samples that cannot be learned from must not end the process: they would be there again after a restart.
                     log.exception("learning failed, the head in use stays")
                     self._count("failed")
                     self._on_failure()
@@ -79,7 +79,7 @@ class Learner:
                 await asyncio.sleep(TURN_SECONDS)
 
     async def _look(self) -> None:
-        """Calls `on_turn` about once a second, also while a training takes minutes: the archive's thread is looked after there."""
+        """Calls `on_turn` about once a second, also while a training takes minutes, because it watches the archive's thread."""
         while True:
             try:
                 self._on_turn()
@@ -89,7 +89,7 @@ class Learner:
             await asyncio.sleep(TURN_SECONDS)
 
     async def prepare(self) -> None:
-        """Has the prior made and puts it to use; without one the predictor does what it did before there were any."""
+        """Obtains the prior and uses it. Without one, predictions come from buckets until the first training."""
         if self._know is None:
             return
         try:
@@ -103,7 +103,7 @@ class Learner:
         log.info("prior in use", extra={"landmarks": 0 if result.worded is None else len(result.worded.weights)})
 
     async def turn(self) -> bool:
-        """Takes in what arrived and trains when it is time; whether it trained."""
+        """Takes in what arrived and trains if it is time. Returns whether it trained."""
         for number, sample in enumerate(self._archive.arrived(MAX_ARRIVALS), start=1):
             self._predictor.take(sample)
             if number % _AT_ONCE == 0:

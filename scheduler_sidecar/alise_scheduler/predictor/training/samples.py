@@ -1,4 +1,7 @@
-"""The newest finished requests in memory, as columns in a ring: what is trained on and searched."""
+"""Finished requests in memory: one (`Sample`), the newest as columns in a ring (`Recent`), and a copy of these to train on (`History`).
+
+`learned.py` adds samples and hands out histories, the stores load and save samples, and the training process reads a history from bytes.
+"""
 
 import io
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A finished request. `numbers` [NUMBERS]; `embedding` [EMBEDDING] or None; `root` names its conversation; hashes as in `Detail`."""
+    """A finished request. `numbers` [NUMBERS]; `embedding` [EMBEDDING] or None; `root` names its conversation; hashes: `ModelInput`."""
 
     numbers: Row
     embedding: Row | None
@@ -54,7 +57,7 @@ class History:
 
 
 def read_history(data: bytes) -> History:
-    """What `to_bytes` gave. Raises KeyError or ValueError when it is something else."""
+    """Returns the history that `to_bytes` wrote. Raises KeyError or ValueError for anything else."""
     with np.load(io.BytesIO(data), allow_pickle=False) as held:
         return History(
             held["numbers"], held["vectors"].astype(np.float32), held["log_tokens"], held["ended"], held["roots"], held["tenants"]
@@ -62,7 +65,7 @@ def read_history(data: bytes) -> History:
 
 
 class Recent:
-    """The newest `rows` samples, shared fairly between tenants. `added` counts all that ever came."""
+    """The newest `rows` samples, shared fairly between tenants. `added` counts all samples ever added."""
 
     def __init__(self, rows: int = RECENT_ROWS) -> None:
         self.added = 0
@@ -73,7 +76,7 @@ class Recent:
         self._ended = np.zeros(rows, np.bool_)
         self._roots = np.zeros(rows, np.int64)
         self._tenants = np.zeros(rows, np.uint64)
-        # Number of samples that came before each.
+        # The number of samples that were added before each.
         self._number = np.zeros(rows, np.int64)
 
     def __len__(self) -> int:
@@ -91,7 +94,7 @@ class Recent:
         self.added += 1
 
     def newest(self, count: int, since: int = 0) -> History:
-        """A copy of the newest `count` samples, or as many as there are, oldest first; of those that came after the first `since` only."""
+        """Returns a copy of at most `count` newest samples, oldest first, without the first `since` ever added."""
         rows = np.argsort(self._number[: self._slots.used], kind="stable")
         rows = rows[np.searchsorted(self._number[rows], since) :]
         rows = rows[max(0, len(rows) - count) :]
