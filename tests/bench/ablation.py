@@ -21,7 +21,7 @@ import numpy as np
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.predictor.features.request import Features, extract
 from alise_scheduler.predictor.models.buckets import Observation
-from alise_scheduler.predictor.models.encoder import OnnxEncoder
+from alise_scheduler.predictor.models.encoder import MODEL_FILE, OnnxEncoder
 from alise_scheduler.predictor.models.prior import Prior, from_bytes
 from alise_scheduler.predictor.training import prior_fit
 from alise_scheduler.simulation.hardware import engine_model
@@ -145,12 +145,19 @@ def _learn_at_once(contender: Learned, examples: Sequence[Example], features: Se
 
 def _prepare(examples: Sequence[Example], encode: bool) -> tuple[list[Features], Prior]:
     folder = encoders.wanted() if encode else None
-    vectors: Any = [None] * len(examples)
-    if folder is not None:
-        encoder = OnnxEncoder(folder)
-        vectors = encoder.encode([example.text for example in examples])
+    vectors: Any = [None] * len(examples) if folder is None else _encoded(examples, folder)
     features = [extract(question(e, v), b"bench") for e, v in zip(examples, vectors, strict=True)]
     return features, from_bytes(prior_fit.obtain(folder))
+
+
+def _encoded(examples: Sequence[Example], folder: Path) -> Any:
+    """Returns the vectors of all rows, which are kept for the next layers."""
+    texts = [example.text for example in examples]
+    digest = hashlib.sha256((folder / MODEL_FILE).read_bytes() + "\0".join(texts).encode()).hexdigest()[:12]
+    path = KEPT / f"vectors.{digest}.npy"
+    if not path.exists():
+        np.save(path, OnnxEncoder(folder).encode(texts))
+    return np.load(path)
 
 
 def _simulated(data: str, name: str, examples: Sequence[Example], profile: str, seed: int) -> Row:
