@@ -14,6 +14,8 @@ from tests.bench.workload import STOP_AFTER, Prompt
 ANSWER_SECONDS: Final = 3600.0
 # Key in `vllm_xargs` by which the emulated device's log names a request.
 NUMBER: Final = "bench_number"
+# vLLM's server closes a connection that was idle for 5 s. A client that reuses it at that moment loses its request.
+_KEEP_IDLE_SECONDS: Final = 2.0
 # The last chunk of a stream, with the usage, is shorter.
 _TAIL_BYTES: Final = 4096
 
@@ -21,7 +23,8 @@ _TAIL_BYTES: Final = 4096
 async def open_loop(url: str, prompts: Sequence[Prompt], arrivals: Sequence[float], first_number: int) -> list[Row]:
     """Sends each request at its moment, whatever became of the ones before; returns a row for each, numbered from `first_number`."""
     timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-    async with aiohttp.ClientSession(url, timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_IDLE_SECONDS)
+    async with aiohttp.ClientSession(url, timeout=timeout, connector=connector) as session:
         began = time.monotonic()
 
         async def one(number: int, prompt: Prompt, at: float) -> Row:
