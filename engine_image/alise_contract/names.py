@@ -99,7 +99,7 @@ def owner_of(tenant: str) -> str:
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------------------
-# A plan this old (engine's monotonic clock) is no plan: holds are lifted, rank preemption stops, order is by arrival.
+# A plan this old (engine's monotonic clock) is no plan: rank preemption stops, order is by arrival.
 PLAN_EXPIRES_SECONDS: Final = 2.0
 ADMIT_DEADLINE_SECONDS: Final = 0.050
 ADMIT_DEADLINE_ENV: Final = "ALISE_ADMIT_DEADLINE_MS"

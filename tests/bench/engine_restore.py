@@ -1,9 +1,9 @@
 """How long a preempted request makes its reader wait when its turn comes: from the raw copy, from the INT8 copy, or computed again.
 
 A real engine, bf16, on a model with a realistic KV cache (25 million parameters, 8 layers, 2 KV heads of 128 channels). One request
-decodes, is held, and let go; what is timed is the time from there to its next token. Recompute is the same with its copy taken away.
-Gaps are given by the clock and as the process's CPU time, which other load on the machine does not stretch (one thread computes); ratios
-are of CPU time.
+decodes, is preempted, and readmitted; what is timed is the time from there to its next token. Recompute is the same with its copy taken
+away. Gaps are given by the clock and as the process's CPU time, which other load on the machine does not stretch (one thread computes);
+ratios are of CPU time.
 """
 
 import os
@@ -70,12 +70,12 @@ def _resumes(engine: Any, tokens: int, repetitions: int) -> Iterator[Row]:
         [request] = engine.scheduler.requests
         # Two of the slow one are enough to see what is a hundred times as long.
         for _ in range(2 if way == "recompute" else repetitions):
-            engine.hold("job")
+            engine.crowd.displace("job")
             engine.step(2)
             if way == "recompute":
                 engine.scheduler.connector.drop(request)
                 engine.step()
-            engine.lift("job")
+            engine.crowd.readmit("job")
             yield {"way": way, **_next_token(engine, name)}
             yield {"way": "undisturbed", **_next_token(engine, name)}
             # The next save starts from nothing.

@@ -116,7 +116,7 @@ def _run(engine: Any, base: _Base, live: int, running: int) -> Iterator[Row]:
     for step in range(STEPS):
         planned = step % PLAN_STEPS == 0
         if planned:
-            ranks = tuple(RankRow(f"job{index}", int(index < running), index + step, False, 100) for index in range(live))
+            ranks = tuple(RankRow(f"job{index}", int(index < running), index + step, 100) for index in range(live))
             engine.clock.seconds += PROGRESS_SECONDS
             yield {"what": "apply", "seconds": _call(scheduler, ApplyCall(ranks, LimitsRow(preempt_levels=2))), "vllm_seconds": 0.0}
             yield {"what": "poll", "seconds": _call(scheduler, PollCall()), "vllm_seconds": 0.0}

@@ -195,7 +195,7 @@ class Loop:
 
         assert self.state is not None
         plan = self.state.decide(self.now).plan
-        ranks = [RankRow(job, rank.level, rank.order, False, rank.ewt_ms) for job, rank in plan.ranks.items()]
+        ranks = [RankRow(job, rank.level, rank.order, rank.ewt_ms) for job, rank in plan.ranks.items()]
         limits = None
         if plan.limits is not None:
             said = plan.limits

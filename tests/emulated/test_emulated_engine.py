@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alise_engine.wire.calls import RankRow
+from alise_engine.wire.calls import LimitsRow, RankRow
 from tests.emulated import lengths, model
 from tests.emulated.pacing import DEVICE_ENV, Device
 from tests.engine.harness import Engine, EngineOptions
@@ -70,27 +70,27 @@ def test_an_answer_ends_where_the_data_sets_answer_did(alise: Engine) -> None:
     assert len(engine.tokens(name)) == LETTER_TOKENS
 
 
-def test_an_answer_that_was_held_goes_on_as_stock_gives_it(alise: Engine, stock: dict[str, list[int]]) -> None:
+def test_an_answer_that_was_preempted_goes_on_as_stock_gives_it(alise: Engine, stock: dict[str, list[int]]) -> None:
     engine = alise.fresh()
     name = engine.ask(PROMPTS["story"], TOKENS, job="story")
     for tokens in (1, 20, 70):
         engine.run_until(engine.grown(name, tokens))
-        engine.hold("story")
+        engine.crowd.displace("story")
         engine.step(4)
-        engine.lift("story")
+        engine.crowd.readmit("story")
     engine.finish(name)
     counters = engine.counters()
     assert engine.tokens(name) == stock["story"]
-    assert (counters.preemptions_hold, counters.exact_resumes, counters.recomputes) == (3, 3, 0)
+    assert (counters.preemptions_rank, counters.exact_resumes, counters.recomputes) == (3, 3, 0)
 
 
 def test_answers_that_take_turns_go_on_as_stock_gives_them(alise: Engine, stock: dict[str, list[int]]) -> None:
     engine = alise.fresh()
     names = {job: engine.ask(prompt, TOKENS, job=job) for job, prompt in PROMPTS.items()}
-    for turn in range(12):
-        engine.step(7)
-        engine.apply(RankRow("story", 0, 0, turn % 2 == 0, 0), RankRow("poem", 0, 0, turn % 2 == 1, 0))
-    engine.lift("story", "poem")
+    with engine.slots(1):
+        for turn in range(12):
+            engine.step(7)
+            engine.apply(RankRow("story", 1 - turn % 2, 0, 0), RankRow("poem", turn % 2, 0, 0), limits=LimitsRow(1, 2))
     engine.finish(*names.values())
     assert {job: engine.tokens(name) for job, name in names.items()} == stock
 
@@ -110,9 +110,9 @@ def test_a_copy_takes_the_links_time_for_the_devices_bytes(alise: Engine) -> Non
     before = engine.counters()
     name = engine.ask(PROMPTS["story"], TOKENS, job="story")
     engine.run_until(engine.grown(name, 5))
-    engine.hold("story")
+    engine.crowd.displace("story")
     engine.step(4)
-    engine.lift("story")
+    engine.crowd.readmit("story")
     engine.finish(name)
     after = engine.counters()
     # 45 tokens and a few: two blocks.

@@ -43,7 +43,8 @@ class Mix:
     """How often what happens, per turn. A turn is a plan and up to five steps."""
 
     arrival: float = 0.6
-    hold: float = 0.3
+    # A job goes behind all others: it is preempted as soon as another waits.
+    demotion: float = 0.3
     abort: float = 0.0
     # The host store is cut to a few blocks for a while: copies are dropped.
     small_budget: float = 0.0
@@ -136,7 +137,7 @@ class Round:
         self._drain()
         after = engine.counters()
         outcome.steps = after.steps - before.steps
-        outcome.preemptions = after.preemptions_rank + after.preemptions_hold + after.preemptions_memory
+        outcome.preemptions = after.preemptions_rank + after.preemptions_memory
         outcome.restores, outcome.exact_resumes, outcome.recomputes = after.restores, after.exact_resumes, after.recomputes
         outcome.preemptions_memory = after.preemptions_memory
         outcome.prefetches, outcome.prefetches_revoked = after.prefetches, after.prefetches_revoked
@@ -183,8 +184,8 @@ class Round:
         chance = self.chance
         jobs = sorted({job for job, _ in self.live.values()})
         for job in chance.sample(jobs, min(len(jobs), 4)):
-            hold = chance.random() < self.mix.hold
-            yield RankRow(job, chance.randint(-3, 3), chance.randint(0, 9), hold, chance.choice([0, 300, 5_000]))
+            level = 9 if chance.random() < self.mix.demotion else chance.randint(-3, 3)
+            yield RankRow(job, level, chance.randint(0, 9), chance.choice([0, 300, 5_000]))
 
     def _step(self, count: int) -> None:
         for _ in range(count):
@@ -230,13 +231,13 @@ class Round:
             self.corrupted = True
 
     def _drain(self) -> None:
-        """Lifts every hold and lets all finish; what does not is stuck."""
+        """Ranks all neutral and lets them finish; what does not is stuck."""
         engine = self.engine
         for _ in range(DRAIN_STEPS):
             if not self.live:
                 break
             jobs = {job for job, _ in self.live.values()}
-            engine.apply(*(RankRow(job, 0, 0, False, 0) for job in sorted(jobs)), limits=LimitsRow(host_budget_bytes=HOST_BYTES))
+            engine.apply(*(RankRow(job, 0, 0, 0) for job in sorted(jobs)), limits=LimitsRow(host_budget_bytes=HOST_BYTES))
             self._step(20)
         self.outcome.stuck = len(self.live)
         for name in self.live:

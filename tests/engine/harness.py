@@ -22,6 +22,7 @@ from alise_engine.wire.calls import (
     SnapshotCall,
 )
 from alise_engine.wire.stamp import Stamp, stamp_key, stamped_args
+from tests.engine.crowd import Crowd
 
 BLOCK_SIZE = 32
 HOST_BYTES = 256 << 20
@@ -124,10 +125,9 @@ class Engine:
         self.core: Any = self.llm.llm_engine.engine_core.engine_core
         self.scheduler: Any = self.core.scheduler
         self.clock = Clock()
-        self.naps: list[float] = []
         self.scheduler.clock = self.clock
-        self.scheduler.sleep = self.naps.append
         self.answers: dict[str, Answer] = {}
+        self.crowd = Crowd(self)
         self._count = 0
 
     # --- requests -------------------------------------------------------------------------------------------------------------------
@@ -180,12 +180,6 @@ class Engine:
     def apply(self, *ranks: RankRow, limits: LimitsRow | None = None) -> ApplyAnswer:
         return ApplyAnswer.from_wire(self.scheduler(ApplyCall(ranks, limits).to_wire()))
 
-    def hold(self, *jobs: str) -> None:
-        self.apply(*(RankRow(job, 0, 0, True, 0) for job in jobs))
-
-    def lift(self, *jobs: str) -> None:
-        self.apply(*(RankRow(job, 0, 0, False, 0) for job in jobs))
-
     def set_codec(self, codec: str) -> None:
         """As if the engine had been started with this codec."""
         self.scheduler.codec = codec
@@ -198,6 +192,16 @@ class Engine:
 
     def counters(self) -> Counters:
         return self.poll().counters
+
+    @contextmanager
+    def slots(self, count: int) -> Iterator[None]:
+        """Has the engine run this many requests at a time, inside."""
+        before = self.scheduler.max_num_active_reqs
+        self.scheduler.max_num_active_reqs = count
+        try:
+            yield
+        finally:
+            self.scheduler.max_num_active_reqs = before
 
     # --- what a test wants to know --------------------------------------------------------------------------------------------------
     def running_jobs(self) -> list[str]:
@@ -220,8 +224,9 @@ class Engine:
         self.step(4)
         self.llm.reset_prefix_cache()
         self.answers.clear()
-        self.naps.clear()
         self.scheduler.plan = decide.EMPTY_PLAN
+        self.scheduler.max_num_active_reqs = self.options.max_num_seqs
+        self.crowd = Crowd(self)
         self.scheduler.tally.clear()
         self.set_codec({"none": "raw"}.get(self.options.codec, self.options.codec))
         self.poll()

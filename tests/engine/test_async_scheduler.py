@@ -56,31 +56,33 @@ def test_no_token_in_flight_is_lost_or_made_twice(engine: Engine, alone: dict[st
     name = engine.ask(STORY, 150, job="story")
     for tokens in (1, 10, 33, 75, 77, 120):
         engine.run_until(engine.grown(name, tokens))
-        engine.hold("story")
+        engine.crowd.displace("story")
         engine.step(4)
-        engine.lift("story")
+        engine.crowd.readmit("story")
     engine.finish(name)
     counters = engine.counters()
     assert engine.tokens(name) == alone["story"]
-    assert (counters.preemptions_hold, counters.exact_resumes, counters.recomputes) == (6, 6, 0)
+    assert (counters.preemptions_rank, counters.exact_resumes, counters.recomputes) == (6, 6, 0)
 
 
 def test_two_answers_that_take_turns_are_both_exact(engine: Engine, alone: dict[str, list[int]]) -> None:
     names = {"story": engine.ask(STORY, 150, job="story"), "poem": engine.ask(POEM, 150, job="poem")}
-    for turn in range(14):
-        engine.step(7)
-        engine.apply(RankRow("story", 0, 0, turn % 2 == 0, 0), RankRow("poem", 0, 0, turn % 2 == 1, 0))
-    engine.lift("story", "poem")
+    with engine.slots(1):
+        for turn in range(14):
+            engine.step(7)
+            engine.apply(RankRow("story", 1 - turn % 2, 0, 0), RankRow("poem", turn % 2, 0, 0), limits=LimitsRow(1, 2))
     engine.finish(*names.values())
     assert {job: engine.tokens(name) for job, name in names.items()} == alone
-    assert engine.counters().recomputes == 0
+    counters = engine.counters()
+    assert counters.preemptions_rank >= 6
+    assert counters.recomputes == 0
 
 
 def test_a_better_request_takes_a_slot_and_gives_it_back(engine: Engine, alone: dict[str, list[int]]) -> None:
     names = {"story": engine.ask(STORY, 150, job="story"), "poem": engine.ask(POEM, 150, job="poem")}
     engine.run_until(engine.grown(names["poem"], 20))
     quick = engine.ask([256, *b"hi"], 5, job="quick")
-    ranks = [RankRow("story", 5, 0, False, 0), RankRow("poem", 5, 1, False, 0), RankRow("quick", 0, 0, False, 0)]
+    ranks = [RankRow("story", 5, 0, 0), RankRow("poem", 5, 1, 0), RankRow("quick", 0, 0, 0)]
     engine.apply(*ranks, limits=LimitsRow(1, 2))
     engine.finish(quick, *names.values())
     counters = engine.counters()
@@ -110,10 +112,11 @@ def test_an_abort_while_offloaded_leaves_nothing_behind(engine: Engine) -> None:
     free = engine.counters().free_device_blocks
     name = engine.ask(STORY, 150, job="story")
     engine.run_until(engine.grown(name, 60))
-    engine.hold("story")
+    engine.crowd.displace("story")
     engine.step(4)
     assert engine.pool.used_bytes > 0
     engine.abort(name)
+    engine.crowd.leave()
     engine.step(4)
     assert (engine.pool.used_bytes, engine.counters().free_device_blocks) == (0, free)
     assert not engine.scheduler.has_requests()
@@ -123,8 +126,9 @@ def test_an_abort_right_after_a_preemption_leaves_nothing_behind(engine: Engine)
     free = engine.counters().free_device_blocks
     name = engine.ask(STORY, 150, job="story")
     engine.run_until(engine.grown(name, 60))
-    engine.hold("story")
+    engine.crowd.displace("story")
     engine.step()
     engine.abort(name)
+    engine.crowd.leave()
     engine.step(5)
     assert (engine.pool.used_bytes, engine.counters().free_device_blocks) == (0, free)

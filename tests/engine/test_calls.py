@@ -32,16 +32,16 @@ def engine(started: Engine) -> Engine:
 
 
 def rank(job: str, level: int) -> RankRow:
-    return RankRow(job, level, 0, False, 0)
+    return RankRow(job, level, 0, 0)
 
 
 def test_a_job_of_two_requests_is_ranked_as_one(engine: Engine) -> None:
     names = [engine.ask(STORY, 40, job="pair"), engine.ask(POEM, 40, job="pair")]
     engine.step(3)
-    engine.hold("pair")
+    engine.crowd.displace("pair")
     engine.step()
-    assert engine.running_jobs() == []
-    engine.lift("pair")
+    assert "pair" not in engine.running_jobs()
+    engine.crowd.readmit("pair")
     engine.finish(*names)
 
 
@@ -57,7 +57,7 @@ def test_a_malformed_apply_changes_nothing(engine: Engine) -> None:
     engine.ask(STORY, 40, job="story")
     before = engine.scheduler.plan
     payload: Any = ApplyCall((rank("story", 3),)).to_wire()
-    payload["ranks"].append(["story", 200, 0, False, 0])
+    payload["ranks"].append(["story", 200, 0, 0])
     with pytest.raises(PayloadError, match="level 200"):
         engine.scheduler(payload)
     assert engine.scheduler.plan == before
@@ -70,15 +70,16 @@ def test_rows_follow_a_request_through_its_life(engine: Engine) -> None:
     engine.run_until(engine.grown(name, 10))
     (row,) = engine.poll().requests
     assert (row.phase, row.generated_tokens, row.device_tokens, row.hint) == (PHASE_RUNNING, 10, len(STORY) + 9, "")
-    engine.hold("story")
+    engine.crowd.displace("story")
     engine.step()
-    (row,) = engine.poll().requests
+    (row,) = [row for row in engine.poll().requests if row.job_id == "story"]
     assert (row.phase, row.device_tokens, row.host_tokens, row.preemptions) == (PHASE_OFFLOADED, 0, len(STORY) + 9, 1)
-    engine.lift("story")
+    engine.crowd.readmit("story")
     engine.finish(name)
     answer = engine.poll()
     assert answer.requests == ()
-    assert [(row.reason, row.generated_tokens, row.preemptions) for row in answer.finished] == [("length", 80, 1)]
+    ended = [row for row in answer.finished if row.job_id == "story"]
+    assert [(row.reason, row.generated_tokens, row.preemptions) for row in ended] == [("length", 80, 1)]
     assert answer.steps[-1].decode_requests == 1
 
 

@@ -227,40 +227,33 @@ class Queued:
 
 
 class TestRankedQueue:
-    def make(self, held: set[str]) -> tuple[Any, dict[str, Queued]]:
+    def make(self) -> tuple[Any, dict[str, Queued]]:
         from alise_engine.enginecore.ranked_queue import RankedQueue
 
-        queue = RankedQueue(lambda request: request.request_id in held)
+        queue = RankedQueue()
         requests = {name: Queued(name, priority) for name, priority in (("a", 3), ("b", 1), ("c", 2))}
         for request in requests.values():
             queue.add_request(request)
         return queue, requests
 
     def test_the_best_is_at_the_head(self) -> None:
-        queue, _ = self.make(set())
+        queue, _ = self.make()
         assert [queue.pop_request().request_id for _ in range(3)] == ["b", "c", "a"]
 
-    def test_the_held_are_counted_and_never_at_the_head(self) -> None:
-        queue, _ = self.make({"b"})
-        assert (len(queue), queue.peek_request().request_id, [r.request_id for r in queue.best(9)]) == (3, "c", ["c", "a"])
+    def test_an_empty_queue_has_no_head(self) -> None:
+        from alise_engine.enginecore.ranked_queue import RankedQueue
 
-    def test_a_queue_of_held_requests_looks_empty_to_who_admits(self) -> None:
-        queue, _ = self.make({"a", "b", "c"})
-        assert (bool(queue), len(queue)) == (False, 3)
         with pytest.raises(IndexError):
-            queue.pop_request()
+            RankedQueue().peek_request()
 
-    def test_a_rebuild_follows_new_priorities_and_holds(self) -> None:
-        held = {"b"}
-        queue, requests = self.make(held)
-        held.symmetric_difference_update({"b", "c"})
+    def test_a_rebuild_follows_new_priorities(self) -> None:
+        queue, requests = self.make()
         requests["a"].priority = 0
         queue.rebuild()
         assert [r.request_id for r in queue] == ["a", "b", "c"]
-        assert queue.held_count() == 1
 
-    def test_held_and_other_requests_can_be_removed(self) -> None:
-        queue, requests = self.make({"b"})
+    def test_requests_can_be_removed(self) -> None:
+        queue, requests = self.make()
         queue.remove_requests([requests["b"], requests["c"]])
         assert [r.request_id for r in queue] == ["a"]
         queue.remove_request(requests["a"])

@@ -171,12 +171,12 @@ async def test_ranks_and_limits_reach_the_engine_and_unknown_jobs_are_named(engi
     engine.core.put(make_row("r1"))
     session = (await engine.watch().snapshot()).session_id
     limits = pb.Limits(preempt_levels=2, min_quantum_steps=8, int8_ewt_ms=500, int8_host_fraction=0.25, host_budget_bytes=9)
-    ranks = [pb.Rank(job_id="job-r1", level=-3, order=5, hold=True, ewt_ms=70), pb.Rank(job_id="gone", level=1)]
+    ranks = [pb.Rank(job_id="job-r1", level=-3, order=5, ewt_ms=70), pb.Rank(job_id="gone", level=1)]
     response = await engine.apply(session, 1, *ranks, limits=limits)
     assert (response.sequence, list(response.unknown_jobs)) == (1, ["gone"])
     assert engine.core.calls[-1] == {
         "op": "apply",
-        "ranks": [["job-r1", -3, 5, True, 70], ["gone", 1, 0, False, 0]],
+        "ranks": [["job-r1", -3, 5, 70], ["gone", 1, 0, 0]],
         "limits": {
             "preempt_levels": 2,
             "min_quantum_steps": 8,
@@ -300,7 +300,6 @@ async def test_the_engines_counters_are_metrics_and_in_the_status(engine: Engine
     with engine.api.open():
         engine.core.counters = core.Counters(
             preemptions_rank=2,
-            preemptions_hold=1,
             saves=3,
             restores=3,
             exact_resumes=3,
@@ -318,7 +317,6 @@ async def test_the_engines_counters_are_metrics_and_in_the_status(engine: Engine
         engine.core.put(make_row("c", phase=core.PHASE_PREEMPTED))
         await eventually(lambda: engine.metric("exact_resumes_total") == 3, "a poll brought the counters")
     assert engine.metric("preemptions_total", cause="rank") == 2
-    assert engine.metric("preemptions_total", cause="hold") == 1
     assert engine.metric("host_bytes", codec="int8") == 50
     seconds = {what: engine.metric(f"{what}_seconds_total") for what in ("save", "restore", "recompute", "host_eviction")}
     assert seconds == {"save": 1.5, "restore": 0.25, "recompute": 4.0, "host_eviction": 3e-6}

@@ -96,8 +96,8 @@ def test_every_preemption_lets_a_better_request_run(
     assert choose_preemptions(victims, candidates, slots, blocks, limits) == chosen
 
 
-def rank(job: str, level: int = 0, hold: bool = False) -> RankRow:
-    return RankRow(job, level, 0, hold, 0)
+def rank(job: str, level: int = 0) -> RankRow:
+    return RankRow(job, level, 0, 0)
 
 
 def test_a_plan_expires_by_the_engines_own_clock() -> None:
@@ -119,13 +119,6 @@ def test_ranks_that_were_not_sent_again_stay() -> None:
 
 def test_ranks_of_unknown_jobs_are_not_kept() -> None:
     assert decide.apply(EMPTY_PLAN, (rank("ghost"),), None, frozenset({"a"}), 0.0).ranks == {}
-
-
-def test_a_hold_that_expired_does_not_come_back_with_the_next_plan() -> None:
-    known = frozenset({"a"})
-    plan = decide.apply(EMPTY_PLAN, (rank("a", hold=True),), None, known, 0.0)
-    plan = decide.apply(plan, (), None, known, PLAN_EXPIRES_SECONDS + 1)
-    assert not plan.ranks["a"].hold
 
 
 def test_a_budget_of_zero_means_unchanged() -> None:

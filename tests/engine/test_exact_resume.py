@@ -44,17 +44,17 @@ def undisturbed(engine: Engine, prompt: list[int], tokens: int) -> list[int]:
 
 
 def preempt_at(engine: Engine, name: str, job: str, *lengths: int) -> None:
-    """Holds the job each time its answer has so many tokens, and lets it go on."""
+    """Has the job preempted each time its answer has one of these lengths, and lets it go on."""
     for length in lengths:
         engine.run_until(engine.grown(name, length))
-        engine.hold(job)
+        engine.crowd.displace(job)
         engine.step(2)
-        engine.lift(job)
+        engine.crowd.readmit(job)
     engine.finish(name)
 
 
 def rank(job: str, level: int, order: int = 0, ewt_ms: int = 0) -> RankRow:
-    return RankRow(job, level, order, False, ewt_ms)
+    return RankRow(job, level, order, ewt_ms)
 
 
 def test_an_answer_that_was_preempted_three_times_is_token_for_token_the_undisturbed_one(engine: Engine, story: list[int]) -> None:
@@ -62,7 +62,7 @@ def test_an_answer_that_was_preempted_three_times_is_token_for_token_the_undistu
     preempt_at(engine, name, "story", 10, 75, 140)
     counters = engine.counters()
     assert engine.tokens(name) == story
-    assert (counters.preemptions_hold, counters.saves, counters.restores, counters.exact_resumes) == (3, 3, 3, 3)
+    assert (counters.preemptions_rank, counters.saves, counters.restores, counters.exact_resumes) == (3, 3, 3, 3)
     assert counters.recomputes == 0
 
 
@@ -80,14 +80,14 @@ def test_saves_write_only_blocks_that_are_not_complete_on_the_host(engine: Engin
 def test_one_corrupted_byte_in_the_host_store_changes_the_answer(engine: Engine, story: list[int]) -> None:
     name = engine.ask(STORY, 200, job="story")
     engine.run_until(engine.grown(name, 75))
-    engine.hold("story")
+    engine.crowd.displace("story")
     engine.step()
     (request_id,) = engine.pool.request_ids()
     (chunk,) = engine.pool.read(request_id, 0, 99)
     # The exponent byte of one number of a key in the first layer.
     _, rows = next(chunk.pieces(0))
     rows[1, 3] ^= 0x7F
-    engine.lift("story")
+    engine.crowd.readmit("story")
     engine.finish(name)
     assert engine.counters().restores == 1
     assert engine.tokens(name)[:75] == story[:75]
@@ -97,17 +97,16 @@ def test_one_corrupted_byte_in_the_host_store_changes_the_answer(engine: Engine,
 def test_two_answers_that_take_turns_are_both_exact(engine: Engine, story: list[int]) -> None:
     poem = undisturbed(engine, POEM, 120)
     names = [engine.ask(STORY, 200, job="story"), engine.ask(POEM, 120, job="poem")]
-    for step in range(12):
-        engine.step(9)
-        waiting, going = ("story", "poem") if step % 2 else ("poem", "story")
-        engine.apply(RankRow(waiting, 0, 0, True, 0), RankRow(going, 0, 0, False, 0))
-    engine.lift("story", "poem")
+    with engine.slots(1):
+        for turn in range(12):
+            engine.step(9)
+            engine.apply(rank("story", turn % 2), rank("poem", 1 - turn % 2), limits=LIMITS)
     engine.finish(*names)
     assert engine.tokens(names[0]) == story
     assert engine.tokens(names[1]) == poem
     counters = engine.counters()
-    assert counters.preemptions_hold >= 6
-    assert (counters.exact_resumes, counters.recomputes) == (counters.preemptions_hold, 0)
+    assert counters.preemptions_rank >= 6
+    assert (counters.exact_resumes, counters.recomputes) == (counters.preemptions_rank, 0)
 
 
 def test_a_prompt_that_was_preempted_while_it_was_read_goes_on_where_it_was(engine: Engine) -> None:
@@ -119,10 +118,10 @@ def test_a_prompt_that_was_preempted_while_it_was_read_goes_on_where_it_was(engi
     try:
         name = engine.ask(prompt, 20, job="long")
         engine.step(2)
-        engine.hold("long")
+        engine.crowd.displace("long")
         engine.step()
         (row,) = [row for row in engine.snapshot().requests if row.job_id == "long"]
-        engine.lift("long")
+        engine.crowd.readmit("long")
         engine.finish(name)
     finally:
         engine.scheduler.scheduler_config.long_prefill_token_threshold = 0
@@ -150,8 +149,7 @@ def test_a_better_request_takes_a_slot_from_a_worse_one_and_gives_it_back(engine
 def test_a_better_request_takes_blocks_from_a_worse_one(engine: Engine) -> None:
     # 64 blocks: the first takes 29 of them for its prompt, the second 31, and a third of 10 does not fit.
     names = [engine.ask([256, *b"x" * 900], 40, job="big1"), engine.ask([256, *b"y" * 960], 40, job="big2")]
-    engine.scheduler.max_num_active_reqs = 3
-    try:
+    with engine.slots(3):
         engine.run_until(engine.grown(names[1], 2))
         engine.step(3)
         quick = engine.ask([256, *b"z" * 300], 3, job="quick")
@@ -159,8 +157,6 @@ def test_a_better_request_takes_blocks_from_a_worse_one(engine: Engine) -> None:
         engine.step()
         assert sorted(engine.running_jobs()) == ["big1", "quick"]
         engine.finish(quick, *names)
-    finally:
-        engine.scheduler.max_num_active_reqs = 2
     counters = engine.counters()
     assert (counters.preemptions_rank, counters.recomputes) == (1, 0)
 
@@ -203,34 +199,23 @@ def test_memory_runs_out_and_the_worst_ranked_makes_room(engine: Engine) -> None
     assert (counters.restores, counters.recomputes) == (1, 0)
 
 
-def test_holds_are_lifted_and_rank_no_longer_preempts_when_the_plan_expires(engine: Engine) -> None:
+def test_rank_no_longer_preempts_and_arrival_decides_when_the_plan_expires(engine: Engine) -> None:
     first, second = engine.ask(STORY, 60, job="first"), engine.ask(POEM, 60, job="second")
     engine.step(5)
-    engine.apply(RankRow("first", 9, 0, True, 0), rank("second", 9), limits=LIMITS)
+    third = engine.ask(SHORT, 60, job="third")
+    engine.apply(rank("first", 9), rank("second", 0), rank("third", 0), limits=LIMITS)
     engine.step()
-    assert engine.running_jobs() == ["second"]
-    engine.ask(SHORT, 5, job="urgent", priority=pack_priority(-9, 0))
+    assert sorted(engine.running_jobs()) == ["second", "third"]
+    urgent = engine.ask(SHORT, 5, job="urgent", priority=pack_priority(-9, 0))
     engine.clock.seconds += PLAN_EXPIRES_SECONDS
-    engine.step()
-    # First come, first served: the one that was held is back although a better one waits.
-    assert sorted(engine.running_jobs()) == ["first", "second"]
     engine.step(10)
+    assert sorted(engine.running_jobs()) == ["second", "third"]
+    engine.abort(third)
+    engine.step()
+    # First come, first served: the one that was preempted is back although a better one waits.
     assert sorted(engine.running_jobs()) == ["first", "second"]
-    engine.finish(first, second)
-    assert engine.counters().preemptions_rank == 0
-
-
-def test_the_engine_naps_while_everything_is_held_and_goes_on_when_it_is_lifted(engine: Engine, story: list[int]) -> None:
-    name = engine.ask(STORY, 200, job="story")
-    engine.run_until(engine.grown(name, 10))
-    engine.hold("story")
-    engine.step(5)
-    assert len(engine.naps) == 5
-    assert engine.core.scheduler.has_unfinished_requests()
-    engine.clock.seconds += PLAN_EXPIRES_SECONDS
-    engine.finish(name)
-    assert len(engine.naps) == 5
-    assert engine.tokens(name) == story
+    engine.finish(first, second, urgent)
+    assert engine.counters().preemptions_rank == 1
 
 
 def test_a_cap_below_the_copy_costs_a_recompute_and_the_answer_is_the_same(engine: Engine, story: list[int]) -> None:
@@ -254,9 +239,10 @@ def test_saving_restoring_recomputing_and_evicting_are_timed(engine: Engine) -> 
     assert (counters.recompute_us, counters.host_eviction_us) == (0, 0)
     name = engine.ask(STORY, 200, job="story")
     engine.run_until(engine.grown(name, 140))
-    engine.hold("story")
+    engine.crowd.displace("story")
     engine.step(2)
-    engine.apply(rank("story", 0), limits=replace(LIMITS, host_budget_bytes=block_bytes))
+    engine.crowd.readmit("story")
+    engine.apply(limits=replace(LIMITS, host_budget_bytes=block_bytes))
     # Each look at the clock is a second later: a step is begun by one and ended by another.
     engine.scheduler.clock = count(engine.clock.seconds).__next__
     engine.step(2)
@@ -272,14 +258,15 @@ def test_the_copy_with_the_longest_wait_is_dropped_for_a_better_one(engine: Engi
     poem = undisturbed(engine, POEM, 120)
     names = [engine.ask(POEM, 120, job="patient"), engine.ask(STORY, 200, job="next")]
     engine.run_until(engine.grown(names[1], 60))
-    engine.apply(RankRow("patient", 0, 0, True, 9000), limits=replace(LIMITS, host_budget_bytes=4 * block_bytes))
+    engine.apply(limits=replace(LIMITS, host_budget_bytes=4 * block_bytes))
+    engine.crowd.displace("patient", ewt_ms=9000)
     engine.step()
-    engine.apply(RankRow("next", 0, 0, True, 100))
+    engine.crowd.displace("next", ewt_ms=100)
     engine.step()
-    phases = {row.job_id: (row.phase, row.host_bytes) for row in engine.snapshot().requests}
+    phases = {row.job_id: (row.phase, row.host_bytes) for row in engine.snapshot().requests if row.job_id in ("patient", "next")}
     assert phases == {"patient": (PHASE_PREEMPTED, 0), "next": (PHASE_OFFLOADED, 4 * block_bytes)}
     assert engine.pool.used_bytes == 4 * block_bytes
-    engine.lift("patient", "next")
+    engine.crowd.readmit("patient", "next")
     engine.finish(*names)
     assert engine.counters().host_evictions == 1
     assert [engine.tokens(name) for name in names] == [poem, story]
@@ -288,13 +275,13 @@ def test_the_copy_with_the_longest_wait_is_dropped_for_a_better_one(engine: Engi
 def test_a_budget_that_is_lowered_is_kept_from_the_next_step_on(engine: Engine, story: list[int]) -> None:
     name = engine.ask(STORY, 200, job="story")
     engine.run_until(engine.grown(name, 60))
-    engine.hold("story")
+    engine.crowd.displace("story")
     engine.step()
     assert engine.pool.used_bytes > 0
     engine.apply(limits=replace(LIMITS, host_budget_bytes=1))
     engine.step()
     assert engine.pool.used_bytes == 0
-    engine.lift("story")
+    engine.crowd.readmit("story")
     engine.finish(name)
     assert engine.tokens(name) == story
 
@@ -303,10 +290,11 @@ def test_an_abort_while_offloaded_leaves_nothing_behind(engine: Engine) -> None:
     free = engine.counters().free_device_blocks
     name = engine.ask(STORY, 200, job="story")
     engine.run_until(engine.grown(name, 60))
-    engine.hold("story")
+    engine.crowd.displace("story")
     engine.step()
     assert engine.pool.used_bytes > 0
     engine.abort(name)
+    engine.crowd.leave()
     engine.step(2)
     counters = engine.counters()
     assert (engine.pool.used_bytes, counters.host_raw_bytes, counters.free_device_blocks) == (0, 0, free)
@@ -335,9 +323,9 @@ def test_new_weights_make_every_copy_worthless(engine: Engine) -> None:
 def test_a_copy_that_cannot_be_read_is_recomputed(engine: Engine, story: list[int]) -> None:
     name = engine.ask(STORY, 200, job="story")
     engine.run_until(engine.grown(name, 60))
-    engine.hold("story")
+    engine.crowd.displace("story")
     engine.step()
     engine.pool.clear()
-    engine.lift("story")
+    engine.crowd.readmit("story")
     engine.finish(name)
     assert engine.tokens(name) == story

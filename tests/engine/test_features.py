@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from alise_engine.serve import tiny_model
-from alise_engine.wire.calls import PHASE_OFFLOADED, PHASE_PREEMPTED, RankRow
+from alise_engine.wire.calls import PHASE_OFFLOADED, PHASE_PREEMPTED
 from tests.engine.harness import Engine, EngineOptions
 
 pytestmark = pytest.mark.engine
@@ -44,11 +44,11 @@ def twice(engine: Engine, tokens: int, **sampling: Any) -> tuple[dict[int, Any],
         engine.step(7)
         if engine.answers[name].finished:
             break
-        engine.hold("job")
+        engine.crowd.displace("job")
         engine.step(2)
-        engine.lift("job")
+        engine.crowd.readmit("job")
     assert engine.answers[name].finished
-    assert engine.counters().preemptions_hold >= 3
+    assert engine.counters().preemptions_rank >= 3
     return engine.answers[alone].completions, engine.answers[name].completions
 
 
@@ -107,7 +107,7 @@ def test_penalties_count_what_was_said_before_the_preemption(engine: Engine) -> 
 
 # --- pause ----------------------------------------------------------------------------------------------------------------------------
 def phase(engine: Engine) -> str:
-    (row,) = engine.snapshot().requests
+    (row,) = [row for row in engine.snapshot().requests if row.job_id == "job"]
     return row.phase
 
 
@@ -120,15 +120,14 @@ def undisturbed(engine: Engine, tokens: int) -> list[int]:
 def park(engine: Engine) -> str:
     name = engine.ask(STORY, 80, job="job")
     engine.run_until(engine.grown(name, 20))
-    engine.hold("job")
-    engine.step(3)
+    engine.crowd.park("job")
     return name
 
 
 def test_a_parked_request_waits_out_a_pause_on_the_host_and_goes_on_exactly(engine: Engine) -> None:
     expected, name = undisturbed(engine, 80), park(engine)
     engine.core.pause_scheduler("keep", clear_cache=False)
-    engine.lift("job")
+    engine.crowd.readmit("job")
     engine.step(5)
     assert phase(engine) == PHASE_OFFLOADED
     engine.core.resume_scheduler()
@@ -141,7 +140,7 @@ def test_a_pause_that_clears_the_caches_drops_the_copies_too(engine: Engine) -> 
     engine.core.pause_scheduler("keep", clear_cache=True)
     assert phase(engine) == PHASE_PREEMPTED
     engine.core.resume_scheduler()
-    engine.lift("job")
+    engine.crowd.readmit("job")
     engine.finish(name)
     counters = engine.counters()
     assert (counters.restores, counters.recomputes, engine.pool.used_bytes) == (0, 1, 0)
@@ -174,6 +173,6 @@ def test_a_pause_that_aborts_leaves_nothing_behind(engine: Engine) -> None:
 def test_a_load_that_fails_is_recomputed(engine: Engine) -> None:
     expected, name = undisturbed(engine, 80), park(engine)
     engine.pool.clear()
-    engine.apply(RankRow("job", 0, 0, False, 0))
+    engine.crowd.readmit("job")
     engine.finish(name)
     assert engine.tokens(name) == expected

@@ -43,10 +43,10 @@ def test_a_preempted_answer_is_recomputed_and_is_the_same(engine: Engine) -> Non
     engine.llm.reset_prefix_cache()
     name = engine.ask(STORY, TOKENS, job="story")
     engine.run_until(engine.grown(name, 3 * WINDOW // 2))
-    engine.hold("story")
+    engine.crowd.displace("story")
     engine.step()
-    assert engine.running_jobs() == []
-    engine.lift("story")
+    assert "story" not in engine.running_jobs()
+    engine.crowd.readmit("story")
     engine.finish(name)
     assert engine.tokens(name) == engine.tokens(undisturbed)
     counters = engine.counters()
@@ -59,8 +59,8 @@ def test_the_better_ranked_take_the_place_of_the_others(engine: Engine) -> None:
     long = [engine.ask(STORY, TOKENS, job=f"long-{index}") for index in range(2)]
     engine.run_until(engine.grown(long[1], BLOCK_SIZE))
     short = engine.ask(STORY[:50], 5, job="short")
-    worse = [RankRow(f"long-{index}", 100, 0, False, 0) for index in range(2)]
-    engine.apply(RankRow("short", 0, 0, False, 0), *worse, limits=LimitsRow(preempt_levels=8))
+    worse = [RankRow(f"long-{index}", 100, 0, 0) for index in range(2)]
+    engine.apply(RankRow("short", 0, 0, 0), *worse, limits=LimitsRow(preempt_levels=8))
     engine.step(2)
     assert "short" in engine.running_jobs()
     engine.finish(short, *long)

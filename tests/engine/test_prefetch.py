@@ -44,23 +44,32 @@ def story(started: Engine) -> list[int]:
     return list(engine.tokens(name))
 
 
-def rank(job: str, level: int, ewt_ms: int = 0, hold: bool = False) -> RankRow:
-    return RankRow(job, level, 0, hold, ewt_ms)
+def rank(job: str, level: int, ewt_ms: int = 0) -> RankRow:
+    return RankRow(job, level, 0, ewt_ms)
 
 
-def park(engine: Engine, job: str, prompt: list[int] = STORY) -> str:
-    """A request that has run a while and was put on the host."""
-    name = engine.ask(prompt, TOKENS, job=job)
-    engine.run_until(engine.grown(name, 10))
-    engine.hold(job)
+def park(engine: Engine, *prompts: list[int]) -> list[str]:
+    """Requests that have run a while and whose KV is on the host, of the jobs parked1, parked2, ..."""
+    jobs = [f"parked{number}" for number in range(1, len(prompts) + 1)]
+    names = [engine.ask(prompt, TOKENS, job=job) for job, prompt in zip(jobs, prompts, strict=True)]
+    engine.run_until(lambda: all(len(engine.tokens(name)) >= 10 for name in names))
+    engine.crowd.displace(*jobs)
     engine.step(3)
-    return name
+    return names
 
 
 def fill_the_slots(engine: Engine) -> list[str]:
+    """Two requests that run. What is parked stays behind the crowd's line until `let_come`."""
     names = [engine.ask(SHORT, 40, job="busy1"), engine.ask(SHORT, 80, job="busy2")]
+    engine.crowd.free_the_slots()
     engine.run_until(engine.grown(names[1], 2))
     return names
+
+
+def let_come(engine: Engine, *ranks: RankRow) -> None:
+    """Ranks what is parked, and ends the line before it: from the next step on its KV may come back."""
+    engine.crowd.leave()
+    engine.apply(*ranks, limits=LIMITS)
 
 
 @contextmanager
@@ -77,10 +86,10 @@ def phases(engine: Engine) -> dict[str, str]:
 
 
 def test_kv_comes_back_while_every_slot_is_full_and_the_turn_then_costs_one_token(engine: Engine, story: list[int]) -> None:
-    parked, busy = park(engine, "parked"), fill_the_slots(engine)
-    engine.apply(rank("parked", 0), limits=LIMITS)
+    [parked], busy = park(engine, STORY), fill_the_slots(engine)
+    let_come(engine, rank("parked1", 0))
     engine.step(2)
-    assert phases(engine)["parked"] == PHASE_RESTORING
+    assert phases(engine)["parked1"] == PHASE_RESTORING
     assert not engine.scheduler.connector.prefetched.keys() - {request.request_id for request in engine.scheduler.waiting}
     engine.finish(busy[0])
     engine.finish(parked)
@@ -92,24 +101,24 @@ def test_kv_comes_back_while_every_slot_is_full_and_the_turn_then_costs_one_toke
 
 def test_a_turn_that_comes_before_all_slices_are_there_waits_for_nothing(engine: Engine, story: list[int]) -> None:
     engine.scheduler.connector.prefetch_blocks_per_step = 1
-    parked, busy = park(engine, "parked"), fill_the_slots(engine)
-    engine.apply(rank("parked", 0), limits=LIMITS)
+    [parked], busy = park(engine, STORY), fill_the_slots(engine)
+    let_come(engine, rank("parked1", 0))
     engine.step(4)
     (ahead,) = engine.scheduler.connector.prefetched.values()
     assert 0 < ahead.done < len(ahead.block_ids)
     engine.abort(busy[0])
     engine.step(2)
-    assert phases(engine)["parked"] == PHASE_RUNNING
+    assert phases(engine)["parked1"] == PHASE_RUNNING
     engine.finish(parked)
     assert (engine.counters().exact_resumes, engine.tokens(parked)) == (1, story)
 
 
 def test_running_requests_get_the_blocks_of_a_prefetch_before_one_of_them_is_preempted(engine: Engine, story: list[int]) -> None:
-    parked, busy = park(engine, "parked"), fill_the_slots(engine)
-    engine.apply(rank("parked", 0), limits=LIMITS)
+    [parked], busy = park(engine, STORY), fill_the_slots(engine)
+    let_come(engine, rank("parked1", 0))
     engine.step(2)
     with few_blocks(engine, 0):
-        engine.run_until(lambda: phases(engine)["parked"] == PHASE_OFFLOADED, max_steps=40)
+        engine.run_until(lambda: phases(engine)["parked1"] == PHASE_OFFLOADED, max_steps=40)
     engine.finish(*busy, parked)
     counters = engine.counters()
     assert counters.prefetches_revoked == 1
@@ -118,43 +127,43 @@ def test_running_requests_get_the_blocks_of_a_prefetch_before_one_of_them_is_pre
 
 
 def test_a_better_arrival_takes_the_blocks_of_a_prefetch(engine: Engine, story: list[int]) -> None:
-    parked, busy = park(engine, "parked"), fill_the_slots(engine)
-    engine.apply(rank("parked", 5), rank("busy1", 0), rank("busy2", 0), limits=LIMITS)
+    [parked], busy = park(engine, STORY), fill_the_slots(engine)
+    let_come(engine, rank("parked1", 5), rank("busy1", 0), rank("busy2", 0))
     engine.step(2)
-    assert phases(engine)["parked"] == PHASE_RESTORING
+    assert phases(engine)["parked1"] == PHASE_RESTORING
     with few_blocks(engine, 9):
         better = engine.ask(POEM, 30, job="better")
         engine.apply(rank("better", 1), limits=LIMITS)
         engine.finish(busy[0])
         engine.step(2)
-        assert (phases(engine)["parked"], phases(engine)["better"]) == (PHASE_OFFLOADED, PHASE_RUNNING)
+        assert (phases(engine)["parked1"], phases(engine)["better"]) == (PHASE_OFFLOADED, PHASE_RUNNING)
     engine.finish(better, parked)
     assert engine.counters().prefetches_revoked == 1
     assert engine.tokens(parked) == story
 
 
 def test_a_prefetched_request_does_not_overtake_a_better_arrival(engine: Engine, story: list[int]) -> None:
-    parked, busy = park(engine, "parked"), fill_the_slots(engine)
-    engine.apply(rank("parked", 5), limits=LIMITS)
+    [parked], busy = park(engine, STORY), fill_the_slots(engine)
+    let_come(engine, rank("parked1", 5))
     engine.step(2)
     better = engine.ask(SHORT, 30, job="better")
     engine.apply(rank("better", 1), limits=LIMITS)
     engine.finish(busy[0])
     engine.step(2)
-    assert (phases(engine)["parked"], phases(engine)["better"]) == (PHASE_RESTORING, PHASE_RUNNING)
+    assert (phases(engine)["parked1"], phases(engine)["better"]) == (PHASE_RESTORING, PHASE_RUNNING)
     engine.finish(better, parked)
     assert engine.tokens(parked) == story
 
 
 def test_blocks_of_a_better_arrival_are_not_reserved_for_a_parked_request(engine: Engine) -> None:
-    parked, busy = park(engine, "parked"), fill_the_slots(engine)
+    [parked], busy = park(engine, STORY), fill_the_slots(engine)
     with few_blocks(engine, 19):
         better = engine.ask(POEM, 30, job="better")
-        engine.apply(rank("parked", 5), rank("better", 1), limits=LIMITS)
+        let_come(engine, rank("parked1", 5), rank("better", 1))
         engine.step(3)
-        assert phases(engine)["parked"] == PHASE_OFFLOADED
+        assert phases(engine)["parked1"] == PHASE_OFFLOADED
     engine.step()
-    assert phases(engine)["parked"] == PHASE_RESTORING
+    assert phases(engine)["parked1"] == PHASE_RESTORING
     engine.finish(*busy, better, parked)
 
 
@@ -166,20 +175,20 @@ def test_blocks_of_a_better_arrival_are_not_reserved_for_a_parked_request(engine
     ],
 )
 def test_who_is_not_the_next_is_brought_back_when_its_turn_is_near(engine: Engine, ewt_ms: int, phase: str) -> None:
-    parked, busy = [park(engine, "first"), park(engine, "second", POEM)], fill_the_slots(engine)
-    engine.apply(rank("first", 0), rank("second", 1, ewt_ms), limits=LIMITS)
+    parked, busy = park(engine, STORY, POEM), fill_the_slots(engine)
+    let_come(engine, rank("parked1", 0), rank("parked2", 1, ewt_ms))
     engine.step(2)
-    assert phases(engine)["second"] == phase
+    assert phases(engine)["parked2"] == phase
     engine.finish(*busy, *parked)
 
 
 def test_an_abort_while_restoring_leaves_nothing_behind(engine: Engine) -> None:
     free = engine.counters().free_device_blocks
     engine.scheduler.connector.prefetch_blocks_per_step = 1
-    parked, busy = park(engine, "parked"), fill_the_slots(engine)
-    engine.apply(rank("parked", 0), limits=LIMITS)
+    [parked], busy = park(engine, STORY), fill_the_slots(engine)
+    let_come(engine, rank("parked1", 0))
     engine.step(3)
-    assert phases(engine)["parked"] == PHASE_RESTORING
+    assert phases(engine)["parked1"] == PHASE_RESTORING
     engine.abort(parked)
     engine.finish(*busy)
     engine.step(4)
@@ -187,25 +196,13 @@ def test_an_abort_while_restoring_leaves_nothing_behind(engine: Engine) -> None:
     assert not engine.scheduler.has_requests()
 
 
-def test_a_hold_takes_the_blocks_back(engine: Engine, story: list[int]) -> None:
-    parked, busy = park(engine, "parked"), fill_the_slots(engine)
-    engine.apply(rank("parked", 0), limits=LIMITS)
-    engine.step(2)
-    engine.apply(rank("parked", 0, hold=True))
-    engine.step()
-    assert phases(engine)["parked"] == PHASE_OFFLOADED
-    engine.lift("parked")
-    engine.finish(*busy, parked)
-    assert engine.tokens(parked) == story
-
-
 def test_a_copy_that_is_dropped_while_it_is_restored_is_recomputed(engine: Engine, story: list[int]) -> None:
     engine.scheduler.connector.prefetch_blocks_per_step = 1
-    parked, busy = park(engine, "parked"), fill_the_slots(engine)
-    engine.apply(rank("parked", 0), limits=LIMITS)
+    [parked], busy = park(engine, STORY), fill_the_slots(engine)
+    let_come(engine, rank("parked1", 0))
     engine.step(3)
     engine.apply(limits=replace(LIMITS, host_budget_bytes=1))
-    assert phases(engine)["parked"] == PHASE_PREEMPTED
+    assert phases(engine)["parked1"] == PHASE_PREEMPTED
     engine.finish(*busy, parked)
     counters = engine.counters()
     assert (counters.restores, counters.recomputes) == (0, 1)
@@ -214,8 +211,8 @@ def test_a_copy_that_is_dropped_while_it_is_restored_is_recomputed(engine: Engin
 
 def test_slices_that_the_store_does_not_have_are_recomputed(engine: Engine, story: list[int]) -> None:
     engine.scheduler.connector.prefetch_blocks_per_step = 3
-    parked, busy = park(engine, "parked"), fill_the_slots(engine)
-    engine.apply(rank("parked", 0), limits=LIMITS)
+    [parked], busy = park(engine, STORY), fill_the_slots(engine)
+    let_come(engine, rank("parked1", 0))
     engine.step(2)
     engine.pool.clear()
     engine.finish(*busy, parked)
@@ -223,8 +220,8 @@ def test_slices_that_the_store_does_not_have_are_recomputed(engine: Engine, stor
 
 
 def test_a_reset_of_the_prefix_cache_takes_all_blocks_back(engine: Engine, story: list[int]) -> None:
-    parked, busy = park(engine, "parked"), fill_the_slots(engine)
-    engine.apply(rank("parked", 0), limits=LIMITS)
+    [parked], busy = park(engine, STORY), fill_the_slots(engine)
+    let_come(engine, rank("parked1", 0))
     engine.step(2)
     engine.llm.llm_engine.reset_prefix_cache(reset_running_requests=True)
     engine.step()
@@ -234,8 +231,8 @@ def test_a_reset_of_the_prefix_cache_takes_all_blocks_back(engine: Engine, story
 
 
 def test_without_a_plan_nothing_is_prefetched_and_what_was_is_used(engine: Engine, story: list[int]) -> None:
-    parked, busy = park(engine, "parked"), fill_the_slots(engine)
-    engine.apply(rank("parked", 0), limits=LIMITS)
+    [parked], busy = park(engine, STORY), fill_the_slots(engine)
+    let_come(engine, rank("parked1", 0))
     engine.step(2)
     engine.clock.seconds += 10
     engine.finish(*busy, parked)

@@ -38,11 +38,10 @@ def story(started: Engine) -> list[int]:
 def offload(engine: Engine, name: str, tokens: int, *, forget_device: bool) -> None:
     """Preempts the only request once it has so many tokens, and has it go on; its blocks stay cached on the device, or not."""
     engine.run_until(engine.grown(name, tokens))
-    engine.hold("story")
-    engine.step(2)
+    engine.crowd.park("story")
     if forget_device:
         engine.llm.reset_prefix_cache()
-    engine.lift("story")
+    engine.crowd.readmit("story")
 
 
 def cached_tokens(engine: Engine, prompt: list[int]) -> int:
@@ -138,9 +137,10 @@ def host_bytes(engine: Engine, codec: str, ewt_ms: int = 0, limits: LimitsRow | 
     engine.fresh().set_codec(codec)
     name = engine.ask(STORY, 150, job="story")
     engine.run_until(engine.grown(name, 40))
-    engine.apply(RankRow("story", 0, 0, True, ewt_ms), limits=limits)
+    engine.apply(limits=limits)
+    engine.crowd.displace("story", ewt_ms=ewt_ms)
     engine.step()
-    (row,) = engine.snapshot().requests
+    (row,) = [row for row in engine.snapshot().requests if row.job_id == "story"]
     counters = engine.counters()
     assert row.host_bytes == engine.pool.used_bytes == counters.host_raw_bytes + counters.host_int8_bytes
     return row.host_bytes
@@ -180,9 +180,9 @@ def test_the_codec_changes_between_two_saves_of_one_request(engine: Engine, stor
 def test_two_prompts_with_one_beginning_preempt_each_other_and_stay_exact(engine: Engine, story: list[int]) -> None:
     engine.set_codec(CODEC_RAW)
     names = [engine.ask(STORY, 150, job="one"), engine.ask(STORY, 150, job="two")]
-    for turn in range(8):
-        engine.step(11)
-        engine.apply(RankRow("one", 0, 0, turn % 2 == 0, 0), RankRow("two", 0, 0, turn % 2 == 1, 0))
-    engine.lift("one", "two")
+    with engine.slots(1):
+        for turn in range(8):
+            engine.step(11)
+            engine.apply(RankRow("one", 1 - turn % 2, 0, 0), RankRow("two", turn % 2, 0, 0), limits=LimitsRow(1, 2))
     engine.finish(*names)
     assert [engine.tokens(name) for name in names] == [story, story]

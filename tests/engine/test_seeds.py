@@ -54,9 +54,9 @@ def test_preempted_and_computed_again_in_parts_it_goes_on_with_the_same_tokens(e
     name = engine.ask(PROMPT, TOKENS, job="seeded", **SAMPLING)
     for tokens in (5, 20):
         engine.run_until(engine.grown(name, tokens))
-        engine.hold("seeded")
+        engine.crowd.displace("seeded")
         engine.step(2)
-        engine.lift("seeded")
+        engine.crowd.readmit("seeded")
         engine.step()
     engine.finish(name)
     assert (engine.tokens(name), engine.counters().recomputes) == (undisturbed, 2)

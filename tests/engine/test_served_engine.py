@@ -78,8 +78,23 @@ async def stream(client: openai.AsyncOpenAI, max_tokens: int = MAX_MODEL_LEN - 1
     )
 
 
-# Still running when a hold arrives, on a busy machine too.
+# Still running when a plan arrives, on a busy machine too.
 ENDURING_TOKENS = 1500
+
+
+@contextlib.asynccontextmanager
+async def displaced(client: openai.AsyncOpenAI, observer: Observer, job: str) -> AsyncIterator[None]:
+    """Better-ranked streams take every slot, inside: the job is preempted, and its KV comes back ahead of its turn."""
+    await eventually(lambda: job in observer.rows, "the job")
+    before = set(observer.rows)
+    streams = [asyncio.create_task(stream(client)) for _ in range(SLOTS)]
+    await eventually(lambda: len(observer.rows.keys() - before) == SLOTS, "the better-ranked jobs")
+    ranks = [pb.Rank(job_id=better, level=-100) for better in observer.rows.keys() - before]
+    async with observer.planning(pb.Rank(job_id=job, level=100), *ranks):
+        await eventually(lambda: observer.phases(job)[-1:] == [pb.PHASE_RESTORING], "its KV went to the host, and comes back")
+        yield
+    for better in streams:
+        await (await better).close()
 
 
 # --- without a sidecar ------------------------------------------------------------------------------------------------------------
@@ -198,7 +213,7 @@ async def test_every_name_of_the_model_is_listed_answered_and_ranked(
     assert [model.id async for model in client.models.list()] == ["tiny", ALIAS]
     sidecar.answer = admit(pack_priority(-7, 42), b"hint")
     async with observer.planning():
-        answer = await client.completions.create(model=ALIAS, prompt="hello", max_tokens=LONG_ENOUGH, extra_body=ENDLESS)
+        answer = await client.completions.create(model=ALIAS, prompt="hello", max_tokens=5 * LONG_ENOUGH, extra_body=ENDLESS)
     asked = sidecar.requests[0]
     await eventually(lambda: asked.job_id in observer.finished, "the job's ending")
     assert (answer.model, asked.model, observer.rows[asked.job_id][0].priority) == ("tiny", "tiny", pack_priority(-7, 42))
@@ -313,20 +328,18 @@ async def test_cancelling_a_stream_ends_it_in_the_engine_within_a_second(
 async def test_a_plan_of_the_sidecar_is_carried_out(
     engine: ServedEngine, client: openai.AsyncOpenAI, sidecar: FakeAdmission, observer: Observer
 ) -> None:
-    """Held, its KV goes to the host; when the hold is lifted it goes on and ends whole."""
+    """Preempted by rank, its KV goes to the host; when there is a slot again it goes on and ends whole."""
     answer = await stream(client, max_tokens=ENDURING_TOKENS)
     await anext(answer)
     job = sidecar.requests[0].job_id
-    async with observer.planning(pb.Rank(job_id=job, hold=True)):
-        await eventually(lambda: observer.phases(job)[-1:] == [pb.PHASE_OFFLOADED], "its KV went to the host")
+    async with displaced(client, observer, job):
         fresh = (await engine.status())["sidecar"]["plan_fresh"]
-    async with observer.planning(pb.Rank(job_id=job)):
-        chunks = [chunk async for chunk in answer]
+    chunks = [chunk async for chunk in answer]
     assert fresh is True
     assert chunks[-1].choices[0].finish_reason == "length"
     await eventually(lambda: job in observer.finished, "the job's ending")
     assert (observer.finished[job].generated_tokens, observer.finished[job].preemptions) == (ENDURING_TOKENS, 1)
-    assert await engine.metric('alise_engine_preemptions_total{cause="hold"}') == 1
+    assert await engine.metric('alise_engine_preemptions_total{cause="rank"}') == 1
     assert await engine.metric("alise_engine_exact_resumes_total") == 1
     assert await engine.metric("alise_engine_save_seconds_total") > 0
     assert await engine.metric("alise_engine_restore_seconds_total") > 0
@@ -343,21 +356,19 @@ async def test_a_rejection_reaches_the_client_as_openais_error(client: openai.As
 
 
 async def test_a_drain_cuts_no_stream_and_refuses_new_work(engine: ServedEngine, client: openai.AsyncOpenAI, observer: Observer) -> None:
-    """The stream is offloaded when the drain begins, and ends whole."""
+    """The stream is preempted when the drain begins, and ends whole."""
     answer = await stream(client, max_tokens=ENDURING_TOKENS)
     received = [await anext(answer)]
     await eventually(lambda: bool(observer.rows.keys() - observer.finished.keys()), "the stream's job")
     [job] = observer.rows.keys() - observer.finished.keys()
-    async with observer.planning(pb.Rank(job_id=job, hold=True)):
-        await eventually(lambda: observer.phases(job)[-1:] == [pb.PHASE_OFFLOADED], "its KV went to the host")
+    async with displaced(client, observer, job):
         request = pb.DrainRequest(contract_version=CONTRACT_VERSION, accept_seconds=0, timeout_seconds=60)
         drain = observer.stub.Drain(request, timeout=90)
         await eventually(lambda: observer.draining, "new work is refused")
         async with engine.http() as http:
             refused = await http.post("/v1/chat/completions", json={"model": "tiny", "messages": MESSAGES})
         during = (drain.done(), (await engine.status())["draining"])
-    async with observer.planning(pb.Rank(job_id=job)):
-        received += [chunk async for chunk in answer]
+    received += [chunk async for chunk in answer]
     assert (refused.status_code, refused.headers["retry-after"], refused.headers["connection"]) == (503, "1", "close")
     assert during == (False, True)
     assert received[-1].choices[0].finish_reason == "length"

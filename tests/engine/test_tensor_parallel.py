@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from alise_engine.serve import tiny_model
-from alise_engine.wire.calls import PHASE_RESTORING, LimitsRow, RankRow
+from alise_engine.wire.calls import PHASE_RESTORING, LimitsRow
 from tests.engine.harness import BLOCK_SIZE, Engine, EngineOptions
 
 pytestmark = pytest.mark.engine
@@ -27,16 +27,19 @@ def test_a_preempted_answer_is_exact_on_two_ranks_and_may_come_back_ahead_of_its
     name = engine.ask(STORY, 80, job="story")
     for tokens in (10, 40):
         engine.run_until(engine.grown(name, tokens))
-        engine.hold("story")
+        engine.crowd.displace("story")
         engine.step(2)
-        engine.lift("story")
+        engine.crowd.readmit("story")
         engine.step()
     engine.run_until(engine.grown(name, 60))
-    engine.hold("story")
+    engine.crowd.displace("story")
+    engine.step()
+    engine.crowd.free_the_slots()
     busy = [engine.ask(SHORT, 20, job="busy1"), engine.ask(SHORT, 40, job="busy2")]
     engine.step(3)
     (row,) = [row for row in engine.snapshot().requests if row.job_id == "story"]
-    engine.apply(RankRow("story", 0, 0, False, 0), limits=LimitsRow(preempt_levels=0))
+    engine.crowd.readmit("story")
+    engine.apply(limits=LimitsRow(preempt_levels=0))
     engine.step(2)
     assert {row.job_id: row.phase for row in engine.snapshot().requests}["story"] == PHASE_RESTORING
     engine.finish(name, *busy)

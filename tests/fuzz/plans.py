@@ -75,7 +75,7 @@ def _fits_msgpack(value: Any) -> bool:
 
 
 def seeds() -> list[bytes]:
-    ranks = [pb.Rank(job_id="a", level=-3, order=7, ewt_ms=900), pb.Rank(job_id="b", level=127, hold=True), pb.Rank(job_id="d", level=1)]
+    ranks = [pb.Rank(job_id="a", level=-3, order=7, ewt_ms=900), pb.Rank(job_id="b", level=127), pb.Rank(job_id="d", level=1)]
     limits = pb.Limits(preempt_levels=1, min_quantum_steps=4, int8_ewt_ms=2000, int8_host_fraction=0.5, host_budget_bytes=1 << 20)
     messages = [
         pb.ApplyRequest(contract_version=1, session_id="s", sequence=1, ranks=ranks, limits=limits),
@@ -83,12 +83,12 @@ def seeds() -> list[bytes]:
         pb.ApplyRequest(ranks=[pb.Rank(level=1)]),
         pb.ApplyRequest(limits=pb.Limits(int8_host_fraction=float("nan"))),
     ]
-    rows = (RankRow("a", -128, -(2**31), True, 0), RankRow("b", 5, 0, False, 10))
+    rows = (RankRow("a", -128, -(2**31), 0), RankRow("b", 5, 0, 10))
     calls: list[Any] = [
         ApplyCall(rows, LimitsRow()).to_wire(),
         ApplyCall(rows, LimitsRow(int8_host_fraction=float("nan"))).to_wire(),
         SnapshotCall().to_wire(),
-        {"op": "apply", "ranks": [["a", True, 0, False, 0]], "limits": None},
+        {"op": "apply", "ranks": [["a", True, 0, 0]], "limits": None},
         {"op": "resume"},
     ]
     return [bytes([0]) + message.SerializeToString() for message in messages] + [bytes([1]) + encoded(call) for call in calls]

@@ -60,7 +60,7 @@ def pod_numbers(status: Mapping[str, Any], metrics: str) -> PodNumbers:
     return PodNumbers(
         requests=int(admission.get("requests", 0)),
         failed_open=int(admission.get("failed_open", 0)),
-        preemptions=sum(int(counters.get(name, 0)) for name in ("preemptions_rank", "preemptions_memory", "preemptions_hold")),
+        preemptions=sum(int(counters.get(name, 0)) for name in ("preemptions_rank", "preemptions_memory")),
         restores=int(counters.get("restores", 0)),
         recomputes=int(counters.get("recomputes", 0)),
         answers=int(samples.get((STOPPED, ""), 0)),

@@ -179,10 +179,9 @@ class Update(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[EngineRequest, _Mapping]]] = ..., finished: _Optional[_Iterable[_Union[Finished, _Mapping]]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., draining: bool = ...) -> None: ...
 
 class Counters(_message.Message):
-    __slots__ = ("preemptions_rank", "preemptions_memory", "preemptions_hold", "saves", "saved_bytes", "restores", "restored_tokens", "recomputes", "recomputed_tokens", "host_evictions", "host_raw_bytes", "host_int8_bytes", "free_device_blocks", "steps", "exact_resumes", "prefetches", "prefetches_revoked", "save_us", "restore_us", "recompute_us", "host_eviction_us", "kv_full_us", "computed_tokens")
+    __slots__ = ("preemptions_rank", "preemptions_memory", "saves", "saved_bytes", "restores", "restored_tokens", "recomputes", "recomputed_tokens", "host_evictions", "host_raw_bytes", "host_int8_bytes", "free_device_blocks", "steps", "exact_resumes", "prefetches", "prefetches_revoked", "save_us", "restore_us", "recompute_us", "host_eviction_us", "kv_full_us", "computed_tokens")
     PREEMPTIONS_RANK_FIELD_NUMBER: _ClassVar[int]
     PREEMPTIONS_MEMORY_FIELD_NUMBER: _ClassVar[int]
-    PREEMPTIONS_HOLD_FIELD_NUMBER: _ClassVar[int]
     SAVES_FIELD_NUMBER: _ClassVar[int]
     SAVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     RESTORES_FIELD_NUMBER: _ClassVar[int]
@@ -205,7 +204,6 @@ class Counters(_message.Message):
     COMPUTED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     preemptions_rank: int
     preemptions_memory: int
-    preemptions_hold: int
     saves: int
     saved_bytes: int
     restores: int
@@ -226,7 +224,7 @@ class Counters(_message.Message):
     host_eviction_us: int
     kv_full_us: int
     computed_tokens: int
-    def __init__(self, preemptions_rank: _Optional[int] = ..., preemptions_memory: _Optional[int] = ..., preemptions_hold: _Optional[int] = ..., saves: _Optional[int] = ..., saved_bytes: _Optional[int] = ..., restores: _Optional[int] = ..., restored_tokens: _Optional[int] = ..., recomputes: _Optional[int] = ..., recomputed_tokens: _Optional[int] = ..., host_evictions: _Optional[int] = ..., host_raw_bytes: _Optional[int] = ..., host_int8_bytes: _Optional[int] = ..., free_device_blocks: _Optional[int] = ..., steps: _Optional[int] = ..., exact_resumes: _Optional[int] = ..., prefetches: _Optional[int] = ..., prefetches_revoked: _Optional[int] = ..., save_us: _Optional[int] = ..., restore_us: _Optional[int] = ..., recompute_us: _Optional[int] = ..., host_eviction_us: _Optional[int] = ..., kv_full_us: _Optional[int] = ..., computed_tokens: _Optional[int] = ...) -> None: ...
+    def __init__(self, preemptions_rank: _Optional[int] = ..., preemptions_memory: _Optional[int] = ..., saves: _Optional[int] = ..., saved_bytes: _Optional[int] = ..., restores: _Optional[int] = ..., restored_tokens: _Optional[int] = ..., recomputes: _Optional[int] = ..., recomputed_tokens: _Optional[int] = ..., host_evictions: _Optional[int] = ..., host_raw_bytes: _Optional[int] = ..., host_int8_bytes: _Optional[int] = ..., free_device_blocks: _Optional[int] = ..., steps: _Optional[int] = ..., exact_resumes: _Optional[int] = ..., prefetches: _Optional[int] = ..., prefetches_revoked: _Optional[int] = ..., save_us: _Optional[int] = ..., restore_us: _Optional[int] = ..., recompute_us: _Optional[int] = ..., host_eviction_us: _Optional[int] = ..., kv_full_us: _Optional[int] = ..., computed_tokens: _Optional[int] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
     __slots__ = ("contract_version", "session_id", "sequence", "ranks", "limits", "encoder")
@@ -245,18 +243,16 @@ class ApplyRequest(_message.Message):
     def __init__(self, contract_version: _Optional[int] = ..., session_id: _Optional[str] = ..., sequence: _Optional[int] = ..., ranks: _Optional[_Iterable[_Union[Rank, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., encoder: _Optional[_Union[EncoderState, str]] = ...) -> None: ...
 
 class Rank(_message.Message):
-    __slots__ = ("job_id", "level", "order", "hold", "ewt_ms")
+    __slots__ = ("job_id", "level", "order", "ewt_ms")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
-    HOLD_FIELD_NUMBER: _ClassVar[int]
     EWT_MS_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     level: int
     order: int
-    hold: bool
     ewt_ms: int
-    def __init__(self, job_id: _Optional[str] = ..., level: _Optional[int] = ..., order: _Optional[int] = ..., hold: bool = ..., ewt_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, job_id: _Optional[str] = ..., level: _Optional[int] = ..., order: _Optional[int] = ..., ewt_ms: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("preempt_levels", "min_quantum_steps", "int8_ewt_ms", "int8_host_fraction", "host_budget_bytes")

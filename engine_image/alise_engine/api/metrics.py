@@ -131,7 +131,7 @@ class _CoreCollector(Collector):
             "alise_engine_preemptions",
             "Preempted requests, by cause",
             "cause",
-            {"rank": now.preemptions_rank, "memory": now.preemptions_memory, "hold": now.preemptions_hold},
+            {"rank": now.preemptions_rank, "memory": now.preemptions_memory},
         )
         for name, text, total in (
             ("saves", "KV caches saved to the host", now.saves),

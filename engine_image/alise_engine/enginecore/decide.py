@@ -22,7 +22,6 @@ class Cause(Enum):
     """Why a running request was preempted."""
 
     RANK = "rank"
-    HOLD = "hold"
     MEMORY = "memory"
     # Its KV turned out not to be what it should be: a copy could not be read, or the weights have changed.
     LOST = "lost"
@@ -48,16 +47,10 @@ def is_fresh(plan: Plan, now_seconds: float) -> bool:
 
 def apply(plan: Plan, ranks: Sequence[RankRow], limits: LimitsRow | None, known_jobs: frozenset[str], now_seconds: float) -> Plan:
     """Returns the plan with the changes; ranks of jobs that the engine does not have are left out."""
-    # Holds of a plan that had expired were lifted then; they do not come back unless they are sent again.
-    before = plan.ranks if is_fresh(plan, now_seconds) else lift_holds(plan).ranks
     changed = {rank.job_id: rank for rank in ranks if rank.job_id in known_jobs}
     if limits is not None and limits.host_budget_bytes == 0:
         limits = replace(limits, host_budget_bytes=plan.limits.host_budget_bytes)
-    return Plan({**before, **changed}, limits or plan.limits, now_seconds)
-
-
-def lift_holds(plan: Plan) -> Plan:
-    return replace(plan, ranks={job_id: replace(rank, hold=False) for job_id, rank in plan.ranks.items()})
+    return Plan({**plan.ranks, **changed}, limits or plan.limits, now_seconds)
 
 
 def forget(plan: Plan, job_id: str) -> Plan:

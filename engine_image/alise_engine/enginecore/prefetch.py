@@ -6,7 +6,7 @@ so the blocks can be taken back at any time:
 
     running requests are short of blocks        the worst-ranked prefetch is revoked, before any running request is preempted
     a waiting request is short of blocks        prefetches ranked behind it are revoked, worst first
-    its job is held, its copy is dropped        it is revoked
+    its copy is dropped                         it is revoked
     the prefix cache is reset                   all are revoked
 
 vLLM's own asynchronous loads have none of this: they need a free slot to start, cannot be revoked, and overtake all that wait.

@@ -5,12 +5,11 @@ Decisions are made in `decide` and `kv.ledger`; this module passes them the queu
 EngineCore is single-threaded: utility calls arrive in `__call__` between two steps, so there are no locks.
 
 One step:
-    1. Is the plan still fresh?  Its expiry lifts holds and makes everybody equal, in order of arrival.
-    2. Held requests that run are preempted.
-    3. Requests that run and are enough levels worse than waiting ones are preempted.
-    4. The base class admits, restores through the connector, preempts for memory, and schedules.
-    5. Who was admitted?  How was it brought back?
-    6. Whose KV should be on its way back before its turn?
+    1. Is the plan still fresh? Without one, requests run in order of arrival.
+    2. Preempt running requests that are enough levels worse than waiting ones.
+    3. The base class admits, restores through the connector, preempts for memory, and schedules.
+    4. Note which requests were admitted, and how their KV was brought back.
+    5. Start to bring KV back whose request's turn is near.
 """
 
 import time
@@ -51,8 +50,6 @@ from .tracker import HostCopy, Tracker
 
 logger = init_logger("vllm.alise.scheduler")
 
-# While everything is held there is nothing to do but to wait for a call or for the plan to expire; vLLM's loop does not block then.
-HELD_IDLE_SECONDS: Final = 0.005
 # Waiting requests that are considered per step, for preemption by rank and for prefetches.
 CANDIDATES: Final = 8
 
@@ -81,7 +78,6 @@ class AliseMixin(Base):
         if self.connector is not None:
             refusals.check_kv_cache(self.kv_cache_config)
         self.clock: Callable[[], float] = time.monotonic
-        self.sleep: Callable[[float], None] = time.sleep
         self.plan = decide.EMPTY_PLAN
         self.codec = configured_codec(self.vllm_config.additional_config)
         self._check_codec()
@@ -91,10 +87,8 @@ class AliseMixin(Base):
         self.steps = Steps(self.tracker, self.tally)
         self._fresh = False
         self._queues_stale = False
-        # Somebody who runs may be held: the plan has changed, or a held request was admitted.
-        self._holds_stale = False
         self._cause = Cause.MEMORY
-        self._ranked = RankedQueue(self._is_held)
+        self._ranked = RankedQueue()
         scheduler_access.use_priorities(self, self._ranked)
         self._prefetcher = Prefetcher(self) if self.connector is not None else None
         # KV blocks were short in the step that is being scheduled.
@@ -106,7 +100,6 @@ class AliseMixin(Base):
         now = self.clock()
         self._refresh(now)
         if scheduler_access.admits(self):
-            self._preempt_held()
             self._preempt_by_rank()
         self._kv_full = False
         output = super().schedule(*args, **kwargs)
@@ -124,8 +117,6 @@ class AliseMixin(Base):
             now,
             kv_full=kv_full,
         )
-        if not output.num_scheduled_tokens and self._all_is_held():
-            self.sleep(HELD_IDLE_SECONDS)
         return output
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
@@ -141,10 +132,9 @@ class AliseMixin(Base):
         if fresh != self._fresh:
             self._fresh, self._queues_stale = fresh, True
             if not fresh:
-                self.plan = decide.lift_holds(self.plan)
                 logger.info("alise: the plan has expired; requests run in order of arrival")
         if self._queues_stale:
-            self._queues_stale, self._holds_stale = False, True
+            self._queues_stale = False
             with scheduler_access.reordered_heaps(self):
                 for tracked in self.tracker.requests.values():
                     tracked.request.priority = self._priority(tracked.job_id, tracked.stamped_priority)
@@ -155,14 +145,6 @@ class AliseMixin(Base):
         self._prefetcher.keep_in_rank()
         if self._fresh and self._ranked and self.connector.ledger.used_bytes() and scheduler_access.admits(self):
             self._prefetcher.start(self._ranked.best(CANDIDATES), self.plan, self.steps.step_seconds, now)
-
-    def _preempt_held(self) -> None:
-        if self._holds_stale:
-            self._holds_stale = False
-            for request in [request for request in self.running if self._is_held(request)]:
-                self._evict(request, Cause.HOLD)
-        if self._prefetcher is not None:
-            self._prefetcher.revoke([request.request_id for request in self._prefetcher.prefetched() if self._is_held(request)])
 
     def _preempt_by_rank(self) -> None:
         if not self._fresh or not self._ranked or not self.running or self.plan.limits.preempt_levels == 0:
@@ -229,17 +211,11 @@ class AliseMixin(Base):
             request, tracked = self.requests[request_id], self.tracker.requests[request_id]
             if tracked.phase == PHASE_RUNNING:
                 continue
-            # It may have waited for something else when its job was held.
-            self._holds_stale |= self._is_held(request)
             tracked.admitted_step = self.current_step
             if request.num_preemptions:
                 restored = self.connector.take_loaded(request_id) if self.connector is not None else 0
                 self.steps.resumed(tracked, restored, output.num_scheduled_tokens[request_id])
             self.tracker.enter(request.request_id, PHASE_RUNNING, now)
-
-    def _all_is_held(self) -> bool:
-        nothing_else = not self.running and not self._ranked and not self.kv_holding_waiting
-        return nothing_else and self._ranked.held_count() > 0 and self.steps.in_flight == 1
 
     # --- the life of a request ------------------------------------------------------------------------------------------------------
     def add_request(self, request: Request) -> None:
@@ -319,12 +295,6 @@ class AliseMixin(Base):
     # --- ranks ----------------------------------------------------------------------------------------------------------------------
     def _priority(self, job_id: str, stamped_priority: int) -> int:
         return decide.priority_of(self.plan.ranks.get(job_id), stamped_priority, self._fresh)
-
-    def _is_held(self, request: Request) -> bool:
-        if not self._fresh:
-            return False
-        rank = self.plan.ranks.get(self.tracker.requests[request.request_id].job_id)
-        return rank is not None and rank.hold
 
     def _ewt_ms(self, request_id: str) -> int:
         rank = self.plan.ranks.get(self.tracker.requests[request_id].job_id)

@@ -144,7 +144,6 @@ class Counters(Row):
 
     preemptions_rank: int = 0
     preemptions_memory: int = 0
-    preemptions_hold: int = 0
     saves: int = 0
     saved_bytes: int = 0
     restores: int = 0
@@ -190,7 +189,6 @@ class RankRow(Row):
     job_id: str
     level: int
     order: int
-    hold: bool
     ewt_ms: int
 
     @classmethod

@@ -83,7 +83,7 @@ def _rank(rank: pb.Rank) -> core.RankRow:
     if not MIN_LEVEL <= rank.level <= MAX_LEVEL:
         raise InvalidCall(f"rank of job {rank.job_id!r}: level {rank.level} is outside [{MIN_LEVEL}, {MAX_LEVEL}]")
     # order is a sint32: the wire cannot carry one outside [-2^31, 2^31).
-    return core.RankRow(rank.job_id, rank.level, rank.order, rank.hold, rank.ewt_ms)
+    return core.RankRow(rank.job_id, rank.level, rank.order, rank.ewt_ms)
 
 
 def _limits(limits: pb.Limits) -> core.LimitsRow:
