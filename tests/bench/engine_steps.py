@@ -131,7 +131,9 @@ def _run(engine: Any, base: _Base, live: int, running: int) -> Iterator[Row]:
 
 def _call(scheduler: Any, call: Any) -> float:
     """The CPU seconds of one utility call."""
-    payload, began = call.to_wire(), time.thread_time()
+    from alise_engine.wire.calls import encode
+
+    payload, began = encode(call), time.thread_time()
     scheduler(payload)
     return time.thread_time() - began
 

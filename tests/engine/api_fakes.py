@@ -5,16 +5,18 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
+from msgspec.structs import replace
 
 from alise_contract.frames import Frames
 from alise_contract.v1 import admission_pb2
 from alise_engine.errors import CoreUnavailable
 from alise_engine.wire import calls as core
+from alise_engine.wire import terms
 
 SHAPE = core.EngineShape(
     max_num_seqs=16,
@@ -33,7 +35,7 @@ def make_row(request_id: str = "r1", **changes: Any) -> core.RequestRow:
     row = core.RequestRow(
         request_id=request_id,
         job_id=f"job-{request_id}",
-        phase=core.PHASE_WAITING,
+        phase=terms.PHASE_WAITING,
         prompt_tokens=10,
         generated_tokens=0,
         device_tokens=0,
@@ -50,7 +52,7 @@ def make_row(request_id: str = "r1", **changes: Any) -> core.RequestRow:
 
 
 def make_finished(request_id: str = "r1", **changes: Any) -> core.FinishedRow:
-    ending = core.FinishedRow(request_id, f"job-{request_id}", core.FINISH_STOP, 10, 5, 0, 100, 20)
+    ending = core.FinishedRow(request_id, f"job-{request_id}", terms.FINISH_STOP, 10, 5, 0, 100, 20)
     return replace(ending, **changes)
 
 
@@ -60,8 +62,8 @@ class FakeCore:
 
     live: dict[str, core.RequestRow] = field(default_factory=dict)
     counters: core.Counters = field(default_factory=core.Counters)
-    # Every payload, in order.
-    calls: list[dict[str, Any]] = field(default_factory=list)
+    # In order.
+    calls: list[core.Call] = field(default_factory=list)
     down: bool = False
     # In a step that does not end: nobody is answered.
     stuck: bool = False
@@ -69,22 +71,22 @@ class FakeCore:
     _finished: list[core.FinishedRow] = field(default_factory=list)
     _steps: list[core.StepRow] = field(default_factory=list)
 
-    async def call(self, payload: dict[str, Any]) -> Any:
-        self.calls.append(payload)
+    async def call(self, call: core.Call) -> bytes:
+        self.calls.append(call)
         await asyncio.sleep(3600 if self.stuck else 0)
         if self.down:
             raise CoreUnavailable("the engine is shutting down")
-        match core.call_from_wire(payload):
+        match call:
             case core.SnapshotCall():
                 self._changed.clear()
-                return core.SnapshotAnswer(SHAPE, tuple(self.live.values()), self.counters).to_wire()
+                return core.encode(core.SnapshotAnswer(SHAPE, tuple(self.live.values()), self.counters))
             case core.PollCall():
                 answer = core.PollAnswer(tuple(self._changed.values()), tuple(self._finished), tuple(self._steps), self.counters)
                 self._changed, self._finished, self._steps = {}, [], []
-                return answer.to_wire()
+                return core.encode(answer)
             case core.ApplyCall(ranks):
                 known = {row.job_id for row in self.live.values()}
-                return core.ApplyAnswer(tuple(rank.job_id for rank in ranks if rank.job_id not in known)).to_wire()
+                return core.encode(core.ApplyAnswer(tuple(rank.job_id for rank in ranks if rank.job_id not in known)))
 
     def put(self, row: core.RequestRow) -> None:
         self.live[row.request_id] = self._changed[row.request_id] = row
@@ -97,8 +99,8 @@ class FakeCore:
     def step(self, step: core.StepRow) -> None:
         self._steps.append(step)
 
-    def count(self, op: str) -> int:
-        return sum(call["op"] == op for call in self.calls)
+    def count(self, kind: type[core.Call]) -> int:
+        return sum(isinstance(call, kind) for call in self.calls)
 
 
 # --- the sidecar ------------------------------------------------------------------------------------------------------------------

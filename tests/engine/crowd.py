@@ -6,8 +6,9 @@ need more blocks than the device has, ranked between the takers and the job. The
 blocks of a better-ranked request are not given to a prefetch.
 """
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
 
 from alise_engine.compat import scheduler_access
 from alise_engine.wire.calls import RankRow

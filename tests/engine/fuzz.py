@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
-from alise_engine.wire.calls import CODEC_RAW, PHASE_OFFLOADED, LimitsRow, RankRow
+from alise_engine.wire.calls import LimitsRow, RankRow
+from alise_engine.wire.terms import CODEC_RAW, PHASE_OFFLOADED
 from tests.engine.harness import BLOCK_SIZE, HOST_BYTES, Engine, EngineOptions
 
 LONGEST_PROMPT: Final = 1_500

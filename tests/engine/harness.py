@@ -20,6 +20,8 @@ from alise_engine.wire.calls import (
     RankRow,
     SnapshotAnswer,
     SnapshotCall,
+    decode_answer,
+    encode,
 )
 from alise_engine.wire.stamp import Stamp, stamp_key, stamped_args
 from tests.engine.crowd import Crowd
@@ -178,17 +180,17 @@ class Engine:
 
     # --- the plan -------------------------------------------------------------------------------------------------------------------
     def apply(self, *ranks: RankRow, limits: LimitsRow | None = None) -> ApplyAnswer:
-        return ApplyAnswer.from_wire(self.scheduler(ApplyCall(ranks, limits).to_wire()))
+        return decode_answer(ApplyAnswer, self.scheduler(encode(ApplyCall(ranks, limits))))
 
     def set_codec(self, codec: str) -> None:
         """As if the engine had been started with this codec."""
         self.scheduler.codec = codec
 
     def snapshot(self) -> SnapshotAnswer:
-        return SnapshotAnswer.from_wire(self.scheduler(SnapshotCall().to_wire()))
+        return decode_answer(SnapshotAnswer, self.scheduler(encode(SnapshotCall())))
 
     def poll(self) -> PollAnswer:
-        return PollAnswer.from_wire(self.scheduler(PollCall().to_wire()))
+        return decode_answer(PollAnswer, self.scheduler(encode(PollCall())))
 
     def counters(self) -> Counters:
         return self.poll().counters

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
 
 import pytest
 
@@ -10,7 +9,8 @@ from alise_contract.names import pack_priority
 from alise_engine.api.kv_room import kv_room
 from alise_engine.errors import PayloadError
 from alise_engine.serve import tiny_model
-from alise_engine.wire.calls import PHASE_OFFLOADED, PHASE_RUNNING, PHASE_WAITING, ApplyCall, RankRow
+from alise_engine.wire.calls import ApplyCall, RankRow, encode
+from alise_engine.wire.terms import PHASE_OFFLOADED, PHASE_RUNNING, PHASE_WAITING
 from tests.engine.harness import BLOCK_SIZE, HOST_BYTES, Engine, EngineOptions
 
 pytestmark = pytest.mark.engine
@@ -56,10 +56,9 @@ def test_a_rank_for_a_job_that_is_not_there_is_named_and_the_rest_applied(engine
 def test_a_malformed_apply_changes_nothing(engine: Engine) -> None:
     engine.ask(STORY, 40, job="story")
     before = engine.scheduler.plan
-    payload: Any = ApplyCall((rank("story", 3),)).to_wire()
-    payload["ranks"].append(["story", 200, 0, 0])
-    with pytest.raises(PayloadError, match="level 200"):
-        engine.scheduler(payload)
+    good, bad = RankRow("story", 3, 0, 0), RankRow("story", 200, 0, 0)
+    with pytest.raises(PayloadError, match=r"Expected `int` <= 127 - at `\$\[1\]\[1\]\[1\]`"):
+        engine.scheduler(encode(ApplyCall((good, bad))))
     assert engine.scheduler.plan == before
 
 

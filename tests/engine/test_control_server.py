@@ -17,6 +17,7 @@ from alise_contract.v1 import engine_control_pb2 as pb
 from alise_engine.api.control.server import MAX_SOCKET_PATH_BYTES, SERVICE, prepare_socket
 from alise_engine.errors import ConfigError
 from alise_engine.wire import calls as core
+from alise_engine.wire import terms
 from tests.engine.api_fakes import SHAPE, FakeCore, eventually, make_finished, make_row
 from tests.engine.control_client import TIMEOUT_SECONDS, Engine, refused, running
 
@@ -73,7 +74,7 @@ async def test_health_says_serving(engine: Engine) -> None:
 
 async def test_a_watch_begins_with_everything_there_is(tmp_path: Path) -> None:
     fake = FakeCore(counters=core.Counters(saves=3))
-    fake.put(make_row("r1", phase=core.PHASE_OFFLOADED, host_bytes=77, hint=base64.b64encode(b"hint").decode(), priority=-5))
+    fake.put(make_row("r1", phase=terms.PHASE_OFFLOADED, host_bytes=77, hint=base64.b64encode(b"hint").decode(), priority=-5))
     async with running(tmp_path, fake) as engine:
         snapshot = await engine.watch().snapshot()
     [request] = snapshot.requests
@@ -98,10 +99,10 @@ async def test_phases_and_endings_arrive_as_they_happen(engine: Engine) -> None:
     watching = engine.watch()
     await watching.snapshot()
     with engine.api.open():
-        engine.core.put(make_row("r1", phase=core.PHASE_RUNNING))
+        engine.core.put(make_row("r1", phase=terms.PHASE_RUNNING))
         engine.core.step(core.StepRow(4000, 10, 2, 300))
         running_update = await watching.update()
-        engine.core.end(make_finished("r1", reason=core.FINISH_ABORT, ttft_ms=12))
+        engine.core.end(make_finished("r1", reason=terms.FINISH_ABORT, ttft_ms=12))
         ended = await watching.update()
     assert [(row.request_id, row.phase) for row in running_update.requests] == [("r1", pb.PHASE_RUNNING)]
     assert [(step.duration_us, step.context_tokens) for step in running_update.steps] == [(4000, 300)]
@@ -146,22 +147,22 @@ async def test_a_watch_ends_when_the_engine_goes(engine: Engine) -> None:
 
 async def test_an_idle_engine_is_left_alone_and_a_busy_one_is_polled(engine: Engine) -> None:
     await asyncio.sleep(0.1)
-    idle = engine.core.count("poll")
+    idle = engine.core.count(core.PollCall)
     with engine.api.open():
-        await eventually(lambda: engine.core.count("poll") > 5, "polls while a request is open")
+        await eventually(lambda: engine.core.count(core.PollCall) > 5, "polls while a request is open")
     assert idle == 0
 
 
 async def test_polling_stops_when_everything_has_ended(engine: Engine) -> None:
     with engine.api.open():
         engine.core.put(make_row("r1"))
-        await eventually(lambda: engine.metric("requests", phase=core.PHASE_WAITING) == 1, "the request was seen")
+        await eventually(lambda: engine.metric("requests", phase=terms.PHASE_WAITING) == 1, "the request was seen")
     engine.core.end(make_finished("r1"))
-    await eventually(lambda: engine.metric("requests", phase=core.PHASE_WAITING) == 0, "the ending was seen")
+    await eventually(lambda: engine.metric("requests", phase=terms.PHASE_WAITING) == 0, "the ending was seen")
     await asyncio.sleep(0.5)
-    polls = engine.core.count("poll")
+    polls = engine.core.count(core.PollCall)
     await asyncio.sleep(0.2)
-    assert engine.core.count("poll") == polls
+    assert engine.core.count(core.PollCall) == polls
 
 
 # --- Apply ------------------------------------------------------------------------------------------------------------------------
@@ -174,23 +175,16 @@ async def test_ranks_and_limits_reach_the_engine_and_unknown_jobs_are_named(engi
     ranks = [pb.Rank(job_id="job-r1", level=-3, order=5, ewt_ms=70), pb.Rank(job_id="gone", level=1)]
     response = await engine.apply(session, 1, *ranks, limits=limits)
     assert (response.sequence, list(response.unknown_jobs)) == (1, ["gone"])
-    assert engine.core.calls[-1] == {
-        "op": "apply",
-        "ranks": [["job-r1", -3, 5, 70], ["gone", 1, 0, 0]],
-        "limits": {
-            "preempt_levels": 2,
-            "min_quantum_steps": 8,
-            "int8_ewt_ms": 500,
-            "int8_host_fraction": 0.25,
-            "host_budget_bytes": 9,
-        },
-    }
+    assert engine.core.calls[-1] == core.ApplyCall(
+        (core.RankRow("job-r1", -3, 5, 70), core.RankRow("gone", 1, 0, 0)),
+        core.LimitsRow(preempt_levels=2, min_quantum_steps=8, int8_ewt_ms=500, int8_host_fraction=0.25, host_budget_bytes=9),
+    )
 
 
 async def test_absent_limits_are_left_as_they_are(engine: Engine) -> None:
     session = (await engine.watch().snapshot()).session_id
     await engine.apply(session, 1)
-    assert engine.core.calls[-1]["limits"] is None
+    assert engine.core.calls[-1] == core.ApplyCall()
 
 
 async def test_a_plan_is_fresh_after_an_apply(engine: Engine) -> None:
@@ -234,7 +228,7 @@ async def test_a_stale_sequence_is_refused_and_changes_nothing(engine: Engine, s
     session = (await engine.watch().snapshot()).session_id
     await engine.apply(session, 5)
     assert await refused(engine.apply(session, sequence)) == grpc.StatusCode.ABORTED
-    assert (engine.core.count("apply"), engine.metric("applies_total", outcome="stale_sequence")) == (1, 1)
+    assert (engine.core.count(core.ApplyCall), engine.metric("applies_total", outcome="stale_sequence")) == (1, 1)
 
 
 async def test_sequences_start_anew_with_a_session(engine: Engine) -> None:
@@ -266,7 +260,7 @@ async def test_a_plan_outside_the_contract_is_refused_whole(engine: Engine, fiel
     session = (await engine.watch().snapshot()).session_id
     request = pb.ApplyRequest(contract_version=CONTRACT_VERSION, session_id=session, sequence=1, **fields)
     assert await refused(engine.stub.Apply(request, timeout=TIMEOUT_SECONDS)) == grpc.StatusCode.INVALID_ARGUMENT
-    assert (engine.core.count("apply"), engine.metric("applies_total", outcome="invalid")) == (0, 1)
+    assert (engine.core.count(core.ApplyCall), engine.metric("applies_total", outcome="invalid")) == (0, 1)
 
 
 # --- versions ---------------------------------------------------------------------------------------------------------------------
@@ -312,9 +306,9 @@ async def test_the_engines_counters_are_metrics_and_in_the_status(engine: Engine
             computed_tokens=700,
             free_device_blocks=65,
         )
-        engine.core.put(make_row("a", phase=core.PHASE_RUNNING))
-        engine.core.put(make_row("b", phase=core.PHASE_OFFLOADED))
-        engine.core.put(make_row("c", phase=core.PHASE_PREEMPTED))
+        engine.core.put(make_row("a", phase=terms.PHASE_RUNNING))
+        engine.core.put(make_row("b", phase=terms.PHASE_OFFLOADED))
+        engine.core.put(make_row("c", phase=terms.PHASE_PREEMPTED))
         await eventually(lambda: engine.metric("exact_resumes_total") == 3, "a poll brought the counters")
     assert engine.metric("preemptions_total", cause="rank") == 2
     assert engine.metric("host_bytes", codec="int8") == 50

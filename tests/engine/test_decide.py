@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from alise_contract.names import PLAN_EXPIRES_SECONDS, pack_priority, unpack_priority
 from alise_engine.enginecore import decide
 from alise_engine.enginecore.decide import EMPTY_PLAN, Pace, Parked, Running, Waiting, choose_codec, choose_preemptions, choose_prefetches
-from alise_engine.wire.calls import CODEC_AUTO, CODEC_INT8, CODEC_RAW, LimitsRow, RankRow
+from alise_engine.wire.calls import LimitsRow, RankRow
+from alise_engine.wire.terms import CODEC_AUTO, CODEC_INT8, CODEC_RAW
 
 LIMITS = LimitsRow(preempt_levels=1, min_quantum_steps=4)
 

@@ -10,6 +10,7 @@ import pytest
 from alise_contract.names import CONTRACT_VERSION
 from alise_contract.v1 import engine_control_pb2 as pb
 from alise_engine.wire import calls as core
+from alise_engine.wire import terms
 from tests.engine.api_fakes import eventually, make_finished, make_row
 from tests.engine.control_client import TIMEOUT_SECONDS, Engine, refused, running
 
@@ -46,9 +47,9 @@ async def test_it_waits_for_the_open_requests(engine: Engine) -> None:
 
 
 async def test_it_waits_for_a_background_response_that_outlives_its_http_request(engine: Engine) -> None:
-    engine.core.put(make_row("background", phase=core.PHASE_OFFLOADED))
+    engine.core.put(make_row("background", phase=terms.PHASE_OFFLOADED))
     task = asyncio.create_task(engine.drain())
-    await eventually(lambda: engine.core.count("poll") > 2, "the engine was asked what it still has")
+    await eventually(lambda: engine.core.count(core.PollCall) > 2, "the engine was asked what it still has")
     while_alive = task.done()
     engine.core.end(make_finished("background"))
     assert while_alive is False
@@ -67,7 +68,7 @@ async def test_an_engine_that_is_gone_does_not_hold_the_drain(engine: Engine) ->
 
 
 async def test_an_engine_that_does_not_answer_does_not_prolong_the_drain(engine: Engine) -> None:
-    engine.core.put(make_row("long", phase=core.PHASE_RUNNING))
+    engine.core.put(make_row("long", phase=terms.PHASE_RUNNING))
     engine.core.stuck = True
     response = await engine.drain(timeout_seconds=0.3)
     assert (response.finished, response.open_requests) == (False, 0)

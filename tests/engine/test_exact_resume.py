@@ -1,14 +1,15 @@
 """A real engine, fp32, no prefix cache: what is preempted comes back exactly, and costs one token."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import count
 
 import pytest
+from msgspec.structs import replace
 
 from alise_contract.names import PLAN_EXPIRES_SECONDS, pack_priority
 from alise_engine.serve import tiny_model
-from alise_engine.wire.calls import PHASE_OFFLOADED, PHASE_PREEMPTED, LimitsRow, RankRow
+from alise_engine.wire.calls import LimitsRow, RankRow
+from alise_engine.wire.terms import PHASE_OFFLOADED, PHASE_PREEMPTED
 from tests.engine.harness import BLOCK_SIZE, Engine, EngineOptions
 
 pytestmark = pytest.mark.engine

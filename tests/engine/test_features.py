@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from alise_engine.serve import tiny_model
-from alise_engine.wire.calls import PHASE_OFFLOADED, PHASE_PREEMPTED
+from alise_engine.wire.terms import PHASE_OFFLOADED, PHASE_PREEMPTED
 from tests.engine.harness import Engine, EngineOptions
 
 pytestmark = pytest.mark.engine

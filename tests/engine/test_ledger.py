@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_engine.kv.ledger import Copy, Holder, HostLedger, Run
-from alise_engine.wire.calls import CODEC_INT8, CODEC_RAW
+from alise_engine.wire.terms import CODEC_INT8, CODEC_RAW
 
 BLOCK = 32
 BYTES = {CODEC_RAW: 100, CODEC_INT8: 30}

@@ -13,8 +13,8 @@ from alise_engine.api.body import BodyLimits
 from alise_engine.api.identity import Rules
 from alise_engine.api.middleware import AliseMiddleware
 from alise_engine.api.parsing import INLINE_BYTES
-from alise_engine.wire.calls import PHASE_RUNNING
 from alise_engine.wire.stamp import Stamp
+from alise_engine.wire.terms import PHASE_RUNNING
 from tests.engine.api_fakes import Exchange, FakeAdmission, admission_server, admit, eventually, make_row
 from tests.engine.middleware_server import CHAT, Params, Server, chat, serving
 

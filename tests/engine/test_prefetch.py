@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from alise_engine.serve import tiny_model
-from alise_engine.wire.calls import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING, PHASE_RUNNING, LimitsRow, RankRow
+from alise_engine.wire.calls import LimitsRow, RankRow
+from alise_engine.wire.terms import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING, PHASE_RUNNING
 from tests.engine.harness import Engine, EngineOptions
 
 pytestmark = pytest.mark.engine

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from alise_engine.serve import tiny_model
-from alise_engine.wire.calls import CODEC_AUTO, CODEC_INT8, CODEC_RAW, LimitsRow, RankRow
+from alise_engine.wire.calls import LimitsRow, RankRow
+from alise_engine.wire.terms import CODEC_AUTO, CODEC_INT8, CODEC_RAW
 from tests.engine.harness import BLOCK_SIZE, Engine, EngineOptions
 
 pytestmark = pytest.mark.engine

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,8 @@ from alise_engine.api.control.progress import Progress
 from alise_engine.api.metrics import CoreView
 from alise_engine.api.open_requests import OpenRequests
 from alise_engine.errors import CoreUnavailable
-from alise_engine.wire.calls import PHASE_RUNNING, PHASE_WAITING, Counters, RequestRow, SnapshotCall, call_from_wire
+from alise_engine.wire.calls import Call, Counters, PollCall, RequestRow, SnapshotCall
+from alise_engine.wire.terms import PHASE_RUNNING, PHASE_WAITING
 from tests.engine.api_fakes import SHAPE, FakeCore, eventually, make_finished, make_row
 
 
@@ -94,10 +94,10 @@ async def test_an_ending_between_the_last_poll_and_the_snapshot_of_a_watch_is_to
     """The snapshot starts the engine's deltas afresh: no later poll names the ending."""
 
     class EndsBeforeTheSnapshot(FakeCore):
-        async def call(self, payload: dict[str, Any]) -> Any:
-            if isinstance(call_from_wire(payload), SnapshotCall) and "r1" in self.live:
+        async def call(self, call: Call) -> bytes:
+            if isinstance(call, SnapshotCall) and "r1" in self.live:
                 self.live.clear()
-            return await super().call(payload)
+            return await super().call(call)
 
     core, listener = EndsBeforeTheSnapshot(), Listener()
     async with polling(core, listener) as progress:
@@ -141,13 +141,13 @@ async def test_a_request_that_comes_is_looked_for_at_once_where_it_may_begin_a_q
     with requests.entered():
         await eventually(live(progress, 1), "the first one is known")
         await asyncio.sleep(0.01)
-        calls = core.count("poll")
+        calls = core.count(PollCall)
         with requests.entered():
             if is_polled:
-                await eventually(lambda: core.count("poll") > calls, "the second one is looked for")
+                await eventually(lambda: core.count(PollCall) > calls, "the second one is looked for")
             else:
                 await asyncio.sleep(0.05)
-                assert core.count("poll") == calls
+                assert core.count(PollCall) == calls
     running.cancel()
 
 
@@ -166,10 +166,10 @@ async def test_polls_are_closer_together_while_the_engine_is_full(
     core.put(make_row("r1", phase=PHASE_RUNNING))
     with requests.entered():
         await eventually(live(progress, 1), "the request is known")
-        calls = core.count("poll")
+        calls = core.count(PollCall)
         if is_polled:
-            await eventually(lambda: core.count("poll") > calls, "it is polled again")
+            await eventually(lambda: core.count(PollCall) > calls, "it is polled again")
         else:
             await asyncio.sleep(0.05)
-            assert core.count("poll") == calls
+            assert core.count(PollCall) == calls
     running.cancel()

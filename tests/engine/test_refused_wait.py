@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from alise_engine.wire import calls as core
+from alise_engine.wire import terms
 from tests.engine.api_fakes import Exchange, eventually, make_row
 from tests.engine.middleware_server import Server, chat, serving
 
@@ -48,7 +48,7 @@ async def overloaded(directory: Path) -> AsyncIterator[tuple[Server, asyncio.sub
             await eventually(lambda: len(server.engine) + sum(task.done() for task in held) == len(held), "all have been decided")
             for number, request in enumerate(server.engine):
                 assert request.stamp is not None
-                phase = core.PHASE_RUNNING if number < SLOTS else core.PHASE_WAITING
+                phase = terms.PHASE_RUNNING if number < SLOTS else terms.PHASE_WAITING
                 server.core.put(make_row(f"r{number}", job_id=request.stamp.job_id, phase=phase, max_tokens=1500))
             yield server, process
         finally:

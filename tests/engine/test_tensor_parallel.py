@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from alise_engine.serve import tiny_model
-from alise_engine.wire.calls import PHASE_RESTORING, LimitsRow
+from alise_engine.wire.calls import LimitsRow
+from alise_engine.wire.terms import PHASE_RESTORING
 from tests.engine.harness import BLOCK_SIZE, Engine, EngineOptions
 
 pytestmark = pytest.mark.engine

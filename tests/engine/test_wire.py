@@ -2,15 +2,16 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_engine.errors import PayloadError
 from alise_engine.wire.calls import (
-    PHASES,
     ApplyAnswer,
     ApplyCall,
+    Call,
     Counters,
     EngineShape,
     FinishedRow,
@@ -22,80 +23,74 @@ from alise_engine.wire.calls import (
     SnapshotAnswer,
     SnapshotCall,
     StepRow,
-    call_from_wire,
+    decode_answer,
+    decode_call,
+    encode,
 )
+from alise_engine.wire.terms import PHASES
 
 counts = st.integers(min_value=0, max_value=2**53)
 texts = st.text(max_size=12)
 rows = st.builds(RequestRow, texts, texts, st.sampled_from(PHASES), *[counts] * 7, st.integers(-(2**40), 2**40), counts, counts, texts)
-counters = st.builds(Counters, *[counts] * 15)
+counters = st.builds(Counters, *[counts] * len(Counters.__struct_fields__))
 ranks = st.builds(RankRow, st.text(min_size=1, max_size=8), st.integers(-128, 127), st.integers(-(2**31), 2**31 - 1), counts)
 limits = st.builds(LimitsRow, counts, counts, counts, st.floats(0, 1), counts)
-
-
-def as_msgpack_would(value: Any) -> Any:
-    """msgpack knows no tuples."""
-    if isinstance(value, dict):
-        return {key: as_msgpack_would(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_msgpack_would(item) for item in value]
-    assert value is None or isinstance(value, (str, int, float, bool))
-    return value
 
 
 @given(st.lists(ranks, max_size=4), st.none() | limits)
 def test_an_apply_survives_the_wire(some: list[RankRow], limit: LimitsRow | None) -> None:
     call = ApplyCall(tuple(some), limit)
-    assert call_from_wire(as_msgpack_would(call.to_wire())) == call
+    assert decode_call(encode(call)) == call
 
 
 @pytest.mark.parametrize("call", [SnapshotCall(), PollCall()], ids=str)
-def test_every_other_call_survives_the_wire(call: Any) -> None:
-    assert call_from_wire(call.to_wire()) == call
+def test_every_other_call_survives_the_wire(call: Call) -> None:
+    assert decode_call(encode(call)) == call
 
 
 @given(st.lists(rows, max_size=3), counters)
 def test_a_poll_survives_the_wire(some: list[RequestRow], counted: Counters) -> None:
     answer = PollAnswer(tuple(some), (FinishedRow("r", "j", "stop", 1, 2, 3, 4, 5),), (StepRow(1, 2, 3, 4),), counted)
-    assert PollAnswer.from_wire(as_msgpack_would(answer.to_wire())) == answer
+    assert decode_answer(PollAnswer, encode(answer)) == answer
 
 
 @given(st.lists(rows, max_size=3), counters)
 def test_a_snapshot_survives_the_wire(some: list[RequestRow], counted: Counters) -> None:
     answer = SnapshotAnswer(EngineShape(2, 2048, 1024, 32, 65, 131072, 0, "tiny"), tuple(some), counted)
-    assert SnapshotAnswer.from_wire(as_msgpack_would(answer.to_wire())) == answer
+    assert decode_answer(SnapshotAnswer, encode(answer)) == answer
 
 
-def test_small_answers_survive_the_wire() -> None:
-    assert ApplyAnswer.from_wire(ApplyAnswer(("a",)).to_wire()) == ApplyAnswer(("a",))
+def test_the_answer_to_an_apply_survives_the_wire() -> None:
+    assert decode_answer(ApplyAnswer, encode(ApplyAnswer(("a",)))) == ApplyAnswer(("a",))
 
 
-def _apply(*ranks: Any, limits: Any = None) -> dict[str, Any]:
-    return {"op": "apply", "ranks": list(ranks), "limits": limits}
-
-
-GOOD_LIMITS = {"preempt_levels": 1, "min_quantum_steps": 4, "int8_ewt_ms": 0, "int8_host_fraction": 0.5, "host_budget_bytes": 0}
+def _apply(*ranks: Any, limits: Any = None) -> list[Any]:
+    return ["apply", list(ranks), limits]
 
 
 @pytest.mark.parametrize(
     ("payload", "complaint"),
     [
-        pytest.param("poll", "unknown op None", id="not a dict"),
-        pytest.param({"op": "resume"}, "unknown op 'resume'", id="an op that does not exist"),
-        pytest.param({"op": "apply"}, "a list under 'ranks'", id="an apply without ranks"),
-        pytest.param(_apply(["j", 128, 0, 0]), "level 128 is outside", id="a level above the contract's"),
-        pytest.param(_apply(["j", -129, 0, 0]), "level -129 is outside", id="a level below the contract's"),
-        pytest.param(_apply(["j", 0, 2**31, 0]), "order 2147483648 is outside", id="an order that would change the level"),
-        pytest.param(_apply(["j", 0, 0, -1]), "ewt_ms -1 is negative", id="a negative wait"),
-        pytest.param(_apply(["", 0, 0, 0]), "without a job id", id="a rank for no job"),
-        pytest.param(_apply(["j", True, 0, 0]), "level: expected int, got True", id="a truth value for a level"),
-        pytest.param(_apply(["j", 0, 0]), "expected a list of 4", id="a rank that is too short"),
-        pytest.param(_apply(limits={"preempt_levels": 1}), "expected a dict of", id="limits with fields missing"),
-        pytest.param(_apply(limits={**GOOD_LIMITS, "min_quantum_steps": -1}), "min_quantum_steps -1 is negative", id="a negative quantum"),
-        pytest.param(_apply(limits={**GOOD_LIMITS, "int8_host_fraction": 1.5}), "outside [0, 1]", id="a fraction above one"),
+        pytest.param("poll", "Expected `array`, got `str`", id="no array"),
+        pytest.param(["resume"], "Invalid value 'resume' - at `$[0]`", id="a call that does not exist"),
+        pytest.param(_apply(["j", 128, 0, 0]), "Expected `int` <= 127 - at `$[1][0][1]`", id="a level above the contract's"),
+        pytest.param(_apply(["j", -129, 0, 0]), "Expected `int` >= -128 - at `$[1][0][1]`", id="a level below the contract's"),
+        pytest.param(_apply(["j", 0, 2**31, 0]), "Expected `int` <= 2147483647 - at `$[1][0][2]`", id="an order too large"),
+        pytest.param(_apply(["j", 0, 0, -1]), "Expected `int` >= 0 - at `$[1][0][3]`", id="a negative wait"),
+        pytest.param(_apply(["", 0, 0, 0]), "Expected `str` of length >= 1 - at `$[1][0][0]`", id="a rank for no job"),
+        pytest.param(_apply(["j", True, 0, 0]), "Expected `int`, got `bool` - at `$[1][0][1]`", id="a truth value for a level"),
+        pytest.param(_apply(["j", 0, 0]), "Expected `array` of at least length 4, got 3 - at `$[1][0]`", id="a rank that is too short"),
+        pytest.param(_apply(limits=[1, -1]), "Expected `int` >= 0 - at `$[2][1]`", id="a negative quantum"),
+        pytest.param(_apply(limits=[1, 4, 0, 1.5]), "Expected `float` <= 1.0 - at `$[2][3]`", id="a fraction above one"),
+        pytest.param(_apply(limits=[1, 4, 0, float("nan")]), "Expected `float` >= 0.0 - at `$[2][3]`", id="a fraction that is no number"),
     ],
 )
 def test_a_malformed_call_is_refused_with_what_was_wrong(payload: Any, complaint: str) -> None:
     with pytest.raises(PayloadError) as refused:
-        call_from_wire(payload)
+        decode_call(msgspec.msgpack.encode(payload))
     assert complaint in str(refused.value)
+
+
+def test_bytes_that_are_no_call_are_refused() -> None:
+    with pytest.raises(PayloadError, match="cannot be decoded"):
+        decode_call(b"\xc1")

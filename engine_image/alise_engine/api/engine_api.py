@@ -19,8 +19,9 @@ from alise_contract.stamp import derived
 from alise_contract.v1 import engine_control_pb2 as pb
 
 from ..errors import CoreUnavailable
-from ..wire.calls import PHASE_WAITING, PHASES, RequestRow
+from ..wire.calls import RequestRow
 from ..wire.stamp import stamp_key
+from ..wire.terms import PHASE_WAITING, PHASES
 from .admission import Admission, Admitted, Ask, Decision, FailedOpen, FailOpenReason, Rejected, RejectReason
 from .body import BODIES_AT_ONCE, SMALL_TEXT_BYTES, TEXTS_AT_ONCE, BodyLimits, Uploads, max_json_bytes, max_text_bytes
 from .control.core import Core

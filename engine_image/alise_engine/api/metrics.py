@@ -14,7 +14,8 @@ from prometheus_client.registry import Collector
 
 from alise_contract.names import DEFAULT_CLASS
 
-from ..wire.calls import PHASES, Counters
+from ..wire.calls import Counters
+from ..wire.terms import PHASES
 from .admission import FailOpenReason
 from .breaker import Phase as BreakerPhase
 from .kv_room import KvRoom

@@ -10,7 +10,8 @@ from google.protobuf.json_format import MessageToDict
 from alise_contract.names import CONTRACT_VERSION, PLAN_EXPIRES_SECONDS
 from alise_contract.v1 import engine_control_pb2 as pb
 
-from ..wire.calls import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING, PHASE_RUNNING, PHASE_WAITING, Counters
+from ..wire.calls import Counters
+from ..wire.terms import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING, PHASE_RUNNING, PHASE_WAITING
 from .admission import FailOpenReason
 from .breaker import Phase as BreakerPhase
 from .control.convert import counters_message

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from ..wire.calls import FINISH_ABORT, FINISH_ERROR, FINISH_LENGTH, FINISH_STOP
+from ..wire.terms import FINISH_ABORT, FINISH_ERROR, FINISH_LENGTH, FINISH_STOP
 
 Request = Any
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
+import msgspec
+
 from alise_contract.names import NEUTRAL_LEVEL, PLAN_EXPIRES_SECONDS, pack_priority, unpack_priority
 
-from ..wire.calls import CODEC_AUTO, CODEC_INT8, CODEC_RAW, LimitsRow, RankRow
+from ..wire.calls import LimitsRow, RankRow
+from ..wire.terms import CODEC_AUTO, CODEC_INT8, CODEC_RAW
 
 NEUTRAL_PRIORITY: Final = pack_priority(NEUTRAL_LEVEL, 0)
 # Added to the time that a transfer takes: plans are renewed every few tens of milliseconds and estimates are coarse.
@@ -49,7 +52,7 @@ def apply(plan: Plan, ranks: Sequence[RankRow], limits: LimitsRow | None, known_
     """Returns the plan with the changes; ranks of jobs that the engine does not have are left out."""
     changed = {rank.job_id: rank for rank in ranks if rank.job_id in known_jobs}
     if limits is not None and limits.host_budget_bytes == 0:
-        limits = replace(limits, host_budget_bytes=plan.limits.host_budget_bytes)
+        limits = msgspec.structs.replace(limits, host_budget_bytes=plan.limits.host_budget_bytes)
     return Plan({**plan.ranks, **changed}, limits or plan.limits, now_seconds)
 
 

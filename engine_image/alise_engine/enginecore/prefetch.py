@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..compat import kv_blocks, request_access, scheduler_access
-from ..wire.calls import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING
+from ..wire.terms import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING
 from . import decide
 from .decide import Pace, Parked, Plan
 

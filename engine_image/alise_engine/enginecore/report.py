@@ -3,7 +3,8 @@
 from typing import Any
 
 from ..compat import geometry, kv_blocks
-from ..wire.calls import CODEC_INT8, CODEC_RAW, Counters, EngineShape
+from ..wire.calls import Counters, EngineShape
+from ..wire.terms import CODEC_INT8, CODEC_RAW
 
 Scheduler = Any
 

@@ -27,19 +27,9 @@ from vllm.version import __version__ as vllm_version
 from ..compat import kv_blocks, patches, refusals, request_access, scheduler_access
 from ..errors import ConfigError
 from ..kv.ledger import Holder
-from ..wire.calls import (
-    CODEC_INT8,
-    CODEC_RAW,
-    PHASE_OFFLOADED,
-    PHASE_PREEMPTED,
-    PHASE_RUNNING,
-    ApplyAnswer,
-    ApplyCall,
-    PollCall,
-    SnapshotCall,
-    call_from_wire,
-)
+from ..wire.calls import ApplyAnswer, ApplyCall, PollCall, SnapshotCall, decode_call, encode
 from ..wire.stamp import NEUTRAL_PRIORITY, Stamp, read_stamp
+from ..wire.terms import CODEC_INT8, CODEC_RAW, PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RUNNING
 from . import decide, report
 from .decide import Cause
 from .prefetch import Prefetcher
@@ -323,16 +313,16 @@ class AliseMixin(Base):
             raise ConfigError("codec int8 does not support this KV cache layout and dtype: use auto or none, which store KV unchanged")
 
     # --- utility calls --------------------------------------------------------------------------------------------------------------
-    def __call__(self, payload: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, payload: bytes) -> bytes:
         """Carries out one call of `wire.calls`. Raises PayloadError, and then nothing has changed."""
-        call, now = call_from_wire(payload), self.clock()
+        call, now = decode_call(payload), self.clock()
         match call:
             case SnapshotCall():
-                return self.tracker.snapshot(report.shape(self), report.counters(self), self._host_copy, now).to_wire()
+                return encode(self.tracker.snapshot(report.shape(self), report.counters(self), self._host_copy, now))
             case PollCall():
-                return self.tracker.poll(report.counters(self), self._host_copy, now).to_wire()
+                return encode(self.tracker.poll(report.counters(self), self._host_copy, now))
             case ApplyCall():
-                return self._apply(call, now).to_wire()
+                return encode(self._apply(call, now))
 
     def _apply(self, call: ApplyCall, now: float) -> ApplyAnswer:
         known = frozenset(self.tracker.jobs)

@@ -9,7 +9,7 @@ from alise_contract.stamp import pod_key
 from ..errors import ConfigError
 from ..kv.connector import AliseKVConnector
 from ..wire import stamp
-from ..wire.calls import CODEC_AUTO, CODEC_INT8, CODEC_RAW
+from ..wire.terms import CODEC_AUTO, CODEC_INT8, CODEC_RAW
 
 # What `--additional-config '{"alise": {"codec": …}}'` may say.
 CODEC_SETTINGS: Final = {"auto": CODEC_AUTO, "int8": CODEC_INT8, "none": CODEC_RAW}

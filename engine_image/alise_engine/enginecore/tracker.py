@@ -9,19 +9,8 @@ from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..wire.calls import (
-    MAX_STEPS_PER_POLL,
-    PHASE_RESTORING,
-    PHASE_RUNNING,
-    PHASE_WAITING,
-    Counters,
-    EngineShape,
-    FinishedRow,
-    PollAnswer,
-    RequestRow,
-    SnapshotAnswer,
-    StepRow,
-)
+from ..wire.calls import MAX_STEPS_PER_POLL, Counters, EngineShape, FinishedRow, PollAnswer, RequestRow, SnapshotAnswer, StepRow
+from ..wire.terms import PHASE_RESTORING, PHASE_RUNNING, PHASE_WAITING
 
 # About a minute of short answers at 70 per second.
 FINISHED_KEPT: Final = 4096

@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 
 import torch
 
-from ..wire.calls import CODEC_INT8, CODEC_RAW
+from ..wire.terms import CODEC_INT8, CODEC_RAW
 
 Tensor = Any
 # Fills (q as int8, from numbers, both `[groups, length]`; scale as float32, zero as int32, both `[groups, 1]`).

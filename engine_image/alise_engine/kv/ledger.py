@@ -16,7 +16,7 @@ A copy that would leave after the newcomer stays; of the newcomer then only a pr
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..wire.calls import CODEC_INT8
+from ..wire.terms import CODEC_INT8
 
 
 @dataclass(frozen=True, slots=True)

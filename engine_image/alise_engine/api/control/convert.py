@@ -5,11 +5,14 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+from msgspec.structs import asdict
+
 from alise_contract.names import MAX_LEVEL, MIN_LEVEL
 from alise_contract.v1 import engine_control_pb2 as pb
 
 from ...errors import InvalidCall
 from ...wire import calls as core
+from ...wire import terms
 from .mailbox import Changes
 from .progress import Opening
 
@@ -17,17 +20,17 @@ from .progress import Opening
 REQUESTS_PER_MESSAGE: Final = 1_000
 
 _PHASES: Final = {
-    core.PHASE_WAITING: pb.PHASE_WAITING,
-    core.PHASE_RUNNING: pb.PHASE_RUNNING,
-    core.PHASE_OFFLOADED: pb.PHASE_OFFLOADED,
-    core.PHASE_PREEMPTED: pb.PHASE_PREEMPTED,
-    core.PHASE_RESTORING: pb.PHASE_RESTORING,
+    terms.PHASE_WAITING: pb.PHASE_WAITING,
+    terms.PHASE_RUNNING: pb.PHASE_RUNNING,
+    terms.PHASE_OFFLOADED: pb.PHASE_OFFLOADED,
+    terms.PHASE_PREEMPTED: pb.PHASE_PREEMPTED,
+    terms.PHASE_RESTORING: pb.PHASE_RESTORING,
 }
 _REASONS: Final = {
-    core.FINISH_STOP: pb.FINISH_REASON_STOP,
-    core.FINISH_LENGTH: pb.FINISH_REASON_LENGTH,
-    core.FINISH_ABORT: pb.FINISH_REASON_ABORT,
-    core.FINISH_ERROR: pb.FINISH_REASON_ERROR,
+    terms.FINISH_STOP: pb.FINISH_REASON_STOP,
+    terms.FINISH_LENGTH: pb.FINISH_REASON_LENGTH,
+    terms.FINISH_ABORT: pb.FINISH_REASON_ABORT,
+    terms.FINISH_ERROR: pb.FINISH_REASON_ERROR,
 }
 
 
@@ -39,7 +42,7 @@ def opening_messages(opening: Opening, boot_id: str) -> Iterator[pb.WatchRespons
         snapshot=pb.Snapshot(
             boot_id=boot_id,
             session_id=opening.session_id,
-            engine=pb.EngineShape(**core.as_dict(opening.answer.shape)),
+            engine=pb.EngineShape(**asdict(opening.answer.shape)),
             requests=rows[:REQUESTS_PER_MESSAGE],
             counters=counters,
             draining=opening.draining,
@@ -60,7 +63,7 @@ def update_messages(changes: Changes) -> Iterator[pb.WatchResponse]:
             update=pb.Update(
                 requests=rows[start:end],
                 finished=finished[start:end],
-                steps=[pb.Step(**core.as_dict(step)) for step in changes.steps] if start == 0 else [],
+                steps=[pb.Step(**asdict(step)) for step in changes.steps] if start == 0 else [],
                 counters=counters,
                 draining=changes.draining,
             )
@@ -68,7 +71,7 @@ def update_messages(changes: Changes) -> Iterator[pb.WatchResponse]:
 
 
 def counters_message(counters: core.Counters) -> pb.Counters:
-    return pb.Counters(**core.as_dict(counters))
+    return pb.Counters(**asdict(counters))
 
 
 def apply_call(request: pb.ApplyRequest) -> core.ApplyCall:
@@ -100,14 +103,14 @@ def _limits(limits: pb.Limits) -> core.LimitsRow:
 
 
 def _request(row: core.RequestRow) -> pb.EngineRequest:
-    values = core.as_dict(row)
+    values = asdict(row)
     values["phase"] = _PHASES[row.phase]
     values["hint"] = _decoded(row.hint)
     return pb.EngineRequest(**values)
 
 
 def _finished(row: core.FinishedRow) -> pb.Finished:
-    values = core.as_dict(row)
+    values = asdict(row)
     values["reason"] = _REASONS[row.reason]
     return pb.Finished(**values)
 

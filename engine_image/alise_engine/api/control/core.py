@@ -4,17 +4,17 @@ import asyncio
 from typing import Any, Final, Protocol
 
 from ...errors import CoreUnavailable
-from ...wire.calls import ApplyAnswer, ApplyCall, PollAnswer, PollCall, SnapshotAnswer, SnapshotCall
+from ...wire.calls import ApplyAnswer, ApplyCall, Call, PollAnswer, PollCall, SnapshotAnswer, SnapshotCall, decode_answer, encode
 
 # A call lands between two steps; the longest step is one prefill chunk on a slow CPU.
 CALL_SECONDS: Final = 30.0
 
 
 class Core(Protocol):
-    """Whatever carries a payload to the scheduler; the engine's client here, a fake in tests."""
+    """Carries a call to the scheduler and its answer back: the engine's client here, a fake in tests."""
 
-    async def call(self, payload: dict[str, Any]) -> Any:
-        """Raises CoreUnavailable."""
+    async def call(self, call: Call) -> bytes:
+        """Returns the encoded answer. Raises CoreUnavailable."""
         ...
 
 
@@ -24,23 +24,25 @@ class EngineCoreClient:
     def __init__(self, engine_client: Any) -> None:
         self._engine_core = engine_client.engine_core
 
-    async def call(self, payload: dict[str, Any]) -> Any:
+    async def call(self, call: Call) -> bytes:
+        name = type(call).__name__
         try:
-            return await asyncio.wait_for(self._engine_core.call_utility_async("scheduler", payload), CALL_SECONDS)
+            answer: bytes = await asyncio.wait_for(self._engine_core.call_utility_async("scheduler", encode(call)), CALL_SECONDS)
         except TimeoutError as error:
-            raise CoreUnavailable(f"EngineCore did not answer {payload.get('op')!r} within {CALL_SECONDS:.0f} s") from error
+            raise CoreUnavailable(f"EngineCore did not answer {name} within {CALL_SECONDS:.0f} s") from error
         except Exception as error:
             # vLLM raises bare Exceptions for a failed or refused utility call.
-            raise CoreUnavailable(f"EngineCore refused {payload.get('op')!r}: {error}") from error
+            raise CoreUnavailable(f"EngineCore refused {name}: {error}") from error
+        return answer
 
 
 async def snapshot(core: Core) -> SnapshotAnswer:
-    return SnapshotAnswer.from_wire(await core.call(SnapshotCall().to_wire()))
+    return decode_answer(SnapshotAnswer, await core.call(SnapshotCall()))
 
 
 async def poll(core: Core) -> PollAnswer:
-    return PollAnswer.from_wire(await core.call(PollCall().to_wire()))
+    return decode_answer(PollAnswer, await core.call(PollCall()))
 
 
 async def apply(core: Core, call: ApplyCall) -> ApplyAnswer:
-    return ApplyAnswer.from_wire(await core.call(call.to_wire()))
+    return decode_answer(ApplyAnswer, await core.call(call))

@@ -4,8 +4,10 @@ Its size is bounded by the active requests and MAX_FINISHED unread endings; beyo
 """
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from ...errors import WatcherTooSlow
 from ...wire.calls import MAX_STEPS_PER_POLL, Counters, FinishedRow, PollAnswer, RequestRow, StepRow

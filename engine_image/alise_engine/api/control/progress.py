@@ -10,11 +10,14 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
+
 from ...errors import ControlError, CoreUnavailable, PayloadError, StaleSession
-from ...wire.calls import PHASE_RUNNING, Counters, EngineShape, PollAnswer, RequestRow, SnapshotAnswer
+from ...wire.calls import Counters, EngineShape, PollAnswer, RequestRow, SnapshotAnswer
+from ...wire.terms import PHASE_RUNNING
 from ..kv_room import kv_room
 from ..metrics import CoreView
 from ..open_requests import OpenRequests
