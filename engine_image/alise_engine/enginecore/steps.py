@@ -42,10 +42,6 @@ class Steps:
         # Of late, smoothed.
         self.step_seconds = 0.0
 
-    @property
-    def in_flight(self) -> int:
-        return len(self._in_flight)
-
     def resumed(self, tracked: Tracked, restored_tokens: int, scheduled_tokens: int) -> None:
         """Counts the readmission of a preempted request: its tokens restored from the host, and those scheduled in this step."""
         request = tracked.request
