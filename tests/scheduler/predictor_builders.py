@@ -26,25 +26,25 @@ def make_features(prompt: str = "Name one fact about rivers", embed: bool = True
     return extract(Question(endpoint=1, prompt=prompt, prompt_chars=len(prompt), embedding=vector, **fields), SALT)
 
 
-def make_task(chance: np.random.Generator) -> tuple[str, int]:
+def make_task(rng: np.random.Generator) -> tuple[str, int]:
     """A prompt and the length of its answer: the verb decides, with noise around it."""
-    verb, typical = TASKS[chance.integers(len(TASKS))]
-    tokens = max(1, round(typical * math.exp(0.25 * chance.standard_normal())))
-    return f"{verb} {SUBJECTS[chance.integers(len(SUBJECTS))]} {chance.integers(1000)}", tokens
+    verb, typical = TASKS[rng.integers(len(TASKS))]
+    tokens = max(1, round(typical * math.exp(0.25 * rng.standard_normal())))
+    return f"{verb} {SUBJECTS[rng.integers(len(SUBJECTS))]} {rng.integers(1000)}", tokens
 
 
 def make_sample(tokens: float = 50.0, seed: int = 0, **fields: Any) -> Sample:
-    chance = np.random.default_rng(seed)
-    vector = chance.standard_normal(EMBEDDING).astype(np.float32)
-    numbers = np.round(chance.random(NUMBERS).astype(np.float32), 2)
+    rng = np.random.default_rng(seed)
+    vector = rng.standard_normal(EMBEDDING).astype(np.float32)
+    numbers = np.round(rng.random(NUMBERS).astype(np.float32), 2)
     values: dict[str, Any] = {"numbers": numbers, "embedding": vector / np.linalg.norm(vector), "log_tokens": math.log(tokens)}
     return Sample(**{"ended": True, "root": 0, **values, **fields})
 
 
 def make_history(rows: int, seed: int = 0, cut_at: int | None = None) -> History:
     """Tasks in words; answers over `cut_at` tokens are cut there."""
-    chance = np.random.default_rng(seed)
-    tasks = [make_task(chance) for _ in range(rows)]
+    rng = np.random.default_rng(seed)
+    tasks = [make_task(rng) for _ in range(rows)]
     details = [make_features(prompt).model_input for prompt, _ in tasks]
     tokens = np.array([length for _, length in tasks], np.float32)
     ended = tokens <= cut_at if cut_at else np.ones(rows, bool)

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.process
 CHAPTER, THANKS, SONG = HashEncoder().encode(["summarize the next chapter", "thanks", "write me a song of the sea"])
 
 
-def told(*turns: tuple[str, float]) -> Conversations:
+def conversation_of(*turns: tuple[str, float]) -> Conversations:
     """A conversation of these prompts, whose answers ranked so much above what was expected; its newest turn is its length."""
     held = Conversations()
     for number, (prompt, residual) in enumerate(turns):
@@ -39,27 +39,27 @@ def test_a_first_turn_is_not_moved() -> None:
 
 
 def test_answers_longer_than_expected_let_the_next_one_be_longer() -> None:
-    assert 0.0 < carried_over(told(("thanks", 0.4)).find(1), CHAPTER) < 0.4
-    assert -0.4 < carried_over(told(("thanks", -0.4)).find(1), CHAPTER) < 0.0
+    assert 0.0 < carried_over(conversation_of(("thanks", 0.4)).find(1), CHAPTER) < 0.4
+    assert -0.4 < carried_over(conversation_of(("thanks", -0.4)).find(1), CHAPTER) < 0.0
 
 
 def test_more_answers_are_believed_more() -> None:
-    once, thrice = told(("thanks", 0.4)).find(1), told(("thanks", 0.4), ("hello", 0.4), ("write", 0.4)).find(3)
+    once, thrice = conversation_of(("thanks", 0.4)).find(1), conversation_of(("thanks", 0.4), ("hello", 0.4), ("write", 0.4)).find(3)
     assert carried_over(once, CHAPTER) < carried_over(thrice, CHAPTER) < 0.4
 
 
 def test_the_answer_to_a_prompt_like_this_one_says_most() -> None:
-    past = told(("summarize the next chapter", 0.4), ("thanks", -0.4)).find(2)
+    past = conversation_of(("summarize the next chapter", 0.4), ("thanks", -0.4)).find(2)
     assert carried_over(past, CHAPTER) > 0.0 > carried_over(past, THANKS)
 
 
 def test_the_newest_answer_says_more_than_an_old_one() -> None:
-    past = told(("a", -0.4), ("b", 0.0), ("c", 0.0), ("d", 0.4)).find(4)
+    past = conversation_of(("a", -0.4), ("b", 0.0), ("c", 0.0), ("d", 0.4)).find(4)
     assert carried_over(past, CHAPTER) > 0.0
 
 
 def test_a_turn_that_nothing_was_expected_of_begins_anew() -> None:
-    past = told(("thanks", 0.4), ("hello", math.nan)).find(2)
+    past = conversation_of(("thanks", 0.4), ("hello", math.nan)).find(2)
     assert carried_over(past, CHAPTER) == 0.0
 
 
@@ -71,17 +71,17 @@ def test_prompts_without_an_embedding_carry_over_as_well() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["thanks", "go on", "a song"]), st.floats(-1, 1)), min_size=1, max_size=20))
 def test_nothing_moves_further_than_the_answers_were_off(turns: list[tuple[str, float]]) -> None:
-    past = told(*turns).find(len(turns))
+    past = conversation_of(*turns).find(len(turns))
     assert past is not None
     assert len(past.residuals) <= MAX_PROMPTS
     assert abs(carried_over(past, CHAPTER)) <= 1.5 * max(abs(residual) for _, residual in turns) + 1e-6
 
 
 def test_training_sees_what_serving_sees() -> None:
-    chance = np.random.default_rng(3)
-    vectors = np.stack([(CHAPTER, THANKS, SONG)[chance.integers(3)] for _ in range(40)])
-    residuals = chance.normal(0, 0.3, 40).astype(np.float32)
-    roots = chance.integers(0, 4, 40)
+    rng = np.random.default_rng(3)
+    vectors = np.stack([(CHAPTER, THANKS, SONG)[rng.integers(3)] for _ in range(40)])
+    residuals = rng.normal(0, 0.3, 40).astype(np.float32)
+    roots = rng.integers(0, 4, 40)
     held, newest = Conversations(), dict[int, int]()
     served, about, answered = [], [], []
     for row in range(40):
@@ -97,7 +97,7 @@ def test_training_sees_what_serving_sees() -> None:
 
 
 def test_a_first_turn_is_about_itself_and_a_later_one_about_what_was_asked_before() -> None:
-    held = told(("summarize the next chapter", 0.0), ("thanks", 0.0))
+    held = conversation_of(("summarize the next chapter", 0.0), ("thanks", 0.0))
     assert context(None, SONG).tolist() == SONG.tolist()
     about = context(held.find(2), SONG)
     assert about @ CHAPTER == pytest.approx(about @ THANKS, abs=1e-3)
@@ -117,7 +117,7 @@ def test_rows_without_conversations_are_not_moved() -> None:
     ).any()
 
 
-def test_conversations_that_begin_alike_say_nothing_of_each_other() -> None:
+def test_conversations_with_the_same_beginning_do_not_affect_each_other() -> None:
     roots, answered = np.zeros(6, np.int64), np.array([0, 0, 0, 1, 0, 1])
     moved = conversation_effect.carry_over(
         np.ones((6, 4), np.float32), np.array([0.4, 0.4, -0.4, 0.0, 0.4, 0.0], np.float32), roots, answered
@@ -127,7 +127,7 @@ def test_conversations_that_begin_alike_say_nothing_of_each_other() -> None:
 
 
 def test_another_answer_to_the_same_turn_takes_the_place_of_the_one_before() -> None:
-    once, twice = (told(("a", 0.3), ("b", 0.3), ("c", 0.3), ("d", 0.3)) for _ in range(2))
+    once, twice = (conversation_of(("a", 0.3), ("b", 0.3), ("c", 0.3), ("d", 0.3)) for _ in range(2))
     twice.add(3, 4, 5.0, HashEncoder().encode(["d"])[0], residual=0.3)
     assert carried_over(twice.find(4), CHAPTER) == pytest.approx(carried_over(once.find(4), CHAPTER))
     assert context(twice.find(4), SONG) == pytest.approx(context(once.find(4), SONG))
@@ -143,9 +143,9 @@ def test_what_never_comes_true_is_not_trusted_for_long() -> None:
 
 def trained() -> tuple[LearnedPredictor, ServedHead]:
     predictor = LearnedPredictor()
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(FIRST_TRAINING):
-        prompt, tokens = make_task(chance)
+        prompt, tokens = make_task(rng)
         predictor.learn(make_features(prompt), Observation(tokens, True))
     history, seen = predictor.newest()
     equipped = serve_head(train(history, 1), history)
@@ -153,13 +153,13 @@ def trained() -> tuple[LearnedPredictor, ServedHead]:
     return predictor, equipped
 
 
-def test_the_answers_so_far_move_what_a_head_foresees() -> None:
+def test_earlier_answers_move_the_prediction_of_a_head() -> None:
     _, equipped = trained()
     detail = make_features("Write an essay about whales").model_input
     assert detail is not None
     row = complete(detail, None)
     longer, shorter = (
-        equipped.predict(row, detail.embedding, told(("thanks", residual)).find(1)).log_quantiles for residual in (0.4, -0.4)
+        equipped.predict(row, detail.embedding, conversation_of(("thanks", residual)).find(1)).log_quantiles for residual in (0.4, -0.4)
     )
     assert (longer > shorter).all()
 
@@ -187,9 +187,9 @@ def test_what_another_replica_learned_of_a_conversation_moves_its_next_predictio
 
 def test_a_talkative_conversation_is_expected_to_go_on_so() -> None:
     predictor = LearnedPredictor()
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for number in range(FIRST_TRAINING):
-        prompt, tokens = make_task(chance)
+        prompt, tokens = make_task(rng)
         talkative = 3.0 if number // 4 % 2 else 1.0
         predictor.learn(turn(prompt, number // 4, number % 4), Observation(round(tokens * talkative), True))
     history, seen = predictor.newest()

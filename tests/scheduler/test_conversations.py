@@ -29,7 +29,7 @@ def chars_per_token(earlier_chars: int, past: PastTurns | None) -> float:
     return math.exp(complete(detail, past)[REQUEST.index("chars_per_token")])
 
 
-def test_a_conversation_of_little_text_for_its_tokens_is_told_from_prose() -> None:
+def test_a_conversation_with_little_text_for_its_tokens_differs_from_prose() -> None:
     held = Conversations()
     held.add(0, 11, math.log(100))
     code, prose = (chars_per_token(chars, held.find(11)) for chars in (200, 500))
@@ -70,7 +70,7 @@ def test_only_the_newest_turn_remembers_what_was_asked() -> None:
     assert (len(before.prompts), len(newest.prompts)) == (0, 2)
 
 
-def test_without_an_embedding_nothing_is_known_of_likeness() -> None:
+def test_without_an_embedding_similarity_is_unknown() -> None:
     held = Conversations()
     held.add(0, 11, 5.0, None)
     names = dict(zip(CONVERSATION, conversation_numbers(held.find(11), HashEncoder().encode(["again"])[0]), strict=True))

@@ -239,12 +239,12 @@ def test_several_forests_are_averaged() -> None:
     assert from_dumps([DUMP, DUMP]).predict(np.array([[0.0, 0.0]], np.float32)).tolist() == [11.0]
 
 
-def test_joined_forests_say_what_each_said() -> None:
+def test_joined_forests_give_what_each_gives() -> None:
     first, second = from_dumps([DUMP]), from_dumps([{"tree_info": [{"tree_structure": RIGHT}]}])
     for rows in (np.array([[2.1, 0.6], [0.0, 0.5]], np.float32), np.array([[2.1, 0.6]], np.float32)):
-        said = join(first, second).leaves(rows)
-        assert said[:, :2].sum(axis=1).tolist() == first.predict(rows).tolist()
-        assert said[:, 2:].sum(axis=1).tolist() == second.predict(rows).tolist()
+        leaves = join(first, second).leaves(rows)
+        assert leaves[:, :2].sum(axis=1).tolist() == first.predict(rows).tolist()
+        assert leaves[:, 2:].sum(axis=1).tolist() == second.predict(rows).tolist()
 
 
 @pytest.mark.parametrize(
@@ -315,9 +315,9 @@ def test_nearer_neighbours_weigh_more() -> None:
 
 
 def test_the_statistics_of_one_prompts_neighbours_are_those_in_a_batch() -> None:
-    chance = np.random.default_rng(5)
-    similarity = chance.choice([0.1, 0.2, 0.5, 0.7], (40, NEIGHBOURS)).astype(np.float32)
-    tokens = chance.normal(5.0, 1.0, (40, NEIGHBOURS)).astype(np.float32)
+    rng = np.random.default_rng(5)
+    similarity = rng.choice([0.1, 0.2, 0.5, 0.7], (40, NEIGHBOURS)).astype(np.float32)
+    tokens = rng.normal(5.0, 1.0, (40, NEIGHBOURS)).astype(np.float32)
     alone = [Neighbours(*row).statistics() for row in zip(similarity, tokens, strict=True)]
     assert np.array(alone) == pytest.approx(statistics(similarity, tokens), rel=1e-5)
 
@@ -328,19 +328,19 @@ MODEL = ((1,),)
 
 def test_a_model_that_answers_twice_as_long_is_followed() -> None:
     calibration = Calibration()
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(300):
-        calibration.learn(QUANTILE_ROW, MODEL, 4.0 + math.log(2) + 0.3 * chance.standard_normal(), True)
+        calibration.learn(QUANTILE_ROW, MODEL, 4.0 + math.log(2) + 0.3 * rng.standard_normal(), True)
     assert middle(calibration.apply(QUANTILE_ROW, MODEL)) == pytest.approx(4.0 + math.log(2), abs=0.15)
     assert middle(calibration.apply(QUANTILE_ROW, ((2,),))) == pytest.approx(4.0)
 
 
 def test_the_interval_comes_to_hold_four_of_five() -> None:
     calibration = Calibration()
-    chance = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     inside = 0
     for number in range(4000):
-        real = 4.0 + 1.5 * chance.standard_normal()
+        real = 4.0 + 1.5 * rng.standard_normal()
         low, high = interval(calibration.apply(QUANTILE_ROW, MODEL))
         inside += number >= 2000 and low <= real <= high
         calibration.learn(QUANTILE_ROW, MODEL, real, True)

@@ -33,9 +33,9 @@ pytestmark = pytest.mark.process
 
 def taught(count: int, factor: float = 1.0, predictor: LearnedPredictor | None = None, model: str = "m") -> LearnedPredictor:
     predictor = predictor or LearnedPredictor()
-    chance = np.random.default_rng(predictor.recent.added)
+    rng = np.random.default_rng(predictor.recent.added)
     for _ in range(count):
-        prompt, tokens = make_task(chance)
+        prompt, tokens = make_task(rng)
         predictor.learn(make_features(prompt, model=model), Observation(round(tokens * factor), True))
     return predictor
 
@@ -70,7 +70,7 @@ def test_it_wants_training_after_the_first_requests_and_not_at_once_again() -> N
     assert not predictor.wants_training()
 
 
-def test_new_prompts_are_told_apart(trained: LearnedPredictor) -> None:
+def test_new_prompts_get_different_lengths(trained: LearnedPredictor) -> None:
     assert median(trained, "Name one fact about lakes", model="m") < 40 < median(trained, "Write an essay about lakes", model="m")
 
 

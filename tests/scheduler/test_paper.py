@@ -41,8 +41,8 @@ def test_without_an_embedding_and_neighbours_there_is_an_answer(head: PaperHead)
 
 def test_the_network_tells_tasks_apart(head: PaperHead) -> None:
     unseen = make_history(200, seed=9)
-    said = forward(head.layers, unseen.vectors)
-    assert np.corrcoef(said, unseen.log_tokens)[0, 1] > 0.8
+    predicted = forward(head.layers, unseen.vectors)
+    assert np.corrcoef(predicted, unseen.log_tokens)[0, 1] > 0.8
 
 
 def test_quantiles_ascend(head: PaperHead) -> None:

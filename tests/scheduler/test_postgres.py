@@ -166,9 +166,9 @@ def test_two_sidecars_learn_from_each_other(server: PostgresServer, tmp_path: Pa
 
 def test_what_one_sidecar_saw_the_other_predicts(server: PostgresServer, tmp_path: Path) -> None:
     one, two = Replica(server, tmp_path, "one"), Replica(server, tmp_path, "two")
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(FIRST_TRAINING):
-        prompt, tokens = make_task(chance)
+        prompt, tokens = make_task(rng)
         one.predictor.learn(make_features(prompt), Observation(tokens, True))
     one.turn()
     two.turn()
@@ -193,9 +193,9 @@ def test_a_new_sidecar_starts_warm(server: PostgresServer, tmp_path: Path) -> No
 
 
 def test_a_sidecar_that_has_learned_nothing_begins_with_the_others_head(server: PostgresServer, tmp_path: Path) -> None:
-    chance, one = np.random.default_rng(0), LearnedPredictor()
+    rng, one = np.random.default_rng(0), LearnedPredictor()
     for _ in range(FIRST_TRAINING):
-        prompt, tokens = make_task(chance)
+        prompt, tokens = make_task(rng)
         one.learn(make_features(prompt), Observation(tokens, True))
     history, _ = one.newest()
     PostgresStore(server.dsn, "one", KEY).save_head(4, train(history, 4).to_bytes())

@@ -79,7 +79,7 @@ def test_a_line_that_is_none_is_named(line: str) -> None:
         read_lines(f"5\tgood\n{line}\n")
 
 
-def test_kinds_of_prompts_are_told_apart_by_their_words_alone() -> None:
+def test_kinds_of_prompts_differ_by_their_words_alone() -> None:
     short, some, long = (math.exp(expected(prompt)) for prompt in KINDS)
     assert 3 * short < some < long / 2
 
@@ -167,16 +167,16 @@ def test_fewer_landmarks_expect_about_the_same() -> None:
     lines, encoder = own_lines()[:400], HashEncoder()
     whole, part = (fit(lines, encoder, landmarks) for landmarks in (400, 300))
     details = [detail for line in lines[::10] if (detail := make_features(line.text).model_input) is not None]
-    said = [[prior.expect(detail.numbers, detail.embedding) for detail in details] for prior in (whole, part)]
-    assert np.corrcoef(said)[0, 1] > 0.8
+    expected_lengths = [[prior.expect(detail.numbers, detail.embedding) for detail in details] for prior in (whole, part)]
+    assert np.corrcoef(expected_lengths)[0, 1] > 0.8
 
 
 def test_few_landmarks_know_the_words_alone_as_well_as_all_of_them_would() -> None:
     details = [
         (detail, line.tokens) for line in own_lines()[::20] if (detail := make_features(line.text, embed=False).model_input) is not None
     ]
-    said = [PRIOR.expect(detail.numbers, None) for detail, _ in details]
-    assert np.corrcoef(said, np.log([tokens for _, tokens in details]))[0, 1] > 0.7
+    expected_lengths = [PRIOR.expect(detail.numbers, None) for detail, _ in details]
+    assert np.corrcoef(expected_lengths, np.log([tokens for _, tokens in details]))[0, 1] > 0.7
 
 
 def test_quantiles_ascend_around_what_is_expected() -> None:
@@ -185,7 +185,7 @@ def test_quantiles_ascend_around_what_is_expected() -> None:
     assert middle(made) == pytest.approx(4.0)
 
 
-def test_before_anything_was_learned_kinds_of_prompts_are_told_apart() -> None:
+def test_before_the_first_training_kinds_of_prompts_differ() -> None:
     predictor = knowing()
     short, some, long = (median(predictor, prompt) for prompt in KINDS)
     assert short < some / 2 < long / 4
@@ -194,20 +194,20 @@ def test_before_anything_was_learned_kinds_of_prompts_are_told_apart() -> None:
 @pytest.mark.parametrize("factor", [pytest.param(3.0, id="longer"), pytest.param(1 / 3, id="shorter")])
 def test_a_models_own_lengths_are_followed_within_tens_of_answers(factor: float) -> None:
     predictor = knowing()
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     before = median(predictor, "What is a glacier?")
     for number in range(60):
         prompt = f"What is number {number}?"
-        typical = math.exp(expected(prompt) + 0.4 * chance.standard_normal())
+        typical = math.exp(expected(prompt) + 0.4 * rng.standard_normal())
         predictor.learn(make_features(prompt), Observation(max(1, round(factor * typical)), True))
     assert factor / 1.6 < median(predictor, "What is a glacier?") / before < factor * 1.6
 
 
 def test_the_first_head_does_not_inherit_how_far_off_the_prior_was() -> None:
     predictor = knowing()
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for _ in range(FIRST_TRAINING):
-        prompt, tokens = make_task(chance)
+        prompt, tokens = make_task(rng)
         predictor.learn(make_features(prompt), Observation(5 * tokens, True))
     history, seen = predictor.newest()
     predictor.install(serve_head(train(history, 1), history), seen)

@@ -40,8 +40,8 @@ def test_a_landmark_is_at_no_distance_from_itself_and_none_is_nearer(points: np.
 
 
 def test_a_landmark_says_as_much_of_a_point_as_their_distance() -> None:
-    chance = np.random.default_rng(3)
-    points, others = (chance.normal(0.0, 0.1, (40, 300)).astype(np.float32) for _ in range(2))
+    rng = np.random.default_rng(3)
+    points, others = (rng.normal(0.0, 0.1, (40, 300)).astype(np.float32) for _ in range(2))
     real = np.exp(-0.4 * ((points[:, None] - others[None]) ** 2).sum(axis=2))
     assert landmarks(quantize(others, STEP), STEP).features(points, gamma=0.4) == pytest.approx(real, abs=0.005)
 

@@ -242,8 +242,8 @@ def test_a_buckets_opinion_is_sound_whoever_asks(rows: list[tuple[int, int, bool
 
 
 def test_weights_of_one_are_no_weights() -> None:
-    chance = np.random.default_rng(0)
-    tokens, ended = chance.integers(1, 500, 90).astype(float), chance.random(90) < 0.7
+    rng = np.random.default_rng(0)
+    tokens, ended = rng.integers(1, 500, 90).astype(float), rng.random(90) < 0.7
     assert censored_quantiles(tokens, ended, np.ones(90)) == pytest.approx(censored_quantiles(tokens, ended))
 
 
