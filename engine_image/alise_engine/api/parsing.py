@@ -13,7 +13,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Final
 
-from .describe import JSON, Description, Endpoint, describe
+from .describe import Description, Endpoint, describe
+from .prompts import JSON
 
 logger = logging.getLogger("vllm.alise.parsing")
 
