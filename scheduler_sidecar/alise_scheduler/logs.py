@@ -1,7 +1,7 @@
 """Write logs as JSON lines on stderr. `__main__.py` sets it up; every other module uses `logging.getLogger(__name__)`.
 
-For example, `log.info("job admitted", extra={"job": job_id})` writes a line with `"message": "job admitted"` and `"job"`. The schema is that
-of the operator's logs:
+For example, `log.info("job admitted", extra={"job": job_id})` writes a line with `"message": "job admitted"` and `"job"`. The schema is
+that of the operator's logs:
 
     time        when it was logged: ISO 8601 in UTC, with milliseconds
     level       debug, info, warning, error or critical
