@@ -65,7 +65,7 @@ class ServerPlugin:
         app.router.lifespan_context = lifespan  # type: ignore[assignment]
 
     async def init_state(self, engine_client: Any, state: State, args: Namespace) -> None:
-        """Raises ConfigError when the engine is not one of ours."""
+        """Connects to the engine. Raises ConfigError when it runs without alise's scheduler."""
         if keys := [key for key in (*(args.api_key or ()), variables.VLLM_API_KEY.read(os.environ)) if key]:
             self._api.use_flag_keys(Keyring({digest(key): f"key-{digest(key).hex()[:16]}" for key in keys}))
         self._engine_client = engine_client

@@ -1,4 +1,4 @@
-"""The KV cache on the device in tokens: how many it holds, and how many are taken."""
+"""Expresses the KV cache on the device in tokens: its size, and how many are in use."""
 
 from dataclasses import dataclass
 

@@ -1,7 +1,7 @@
-"""What the engine's API-server process counts, on vLLM's own `/metrics` (prometheus_client's default registry).
+"""Declares the engine's metrics, on vLLM's own `/metrics` (prometheus_client's default registry).
 
-Labels are bounded: outcomes, reasons, causes, codecs, phases. What EngineCore counts comes as totals with every poll and is exported as it
-came (`CoreCollector`), so a missed poll loses nothing.
+Labels are bounded: outcomes, reasons, causes, codecs, phases. EngineCore's counters arrive as totals with every poll and are exported
+unchanged (`_CoreCollector`), so a missed poll loses nothing.
 """
 
 from collections.abc import Iterator, Mapping
@@ -116,7 +116,7 @@ class Metrics:
 
 
 def _labelled(counter: Counter, values: list[str] | tuple[str, ...]) -> Counter:
-    """Every label shows from the start: a rate over a series that appears late misses its first event."""
+    """Creates every label at the start: a rate over a series that appears later misses its first event."""
     for value in values:
         counter.labels(value)
     return counter

@@ -57,12 +57,12 @@ class Gate(Protocol):
     @property
     def guards_metrics(self) -> bool: ...
     def caller(self, headers: dict[str, str]) -> Caller | None:
-        """None: there are API keys, and the request has none of them."""
+        """Returns the caller; None if there are API keys and the request has none of them."""
         ...
 
     def cache_salt(self, caller: Caller) -> str: ...
     def full(self, caller: Caller) -> Rejected | None:
-        """Why no further request of this caller may wait now; None: one may."""
+        """Returns why no further request of this caller may wait now; None if one may."""
         ...
 
     def open(self) -> Any:
@@ -83,7 +83,7 @@ class Gate(Protocol):
 
     async def decide(self, ask: Ask) -> Decision: ...
     def answered(self, ticket: Ticket) -> None:
-        """The HTTP answer is complete, or its client has gone."""
+        """Notes that the HTTP answer is complete, or that its client has gone."""
         ...
 
     def seen(self, klass: str, outcome: str) -> None:
@@ -95,7 +95,7 @@ class Gate(Protocol):
 
 @dataclass(slots=True)
 class _Fate:
-    """What the answer's headers and the metric say."""
+    """The class and the outcome of a request, for the answer's headers and the metric."""
 
     klass: str
     what: Outcome = NEUTRAL
@@ -197,7 +197,7 @@ class AliseMiddleware:
     async def _answer(self, request: _Request, body: bytes, fate: _Fate) -> None:
         # 3. Is there room? Asked before the body is parsed, so that a flood costs little.
         description: Description | Refused | Rejected | None = self._gate.full(request.caller)
-        # 4. What does it say?
+        # 4. What does it ask for?
         if description is None:
             description = await self._described(request.path, body)
         if isinstance(description, Refused | Rejected):
@@ -229,7 +229,7 @@ class AliseMiddleware:
             self._gate.answered(ticket)
 
     async def _body(self, request: _Request, most_json: int) -> bytes | Refused:
-        """The whole body, unless it is over a limit. Raises Disconnected."""
+        """Returns the body, or why it is refused. Raises Disconnected."""
         limits, most_marks = self._gate.limits, None
         if request.path not in FORMS:
             limits = BodyLimits(min(limits.max_bytes, most_json), limits.seconds)
@@ -238,7 +238,7 @@ class AliseMiddleware:
             return await read(request.receive, _declared_bytes(request.headers), limits, has_room, most_marks)
 
     async def _described(self, path: str, body: bytes) -> Description | Refused | Rejected | None:
-        """None: it is no JSON, and vLLM refuses it."""
+        """Returns the body's description, or why it is refused; None if it is no JSON, which vLLM refuses."""
         if path in FORMS:
             return Description(Endpoint.OTHER)
         try:
@@ -253,7 +253,7 @@ class AliseMiddleware:
         return parsed.description
 
     async def _decide(self, job_id: str, description: Description | None, request: _Request) -> Decision | None:
-        """None where there is nothing to decide: vLLM answers such a request without computing anything."""
+        """Returns the decision; None if there is none to make, because vLLM answers such a request without the engine."""
         if description is None:
             self._gate.passed_through("not_json")
             return None
@@ -298,7 +298,7 @@ async def _close(send: Send, refusal: Refusal, message: str) -> None:
 
 
 async def _error(send: Send, refusal: Refusal, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    """An error as OpenAI's API has them."""
+    """Sends an error in the format of OpenAI's API."""
     error = {"message": message, "type": refusal.error_type, "param": None, "code": refusal.status}
     data = json.dumps({"error": error}).encode("ascii")
     base = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(data)))
@@ -307,7 +307,7 @@ async def _error(send: Send, refusal: Refusal, message: str, headers: tuple[tupl
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """First what was read, then the client itself: vLLM waits there for `http.disconnect` and cancels the request in the engine."""
+    """Returns a `receive` that yields the body, then the client's messages: vLLM waits for `http.disconnect` to cancel the request."""
     delivered = False
 
     async def replayed() -> Message:
@@ -341,13 +341,13 @@ def _telling(send: Send, fate: _Fate, gate: Gate) -> Send:
 
 
 def _path(scope: Scope) -> str:
-    """The path as the router sees it."""
+    """Returns the path as the router sees it."""
     path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
     return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """Header values as text: UTF-8 where possible, else Latin-1. Of a header that comes twice the first one counts, as in vLLM."""
+    """Returns header values as text: UTF-8 where possible, else Latin-1. The first of two equal headers counts, as in vLLM."""
     return {name.decode("latin-1").lower(): _text(value) for name, value in reversed(scope["headers"])}
 
 

@@ -1,4 +1,4 @@
-"""HTTP requests that are open now; what drain waits for and what wakes the poll of the engine."""
+"""Counts open HTTP requests; the drain waits for them, and a new one wakes the poll of the engine."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

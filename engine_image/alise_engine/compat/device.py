@@ -12,12 +12,12 @@ def is_cpu() -> bool:
 
 
 def row_quantizer() -> RowQuantizer | None:
-    """vLLM's compiled kernel that quantizes rows, asymmetrically, with a scale each; None where this build of vLLM has none."""
+    """Returns vLLM's compiled kernel for asymmetric quantization with a scale per row; None if this build has none."""
     return getattr(torch.ops._C, "dynamic_scaled_int8_quant", None)
 
 
 def int8_codec() -> Int8:
-    """The fastest INT8 codec of this device: fused kernels on CUDA, vLLM's row quantizer elsewhere, torch's operators without either."""
+    """Returns the fastest INT8 codec of this device: fused kernels on CUDA, vLLM's row quantizer elsewhere, else torch's operators."""
     from vllm.platforms import current_platform
 
     if current_platform.is_cuda():

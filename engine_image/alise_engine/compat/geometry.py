@@ -11,7 +11,7 @@ VllmConfig = Any
 
 
 def layer_shape(config: VllmConfig, kv_cache_config: Any) -> LayerShape:
-    """One layer's blocks on one worker. `keys` is None where the place of a channel is unknown, which leaves the raw codec only."""
+    """Returns the shape of one layer's blocks on one worker. `keys` is None where channels have no known place: only raw works there."""
     spec = kv_cache_config.kv_cache_groups[0].kv_cache_spec
     # One-byte dtypes have few operators; their bytes are moved as bytes.
     dtype = spec.dtype if spec.dtype.itemsize > 1 else torch.uint8
@@ -36,17 +36,17 @@ def layer_count(kv_cache_config: Any) -> int:
 
 
 def raw_layer_block_bytes(kv_cache_config: Any) -> int:
-    """Bytes of one block of one layer on one worker."""
+    """Returns the bytes of one block of one layer on one worker."""
     return int(kv_cache_config.kv_cache_groups[0].kv_cache_spec.unpadded_page_size_bytes)
 
 
 def group_count(kv_cache_config: Any) -> int:
-    """Kinds of KV caches that a request has blocks of: one of every kind for each stretch of its tokens."""
+    """Returns the number of KV cache groups; a request has blocks in each of them."""
     return max(1, len(kv_cache_config.kv_cache_groups))
 
 
 def kv_bits(kv_cache_config: Any) -> int:
-    """Bits of one number of the KV cache; of packed types those of the byte that holds several; 0 where there is no cache."""
+    """Returns the bits of one number of the KV cache; 8 for packed types, 0 without a cache."""
     for group in kv_cache_config.kv_cache_groups:
         layers = getattr(group.kv_cache_spec, "kv_cache_specs", None) or {"": group.kv_cache_spec}
         dtype = getattr(next(iter(layers.values())), "dtype", None)
@@ -56,7 +56,7 @@ def kv_bits(kv_cache_config: Any) -> int:
 
 
 def block_bytes(kv_cache_config: Any) -> int:
-    """Bytes of one block of all the layers that share it on one worker."""
+    """Returns the bytes of one block over all layers that share it, on one worker."""
 
     def bytes_of(group: Any) -> int:
         layers = getattr(group.kv_cache_spec, "kv_cache_specs", None)

@@ -12,24 +12,24 @@ def block_ids(scheduler: Scheduler, request_id: str) -> list[int]:
 
 
 def own_blocks(scheduler: Scheduler, request_id: str) -> int:
-    """Blocks of all groups that become free when this request is preempted."""
+    """Returns the number of blocks, over all groups, that become free when this request is preempted."""
     groups = scheduler.kv_cache_manager.get_blocks(request_id).blocks
     return sum(1 for blocks in groups for block in blocks if block.ref_cnt == 1 and not block.is_null)
 
 
 def free_blocks(scheduler: Scheduler) -> int:
-    """Free device blocks, those included that a prefetch reserves."""
+    """Returns the number of free device blocks, including those that a prefetch has reserved."""
     reserved = sum(own_blocks(scheduler, request_id) for request_id in prefetched(scheduler))
     return int(scheduler.kv_cache_manager.block_pool.get_num_free_blocks()) + reserved
 
 
 def prefetched(scheduler: Scheduler) -> tuple[str, ...]:
-    """Waiting requests for whose KV blocks are reserved."""
+    """Returns the waiting requests that have blocks reserved for their KV."""
     return tuple(scheduler.connector.prefetched) if scheduler.connector is not None else ()
 
 
 def needed_blocks(scheduler: Scheduler, request: Request) -> int:
-    """Free blocks that admitting this request takes: all its tokens, less what others that hold blocks share with it, and the watermark.
+    """Returns the free blocks needed to admit this request: those of all its tokens, less shared blocks in use, and the watermark.
 
     Blocks that a prefetch has reserved for it count as needed, and as free (see `own_blocks`).
     """
@@ -46,7 +46,7 @@ def needed_blocks(scheduler: Scheduler, request: Request) -> int:
 
 
 def _needed_blocks_of_groups(scheduler: Scheduler, request: Request) -> int:
-    """Counts as vLLM does when it admits: windows need no blocks for what lies before them. Without a connector nothing is reserved."""
+    """Counts needed blocks as vLLM does: windows need none for earlier tokens. Without a connector nothing is reserved."""
     manager = scheduler.kv_cache_manager
     found, computed, _ = manager.get_computed_blocks(request)
     tokens = min(request.num_tokens, scheduler.max_model_len)
@@ -65,16 +65,16 @@ def _needed_blocks_of_groups(scheduler: Scheduler, request: Request) -> int:
 
 
 def spare_blocks(scheduler: Scheduler) -> int:
-    """Free device blocks now, less the watermark and one for each running request, which may need it in the next step."""
+    """Returns the number of free device blocks, less the watermark and one for each running request's next step."""
     manager = scheduler.kv_cache_manager
     return int(manager.block_pool.get_num_free_blocks()) - int(manager.watermark_blocks) - len(scheduler.running)
 
 
 def reserve_blocks(scheduler: Scheduler, request: Request) -> int | None:
-    """Device blocks for a waiting request's KV, what the prefix cache has of it included; None when there is nothing to load or no room.
+    """Reserves device blocks for a waiting request's KV, including those that the prefix cache has. Returns the number of tokens to load.
 
-    Returns the tokens that the connector is to load. From then on the request counts as computed so far, and the base class admits it with
-    these blocks, as it does a request whose asynchronous load is over. They enter the prefix cache at the admission and not before.
+    Returns None when there is nothing to load or no room. From then on the request counts as computed so far, and the base class admits it
+    with these blocks, like a request whose asynchronous load has ended. They enter the prefix cache only at the admission.
     """
     manager = scheduler.kv_cache_manager
     blocks, local_tokens, _ = manager.get_computed_blocks(request)
@@ -100,18 +100,18 @@ def reserve_blocks(scheduler: Scheduler, request: Request) -> int | None:
 
 
 def release_blocks(scheduler: Scheduler, request: Request) -> None:
-    """Undoes `reserve_blocks`. At once: no step in flight computes with them, and the workers do one step's loads after the other."""
+    """Undoes `reserve_blocks`, at once: no step in flight computes with these blocks, and the workers load in the order of the steps."""
     scheduler.kv_cache_manager.free(request)
     request.num_computed_tokens = 0
 
 
 def forget_cached_blocks(scheduler: Scheduler, request_id: str) -> None:
-    """No other request finds this one's blocks in the prefix cache from now on."""
+    """Removes this request's blocks from the prefix cache."""
     scheduler.kv_cache_manager.evict_blocks(set(block_ids(scheduler, request_id)))
 
 
 def free_at_once(scheduler: Scheduler) -> None:
-    """Blocks of a request that is preempted or ends are free at once, as without a connector.
+    """Makes vLLM free the blocks of a request that is preempted or ends at once, as without a connector.
 
     vLLM keeps them until the step in flight is over, because another connector may load into a block that this step still writes. With
     them it cannot preempt for memory while a step is in flight: from the first running request that lacks a block on, none makes a step,
@@ -121,7 +121,7 @@ def free_at_once(scheduler: Scheduler) -> None:
 
 
 def ask_when_full(scheduler: Scheduler, make_room: Callable[[Request], bool]) -> None:
-    """Whenever blocks are short for a request, `make_room` may free some, until it answers False."""
+    """Calls `make_room` whenever a request lacks blocks, until there are enough or it returns False."""
     manager = scheduler.kv_cache_manager
     allocate_slots = manager.allocate_slots
 
@@ -134,7 +134,7 @@ def ask_when_full(scheduler: Scheduler, make_room: Callable[[Request], bool]) ->
 
 
 def notice_when_full(scheduler: Scheduler, notice: Callable[[], None]) -> None:
-    """Calls `notice` whenever blocks are short for a request and none were freed for it. To be called after `ask_when_full`."""
+    """Calls `notice` whenever a request lacks blocks and none were freed for it. To be called after `ask_when_full`."""
     manager = scheduler.kv_cache_manager
     allocate_slots = manager.allocate_slots
 

@@ -1,6 +1,6 @@
-"""The names of vLLM 0.32.0 that this package relies on, public and private, to be looked for before anything else fails.
+"""Lists the names of vLLM 0.32.0 that this package uses, public and private.
 
-`missing` is what the upstream-compatibility test calls, so that it fails first when upstream moves.
+The upstream-compatibility test calls `missing`, so that it fails first when upstream moves.
 """
 
 import importlib
@@ -128,7 +128,7 @@ REQUIRED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
 
 
 def missing() -> list[str]:
-    """What this vLLM lacks of `REQUIRED` and `REQUIRED_ATTRIBUTES`, one phrase each."""
+    """Returns what the installed vLLM lacks of `REQUIRED` and `REQUIRED_ATTRIBUTES`, one phrase each."""
     lacking = []
     for path, parameters in REQUIRED.items():
         found = _resolve(path)

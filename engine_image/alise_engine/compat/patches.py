@@ -67,7 +67,7 @@ def check_configuration() -> None:
 
 
 def keep_last_words() -> None:
-    """Has EngineCore leave its error for the server when it dies of one, in EngineCore's process."""
+    """Has EngineCore write the error that ends it to a file for the server, in EngineCore's process."""
     from vllm.v1.engine.core import EngineCoreProc
 
     send_engine_dead = EngineCoreProc._send_engine_dead

@@ -45,7 +45,7 @@ def check_config(config: VllmConfig) -> None:
 
 
 def cpu_computes_fp8_kv() -> bool:
-    """Whether vLLM's attention on this CPU takes an 8-bit KV cache."""
+    """Returns whether vLLM's attention on this CPU supports an 8-bit KV cache."""
     return bool(torch.cpu._is_avx512_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -65,7 +65,7 @@ def check_offload(config: VllmConfig) -> None:
 
 
 def _mixed_cache(model: Any) -> str | None:
-    """Returns what the model keeps beside the KV of full attention, as vLLM reads its configuration."""
+    """Returns the kind of KV that the model keeps in addition to full attention, as vLLM reads its configuration; None if there is none."""
     if model.is_attention_free or model.is_hybrid:
         return "state-space or linear attention layers"
     if model.is_encoder_decoder:
@@ -100,7 +100,7 @@ def _no_offload(kind: str) -> ConfigError:
 
 
 def cache_dtypes(config: VllmConfig) -> tuple[str, ...]:
-    """KV cache dtypes that the device has; empty when vLLM's own check is to be believed."""
+    """Returns the KV cache dtypes that the device supports; empty where vLLM's own check is reliable."""
     if not is_cpu():
         return ()
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend

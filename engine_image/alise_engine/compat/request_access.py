@@ -9,16 +9,16 @@ Request = Any
 
 
 def extra_args(request: Request) -> dict[str, Any]:
-    """What came with the parameters of generation or pooling beside vLLM's own."""
+    """Returns the extra arguments of the request's sampling or pooling parameters."""
     if request.sampling_params is not None:
         return request.sampling_params.extra_args or {}
     return (request.pooling_params.extra_kwargs if request.pooling_params is not None else None) or {}
 
 
 def may_be_saved(request: Request) -> bool:
-    """Whether the KV of a request may outlive its blocks.
+    """Returns whether the KV of a request may be saved.
 
-    Not so for pooling, for streaming sessions (their tokens are rewritten) and for prompt log-probabilities (vLLM recomputes those).
+    It may not for pooling, for streaming sessions (their tokens are rewritten) and for prompt log-probabilities (vLLM recomputes those).
     """
     return request.sampling_params is not None and not request.resumable and not request.skip_reading_prefix_cache
 
@@ -30,7 +30,7 @@ def is_running(request: Request) -> bool:
 
 
 def can_be_admitted(request: Request) -> bool:
-    """Whether the base class would admit this waiting request now, slots and blocks granted."""
+    """Returns whether the base class would admit this waiting request now, given a slot and blocks."""
     from vllm.v1.request import RequestStatus
 
     return request.status in (RequestStatus.WAITING, RequestStatus.PREEMPTED) and not request.num_stale_output_tokens
@@ -47,9 +47,9 @@ def finish_reason(request: Request) -> str:
 
 
 def make_private(request: Request, first_token: int, hash_block_size: int) -> None:
-    """No other request finds this one's blocks from that token on in the prefix cache.
+    """Hides this request's blocks from that token on from other requests in the prefix cache.
 
-    Block hashes are chained, so those from there on are salted with the request's id, and so is every one that is still to be made.
+    Block hashes are chained, so the hashes from there on, present and future, are salted with the request's id.
     """
     hasher = request._block_hasher
     if hasher is None:

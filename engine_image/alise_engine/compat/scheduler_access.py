@@ -9,7 +9,7 @@ Scheduler = Any
 
 
 def use_priorities(scheduler: Scheduler, waiting: Any) -> None:
-    """The base class picks victims by `Request.priority` and admits in the order of our queue."""
+    """Has the base class pick victims by `Request.priority` and admit in the order of our queue."""
     from vllm.v1.core.sched.request_queue import PriorityRequestQueue, SchedulingPolicy
 
     scheduler.policy = SchedulingPolicy.PRIORITY
@@ -20,7 +20,7 @@ def use_priorities(scheduler: Scheduler, waiting: Any) -> None:
 
 
 def keep_in_rank(scheduler: Scheduler, request_ids: Iterable[str]) -> None:
-    """The base class moves a waiting request that holds blocks, and that it skipped, to a queue which is served first; these go back."""
+    """Moves these requests back to the ranked queue: vLLM puts a skipped request with blocks into a queue that is served first."""
     ids = set(request_ids)
     moved = [request for request in scheduler.kv_holding_waiting if request.request_id in ids]
     scheduler.kv_holding_waiting.remove_requests(moved)
@@ -30,7 +30,7 @@ def keep_in_rank(scheduler: Scheduler, request_ids: Iterable[str]) -> None:
 
 @contextmanager
 def reordered_heaps(scheduler: Scheduler) -> Iterator[None]:
-    """Priorities may be rewritten inside; every queue is put in order again afterwards."""
+    """Restores the order of every queue on exit; inside, priorities may be changed."""
     yield
     blocked = list(scheduler.kv_holding_waiting)
     scheduler.kv_holding_waiting.remove_requests(blocked)
@@ -45,14 +45,14 @@ def free_slots(scheduler: Scheduler) -> int:
 
 
 def admits(scheduler: Scheduler) -> bool:
-    """False while the engine is paused."""
+    """Returns False while the engine is paused."""
     from vllm.v1.core.sched.interface import PauseState
 
     return bool(scheduler.pause_state == PauseState.UNPAUSED)
 
 
 def admitted_in(output: Any) -> list[str]:
-    """Requests that got their slot in this step, for the first time or again."""
+    """Returns the requests that got a slot in this step, for the first time or again."""
     return [*(new.req_id for new in output.scheduled_new_reqs), *output.scheduled_cached_reqs.resumed_req_ids]
 
 
@@ -64,13 +64,13 @@ def blocks_given_in(output: Any) -> set[int]:
 
 
 def context_tokens(output: Any) -> int:
-    """Tokens that the requests of this step will have computed when it is over."""
+    """Returns the number of tokens that the requests of this step will have computed after it."""
     before = sum(new.num_computed_tokens for new in output.scheduled_new_reqs) + sum(output.scheduled_cached_reqs.num_computed_tokens)
     return int(before + output.total_num_scheduled_tokens)
 
 
 def take_load_errors(model_runner_output: Any) -> set[int]:
-    """Device blocks that the workers could not fill. Taken out of the output, so that the base class does not recover from it too."""
+    """Takes the device blocks that the workers could not fill out of the output, so that the base class does not handle them as well."""
     output = model_runner_output.kv_connector_output
     if output is None or not output.invalid_block_ids:
         return set()
@@ -79,5 +79,5 @@ def take_load_errors(model_runner_output: Any) -> set[int]:
 
 
 def forget_last_step(scheduler: Scheduler, request_id: str) -> None:
-    """A preempted request's next step must carry all of its tokens to the worker (model runner V1)."""
+    """Has a preempted request's next step carry all of its tokens to the worker (model runner V1)."""
     scheduler.prev_step_scheduled_req_ids.discard(request_id)

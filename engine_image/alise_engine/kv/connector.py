@@ -1,8 +1,8 @@
-"""The KV connector: KV of preempted requests to host memory and back.
+"""Implements vLLM's KV connector: saves KV of preempted requests to host memory and restores it.
 
-vLLM makes one class of both halves. The scheduler's half is here: it keeps the books (`HostLedger`) and writes down, step by step, what the
-workers are to do (`work.py`). The workers' half (`worker.py`, only called from here) does exactly that, in order, and reports blocks that
-it could not restore.
+For vLLM both halves are one class. The scheduler's half is here: it keeps the books (`HostLedger`) and instructs the workers at every step
+(`work.py`). The workers' half (`worker.py`, only called from here) carries the instructions out in order, and reports blocks that it could
+not restore.
 
     preempted    scheduler.save()          -> Drop(s), Save     worker.handle_preemptions(), before anything is overwritten
     re-admitted  get_num_new_matched_tokens, update_state_after_alloc
@@ -92,7 +92,7 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
         return tuple(self.block_bytes)
 
     def save(self, plan: SavePlan, block_ids: list[int]) -> None:
-        """Books a plan and has the workers carry it out in this step. `block_ids`: all device blocks of the request."""
+        """Books a plan, and has the workers carry it out in this step. `block_ids` are all device blocks of the request."""
         for request_id in plan.evict:
             self._meta.writes.append(Drop(request_id, evicted=True))
         self.ledger.commit_save(plan)
@@ -115,7 +115,7 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
             self._spent_us[name] = spent_us % 1
 
     def take_loaded(self, request_id: str) -> int:
-        """Tokens that the last admission of a request takes from the host."""
+        """Returns the tokens that the last admission of a request takes from the host."""
         return self.loaded_tokens.pop(request_id, 0)
 
     def prefetch(self, request_id: str, tokens: int, block_ids: list[int]) -> None:
@@ -230,7 +230,7 @@ class AliseKVConnector(KVConnectorBase_V1, SupportsHMA):
 
     @property
     def pool(self) -> HostPool:
-        """This worker's store, with no copy under way."""
+        """Returns this worker's store, with no copy under way."""
         self._worker.settle()
         return self._worker.pool
 
@@ -241,7 +241,7 @@ def where_it_may_run(write: Drop | Save, taken: Set[int]) -> Drop | Save:
 
 
 def copies_maker(extra: dict[str, Any]) -> Callable[[Any], Copies]:
-    """Copies for a device; `kv_connector_extra_config.copy_thread` counts on a CPU: true, false, or where there is a core for it.
+    """Returns a maker of copies for a device. On a CPU `kv_connector_extra_config.copy_thread` decides, by default the spare cores.
 
     Raises ConfigError.
     """
@@ -258,7 +258,7 @@ def copies_maker(extra: dict[str, Any]) -> Callable[[Any], Copies]:
 
 
 def host_bytes_of(extra: dict[str, Any], device_bytes: int) -> int:
-    """The size of the store from `kv_connector_extra_config`, else that of the KV cache on the device. Raises ConfigError."""
+    """Returns the store's size from `kv_connector_extra_config`, by default that of the KV cache on the device. Raises ConfigError."""
     for name in ("host_bytes", "host_bytes_at_most"):
         given = extra.get(name, 0)
         if not isinstance(given, int) or isinstance(given, bool) or given < 0:

@@ -1,4 +1,4 @@
-"""Copies between a worker's KV cache and its store, and where they run: in the step, or beside it.
+"""Copies blocks between a worker's KV cache and its store, in the step or beside it.
 
 On a CPU a copy runs beside the step in a second thread, where there is a core for it: torch's operators release the interpreter lock. The
 caller guarantees that these blocks are not used before the next step begins; `begin_step` waits for unfinished copies. So a step never sees
@@ -49,20 +49,20 @@ class Copies(Protocol):
 
     @property
     def starts_early(self) -> bool:
-        """Whether what runs beside a step should be asked for at its beginning, and not when its forward pass has been launched."""
+        """Whether copies beside a step should start at its beginning, and not once its forward pass has been launched."""
 
     def save(self, blocks: Blocks, beside: bool) -> None: ...
 
     def load(self, blocks: Blocks, beside: bool) -> None: ...
 
     def begin_step(self) -> None:
-        """What was asked for so far is over for all that the step does to the KV cache and for the books."""
+        """Waits until the copies asked for so far have no effect on the step, its KV cache and the books."""
 
     def settle(self) -> None:
-        """What was asked for so far is over, and the store's memory may be touched."""
+        """Waits until the copies asked for so far have ended, so that the store's memory may be used."""
 
     def take_spent(self) -> Spent:
-        """The time that copies took which ended since the last call."""
+        """Returns the time of the copies that ended since the last call."""
 
     def close(self) -> None: ...
 
@@ -128,7 +128,7 @@ class HostCopies:
             self._count(saves, _timed(work))
 
     def _wait(self, which: Callable[[_Pending], bool]) -> None:
-        """For these, oldest first. Raises what was raised in them."""
+        """Waits for these copies, oldest first. Raises their exceptions."""
         for pending in [pending for pending in self._pending if which(pending)]:
             self._pending.remove(pending)
             self._count(pending.saves, pending.done.result())
@@ -141,7 +141,7 @@ class HostCopies:
 
 
 def spare_core() -> bool:
-    """Whether this process may use more cores than its forward pass takes."""
+    """Returns whether this process may use more cores than its forward pass."""
     return bool(len(os.sched_getaffinity(0)) > torch.get_num_threads())
 
 

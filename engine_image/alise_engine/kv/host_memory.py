@@ -1,4 +1,4 @@
-"""One piece of host memory for a worker's store: bounded, on large pages, near its device, and pinned where a GPU copies to it.
+"""Allocates host memory for a worker's store: bounded, on large pages, near its device, and pinned where a GPU copies to it.
 
 On a CPU it is reserved and not taken: a page becomes resident when it is first written to, on the memory node of the thread that writes.
 For a GPU the whole piece is locked in memory at start, preferably on the node that the GPU hangs on. What the system refuses (some
@@ -43,7 +43,7 @@ def allocate(size_bytes: int, device: Any) -> Tensor:
 
 
 def prefer_node(memory: Tensor, node: int) -> bool:
-    """Asks the system for pages of that memory node from now on. False when it does not know how, or will not."""
+    """Asks the system for pages of that memory node from now on. Returns False when it refuses or cannot."""
     number = _MBIND.get(platform.machine())
     if number is None or node >= 64:
         return False
@@ -55,7 +55,7 @@ def prefer_node(memory: Tensor, node: int) -> bool:
 
 
 def node_of(device: Any) -> int | None:
-    """The memory node that a GPU hangs on; None where there is one node only, or the system does not say."""
+    """Returns the memory node of a GPU; None if there is only one node, or it is unknown."""
     properties = torch.cuda.get_device_properties(device)
     address = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
     return _node_in(Path("/sys/bus/pci/devices") / address / "numa_node")

@@ -1,4 +1,4 @@
-"""One worker's store of encoded blocks in host memory, with its bytes counted.
+"""Stores one worker's encoded blocks in host memory, and counts their bytes.
 
 It follows the scheduler's ledger and decides nothing. Its memory is one piece that never grows (`slabs` says which row is where): a
 disagreement with the ledger then costs a recompute, not memory that the container does not have.
@@ -68,7 +68,7 @@ class HostPool:
         self._chunks: dict[str, tuple[Chunk, ...]] = {}
 
     def reserve(self, request_id: str, first_block: int, blocks: int, codec: str) -> Chunk | None:
-        """Rows to be filled, in place of all that is held from that block on. None, with those blocks gone, when there is no room."""
+        """Returns rows to fill, in place of all blocks of the request from that one on. Without room: None, and those blocks are gone."""
         kept = tuple(cut for held in self._chunks.pop(request_id, ()) if (cut := self._before(held, first_block)) is not None)
         if kept:
             self._chunks[request_id] = kept
@@ -94,7 +94,7 @@ class HostPool:
             self.drop(request_id)
 
     def read(self, request_id: str, first_block: int, end_block: int) -> Iterator[Chunk]:
-        """The parts of its chunks in [first_block, end_block), in order; what is not there is left out."""
+        """Yields the parts of its chunks in [first_block, end_block), in order; missing blocks are left out."""
         for chunk in self._chunks.get(request_id, ()):
             start, end = max(chunk.first_block, first_block), min(chunk.end_block, end_block)
             if start < end:
@@ -109,7 +109,7 @@ class HostPool:
         self._slabs.free(chunk.rows)
 
     def _before(self, chunk: Chunk, block: int) -> Chunk | None:
-        """The part of a chunk before `block`; the rest is freed."""
+        """Returns the part of a chunk before `block`, and frees the rest."""
         if chunk.end_block <= block:
             return chunk
         if chunk.first_block >= block:

@@ -1,4 +1,4 @@
-"""How blocks of KV cache are written down in host memory: pure tensor maths, no store, no vLLM.
+"""Encodes blocks of KV cache for host memory, and decodes them: pure tensor maths, no store, no vLLM.
 
 A codec gathers blocks of one layer's cache, `[device blocks, heads, block_size, 2 * head_dim]`, into rows of bytes `[blocks, row_bytes]`,
 and puts them back. A row has the same length whatever it holds, so that bytes can be counted before anything is encoded.

@@ -1,4 +1,4 @@
-"""Which blocks of which request the host store holds, and in which codec. Pure: no tensors, no vLLM, no clock.
+"""Keeps the books of the host store: which blocks of which request it has, in which codec. Pure: no tensors, no vLLM, no clock.
 
 The device's side is vLLM's own block manager; a block that is neither there nor here is recomputed. The scheduler decides with this
 ledger and the workers' pools follow, so the byte cap is kept by construction: `plan_save` says what fits and what must leave first,
@@ -27,7 +27,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What the host holds of one request."""
+    """The host's copy of one request."""
 
     tokens: int = 0
     runs: tuple[Run, ...] = ()
@@ -95,7 +95,7 @@ class HostLedger:
         return tuple(self._copies)
 
     def plan_save(self, saver: Holder, tokens: int, codec: str, holders: Iterable[Holder], budget_bytes: int) -> SavePlan:
-        """What to write so that the copy of `saver` covers `tokens`, within min(budget, limit). Changes nothing.
+        """Plans a save after which the copy of `saver` covers `tokens`, within min(budget, limit). Changes nothing.
 
         Blocks that are complete on the host already are not written again. `holders` describes the other requests; one that is not
         described is not evicted.
@@ -123,7 +123,7 @@ class HostLedger:
         return SavePlan(saver.request_id, codec, first_block, blocks, covered, tuple(evict))
 
     def commit_save(self, plan: SavePlan) -> None:
-        """Books a plan of `plan_save`, made on these very books."""
+        """Books a plan of `plan_save`, which was made on the current state."""
         for request_id in plan.evict:
             self.release(request_id)
         if plan.blocks:
@@ -131,7 +131,7 @@ class HostLedger:
             self._set(plan.request_id, Copy(plan.tokens, _merge((*kept.runs, Run(plan.codec, plan.blocks)))))
 
     def plan_shrink(self, holders: Iterable[Holder], budget_bytes: int) -> tuple[str, ...]:
-        """The copies to release so that the rest fits the budget. Changes nothing."""
+        """Returns the copies to release so that the rest fits the budget. Changes nothing."""
         excess = self.used_bytes() - min(budget_bytes, self.limit_bytes)
         released = []
         for holder in sorted((h for h in holders if h.request_id in self._copies), key=Holder.leaves_first, reverse=True):
@@ -142,14 +142,14 @@ class HostLedger:
         return tuple(released)
 
     def release(self, request_id: str) -> bool:
-        """Forgets a copy; False when there was none."""
+        """Forgets a copy. Returns whether there was one."""
         if request_id not in self._copies:
             return False
         self._set(request_id, Copy())
         return True
 
     def lookup(self, request_id: str, first_token: int, end_token: int) -> Lookup:
-        """The blocks that hold tokens [first_token, end_token) of a copy."""
+        """Returns the blocks of a copy with its tokens [first_token, end_token)."""
         first_block, end_block = first_token // self.block_size, -(-end_token // self.block_size)
         start = 0
         for run in self.copy(request_id).runs:
@@ -168,7 +168,7 @@ class HostLedger:
 
 
 def _truncate(copy: Copy, blocks: int, block_size: int) -> Copy:
-    """The first `blocks` blocks of a copy."""
+    """Returns a copy cut to its first `blocks` blocks."""
     runs, left = [], blocks
     for run in copy.runs:
         if left <= 0:

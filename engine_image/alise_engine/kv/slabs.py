@@ -1,4 +1,4 @@
-"""Rows of a few sizes in one piece of memory that never grows: which row is where. Pure: numbers, and no memory.
+"""Allocates rows of a few sizes in one piece of memory that never grows. Pure: numbers, and no memory.
 
 The piece is cut into slabs of one length, and a slab holds rows of one codec, side by side, until the last of them is freed. Rows fill
 slabs that are partly used before they begin a new one, the fullest first. When no slab is free but one codec has a slab's worth of free
@@ -74,7 +74,7 @@ class Move:
 
 
 class Slabs:
-    """Who has which row. One owner, no locks."""
+    """Keeps track of allocated rows. One owner, no locks."""
 
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
@@ -87,7 +87,7 @@ class Slabs:
         self._live: dict[Rows, None] = {}
 
     def allocate(self, codec: str, count: int) -> tuple[Rows, tuple[Move, ...]] | None:
-        """`count` rows, and what has to move before. None, with nothing changed, when there is no room."""
+        """Returns `count` rows, and the moves that have to come before. Returns None, with nothing changed, without room."""
         fresh = -(-max(0, count - self._free_rows[codec]) // self._rows_per_slab[codec])
         moves: list[Move] = []
         if fresh > len(self._free_slabs) + sum(self._clearable(other) for other in self._taken if other != codec):

@@ -1,7 +1,7 @@
 """Copies for a KV cache on a GPU: through staging buffers on it, a side stream, and events between that and the stream that computes.
 
     save, blocks given away in this step    compute: gather + encode ─▶ staging       side: ─▶ store, after that
-    save, blocks nobody touches             side:    gather + encode ─▶ staging ─▶ store, while the step computes
+    save, blocks that stay in place         side:    gather + encode ─▶ staging ─▶ store, while the step computes
     load, for this step                     side:    store ─▶ staging                 compute: decode, after that
     load, ahead of a turn                   side:    store ─▶ staging, decode, while the step computes
 

@@ -1,4 +1,4 @@
-"""The workers' half of the connector: one worker's KV cache tensors, its part of the host store, and the copies between them."""
+"""Carries out the workers' half of the connector: copies between one worker's KV cache and its part of the host store."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -65,7 +65,7 @@ class WorkerSide:
         )
 
     def begin_step(self, work: AliseMetadata) -> None:
-        """Before anything is overwritten: drops and saves."""
+        """Carries out drops and saves, before anything is overwritten."""
         self._copies.begin_step()
         for write in work.writes:
             self.write(write)
@@ -73,7 +73,7 @@ class WorkerSide:
             self._load_all(load for load in work.loads if load.ahead)
 
     def start_loads(self, work: AliseMetadata) -> None:
-        """Before the forward pass when something is loaded for it, else when it has been launched."""
+        """Starts loads: before the forward pass those that it needs, the others once it has been launched."""
         self._load_all(load for load in work.loads if not (load.ahead and self._copies.starts_early))
 
     def _load_all(self, loads: Iterable[Load]) -> None:
