@@ -1,4 +1,4 @@
-"""The training process: `python -m alise_scheduler.predictor.training.process VERSION `.
+"""The training process: `python -m alise_scheduler.predictor.training.process VERSION`.
 
 It reads a history from standard input and writes a head to standard output, both as npz. If it fails, the exit status is not 0 and standard
 error has the reason. `loop.py` starts it, so that neither the work nor the memory of a training slows admissions down.
