@@ -149,7 +149,7 @@ LAYERS: Final[Mapping[str, Layer]] = MappingProxyType({
     ),
     "text": Layer(
         "hand-made features of the text, in the head (the prior keeps them)", ((learned, "complete", _without(row.TEXT)),),
-        ("features/text.py",),
+        ("features/text.py", "features/lexicon.py"),
     ),
     "encoder": Layer(
         "the sentence encoder, with all that needs embeddings", code=("models/encoder.py", "models/wordpiece.py", "encode_queue.py"),

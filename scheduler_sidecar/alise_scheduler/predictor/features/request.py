@@ -8,43 +8,19 @@ Pure; `state.py` calls `extract` for each admission.
 
 import hashlib
 import math
-import re
 from dataclasses import dataclass, field, fields
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .lexicon import asked_length, keyword_class
 from .row import FILLED, ModelInput, request_numbers
 from .text import text_numbers
 
 # Keywords are searched in the ends of a text. The middle of a long one is material and not instruction.
 _EDGE_CHARS: Final = 400
 CHARS_PER_TOKEN: Final = 4
-
-# The text is put in lower case first, which is cheaper than ignoring case. First match wins; the index + 1 is the class, 0 is none.
-_KEYWORDS: Final = (
-    ("yes_no", r"\b(yes or no|true or false|multiple choice|which option|answer with)\b"),
-    ("translate", r"\btranslat|\bin (french|german|spanish|english|chinese|japanese|russian)\b"),
-    ("classify", r"\b(classify|categori[sz]e|label|sentiment|extract|identify)\b"),
-    ("code", r"```|\b(code|function|script|python|javascript|java|c\+\+|sql|html|regex|bug|program|implement)\b"),
-    ("rewrite", r"\b(rewrite|rephrase|paraphrase|correct|proofread|edit|fix)\b"),
-    ("summarize", r"\b(summari[sz]e|summary|tl;?dr|condense|key points)\b"),
-    ("list", r"\b(list|enumerate|bullet|top \d+|\d+ (ideas|ways|examples|tips|names|steps|reasons))\b"),
-    ("story", r"\b(story|essay|poem|article|blog|letter|email|speech|script|novel|chapter|report)\b"),
-    ("explain", r"\b(explain|describe|why|how (do|does|can|to)|discuss|compare|what is the difference)\b"),
-    ("math", r"\b(calculate|solve|compute|equation|integral|derivative|sum of|how many|how much)\b"),
-    ("question", r"\b(who|what|when|where|which)\b"),
-)
-_KEYWORD_RE: Final = tuple(re.compile(pattern) for _, pattern in _KEYWORDS)
-
-_SHORT_RE: Final = re.compile(
-    r"\b(one (word|line|sentence)|single (word|sentence)|brief|briefly|short|concise|concisely|in a few words|only the (answer|result))\b"
-)
-_LONG_RE: Final = re.compile(
-    r"\b(detailed|in detail|long|comprehensive|thorough|in-depth|step by step|complete|full|at least \d{3,} words)\b"
-)
-_WORDS_RE: Final = re.compile(r"\b(\d{2,5})[- ](words?|tokens?)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +84,8 @@ def extract(question: Question, salt: bytes) -> Features:
         structured=int(question.structured),
         turns=min(max(question.turns, 1), 4),
         prompt=_log2(max(question.prompt_chars, len(text))),
-        keyword=next((i for i, pattern in enumerate(_KEYWORD_RE, start=1) if pattern.search(edges)), 0),
-        asked=_asked(edges),
+        keyword=keyword_class(edges),
+        asked=asked_length(edges),
         cap=_log2(question.max_tokens),
         text=_own_hash(question, text, salt),
         conversation=_own_hash(question, question.conversation, salt),
@@ -143,14 +119,6 @@ def _own_hash(question: Question, text: str, salt: bytes) -> int:
 
 def _log2(value: int) -> int:
     return min(max(value, 0).bit_length(), 40)
-
-
-def _asked(edges: str) -> int:
-    """Returns the length that the text asks for: 1 short, 2 long, 3 and more a number of words (by powers of two), 0 none."""
-    words = _WORDS_RE.search(edges)
-    if words is not None:
-        return 3 + _log2(int(words[1]))
-    return 1 if _SHORT_RE.search(edges) else 2 if _LONG_RE.search(edges) else 0
 
 
 def _hash(text: str, salt: bytes) -> int:
