@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from alise_engine.compat import scheduler_access
-from alise_engine.wire.calls import RankRow
+from alise_engine.wire.calls import LimitsRow, RankRow
 
 if TYPE_CHECKING:
     from tests.engine.harness import Engine
@@ -28,7 +28,8 @@ class Crowd:
         self._engine = engine
         self._takers: list[str] = []
         self._line: list[str] = []
-        self._limits = engine.scheduler.plan.limits
+        # In force before the first job was displaced.
+        self._limits = LimitsRow()
 
     def displace(self, *jobs: str, ewt_ms: int = 0) -> None:
         """Has the next step preempt these jobs, whose requests all run."""
