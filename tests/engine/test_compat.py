@@ -199,13 +199,12 @@ def test_where_a_channel_lies_is_known_for_one_cpu_layout_only(monkeypatch: pyte
 
 
 def test_int8_is_refused_where_no_one_knows_the_channels_and_auto_is_not() -> None:
-    from alise_engine.enginecore.scheduler import AliseMixin
+    from alise_engine.enginecore.settings import check_codec
 
-    scheduler = SimpleNamespace(connector=SimpleNamespace(codecs=lambda: ("raw",)))
-    check: Any = AliseMixin._check_codec
-    check(scheduler, "auto", ConfigError)
+    connector = SimpleNamespace(codecs=lambda: ("raw",))
+    check_codec("auto", connector)
     with pytest.raises(ConfigError, match="codec int8 does not support this KV cache layout and dtype: use auto or none"):
-        check(scheduler, "int8", ConfigError)
+        check_codec("int8", connector)
 
 
 def test_the_blocks_that_a_step_gives_out_are_those_of_new_resumed_and_growing_requests() -> None:

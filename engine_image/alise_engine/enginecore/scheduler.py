@@ -25,16 +25,15 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.version import __version__ as vllm_version
 
 from ..compat import kv_blocks, patches, refusals, request_access, scheduler_access
-from ..errors import ConfigError
 from ..kv.ledger import Holder
 from ..wire.calls import ApplyAnswer, ApplyCall, PollCall, SnapshotCall, decode_call, encode
 from ..wire.stamp import NEUTRAL_PRIORITY, Stamp, read_stamp
-from ..wire.terms import CODEC_INT8, CODEC_RAW, PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RUNNING
+from ..wire.terms import CODEC_RAW, PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RUNNING
 from . import decide, report
 from .decide import Cause
 from .prefetch import Prefetcher
 from .ranked_queue import RankedQueue
-from .settings import check_connector, configured_codec, stamp_key
+from .settings import check_codec, check_connector, configured_codec, stamp_key
 from .steps import Steps
 from .tracker import HostCopy, Tracker
 
@@ -70,7 +69,7 @@ class AliseMixin(Base):
         self.clock: Callable[[], float] = time.monotonic
         self.plan = decide.EMPTY_PLAN
         self.codec = configured_codec(self.vllm_config.additional_config)
-        self._check_codec()
+        check_codec(self.codec, self.connector)
         self._stamp_key = stamp_key(self.vllm_config.additional_config)
         self.tracker = Tracker()
         self.tally: Counter[str] = Counter()
@@ -307,10 +306,6 @@ class AliseMixin(Base):
             return HostCopy()
         copy = self.connector.copy(request_id)
         return HostCopy(copy.tokens, self.connector.ledger.bytes_of(copy))
-
-    def _check_codec(self) -> None:
-        if self.codec == CODEC_INT8 and self.connector is not None and CODEC_INT8 not in self.connector.codecs():
-            raise ConfigError("codec int8 does not support this KV cache layout and dtype: use auto or none, which store KV unchanged")
 
     # --- utility calls --------------------------------------------------------------------------------------------------------------
     def __call__(self, payload: bytes) -> bytes:

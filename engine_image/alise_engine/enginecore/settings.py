@@ -41,3 +41,9 @@ def check_connector(connector: Any) -> None:
     """Raises ConfigError when there is a KV connector that is not ours."""
     if connector is not None and not isinstance(connector, AliseKVConnector):
         raise ConfigError(f"the KV connector is {type(connector).__name__}: use AliseKVConnector, or none")
+
+
+def check_codec(codec: str, connector: Any) -> None:
+    """Raises ConfigError when the connector's KV cache cannot be stored with this codec."""
+    if codec == CODEC_INT8 and connector is not None and CODEC_INT8 not in connector.codecs():
+        raise ConfigError("codec int8 does not support this KV cache layout and dtype: use auto or none, which store KV unchanged")
