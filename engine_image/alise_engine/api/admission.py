@@ -2,7 +2,6 @@
 
 Always answers within the deadline: a failure becomes `FailedOpen`.
 
-
 This module and the connection are the only ones of the middleware's modules that use gRPC's status codes and protobuf.
 """
 
