@@ -1,6 +1,8 @@
 """The paper's rule: neighbours where there are similar ones, else an MLP."""
 
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,3 +55,11 @@ def test_quantiles_ascend(head: PaperHead) -> None:
 def test_too_few_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="too few"):
         train(make_history(20), 1)
+
+
+def test_no_wheel_and_no_image_holds_the_experiments() -> None:
+    root = Path(__file__).parents[2]
+    packages = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert "scheduler_sidecar/alise_scheduler" in packages
+    assert not [package for package in packages if "alise_research" in package]
+    assert "alise_research" not in (root / "scheduler_sidecar" / "Dockerfile").read_text()
