@@ -37,8 +37,10 @@ class JsonFormatter(LibraryFormatter):
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
-    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        return log_data | {"level": log_data["level"].lower()}
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        super().add_fields(log_data, record, message_dict)
+        # A field of `extra` cannot replace these.
+        log_data.update(level=record.levelname.lower(), logger=record.name)
 
 
 def configure(level: str, stream: TextIO = sys.stderr) -> None:

@@ -84,6 +84,13 @@ def test_a_log_line_is_one_json_object_with_its_fields() -> None:
     assert "ValueError: two\nlines" in parsed["exception"]
 
 
+@pytest.mark.parametrize("level", [3, "loud"])
+def test_a_field_named_level_does_not_replace_the_level_of_the_line(level: object) -> None:
+    record = logging.makeLogRecord({"msg": "watching", "levelname": "WARNING", "name": "kopf", "level": level, "logger": "another"})
+    parsed = json.loads(logs.JsonFormatter().format(record))
+    assert (parsed["level"], parsed["logger"]) == ("warning", "kopf")
+
+
 async def test_metrics_and_health_are_served() -> None:
     kube = FakeKube()
     async with (
