@@ -46,6 +46,9 @@ class Mix:
     arrival: float = 0.6
     # A job goes behind all others: it is preempted as soon as another waits.
     demotion: float = 0.3
+    # Jobs that are ranked per turn, and by how many levels a better one must lead to preempt. Each of these is as likely; 0: never.
+    ranked: int = 6
+    preempt_levels: tuple[int, ...] = (0, 1, 1, 2)
     abort: float = 0.0
     # The host store is cut to a few blocks for a while: copies are dropped.
     small_budget: float = 0.0
@@ -59,6 +62,8 @@ class Mix:
 
 # Everything is restored from the host: what is measured is that restoring is exact.
 EXACT: Final = Mix()
+# Fewer preemptions: a copy stays on the host for longer before it is read.
+CORRUPT: Final = Mix(corrupt=1.0, ranked=4, preempt_levels=(0, 1, 2))
 EVERYTHING: Final = Mix(abort=0.05, small_budget=0.1, squeeze=0.25, reset=0.05, pause=0.05, expiry=0.03)
 
 
@@ -153,7 +158,7 @@ class Round:
         if self.live and chance.random() < mix.abort:
             self._abort()
         budget = chance.randint(1, 40) * self.block_bytes if chance.random() < mix.small_budget else HOST_BYTES
-        limits = LimitsRow(chance.randint(0, 2), chance.randint(0, 4), 10**6, 1.0, budget)
+        limits = LimitsRow(chance.choice(mix.preempt_levels), chance.randint(0, 4), 10**6, 1.0, budget)
         engine.apply(*self._ranks(), limits=limits)
         if chance.random() < mix.corrupt and not self.corrupted:
             self._corrupt()
@@ -184,7 +189,7 @@ class Round:
     def _ranks(self) -> Iterator[RankRow]:
         chance = self.chance
         jobs = sorted({job for job, _ in self.live.values()})
-        for job in chance.sample(jobs, min(len(jobs), 4)):
+        for job in chance.sample(jobs, min(len(jobs), self.mix.ranked)):
             level = 9 if chance.random() < self.mix.demotion else chance.randint(-3, 3)
             yield RankRow(job, level, chance.randint(0, 9), chance.choice([0, 300, 5_000]))
 
