@@ -34,7 +34,7 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# Another pod answers at once.
+# Another pod, if there is one, answers at once.
 DRAINING: Final = Rejected(RejectReason.DRAINING, "this replica is draining; try again", 1)
 _WRONG_KEY: Final = "this request needs an API key: send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`"
 # What fits into a WebSocket's close frame beside its code (RFC 6455).

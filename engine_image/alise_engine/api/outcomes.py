@@ -83,7 +83,7 @@ WAIT_TOO_LONG: Final = Refusal(
 )
 DRAINING: Final = Refusal(
     "draining",
-    "The pod is about to stop and accepts no new requests. Another pod answers at once.",
+    "The pod is about to stop and accepts no new requests. Another pod, if there is one, answers at once.",
     503,
     "ServiceUnavailableError",
     close_code=_TRY_AGAIN_LATER,
