@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from alise_contract.names import SCHEDULER_HTTP_PORT, SOCKET_DIR
-from alise_contract.quantities import quantity_bytes
+from alise_contract.quantities import memory_bytes
 
 from .core.admit import AdmitLimits
 from .core.memory import MemoryLimits
@@ -24,9 +24,9 @@ ENV_PREFIX: Final = "ALISE_"
 def _bytes_of(value: object) -> object:
     """The bytes of a Kubernetes quantity, such as `2Gi`, `500M` or `1024`. A value that is not text is returned unchanged.
 
-    Raises ValueError if the text is not a quantity.
+    Raises ValueError if the text is not a quantity, or has a suffix below one, as in `500m`.
     """
-    return quantity_bytes(value.strip()) if isinstance(value, str) else value
+    return memory_bytes(value.strip()) if isinstance(value, str) else value
 
 
 class RequestClass(BaseModel):

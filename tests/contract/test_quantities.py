@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_contract.quantities import format_bytes, parse_quantity, quantity_bytes
+from alise_contract.quantities import format_bytes, memory_bytes, parse_quantity, quantity_bytes
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,27 @@ def test_formatting_bytes_loses_nothing(count: int) -> None:
 
 def test_half_a_byte_counts_as_one() -> None:
     assert quantity_bytes("500m") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("500m", "'500m' is not a quantity of bytes such as 4Gi, 500M or 1024; m stands for a thousandth of a byte", id="milli"),
+        pytest.param("500u", "'500u' is not a quantity of bytes such as 4Gi, 500M or 1024; u stands for a millionth of a byte", id="micro"),
+        pytest.param("500n", "'500n' is not a quantity of bytes such as 4Gi, 500M or 1024; n stands for a billionth of a byte", id="nano"),
+        pytest.param("lots", "'lots' is not a quantity of bytes such as 4Gi, 500M or 1024", id="no quantity"),
+        pytest.param("", "'' is not a quantity of bytes such as 4Gi, 500M or 1024", id="nothing"),
+    ],
+)
+def test_what_is_no_number_of_bytes_is_refused_with_an_example(text: str, message: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        memory_bytes(text)
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("text", ["0", "1.5Gi", "500M", "1e9", "7"])
+def test_any_other_size_is_the_quantity_in_bytes(text: str) -> None:
+    assert memory_bytes(text) == quantity_bytes(text)
 
 
 def test_more_bytes_than_kubernetes_counts_are_as_many_as_it_counts() -> None:

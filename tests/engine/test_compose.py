@@ -235,6 +235,11 @@ def test_what_is_no_quantity_is_named(text: str) -> None:
         host_store(Own(host_memory=text), CPU)
 
 
+def test_a_store_of_half_a_byte_is_refused_with_an_example() -> None:
+    with pytest.raises(ConfigError, match=r"--alise-host-memory: '500m' is not a quantity of bytes such as 4Gi.*; m stands for a thousandth of a byte"):
+        host_store(Own(host_memory="500m"), CPU)
+
+
 def test_an_unknown_codec_is_named() -> None:
     with pytest.raises(ConfigError, match="'zstd'"):
         composed(own=Own(kv_codec="zstd"))

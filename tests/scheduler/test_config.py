@@ -72,6 +72,11 @@ def test_quantities(text: str, expected: int) -> None:
     assert load({"ALISE_HOST_MEMORY": text}, {}).host_memory == expected
 
 
+def test_half_a_byte_of_host_memory_is_refused_with_an_example() -> None:
+    with pytest.raises(ConfigError, match=r"ALISE_HOST_MEMORY='500m': .*is not a quantity of bytes such as 4Gi"):
+        load({"ALISE_HOST_MEMORY": "500m"}, {})
+
+
 @pytest.mark.parametrize(
     ("env", "levels"),
     [

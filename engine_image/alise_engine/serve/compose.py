@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from alise_contract.names import ADMIT_DEADLINE_ENV, SOCKET_DIR, SOCKET_DIR_ENV
-from alise_contract.quantities import quantity_bytes
+from alise_contract.quantities import memory_bytes
 
 from ..errors import ConfigError
 from .plugin import CONNECTOR_MODULE, CONNECTOR_NAME, SCHEDULER_CLS
@@ -186,9 +186,9 @@ def host_store(own: Own, machine: Machine) -> Mapping[str, int] | None:
 def _host_bytes(text: str) -> int:
     """Returns the bytes of a Kubernetes quantity such as 2Gi, 500M or 1073741824. Raises ConfigError."""
     try:
-        return quantity_bytes(text.strip())
-    except ValueError:
-        raise ConfigError(f"--alise-host-memory {text!r}: expected a quantity such as 2Gi, 500M or 0, or auto") from None
+        return memory_bytes(text.strip())
+    except ValueError as error:
+        raise ConfigError(f"--alise-host-memory: {error}; 0 is no store, and auto leaves the size to the engine") from error
 
 
 def _additional_config(own: Own, given: Mapping[str, Any], socket_dir: str) -> str:
