@@ -91,6 +91,19 @@ def test_a_malformed_call_is_refused_with_what_was_wrong(payload: Any, complaint
     assert complaint in str(refused.value)
 
 
-def test_bytes_that_are_no_call_are_refused() -> None:
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(b"\xc1", id="no msgpack"),
+        pytest.param(b"", id="no bytes"),
+        pytest.param(b"\x93\xa5apply\x91\x94\xa2\xff\xff\x00\x00\x00\xc0", id="a job's name that is no UTF-8"),
+    ],
+)
+def test_bytes_that_are_no_call_are_refused(payload: bytes) -> None:
     with pytest.raises(PayloadError, match="cannot be decoded"):
-        decode_call(b"\xc1")
+        decode_call(payload)
+
+
+def test_an_answer_that_is_no_utf_8_is_refused() -> None:
+    with pytest.raises(PayloadError, match="ApplyAnswer cannot be decoded"):
+        decode_answer(ApplyAnswer, b"\x91\x91\xa2\xff\xff")

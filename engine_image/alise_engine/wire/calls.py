@@ -181,11 +181,14 @@ def encode(value: Call | SnapshotAnswer | PollAnswer | ApplyAnswer) -> bytes:
     return _ENCODER.encode(value)
 
 
+# Bytes that cannot be decoded raise msgspec.DecodeError or UnicodeDecodeError; both are ValueErrors.
+
+
 def decode_call(payload: Any) -> Call:
     """Returns the call in these bytes. Raises PayloadError, which says what was expected where."""
     try:
         return _CALLS.decode(payload)
-    except (msgspec.DecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise PayloadError(f"the call to the scheduler cannot be decoded: {error}") from error
 
 
@@ -193,6 +196,6 @@ def decode_answer(kind: type[Answer], payload: Any) -> Answer:
     """Returns the answer in these bytes. Raises PayloadError, which says what was expected where."""
     try:
         answer: Answer = _ANSWERS[kind].decode(payload)
-    except (msgspec.DecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise PayloadError(f"{kind.__name__} cannot be decoded: {error}") from error
     return answer
