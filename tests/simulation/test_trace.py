@@ -4,13 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alise_scheduler.predictor.features.request import Question, extract
-from alise_scheduler.predictor.models.buckets import BucketPredictor
 from alise_scheduler.simulation.baselines import FcfsDriver
 from alise_scheduler.simulation.model import EngineModel
-from alise_scheduler.simulation.predictions import blind, noisy, oracle, prequential
+from alise_scheduler.simulation.predictions import blind, noisy, oracle
 from alise_scheduler.simulation.run import simulate
-from alise_scheduler.simulation.trace import at_load, capacity_per_second, heavy_tail, load_csv, make_trace, resampled
+from alise_scheduler.simulation.trace import at_load, capacity_per_second, heavy_tail, load_csv, make_trace
 
 
 def write(path: Path, text: str) -> Path:
@@ -59,13 +57,6 @@ def test_the_capacity_is_what_a_full_engine_does() -> None:
     assert len(trace) / outcome.busy_seconds == pytest.approx(capacity_per_second(trace, model), rel=0.15)
 
 
-def test_a_resampled_trace_holds_the_same_requests() -> None:
-    trace = heavy_tail(100, 1)
-    again = resampled(trace, 100, 2)
-    assert sorted(again.output_tokens) == sorted(trace.output_tokens)
-    assert (np.diff(again.arrival_seconds) >= 0).all()
-
-
 def test_predictions_hold_what_they_promise() -> None:
     lengths = heavy_tail(4000, 1).output_tokens
     assert (oracle(lengths).mean(axis=1) == lengths).all()
@@ -74,12 +65,3 @@ def test_predictions_hold_what_they_promise() -> None:
     assert (np.diff(noise, axis=1) >= 0).all()
     # Calibrated: each of the ten quantiles is passed as often as it says.
     assert (lengths[:, None] <= noise).mean(axis=0) == pytest.approx(np.arange(0.05, 1, 0.1), abs=0.04)
-
-
-def test_a_real_predictor_is_asked_before_it_is_told() -> None:
-    features = [extract(Question(endpoint=1, prompt="the same", prompt_chars=8), b"salt")] * 40
-    lengths = np.full(40, 7)
-    found = prequential(BucketPredictor(), features, lengths, lag=10)
-    # Nothing is known of it for the first eleven; at the end it is.
-    assert (found[:11] == found[0]).all()
-    assert found[-1].mean() == pytest.approx(7, rel=0.2)

@@ -191,7 +191,6 @@ def profile(wanted: Wanted, kv16: dict[str, Any], kv8: dict[str, Any], source: s
         "model": wanted.model.name,
         "device": wanted.device.name,
         "devices": wanted.devices,
-        "device_memory_bytes": wanted.device.memory_bytes,
         "kv16": kv16,
         "kv8": kv8,
         "slots": slots,

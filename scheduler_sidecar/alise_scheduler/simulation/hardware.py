@@ -44,8 +44,6 @@ class Hardware:
     model: str
     device: str
     devices: int
-    # Of one device.
-    device_memory_bytes: int
     kv16: Kv
     kv8: Kv
     # vLLM's own defaults for this device: max_num_seqs, max_num_batched_tokens and the block size.

@@ -1,15 +1,11 @@
 """Predictions for a trace: what the core is told of lengths. Quantiles, [N, QUANTILES]."""
 
-from collections import deque
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from ..core.job import Ints
 from ..core.lengths import MAX_TOKENS, PROBABILITIES, QUANTILES, Floats
-from ..predictor.features.request import Features
-from ..predictor.models.buckets import Observation, Predictor
 
 # Standard normal quantiles at PROBABILITIES.
 _NORMAL: Final = np.array([-1.6449, -1.0364, -0.6745, -0.3853, -0.1257, 0.1257, 0.3853, 0.6745, 1.0364, 1.6449])
@@ -40,17 +36,4 @@ def noisy(output_tokens: Ints, sigma: float, seed: int) -> Floats:
     center = mean + trust * (reading - mean)
     spread = sigma * np.sqrt(trust)
     result: Floats = np.clip(np.exp(center[:, None] + spread * _NORMAL[None, :]), 1.0, MAX_TOKENS)
-    return result
-
-
-def prequential(predictor: Predictor, features: Sequence[Features], output_tokens: Ints, lag: int = 64) -> Floats:
-    """Predict, serve, learn: each answer is learned `lag` requests after it was predicted, as it is on a busy engine."""
-    result = np.empty((len(features), QUANTILES))
-    open_: deque[int] = deque()
-    for index, feature in enumerate(features):
-        result[index] = predictor.predict(feature, 0).tokens
-        open_.append(index)
-        if len(open_) > lag:
-            done = open_.popleft()
-            predictor.learn(features[done], Observation(int(output_tokens[done]), True))
     return result

@@ -17,6 +17,8 @@ What it takes from vLLM 0.32 (v1/core/sched/scheduler.py, request_queue.py, v1/c
   one ends still holds its slot and blocks, and computes one token more, which may need another block.
 
 Left out: several samples per request, the time a plan takes to arrive, blocks of a long prompt by chunks (they are held from its first).
+Every answer is taken to end with a stop token, of which vLLM with async scheduling learns one step late. One that ends at `max_tokens` ends
+a step earlier there.
 """
 
 import heapq

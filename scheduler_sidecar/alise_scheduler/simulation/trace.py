@@ -122,13 +122,6 @@ def heavy_tail(count: int, seed: int) -> Trace:
     return make_trace("heavy_tail", poisson(count, rng), inputs, outputs)
 
 
-def resampled(trace: Trace, count: int, seed: int) -> Trace:
-    """`count` requests in another order at Poisson times: for length data without arrivals of its own."""
-    rng = np.random.default_rng(seed)
-    rows = np.concatenate([rng.permutation(len(trace)) for _ in range(-(-count // len(trace)))])[:count]
-    return replace(trace.rows(rows), arrival_seconds=poisson(count, rng))
-
-
 def capacity_per_second(trace: Trace, model: EngineModel) -> float:
     """Requests a second that the engine does with all slots busy: the mean cost of a request at that batch size."""
     slots, c = model.shape.max_num_seqs, model.cost
