@@ -41,7 +41,9 @@ def test_half_a_byte_counts_as_one() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        pytest.param("500m", "'500m' is not a quantity of bytes such as 4Gi, 500M or 1024; m stands for a thousandth of a byte", id="milli"),
+        pytest.param(
+            "500m", "'500m' is not a quantity of bytes such as 4Gi, 500M or 1024; m stands for a thousandth of a byte", id="milli"
+        ),
         pytest.param("500u", "'500u' is not a quantity of bytes such as 4Gi, 500M or 1024; u stands for a millionth of a byte", id="micro"),
         pytest.param("500n", "'500n' is not a quantity of bytes such as 4Gi, 500M or 1024; n stands for a billionth of a byte", id="nano"),
         pytest.param("lots", "'lots' is not a quantity of bytes such as 4Gi, 500M or 1024", id="no quantity"),

@@ -236,7 +236,9 @@ def test_what_is_no_quantity_is_named(text: str) -> None:
 
 
 def test_a_store_of_half_a_byte_is_refused_with_an_example() -> None:
-    with pytest.raises(ConfigError, match=r"--alise-host-memory: '500m' is not a quantity of bytes such as 4Gi.*; m stands for a thousandth of a byte"):
+    with pytest.raises(
+        ConfigError, match=r"--alise-host-memory: '500m' is not a quantity of bytes such as 4Gi.*; m stands for a thousandth"
+    ):
         host_store(Own(host_memory="500m"), CPU)
 
 
