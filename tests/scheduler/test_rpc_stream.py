@@ -1,7 +1,9 @@
 """Questions on a connection over a unix socket."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import grpc
 import pytest
 
 from alise_contract.v1 import admission_pb2 as pb
-from alise_scheduler.rpc.connection import MAX_IN_FLIGHT
+from alise_scheduler.rpc.connection import MAX_IN_FLIGHT, AdmissionConnections
 from tests.scheduler.admission_stream import Stream, connected
 from tests.scheduler.pod import PATIENCE_SECONDS, Pod, started, until
 
@@ -134,3 +136,31 @@ async def test_no_more_requests_are_read_from_a_client_that_reads_no_answers(pod
 async def _ask_without_end(stream: Stream) -> None:
     for number in range(1_000_000):
         await stream.ask(f"j{number}", prompt="x" * 1000)
+
+
+async def test_a_connection_that_has_ended_is_forgotten(tmp_path: Path) -> None:
+    class Unasked:
+        async def answer_in_time(self, request: pb.AdmitRequest) -> pb.AdmitAnswer | None:
+            raise AssertionError("nothing was asked")
+
+        def withdraw(self, request: pb.AdmitRequest) -> bool:
+            raise AssertionError("nothing was asked")
+
+    connections, made = AdmissionConnections(Unasked()), []
+
+    def connect() -> asyncio.Protocol:
+        frames = connections.connected()
+        made.append(weakref.ref(frames))
+        return frames
+
+    def is_forgotten() -> bool:
+        gc.collect()
+        return made[0]() is None
+
+    server = await asyncio.get_running_loop().create_unix_server(connect, str(tmp_path / "sock"))
+    _, writer = await asyncio.open_unix_connection(tmp_path / "sock")
+    await until(lambda: bool(made))
+    assert not is_forgotten()
+    writer.close()
+    await until(is_forgotten)
+    server.close()
