@@ -24,8 +24,8 @@ def test_every_test_that_a_page_names_exists(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_source_that_a_page_names_exists(page: str) -> None:
     named = {name for name in re.findall(r"`((?:[\w-]+/)*\w+\.py)`", text(page)) if not name.startswith("tests/")}
-    there = {path.name for room in ROOMS for path in (ROOT / room).rglob("*.py")}
-    assert [name for name in sorted(named) if Path(name).name not in there and not (ROOT / name).exists()] == []
+    there = [f"/{path.relative_to(ROOT)}" for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    assert [name for name in sorted(named) if not any(path.endswith(f"/{name}") for path in there) and not (ROOT / name).exists()] == []
 
 
 def test_every_case_that_the_threat_model_names_has_a_row() -> None:
