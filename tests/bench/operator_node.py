@@ -6,8 +6,8 @@ from typing import Final
 
 from tests.bench.harness import Row, Settings
 from tests.cluster import cluster, image_build
+from tests.cluster.resource import Resource, wait_until
 from tests.cluster.state import DEFAULT_NAME, named
-from tests.e2e.support import Resource, wait_until
 from tests.tools import run_cluster
 
 READY_SECONDS: Final = 420.0

@@ -28,8 +28,8 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.gateway.controller import Gateway
 from tests.cluster.programs import kubectl_path
 from tests.cluster.progress import say
+from tests.cluster.resource import Resource, openai_client
 from tests.cluster.state import DEFAULT_NAME, named
-from tests.e2e.support import Resource, openai_client
 from tests.tools import run_cluster
 from tests.tools.run_cluster import NAME, NAMESPACE, Target
 from tests.tools.run_forward import forwarded

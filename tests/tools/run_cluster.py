@@ -20,8 +20,8 @@ from tests.cluster.errors import ClusterError, UnsupportedMachine
 from tests.cluster.gateway import gateway_api
 from tests.cluster.image_manifests import Registry, with_registry
 from tests.cluster.progress import say, step
+from tests.cluster.resource import Resource
 from tests.cluster.state import named
-from tests.e2e.support import Resource
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "manifests"
