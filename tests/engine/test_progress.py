@@ -79,6 +79,19 @@ async def test_an_ending_that_was_lost_by_a_mistake_is_learnt_again() -> None:
         await eventually(live(progress, 1), "one has ended")
 
 
+async def test_an_ending_in_an_answer_that_cannot_be_encoded_is_learnt_from_a_snapshot() -> None:
+    core, listener = FakeCore(), Listener()
+    async with polling(core, listener) as progress:
+        core.put(make_row("r1"))
+        await eventually(live(progress, 1), "it is alive")
+        core.end(make_finished("r1"))
+        core.put(make_row("r2", hint="\ud800"))
+        await eventually(lambda: listener.failures > 0, "the answer was not encoded")
+        core.end(make_finished("r2"))
+        await eventually(live(progress, 0), "a snapshot has come")
+    assert "job-r1" in listener.ended
+
+
 async def test_a_watch_that_may_have_missed_something_ends() -> None:
     core, listener = FakeCore(), Listener()
     async with polling(core, listener) as progress:
