@@ -16,9 +16,8 @@ What it takes from vLLM 0.32 (v1/core/sched/scheduler.py, request_queue.py, v1/c
 - With async scheduling a step is scheduled while the one before it runs: it sees arrivals only from before that one began, and what that
   one ends still holds its slot and blocks, and computes one token more, which may need another block.
 
-Left out: several samples per request, the time a plan takes to arrive, blocks of a long prompt by chunks (they are held from its first).
-Every answer is taken to end with a stop token, of which vLLM with async scheduling learns one step late. One that ends at `max_tokens` ends
-a step earlier there.
+Left out: several samples per request, a plan's way, blocks of a long prompt by chunks (they are held from its first). Answers are taken to
+end with a stop token, which vLLM learns of one step late with async scheduling. One that ends at `max_tokens` ends a step earlier.
 """
 
 import heapq
@@ -56,8 +55,7 @@ class Replica(DeviceMemory):
         self.ended: list[Request] = []
         self.inbox: deque[Request] = deque()
         self.waiting: list[tuple[float, int, Request]] = []
-        # (step at which it ends, its index, which of its runs, itself)
-        self._ends: list[tuple[int, int, int, Request]] = []
+        self._ends: list[tuple[int, int, int, Request]] = []  # (step at which it ends, its index, which of its runs, itself)
         # The step at which the next running request may be preempted, if one outranked it.
         self._recheck_step = 0
         self._extra_seconds = 0.0
