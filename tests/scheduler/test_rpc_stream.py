@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from alise_contract.frames import Frames
 from alise_contract.v1 import admission_pb2 as pb
 from alise_scheduler.rpc.connection import MAX_IN_FLIGHT, AdmissionConnections
 from tests.scheduler.admission_stream import Stream, connected
@@ -146,9 +147,10 @@ async def test_a_connection_that_has_ended_is_forgotten(tmp_path: Path) -> None:
         def withdraw(self, request: pb.AdmitRequest) -> bool:
             raise AssertionError("nothing was asked")
 
-    connections, made = AdmissionConnections(Unasked()), []
+    connections = AdmissionConnections(Unasked())
+    made: list[weakref.ref[Frames]] = []
 
-    def connect() -> asyncio.Protocol:
+    def connect() -> Frames:
         frames = connections.connected()
         made.append(weakref.ref(frames))
         return frames
