@@ -63,8 +63,11 @@ def make_scheduler(folder: Path, shape: EngineShape, policy: str, model: EngineM
     )  # fmt: skip
 
 
-def serve(rows: Sequence[Row], scheduler: Any, priorities: Sequence[int], step_seconds: float, ahead: bool) -> Served:
-    """Drives the scheduler as EngineCore does, with one step in flight or, `ahead`, with the next one scheduled while it runs."""
+def serve(rows: Sequence[Row], scheduler: Any, priorities: Sequence[int], step_seconds: float, ahead: bool, capped: bool = False) -> Served:
+    """Drives the scheduler as EngineCore does, with one step in flight or, `ahead`, with the next one scheduled while it runs.
+
+    An answer ends with a stop token, or, `capped`, at its max_tokens, which the scheduler knows from the start.
+    """
     rng, hasher = np.random.default_rng(0), get_request_block_hasher(BLOCK, sha256)
     requests: dict[str, Any] = {}
     flying: deque[tuple[Any, list[str], list[bool], float]] = deque()
@@ -76,7 +79,8 @@ def serve(rows: Sequence[Row], scheduler: Any, priorities: Sequence[int], step_s
             arrival, prompt, output = rows[len(requests)]
             request = Request(
                 request_id=str(len(requests)), prompt_token_ids=rng.integers(0, END, prompt).tolist(), pooling_params=None,
-                sampling_params=SamplingParams(max_tokens=10 * output + 100, stop_token_ids=[END]), arrival_time=arrival,
+                sampling_params=SamplingParams(max_tokens=output if capped else 10 * output + 100, stop_token_ids=[END]),
+                arrival_time=arrival,
                 priority=priorities[len(requests)], block_hasher=hasher,
             )  # fmt: skip
             requests[request.request_id] = request
@@ -93,9 +97,8 @@ def serve(rows: Sequence[Row], scheduler: Any, priorities: Sequence[int], step_s
                 continue
         output_of, names, samples, ready = flying.popleft()
         now = max(now, ready)
-        tokens = [
-            [_token(requests[name], rows[int(name)][2], rng)] if sampled else [] for name, sampled in zip(names, samples, strict=True)
-        ]
+        stops_at = [len(rows) * END if capped else rows[int(name)][2] for name in names]
+        tokens = [[_token(requests[n], at, rng)] if sampled else [] for n, at, sampled in zip(names, stops_at, samples, strict=True)]
         places = {name: place for place, name in enumerate(names)}
         scheduler.update_from_output(
             output_of,
