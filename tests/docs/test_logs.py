@@ -11,7 +11,8 @@ import alise_scheduler.logs
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/how-to/monitoring.md"
 RECORD = {
-    "created": 1795964400.25, "levelname": "INFO", "name": "alise_scheduler.dispatcher", "msg": "job admitted", "job": "a"
+    "created": 1795964400.25, "levelname": "DEBUG", "name": "alise_scheduler.rpc.admission", "msg": "job admitted",
+    "job": "5f0c1e9a7b3d4c2e8a6f1b0d9c7e3a52", "job_level": -8, "predicted_tokens": 42
 }  # fmt: skip
 
 
