@@ -27,7 +27,7 @@ ADMISSION_SOCKET: Final = "admission.sock"
 # The same service over gRPC, for people and tools.
 ADMISSION_GRPC_SOCKET: Final = "admission-grpc.sock"
 CONTROL_SOCKET: Final = "control.sock"
-# Of gRPC connections on these that stay open, at both ends: no pings beside the messages to find out how far away the other end is.
+# Options of long-lived gRPC connections on these sockets, for both ends: no extra pings that measure the bandwidth-delay product.
 LOCAL_RPC_OPTIONS: Final = (("grpc.http2.bdp_probe", 0),)
 # Random bytes in the socket directory, 0600, made by whichever container starts first; gone with the pod.
 POD_KEY_FILE: Final = "pod.key"

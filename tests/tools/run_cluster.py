@@ -207,7 +207,7 @@ def wait_ready(target: Target, replicas: int) -> None:
             break
         if not condition and waited > OPERATOR_SECONDS:
             logs = target.access.kubectl("-n", "alise-system", "logs", "deployment/alise-operator", "--tail=15")
-            raise ClusterError(f"the operator has said nothing of {NAME} for {OPERATOR_SECONDS:.0f} s. Its last words:\n{logs}")
+            raise ClusterError(f"the operator has not reported on {NAME} for {OPERATOR_SECONDS:.0f} s. The end of its log:\n{logs}")
         if condition.get("reason") != "PodsCrashing":
             crashing_since = time.monotonic()
         if waited > READY_SECONDS or time.monotonic() - crashing_since > CRASHING_SECONDS:

@@ -104,7 +104,7 @@ class EngineApi:
 
         Raises CoreUnavailable when the engine runs without our scheduler, ConfigError for a bad socket.
         """
-        progress = Progress(core, self._open, self._metrics.core, self._heard, self._metrics.poll_failures.inc, self._queue_fills)
+        progress = Progress(core, self._open, self._metrics.core, self._heard, self._metrics.poll_failures.inc, self._queue_is_half_full)
         shape = await progress.learn()
         drain = Drain(self._open, lambda: _live(progress), lambda: progress.set_draining(True))
         servicer = ControlServicer(core, progress, drain, self._sidecar, self._metrics, self.report, self._boot_id)
@@ -230,7 +230,8 @@ class EngineApi:
 
     def answered(self, ticket: Ticket) -> None:
         if self._pending.leave(ticket.stamp.job_id) and not ticket.engine_requests:
-            # vLLM refused it, or its client went away: it must not count on where it was admitted. What is no JSON was never asked about.
+            # vLLM refused it, or its client went away before it reached the engine: the scheduler must stop counting it. A body that is no
+            # JSON is not pending here, because the scheduler was never asked about it.
             self._admission.withdraw(ticket.stamp.job_id)
 
     def seen(self, klass: str, outcome: str) -> None:
@@ -250,15 +251,15 @@ class EngineApi:
         self._flag_keys = keys
 
     def _entered(self, ticket: Ticket) -> None:
-        # Also after its HTTP answer: a background response goes on.
+        # This may be after the HTTP answer, because a background response continues.
         self._pending.accepted(ticket.stamp.job_id, owner_of(ticket.tenant), ticket.engine_requests)
 
-    def _queue_fills(self) -> bool:
-        """Whether enough requests wait that one which is late in being known to run could cost another its place."""
+    def _queue_is_half_full(self) -> bool:
+        """Returns whether the queue is at least half full. Then a request that runs unnoticed could cost another request its place."""
         return 0 < self._settings.max_pending <= 2 * self._pending.count
 
     def _until_one_begins(self) -> int:
-        """Seconds until a place in the queue is free, by how many requests have begun in the last minute; at least 1."""
+        """Returns the expected seconds until a place is free, from the requests that began in the last minute; at least 1."""
         begun = self._begun.total(time.monotonic())
         return min(WINDOW_SECONDS, max(1, math.ceil(WINDOW_SECONDS / begun))) if begun else 1
 

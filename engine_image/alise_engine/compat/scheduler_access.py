@@ -70,7 +70,7 @@ def context_tokens(output: Any) -> int:
 
 
 def take_load_errors(model_runner_output: Any) -> set[int]:
-    """Takes the device blocks that the workers could not fill out of the output, so that the base class does not handle them as well."""
+    """Removes from the output the device blocks that the workers could not fill, and returns them: the base class must not handle them."""
     output = model_runner_output.kv_connector_output
     if output is None or not output.invalid_block_ids:
         return set()

@@ -10,7 +10,7 @@ What leaves first, when a copy must make room (every row before the next):
     0. copies of requests whose KV is on the device anyway
     1. the longest expected wait
     2. the latest arrival
-A copy that would leave after the newcomer stays; of the newcomer then only a prefix is kept, and the rest is recomputed.
+Copies that would leave after the new one stay. If too little room is left, a prefix of the new copy is kept and the rest is recomputed.
 """
 
 from collections.abc import Iterable, Mapping

@@ -17,7 +17,7 @@ from alise_operator.children.workload import deployment
 from alise_operator.cluster import Cluster
 from alise_operator.spec import Spec
 
-__all__ = ["Manifest", "Owner", "children"]
+__all__ = ["Owner", "children"]
 
 NO_LIMITS: Final = GatewayLimits()
 

@@ -1,6 +1,6 @@
 """Policy drivers: the production core, or a rule to compare it with. A driver sets the level and order of a replica's requests.
 
-`replica.py` calls it, and `simulate.py` makes one for each replica.
+`replica.py` calls it. `run.py` makes one for each replica, with the function that `simulate.py` or a benchmark passes.
 """
 
 import math

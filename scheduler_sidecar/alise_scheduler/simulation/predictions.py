@@ -1,23 +1,18 @@
-"""Predictions for a trace: what the core is told of lengths. Quantiles, [N, QUANTILES]."""
-
-from typing import Final
+"""Predicted lengths for the requests of a trace, as quantiles [N, QUANTILES]. `simulate.py` and the benchmarks use them. Pure."""
 
 import numpy as np
 
 from ..core.job import Ints
-from ..core.lengths import MAX_TOKENS, PROBABILITIES, QUANTILES, Floats
-
-# Standard normal quantiles at PROBABILITIES.
-_NORMAL: Final = np.array([-1.6449, -1.0364, -0.6745, -0.3853, -0.1257, 0.1257, 0.3853, 0.6745, 1.0364, 1.6449])
+from ..core.lengths import MAX_TOKENS, NORMAL_QUANTILES, PROBABILITIES, QUANTILES, Floats
 
 
 def oracle(output_tokens: Ints) -> Floats:
-    """The truth."""
+    """The true length, as every quantile."""
     return np.repeat(output_tokens.astype(np.float64)[:, None], QUANTILES, axis=1)
 
 
 def blind(output_tokens: Ints) -> Floats:
-    """The same for everybody: the distribution of all lengths."""
+    """The same quantiles for every request: those of all lengths."""
     quantiles = np.quantile(output_tokens.astype(np.float64), PROBABILITIES)
     return np.repeat(np.maximum(quantiles, 1.0)[None, :], len(output_tokens), axis=0)
 
@@ -30,10 +25,10 @@ def noisy(output_tokens: Ints, sigma: float, seed: int) -> Floats:
     """
     logs = np.log(output_tokens.astype(np.float64))
     mean, variance = float(logs.mean()), max(float(logs.var()), 1e-9)
-    # A stream of its own: a trace made with the same seed must not have its noise foretold.
+    # A separate random stream, so that the noise does not depend on a trace with the same seed.
     reading = logs + np.random.default_rng([seed, 1]).normal(0.0, sigma, len(logs))
     trust = variance / (variance + sigma * sigma)
     center = mean + trust * (reading - mean)
     spread = sigma * np.sqrt(trust)
-    result: Floats = np.clip(np.exp(center[:, None] + spread * _NORMAL[None, :]), 1.0, MAX_TOKENS)
+    result: Floats = np.clip(np.exp(center[:, None] + spread * np.array(NORMAL_QUANTILES)[None, :]), 1.0, MAX_TOKENS)
     return result
