@@ -48,6 +48,8 @@ def test_headings_have_the_anchors_of_github_and_of_mkdocs() -> None:
     assert {"a--b", "a-b"} <= links.anchors_of("# A & B\n")
 
 
+# It parses the whole tree.
+@pytest.mark.process
 def test_an_exception_of_the_dead_names_is_still_one() -> None:
     unused = {one.key for one in dead.unused()}
     assert sorted(set(dead.EXCEPTIONS) - unused) == []
