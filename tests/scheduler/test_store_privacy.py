@@ -18,7 +18,7 @@ def modes(folder: Path) -> dict[str, str]:
     return {path.name: oct(path.stat().st_mode & 0o777) for path in (folder, *folder.iterdir())}
 
 
-def test_nobody_else_can_read_the_history_whatever_the_umask(tmp_path: Path) -> None:
+def test_other_users_cannot_read_the_history_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         store = SqliteStore(tmp_path / "history")

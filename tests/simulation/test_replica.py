@@ -172,7 +172,7 @@ def test_all_ends_within_memory_and_slots_whatever_decides(
 
 @settings(max_examples=30)
 @given(rows_of, st.sampled_from(sorted(drivers)))
-def test_no_slot_is_idle_while_somebody_waits(rows: list[Row], driver: str) -> None:
+def test_no_slot_is_idle_while_a_request_waits(rows: list[Row], driver: str) -> None:
     """With room for all KV the engine always runs as many as it may: as many tokens come out of a step."""
     trace = trace_of([(arrival, 1, output) for arrival, _, output in rows])
     pod = watched(trace, drivers[driver](trace), num_device_blocks=100_000, max_num_batched_tokens=10_000)

@@ -115,7 +115,7 @@ def make(encoder: Path) -> None:
     """Writes the prior for the encoder in this folder into it. Raises EncoderError, OSError."""
     lines = own_lines()
     data = fit(lines, OnnxEncoder(encoder), len(lines)).to_bytes(fingerprint(encoder))
-    # Whole or not at all: somebody may be reading.
+    # Replaced as a whole, because another process may be reading it.
     part = encoder / f"{PRIOR_FILE}.{os.getpid()}"
     part.write_bytes(data)
     part.replace(encoder / PRIOR_FILE)
