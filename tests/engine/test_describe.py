@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from alise_contract.describe import MAX_SAMPLES, Description, Endpoint, describe
 from alise_contract.names import MAX_PROMPT_BYTES
+from alise_contract.prompts import MAX_MESSAGES
 from alise_engine.api.admission import Ask, request_message
-from alise_engine.api.describe import MAX_SAMPLES, Description, Endpoint, describe
-from alise_engine.api.prompts import MAX_MESSAGES
 
 CHAT, COMPLETIONS, RESPONSES, MESSAGES = Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.MESSAGES
 OTHER = Endpoint.OTHER

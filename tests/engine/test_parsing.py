@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from alise_contract.describe import Endpoint
 from alise_engine.api import parsing
-from alise_engine.api.describe import Endpoint
 from alise_engine.api.parsing import INLINE_BYTES, Busy, Parsed, Parser
 
 LARGE = b" " * (INLINE_BYTES + 1)

@@ -4,10 +4,10 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from alise_contract.describe import Endpoint, describe
 from alise_contract.names import CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
 from alise_engine.api.admission import Ask, request_message
-from alise_engine.api.describe import Endpoint, describe
 from alise_engine.api.identity import Caller
 from alise_scheduler.errors import ContractError, InvalidRequestError
 from alise_scheduler.rpc.convert import check, to_ask, to_response

@@ -3,10 +3,10 @@
 import json
 from typing import Final
 
+from alise_contract.describe import MAX_SAMPLES, Description, Endpoint, describe
 from alise_contract.names import MAX_PROMPT_BYTES
 from alise_contract.v1 import admission_pb2
 from alise_engine.api.admission import Ask, request_message
-from alise_engine.api.describe import MAX_SAMPLES, Description, Endpoint, describe
 from alise_engine.api.parsing import parse
 from tests.fuzz.bodies import BODIES
 from tests.fuzz.finding import expect

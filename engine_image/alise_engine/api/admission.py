@@ -17,12 +17,12 @@ from typing import Final
 
 import grpc
 
+from alise_contract.describe import Description, Endpoint
 from alise_contract.names import CONTRACT_VERSION, MAX_HINT_BYTES, MAX_LEVEL, MIN_LEVEL, unpack_priority
 from alise_contract.v1 import admission_pb2
 
 from . import breaker
 from .admission_stream import AdmissionStream, AskError
-from .describe import Description, Endpoint
 from .identity import Caller
 
 logger = logging.getLogger("vllm.alise.admission")
@@ -81,6 +81,8 @@ class Ask:
     caller: Caller = field(default_factory=Caller)
     # 0: none.
     slo_ttft_ms: int = 0
+    # That the client gave it; empty: none.
+    request_id: str = ""
 
 
 _REJECTIONS: Final = {
@@ -177,6 +179,7 @@ def request_message(ask: Ask) -> admission_pb2.AdmitRequest:
         conversation_now=description.conversation_now,
         conversation_previous=description.conversation_previous,
         temperature=description.temperature,
+        request_id=ask.request_id,
     )
 
 

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from alise_contract.describe import Endpoint
 from alise_contract.names import ADMISSION_SOCKET, CONTROL_SOCKET, DEFAULT_MAX_PENDING, owner_of
 from alise_contract.stamp import derived
 from alise_contract.v1 import engine_control_pb2 as pb
@@ -28,7 +29,6 @@ from .control.core import Core
 from .control.drain import Drain
 from .control.progress import Progress
 from .control.server import ControlServer, ControlServicer
-from .describe import Endpoint
 from .identity import Caller, Headers, Keyring, Rules, caller
 from .keys import KeyFolder
 from .metrics import Metrics
@@ -296,6 +296,7 @@ class EngineApi:
                 vllm_version=self._settings.vllm_version,
                 lacks_api_keys=self._keys is not None and not self._keys.keyring().tenants,
                 kv=core.kv,
+                work=self._sidecar.fresh_work(),
             )
         )
 

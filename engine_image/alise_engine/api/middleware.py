@@ -14,16 +14,16 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
-from alise_contract.names import CLASS_RESPONSE_HEADER, DEFAULT_CLASS, OUTCOME_RESPONSE_HEADER, PRIORITY_HEADER
+from alise_contract.describe import Description, Endpoint
+from alise_contract.names import CLASS_RESPONSE_HEADER, DEFAULT_CLASS, OUTCOME_RESPONSE_HEADER, PRIORITY_HEADER, REQUEST_ID_HEADER
 
 from ..wire.stamp import NEUTRAL_PRIORITY, Stamp
 from .admission import Admitted, Ask, Decision, FailedOpen, Rejected, RejectReason
 from .body import MAX_PARSE_SECONDS, BodyLimits, Disconnected, Receive, Refused, max_marks, max_text_bytes, read
-from .describe import Description, Endpoint
-from .identity import Caller, slo_ttft_ms
+from .identity import Caller, request_id, slo_ttft_ms
 from .outcomes import ADMITTED, DISCONNECTED, FAILED_OPEN, NEUTRAL, OF_BODIES, OF_REJECTIONS, UNAUTHORIZED, Outcome, Refusal
 from .parsing import Busy, Parsed
 from .routes import FORMS, Route, endpoint_of, needs_key, route_of
@@ -95,9 +95,10 @@ class Gate(Protocol):
 
 @dataclass(slots=True)
 class _Fate:
-    """The class and the outcome of a request, for the answer's headers and the metric."""
+    """The id, the class and the outcome of a request, for the answer's headers and the metric."""
 
     klass: str
+    request_id: str = ""
     what: Outcome = NEUTRAL
 
 
@@ -111,6 +112,9 @@ class _Request:
     path: str
     headers: dict[str, str]
     caller: Caller
+    # Its own id, which no other request has, and the one that its client gave it; empty: none.
+    job_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    client_id: str = ""
 
 
 class AliseMiddleware:
@@ -131,7 +135,7 @@ class AliseMiddleware:
             self._gate.seen("", UNAUTHORIZED.name)
             await _unauthorized(scope, send)
             return
-        request = _Request(scope, receive, send, path, headers, caller)
+        request = _Request(scope, receive, send, path, headers, caller, client_id=request_id(headers))
         if scope["type"] == "websocket":
             await self._web_socket(request)
             return
@@ -163,7 +167,7 @@ class AliseMiddleware:
         """Speech comes in and text goes out while it does; the connection counts as one request and has the neutral rank."""
         fate = _Fate(request.caller.klass)
         try:
-            ask = Ask(uuid.uuid4().hex, Description(Endpoint.OTHER), request.caller)
+            ask = Ask(request.job_id, Description(Endpoint.OTHER), request.caller, request_id=request.client_id)
             decision = DRAINING if self._gate.refusing else await self._gate.decide(ask)
             if isinstance(decision, Rejected):
                 fate.what = refusal = OF_REJECTIONS[decision.reason]
@@ -171,12 +175,12 @@ class AliseMiddleware:
                 return
             fate.what = _outcome_of(decision, Endpoint.OTHER)
             with self._gate.open():
-                await self._carry_out(request, ask.job_id, decision, request.scope, request.receive)
+                await self._carry_out(request, decision, request.scope, request.receive)
         finally:
             self._gate.seen(request.caller.klass, fate.what.name)
 
     async def _generate(self, request: _Request) -> None:
-        fate = _Fate(request.caller.klass)
+        fate = _Fate(request.caller.klass, request.client_id or request.job_id)
         request = replace(request, send=_telling(request.send, fate, self._gate))
         try:
             # 2. Read the body, within its limits. A drain does not wait for a request whose body is incomplete.
@@ -204,23 +208,21 @@ class AliseMiddleware:
             await _refuse(request.send, description, fate)
             return
         # 5. May it come in, and with which rank?
-        job_id = uuid.uuid4().hex
-        decision = await self._decide(job_id, description, request)
+        decision = await self._decide(description, request)
         if isinstance(decision, Rejected):
             await _refuse(request.send, decision, fate)
             return
         fate.what = _outcome_of(decision, description.endpoint if description is not None else Endpoint.OTHER)
         # 6. Let it through as it came.
         scope = _without_priority_header(request.scope)
-        await self._carry_out(request, job_id, decision, scope, _replay(body, request.receive))
+        await self._carry_out(request, decision, scope, _replay(body, request.receive))
 
-    async def _carry_out(
-        self, request: _Request, job_id: str, decision: Admitted | FailedOpen | None, scope: Scope, receive: Receive
-    ) -> None:
+    async def _carry_out(self, request: _Request, decision: Admitted | FailedOpen | None, scope: Scope, receive: Receive) -> None:
         """Runs vLLM's handler under a ticket."""
         # The job id goes in without a scheduler too: one that comes back learns the job from Watch.
         admitted = decision if isinstance(decision, Admitted) else Admitted(NEUTRAL_PRIORITY, "")
-        ticket = Ticket(Stamp(job_id, admitted.priority, admitted.hint), request.caller.tenant, self._gate.cache_salt(request.caller))
+        stamp = Stamp(request.job_id, admitted.priority, admitted.hint)
+        ticket = Ticket(stamp, request.caller.tenant, self._gate.cache_salt(request.caller))
         token = CURRENT.set(ticket)
         try:
             await self._app(scope, receive, request.send)
@@ -252,14 +254,16 @@ class AliseMiddleware:
             return Refused(413, f"with truncate_prompt_tokens a request may have {most} bytes; cut the prompt before sending it")
         return parsed.description
 
-    async def _decide(self, job_id: str, description: Description | None, request: _Request) -> Decision | None:
+    async def _decide(self, description: Description | None, request: _Request) -> Decision | None:
         """Returns the decision; None if there is none to make, because vLLM answers such a request without the engine."""
         if description is None:
             self._gate.passed_through("not_json")
             return None
         if description.endpoint is Endpoint.OTHER:
             self._gate.passed_through("not_described")
-        return await self._gate.decide(Ask(job_id, description, request.caller, slo_ttft_ms(request.headers)))
+        return await self._gate.decide(
+            Ask(request.job_id, description, request.caller, slo_ttft_ms(request.headers), request_id=request.client_id)
+        )
 
 
 def _outcome_of(decision: Admitted | FailedOpen | None, endpoint: Endpoint) -> Outcome:
@@ -321,13 +325,14 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def _telling(send: Send, fate: _Fate, gate: Gate) -> Send:
-    """Adds headers with the class of the request and its outcome to the answer; while draining, also that the connection closes."""
+    """Adds headers with the request's id, class and outcome to the answer; while draining, also that the connection closes."""
 
     # No coroutine: a stream sends a message per token, and all but the first pass through.
     def telling(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             headers = [
                 *message.get("headers", ()),
+                (REQUEST_ID_HEADER.encode(), fate.request_id.encode()),
                 (CLASS_RESPONSE_HEADER.encode(), (fate.klass or DEFAULT_CLASS).encode("utf-8", "replace")),
                 (OUTCOME_RESPONSE_HEADER.encode(), fate.what.name.encode()),
             ]

@@ -13,8 +13,8 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Final
 
-from .describe import Description, Endpoint, describe
-from .prompts import JSON
+from alise_contract.describe import Description, Endpoint, describe
+from alise_contract.prompts import JSON
 
 logger = logging.getLogger("vllm.alise.parsing")
 

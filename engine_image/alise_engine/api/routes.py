@@ -7,9 +7,8 @@ compares the lists with the routes of the running application.
 from enum import Enum
 from typing import Final
 
+from alise_contract.describe import Endpoint
 from alise_contract.names import STATUS_PATH
-
-from .describe import Endpoint
 
 
 class Route(Enum):
