@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 BESIDE = $(MAKE) --no-print-directory --jobs
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom docs proto crd reference flags hardware lock bench picture clean
+.PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom docs proto crd chart reference flags hardware lock bench picture release clean
 
 help: ## What there is
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -74,6 +74,12 @@ proto: install ## Generates the contract's code from its .proto files
 crd: install ## Generates the CRD and its reference page from the operator's Spec
 	@$(PYTHON) -m alise_operator.crd
 	@$(PYTHON) -m tests.tools.reference
+
+chart: install ## Generates the Helm chart from the manifests
+	@$(PYTHON) -m tests.tools.chart
+
+release: install ## Makes a release in dist/release: VERSION=0.1.0 IMAGE_REGISTRY=host/name (IMAGES=0: without the images' bills; PUSH=1: pushes the images)
+	@$(PYTHON) -m tests.tools.release
 
 reference: install ## Generates the reference pages of docs/ from the code
 	@$(PYTHON) -m tests.tools.reference
