@@ -1,7 +1,7 @@
 """How many manifests are checked, and what is found: Kubernetes' schemas from 1.29 to 1.37, and checkov's rules.
 
-A part of `make bench-operator`. The manifests are what kubectl makes of every kustomization, the samples, and the children that the
-operator builds for each of them.
+A part of `make bench-operator`. The manifests are what kubectl makes of every kustomization, what Helm makes of the chart, the samples, and
+the children that the operator builds for each of them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from tests.tools.kubectl import kubectl
 def measure() -> Iterator[Row]:
     """One row per manifest that is checked, and one per finding."""
     minors = [int(version.partition(".")[2]) for version in manifests.VERSIONS]
-    given = [*manifests.rendered(kubectl()), *manifests.samples()]
+    given = [*manifests.rendered(kubectl()), *manifests.charted(), *manifests.samples()]
     children = {minor: manifests.built(minor) for minor in minors}
     checked = [*given, *children[max(minors)]]
     found = [

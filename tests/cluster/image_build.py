@@ -1,6 +1,6 @@
 """`make images`: build alise's images, once per content.
 
-On Debian 12 as root no registry is needed: the base is made by debootstrap, buildah builds in a storage of its own below the cache, and
+On Debian 12 as root no registry is needed: debootstrap builds the base, buildah builds in a storage of its own below the cache, and
 every image is written as an archive that `ctr images import` takes. Elsewhere docker, podman or buildah builds from the public bases
 that the Dockerfiles name. `IMAGE_REGISTRY=host/name` tags the images with their content and pushes them for a cluster of the user's own.
 """
@@ -232,6 +232,9 @@ def how_to_apply(registry: Registry) -> str:
     """What to type when the images are in the user's registry; the manifests that name them are written to dist/."""
     lines = ["To use them:"]
     lines += [f"  kubectl apply -f {path.relative_to(ROOT)}" for path in image_manifests.write(ROOT / "manifests", registry, ROOT / "dist")]
+    values = image_manifests.write_values(ROOT / "manifests", registry, ROOT / "dist")
+    lines += ["Or, with Helm in place of the first one:"]
+    lines += [f"  helm install alise manifests/chart -n alise-system --create-namespace -f {values.relative_to(ROOT)}"]
     cuda = registry.name(CUDA.name)
     lines += [*how_to_build_cuda(cuda), f"  docker push {cuda}"]
     return "\n".join(lines)

@@ -46,6 +46,14 @@ def write(manifests: Path, registry: Registry, into: Path) -> list[Path]:
     return written
 
 
+def write_values(manifests: Path, registry: Registry, into: Path) -> Path:
+    """`values.yaml`, the chart's values for this registry."""
+    defaults = yaml.safe_load((manifests / "chart" / "values.yaml").read_text(encoding="utf-8"))
+    path = into / "values.yaml"
+    path.write_text(with_registry(yaml.safe_dump({"images": defaults["images"]}, sort_keys=False), registry), encoding="utf-8")
+    return path
+
+
 def _resources(folder: Path) -> Iterator[Path]:
     """The files that a kustomization and those below it name."""
     for name in yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))["resources"]:

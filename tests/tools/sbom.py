@@ -7,8 +7,10 @@ lock allows, and the sentence encoder. All of it is read from the built image, n
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
@@ -24,9 +26,17 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 VERSION: Final = SchemaVersion.V1_6
 
 
-def document(image: ImageFiles) -> str:
-    """The bill of materials of an image, as JSON. Raises ValueError when it does not keep to CycloneDX's schema."""
-    text = make_outputter(bill(image), OutputFormat.JSON, VERSION).output_as_string(indent=1)
+def document(image: ImageFiles, *, committed_at: int | None = None, serial_number: UUID | None = None) -> str:
+    """The bill of materials of an image, as JSON. Raises ValueError when it does not keep to CycloneDX's schema.
+
+    Its time is now and its serial number a new one, unless they are given: the time in seconds since 1970.
+    """
+    made = bill(image)
+    if committed_at is not None:
+        made.metadata.timestamp = datetime.fromtimestamp(committed_at, UTC)
+    if serial_number is not None:
+        made.serial_number = serial_number
+    text = make_outputter(made, OutputFormat.JSON, VERSION).output_as_string(indent=1)
     complaint = JsonStrictValidator(VERSION).validate_str(text)
     if complaint is not None:
         raise ValueError(f"the bill of {image.name} is not CycloneDX {VERSION.to_version()}: {complaint}")

@@ -1,0 +1,116 @@
+"""`make release`: what it refuses, what it writes, and that it writes the same again."""
+
+import hashlib
+import io
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.tools.chart.rendering import complaints, rendered
+from tests.tools.release import checks
+from tests.tools.release.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[2]
+REGISTRY = "registry.test/team"
+CHANGELOG = (
+    "# Changelog\n\n## 0.2.0 (unreleased)\n\nNew.\n\n## 0.1.0 (2026-11-29)\n\nThe first one.\n\n### More\n\nText.\n\n## 0.0.9\n\nOld.\n"
+)
+PROJECT = '[project]\nname = "alise"\nversion = "0.1.0"\n'
+GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@example.com")
+
+
+def refused(version: str = "0.1.0", registry: str = REGISTRY, project: str = PROJECT) -> list[str]:
+    return list(checks.problems(version, registry, CHANGELOG, project))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A repository with one commit that can be released."""
+    root = tmp_path / "tree"
+    shutil.copytree(ROOT / "manifests", root / "manifests", symlinks=True)
+    (root / "CHANGELOG.md").write_text(CHANGELOG, encoding="utf-8")
+    (root / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    (root / ".gitignore").write_text("/dist/\n", encoding="utf-8")
+    for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "one")):
+        subprocess.run([*GIT, *words], cwd=root, check=True, timeout=60)
+    return root
+
+
+def released(tree: Path, name: str = "release") -> dict[str, bytes]:
+    """The files of a release without images."""
+    folder = tree / "dist" / name
+    assert main({"VERSION": "0.1.0", "IMAGE_REGISTRY": REGISTRY, "IMAGES": "0"}, tree, folder) == 0
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_keeps_a_version_with_a_date_from_being_released() -> None:
+    assert refused() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param({"version": ""}, "VERSION is missing: make release VERSION=", id="no version"),
+        pytest.param({"version": "one"}, "VERSION='one' is no version", id="a word for a version"),
+        pytest.param({"version": "0.3.0"}, "CHANGELOG.md has no section for 0.3.0", id="a version that CHANGELOG does not have"),
+        pytest.param({"version": "0.2.0"}, "CHANGELOG.md calls 0.2.0 unreleased", id="a version without a date"),
+        pytest.param({"project": PROJECT.replace("0.1.0", "0.4.0")}, "pyproject.toml has the version 0.4.0", id="another version"),
+        pytest.param({"registry": ""}, "IMAGE_REGISTRY is missing: make release", id="no registry"),
+        pytest.param({"registry": "https://a.test/b"}, "IMAGE_REGISTRY='https://a.test/b' is no registry", id="a registry with a scheme"),
+    ],
+)
+def test_a_release_is_refused_with_a_sentence(arguments: dict[str, Any], said: str) -> None:
+    assert refused(**arguments)[0].startswith(said)
+
+
+def test_the_notes_are_the_versions_section() -> None:
+    assert checks.notes("0.1.0", CHANGELOG) == "## 0.1.0 (2026-11-29)\n\nThe first one.\n\n### More\n\nText.\n"
+
+
+def test_changes_that_are_not_committed_are_refused(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tree / "CHANGELOG.md").write_text(CHANGELOG + "\n", encoding="utf-8")
+    assert main({"VERSION": "0.1.0", "IMAGE_REGISTRY": REGISTRY, "IMAGES": "0"}, tree, tree / "dist" / "release") == 1
+    assert capsys.readouterr().err.startswith("the work tree has changes that are not committed, CHANGELOG.md first of 1")
+    assert not (tree / "dist").exists()
+
+
+def test_two_runs_give_the_same_bytes(tree: Path) -> None:
+    assert released(tree) == released(tree, "again")
+
+
+def test_a_release_has_its_files_and_their_checksums(tree: Path) -> None:
+    found = released(tree)
+    assert set(found) == {"alise.yaml", "tiny.yaml", "aliseengines.yaml", "alise-0.1.0.tgz", "RELEASE_NOTES.md", "SHA256SUMS"}
+    sums = dict(reversed(line.split("  ")) for line in found.pop("SHA256SUMS").decode().splitlines())
+    assert sums == {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
+
+
+def test_every_image_of_a_release_has_the_version_for_its_tag(tree: Path) -> None:
+    found = released(tree)
+    with tarfile.open(fileobj=io.BytesIO(found["alise-0.1.0.tgz"])) as archive:
+        member = archive.extractfile("alise/values.yaml")
+        assert member is not None
+        images = yaml.safe_load(member.read())["images"]
+    assert images == {
+        "operator": f"{REGISTRY}/alise-operator:0.1.0",
+        "engineCuda": f"{REGISTRY}/alise-engine-cuda:0.1.0",
+        "engineCpu": f"{REGISTRY}/alise-engine-cpu:0.1.0",
+        "scheduler": f"{REGISTRY}/alise-scheduler:0.1.0",
+    }
+    for image in images.values():
+        assert image.encode() in found["alise.yaml"]
+    assert b"localhost/" not in b"".join(found.values())
+
+
+@pytest.mark.process
+def test_helm_takes_the_packed_chart(tree: Path) -> None:
+    released(tree)
+    chart = tree / "dist" / "release" / "alise-0.1.0.tgz"
+    assert complaints(chart) == []
+    (operator,) = [one for one in rendered(chart=chart) if one["kind"] == "Deployment"]
+    assert operator["spec"]["template"]["spec"]["containers"][0]["image"] == f"{REGISTRY}/alise-operator:0.1.0"
