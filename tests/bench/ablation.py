@@ -1,10 +1,10 @@
 """What each layer of the predictor is worth: the same rows, predicted with one layer turned off at a time.
 
 `python -m tests.bench ablation` with DATASET naming the folder of alpaca.parquet and sharegpt.parquet. ShareGPT is predicted row by row
-from a cold start, and the last half counts. Of Alpaca, 10,000 rows train one head, and the last 5,000 are predicted row by row and learned
+from a cold start, and the last half counts. On Alpaca, 10,000 rows train one head, and the last 5,000 are predicted row by row and learned
 as they end. LAYERS names some of the layers (commas between them), DATA one of the sets. SIMULATE=0 leaves the simulator out.
 
-Runs are kept in bench-results/ablation/ and not made again while the predictor's sources stay as they are.
+Runs are kept in bench-results/ablation/ and not repeated while the predictor's sources stay as they are.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from alise_scheduler.predictor.models.buckets import Observation
 from alise_scheduler.predictor.models.encoder import MODEL_FILE, OnnxEncoder
 from alise_scheduler.predictor.models.prior import Prior, from_bytes
 from alise_scheduler.predictor.training import prior_fit
-from alise_scheduler.simulation.hardware import engine_model
-from alise_scheduler.simulation.run import simulate
+from alise_simulator.hardware import engine_model
+from alise_simulator.run import simulate
 from tests.bench import gain
 from tests.bench.ablation_layers import LAYERS, PREDICTOR, code_lines, turned_off
 from tests.bench.gain_systems import ALISE, Predicted, system
@@ -34,6 +34,7 @@ from tests.bench.policies_data import as_trace
 from tests.bench.predictor import COUNTED, Example, Learned, prequential, question, read
 from tests.bench.predictor_scores import kendall
 from tests.tools import encoder as encoders
+from tests.tools.sources import digest
 
 KEPT: Final = RESULTS / "ablation"
 DATA: Final = ("sharegpt", "alpaca")
@@ -92,9 +93,9 @@ def _kept(name: str, make: Callable[[], Row]) -> Row:
 
 
 def _digest() -> str:
-    """Changes with the predictor's sources."""
+    """Changes with the code of the predictor."""
     files = sorted(path for path in PREDICTOR.rglob("*") if path.suffix in (".py", ".tsv"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+    return digest(files)
 
 
 def _predictions(data: str, layer: str) -> Path:

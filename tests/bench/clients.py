@@ -6,7 +6,7 @@ requests at the same moments, and each starts cold at each load. No prompt is se
 in the history.
 
 The clients send no length and no cap on it. The emulated model ends an answer where the data set's real one ended
-(tests/emulated/lengths.py), which neither system is told. Times are the device's, as in serving_emulated.py; a client also counts what it
+(tests/emulated/lengths.py), which neither system knows. Times are the device's, as in serving_emulated.py; a client also counts what it
 takes itself, on the same cores.
 """
 

@@ -1,4 +1,4 @@
-"""GuideLLM in a virtual environment of its own below $ALISE_CACHE, made once from guidellm.lock: its packages do not agree with ours."""
+"""GuideLLM in a virtual environment of its own below $ALISE_CACHE, installed once from guidellm.lock: its packages conflict with ours."""
 
 import hashlib
 import os

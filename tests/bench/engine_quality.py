@@ -1,4 +1,4 @@
-"""What INT8 does to a model that was really trained: next-token distributions behind n preemptions, against those of nobody disturbed.
+"""What INT8 does to a model that was really trained: next-token distributions after n preemptions, against those without any.
 
 Teacher-forced on text that the model has not seen. A preemption sends all blocks that the host does not have yet through the codec and
 back, as the engine does: complete blocks once, the last one each time. Rows are sums over one window, so that every figure can be

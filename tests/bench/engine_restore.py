@@ -62,7 +62,7 @@ def plot(rows: Sequence[Row], axes: Any) -> None:
 
 
 def _resumes(engine: Any, tokens: int, repetitions: int) -> Iterator[Row]:
-    # Copies are made whole each time: a way must not find the blocks of the one before.
+    # Each copy is complete: no way of restoring may find the blocks of the one before.
     for way in WAYS:
         engine.set_codec("int8" if way == "int8" else "raw")
         name = engine.ask([256, *(32 + number % 90 for number in range(tokens - 1))], 4 * repetitions + 4, job="job")

@@ -4,7 +4,7 @@ CPU time. Not the difference between two schedulers: at 1,000 requests two ident
 times what is to be seen. With 1,000 live requests either all of them run or 256 run and the others wait; those are a level better than
 the ones that run, and two would be needed to take a place, so every step asks.
 
-Of the polls, a twentieth of a second apart in an engine that serves, every fourth looks at all requests for their progress (`poll`): the
+An engine that serves is polled every twentieth of a second. Every fourth poll looks at all requests for their progress (`poll`): the
 clock is moved so that the one after a plan does. The ones between (`quiet poll`) look at the requests to which something has happened.
 """
 

@@ -5,7 +5,7 @@ there with its KV cache in 16 bits, and every one of them is counted until it ha
 at the same moments. Predictions are the sidecar's own, learned online from a cold start, on rows that nothing was tuned on (the last 5,000
 of Alpaca, the last half of ShareGPT). Where a request does not fit a device at all, it is left out for all systems.
 
-Runs are kept in bench-results/gain.kept.jsonl and not made again as long as a small probe of their system comes to the same times, so a
+Runs are kept in bench-results/gain.kept.jsonl and not repeated as long as a small probe of their system comes to the same times, so a
 benchmark that was broken off goes on where it was. JOBS says how many run at once (all cores otherwise).
 """
 
@@ -27,15 +27,15 @@ import numpy as np
 from alise_scheduler.core.exec_time import Coefficients
 from alise_scheduler.core.job import Ints
 from alise_scheduler.core.lengths import Floats
-from alise_scheduler.simulation import predictions
-from alise_scheduler.simulation.hardware import engine_model
-from alise_scheduler.simulation.model import DEFAULT_SHAPE, EngineModel
-from alise_scheduler.simulation.run import Outcome, simulate
-from alise_scheduler.simulation.trace import Trace, at_load, capacity_per_second, heavy_tail, poisson
+from alise_simulator import predictions
+from alise_simulator.hardware import engine_model
+from alise_simulator.model import DEFAULT_SHAPE, EngineModel
+from alise_simulator.run import Outcome, simulate
+from alise_simulator.trace import Trace, at_load, capacity_per_second, heavy_tail, poisson
 from tests.bench import gain_figures
 from tests.bench.gain_systems import ABLATIONS, ALISE, FCFS, MAIN, RULES, Predicted, system
 from tests.bench.harness import RESULTS, Figure, Row, Settings
-from tests.bench.policies_data import Data, answered, untold
+from tests.bench.policies_data import Data, answered, shipped
 
 WINDOW_SECONDS: Final = 600.0
 QUICK_SECONDS: Final = 120.0
@@ -112,15 +112,15 @@ def measure(settings: Settings) -> Iterator[Row]:
     if left_out:
         print(f"\nleft out, not in {settings.dataset}: {', '.join(left_out)}", file=sys.stderr)
     window = QUICK_SECONDS if settings.quick else WINDOW_SECONDS
-    told = {name: _digest(_data(settings.dataset, name)[1].learned) for name in dict.fromkeys(cell.data for cell in wanted)}
+    digests = {name: _digest(_data(settings.dataset, name)[1].learned) for name in dict.fromkeys(cell.data for cell in wanted)}
     probes = {name: probe(name) for name in dict.fromkeys(cell.system for cell in wanted)}
     path = RESULTS / "gain.kept.jsonl"
-    held = kept(path, window, probes, told)
+    held = kept(path, window, probes, digests)
     yield from (held[cell] for cell in wanted if cell in held)
     missing = [cell for cell in wanted if cell not in held]
     with path.open("a") as out, get_context("fork").Pool(int(os.environ.get("JOBS") or os.cpu_count() or 1)) as pool:
         for row in pool.imap(_run, [(settings.dataset, cell, window) for cell in missing]):
-            made = {**row, "probe": probes[row["system"]], "predictions": told[row["data"]], "window_seconds": window}
+            made = {**row, "probe": probes[row["system"]], "predictions": digests[row["data"]], "window_seconds": window}
             out.write(json.dumps(made) + "\n")
             out.flush()
             yield made
@@ -131,12 +131,12 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     return gain_figures.figures(rows, SETS)
 
 
-def kept(path: Path, window: float, probes: Mapping[str, str], told: Mapping[str, str]) -> dict[Cell, Row]:
-    """The runs that were made with these probes, predictions and window."""
+def kept(path: Path, window: float, probes: Mapping[str, str], digests: Mapping[str, str]) -> dict[Cell, Row]:
+    """The kept runs of these probes, predictions and window."""
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     own = [
         row for row in rows
-        if (row["window_seconds"], row["probe"], row["predictions"]) == (window, probes.get(row["system"]), told.get(row["data"]))
+        if (row["window_seconds"], row["probe"], row["predictions"]) == (window, probes.get(row["system"]), digests.get(row["data"]))
     ]  # fmt: skip
     return {Cell(*(row[name] for name in Cell.__slots__)): row for row in own}
 
@@ -172,7 +172,7 @@ def _data(folder: Path, name: str) -> tuple[Data, Predicted]:
         trace = replace(data.trace, output_tokens=np.full_like(data.trace.output_tokens, EQUAL_TOKENS))
         known = predictions.oracle(trace.output_tokens)
         return replace(data, trace=trace, real=known), Predicted(known, known)
-    return data, Predicted(data.real, untold(path))
+    return data, Predicted(data.real, shipped(path))
 
 
 def _file(folder: Path, data: str) -> Path:
@@ -192,10 +192,10 @@ def requests(base: Trace, load: float, seed: int, window: float, model: EngineMo
 
 def _run(job: tuple[Path, Cell, float]) -> Row:
     folder, cell, window = job
-    data, told = _data(folder, cell.data)
+    data, predicted = _data(folder, cell.data)
     trace, rows = requests(data.trace, cell.load, cell.seed, window, engine_model(cell.profile))
     began = time.process_time()
-    model, driver = system(cell.system, trace, told.rows(rows), engine_model(cell.profile, cell.kv_bits))
+    model, driver = system(cell.system, trace, predicted.rows(rows), engine_model(cell.profile, cell.kv_bits))
     outcome = simulate(trace, model, driver)
     return {
         "kind": "gain",

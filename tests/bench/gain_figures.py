@@ -1,4 +1,4 @@
-"""The figures of the gain, from its rows alone: each the mean over paired seeds, with the spread."""
+"""Computes the figures of the gain from its rows alone: each the mean over paired seeds, with the spread. `gain.py` calls it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final

@@ -1,6 +1,6 @@
 """The systems that are compared: stock vLLM, alise, alise without one of its parts, and other rules for who goes first.
 
-Every rule is the production core with other settings, or a driver of its own beside it. What is compared is said in `DESCRIPTIONS`.
+Every rule is the production core with other settings, or a driver of its own beside it. `DESCRIPTIONS` describes what is compared.
 """
 
 import math
@@ -15,11 +15,11 @@ from alise_scheduler.core.job import Ints, Snapshot
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.core.level import LEVELS_PER_DOUBLING
 from alise_scheduler.core.rank import AgeingRule, LatenessRule, Policy, base_levels, gittins_seconds, view_of
-from alise_scheduler.simulate import Setup, core_driver, driver_named, policy_named
-from alise_scheduler.simulation import predictions
-from alise_scheduler.simulation.driver import CoreDriver, PolicyDriver
-from alise_scheduler.simulation.model import EngineModel
-from alise_scheduler.simulation.trace import Trace
+from alise_simulator import predictions
+from alise_simulator.driver import CoreDriver, PolicyDriver
+from alise_simulator.model import EngineModel
+from alise_simulator.systems import Setup, core_driver, driver_named, policy_named
+from alise_simulator.trace import Trace
 
 FCFS: Final = "stock-fcfs"
 PRIORITY: Final = "stock-priority"
@@ -63,25 +63,25 @@ class Predicted:
     """What the sidecar says of each request's length, [N, QUANTILES]: after learning online, and as it is shipped."""
 
     learned: Floats
-    untold: Floats
+    shipped: Floats
 
     def rows(self, rows: Ints) -> "Predicted":
-        return Predicted(self.learned[rows], self.untold[rows])
+        return Predicted(self.learned[rows], self.shipped[rows])
 
 
-def system(name: str, trace: Trace, told: Predicted, model: EngineModel) -> tuple[EngineModel, Callable[[], PolicyDriver]]:
+def system(name: str, trace: Trace, predicted: Predicted, model: EngineModel) -> tuple[EngineModel, Callable[[], PolicyDriver]]:
     """The engine as the system has it, and its driver. Raises ValueError for an unknown name."""
     if name == "alise-no-host-store":
         model = replace(model, shape=replace(model.shape, host_limit_bytes=0))
     if name == "alise-no-int8":
         model = replace(model, int8_share=1.0)
-    lengths = told.learned
+    lengths = predicted.learned
     if name in ("stock-priority-true", "alise-true", "srpt"):
         lengths = predictions.oracle(trace.output_tokens)
     if name == "alise-no-prediction":
         lengths = predictions.blind(trace.output_tokens)
     if name == "alise-no-history":
-        lengths = told.untold
+        lengths = predicted.shipped
     setup = Setup(trace, model, lengths)
     if name in _STOCK:
         return model, driver_named(_STOCK[name], setup)

@@ -1,7 +1,7 @@
 """The parts of `make bench-gpu` that need vLLM, on one model runner: `python -m tests.bench.gpu_vllm --runner 1 --rows FILE`.
 
 They are the exactness rounds of `tests/engine/fuzz.py` (fp32, raw store), and the decoding steps of a batch while KV of others is saved and
-brought back beside them. Those are on a model of an 8B's shape with random weights: a small one's step is over before the host has issued
+brought back beside them. Those are on a model of an 8B's shape with random weights: a small one's step ends before the host has issued
 the copies, and that would be all there is to see. Where the GPU has no room for it a small one is taken, which rows and figures say; what
 the host takes to issue a step's copies is a figure of its own.
 """
@@ -33,7 +33,7 @@ GIB: Final = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """A model to decode with: its folder (made when asked for), how vLLM gets its weights, and the KV cache it is run with."""
+    """A model to decode with: its folder (written when it is asked for), how vLLM gets its weights, and the KV cache it is run with."""
 
     name: str
     folder: Callable[[], Path]
@@ -128,7 +128,7 @@ def _decoding(quick: bool) -> Iterator[Row]:
 
 
 def decoding(model: Decoder, steps: int) -> Iterator[Row]:
-    """Steps of a decoding batch, alone and while blocks that belong to nobody are saved and filled again beside every step."""
+    """Steps of a decoding batch, alone and while blocks that belong to no request are saved and filled again beside every step."""
     from alise_engine.kv.work import Drop, Load, Save
     from tests.engine.harness import Engine, EngineOptions
 

@@ -209,7 +209,7 @@ def ratios(rows: Sequence[Row]) -> list[Ratio]:
 def figures(rows: Sequence[Row]) -> list[Figure]:
     """The worst input's ratio, who was rejected beside it, and which statuses were wrong; none without rows.
 
-    Beside them the worst ratio of an honest client to itself, which chance alone makes: of few inputs, so it is rather too small.
+    Beside them the worst ratio of an honest client to itself, which is pure noise: it comes from few inputs, so it is rather too small.
     """
     own = [row for row in rows if row["kind"] == "beside"]
     everything = ratios(rows)

@@ -1,7 +1,7 @@
 """The one client that is hostile, in a process of its own: `python -m tests.bench.hostile_client`, with orders on stdin, a JSON line each.
 
 For each it sends one input as fast as its connections allow, or honest requests at a given pace, prints `began` when it begins, and what it
-was answered when the time is over. It talks to a port of this machine and to nothing else.
+was answered when its time has run out. It talks to a port of this machine and to nothing else.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class Orders:
 
 
 async def run(orders: Orders) -> dict[str, object]:
-    """Send until the time is over; what is open then is given up. Returns how many were sent and the statuses that came."""
+    """Send until the time has run out; requests that are open then are given up. Returns how many were sent and the statuses that came."""
     one = BY_ID[orders.input]
     build = (one.good or GOOD) if orders.pace else one.build
     build(0, orders.headers)

@@ -1,6 +1,6 @@
 """Every channel by which a client might choose its own rank, tried on a served pod whose slots are taken and whose queue is full.
 
-Before each forgery the same client sends the honest request that it was made from, and takes it back. Counted as forged is an engine
+Before each forgery the same client sends the honest request that it was derived from, and takes it back. Counted as forged is an engine
 request with a job, a hint or a priority that the scheduler did not give it, a question to the scheduler with a tenant or a class that the
 client does not have, and a level that beats the honest twin's. The forger knows more than any client can: the hint of a request that
 waits, and a stamp for it that the pod's own key signed.
@@ -36,7 +36,7 @@ QUEUE: Final = 5
 TOKENS: Final = 60
 QUEUED_TOKENS: Final = 1_800
 BEST: Final = pack_priority(-128, 0)
-# What the scheduler could be told with the format of hints before this one.
+# The previous format of hints, with which the scheduler could be misled.
 _OLD_HINT: Final = struct.Struct(f"<2sB{QUANTILES}ff7B3Q")
 _SECONDS: Final = 8.0
 _START_SECONDS: Final = 60.0
@@ -60,7 +60,7 @@ class Loot:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One way to try. `honest` is the request that the forgery was made from."""
+    """One way to try. `honest` is the request that the forgery was derived from."""
 
     id: str
     path: str
@@ -216,7 +216,7 @@ async def _rows(pod: Pod, setting: Setting, only_callers: bool) -> list[Row]:
 
 
 def _loot(pod: Pod, heard: Heard) -> Loot:
-    """Of the newest request that waits, with a stamp that the pod's key signs for the best rank."""
+    """The loot of the newest request that waits, with a stamp that the pod's key signs for the best rank."""
     job_id = heard.admitted()[-1].job_id
     hint = base64.b64encode(heard.given[job_id].admitted.hint).decode()
     signed = stamped_args(None, Stamp(job_id, BEST, hint), stamp_key(pod_key(pod.engine_sockets)))
@@ -331,7 +331,7 @@ def _levels(heard: Heard, jobs: set[str]) -> list[int]:
 
 
 def _entered(heard: Heard, job_id: str) -> bool:
-    """Whether the engine, or the scheduler with a refusal, has said what became of a job."""
+    """Whether the engine has reported a job, or the scheduler has refused it."""
     answer = heard.given.get(job_id)
     if answer is not None and answer.WhichOneof("decision") == "rejected":
         return True

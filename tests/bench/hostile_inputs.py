@@ -49,13 +49,13 @@ class Input:
     quick: bool = False
     # Against a pod with API keys, maxPending 10, and the honest clients' own key.
     flood: bool = False
-    # An honest client on both sides: how far from 1 chance alone takes the ratio.
+    # An honest client on both sides: how far noise alone takes the ratio from 1.
     control: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def post(path: str, body: Mapping[str, Any] | list[Any] | bytes) -> Build:
-    """Return a builder of the same request every time; its bytes are made once."""
+    """Return a builder of the same request every time; its bytes are built once."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     made: dict[int, bytes] = {}
 
@@ -74,7 +74,7 @@ GOOD: Final = post(COMPLETIONS, SHORT)
 
 
 def _lazy(path: str, content: Callable[[], bytes]) -> Build:
-    """As `post`, but the body is not made before it is sent."""
+    """As `post`, but the body is built only when it is sent."""
     held: list[Build] = []
 
     def build(number: int, headers: Mapping[str, str]) -> bytes:

@@ -138,17 +138,17 @@ def _settings(folder: Path, setting: Setting) -> Mapping[str, str]:
 
 @dataclass(slots=True)
 class Heard:
-    """Everything that was said, in order of arrival."""
+    """All messages, in order of arrival."""
 
     # What the scheduler was asked, and what it answered, by job.
     asks: list[admission.AdmitRequest] = field(default_factory=list)
     given: dict[str, admission.AdmitResponse] = field(default_factory=dict)
     # Priorities that the scheduler's plans gave each job.
     ranked: dict[str, set[int]] = field(default_factory=dict)
-    # What the engine said of each of its requests, the newest last, and the hint that came with the first.
+    # The engine's reports of each of its requests, the newest last, and the hint that came with the first.
     rows: dict[str, list[control.EngineRequest]] = field(default_factory=dict)
     finished: dict[str, control.Finished] = field(default_factory=dict)
-    # Requests that were seen while there was no fresh plan: everybody is neutral then.
+    # Requests that were seen while there was no fresh plan: all requests are neutral then.
     unplanned: set[str] = field(default_factory=set)
     watched: bool = False
     _planned_seconds: float = float("-inf")
@@ -158,7 +158,7 @@ class Heard:
         return [ask for ask in self.asks if not ask.withdrawn]
 
     def allowed(self, job_id: str) -> set[int]:
-        """The priorities that this job may have by what the scheduler said."""
+        """The priorities that this job may have according to the scheduler's answers."""
         answer = self.given.get(job_id)
         stamped = {answer.admitted.priority} if answer is not None and answer.WhichOneof("decision") == "admitted" else set()
         return stamped | self.ranked.get(job_id, set())
@@ -256,7 +256,7 @@ class _Relay(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             except grpc.aio.AioRpcError as error:
                 await context.abort(error.code(), error.details() or "")
             except asyncio.CancelledError:
-                # The benchmark is over, or the caller has gone.
+                # The benchmark has finished, or the caller has gone.
                 call.cancel()
 
         return grpc.stream_stream_rpc_method_handler(relay)

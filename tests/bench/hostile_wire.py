@@ -13,7 +13,7 @@ _KEPT_BYTES: Final = 1 << 16
 
 
 class Framing(Enum):
-    """How the server is told where the body ends."""
+    """How the server learns where the body ends."""
 
     LENGTH = "Content-Length"
     CHUNKED = "chunked"

@@ -1,4 +1,4 @@
-"""Models of the benchmarks, made once and kept in $ALISE_CACHE/models: one that was really trained, and one of a realistic KV cache."""
+"""Models of the benchmarks, built once and kept in $ALISE_CACHE/models: a trained one, and one with a realistic KV cache."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ HELD_OUT: Final = ("argparse.py", "datetime.py", "heapq.py", "statistics.py", "t
 
 
 def trained(steps: int) -> Path:
-    """A byte-level Llama of 2.6 million parameters and head_dim 128, trained for so many steps on Python's standard library."""
+    """A byte-level Llama of 2.6 million parameters and head_dim 128, trained for `steps` steps on Python's standard library."""
     return kept(f"trained-{CONTEXT}-{steps}", lambda out: _train(out, steps))
 
 
@@ -41,7 +41,7 @@ def kept(name: str, write: Callable[[Path], None]) -> Path:
     cache = Path(os.environ.get("ALISE_CACHE", "~/.cache/alise")).expanduser() / "models"
     if not (cache / name).exists():
         cache.mkdir(parents=True, exist_ok=True)
-        # Written aside and moved, so that a run that was stopped leaves nothing half made.
+        # Written aside and moved, so that a run that was stopped leaves no incomplete folder.
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             write(Path(folder) / name)
             shutil.move(Path(folder) / name, cache / name)

@@ -118,7 +118,7 @@ async def _beside(kubeconfig: Path, engines: int) -> list[tuple[bool, float]]:
     async with HttpKube(kubeconfig) as kube:
         await until_children(kube, engine("edited", "crowd"))
         for number in range(engines):
-            # What the last edits asked for is over, as the loop has been on for a while when the other one comes.
+            # The work of the last edits is done, as the loop has been running for a while when the other edit comes.
             await asyncio.sleep(SETTLE_SECONDS)
             found.append((False, await until_children(kube, engine(f"alone-{number}", "others"))))
             editing = asyncio.create_task(_edit(kube))

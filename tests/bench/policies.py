@@ -1,6 +1,6 @@
 """Who goes first, and what it is worth: policies on traces, in the simulator, at loads from idle to far too much.
 
-Policies of ours see predictions: `real` (the sidecar's learned predictor asked before it is told, over the data set in its order; of
+Policies of ours see predictions: `real` (the sidecar's learned predictor, asked before it learns each answer, in the data set's order; of
 Alpaca the last 5,000 rows count, of ShareGPT the last half; with the encoder unless ALISE_ENCODER is `none`, which rows and figures say;
 of traces without texts it hears the prompt's length alone), `noise` (the truth times lognormal noise, sigma 0.8) and `oracle`. Baselines
 are stock vLLM's two orders, a skip-join feedback queue, and shortest remaining first with true lengths and no ageing (`srpt`), which is
@@ -26,12 +26,12 @@ from alise_scheduler.core.job import Snapshot
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.core.rank import POLICIES, Policy
 from alise_scheduler.core.reports import Phase
-from alise_scheduler.simulate import Setup, core_driver, driver_named, policy_named
-from alise_scheduler.simulation import predictions
-from alise_scheduler.simulation.model import DEFAULT_SHAPE, EngineModel
-from alise_scheduler.simulation.report import summary
-from alise_scheduler.simulation.run import simulate
-from alise_scheduler.simulation.trace import at_load, heavy_tail, poisson
+from alise_simulator import predictions
+from alise_simulator.model import DEFAULT_SHAPE, EngineModel
+from alise_simulator.report import summary
+from alise_simulator.run import simulate
+from alise_simulator.systems import Setup, core_driver, driver_named, policy_named
+from alise_simulator.trace import at_load, heavy_tail, poisson
 from tests.bench import policies_flood, policies_report
 from tests.bench.harness import RESULTS, Figure, Row, Settings, median
 from tests.bench.policies_data import Data, arranged, datasets
@@ -179,7 +179,7 @@ def decide_ms(jobs: int, repeats: int) -> float:
 
 
 def live_jobs(jobs: int, seed: int) -> Snapshot:
-    """A snapshot of so many jobs, 256 of them running."""
+    """A snapshot of `jobs` jobs, 256 of them running."""
     rng = np.random.default_rng(seed)
     running = np.arange(jobs) < 256
     generated = np.where(running, rng.integers(1, 300, jobs), 0).astype(np.float64)

@@ -9,7 +9,7 @@ from alise_scheduler.core.reports import EngineShape
 
 
 def decide_often(jobs: int, times: int) -> None:
-    """Decides for so many waiting jobs."""
+    """Decides `times` times for `jobs` waiting jobs."""
     made = tuple(Job(id=f"job-{n}", order=n, lengths=sane([10 + n % 700] * 10), prompt_tokens=100) for n in range(jobs))
     for at in range(times):
         decide(columns(made, float(at), EngineShape(max_num_seqs=256), CostModel(), 1.0, {}), Policy())

@@ -1,6 +1,5 @@
-"""What the policy sweep replays: requests, and what the sidecar's predictor said of each before its answer was known."""
+"""What the policy sweep replays: requests, and what the sidecar's predictor predicted for each before its answer was known."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,24 +14,25 @@ from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.predictor.models import prior
 from alise_scheduler.predictor.models.encoder import OnnxEncoder
 from alise_scheduler.predictor.training import prior_fit
-from alise_scheduler.simulation.model import DEFAULT_SHAPE
-from alise_scheduler.simulation.trace import Trace, heavy_tail, load_csv, make_trace, poisson
+from alise_simulator.model import DEFAULT_SHAPE
+from alise_simulator.trace import Trace, heavy_tail, load_csv, make_trace, poisson
 from tests.bench import predictor
 from tests.bench.harness import RESULTS, ROOT, Settings
 from tests.tools import encoder as encoders
+from tests.tools.sources import digest
 
 TRACES: Final = ("azure2023_conv", "azure2023_code", "mooncake_conversation")
 _SOURCES: Final = ROOT / "scheduler_sidecar" / "alise_scheduler" / "predictor"
-# Of a trace so many requests are replayed and predicted; the first of them, which a cold predictor saw, do not count.
+# The number of requests of a trace that are replayed and predicted. The first ones, which a cold predictor saw, do not count.
 _TRACE_ROWS: Final = 4000
 _COLD_ROWS: Final = 500
-# ShareGPT counts word pieces and words; a LLaMA tokenizer makes so many tokens of one.
+# ShareGPT counts word pieces and words; a LLaMA tokenizer makes this many tokens of a piece.
 _TOKENS_PER_PIECE: Final = 1.176
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Requests with arrivals of any pace, and what the real predictor said of them where it could be asked."""
+    """Requests with arrivals of any pace, and what the real predictor predicted for them where it could be asked."""
 
     trace: Trace
     real: Floats | None
@@ -72,8 +72,8 @@ def as_trace(name: str, counted: Sequence[predictor.Example]) -> tuple[Trace, fl
     return make_trace(name, np.zeros(len(counted)), inputs, outputs), scale
 
 
-def untold(path: Path) -> Floats:
-    """What the predictor that is shipped says of the rows that count, when no answer is ever told to it."""
+def shipped(path: Path) -> Floats:
+    """The shipped predictor's predictions for the rows that count, if it never learns an answer."""
     examples = predictor.read(path)
     counted = examples[len(examples) - min(predictor.COUNTED, len(examples) // 2) :]
     folder = encoders.wanted()
@@ -89,7 +89,7 @@ def untold(path: Path) -> Floats:
 
 
 def traced(path: Path) -> Data:
-    """A trace without texts: the predictor is told how long each prompt is, and nothing else."""
+    """A trace without texts: the predictor knows how long each prompt is, and nothing else."""
     trace = load_csv(path)
     fits = trace.input_tokens + trace.output_tokens < DEFAULT_SHAPE.max_model_len
     trace = trace.rows(fits.nonzero()[0]).first(_TRACE_ROWS)
@@ -116,10 +116,8 @@ def arranged(trace: Trace, count: int, seed: int) -> tuple[Trace, Ints]:
 
 def kept_name(name: str, rows: int, encoder: Path | None, sources: Path = _SOURCES) -> str:
     """The file that predictions are kept in: another one for another predictor, for another encoder and for none."""
-    digest = hashlib.sha256(encoders.setting(encoder).encode())
-    for path in sorted(path for path in sources.rglob("*") if path.suffix in (".py", ".tsv")):
-        digest.update(f"\n{path.relative_to(sources)}\n".encode() + path.read_bytes())
-    return f"policies.{name}.{rows}{'' if encoder is None else '.encoder'}.{digest.hexdigest()[:12]}.npz"
+    files = sorted(path for path in sources.rglob("*") if path.suffix in (".py", ".tsv"))
+    return f"policies.{name}.{rows}{'' if encoder is None else '.encoder'}.{digest(files, encoders.setting(encoder))}.npz"
 
 
 def _predicted(name: str, examples: Sequence[predictor.Example], folder: Path | None) -> Floats:

@@ -42,11 +42,11 @@ from alise_scheduler.predictor.models.prior import Prior
 from alise_scheduler.predictor.served_head import serve_head
 from alise_scheduler.predictor.training import prior_fit
 from alise_scheduler.predictor.training.fit import train
-from alise_scheduler.simulate import Setup, core_driver, driver_named
-from alise_scheduler.simulation.model import EngineModel
-from alise_scheduler.simulation.run import simulate
-from alise_scheduler.simulation.trace import Trace, at_load, make_trace, poisson
 from alise_scheduler.state import Admitted, Ask, State
+from alise_simulator.model import EngineModel
+from alise_simulator.run import simulate
+from alise_simulator.systems import Setup, core_driver, driver_named
+from alise_simulator.trace import Trace, at_load, make_trace, poisson
 from tests.bench import policies_flood
 from tests.bench.workload import Prompt, load
 from tests.tools import encoder as encoders
@@ -293,7 +293,7 @@ def latencies(e2e: Any, tokens: Any) -> dict[str, float]:
 
 
 def _simulated(trace: Trace, model: EngineModel, policy: Policy | None, loop: Loop) -> dict[str, float]:
-    """The same requests in the simulator, told what the sidecar predicted at their admission."""
+    """The same requests in the simulator, with what the sidecar predicted at their admission."""
     told = np.array([loop.told[row] for row in range(len(trace))]) if policy is not None else np.ones((len(trace), QUANTILES))
     setup = Setup(trace, model, told)
     outcome = simulate(trace, model, driver_named("vllm-fcfs", setup) if policy is None else core_driver(setup, policy))

@@ -6,11 +6,11 @@ from typing import Final
 import numpy as np
 
 from alise_scheduler.core.rank import Policy
-from alise_scheduler.simulate import Setup, driver_named
-from alise_scheduler.simulation import predictions
-from alise_scheduler.simulation.model import EngineModel
-from alise_scheduler.simulation.run import simulate
-from alise_scheduler.simulation.trace import Trace, at_load, heavy_tail, make_trace
+from alise_simulator import predictions
+from alise_simulator.model import EngineModel
+from alise_simulator.run import simulate
+from alise_simulator.systems import Setup, driver_named
+from alise_simulator.trace import Trace, at_load, heavy_tail, make_trace
 from tests.bench.harness import Figure, Row, Settings
 
 # Loads of the quiet tenant, the neighbour (calm, flooding) and two more; the flood is a hundred times what the quiet one sends.

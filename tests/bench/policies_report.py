@@ -63,7 +63,7 @@ def banded(values: Sequence[float]) -> str:
 
 
 def gains(runs: Sequence[Row], default: str) -> str:
-    """Ratios of the default to first come, first served by data set and load, paired by seed; the loads without gain are said."""
+    """Ratios of the default to first come, first served by data set and load, paired by seed; the loads without gain are listed."""
     lines = [f"# What {default} gains", "", "Ratios to first come, first served: the mean over seeds, the lowest and the highest.", ""]
     for name in dict.fromkeys(row["data"] for row in runs):
         own = [row for row in runs if row["data"] == name]

@@ -1,13 +1,13 @@
 """How well lengths are predicted: every row is predicted before its answer is known, and the answer is learned when its job ends.
 
 Prequential (test, then train): rows come in the file's order, 32 at a time are running, and longer answers end later; a new head is put
-to use some answers after the rows that it was trained on, one for every ROWS_PER_LAG of them, as if training took that long. Counted are
-the last 5,000 rows, of a smaller file the last half. ALISE_ENCODER names the encoder's folder (made when it is not set; `none`: features
+to use some answers after the rows that it was trained on, one for every ROWS_PER_LAG of them, as if training took that long. Held out are
+the last 5,000 rows, of a smaller file the last half. ALISE_ENCODER names the encoder's folder (built when it is not set; `none`: features
 alone). What it costs in a sidecar is `sidecar.py`'s and `admit.py`'s.
 
 Beside the learned predictor: buckets, the paper's rule, the mean of a request's class, the prompt's length, and another answer of the same
-model. And the split: trained once on all rows before the counted ones, with nothing learned but a conversation's answers. It leaves out the
-counted rows of conversations that began among those before; the others are scored on its rows as well (`…_on_split_rows`).
+model. And the split: trained once on all rows before the held-out ones, and learning only a conversation's answers. It leaves out the
+held-out rows of conversations that began among those before; the others are scored on its rows as well (`…_on_split_rows`).
 """
 
 import heapq
@@ -105,7 +105,7 @@ class Contender(Protocol):
         """The predictor."""
 
     def after(self, learned: int) -> None:
-        """So many answers have been learned; train if it is time."""
+        """Takes in how many answers have been learned, and trains if it is time."""
 
 
 class Untrained:

@@ -36,7 +36,7 @@ Scored = tuple[str, float, str, Any]
 
 
 def scores(rows: Sequence[Row]) -> list[Scored]:
-    """Metric, value, unit and which way is better, of one contender's counted rows."""
+    """Metric, value, unit and which way is better, of one contender's held-out rows."""
     tokens = np.array([row["tokens"] for row in rows], float)
     quantiles = np.array([row["quantiles"] for row in rows], float)
     point = middle(rows)

@@ -124,7 +124,7 @@ def _measured(name: str, identity: Callable[[Row], tuple[object, ...]], pieces: 
 
 
 def _kept(name: str, identity: Callable[[Row], tuple[object, ...]], plan: float) -> Iterator[Row]:
-    """The rows of all pieces that this plan made, which is the last part of their identity."""
+    """The rows of all pieces of this plan, which is the last part of their identity."""
     found = whole(identity, read(kept_path(name)), _whole_run(name))
     return (row for own in found.values() if identity(own[0])[-1] == plan for row in own)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alise_scheduler.core.lengths import Floats
-from alise_scheduler.simulation.run import Outcome
+from alise_simulator.run import Outcome
 from tests.bench.harness import Figure, Row, Settings
 from tests.bench.replay_fit import fitted, replay
 from tests.bench.replay_runs import NAMES, PublishedRun, read_run

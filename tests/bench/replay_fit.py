@@ -13,10 +13,10 @@ from scipy.optimize import minimize
 from alise_scheduler.core.exec_time import Coefficients
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.core.reports import EngineShape
-from alise_scheduler.simulation.baselines import FcfsDriver
-from alise_scheduler.simulation.model import EngineModel
-from alise_scheduler.simulation.run import Outcome, simulate
-from alise_scheduler.simulation.trace import make_trace
+from alise_simulator.baselines import FcfsDriver
+from alise_simulator.model import EngineModel
+from alise_simulator.run import Outcome, simulate
+from alise_simulator.trace import make_trace
 from tests.bench.replay_runs import PublishedRun
 
 # Two are fits to the tables' rtx_pro_6000_server, as tests/tools/hardware.py makes them, on steps of up to 128 requests. No table has the

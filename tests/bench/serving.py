@@ -1,7 +1,7 @@
 """alise beside stock vLLM on the real engine: the same requests at the same moments, one system after the other in each seed.
 
 Requests arrive as a Poisson process at shares of the throughput that a stock vLLM of its own was measured to have here. Answers end after
-the number of tokens that the workload's real answers had, which neither system is told. Which system goes first changes from seed to seed.
+the number of tokens that the workload's real answers had, which neither system knows. Which system goes first changes from seed to seed.
 alise starts cold and learns while it serves, with the encoder that its image has (unless ALISE_ENCODER is `none`). Compared are the
 requests that both answered.
 
@@ -101,7 +101,7 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
 
 
 def _throughput(runs: Sequence[Row], at: str) -> list[Figure]:
-    """Of each system the medians over seeds, and the median of the paired ratios."""
+    """The medians of each system over seeds, and the median of the paired ratios."""
     found = []
     rates = {(row["system"], row["seed"]): row["tokens"] / row["seconds"] for row in runs}
     for system in SYSTEMS:

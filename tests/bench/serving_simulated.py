@@ -16,11 +16,11 @@ from alise_scheduler.core.lengths import QUANTILES, Floats
 from alise_scheduler.core.rank import Policy
 from alise_scheduler.core.reports import EngineShape
 from alise_scheduler.predictor.hint import decode
-from alise_scheduler.simulate import Setup, core_driver, driver_named
-from alise_scheduler.simulation.model import EngineModel
-from alise_scheduler.simulation.run import simulate
-from alise_scheduler.simulation.trace import Trace, make_trace
-from alise_scheduler.simulation.trace import capacity_per_second as capacity
+from alise_simulator.model import EngineModel
+from alise_simulator.run import simulate
+from alise_simulator.systems import Setup, core_driver, driver_named
+from alise_simulator.trace import Trace, make_trace
+from alise_simulator.trace import capacity_per_second as capacity
 from tests.bench.harness import Row
 from tests.bench.serving_client import NUMBER
 from tests.emulated.launch import BLOCK_SIZE, Emulation

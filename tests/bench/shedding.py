@@ -3,7 +3,7 @@
     DATASET=FOLDER python -m tests.bench.shedding [--loads 1.1 1.3] [--bounds 60] [--seeds 2] [--window 600]
 
 Three runs of the same requests on the same simulated engine, with the default policy and learned predictions: one that refuses no request,
-one that refuses those whose predicted wait is over the bound (`admission.maxWaitSeconds`), and one that does so but lets in, by lot, one
+one that refuses those whose predicted wait exceeds the bound (`admission.maxWaitSeconds`), and one that does so but lets in, by lot, one
 in twenty of those. A line of the table is a mean over seeds:
 
     refused        share of the requests that are refused
@@ -26,11 +26,11 @@ import numpy as np
 
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.rank import Policy
-from alise_scheduler.simulate import Setup, core_driver
-from alise_scheduler.simulation.driver import CoreDriver
-from alise_scheduler.simulation.hardware import engine_model
-from alise_scheduler.simulation.request import Request
-from alise_scheduler.simulation.run import simulate
+from alise_simulator.driver import CoreDriver
+from alise_simulator.hardware import engine_model
+from alise_simulator.request import Request
+from alise_simulator.run import simulate
+from alise_simulator.systems import Setup, core_driver
 from tests.bench.gain import SETS, counted, requests
 from tests.bench.policies_data import answered
 

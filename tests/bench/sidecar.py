@@ -156,7 +156,7 @@ def _free_port() -> int:
 
 
 async def _metric(port: int, name: str) -> float:
-    """A series of /metrics; NaN while nobody answers there. Raises KeyError when there is no such series."""
+    """A series of /metrics; NaN while no server answers there. Raises KeyError when there is no such series."""
     try:
         text = await asyncio.to_thread(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2.0).read().decode())
     except OSError:

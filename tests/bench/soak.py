@@ -20,7 +20,7 @@ QUESTIONS: Final = 24
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """Rounds until the time is over, an equal part of it for each engine; its start and its questions count."""
+    """Rounds until the time has run out, an equal part of it for each engine; its start and its questions count."""
     os.environ.update(VLLM_CPU_KVCACHE_SPACE="1", VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS="1", VLLM_LOGGING_LEVEL="ERROR")
     from alise_engine.serve import tiny_model
     from tests.engine.fuzz import OPTIONS

@@ -1,4 +1,4 @@
-"""Load generators of other projects: what they are asked for, and how their results are read. The results were made with four synthetic
+"""Load generators of other projects: their arguments, and how their results are read. The results come from runs with four synthetic
 requests, of which vLLM refused one; what is not read was cut from them."""
 
 import json

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alise_scheduler.simulation import predictions
-from alise_scheduler.simulation.hardware import engine_model
-from alise_scheduler.simulation.model import DEFAULT_SHAPE, EngineModel
-from alise_scheduler.simulation.run import simulate
-from alise_scheduler.simulation.trace import at_load, heavy_tail
+from alise_simulator import predictions
+from alise_simulator.hardware import engine_model
+from alise_simulator.model import DEFAULT_SHAPE, EngineModel
+from alise_simulator.run import simulate
+from alise_simulator.trace import at_load, heavy_tail
 from tests.bench import gain, gain_figures
 from tests.bench.gain_systems import DESCRIPTIONS, MAIN, Predicted, system
 from tests.bench.harness import Row, Settings
@@ -68,8 +68,8 @@ def test_the_worst_place_beside_stock_priority_is_named() -> None:
 def test_a_request_that_was_refused_is_a_miss_and_has_no_latency() -> None:
     trace = heavy_tail(50, 1)
     model = EngineModel()
-    told = Predicted(predictions.oracle(trace.output_tokens), predictions.blind(trace.output_tokens))
-    outcome = simulate(trace, *system("alise", trace, told, model))
+    predicted = Predicted(predictions.oracle(trace.output_tokens), predictions.blind(trace.output_tokens))
+    outcome = simulate(trace, *system("alise", trace, predicted, model))
     refused = replace(outcome, served=np.arange(50) >= 10, e2e_seconds=np.where(np.arange(50) >= 10, outcome.e2e_seconds, -1.0))
     counted = gain.counted(refused, model)
     assert (counted["rejected"], counted["in10"] <= 0.8, counted["e2e_mean"] > 0) == (10, True, True)
@@ -79,8 +79,8 @@ def test_a_request_that_was_refused_is_a_miss_and_has_no_latency() -> None:
 def test_every_system_serves_all_requests(name: str) -> None:
     model = EngineModel(replace(DEFAULT_SHAPE, max_num_seqs=4))
     trace = at_load(heavy_tail(40, 3), 1.2, model)
-    told = Predicted(predictions.noisy(trace.output_tokens, 0.8, 1), predictions.blind(trace.output_tokens))
-    outcome = simulate(trace, *system(name, trace, told, model))
+    predicted = Predicted(predictions.noisy(trace.output_tokens, 0.8, 1), predictions.blind(trace.output_tokens))
+    outcome = simulate(trace, *system(name, trace, predicted, model))
     assert (outcome.e2e_seconds > 0).all()
 
 

@@ -9,12 +9,19 @@ from tests.bench.policies_data import kept_name
 from tests.tools import encoder
 
 
-@pytest.mark.parametrize("name", [pytest.param("head.py", id="in its code"), pytest.param("prior.tsv", id="in what it knows beforehand")])
+@pytest.mark.parametrize("name", [pytest.param("head.py", id="in its code"), pytest.param("prior.tsv", id="in its prior")])
 def test_predictions_are_made_again_after_a_change_of_the_predictor(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("one")
     before = kept_name("alpaca", 10, None, tmp_path)
     (tmp_path / name).write_text("another")
     assert kept_name("alpaca", 10, None, tmp_path) != before
+
+
+def test_a_comment_or_a_docstring_of_the_predictor_costs_no_predictions(tmp_path: Path) -> None:
+    (tmp_path / "head.py").write_text("def one():\n    return 1\n")
+    before = kept_name("alpaca", 10, None, tmp_path)
+    (tmp_path / "head.py").write_text('"""The head."""\n\n\ndef one():\n    """One."""\n    return 1  # always\n')
+    assert kept_name("alpaca", 10, None, tmp_path) == before
 
 
 @pytest.mark.parametrize("other", [pytest.param(None, id="none"), pytest.param(Path("/other"), id="another one")])

@@ -1,3 +1,5 @@
+"""The tables and plots of the policy sweep, from small rows."""
+
 from tests.bench.policies_report import banded, gains, table
 
 

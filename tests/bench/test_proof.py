@@ -1,4 +1,4 @@
-"""The report of the gain, from rows that are made up."""
+"""The report of the gain, from invented rows."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The replay of published runs, on a run that the simulator itself made."""
+"""The replay of published runs, on a run of the simulator itself."""
 
 import json
 from pathlib import Path

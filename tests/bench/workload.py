@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-# Key in `vllm_xargs` that tells the engine, and nobody else, how long an answer is to be (stop_after.py).
+# Key in `vllm_xargs` that tells the engine alone how long an answer is to be (stop_after.py).
 STOP_AFTER: Final = "bench_stop_after"
 # Subjects and verbs of the synthetic prompts: the verb decides the length, so that there is something to learn.
 _SUBJECTS = (

@@ -17,7 +17,7 @@ PACKAGES = {
 }  # fmt: skip
 # What vLLM itself is made of: the engine runs in its process and with its versions.
 WITH_VLLM = {"fastapi", "numpy", "prometheus-client", "safetensors", "starlette", "tokenizers", "torch", "triton"}
-# `alise_scheduler.simulate --plots` on a developer's machine; no image draws.
+# `alise_simulator --plots` on a developer's machine; no image draws.
 PLOTS = {"matplotlib"}
 
 
@@ -36,7 +36,8 @@ def imported(room: str) -> set[str]:
     ("room", "extras", "beside"),
     [
         pytest.param("alise_operator", ["operator"], set(), id="operator"),
-        pytest.param("alise_scheduler", ["scheduler"], PLOTS, id="scheduler"),
+        pytest.param("alise_scheduler", ["scheduler"], set(), id="scheduler"),
+        pytest.param("alise_simulator", ["scheduler"], {*PLOTS, "alise_scheduler"}, id="simulator"),
         pytest.param("alise_engine", ["engine"], WITH_VLLM, id="engine on GPUs"),
         pytest.param("alise_engine", ["engine-cpu"], {*WITH_VLLM, "vllm"}, id="engine on CPUs"),
         pytest.param("alise_contract", [], set(), id="contract"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from alise_scheduler.simulation.hardware import HARDWARE, Hardware
+from alise_simulator.hardware import HARDWARE, Hardware
 from tests.emulated import model
 from tests.emulated.lengths import LENGTHS_ENV
 from tests.emulated.pacing import DEVICE_ENV, Device, DeviceError
@@ -26,7 +26,7 @@ EIGHT_BITS: Final = ":8bit"
 
 @dataclass(frozen=True, slots=True)
 class Emulation:
-    """A device with what the engine is told about it."""
+    """A device, and the engine's settings for it."""
 
     device: Device
     slots: int

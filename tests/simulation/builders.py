@@ -10,12 +10,12 @@ from alise_scheduler.core.exec_time import Coefficients
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.core.rank import Policy
 from alise_scheduler.core.reports import EngineShape
-from alise_scheduler.simulation.driver import CoreDriver, at_admission
-from alise_scheduler.simulation.model import EngineModel
-from alise_scheduler.simulation.predictions import oracle
-from alise_scheduler.simulation.trace import Trace, make_trace
+from alise_simulator.driver import CoreDriver, at_admission
+from alise_simulator.model import EngineModel
+from alise_simulator.predictions import oracle
+from alise_simulator.trace import Trace, make_trace
 
-# Round numbers: a decoding step takes 10 ms whoever is in it, a prefilled token 1 ms.
+# Round numbers: a decoding step takes 10 ms whatever is in it, a prefilled token 1 ms.
 COST = Coefficients(step_seconds=0.010, prefill_seconds=0.001, decode_seconds=0.0, context_seconds=0.0)
 SHAPE = EngineShape(
     max_num_seqs=2,
@@ -46,9 +46,9 @@ def trace_of(rows: Sequence[Row], tenants: Sequence[int] | None = None, prefixes
 
 
 def core_driver(trace: Trace, model: EngineModel = MODEL, policy: Policy | None = None, lengths: Floats | None = None) -> CoreDriver:
-    """The production core, told the truth unless told otherwise."""
-    told = oracle(trace.output_tokens) if lengths is None else lengths
+    """The production core, with the true lengths unless others are given."""
+    known = oracle(trace.output_tokens) if lengths is None else lengths
     caps = np.full(len(trace), 4096.0)
     chosen, cost = policy or Policy(), model.known_cost(50.0)
-    fresh = at_admission(chosen, told, trace.input_tokens.astype(float), caps, model.shape, cost)
-    return CoreDriver(chosen, told, caps, trace.tenant.astype(float), trace.weight, model.shape, cost, fresh)
+    fresh = at_admission(chosen, known, trace.input_tokens.astype(float), caps, model.shape, cost)
+    return CoreDriver(chosen, known, caps, trace.tenant.astype(float), trace.weight, model.shape, cost, fresh)

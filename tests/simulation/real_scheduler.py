@@ -1,4 +1,4 @@
-"""vLLM's own scheduler without an engine: a step takes as long as it is told, and every sampled token is there at its end."""
+"""vLLM's own scheduler without an engine: a step takes a given time, and every sampled token is there at its end."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from vllm.v1.structured_output import StructuredOutputManager
 from alise_scheduler.core.job import Ints
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.core.reports import EngineShape
-from alise_scheduler.simulation.model import EngineModel
+from alise_simulator.model import EngineModel
 from tests.simulation.builders import Row
 
 BLOCK = 16
@@ -121,5 +121,5 @@ def _token(request: Any, output_tokens: int, rng: np.random.Generator) -> int:
 
 
 def _samples(request: Any) -> bool:
-    """Its prefill is over with this step, so a token comes out of it."""
+    """Whether its prefill ends with this step, so that a token comes out of it."""
     return bool(request.num_computed_tokens >= request.num_tokens + max(0, request.num_output_placeholders - 1))

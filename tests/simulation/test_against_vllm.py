@@ -11,11 +11,11 @@ from alise_engine.serve import tiny_model
 from alise_scheduler.core.exec_time import Coefficients
 from alise_scheduler.core.job import Ints
 from alise_scheduler.core.lengths import Floats
-from alise_scheduler.simulation.baselines import FcfsDriver, PriorityDriver
-from alise_scheduler.simulation.driver import PolicyDriver
-from alise_scheduler.simulation.predictions import oracle
-from alise_scheduler.simulation.run import Outcome, simulate
-from alise_scheduler.simulation.trace import Trace
+from alise_simulator.baselines import FcfsDriver, PriorityDriver
+from alise_simulator.driver import PolicyDriver
+from alise_simulator.predictions import oracle
+from alise_simulator.run import Outcome, simulate
+from alise_simulator.trace import Trace
 from tests.simulation.builders import Row, make_model, trace_of
 
 pytestmark = pytest.mark.engine

@@ -6,8 +6,8 @@ from dataclasses import asdict
 import pytest
 
 from alise_scheduler.core.exec_time import Coefficients
-from alise_scheduler.simulation.hardware import DEFAULT_HARDWARE, HARDWARE, engine_model
-from alise_scheduler.simulation.model import EngineModel
+from alise_simulator.hardware import DEFAULT_HARDWARE, HARDWARE, engine_model
+from alise_simulator.model import EngineModel
 from tests.tools import hardware as tool
 
 MEASURED = [name for name, hardware in HARDWARE.items() if hardware.kv16.fit_error]

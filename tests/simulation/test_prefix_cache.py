@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from alise_scheduler.simulation.baselines import FcfsDriver
-from alise_scheduler.simulation.prefix_cache import PrefixCache
-from alise_scheduler.simulation.request import Request
-from alise_scheduler.simulation.run import simulate
-from alise_scheduler.simulation.trace import load_csv
+from alise_simulator.baselines import FcfsDriver
+from alise_simulator.prefix_cache import PrefixCache
+from alise_simulator.request import Request
+from alise_simulator.run import simulate
+from alise_simulator.trace import load_csv
 from tests.simulation.builders import Row, make_model, trace_of
 
 BLOCK = 16

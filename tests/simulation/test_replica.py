@@ -1,3 +1,5 @@
+"""One simulated engine: steps, slots, blocks, preemption and the host store."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -8,13 +10,13 @@ from hypothesis import strategies as st
 
 from alise_scheduler.core.exec_time import Coefficients
 from alise_scheduler.core.rank import POLICIES, Policy, PreemptionRule
-from alise_scheduler.simulation.baselines import FcfsDriver, MlfqDriver, PriorityDriver, SrptDriver
-from alise_scheduler.simulation.driver import PolicyDriver
-from alise_scheduler.simulation.predictions import oracle
-from alise_scheduler.simulation.replica import Replica, steps_until
-from alise_scheduler.simulation.request import Request
-from alise_scheduler.simulation.run import Outcome, simulate
-from alise_scheduler.simulation.trace import Trace
+from alise_simulator.baselines import FcfsDriver, MlfqDriver, PriorityDriver, SrptDriver
+from alise_simulator.driver import PolicyDriver
+from alise_simulator.predictions import oracle
+from alise_simulator.replica import Replica, steps_until
+from alise_simulator.request import Request
+from alise_simulator.run import Outcome, simulate
+from alise_simulator.trace import Trace
 from tests.simulation.builders import MODEL, SHAPE, Row, core_driver, make_model, trace_of
 
 

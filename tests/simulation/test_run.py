@@ -1,3 +1,5 @@
+"""Whole simulations: policies beside one another, replicas, and the command."""
+
 import json
 from pathlib import Path
 
@@ -5,14 +7,14 @@ import numpy as np
 import pytest
 
 from alise_scheduler.core.rank import Policy
-from alise_scheduler.simulate import main
-from alise_scheduler.simulation.baselines import FcfsDriver
-from alise_scheduler.simulation.hardware import HARDWARE
-from alise_scheduler.simulation.model import EngineModel
-from alise_scheduler.simulation.predictions import oracle
-from alise_scheduler.simulation.routing import ROUTERS
-from alise_scheduler.simulation.run import simulate
-from alise_scheduler.simulation.trace import Trace, at_load, heavy_tail, make_trace
+from alise_simulator.__main__ import main
+from alise_simulator.baselines import FcfsDriver
+from alise_simulator.hardware import HARDWARE
+from alise_simulator.model import EngineModel
+from alise_simulator.predictions import oracle
+from alise_simulator.routing import ROUTERS
+from alise_simulator.run import simulate
+from alise_simulator.trace import Trace, at_load, heavy_tail, make_trace
 from tests.simulation.builders import core_driver
 
 pytestmark = pytest.mark.process
@@ -134,7 +136,7 @@ def test_ten_thousand_replicas_are_routed_to(routing: str) -> None:
     work = oracle(trace.output_tokens).mean(axis=1)
     outcome = simulate(trace, MODEL, FcfsDriver, 10_000, ROUTERS[routing](10_000, work))
     assert np.isfinite(outcome.e2e_seconds).all()
-    # There is a replica for each: nobody waits for anybody.
+    # There is a replica for each: no request waits for another.
     alone = simulate(at_load(heavy_tail(2000, 4), 1e-4, MODEL), MODEL, FcfsDriver)
     assert outcome.ttft_seconds.mean() == pytest.approx(alone.ttft_seconds.mean(), rel=0.3)
 
@@ -153,3 +155,10 @@ def test_ten_thousand_replicas_are_routed_to(routing: str) -> None:
 def test_what_cannot_be_simulated_ends_with_a_sentence(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert says in capsys.readouterr().err
+
+
+def test_no_image_holds_the_simulator() -> None:
+    root = Path(__file__).parents[2]
+    dockerfiles = list(root.glob("*/Dockerfile*"))
+    assert dockerfiles
+    assert [path.name for path in dockerfiles if "alise_simulator" in path.read_text()] == []

@@ -8,11 +8,11 @@ import pytest
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.exec_time import Coefficients
 from alise_scheduler.core.lengths import Floats
-from alise_scheduler.simulate import Setup, core_driver, policy_named
-from alise_scheduler.simulation.predictions import noisy
-from alise_scheduler.simulation.report import summary
-from alise_scheduler.simulation.run import Outcome, simulate
-from alise_scheduler.simulation.trace import Trace, at_load, heavy_tail, poisson
+from alise_simulator.predictions import noisy
+from alise_simulator.report import summary
+from alise_simulator.run import Outcome, simulate
+from alise_simulator.systems import Setup, core_driver, policy_named
+from alise_simulator.trace import Trace, at_load, heavy_tail, poisson
 from tests.simulation.builders import make_model
 
 pytestmark = pytest.mark.process
@@ -28,13 +28,13 @@ def overload(load: float = LOAD, requests: int = 1200) -> Trace:
     return at_load(replace(trace, arrival_seconds=poisson(len(trace), np.random.default_rng(3))), load, MODEL)
 
 
-def told(trace: Trace) -> Floats:
+def predicted(trace: Trace) -> Floats:
     return noisy(trace.output_tokens, 0.5, 3)
 
 
 def run(trace: Trace, bound: float = BOUND, policy: str = "boost") -> Outcome:
     limits = AdmitLimits(bound) if bound else None
-    return simulate(trace, MODEL, core_driver(Setup(trace, MODEL, told(trace)), policy_named(policy), admit_limits=limits))
+    return simulate(trace, MODEL, core_driver(Setup(trace, MODEL, predicted(trace)), policy_named(policy), admit_limits=limits))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_no_more_work_is_refused_than_is_too_much(trace: Trace, after: Outcome) 
 
 
 def test_the_long_are_refused_and_the_short_are_served(trace: Trace, after: Outcome) -> None:
-    expected = told(trace).mean(axis=1)
+    expected = predicted(trace).mean(axis=1)
     assert np.median(expected[~after.served]) > 3 * np.median(expected[after.served])
 
 

@@ -5,17 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alise_scheduler.simulation.baselines import FcfsDriver, PriorityDriver
-from alise_scheduler.simulation.driver import PolicyDriver
-from alise_scheduler.simulation.predictions import oracle
-from alise_scheduler.simulation.replica import Replica
-from alise_scheduler.simulation.request import Request
-from alise_scheduler.simulation.run import simulate
+from alise_simulator.baselines import FcfsDriver, PriorityDriver
+from alise_simulator.driver import PolicyDriver
+from alise_simulator.predictions import oracle
+from alise_simulator.replica import Replica
+from alise_simulator.request import Request
+from alise_simulator.run import simulate
 from tests.simulation.builders import Row, make_model, trace_of
 
 
 class Recorded(Replica):
-    """Notes who is preempted and who is admitted, with the number of steps made by then."""
+    """Notes who is preempted and who is admitted, with the number of steps by then."""
 
     def __init__(self, rows: list[Row], driver: PolicyDriver, **model: Any) -> None:
         super().__init__(make_model(**model), driver)

@@ -1,14 +1,16 @@
+"""Traces: files, synthetic ones, loads, and predictions for them."""
+
 import gzip
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from alise_scheduler.simulation.baselines import FcfsDriver
-from alise_scheduler.simulation.model import EngineModel
-from alise_scheduler.simulation.predictions import blind, noisy, oracle
-from alise_scheduler.simulation.run import simulate
-from alise_scheduler.simulation.trace import at_load, capacity_per_second, heavy_tail, load_csv, make_trace
+from alise_simulator.baselines import FcfsDriver
+from alise_simulator.model import EngineModel
+from alise_simulator.predictions import blind, noisy, oracle
+from alise_simulator.run import simulate
+from alise_simulator.trace import at_load, capacity_per_second, heavy_tail, load_csv, make_trace
 
 
 def write(path: Path, text: str) -> Path:

@@ -1,9 +1,8 @@
-"""The sentence encoder for this machine: `python -m tests.tools.encoder` makes it once, below $ALISE_CACHE, and prints its folder.
+"""The sentence encoder for this machine: `python -m tests.tools.encoder` builds it once, below $ALISE_CACHE, and prints its folder.
 
 The image's build does the same (scheduler_sidecar/Dockerfile), with the same files: they fetch the weights, check them and export them.
 """
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from alise_scheduler.predictor.training import prior_fit
 from alise_scheduler.predictor.training.prior_lines import LINES_FILE
+from tests.tools import sources
 
 ROOT = Path(__file__).resolve().parents[2]
 FETCH = ROOT / "scheduler_sidecar" / "fetch_encoder.py"
@@ -31,7 +31,7 @@ NONE = "none"
 
 
 def wanted(environ: Mapping[str, str] = os.environ) -> Path | None:
-    """The encoder's folder: the one that ALISE_ENCODER names, made where it names nothing, and None for `none`. Raises as `ensure`."""
+    """The encoder's folder: the one that ALISE_ENCODER names, built if it names nothing, and None for `none`. Raises as `ensure`."""
     named = environ.get(VARIABLE, "")
     if named == NONE:
         return None
@@ -46,7 +46,7 @@ def setting(folder: Path | None) -> str:
 def ensure() -> Path:
     """The folder with encoder.onnx, vocab.txt and prior.npz. Raises subprocess.CalledProcessError when the weights cannot be had."""
     cache = Path(os.environ.get("ALISE_CACHE") or Path.home() / ".cache" / "alise")
-    out = cache / "encoder" / hashlib.sha256(b"".join(path.read_bytes() for path in _SOURCES)).hexdigest()[:12]
+    out = cache / "encoder" / sources.digest(_SOURCES)
     if not (out / "encoder.onnx").exists():
         _export(out)
     if prior_fit.stored_prior(out) is None:

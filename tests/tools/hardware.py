@@ -32,7 +32,7 @@ _NEEDS: Final = (
     "annotated-types==0.8.0", "typing-extensions==4.16.0", "typing-inspection==0.4.5", "scipy==1.16.2", "PyYAML==6.0.4", "packaging==26.4",
     "python-dateutil==2.9.0.post0", "pytz==2026.6", "tzdata==2026.6", "six==1.17.0", "tqdm==4.70.1", "munch==4.0.0",
 )  # fmt: skip
-_RESULT: Final = Path(__file__).resolve().parents[2] / "scheduler_sidecar/alise_scheduler/simulation/hardware.json"
+_RESULT: Final = Path(__file__).resolve().parents[2] / "scheduler_sidecar/alise_simulator/hardware.json"
 _CACHE: Final = Path(os.environ.get("ALISE_CACHE", Path.home() / ".cache/alise")) / "hardware-tables"
 _GIB: Final = 2**30
 # vLLM's --gpu-memory-utilization.
@@ -72,7 +72,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A profile to be made; `system` is the tables' name of the device."""
+    """A profile to generate; `system` is the tables' name of the device."""
 
     description: str
     model: Model

@@ -13,7 +13,7 @@ from tests.bench.harness import Row
 
 Tensor = Any
 
-# Of a bf16 number, and of a level of 8 bits: how far a restored number may be from what was saved.
+# The largest error of a restored number: of bf16, and of a level of 8 bits.
 _BF16: Final = 2.0**-8
 _LEVELS: Final = 255
 

@@ -15,7 +15,7 @@ KERNELS: Final = "kernels"
 COPIES: Final = "copies"
 DECODING: Final = "decoding"
 PARTS: Final = (KERNELS, COPIES, DECODING)
-# Of a part, with the import of torch and the compilation of kernels.
+# The time limit of a part, which includes the import of torch and the compilation of kernels.
 LIMIT_SECONDS: Final = 115.0
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from tests.bench.harness import Row
 
 FAILURE: Final = "failure"
-# The exit status of a process that found no GPU, and said so.
+# The exit status of a process that has reported that it found no GPU.
 NO_DEVICE: Final = 3
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from tests.tools.house.tree import Finding, files, parsed, product, text
+from tests.tools.house.tree import Finding, files, parsed, product_and_tools, text
 
 # `path:name` -> why it stays although the product does not use it.
 EXCEPTIONS: Final[Mapping[str, str]] = {
@@ -60,7 +60,7 @@ def dead_names() -> list[Finding]:
 
 def unused() -> list[Name]:
     """Returns the names that no code of the product uses."""
-    paths = product()
+    paths = product_and_tools()
     uses = _uses(paths)
     # Entry points, and what images start.
     loaded = set(_PATH_IN_TEXT.findall(text("pyproject.toml"))) | {
@@ -88,7 +88,7 @@ def _defined(path: str) -> Iterator[Name]:
 @cache
 def _own_classes() -> frozenset[str]:
     """Returns the classes whose methods only our code calls, as far as their names tell."""
-    return _OWN_BASES | {node.name for path in product() for node in ast.walk(parsed(path)) if isinstance(node, ast.ClassDef)}
+    return _OWN_BASES | {node.name for path in product_and_tools() for node in ast.walk(parsed(path)) if isinstance(node, ast.ClassDef)}
 
 
 def _names(path: str, node: ast.stmt) -> Iterator[Name]:

@@ -3,12 +3,12 @@
 import ast
 from collections.abc import Iterator, Mapping
 
-from tests.tools.house.tree import ROOMS, Finding, parsed, product
+from tests.tools.house.tree import ROOMS, TOOLS, Finding, parsed, product_and_tools
 
 
 def circles() -> list[Finding]:
     """Returns a finding for each circle: a set of modules that import one another, directly or not."""
-    modules = {_module(path): path for path in product()}
+    modules = {_module(path): path for path in product_and_tools()}
     graph = {name: set(_imports(name, path, modules)) for name, path in modules.items()}
     return [Finding(modules[found[0]], 1, f"imports in a circle: {', '.join(found)}") for found in components(graph)]
 
@@ -44,7 +44,7 @@ def components(graph: Mapping[str, set[str]]) -> list[list[str]]:
 
 def _module(path: str) -> str:
     """Returns the dotted name of a file."""
-    for package, folder in ROOMS.items():
+    for package, folder in (ROOMS | TOOLS).items():
         if path.startswith(f"{folder}/"):
             below = path.removeprefix(f"{folder}/").removesuffix(".py").split("/")
             return ".".join([package, *(below[:-1] if below[-1] == "__init__" else below)])

@@ -2,6 +2,7 @@
 
 import ast
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ ROOMS: Final = {
     "alise_engine": "engine_image/alise_engine",
     "alise_contract": "engine_image/alise_contract",
 }
+# The folders of the packages that users run from the repository, and no image holds.
+TOOLS: Final = {"alise_simulator": "scheduler_sidecar/alise_simulator"}
 PREDICTOR: Final = "scheduler_sidecar/alise_scheduler/predictor/"
 _GENERATED: Final = ("_pb2.py", "_pb2_grpc.py")
 
@@ -51,7 +54,16 @@ def parsed(path: str) -> ast.Module:
 
 def product() -> list[str]:
     """Returns the Python files of the packages that images hold."""
-    return [path for path in files(".py") if path.startswith(tuple(f"{folder}/" for folder in ROOMS.values()))]
+    return _python_in(ROOMS.values())
+
+
+def product_and_tools() -> list[str]:
+    """Returns the Python files of the packages that images hold, and of the tools of users."""
+    return _python_in([*ROOMS.values(), *TOOLS.values()])
+
+
+def _python_in(folders: Iterable[str]) -> list[str]:
+    return [path for path in files(".py") if path.startswith(tuple(f"{folder}/" for folder in folders))]
 
 
 def lines(path: str) -> int:

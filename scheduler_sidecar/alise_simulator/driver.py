@@ -1,6 +1,6 @@
 """Policy drivers: the production core, or a rule to compare it with. A driver sets the level and order of a replica's requests.
 
-`replica.py` calls it. `run.py` makes one for each replica, with the function that `simulate.py` or a benchmark passes.
+`replica.py` calls it. `run.py` makes one for each replica, with the function that `systems.py` gives.
 """
 
 import math
@@ -9,24 +9,25 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from ..core.admission_queue import AdmissionQueue, ArrivingRequest
-from ..core.admit import AdmitLimits, Load, admit
-from ..core.decide import decide
-from ..core.estimate import Estimate
-from ..core.exec_time import CostModel
-from ..core.fairness import OVER_SHARE_LEVEL
-from ..core.job import Ints, Snapshot
-from ..core.lengths import QUANTILES, Floats
-from ..core.level import BASE_SPAN, NUMBERS, bounded, level_of
-from ..core.plan import NEVER_SENT, Limits
-from ..core.rank import POLICIES, Policy, neutral_after, promote_seconds, view_of
-from ..core.reports import EngineShape, Phase
+from alise_scheduler.core.admission_queue import AdmissionQueue, ArrivingRequest
+from alise_scheduler.core.admit import AdmitLimits, Load, admit
+from alise_scheduler.core.decide import decide
+from alise_scheduler.core.estimate import Estimate
+from alise_scheduler.core.exec_time import CostModel
+from alise_scheduler.core.fairness import OVER_SHARE_LEVEL
+from alise_scheduler.core.job import Ints, Snapshot
+from alise_scheduler.core.lengths import QUANTILES, Floats
+from alise_scheduler.core.level import BASE_SPAN, NUMBERS, bounded, level_of
+from alise_scheduler.core.plan import NEVER_SENT, Limits
+from alise_scheduler.core.rank import POLICIES, Policy, neutral_after, promote_seconds, view_of
+from alise_scheduler.core.reports import EngineShape, Phase
+
 from .request import Request
 
 # As in the dispatcher: plans are this far apart after an arrival, and one goes out this often in any case.
 PLAN_SECONDS: Final = 0.020
 REFRESH_SECONDS: Final = 0.7
-# As there, deciding takes at most a tenth of the time: for so many jobs at about a microsecond each.
+# As there, deciding takes at most a tenth of the time. A decision takes about a microsecond per job.
 _PLAN_SECONDS_PER_JOB: Final = 10 * 1e-6
 # Room for live requests to begin with; it doubles when it is full. Small: there may be ten thousand replicas.
 _FIRST_ROWS: Final = 32
@@ -51,7 +52,7 @@ class PolicyDriver(Protocol):
         """It ended."""
 
     def due_at(self, has_free_slot: bool) -> float:
-        """When the next plan is due; asked only while somebody waits."""
+        """When the next plan is due; asked only while a request waits."""
 
     def plan(self, now: float, step: int) -> None:
         """Sets levels, orders and expected waits anew."""
@@ -59,8 +60,8 @@ class PolicyDriver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AtAdmission:
-    """Of each request of a trace before it has run, [N]: what the policy makes of it (its level, in seconds), and its work in seconds,
-    on a busy and on an idle engine.
+    """The requests of a trace before they have run, as columns [N]: what the policy makes of each (its level, in seconds), and its work in
+    seconds, on a busy and on an idle engine.
     """
 
     index_seconds: Floats
@@ -138,7 +139,7 @@ class CoreDriver:
         index, fresh = request.index, self._fresh
         new = Estimate(int(level), float(fresh.work_seconds[index]), float(fresh.alone_seconds[index]))
         arrival = ArrivingRequest(new, 1, float(self._weights[index]), f"{self._tenants[index]:.0f}")
-        # Plans are made while requests wait. Where the last one is old, none does.
+        # There are plans while requests wait. If the last one is old, none waits.
         waiting = now - self._last_plan < 2 * REFRESH_SECONDS
         if waiting and admit(0, False, limits, lambda: self._queue.wait(now, arrival, self._policy)) is not None:
             return True

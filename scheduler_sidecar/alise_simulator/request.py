@@ -1,6 +1,6 @@
-"""One simulated request. Mutable and plain: there are hundreds of thousands of them."""
+"""One simulated request. Mutable and plain: there are hundreds of thousands of them. `run.py` creates them from a trace."""
 
-from ..core.reports import Phase
+from alise_scheduler.core.reports import Phase
 
 
 class Request:

@@ -4,7 +4,7 @@ vLLM appends the blocks of a request that ends or is preempted to a queue of fre
 new blocks from the head of that queue. A free block keeps its content until it is taken, so it is found again as long as fewer blocks were
 taken than were free before it. Blocks that requests share are held once. Only full blocks are found, and the last token is always computed.
 
-Left out: a hit takes blocks out of the middle of the queue, which brings the ones behind it closer to the head.
+Left out: a hit takes blocks out of the middle of the queue, which brings the ones behind it closer to the head. `device_memory.py` owns it.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 It does what the real engine's scheduler does, at the same moments: between two steps it looks for waiting requests that outrank running
 ones by enough levels, preempts the worst, admits the best while slots and blocks last, and prefills in chunks. Steps in which requests
-only decode are all alike, so any number of them up to the next event (an arrival, an end, a plan, a quantum, a full device) is one sum:
+only decode are all the same, so any number of them up to the next event (an arrival, an end, a plan, a quantum, a full device) is one sum:
 n steps with b requests and c tokens of context take n·(step + decode·b + context·c) + context·b·n(n-1)/2 seconds.
 
 What it takes from vLLM 0.32 (v1/core/sched/scheduler.py, request_queue.py, v1/core/kv_cache_manager.py):
@@ -26,8 +26,9 @@ from bisect import insort
 from collections import deque
 from typing import Final
 
-from ..core.plan import Limits
-from ..core.reports import Phase
+from alise_scheduler.core.plan import Limits
+from alise_scheduler.core.reports import Phase
+
 from .device_memory import DeviceMemory
 from .driver import PolicyDriver
 from .host import HostStore
@@ -35,7 +36,7 @@ from .model import EngineModel
 from .request import Request
 
 _NEVER: Final = math.inf
-# Waiting requests looked at when somebody may have to make room; as in the engine.
+# The number of waiting requests for which others may have to make room; as in the engine.
 _CANDIDATES: Final = 8
 
 
@@ -312,7 +313,7 @@ class Replica(DeviceMemory):
         self._finish()
 
     def _first_token(self, request: Request) -> None:
-        """The prefill is over and has given a token."""
+        """Takes in that the prefill has ended and given a token."""
         request.generated += 1
         if request.generated == 1:
             request.first_token_at = self.now

@@ -1,8 +1,9 @@
-"""The simulated host store: parked KV by request within a byte budget. The longest expected wait leaves first."""
+"""The simulated host store: parked KV by request within a byte budget. The longest expected wait leaves first. `replica.py` owns it."""
 
 from collections.abc import Callable
 
-from ..core.plan import Limits
+from alise_scheduler.core.plan import Limits
+
 from .model import EngineModel
 from .request import Request
 

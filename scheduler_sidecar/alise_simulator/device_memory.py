@@ -1,4 +1,4 @@
-"""The device's KV blocks: what running requests hold, now and some steps later, and what fits beside them."""
+"""The device's KV blocks: what running requests hold, now and some steps later, and what fits beside them. `replica.py` extends it."""
 
 from .model import EngineModel
 from .prefix_cache import PrefixCache
@@ -16,7 +16,7 @@ class DeviceMemory:
         self._prefilling: list[Request] = []
         # Tokens of all that decode.
         self._context = 0
-        # Of what ended in the last step, with async scheduling.
+        # The blocks of what ended in the last step, with async scheduling.
         self._ending_blocks = 0
 
     def _blocks(self, tokens: int) -> int:

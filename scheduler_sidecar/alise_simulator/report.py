@@ -1,4 +1,4 @@
-"""A simulation's outcome in numbers, and as a plot."""
+"""A simulation's outcome in numbers, and as a plot. The command (`__main__.py`) and the benchmarks call it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from ..core.lengths import Floats
+from alise_scheduler.core.lengths import Floats
+
 from .run import Outcome
 
 _QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99}

@@ -2,7 +2,7 @@
 
 For example, compare the default policy with stock vLLM at 80% and 100% load:
 
-    python -m alise_scheduler.simulate heavy-tail --policies boost vllm-fcfs --load 0.8 1.0
+    python -m alise_simulator heavy-tail --policies boost vllm-fcfs --load 0.8 1.0
 
 A trace is a CSV file with the columns arrival_s, input_tokens and output_tokens,
 and optionally tenant, or prefix_group and prefix_tokens. It may be compressed (.gz).
@@ -16,107 +16,28 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import numpy as np
+from alise_scheduler.core.admit import AdmitLimits
+from alise_scheduler.core.rank import POLICIES, Policy
 
-from .core.admit import AdmitLimits
-from .core.lengths import Floats
-from .core.rank import POLICIES, AgeingRule, Policy, PreemptionRule
-from .simulation import predictions
-from .simulation.baselines import FcfsDriver, MlfqDriver, PriorityDriver, SrptDriver
-from .simulation.driver import CoreDriver, PolicyDriver, at_admission
-from .simulation.hardware import DEFAULT_HARDWARE, HARDWARE, KV_BITS, engine_model
-from .simulation.model import EngineModel
-from .simulation.report import plot_latencies, summary
-from .simulation.routing import ROUTERS, Router
-from .simulation.run import Outcome, simulate
-from .simulation.trace import Trace, at_load, heavy_tail, load_csv
+from .hardware import DEFAULT_HARDWARE, HARDWARE, KV_BITS, engine_model, hardware_table
+from .model import EngineModel
+from .predictions import predicted
+from .report import plot_latencies, summary
+from .routing import ROUTERS, Router
+from .run import Outcome, simulate
+from .systems import BASELINES, Setup, driver_named
+from .trace import at_load, read_trace
 
-BASELINES: Final = ("vllm-fcfs", "vllm-priority", "mlfq", "srpt")
 _USAGE_ERROR: Final = 2
-_HEAVY_TAIL_REQUESTS: Final = 20_000
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """Everything that a run needs besides the policy."""
-
-    trace: Trace
-    model: EngineModel
-    lengths: Floats
-
-
-def core_driver(
-    setup: Setup, policy: Policy, kind: type[CoreDriver] = CoreDriver, admit_limits: AdmitLimits | None = None
-) -> Callable[[], PolicyDriver]:
-    """Makes drivers that decide as production does. `kind` is a subclass that replaces the levels."""
-    trace, model = setup.trace, setup.model
-    cost = model.known_cost(float((trace.input_tokens + trace.output_tokens / 2).mean()))
-    # Made once, because there may be ten thousand drivers.
-    caps, tenants = np.full(len(trace), float(model.shape.max_model_len)), trace.tenant.astype(np.float64)
-    fresh = at_admission(policy, setup.lengths, trace.input_tokens.astype(np.float64), caps, model.shape, cost)
-    return lambda: kind(policy, setup.lengths, caps, tenants, trace.weight, model.shape, cost, fresh, admit_limits)
-
-
-def policy_named(name: str, ageing: bool = True) -> Policy:
-    """The policy with the sidecar's default settings."""
-    default = Policy(name=name)
-    if name in ("sjf", "fcfs"):
-        default = replace(default, preemption=PreemptionRule(0, default.preemption.min_quantum_steps))
-    return default if ageing and name != "fcfs" else replace(default, ageing=None, lateness=None)
-
-
-def driver_named(
-    name: str, setup: Setup, ageing: AgeingRule | None = None, admit_limits: AdmitLimits | None = None
-) -> Callable[[], PolicyDriver]:
-    """Makes drivers for a policy of alise or a baseline (which refuses no request). Raises ValueError for an unknown name."""
-    host_bytes = setup.model.shape.host_limit_bytes
-    if name in POLICIES:
-        policy = policy_named(name)
-        aged = replace(policy, ageing=ageing) if ageing is not None and policy.ageing is not None else policy
-        return core_driver(setup, aged, admit_limits=admit_limits)
-    match name:
-        case "vllm-fcfs":
-            return FcfsDriver
-        case "vllm-priority":
-            return lambda: PriorityDriver(setup.lengths)
-        case "mlfq":
-            return lambda: MlfqDriver(host_bytes)
-        case "srpt":
-            return lambda: SrptDriver(host_bytes)
-    raise ValueError(f"unknown policy {name!r}; use one of {', '.join((*POLICIES, *BASELINES))}")
-
-
-def predicted(kind: str, trace: Trace, seed: int) -> Floats:
-    """Predictions by name: oracle, blind, or noise:SIGMA. Raises ValueError for an unknown name."""
-    name, _, sigma = kind.partition(":")
-    match name:
-        case "oracle":
-            return predictions.oracle(trace.output_tokens)
-        case "blind":
-            return predictions.blind(trace.output_tokens)
-        case "noise":
-            try:
-                return predictions.noisy(trace.output_tokens, float(sigma or "0.8"), seed)
-            except ValueError as error:
-                raise ValueError(f"noise takes a number, as in noise:0.8; got {sigma!r}") from error
-    raise ValueError(f"unknown predictions {kind!r}; use oracle, blind or noise:SIGMA")
-
-
-def read_trace(name: str, requests: int, seed: int) -> Trace:
-    """The trace in a file, or the synthetic one. Raises ValueError or OSError."""
-    if name == "heavy-tail":
-        return heavy_tail(requests or _HEAVY_TAIL_REQUESTS, seed)
-    trace = load_csv(Path(name))
-    return trace.first(requests) if requests else trace
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m alise_scheduler.simulate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m alise_simulator", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("traces", nargs="*", metavar="TRACE", help="a CSV file, or heavy-tail")
     parser.add_argument("--hardware", default=DEFAULT_HARDWARE, choices=HARDWARE, metavar="NAME",
@@ -218,30 +139,12 @@ def _model(options: argparse.Namespace) -> EngineModel:
     return replace(model, shape=replace(model.shape, **{name: value for name, value in given.items() if value is not None}))
 
 
-def hardware_table() -> str:
-    """The hardware profiles as text."""
-    lines: list[str] = []
-    for name, hardware in HARDWARE.items():
-        step, kv = hardware.step, hardware.kv16
-        errors = f"; mean error of the step model {kv.fit_error:.1%}, of steps with prefill {kv.prefill_fit_error:.1%}"
-        lines += [
-            f"{name}{' (default)' if name == DEFAULT_HARDWARE else ''}",
-            f"    {hardware.description}",
-            f"    a step takes {step.step_seconds * 1e3:.1f} ms, and {step.prefill_seconds * 1e6:.0f} us per prefill token, "
-            f"{step.decode_seconds * 1e6:.0f} us per decoding request, {step.context_seconds * 1e9:.0f} ns per context token",
-            f"    KV for {kv.room_tokens:,} tokens in 16 bits, {hardware.kv8.room_tokens:,} in 8; {hardware.slots} slots, "
-            f"{hardware.max_num_batched_tokens:,} tokens a step; host memory at {hardware.to_host_bytes_per_second / 1e9:.0f} GB/s",
-            f"    from: {hardware.source} ({hardware.version}){errors if kv.fit_error else ''}",
-        ]
-    return "\n".join(lines)
-
-
 def _run_all(options: argparse.Namespace, model: EngineModel) -> list[dict[str, object]]:
     print(f"{'trace':22} {'load':>5} {'policy':14} " + " ".join(f"{key.removesuffix('_seconds')[-10:]:>10}" for key in _SHOWN))
     rows: list[dict[str, object]] = []
     for name in options.traces:
         trace = read_trace(name, options.requests, options.seed)
-        lengths = predicted(options.predictions, trace, options.seed)
+        lengths = predicted(options.predictions, trace.output_tokens, options.seed)
         for load in options.load:
             setup = Setup(at_load(trace, load, model, options.replicas), model, lengths)
             outcomes: dict[str, Outcome] = {}

@@ -1,11 +1,12 @@
-"""Which replica a request goes to, by what a gateway can see of them."""
+"""Which replica a request goes to, by what a gateway can see of them. `run.py` asks it for each request."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import numpy as np
 
-from ..core.lengths import Floats
+from alise_scheduler.core.lengths import Floats
+
 from .replica import Replica
 from .request import Request
 
@@ -31,7 +32,7 @@ class RoundRobin:
         return self._next
 
     def update(self, number: int, pod: Replica) -> None:
-        """Looks at nobody."""
+        """Needs no state of the replicas."""
 
 
 class LeastRequests:

@@ -1,4 +1,7 @@
-"""One simulation: a trace, replicas, a routing rule; out come the times of every request."""
+"""One simulation: a trace, replicas, a routing rule; out come the times of every request.
+
+The command (`__main__.py`) and the benchmarks call `simulate()`.
+"""
 
 import heapq
 from collections.abc import Callable, Iterator
@@ -7,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.job import Ints
-from ..core.lengths import Floats
+from alise_scheduler.core.job import Ints
+from alise_scheduler.core.lengths import Floats
+
 from .driver import PolicyDriver
 from .model import EngineModel
 from .replica import Replica

@@ -1,10 +1,13 @@
-"""What is simulated: an engine's shape, what its steps cost, and what moving KV costs. The numbers are inputs, measured elsewhere."""
+"""What is simulated: an engine's shape, what its steps cost, and what moving KV costs. The numbers are inputs, measured elsewhere.
+
+`hardware.py` has those of real devices.
+"""
 
 from dataclasses import dataclass, field
 from typing import Final
 
-from ..core.exec_time import Coefficients, CostModel
-from ..core.reports import EngineShape
+from alise_scheduler.core.exec_time import Coefficients, CostModel
+from alise_scheduler.core.reports import EngineShape
 
 # An 8B model in 16 bits on one large GPU: 128 KiB of KV a token, 480,000 tokens of room, PCIe at 20 GB/s.
 _TOKEN_BYTES: Final = 128 * 1024

@@ -1,9 +1,9 @@
-"""Predicted lengths for the requests of a trace, as quantiles [N, QUANTILES]. `simulate.py` and the benchmarks use them. Pure."""
+"""Predicted lengths for the requests of a trace, as quantiles [N, QUANTILES]. The command and the benchmarks use them. Pure."""
 
 import numpy as np
 
-from ..core.job import Ints
-from ..core.lengths import MAX_TOKENS, NORMAL_QUANTILES, PROBABILITIES, QUANTILES, Floats
+from alise_scheduler.core.job import Ints
+from alise_scheduler.core.lengths import MAX_TOKENS, NORMAL_QUANTILES, PROBABILITIES, QUANTILES, Floats
 
 
 def oracle(output_tokens: Ints) -> Floats:
@@ -32,3 +32,19 @@ def noisy(output_tokens: Ints, sigma: float, seed: int) -> Floats:
     spread = sigma * np.sqrt(trust)
     result: Floats = np.clip(np.exp(center[:, None] + spread * np.array(NORMAL_QUANTILES)[None, :]), 1.0, MAX_TOKENS)
     return result
+
+
+def predicted(kind: str, output_tokens: Ints, seed: int) -> Floats:
+    """Predictions by name: oracle, blind, or noise:SIGMA. Raises ValueError for an unknown name."""
+    name, _, sigma = kind.partition(":")
+    match name:
+        case "oracle":
+            return oracle(output_tokens)
+        case "blind":
+            return blind(output_tokens)
+        case "noise":
+            try:
+                return noisy(output_tokens, float(sigma or "0.8"), seed)
+            except ValueError as error:
+                raise ValueError(f"noise takes a number, as in noise:0.8; got {sigma!r}") from error
+    raise ValueError(f"unknown predictions {kind!r}; use oracle, blind or noise:SIGMA")

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from ..core.exec_time import Coefficients
-from ..core.reports import EngineShape
+from alise_scheduler.core.exec_time import Coefficients
+from alise_scheduler.core.reports import EngineShape
+
 from .model import EngineModel
 
 KV_BITS: Final = (16, 8)
@@ -115,3 +116,21 @@ def engine_model(name: str, kv_bits: int = 16) -> EngineModel:
         int8_share=_INT8_SHARE if kv_bits == 16 else 1.0,
         async_scheduling=hardware.async_scheduling,
     )
+
+
+def hardware_table() -> str:
+    """The hardware profiles as text."""
+    lines: list[str] = []
+    for name, hardware in HARDWARE.items():
+        step, kv = hardware.step, hardware.kv16
+        errors = f"; mean error of the step model {kv.fit_error:.1%}, of steps with prefill {kv.prefill_fit_error:.1%}"
+        lines += [
+            f"{name}{' (default)' if name == DEFAULT_HARDWARE else ''}",
+            f"    {hardware.description}",
+            f"    a step takes {step.step_seconds * 1e3:.1f} ms, and {step.prefill_seconds * 1e6:.0f} us per prefill token, "
+            f"{step.decode_seconds * 1e6:.0f} us per decoding request, {step.context_seconds * 1e9:.0f} ns per context token",
+            f"    KV for {kv.room_tokens:,} tokens in 16 bits, {hardware.kv8.room_tokens:,} in 8; {hardware.slots} slots, "
+            f"{hardware.max_num_batched_tokens:,} tokens a step; host memory at {hardware.to_host_bytes_per_second / 1e9:.0f} GB/s",
+            f"    from: {hardware.source} ({hardware.version}){errors if kv.fit_error else ''}",
+        ]
+    return "\n".join(lines)

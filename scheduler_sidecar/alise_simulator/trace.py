@@ -2,7 +2,7 @@
 
 CSV files (`.gz` too) have the columns `arrival_s,input_tokens,output_tokens` and may have `tenant`, and `prefix_group` with
 `prefix_tokens`: requests of one group begin with the same tokens, and an empty group shares nothing. A load is a share of what the
-engine can do with all slots busy, so the same trace can be replayed at any.
+engine can do with all slots busy, so the same trace can be replayed at any. `run.py` replays them.
 """
 
 import csv
@@ -13,11 +13,13 @@ from typing import Final
 
 import numpy as np
 
-from ..core.job import Ints
-from ..core.lengths import Floats
+from alise_scheduler.core.job import Ints
+from alise_scheduler.core.lengths import Floats
+
 from .model import EngineModel
 
 _COLUMNS: Final = ("arrival_s", "input_tokens", "output_tokens")
+_HEAVY_TAIL_REQUESTS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,14 @@ def make_trace(
         None if prefix_group is None else prefix_group[rows].astype(np.int64),
         None if prefix_tokens is None else prefix_tokens[rows].astype(np.int64),
     )  # fmt: skip
+
+
+def read_trace(name: str, requests: int, seed: int) -> Trace:
+    """The trace in a file, or the synthetic one. Raises ValueError or OSError."""
+    if name == "heavy-tail":
+        return heavy_tail(requests or _HEAVY_TAIL_REQUESTS, seed)
+    trace = load_csv(Path(name))
+    return trace.first(requests) if requests else trace
 
 
 def load_csv(path: Path) -> Trace:

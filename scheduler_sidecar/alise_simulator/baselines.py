@@ -1,16 +1,17 @@
 """What the core is compared with. All of them run on the same simulated engine.
 
-fcfs      order of arrival, as stock vLLM does by default; preempted for memory only, and recomputed
-priority  stock vLLM with `--scheduling-policy priority` and the predicted length as priority: a waiting request never preempts
-mlfq      skip-join multi-level feedback queue: the prompt's size chooses the first queue, tokens served move it down; preempts, parks KV
-srpt      shortest true remaining first, never aged: what perfect knowledge gains in the mean, and costs in the tail
+fcfs      order of arrival, as stock vLLM does by default; preempted for memory only, and recomputed priority  stock vLLM with
+`--scheduling-policy priority` and the predicted length as priority: a waiting request never preempts mlfq      skip-join multi-level
+feedback queue: the prompt's size chooses the first queue, tokens served move it down; preempts, parks KV srpt      shortest true remaining
+first, never aged: what perfect knowledge gains in the mean, and costs in the tail `systems.py` gives them by name.
 """
 
 import math
 from typing import Final
 
-from ..core.lengths import Floats
-from ..core.plan import Limits
+from alise_scheduler.core.lengths import Floats
+from alise_scheduler.core.plan import Limits
+
 from .driver import PLAN_SECONDS, REFRESH_SECONDS
 from .request import Request
 

@@ -1,1 +1,0 @@
-"""Replays traces through the production `decide()` on a simulated engine. Nothing here runs in production."""
