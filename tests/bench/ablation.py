@@ -29,7 +29,7 @@ from alise_simulator.run import simulate
 from tests.bench import gain
 from tests.bench.ablation_layers import LAYERS, PREDICTOR, code_lines, turned_off
 from tests.bench.gain_systems import ALISE, Predicted, system
-from tests.bench.harness import RESULTS, Figure, Row, Settings
+from tests.bench.harness import RESULTS, Figure, Row, Settings, present
 from tests.bench.policies_data import as_trace
 from tests.bench.predictor import COUNTED, Example, Learned, prequential, question, read
 from tests.bench.predictor_scores import kendall
@@ -54,8 +54,9 @@ def measure(settings: Settings) -> Iterator[Row]:
         raise SystemExit("set DATASET to a folder with alpaca.parquet and sharegpt.parquet: layers are measured on real answers")
     KEPT.mkdir(parents=True, exist_ok=True)
     names = [name for name in os.environ.get("LAYERS", "").split(",") if name] or list(LAYERS)
-    for data in [os.environ["DATA"]] if os.environ.get("DATA") else DATA:
-        examples = read(settings.dataset / f"{data}.parquet")
+    chosen = [os.environ["DATA"]] if os.environ.get("DATA") else DATA
+    for path in present(settings.dataset, [f"{data}.parquet" for data in chosen]):
+        data, examples = path.stem, read(path)
         prepared: dict[bool, tuple[list[Features], Prior]] = {}
         for name in names:
             yield _kept(f"{data}.{name}", partial(_run, data, name, examples, prepared))

@@ -12,7 +12,6 @@ benchmark that was broken off goes on where it was. JOBS says how many run at on
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ from alise_simulator.run import Outcome, simulate
 from alise_simulator.trace import Trace, at_load, capacity_per_second, heavy_tail, poisson
 from tests.bench import gain_figures
 from tests.bench.gain_systems import ABLATIONS, ALISE, FCFS, MAIN, RULES, Predicted, system
-from tests.bench.harness import RESULTS, Figure, Row, Settings
+from tests.bench.harness import RESULTS, Figure, Row, Settings, present
 from tests.bench.policies_data import Data, answered, shipped
 
 WINDOW_SECONDS: Final = 600.0
@@ -107,10 +106,9 @@ def measure(settings: Settings) -> Iterator[Row]:
         raise SystemExit(
             "the gain is measured with real prompts and answers: set DATASET to a folder with alpaca.parquet and sharegpt.parquet"
         )
-    wanted = [cell for cell in plan(settings) if _file(settings.dataset, cell.data).exists()]
-    left_out = sorted({cell.data for cell in plan(settings)} - {cell.data for cell in wanted})
-    if left_out:
-        print(f"\nleft out, not in {settings.dataset}: {', '.join(left_out)}", file=sys.stderr)
+    cells = plan(settings)
+    held_sets = {path.stem for path in present(settings.dataset, [f"{data}.parquet" for data in sorted({cell.data for cell in cells})])}
+    wanted = [cell for cell in cells if cell.data in held_sets]
     window = QUICK_SECONDS if settings.quick else WINDOW_SECONDS
     digests = {name: _digest(_data(settings.dataset, name)[1].learned) for name in dict.fromkeys(cell.data for cell in wanted)}
     probes = {name: probe(name) for name in dict.fromkeys(cell.system for cell in wanted)}

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,6 +52,17 @@ class Suite(Protocol):
 
     def figures(self, rows: Sequence[Row], settings: Settings) -> list[Figure]:
         """Compute the figures from the rows alone."""
+
+
+def present(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Returns those of these files that the folder has, and prints which it lacks. Raises SystemExit when it has none of them."""
+    found = [folder / name for name in names if (folder / name).exists()]
+    absent = [name for name in names if not (folder / name).exists()]
+    if not found:
+        raise SystemExit(f"{folder} has none of {', '.join(names)}: set DATASET to a folder that holds some of them")
+    if absent:
+        print(f"\nleft out, not in {folder}: {', '.join(absent)}", file=sys.stderr)
+    return found
 
 
 def percentile(values: Iterable[float], share: float) -> float:

@@ -17,11 +17,12 @@ from alise_scheduler.predictor.training import prior_fit
 from alise_simulator.model import DEFAULT_SHAPE
 from alise_simulator.trace import Trace, heavy_tail, load_csv, make_trace, poisson
 from tests.bench import predictor
-from tests.bench.harness import RESULTS, ROOT, Settings
+from tests.bench.harness import RESULTS, ROOT, Settings, present
 from tests.tools import encoder as encoders
 from tests.tools.sources import digest
 
-TRACES: Final = ("azure2023_conv", "azure2023_code", "mooncake_conversation")
+ANSWERED: Final = ("alpaca.parquet", "sharegpt.parquet")
+TRACES: Final = ("azure2023_conv.csv.gz", "azure2023_code.csv.gz", "mooncake_conversation.csv.gz")
 _SOURCES: Final = ROOT / "scheduler_sidecar" / "alise_scheduler" / "predictor"
 # The number of requests of a trace that are replayed and predicted. The first ones, which a cold predictor saw, do not count.
 _TRACE_ROWS: Final = 4000
@@ -41,13 +42,11 @@ class Data:
 
 
 def datasets(settings: Settings) -> Iterator[Data]:
-    """All of a folder's data sets and the synthetic one; or the one file; or the synthetic one alone."""
+    """All data sets that a folder has and the synthetic one; or the one file; or the synthetic one alone."""
     folder = settings.dataset
     if folder is not None and folder.is_dir():
-        for name in ("alpaca", "sharegpt"):
-            yield answered(folder / f"{name}.parquet", settings.quick)
-        for name in () if settings.quick else TRACES:
-            yield traced(folder / f"{name}.csv.gz")
+        for path in present(folder, ANSWERED if settings.quick else (*ANSWERED, *TRACES)):
+            yield answered(path, settings.quick) if path.suffix == ".parquet" else traced(path)
     elif folder is not None:
         yield answered(folder, settings.quick) if folder.suffix == ".parquet" else traced(folder)
     if folder is None or not settings.quick:

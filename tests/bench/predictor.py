@@ -35,7 +35,7 @@ from alise_scheduler.predictor.training import prior_fit
 from alise_scheduler.predictor.training.fit import MAX_ROWS, MIN_ROWS
 from alise_scheduler.predictor.training.samples import History
 from tests.bench import admit, sidecar
-from tests.bench.harness import Figure, Row, Settings
+from tests.bench.harness import Figure, Row, Settings, present
 from tests.bench.predictor_scores import kendall, kendall_interval, middle, scores
 from tests.bench.predictor_scores import plot as plot
 from tests.bench.workload import synthetic
@@ -303,6 +303,7 @@ def _datasets(settings: Settings) -> list[tuple[str, list[Example]]]:
     if settings.dataset is None:
         rows = [Example(p.text, p.output_tokens) for p in synthetic(QUICK_ROWS if settings.quick else 6000, seed=0).prompts]
         return [("synthetic", rows)]
-    paths = [settings.dataset / f"{name}.parquet" for name in ("alpaca", "sharegpt")] if settings.dataset.is_dir() else [settings.dataset]
+    folder = settings.dataset.is_dir()
+    paths = present(settings.dataset, ("alpaca.parquet", "sharegpt.parquet")) if folder else [settings.dataset]
     made = [(path.stem, read(path)) for path in paths]
     return [(name, rows[:QUICK_ROWS] if settings.quick else rows) for name, rows in made]

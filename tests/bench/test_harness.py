@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.__main__ import settings_from
-from tests.bench.harness import Figure, median, percentile, table, verdict
+from tests.bench.harness import Figure, median, percentile, present, table, verdict
 from tests.bench.workload import load, synthetic
 
 
@@ -25,6 +25,17 @@ def test_percentile_takes_the_nearest_rank(share: float, expected: float) -> Non
 def test_percentile_of_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="no rows"):
         percentile([], 0.5)
+
+
+def test_files_that_a_folder_lacks_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "alpaca.parquet").touch()
+    assert present(tmp_path, ("alpaca.parquet", "azure.csv.gz")) == [tmp_path / "alpaca.parquet"]
+    assert f"left out, not in {tmp_path}: azure.csv.gz" in capsys.readouterr().err
+
+
+def test_a_folder_without_any_of_the_files_is_refused_with_what_it_should_hold(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"none of alpaca\.parquet"):
+        present(tmp_path, ("alpaca.parquet",))
 
 
 def test_median_of_an_even_count_is_between_the_middle_two() -> None:
