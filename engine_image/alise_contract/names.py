@@ -27,14 +27,27 @@ ADMISSION_SOCKET: Final = "admission.sock"
 # The same service over gRPC, for people and tools.
 ADMISSION_GRPC_SOCKET: Final = "admission-grpc.sock"
 CONTROL_SOCKET: Final = "control.sock"
+# The scheduler's HTTP for people: which requests it has, and why one waits. Only who may run a command in the pod reaches it.
+REQUESTS_SOCKET: Final = "requests.sock"
 # Options of long-lived gRPC connections on these sockets, for both ends: no extra pings that measure the bandwidth-delay product.
 LOCAL_RPC_OPTIONS: Final = (("grpc.http2.bdp_probe", 0),)
-# Random bytes in the socket directory, 0600, made by whichever container starts first; gone with the pod.
+# Random bytes in the socket directory, 0600. The container that starts first creates them; they go with the pod.
 POD_KEY_FILE: Final = "pod.key"
 POD_KEY_BYTES: Final = 32
 ENGINE_PORT: Final = 8000
 SCHEDULER_HTTP_PORT: Final = 9400
 OPERATOR_HTTP_PORT: Final = 9500
+# KEDA's external scaler, over TLS.
+OPERATOR_SCALER_PORT: Final = 9501
+# The sidecar's gRPC service Lengths, for endpoint pickers; open only if one is on.
+LENGTHS_PORT: Final = 9401
+# The endpoint picker: Envoy's external processing, and HTTP for metrics, probes and the operator.
+PICKER_GRPC_PORT: Final = 9002
+PICKER_HTTP_PORT: Final = 9600
+# What the picker of a resource is called: the resource's name with this behind it.
+PICKER_SUFFIX: Final = "-picker"
+# JSON at the picker's HTTP port: {"<namespace>/<name>": number of requests that are held because no replica is ready}.
+WAITING_PATH: Final = "/waiting"
 STATUS_PATH: Final = "/alise/v1/status"
 # uid and gid of all three images: the containers of a pod share a 0700 directory.
 RUN_AS: Final = 65532
@@ -53,6 +66,9 @@ PRIORITY_HEADER: Final = "x-vllm-priority"
 TENANT_HEADERS: Final = ("x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id")
 OBJECTIVE_HEADERS: Final = ("x-llm-d-inference-objective", "x-gateway-inference-objective")
 SLO_TTFT_HEADERS: Final = ("x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
+# The id of a request: a client may send one, and every answer of a route that generates has it. vLLM and OpenAI's clients know this name.
+REQUEST_ID_HEADER: Final = "x-request-id"
+MAX_REQUEST_ID_CHARS: Final = 128
 # Headers on every answer of a route that generates: the class of the request, and its outcome.
 CLASS_RESPONSE_HEADER: Final = "x-alise-class"
 OUTCOME_RESPONSE_HEADER: Final = "x-alise-outcome"

@@ -13,16 +13,18 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from alise_contract.names import DEFAULT_CLASS
+from alise_contract.names import CONTRACT_VERSION, DEFAULT_CLASS
+from alise_contract.release import BUILD_INFO, BUILD_INFO_HELP, BUILD_INFO_LABELS, release
 
 from .core.reports import Phase
 
 _FAST: Final = (0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 _COUNTS: Final = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000)
 _RATIOS: Final = (0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
-_WAITS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+_WAITS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600)
+_SLOWDOWNS: Final = (1.5, 2, 3, 5, 10, 20, 50, 100)
 
-ADMIT_OUTCOMES: Final = ("admitted", "wait_too_long", "objective", "draining", "invalid", "version", "inbox_full", "gave_up")
+ADMIT_OUTCOMES: Final = ("admitted", "wait_too_long", "objective", "draining", "invalid", "version", "inbox_full", "gave_up", "error")
 APPLY_FAILURES: Final = ("unavailable", "session")
 ENDINGS: Final = ("stop", "length", "abort", "error")
 TRAININGS: Final = ("trained", "failed")
@@ -34,30 +36,41 @@ COST_TERMS: Final = ("step", "prefill_token", "decode_request", "context_token")
 
 
 class BatchedHistogram:
-    """A histogram that publishes its observations BATCH at a time. A scrape in another thread sees either all of a batch or none of it."""
+    """A histogram that publishes its observations BATCH at a time. A scrape in another thread sees either all of a batch or none of it.
 
-    def __init__(self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
+    With `classes` it has the label `class`, and each class its own batches: a class of one client would otherwise show what that one got.
+    """
+
+    def __init__(
+        self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry, classes: Iterable[str] = ()
+    ) -> None:
         self._name, self._documentation = name, documentation
         self._bounds = (*map(float, buckets), float("inf"))
-        self._waiting: list[float] = []
-        # Cumulative counts by bucket, and the sum. Replaced as a whole, never changed in place.
-        self._published: tuple[tuple[int, ...], float] = ((0,) * len(self._bounds), 0.0)
+        self._labels = ["class"] if classes else []
+        keys = sorted(classes) or [""]
+        self._waiting: dict[str, list[float]] = {key: [] for key in keys}
+        # By class: cumulative counts by bucket, and the sum. Replaced as a whole, never changed in place.
+        self._published: dict[str, tuple[tuple[int, ...], float]] = dict.fromkeys(keys, ((0,) * len(self._bounds), 0.0))
         registry.register(self)
 
-    def observe(self, value: float) -> None:
-        self._waiting.append(value)
-        if len(self._waiting) >= BATCH:
-            counts, total = self._published
-            added = (sum(value <= bound for value in self._waiting) for bound in self._bounds)
-            self._published = tuple(count + more for count, more in zip(counts, added, strict=True)), total + sum(self._waiting)
-            self._waiting.clear()
+    def observe(self, value: float, klass: str = "") -> None:
+        """Adds a value. `klass` is one of `classes` if there are any."""
+        waiting = self._waiting[klass]
+        waiting.append(value)
+        if len(waiting) >= BATCH:
+            counts, total = self._published[klass]
+            added = (sum(value <= bound for value in waiting) for bound in self._bounds)
+            self._published[klass] = tuple(count + more for count, more in zip(counts, added, strict=True)), total + sum(waiting)
+            waiting.clear()
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The published values. The registry calls it at a scrape."""
-        counts, total = self._published
         names = [("+Inf" if bound == float("inf") else str(bound)) for bound in self._bounds]
-        buckets = [(name, float(count)) for name, count in zip(names, counts, strict=True)]
-        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=total)
+        family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
+        for klass, (counts, total) in self._published.items():
+            buckets = [(name, float(count)) for name, count in zip(names, counts, strict=True)]
+            family.add_metric([klass] if self._labels else [], buckets, total)
+        yield family
 
 
 class Rise:
@@ -84,6 +97,8 @@ class Metrics:
         self._admitted = 0
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
+        build = Gauge(BUILD_INFO, BUILD_INFO_HELP, BUILD_INFO_LABELS, registry=registry)
+        build.labels("scheduler", release(), str(CONTRACT_VERSION)).set(1)
         self.admits = Counter("alise_scheduler_admits_total", "Admission requests by outcome", ["outcome", "class"], registry=registry)
         self.withdrawn = Counter(
             "alise_scheduler_jobs_withdrawn_total", "Admitted jobs that were withdrawn before they reached the engine", registry=registry
@@ -103,11 +118,33 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
-        self.ended = Counter("alise_scheduler_requests_ended_total", "Finished engine requests by reason", ["reason"], registry=registry)
-        self.ttft_seconds = BatchedHistogram(
-            "alise_scheduler_ttft_seconds", "Time to first token, as reported by the engine", _WAITS, registry
+        self.ended = Counter(
+            "alise_scheduler_requests_ended_total", "Finished engine requests by reason", ["reason", "class"], registry=registry
         )
-        self.jobs = Gauge("alise_scheduler_jobs", "Active jobs by phase", ["phase"], registry=registry)
+        self.preempted = Counter(
+            "alise_scheduler_preempted_requests_total",
+            "Finished engine requests that were preempted at least once",
+            ["class"],
+            registry=registry,
+        )
+        self.ttft_seconds = BatchedHistogram(
+            "alise_scheduler_ttft_seconds", "Time to first token, as reported by the engine", _WAITS, registry, self._classes
+        )
+        self.wait_seconds = BatchedHistogram(
+            "alise_scheduler_wait_seconds",
+            "Time that a finished request did not run: before its first token and while it was preempted",
+            _WAITS,
+            registry,
+            self._classes,
+        )
+        self.slowdown = BatchedHistogram(
+            "alise_scheduler_slowdown",
+            "Time of a complete answer divided by the time that the step-time model predicts for it on an idle engine",
+            _SLOWDOWNS,
+            registry,
+            self._classes,
+        )
+        self.jobs = Gauge("alise_scheduler_jobs", "Active jobs by phase", ["phase", "class"], registry=registry)
         self.expired = Counter(
             "alise_scheduler_jobs_expired_total", "Admitted jobs that did not reach the engine in time", registry=registry
         )
@@ -134,6 +171,11 @@ class Metrics:
             "alise_scheduler_expected_wait_seconds", "Expected wait of the active jobs: mean and maximum", ["stat"], registry=registry
         )
         self.backlog_seconds = Gauge("alise_scheduler_backlog_seconds", "Predicted time to finish all active jobs", registry=registry)
+        self.offered_load = Gauge(
+            "alise_scheduler_offered_load_ratio",
+            "Predicted work that arrived in the last minute divided by the work that this pod serves in a minute",
+            registry=registry,
+        )
         self.host_bytes = Gauge(
             "alise_scheduler_host_bytes", "Bytes of KV in host memory: planned, used, and the budget", ["kind"], registry=registry
         )
@@ -189,20 +231,31 @@ class Metrics:
             self.background_failures.labels(task)
         for reason in APPLY_FAILURES:
             self.apply_failures.labels(reason)
-        for ending in ENDINGS:
-            self.ended.labels(ending)
+        for name in sorted(self._classes):
+            self.preempted.labels(name)
+            for ending in ENDINGS:
+                self.ended.labels(ending, name)
+            for phase in Phase:
+                self.jobs.labels(phase.name.lower(), name)
         for kind in ("predicted", "real"):
             self.tokens.labels(kind)
         for outcome in TRAININGS:
             self.trainings.labels(outcome)
         for outcome in ENCODINGS:
             self.encodings.labels(outcome)
-        for phase in Phase:
-            self.jobs.labels(phase.name.lower())
+
+    @property
+    def classes(self) -> frozenset[str]:
+        """The values of the label `class`."""
+        return self._classes
+
+    def class_of(self, objective: str) -> str:
+        """The class that a request is counted under: its own if it is in the settings, else the default one."""
+        return objective if objective in self._classes else DEFAULT_CLASS
 
     def count_admit(self, outcome: str, objective: str = "") -> None:
         """Counts an admission request by outcome and class."""
-        self.admits.labels(outcome, objective if objective in self._classes else DEFAULT_CLASS).inc()
+        self.admits.labels(outcome, self.class_of(objective)).inc()
 
     def answered(self, predicted_median: float, predicted_mean: float, tokens: int, smoothed_log_error: float) -> None:
         """Counts an answer that the model ended by itself after `tokens` tokens."""

@@ -8,7 +8,8 @@ Both survive an engine restart on purpose, because they describe the model and t
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,21 +17,26 @@ import numpy as np
 
 from alise_contract.names import ADMITTED_EXPIRES_SECONDS, MAX_LEVEL, MIN_LEVEL, NEUTRAL_LEVEL, owner_of, pack_priority, unpack_priority
 
+from .admissions import Admitted, Ask, ClassRule, facts_of
 from .core import exec_time
+from .core.account import Facts
 from .core.admission_queue import AdmissionQueue, ArrivingRequest
 from .core.admit import AdmitLimits, Load, Rejected, admit
 from .core.book import Ended, JobBook, Prior
 from .core.decide import Decision, decide
-from .core.estimate import estimate
+from .core.estimate import Estimate, estimate
 from .core.exec_time import CostModel
 from .core.fairness import behind
 from .core.job import Job, Snapshot, columns
 from .core.lengths import PRIOR, Lengths, sane
-from .core.plan import Limits, Plan, Rank
+from .core.load_report import LoadReport, load_report
+from .core.plan import Limits, Plan, PredictedWork, Rank
 from .core.rank import Policy, neutral_after, order_of
 from .core.reports import Counters, EngineLost, EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, Phase
+from .core.standing import STEP_SECONDS
+from .journal import Journal
 from .metrics import Metrics
-from .predictor.features.request import CHARS_PER_TOKEN, UNKNOWN, Features, Question, extract
+from .predictor.features.request import CHARS_PER_TOKEN, UNKNOWN, Features, extract
 from .predictor.hint import Hint, decode, encode
 from .predictor.models.buckets import Predictor
 from .predictor.training.outcome import observation
@@ -42,38 +48,7 @@ log = logging.getLogger(__name__)
 _FRESH_SECONDS: Final = 0.02
 # The longest assumed prompt until the engine has reported the length of its context.
 _LONGEST_PROMPT: Final = 1 << 17
-# A request that has waited longer than this, which is two of the engine's reports, waits for other requests and not for the next step.
-_STEP_SECONDS: Final = 1.0
 _NEUTRAL_PRIORITY: Final = pack_priority(NEUTRAL_LEVEL, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class ClassRule:
-    """The settings of a request class."""
-
-    weight: float = 1.0
-    slo_ttft_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One admission request."""
-
-    job_id: str
-    question: Question
-    samples: int = 1
-    objective: str = ""
-    slo_ttft_ms: int = 0
-    # True for a route whose text is unknown. It counts for limits and shares, gets the neutral level, and teaches the predictor nothing.
-    neutral: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    priority: int
-    hint: bytes
-    level: int
-    predicted_tokens: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +64,7 @@ _NO_WAIT: Final = frozenset({Phase.ADMITTED, Phase.RUNNING})
 
 def _waits(phase: Phase, seconds: float) -> bool:
     """Return whether a job that has been in this phase for this long waits for other jobs, and not for the next step."""
-    return phase not in _NO_WAIT and (phase is not Phase.WAITING or seconds > _STEP_SECONDS)
+    return phase not in _NO_WAIT and (phase is not Phase.WAITING or seconds > STEP_SECONDS)
 
 
 class State:
@@ -129,6 +104,7 @@ class State:
         self._decided_at = -math.inf
         # What the predictor needs of each active job when it ends.
         self._details: dict[str, Hint] = {}
+        self.journal = Journal(self._facts)
         self._sent: dict[str, Rank] = {}
         # Jobs that the engine did not know at the last Apply: they have finished, or have not reached it yet.
         self._missing: set[str] = set()
@@ -156,27 +132,19 @@ class State:
     def admit(self, ask: Ask, at: float) -> Admitted | Rejected:
         """Admits a request with a priority and a hint, or rejects it with a reason."""
         rule = self.classes.get(ask.objective, ClassRule())
-        # Never above the class's weight, so that such a route is no way around a class with a low weight.
-        weight = min(1.0, rule.weight) if ask.neutral else rule.weight
-        features, lengths = self._predict(ask)
-        # The engine will refuse a prompt that does not fit; until then it must not count as hours of work.
-        longest = self.shape.max_model_len if self._boot_id else _LONGEST_PROMPT
-        prompt_tokens = max(1, min(ask.question.prompt_chars // CHARS_PER_TOKEN, longest))
         known = ask.job_id in self.book.jobs
-        probe = Job(
-            id=ask.job_id, order=0, lengths=lengths, weight=weight, tenant=ask.question.tenant, max_tokens=ask.question.max_tokens,
-            samples=max(1, ask.samples), prompt_tokens=prompt_tokens, arrived_at=at, phase_at=at,
-        )  # fmt: skip
-        new = estimate(probe, self.policy, self.shape, self.cost, self.neutral_seconds, self.load.backlog_seconds())
-        new = replace(new, level=NEUTRAL_LEVEL) if ask.neutral else new
+        features, probe, new = self._estimated(ask, at)
+        lengths, weight, prompt_tokens = probe.lengths, probe.weight, probe.prompt_tokens
         arrival = ArrivingRequest(new, probe.samples, weight, probe.tenant, by_length=not ask.neutral)
         if not known and (rejected := self._rejected(arrival, ask.slo_ttft_ms or rule.slo_ttft_ms, at)) is not None:
+            self.journal.refused(facts_of(ask, probe, features), rejected.reason.value, rejected.message, at)
             return rejected
         level = int(behind(np.array(new.level))) if owner_of(probe.tenant) in self.load.crowding else new.level
         prior = Prior(lengths, weight, ask.question.tenant)
         job = self.book.admit(ask.job_id, prior, ask.question.max_tokens, ask.samples, prompt_tokens, at)
         hint = Hint(lengths, weight, features, ask.objective, ask.question.tenant)
         self._details[job.id] = hint
+        self.journal.admitted(facts_of(ask, probe, features), at)
         if not known:
             self._count(1, level, new.work_seconds * probe.samples)
             self._queue.admitted(at, arrival)
@@ -186,13 +154,38 @@ class State:
             self.metrics.admitted(self.neutral_seconds)
         return Admitted(pack_priority(level, order_of(job.order)), encode(hint, self._hint_key, ask.job_id), level, lengths.median)
 
+    def forecast(self, ask: Ask, at: float) -> tuple[Lengths, Estimate]:
+        """Returns what this request would get if it were admitted: the predicted length, and its level and work. Changes nothing."""
+        _, probe, new = self._estimated(ask, at)
+        return probe.lengths, replace(new, work_seconds=new.work_seconds * probe.samples)
+
+    def load_report(self) -> LoadReport:
+        """Returns the load by level, as the last decision and the admissions since have it."""
+        return load_report(self._queue.backlog(), self.load.draining, self.session is not None, self.admit_limits.max_wait_seconds)
+
+    def _estimated(self, ask: Ask, at: float) -> tuple[Features, Job, Estimate]:
+        """The features of a request, the job that it would be, and its estimate."""
+        rule = self.classes.get(ask.objective, ClassRule())
+        # Never above the class's weight, so that such a route is no way around a class with a low weight.
+        weight = min(1.0, rule.weight) if ask.neutral else rule.weight
+        features, lengths = self._predict(ask)
+        # The engine will refuse a prompt that does not fit; until then it must not count as hours of work.
+        longest = self.shape.max_model_len if self._boot_id else _LONGEST_PROMPT
+        prompt_tokens = max(1, min(ask.question.prompt_chars // CHARS_PER_TOKEN, longest))
+        probe = Job(
+            id=ask.job_id, order=0, lengths=lengths, weight=weight, tenant=ask.question.tenant, max_tokens=ask.question.max_tokens,
+            samples=max(1, ask.samples), prompt_tokens=prompt_tokens, arrived_at=at, phase_at=at,
+        )  # fmt: skip
+        new = estimate(probe, self.policy, self.shape, self.cost, self.neutral_seconds, self.load.backlog_seconds())
+        return features, probe, replace(new, level=NEUTRAL_LEVEL) if ask.neutral else new
+
     def _rejected(self, arrival: ArrivingRequest, slo_ttft_ms: int, at: float) -> Rejected | None:
         def ask() -> Rejected | None:
             return admit(slo_ttft_ms, self.load.draining, self.admit_limits, lambda: self._queue.wait(at, arrival, self.policy))
 
         rejected = ask()
         if rejected is not None and not self.load.draining and (self._load_is_old or at - self._decided_at >= _FRESH_SECONDS):
-            # Plans are made at intervals. Decide again, so that no request is refused for work that is already done.
+            # Plans follow at intervals. Decide again, so that no request is refused for work that is already done.
             self.decide(at)
             rejected = ask()
         return rejected
@@ -205,7 +198,7 @@ class State:
             level, arrival = self._added[job_id]
             self._count(-1, level, -arrival.estimate.work_seconds * arrival.samples)
             self._queue.withdrawn(arrival)
-        self._forget((job_id,))
+        self._forget((job_id,), "withdrawn")
         self.metrics.withdrawn.inc()
         return True
 
@@ -237,7 +230,7 @@ class State:
     def _predictor_failed(self, event: str) -> None:
         self.metrics.background_failures.labels("predictor").inc()
         self._predictor_failures += 1
-        # A client can repeat the request that made it fail, so only the 1st, 2nd, 4th, 8th, … failure is logged.
+        # A client can repeat the request that caused the failure, so only the 1st, 2nd, 4th, 8th, … failure is logged.
         if self._predictor_failures & (self._predictor_failures - 1) == 0:
             log.exception(event, extra={"failures": self._predictor_failures})
 
@@ -249,12 +242,12 @@ class State:
             self.metrics.engine_boots.inc()
             if self._boot_id:
                 # Jobs on their way to the old process died with it.
-                self._forget(self.book.expire(at, 0.0))
+                self._forget(self.book.expire(at, 0.0), "lost")
         self._boot_id = event.boot_id
         self.session = Session(event.boot_id, event.session_id)
         self.shape, self.counters = event.shape, event.counters
         self._sent, self._sent_limits, self._missing = {}, None, set()
-        self._forget(self.book.replace_all(event, at, self._describe))
+        self._forget(self.book.replace_all(event, at, self._describe), "lost")
         self.load = replace(self.load, draining=event.draining)
         self.metrics.connected.set(1)
         self.metrics.draining.set(event.draining)
@@ -280,7 +273,7 @@ class State:
                 if MIN_LEVEL <= level <= MAX_LEVEL:
                     self._sent[request.job_id] = Rank(level, order)
         for ended in changes.ended:
-            self._learn(ended)
+            self._learn(ended, at)
         self.cost = exec_time.observe(self.cost, event.steps)
         self.counters = event.counters or self.counters
         self.load = replace(self.load, draining=event.draining)
@@ -302,7 +295,7 @@ class State:
         """Forgets admitted jobs that did not reach the engine in time."""
         late = self.book.expire(at, ADMITTED_EXPIRES_SECONDS)
         self.metrics.expired.inc(len(late))
-        self._forget(late)
+        self._forget(late, "withdrawn")
 
     # --- plans ------------------------------------------------------------------------------------------------------------------------
 
@@ -311,7 +304,8 @@ class State:
         began = time.perf_counter()
         jobs = self.book.in_order()
         self._waits = any(_waits(job.phase, at - job.phase_at) for job in jobs)
-        decision = decide(self._columns(jobs, at), self.policy, self._sent_limits, self.load.draining)
+        snapshot = self._columns(jobs, at)
+        decision = decide(snapshot, self.policy, self._sent_limits, self.load.draining)
         if self._missing:
             ranks = {job: rank for job, rank in decision.plan.ranks.items() if job not in self._missing}
             decision = replace(decision, plan=replace(decision.plan, ranks=ranks))
@@ -320,9 +314,18 @@ class State:
         self.load = replace(decision.load, crowding=crowding)
         self._queue.planned(decision.backlog, lambda: [job.tenant for job in jobs])
         self._load_is_old, self._decided_at, self._owners = False, at, frozenset(owner_of(job.tenant) for job in jobs)
+        work = PredictedWork(decision.pod_seconds, self._queue.offered_load(at))
+        decision = replace(decision, plan=replace(decision.plan, work=work))
+        self.journal.decided(jobs, snapshot, self.policy, decision, at)
         self.metrics.plan_seconds.observe(time.perf_counter() - began)
-        publish_decision(self.metrics, decision, self.book.counts(), self.counters.host_bytes, self.cost)
+        publish_decision(self.metrics, decision, work, self._counted(jobs), self.counters.host_bytes, self.cost)
         return decision
+
+    def look(self, at: float) -> tuple[tuple[Job, ...], Snapshot, Decision]:
+        """Returns the present jobs and what would be decided for them now. Changes nothing."""
+        jobs = self.book.in_order()
+        snapshot = self._columns(jobs, at)
+        return jobs, snapshot, decide(snapshot, self.policy, self._sent_limits, self.load.draining)
 
     def applied(self, session_id: str, plan: Plan, unknown: tuple[str, ...]) -> None:
         """Takes in that the engine has applied a plan. Jobs unknown to it are sent again once it reports them."""
@@ -354,7 +357,11 @@ class State:
         rule = self.classes.get(hint.klass, ClassRule())
         return Prior(hint.lengths, min(hint.weight, rule.weight), hint.tenant)
 
-    def _learn(self, ended: Ended) -> None:
+    def _counted(self, jobs: Sequence[Job]) -> Counter[tuple[Phase, str]]:
+        """The number of active jobs of each phase and class."""
+        return Counter((job.phase, self.metrics.class_of(hint.klass if (hint := self._details.get(job.id)) else "")) for job in jobs)
+
+    def _learn(self, ended: Ended, at: float) -> None:
         finished, hint = ended.finished, self._details.get(ended.finished.job_id)
         seen = observation(finished)
         # A hint without features comes from a route whose text is unknown; it says nothing about other requests.
@@ -363,11 +370,20 @@ class State:
                 self.predictor.learn(hint.features if hint else UNKNOWN, seen)
             except Exception:
                 self._predictor_failed("a length could not be learned")
-        self._ends.publish(ended)
+        self._ends.publish(ended, hint.klass if hint else "", self.cost)
+        self.journal.ended(ended, at)
         if ended.last:
-            self._forget((finished.job_id,))
+            self._forget((finished.job_id,), finished.reason.value)
 
-    def _forget(self, jobs: tuple[str, ...]) -> None:
+    def _facts(self, job: Job) -> Facts:
+        """What is known of a job that this process did not admit."""
+        hint = self._details.get(job.id)
+        described = hint is not None and hint.features != UNKNOWN
+        klass = hint.klass if hint is not None else ""
+        return Facts(job.id, job.id, self.shape.model, klass, job.tenant, job.weight, job.lengths.median, described)
+
+    def _forget(self, jobs: tuple[str, ...], outcome: str) -> None:
+        self.journal.forgotten(jobs, outcome)
         for job in jobs:
             self._details.pop(job, None)
             self._added.pop(job, None)

@@ -12,9 +12,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from alise_contract.names import CONTRACT_VERSION
+from alise_contract.names import CONTRACT_VERSION, PLAN_EXPIRES_SECONDS
 from alise_contract.v1 import engine_control_pb2 as pb
 from alise_engine.api.control.server import MAX_SOCKET_PATH_BYTES, SERVICE, prepare_socket
+from alise_engine.api.status import SidecarTally
 from alise_engine.errors import ConfigError
 from alise_engine.wire import calls as core
 from alise_engine.wire import terms
@@ -209,6 +210,28 @@ async def test_the_report_says_of_the_encoder_what_the_last_apply_said(engine: E
     session = (await engine.watch().snapshot()).session_id
     await engine.apply(session, 1, encoder=state)
     assert engine.api.report().sidecar.encoder == state
+
+
+async def test_the_report_has_the_predicted_work_of_the_last_apply(engine: Engine) -> None:
+    session = (await engine.watch().snapshot()).session_id
+    await engine.apply(session, 1, work=pb.PredictedWork(backlog_seconds=12.5, offered_load=0.5))
+    assert engine.api.report().work == pb.PredictedWork(backlog_seconds=12.5, offered_load=0.5)
+
+
+def test_the_predicted_work_is_not_reported_once_the_plan_is_old() -> None:
+    now = 100.0
+    tally = SidecarTally(clock=lambda: now)
+    tally.work, tally.last_apply_seconds = pb.PredictedWork(backlog_seconds=1.0), now
+    assert tally.fresh_work() is not None
+    now += PLAN_EXPIRES_SECONDS
+    assert tally.fresh_work() is None
+
+
+async def test_a_sidecar_that_reports_no_work_leaves_none(engine: Engine) -> None:
+    session = (await engine.watch().snapshot()).session_id
+    await engine.apply(session, 1, work=pb.PredictedWork(backlog_seconds=12.5))
+    await engine.apply(session, 2)
+    assert not engine.api.report().HasField("work")
 
 
 async def test_only_the_newest_session_may_apply(engine: Engine) -> None:

@@ -133,7 +133,7 @@ class EngineRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., job_id: _Optional[str] = ..., phase: _Optional[_Union[Phase, str]] = ..., prompt_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., device_tokens: _Optional[int] = ..., host_tokens: _Optional[int] = ..., host_bytes: _Optional[int] = ..., max_tokens: _Optional[int] = ..., preemptions: _Optional[int] = ..., priority: _Optional[int] = ..., age_ms: _Optional[int] = ..., phase_ms: _Optional[int] = ..., hint: _Optional[bytes] = ...) -> None: ...
 
 class Finished(_message.Message):
-    __slots__ = ("request_id", "job_id", "reason", "prompt_tokens", "generated_tokens", "preemptions", "age_ms", "ttft_ms")
+    __slots__ = ("request_id", "job_id", "reason", "prompt_tokens", "generated_tokens", "preemptions", "age_ms", "ttft_ms", "waited_ms", "preempted_ms")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +142,8 @@ class Finished(_message.Message):
     PREEMPTIONS_FIELD_NUMBER: _ClassVar[int]
     AGE_MS_FIELD_NUMBER: _ClassVar[int]
     TTFT_MS_FIELD_NUMBER: _ClassVar[int]
+    WAITED_MS_FIELD_NUMBER: _ClassVar[int]
+    PREEMPTED_MS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     job_id: str
     reason: FinishReason
@@ -150,7 +152,9 @@ class Finished(_message.Message):
     preemptions: int
     age_ms: int
     ttft_ms: int
-    def __init__(self, request_id: _Optional[str] = ..., job_id: _Optional[str] = ..., reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., preemptions: _Optional[int] = ..., age_ms: _Optional[int] = ..., ttft_ms: _Optional[int] = ...) -> None: ...
+    waited_ms: int
+    preempted_ms: int
+    def __init__(self, request_id: _Optional[str] = ..., job_id: _Optional[str] = ..., reason: _Optional[_Union[FinishReason, str]] = ..., prompt_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., preemptions: _Optional[int] = ..., age_ms: _Optional[int] = ..., ttft_ms: _Optional[int] = ..., waited_ms: _Optional[int] = ..., preempted_ms: _Optional[int] = ...) -> None: ...
 
 class Step(_message.Message):
     __slots__ = ("duration_us", "prefill_tokens", "decode_requests", "context_tokens")
@@ -227,20 +231,30 @@ class Counters(_message.Message):
     def __init__(self, preemptions_rank: _Optional[int] = ..., preemptions_memory: _Optional[int] = ..., saves: _Optional[int] = ..., saved_bytes: _Optional[int] = ..., restores: _Optional[int] = ..., restored_tokens: _Optional[int] = ..., recomputes: _Optional[int] = ..., recomputed_tokens: _Optional[int] = ..., host_evictions: _Optional[int] = ..., host_raw_bytes: _Optional[int] = ..., host_int8_bytes: _Optional[int] = ..., free_device_blocks: _Optional[int] = ..., steps: _Optional[int] = ..., exact_resumes: _Optional[int] = ..., prefetches: _Optional[int] = ..., prefetches_revoked: _Optional[int] = ..., save_us: _Optional[int] = ..., restore_us: _Optional[int] = ..., recompute_us: _Optional[int] = ..., host_eviction_us: _Optional[int] = ..., kv_full_us: _Optional[int] = ..., computed_tokens: _Optional[int] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("contract_version", "session_id", "sequence", "ranks", "limits", "encoder")
+    __slots__ = ("contract_version", "session_id", "sequence", "ranks", "limits", "encoder", "work")
     CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     RANKS_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     ENCODER_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
     contract_version: int
     session_id: str
     sequence: int
     ranks: _containers.RepeatedCompositeFieldContainer[Rank]
     limits: Limits
     encoder: EncoderState
-    def __init__(self, contract_version: _Optional[int] = ..., session_id: _Optional[str] = ..., sequence: _Optional[int] = ..., ranks: _Optional[_Iterable[_Union[Rank, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., encoder: _Optional[_Union[EncoderState, str]] = ...) -> None: ...
+    work: PredictedWork
+    def __init__(self, contract_version: _Optional[int] = ..., session_id: _Optional[str] = ..., sequence: _Optional[int] = ..., ranks: _Optional[_Iterable[_Union[Rank, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., encoder: _Optional[_Union[EncoderState, str]] = ..., work: _Optional[_Union[PredictedWork, _Mapping]] = ...) -> None: ...
+
+class PredictedWork(_message.Message):
+    __slots__ = ("backlog_seconds", "offered_load")
+    BACKLOG_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    OFFERED_LOAD_FIELD_NUMBER: _ClassVar[int]
+    backlog_seconds: float
+    offered_load: float
+    def __init__(self, backlog_seconds: _Optional[float] = ..., offered_load: _Optional[float] = ...) -> None: ...
 
 class Rank(_message.Message):
     __slots__ = ("job_id", "level", "order", "ewt_ms")
@@ -301,7 +315,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReport(_message.Message):
-    __slots__ = ("contract_version", "boot_id", "draining", "sidecar", "admission", "host_memory", "counters", "requests_running", "requests_waiting", "requests_offloaded", "open_requests", "vllm_version", "lacks_api_keys", "kv")
+    __slots__ = ("contract_version", "boot_id", "draining", "sidecar", "admission", "host_memory", "counters", "requests_running", "requests_waiting", "requests_offloaded", "open_requests", "vllm_version", "lacks_api_keys", "kv", "work")
     CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
@@ -316,6 +330,7 @@ class StatusReport(_message.Message):
     VLLM_VERSION_FIELD_NUMBER: _ClassVar[int]
     LACKS_API_KEYS_FIELD_NUMBER: _ClassVar[int]
     KV_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
     contract_version: int
     boot_id: str
     draining: bool
@@ -330,7 +345,8 @@ class StatusReport(_message.Message):
     vllm_version: str
     lacks_api_keys: bool
     kv: KvStatus
-    def __init__(self, contract_version: _Optional[int] = ..., boot_id: _Optional[str] = ..., draining: bool = ..., sidecar: _Optional[_Union[SidecarStatus, _Mapping]] = ..., admission: _Optional[_Union[AdmissionStatus, _Mapping]] = ..., host_memory: _Optional[_Union[HostMemoryStatus, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., requests_running: _Optional[int] = ..., requests_waiting: _Optional[int] = ..., requests_offloaded: _Optional[int] = ..., open_requests: _Optional[int] = ..., vllm_version: _Optional[str] = ..., lacks_api_keys: bool = ..., kv: _Optional[_Union[KvStatus, _Mapping]] = ...) -> None: ...
+    work: PredictedWork
+    def __init__(self, contract_version: _Optional[int] = ..., boot_id: _Optional[str] = ..., draining: bool = ..., sidecar: _Optional[_Union[SidecarStatus, _Mapping]] = ..., admission: _Optional[_Union[AdmissionStatus, _Mapping]] = ..., host_memory: _Optional[_Union[HostMemoryStatus, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., requests_running: _Optional[int] = ..., requests_waiting: _Optional[int] = ..., requests_offloaded: _Optional[int] = ..., open_requests: _Optional[int] = ..., vllm_version: _Optional[str] = ..., lacks_api_keys: bool = ..., kv: _Optional[_Union[KvStatus, _Mapping]] = ..., work: _Optional[_Union[PredictedWork, _Mapping]] = ...) -> None: ...
 
 class SidecarStatus(_message.Message):
     __slots__ = ("connected", "plan_fresh", "last_apply_age_seconds", "breaker", "refused_contract_version", "contract_refused", "encoder")

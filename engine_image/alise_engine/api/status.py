@@ -1,4 +1,7 @@
-"""Builds the StatusReport, which the operator reads over HTTP and `alise-engine status` prints."""
+"""Builds the StatusReport, which the operator reads over HTTP and `alise-engine status` prints.
+
+`control/server.py` and `endpoint.py` call it.
+"""
 
 import time
 from collections.abc import Callable
@@ -49,6 +52,7 @@ class SidecarTally:
     contract_refused: bool = False
     # As its last Apply had it.
     encoder: pb.EncoderState = pb.ENCODER_STATE_UNSPECIFIED
+    work: pb.PredictedWork | None = None
     clock: Callable[[], float] = time.monotonic
 
     def refused(self, sidecars_version: int) -> None:
@@ -68,6 +72,10 @@ class SidecarTally:
     def plan_fresh(self) -> bool:
         age = self.apply_age_seconds()
         return age is not None and age < PLAN_EXPIRES_SECONDS
+
+    def fresh_work(self) -> pb.PredictedWork | None:
+        """Returns the pod's predicted work; None if it is out of date, because a figure that no longer moves would mislead autoscalers."""
+        return self.work if self.plan_fresh() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,8 @@ class Observed:
     lacks_api_keys: bool = False
     # None: not known yet.
     kv: KvRoom | None = None
+    # None: not known.
+    work: pb.PredictedWork | None = None
 
 
 def report(seen: Observed) -> pb.StatusReport:
@@ -132,6 +142,7 @@ def report(seen: Observed) -> pb.StatusReport:
         vllm_version=seen.vllm_version,
         lacks_api_keys=seen.lacks_api_keys,
         kv=None if seen.kv is None else pb.KvStatus(limit_tokens=seen.kv.limit_tokens, used_tokens=seen.kv.used_tokens, bits=seen.kv.bits),
+        work=seen.work,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from alise_contract.names import owner_of
+from alise_contract.names import MAX_LEVEL, owner_of
 
 from .admission_wait import Inflow, Wait, predicted_wait
 from .backlog import EMPTY, Backlog, Row, queue_for, with_rows
@@ -45,6 +45,7 @@ class AdmissionQueue:
         self._parts: dict[str, int] = {}
         self._since: list[tuple[ArrivingRequest, int]] = []
         self._inflow = Inflow()
+        self._offered = Inflow()
         self._at = 0.0
 
     def planned(self, backlog: Callable[[], Backlog], names: Callable[[], Sequence[str]]) -> None:
@@ -63,6 +64,16 @@ class AdmissionQueue:
 
     def wait(self, at: float, arrival: ArrivingRequest, policy: Policy) -> Wait:
         """The predicted wait of a request if it were admitted now."""
+        self.backlog()
+        row = self._row(arrival, 1)
+        queue = queue_for(self._backlog, row.samples, row.weight, row.tenant, row.part)
+        owner = None if queue is None or queue.shared else owner_of(arrival.tenant)
+        part = arrival.tenant if queue is not None and queue.of_part else None
+        wait = predicted_wait(arrival.estimate, queue, lambda level: self._inflow.per_second(at, level, owner=owner, part=part), policy)
+        return wait if arrival.by_length else replace(wait, by_length=False)
+
+    def backlog(self) -> Backlog:
+        """The jobs of the last decision and those admitted since."""
         if self._names is not None:
             names, self._backlog = self._names(), self._make()
             self._tenants = {owner_of(name): number for name, number in zip(names, self._backlog.tenant.tolist(), strict=True)}
@@ -71,15 +82,15 @@ class AdmissionQueue:
         if self._since:
             self._backlog = with_rows(self._backlog, [self._row(one, sign) for one, sign in self._since])
             self._since.clear()
-        row = self._row(arrival, 1)
-        queue = queue_for(self._backlog, row.samples, row.weight, row.tenant, row.part)
-        owner = None if queue is None or queue.shared else owner_of(arrival.tenant)
-        part = arrival.tenant if queue is not None and queue.of_part else None
-        wait = predicted_wait(arrival.estimate, queue, lambda level: self._inflow.per_second(at, level, owner=owner, part=part), policy)
-        return wait if arrival.by_length else replace(wait, by_length=False)
+        return self._backlog
+
+    def offered_load(self, at: float) -> float:
+        """Seconds of a full pod for what was admitted per second of the last minute (core/predicted_work.py)."""
+        return self._offered.per_second(at, MAX_LEVEL + 1)
 
     def _note(self, arrival: ArrivingRequest, sign: int) -> None:
         self._inflow.add(self._at, arrival.estimate.level, sign * arrival.estimate.work_seconds * arrival.samples, arrival.tenant)
+        self._offered.add(self._at, arrival.estimate.level, sign * arrival.estimate.pod_seconds * arrival.samples, arrival.tenant)
         if len(self._since) < _MOST_SINCE:
             self._since.append((arrival, sign))
 

@@ -18,7 +18,8 @@ from .job import Ints, Snapshot
 from .lengths import Floats
 from .memory import HostMemoryPlan, plan_host_memory
 from .plan import Limits, Plan, Ranks, coarse_ms, diff
-from .rank import Policy, late, lateness_of, levels, order_of, view_of
+from .predicted_work import pod_seconds
+from .rank import Policy, late, lateness_of, levels, order_of, prefill_tokens, view_of
 from .reports import Phase
 
 
@@ -37,6 +38,10 @@ class Decision:
     backlog: Callable[[], Backlog]
     # Marks jobs over their tenant's share; None when the slots suffice for all tenants.
     over_share: NDArray[np.bool_] | None = None
+    # Marks jobs that can no longer be in time (`rank.late`).
+    is_late: NDArray[np.bool_] | None = None
+    # Time that the pod needs for all jobs while it is full (core/predicted_work.py).
+    pod_seconds: float = 0.0
 
 
 def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None, draining: bool = False) -> Decision:
@@ -47,6 +52,8 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
     # 2. How loaded is the engine?
     slots = effective_slots(snapshot.engine, snapshot.prompt_tokens + snapshot.generated_tokens)
     backlog = float(work.sum()) / slots
+    context = snapshot.prompt_tokens + snapshot.generated_tokens
+    pod = pod_seconds(snapshot.cost.coefficients, snapshot.engine, prefill_tokens(snapshot), view.left_tokens, context)
     # 3. Order them, so that no job starves and no tenant takes another's share.
     is_late = late(view, lateness_of(policy))
     level = levels(view, policy, backlog, slots, is_late)
@@ -70,4 +77,7 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
     arrived = snapshot.phase != Phase.ADMITTED
     ranks = Ranks(snapshot.jobs, level, order_of(snapshot.order), coarse_ms(waits), snapshot.rankable & arrived)
     load = Load(len(snapshot), work_by_level(level, work), slots, draining)
-    return Decision(diff(ranks, limits, snapshot.sent, sent_limits), ranks, limits, load, rows, waits, host_memory, backlog_of_all, over)
+    plan = diff(ranks, limits, snapshot.sent, sent_limits)
+    return Decision(
+        plan, ranks, limits, load, rows, waits, host_memory, backlog_of_all, over, is_late, float((pod * snapshot.samples).sum())
+    )

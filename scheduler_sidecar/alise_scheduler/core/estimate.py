@@ -11,6 +11,7 @@ from .exec_time import LEAST_WORK_SECONDS, CostModel
 from .job import Job, limit_tokens
 from .lengths import QUANTILES, TAIL_FACTOR, TAIL_TOKENS, TAIL_WEIGHT
 from .level import EARLY_DIVISOR, EARLY_PROBABILITY, NUMBERS, bounded, gittins_index, level_of
+from .predicted_work import pod_seconds
 from .rank import Policy, promote_seconds
 from .reports import EngineShape
 
@@ -26,6 +27,8 @@ class Estimate:
     work_seconds: float
     # Seconds for the same answer on an idle engine.
     alone_seconds: float
+    # Seconds that a full pod spends on it (core/predicted_work.py).
+    pod_seconds: float = 0.0
 
 
 def estimate(job: Job, policy: Policy, engine: EngineShape, cost: CostModel, neutral_seconds: float, backlog_seconds: float) -> Estimate:
@@ -36,8 +39,9 @@ def estimate(job: Job, policy: Policy, engine: EngineShape, cost: CostModel, neu
     left = (sum(points[:-1]) + TAIL_WEIGHT * points[-1]) * _PROBABILITY
     work = max(cost.work_seconds(job.prompt_tokens, left, job.prompt_tokens), LEAST_WORK_SECONDS)
     alone = cost.coefficients.alone_seconds(job.prompt_tokens, left, job.prompt_tokens)
+    pod = float(pod_seconds(cost.coefficients, engine, job.prompt_tokens, left, job.prompt_tokens))
     if policy.name == "fcfs":
-        return Estimate(0, work, alone)
+        return Estimate(0, work, alone, pod)
     seconds, ends_at = work, math.inf
     if policy.name in ("boost", "gittins"):
         token = max(cost.work_seconds(0.0, 1.0, job.prompt_tokens), LEAST_WORK_SECONDS)
@@ -48,4 +52,4 @@ def estimate(job: Job, policy: Policy, engine: EngineShape, cost: CostModel, neu
         ends_at = promote_seconds(policy.ageing, backlog_seconds, neutral_seconds)
     level = level_of(seconds, job.weight, neutral_seconds, ends_at, NUMBERS)
     # A job whose numbers are not finite counts as an average one, which does the least harm.
-    return Estimate(round(bounded(level, NUMBERS)) if math.isfinite(level) else 0, work, alone)
+    return Estimate(round(bounded(level, NUMBERS)) if math.isfinite(level) else 0, work, alone, pod)

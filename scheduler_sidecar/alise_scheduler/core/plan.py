@@ -38,11 +38,23 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class PredictedWork:
+    """The predicted work of this pod, in its own time (core/predicted_work.py). Autoscalers read it."""
+
+    # How long the pod needs for all requests that it has: predicted remaining work divided by the measured service rate.
+    backlog_seconds: float = 0.0
+    # Predicted work that arrived per second of the last minute divided by the service rate. Above 1, the backlog grows.
+    offered_load: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The ranks that changed, and the limits if they changed."""
 
     ranks: Mapping[str, Rank] = field(default_factory=dict)
     limits: Limits | None = None
+    # What the engine reports in its status. None until `state.py` has added it.
+    work: PredictedWork | None = None
 
 
 @dataclass(frozen=True, slots=True)

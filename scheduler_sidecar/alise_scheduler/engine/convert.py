@@ -12,7 +12,7 @@ from alise_contract.names import CONTRACT_VERSION, MAX_HINT_BYTES, MAX_JOB_ID_CH
 from alise_contract.v1 import engine_control_pb2 as pb
 
 from ..core import reports
-from ..core.plan import Limits, Plan
+from ..core.plan import Limits, Plan, PredictedWork
 
 # Larger than any engine's values, and small enough for sums and products to fit float64 and int64.
 MAX_COUNT: Final = 1 << 30
@@ -93,6 +93,7 @@ def from_request(message: pb.EngineRequest) -> reports.EngineRequest:
         host_tokens=_count(message.host_tokens),
         host_bytes=_bytes(message.host_bytes),
         max_tokens=_count(message.max_tokens),
+        preemptions=_count(message.preemptions),
         priority=min(max(message.priority, -_PRIORITY_REACH), _PRIORITY_REACH),
         age_seconds=_seconds(message.age_ms),
         phase_seconds=_seconds(message.phase_ms),
@@ -108,6 +109,11 @@ def from_finished(message: pb.Finished) -> reports.Finished:
         reason=_REASONS.get(message.reason, reports.FinishReason.ERROR),
         generated_tokens=_count(message.generated_tokens),
         ttft_seconds=_seconds(message.ttft_ms),
+        prompt_tokens=_count(message.prompt_tokens),
+        preemptions=_count(message.preemptions),
+        age_seconds=_seconds(message.age_ms),
+        waited_seconds=_seconds(message.waited_ms),
+        preempted_seconds=_seconds(message.preempted_ms),
     )
 
 
@@ -146,7 +152,12 @@ def to_apply(session_id: str, sequence: int, plan: Plan, has_encoder: bool | Non
         ranks=[pb.Rank(job_id=job, level=rank.level, order=rank.order, ewt_ms=rank.ewt_ms) for job, rank in plan.ranks.items()],
         limits=to_limits(plan.limits) if plan.limits is not None else None,
         encoder=_ENCODER[has_encoder],
+        work=to_work(plan.work) if plan.work is not None else None,
     )
+
+
+def to_work(work: PredictedWork) -> pb.PredictedWork:
+    return pb.PredictedWork(backlog_seconds=work.backlog_seconds, offered_load=work.offered_load)
 
 
 def to_limits(limits: Limits) -> pb.Limits:

@@ -122,6 +122,7 @@ class ControlServicer(pb_grpc.EngineControlServicer):
                     self._sessions = sessions.applied(self._sessions, request.sequence)
                 self._sidecar.last_apply_seconds = self._sidecar.clock()
                 self._sidecar.encoder = request.encoder
+                self._sidecar.work = request.work if request.HasField("work") else None
         except AliseEngineError as error:
             self._metrics.applies.labels(_APPLY_OUTCOMES.get(type(error), "failed")).inc()
             await _abort(context, error)
