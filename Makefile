@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 BESIDE = $(MAKE) --no-print-directory --jobs
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom docs proto crd chart reference flags hardware lock bench picture release clean
+.PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom docs proto crd chart reference dashboard flags hardware lock bench picture release clean
 
 help: ## What there is
 	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ release: install ## Makes a release in dist/release: VERSION=0.1.0 IMAGE_REGISTR
 
 reference: install ## Generates the reference pages of docs/ from the code
 	@$(PYTHON) -m tests.tools.reference
+
+dashboard: install ## Writes Grafana's dashboard (manifests/monitoring/dashboard.json) from tests/tools/dashboard.py
+	@$(PYTHON) -m tests.tools.dashboard
 
 flags: install ## Generates the operator's table of the flags of vllm serve from the installed vLLM
 	@$(PYTHON) -m tests.tools.flags

@@ -31,6 +31,8 @@ NODE = (
     "gcc",  # the pause program
     "libc6-dev",
 )
+# Prometheus and promtool, which the tests of alerts and of the dashboard run.
+MONITORING = ("prometheus",)
 
 INSTALL_SECONDS = 1200
 LISTS_SECONDS = 300.0
@@ -91,7 +93,7 @@ def _install_missing(missing: Sequence[str]) -> None:
 
 
 def retried(call: Callable[[], object], *, for_seconds: float = LISTS_SECONDS, every_seconds: float = 2.0) -> None:
-    """Call again while somebody else's apt-get (Debian updates its lists after every boot) holds the lock of the lists."""
+    """Call again while another apt-get (Debian updates its lists after every boot) holds the lock of the lists."""
     ends = time.monotonic() + for_seconds
     while True:
         try:

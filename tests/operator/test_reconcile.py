@@ -1,3 +1,5 @@
+"""The steps of a reconciliation, against an API server in memory."""
+
 import copy
 from typing import Any
 
@@ -71,7 +73,8 @@ async def test_a_childs_own_status_is_no_edit(world: World) -> None:
 
 
 async def test_an_edited_label_of_a_child_is_put_right(world: World) -> None:
-    world.kube.put(DEPLOYMENTS, {"metadata": {"name": "tiny", "generation": 1, "ownerReferences": [{"uid": "uid-tiny"}]}})
+    owned = {"name": "tiny", "generation": 1, "ownerReferences": [{"uid": "uid-tiny"}]}
+    world.kube.put(DEPLOYMENTS, {"metadata": owned, "spec": {"replicas": 1}})
     await world.reconcile()
     labels = dict(world.deployment()["metadata"]["labels"])
     edited = copy.deepcopy(world.deployment())
@@ -330,13 +333,16 @@ async def test_an_engine_that_is_gone_is_no_error(world: World) -> None:
     assert await world.reconciler.reconcile(KEY) is None
 
 
-async def test_resources_are_counted_by_readiness_and_forgotten_with_them(world: World) -> None:
+async def test_metrics_have_each_resources_conditions_and_pods_until_it_is_gone(world: World) -> None:
+    labels = {"namespace": "default", "alise_engine": "tiny"}
+    ready = labels | {"condition": "Ready", "status": "False", "reason": "Starting"}
     await world.reconcile()
-    assert metrics.REGISTRY.get_sample_value("alise_operator_resources", {"ready": "False"}) == 1
+    assert metrics.REGISTRY.get_sample_value("alise_operator_resource_condition", ready) == 1
+    assert metrics.REGISTRY.get_sample_value("alise_operator_resource_pods", labels | {"state": "desired"}) == 1
     assert await world.reconciler.all_keys() == [KEY]
     del world.kube.objects[(ENGINES.plural, "default", "tiny")]
     assert await world.reconciler.all_keys() == []
-    assert metrics.REGISTRY.get_sample_value("alise_operator_resources", {"ready": "False"}) == 0
+    assert metrics.REGISTRY.get_sample_value("alise_operator_resource_condition", ready) is None
 
 
 async def test_a_new_operator_takes_up_what_changed_while_there_was_none(world: World) -> None:

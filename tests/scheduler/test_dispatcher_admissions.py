@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 
 from alise_contract.names import unpack_priority
+from alise_scheduler.admissions import Admitted, ClassRule
 from alise_scheduler.core.admit import AdmitLimits, Reason, Rejected
 from alise_scheduler.core.rank import PreemptionRule
 from alise_scheduler.core.reports import FinishReason, Phase
 from alise_scheduler.dispatcher import MAX_INBOX
 from alise_scheduler.errors import InboxFullError
 from alise_scheduler.metrics import BATCH
-from alise_scheduler.state import Admitted, ClassRule
 from tests.scheduler.builders import make_ask, make_request, make_state, settle
 from tests.scheduler.fake_engine import FakeEngine
 from tests.scheduler.running_dispatcher import Bench, running
@@ -126,7 +126,7 @@ async def test_it_learns_from_what_ends(bench: Bench) -> None:
         bench.engine.finish(f"r-j{number}", FinishReason.STOP)
         await bench.clock.advance(0.05)
     assert (await bench.admit("next")).predicted_tokens == pytest.approx(7, rel=0.3)
-    assert bench.metric("alise_scheduler_requests_ended_total", reason="stop") == BATCH
+    assert bench.metric("alise_scheduler_requests_ended_total", reason="stop", **{"class": "default"}) == BATCH
     assert bench.metric("alise_scheduler_length_ratio_count") == BATCH
 
 

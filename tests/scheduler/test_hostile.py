@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from alise_contract.names import CONTRACT_VERSION, MAX_HINT_BYTES, NEUTRAL_LEVEL
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1 import engine_control_pb2 as engine_pb
+from alise_scheduler.admissions import Admitted, ClassRule
 from alise_scheduler.core.admit import AdmitLimits, Rejected
 from alise_scheduler.core.exec_time import CostModel, observe
 from alise_scheduler.core.lengths import Lengths
@@ -23,7 +24,7 @@ from alise_scheduler.predictor.features.request import Features, extract
 from alise_scheduler.predictor.features.text import TEXT_NAMES, text_numbers
 from alise_scheduler.predictor.models.buckets import BucketPredictor, Observation
 from alise_scheduler.rpc.convert import to_ask
-from alise_scheduler.state import Admitted, ClassRule, State
+from alise_scheduler.state import State
 from tests.scheduler.builders import make_ask, make_request, make_state, opened
 from tests.scheduler.running_dispatcher import running
 
@@ -224,11 +225,19 @@ def one_request(state: State, number: int, tokens: int) -> None:
     job = f"j{number}"
     state.admit(make_ask(job), 1.0)
     state.update(EngineUpdate(requests=(make_request(job, Phase.RUNNING, generated_tokens=tokens),)), 2.0)
-    state.update(EngineUpdate(finished=(Finished(f"r-{job}", job, FinishReason.STOP, generated_tokens=tokens, ttft_seconds=0.123),)), 3.0)
+    state.update(
+        EngineUpdate(
+            finished=(Finished(f"r-{job}", job, FinishReason.STOP, generated_tokens=tokens, ttft_seconds=0.123, age_seconds=2.0),)
+        ),
+        3.0,
+    )
     state.metrics.admit_seconds.observe(0.001)
 
 
-HELD_BACK = ("answer_tokens", "length_ratio", "length_log_error", "ttft_seconds", "admit_seconds", "neutral_seconds")
+HELD_BACK = (
+    *("answer_tokens", "length_ratio", "length_log_error", "ttft_seconds"),
+    *("wait_seconds", "slowdown", "admit_seconds", "neutral_seconds"),
+)
 
 
 def scraped(state: State) -> dict[Any, float]:

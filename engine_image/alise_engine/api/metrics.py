@@ -1,7 +1,7 @@
 """Declares the engine's metrics, on vLLM's own `/metrics` (prometheus_client's default registry).
 
 Labels are bounded: outcomes, reasons, causes, codecs, phases. EngineCore's counters arrive as totals with every poll and are exported
-unchanged (`_CoreCollector`), so a missed poll loses nothing.
+unchanged (`_CoreCollector`), so a missed poll loses nothing. The other files of `api` count on it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from alise_contract.names import DEFAULT_CLASS
+from alise_contract.names import CONTRACT_VERSION, DEFAULT_CLASS
+from alise_contract.release import BUILD_INFO, BUILD_INFO_HELP, BUILD_INFO_LABELS, release
 
 from ..wire.calls import Counters
 from ..wire.terms import PHASES
@@ -33,6 +34,9 @@ class CoreView:
 
     counters: Counters = field(default_factory=Counters)
     host_limit_bytes: int = 0
+    # Requests that may run at the same time, and the model's name in answers. 0 and empty: not known yet.
+    slots: int = 0
+    model: str = ""
     requests_by_phase: Mapping[str, int] = field(default_factory=dict)
     # None: not known yet.
     kv: KvRoom | None = None
@@ -42,6 +46,8 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.core = CoreView()
         registry.register(_CoreCollector(self.core))
+        build = Gauge(BUILD_INFO, BUILD_INFO_HELP, BUILD_INFO_LABELS, registry=registry)
+        build.labels("engine", release(), str(CONTRACT_VERSION)).set(1)
         self.admissions = _labelled(
             Counter("alise_engine_admissions", "Requests by admission outcome", ["outcome"], registry=registry), OUTCOMES
         )
@@ -169,10 +175,16 @@ class _CoreCollector(Collector):
             "alise_engine_host_bytes", "Bytes in the host store", "codec", {"raw": now.host_raw_bytes, "int8": now.host_int8_bytes}
         )
         yield GaugeMetricFamily("alise_engine_host_limit_bytes", "Bytes the host store may hold", value=self._view.host_limit_bytes)
-        yield GaugeMetricFamily("alise_engine_free_device_blocks", "Free KV blocks on the device", value=now.free_device_blocks)
         room = self._view.kv or KvRoom(0, 0, 0)
         yield GaugeMetricFamily("alise_engine_kv_limit_tokens", "Tokens that the KV cache on the device holds", value=room.limit_tokens)
         yield GaugeMetricFamily("alise_engine_kv_used_tokens", "Tokens whose KV blocks on the device are in use", value=room.used_tokens)
+        yield GaugeMetricFamily("alise_engine_slots", "Requests that may run at the same time (max_num_seqs)", value=self._view.slots)
+        yield _gauges(
+            "alise_engine_model_info",
+            "1 for the model that the engine serves, by its first served name",
+            "model",
+            {self._view.model: 1} if self._view.model else {},
+        )
         phases = {phase: self._view.requests_by_phase.get(phase, 0) for phase in PHASES}
         yield _gauges("alise_engine_requests", "Engine requests by phase", "phase", phases)
 

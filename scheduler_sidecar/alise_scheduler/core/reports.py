@@ -51,6 +51,7 @@ class EngineRequest:
     host_tokens: int = 0
     host_bytes: int = 0
     max_tokens: int = 0
+    preemptions: int = 0
     priority: int = 0
     age_seconds: float = 0.0
     phase_seconds: float = 0.0
@@ -64,6 +65,12 @@ class Finished:
     reason: FinishReason
     generated_tokens: int = 0
     ttft_seconds: float = 0.0
+    prompt_tokens: int = 0
+    preemptions: int = 0
+    # Since it reached the engine. Of these: before its first step, and between its preemptions and its returns.
+    age_seconds: float = 0.0
+    waited_seconds: float = 0.0
+    preempted_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

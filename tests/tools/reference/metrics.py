@@ -17,6 +17,8 @@ from tests.tools.reference.page import code, page, prose, sentence, table
 STANDARD: Final = ("process_", "python_")
 # Labels that tell the parts of one metric apart.
 _PARTS: Final = frozenset({"le", "quantile"})
+# Labels whose values differ from one installation or release to the next.
+_OPEN: Final = frozenset({"class", "version", "contract_version"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,9 @@ def entries(registry: CollectorRegistry, *, with_values: bool = True) -> list[En
         name: tuple(getattr(collector, "_labelnames", ())) for collector, names in registry._collector_to_names.items() for name in names
     }
     found = [
-        _entry(family, declared.get(family.name, ()), with_values) for family in registry.collect() if not family.name.startswith(STANDARD)
+        _entry(family, declared.get(family.name) or tuple(getattr(family, "_labelnames", ())), with_values)
+        for family in registry.collect()
+        if not family.name.startswith(STANDARD)
     ]
     return sorted(found, key=lambda entry: entry.name)
 
@@ -72,7 +76,10 @@ _WHERE: Final = {
     "Scheduler": (
         f"Served at port {SCHEDULER_HTTP_PORT} of each engine pod, path `/metrics`, together with `process_*` and `python_info`."
     ),
-    "Operator": f"Served at port {OPERATOR_HTTP_PORT} of the operator's pod, path `/metrics`.",
+    "Operator": (
+        f"Served at port {OPERATOR_HTTP_PORT} of the operator's pod, path `/metrics`, together with `process_*` and `python_info`. The "
+        "label `alise_engine` is the name of an AliseEngine."
+    ),
 }
 
 
@@ -100,5 +107,5 @@ def _row(entry: Entry) -> tuple[str, str, str, str]:
 
 def _labels(entry: Entry) -> Iterator[str]:
     for name, values in entry.labels.items():
-        fixed = ", ".join(code(value) for value in values) if name != "class" else ""
+        fixed = ", ".join(code(value) for value in values) if name not in _OPEN else ""
         yield f"{code(name)}: {fixed}" if fixed else code(name)

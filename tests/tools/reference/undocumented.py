@@ -23,7 +23,7 @@ def metrics() -> list[str]:
     """Returns the metrics that the code declares or names, and that have no help text or are not on the page."""
     listed = set(re.findall(r"`(alise_[a-z0-9_]+)`", page("metrics.md")))
     declared = [entry for room in metrics_page.rooms().values() for entry in room]
-    named = _named(r'"(alise_(?:engine|scheduler|operator)_[a-z0-9_]+)"')
+    named = _named(r'"(alise_(?:(?:engine|scheduler|operator)_[a-z0-9_]+|build_info))"')
     return sorted(
         {entry.name for entry in declared if not entry.help.strip() or entry.name not in listed}
         | {name for name in named if not {name, f"{name}_total"} & listed}

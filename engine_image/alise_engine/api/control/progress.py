@@ -241,8 +241,10 @@ class Progress:
 
     def _show(self, counters: Counters) -> None:
         self._view.counters = counters
-        self._view.host_limit_bytes = self._shape.host_limit_bytes if self._shape is not None else 0
-        self._view.kv = kv_room(self._shape, counters) if self._shape is not None else None
+        if self._shape is not None:
+            self._view.host_limit_bytes = self._shape.host_limit_bytes
+            self._view.slots, self._view.model = self._shape.max_num_seqs, self._shape.model
+            self._view.kv = kv_room(self._shape, counters)
         self._view.requests_by_phase = Counter(row.phase for row in self._live.values())
 
     def _lost(self, error: Exception) -> None:
