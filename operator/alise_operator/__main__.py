@@ -12,16 +12,17 @@ import socket
 import sys
 import textwrap
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import kopf
 
-from alise_contract.names import CONTRACT_VERSION
-from alise_operator import handlers, logs, metrics
+from alise_contract.release import release
+from alise_operator import handlers, logs
 from alise_operator.app import App
+from alise_operator.demand import Demands
 from alise_operator.errors import LeaseLost
 from alise_operator.kube import HttpKube, own_namespace
 from alise_operator.lease import Lease
@@ -42,7 +43,6 @@ RECURSION_LIMIT: Final = 50_000
 
 async def run(settings: Settings) -> None:
     """Runs the whole operator until SIGTERM. Raises LeaseLost if it may not continue."""
-    metrics.BUILD_INFO.labels(own_version(), CONTRACT_VERSION).set(1)
     # A process that waits for the lease is healthy; the check is added once there is something that may fail.
     unhealthy: list[Callable[[], str | None]] = []
     async with HttpKube() as kube, serving(lambda: unhealthy[0]() if unhealthy else None, settings.http_host, settings.http_port) as port:
@@ -52,11 +52,14 @@ async def run(settings: Settings) -> None:
         try:
             await lease.acquire()
             kube.before_write = lease.require
-            async with Poller() as poller:
+            demands = Demands()
+            async with Poller() as poller, serving_keda(settings, demands):
                 reconciler = Reconciler(
                     kube,
                     poller,
                     settings.images,
+                    keda=settings.keda_scaler,
+                    demands=demands,
                     allowed=settings.allowed,
                     route_annotations=settings.route_annotations,
                     namespace=settings.watch_namespace,
@@ -66,6 +69,19 @@ async def run(settings: Settings) -> None:
                 await act(settings, kube, lease, app)
         finally:
             await lease.release()
+
+
+@asynccontextmanager
+async def serving_keda(settings: Settings, demands: Demands) -> AsyncIterator[None]:
+    """Serves KEDA while the block runs, if there is a certificate for it. Raises ConfigError."""
+    if not settings.scaler_tls_dir:
+        yield
+        return
+    # Loaded here, because an operator without KEDA does without the memory that gRPC takes.
+    from alise_operator.scaler import serving_scaler
+
+    async with serving_scaler(demands, Path(settings.scaler_tls_dir), settings.http_host, settings.scaler_port):
+        yield
 
 
 async def act(settings: Settings, kube: HttpKube, lease: Lease, app: App) -> None:
@@ -88,13 +104,6 @@ async def act(settings: Settings, kube: HttpKube, lease: Lease, app: App) -> Non
         await asyncio.wait_for(watching, KOPF_SECONDS)
     if lost:
         holding.result()
-
-
-def own_version() -> str:
-    try:
-        return version("alise")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 async def until_stopped(settings: Settings) -> None:
@@ -124,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"environment variables:\n{variables}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    root.add_argument("--version", action="version", version=own_version())
+    root.add_argument("--version", action="version", version=release())
     return root
 
 
@@ -138,6 +147,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.setrecursionlimit(RECURSION_LIMIT)
     try:
         asyncio.run(until_stopped(settings))
+    except ConfigError as error:
+        sys.exit(f"alise-operator: {error}")
     except LeaseLost as error:
         # After a restart the process waits for its turn, without memory of what another operator may have changed.
         log.error("the operator is stopping because it lost the lease", extra={"error": str(error)})

@@ -29,9 +29,12 @@ OWNED_KINDS: Final[Mapping[str, tuple[Resource, ...]]] = {
     "Deployment": (Resource("apps/v1", "deployments"),),
     "Ingress": (Resource("networking.k8s.io/v1", "ingresses"),),
     "HTTPRoute": (Resource("gateway.networking.k8s.io/v1", "httproutes"),),
+    "ScaledObject": (Resource("keda.sh/v1alpha1", "scaledobjects"),),
+    "RoleBinding": (Resource("rbac.authorization.k8s.io/v1", "rolebindings"),),
+    "InferencePool": (Resource("inference.networking.k8s.io/v1", "inferencepools"),),
 }
 
-# Kinds of which every AliseEngine has one under its own name. The operator never deletes them and has no right to.
+# Kinds of which every AliseEngine has one under its own name, which the operator never deletes.
 ALWAYS_WANTED: Final = frozenset({"ServiceAccount", "Service", "Deployment"})
 
 
@@ -79,10 +82,10 @@ async def apply_children(kube: Kube, owner: Owner, manifests: list[Manifest], *,
         answer = await _apply_one(kube, manifest, dry_run=False)
         metrics.APPLIED.labels(manifest["kind"]).inc()
         applied.versions[_key(manifest)] = version_of(answer)
-        if manifest["kind"] == "Deployment":
+        if _key(manifest) == ("Deployment", owner.name):
             applied.scale = scale_of(answer)
     for key, (resource, uid) in existing.items():
-        if key not in wanted and key[0] not in ALWAYS_WANTED:
+        if key not in wanted and not (key[0] in ALWAYS_WANTED and key[1] == owner.name):
             await kube.delete(resource, owner.namespace, key[1], uid)
             metrics.PRUNED.labels(key[0]).inc()
     return applied

@@ -12,6 +12,8 @@ from alise_operator.allowed import RESTRICTED, Allowed
 _NATIVE_SIDECARS_MINOR: Final = 29
 _NAMED_NAMESPACES_MINOR: Final = 21
 HTTP_ROUTE: Final = "gateway.networking.k8s.io/v1/HTTPRoute"
+INFERENCE_POOL: Final = "inference.networking.k8s.io/v1/InferencePool"
+SCALED_OBJECT: Final = "keda.sh/v1alpha1/ScaledObject"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,16 @@ class Images:
     engine_cuda: str = "localhost/alise/engine-cuda:dev"
     engine_cpu: str = "localhost/alise/engine-cpu:dev"
     scheduler: str = "localhost/alise/scheduler:dev"
+    # The operator's own image has the endpoint picker.
+    picker: str = "localhost/alise/operator:dev"
+
+
+@dataclass(frozen=True, slots=True)
+class KedaScaler:
+    """How KEDA reaches the operator's scaler: its address, and the ClusterTriggerAuthentication with the authority of its certificate."""
+
+    address: str
+    authentication: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,15 @@ class Cluster:
     allowed: Allowed = RESTRICTED
     # Annotations that routes may have beyond the harmless ones: names, or beginnings of names that end with *.
     route_annotations: frozenset[str] = frozenset()
+    # The kind of the role that endpoint pickers are given: an operator for one namespace comes with a Role.
+    picker_role_kind: str = "ClusterRole"
+    # None if this operator does not serve KEDA.
+    keda_scaler: KedaScaler | None = None
+
+    @property
+    def keda(self) -> KedaScaler | None:
+        """The scaler by which KEDA scales AliseEngines; None where KEDA is not installed, or the operator does not serve it."""
+        return self.keda_scaler if SCALED_OBJECT in self.apis else None
 
     @property
     def named_namespaces(self) -> bool:

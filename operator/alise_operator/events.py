@@ -59,6 +59,11 @@ async def warn(kube: Kube, reason: str, message: str, owner: Owner, *, now: date
     await _create(kube, Condition(reason, "True", reason, message), owner, now=now, warning=True)
 
 
+async def note(kube: Kube, reason: str, message: str, owner: Owner, *, now: datetime) -> None:
+    """Posts an event about something that is as it should be. Raises ApplyError, ClusterError."""
+    await _create(kube, Condition(reason, "True", reason, message), owner, now=now, warning=False)
+
+
 async def _create(kube: Kube, news: Condition, owner: Owner, *, now: datetime, warning: bool) -> None:
     manifest = event(news, owner, now=now, suffix=uuid.uuid4().hex[:16], warning=warning)
     await kube.create(EVENTS, manifest)

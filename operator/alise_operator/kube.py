@@ -20,7 +20,7 @@ from kubernetes.aio import client, config
 
 from alise_operator import metrics
 from alise_operator.children.meta import MANAGER, Manifest
-from alise_operator.cluster import HTTP_ROUTE, Cluster, Images
+from alise_operator.cluster import HTTP_ROUTE, INFERENCE_POOL, SCALED_OBJECT, Cluster, Images
 from alise_operator.errors import AnswerTooLarge, ApplyError, ClusterError, Gone
 from alise_operator.refusals import UNCONVERTED
 
@@ -37,7 +37,11 @@ _JSON: Final = "application/json"
 _APPLY: Final = "application/apply-patch+yaml; charset=utf-8"
 _METADATA: Final = f"application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{_JSON}"
 _METADATA_LIST: Final = f"application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{_JSON}"
-_OPTIONAL_APIS: Final = ("policy/v1", "policy/v1beta1", HTTP_ROUTE.rpartition("/")[0])
+_OPTIONAL_APIS: Final = (
+    "policy/v1",
+    "policy/v1beta1",
+    *(kind.rpartition("/")[0] for kind in (HTTP_ROUTE, SCALED_OBJECT, INFERENCE_POOL)),
+)
 _TOKEN_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _NAMESPACE_FILE: Final = _TOKEN_FILE.with_name("namespace")
 # Temporary failures, which are retried with backoff. 409 is a write that another writer overtook.
@@ -96,6 +100,10 @@ class Kube(Protocol):
 
     async def patch_status(self, resource: Resource, namespace: str, name: str, status: Manifest) -> None:
         """Raises Gone, ApplyError, ClusterError."""
+
+    async def scale(self, resource: Resource, namespace: str, name: str, replicas: int, version: str) -> None:
+        """Sets the replicas through the scale subresource, if the object still has this version. Raises Gone, ApplyError, ClusterError
+        (409: it has another version)."""
 
     async def patch(self, resource: Resource, namespace: str, name: str, changes: Manifest) -> Manifest:
         """Merges some fields into the object, without owning it as `apply` does. Raises Gone, ApplyError, ClusterError."""
@@ -225,6 +233,11 @@ class HttpKube:
         path = resource.path(namespace, name, "status")
         query = {"fieldManager": MANAGER}
         await self._call("PATCH", path, query, {"status": status}, content_type="application/merge-patch+json")
+
+    async def scale(self, resource: Resource, namespace: str, name: str, replicas: int, version: str) -> None:
+        path, query = resource.path(namespace, name, "scale"), {"fieldManager": MANAGER}
+        changes = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
+        await self._call("PATCH", path, query, changes, content_type="application/merge-patch+json")
 
     async def patch(self, resource: Resource, namespace: str, name: str, changes: Manifest) -> Manifest:
         path, query = resource.path(namespace, name), {"fieldManager": MANAGER}

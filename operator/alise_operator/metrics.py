@@ -1,10 +1,30 @@
-"""The metrics of the operator, which server.py serves at /metrics. Any module counts; labels are bounded and never name an AliseEngine."""
+"""The metrics of the operator, which server.py serves at /metrics. Any module counts.
 
-from typing import Final
+Labels are bounded. Four metrics name AliseEngines, by the labels that their pods' metrics have: a few series for each, as it is reported.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from alise_contract.names import CONTRACT_VERSION
+from alise_contract.release import BUILD_INFO, BUILD_INFO_HELP, BUILD_INFO_LABELS, release
 
 REGISTRY: Final = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+
+OUTCOMES: Final = ("ok", "spec_error", "apply_error", "cluster_error", "overtime", "bug")
+POLL_OUTCOMES: Final = ("ok", "unreachable", "unreadable")
+EVENT_TYPES: Final = ("Normal", "Warning")
+SCALE_DIRECTIONS: Final = ("up", "down")
 
 RECONCILES: Final = Counter(
     "alise_operator_reconciles_total",
@@ -24,7 +44,6 @@ HELD: Final = Counter(
     "Reconciles that were delayed because the AliseEngine changes too often.",
     registry=REGISTRY,
 )
-RESOURCES: Final = Gauge("alise_operator_resources", "AliseEngines, by the status of their condition Ready.", ["ready"], registry=REGISTRY)
 APPLIED: Final = Counter("alise_operator_children_applied_total", "Children applied to the cluster, by kind.", ["kind"], registry=REGISTRY)
 PRUNED: Final = Counter(
     "alise_operator_children_pruned_total",
@@ -46,14 +65,95 @@ API_REQUESTS: Final = Counter(
     ["verb", "code"],
     registry=REGISTRY,
 )
+SCALINGS: Final = Counter(
+    "alise_operator_scalings_total",
+    "Changes of the number of replicas by the operator's autoscaler, by direction: up, down.",
+    ["direction"],
+    registry=REGISTRY,
+)
+BACKLOG: Final = Gauge(
+    "alise_operator_backlog_seconds",
+    "Predicted time that one pod would need for all requests of an AliseEngine, summed over its pods.",
+    ["namespace", "alise_engine"],
+    registry=REGISTRY,
+)
+OFFERED_LOAD: Final = Gauge(
+    "alise_operator_offered_load_pods",
+    "Pods that the predicted work of the last minute's arrivals keeps busy, summed over the pods of an AliseEngine.",
+    ["namespace", "alise_engine"],
+    registry=REGISTRY,
+)
 ACTIVE: Final = Gauge(
     "alise_operator_active",
     "1 if this operator holds the lease and acts, 0 if it waits for the lease of another operator.",
     registry=REGISTRY,
 )
-BUILD_INFO: Final = Gauge(
-    "alise_operator_build_info",
-    "Always 1. The labels state the version of the operator and of the contract.",
-    ["version", "contract_version"],
-    registry=REGISTRY,
-)
+Gauge(BUILD_INFO, BUILD_INFO_HELP, BUILD_INFO_LABELS, registry=REGISTRY).labels("operator", release(), str(CONTRACT_VERSION)).set(1)
+# Series exist from the start, so that a rate over them includes the first increment.
+for _outcome in OUTCOMES:
+    RECONCILES.labels(_outcome)
+for _outcome in POLL_OUTCOMES:
+    POLLS.labels(_outcome)
+for _type in EVENT_TYPES:
+    EVENTS.labels(_type)
+for _direction in SCALE_DIRECTIONS:
+    SCALINGS.labels(_direction)
+
+
+def publish_work(namespace: str, name: str, backlog_seconds: float, offered_load: float) -> None:
+    """Sets the predicted work of an AliseEngine."""
+    BACKLOG.labels(namespace, name).set(backlog_seconds)
+    OFFERED_LOAD.labels(namespace, name).set(offered_load)
+
+
+def forget_work(namespace: str, name: str) -> None:
+    """Removes the predicted work of an AliseEngine that is gone."""
+    for gauge in (BACKLOG, OFFERED_LOAD):
+        with suppress(KeyError):
+            gauge.remove(namespace, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What the operator last reported on an AliseEngine: (condition, status, reason), and its number of pods by state."""
+
+    conditions: tuple[tuple[str, str, str], ...]
+    pods: Mapping[str, int] = field(default_factory=dict)
+
+
+class Resources(Collector):
+    """The AliseEngines as they were last reported. A scrape in another thread sees each of them whole."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._reported: dict[tuple[str, str], Reported] = {}
+        registry.register(self)
+
+    def report(self, namespace: str, name: str, status: Mapping[str, Any], pods: Mapping[str, int]) -> None:
+        """Notes the status of an AliseEngine, and its number of pods by state."""
+        conditions = tuple((one["type"], one["status"], one["reason"]) for one in status["conditions"])
+        self._reported[(namespace, name)] = Reported(conditions, pods)
+
+    def forget(self, namespace: str, name: str) -> None:
+        self._reported.pop((namespace, name), None)
+
+    def collect(self) -> Iterator[Metric]:
+        conditions = GaugeMetricFamily(
+            "alise_operator_resource_condition",
+            "1 for the present status and reason of each condition of an AliseEngine",
+            labels=["namespace", "alise_engine", "condition", "status", "reason"],
+        )
+        pods = GaugeMetricFamily(
+            "alise_operator_resource_pods",
+            "Pods of an AliseEngine: desired, created from the newest spec (updated), and ready",
+            labels=["namespace", "alise_engine", "state"],
+        )
+        for (namespace, name), reported in list(self._reported.items()):
+            for condition in reported.conditions:
+                conditions.add_metric([namespace, name, *condition], 1)
+            for state, count in reported.pods.items():
+                pods.add_metric([namespace, name, state], count)
+        yield conditions
+        yield pods
+
+
+RESOURCES: Final = Resources(REGISTRY)

@@ -12,11 +12,12 @@ from google.protobuf import json_format
 
 from alise_contract.names import ENGINE_CONTAINER
 from alise_contract.v1.engine_control_pb2 import ENCODER_STATE_MISSING, StatusReport
-from alise_operator.children.meta import TEMPLATE_ANNOTATION, Manifest
+from alise_operator.children.meta import DELETION_COST_ANNOTATION, TEMPLATE_ANNOTATION, Manifest
 from alise_operator.endings import Ending, is_success, view_ending, wrong_image
 from alise_operator.kv_cache import LEAST_SECONDS, KvReport, Window
 from alise_operator.missing_secrets import REASON as MISSING_SECRET
 from alise_operator.missing_secrets import Gap, gap
+from alise_operator.predicted_work import Work, view_work
 from alise_operator.refused_pods import explain as explain_refusal
 from alise_operator.scheduling import advice
 from alise_operator.sentences import clause, words
@@ -60,6 +61,8 @@ class PodReport:
     host_used_bytes: int
     # None if it has no KV cache or is of a release that does not report it.
     kv: KvReport | None = None
+    # None if its scheduler has no fresh plan, or if it is of a release that does not report it.
+    work: Work | None = None
 
     @property
     def is_ranked(self) -> bool:
@@ -95,6 +98,8 @@ class Pod:
     ended: bool = False
     # The template that it was created from.
     template: str = ""
+    # Its annotation pod-deletion-cost; empty if it has none.
+    deletion_cost: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,10 @@ class Workload:
     template: str = ""
     # A rollout starts a new pod before it stops an old one.
     surges: bool = True
+
+    def pods(self) -> dict[str, int]:
+        """Returns the number of pods by state, for metrics."""
+        return {"desired": self.desired, "updated": self.updated, "ready": self.ready}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +196,7 @@ def view_pod(pod: Manifest) -> Pod:
         troubles=troubles,
         ended=status.get("phase") in ("Failed", "Succeeded"),
         template=_template(pod),
+        deletion_cost=str((meta.get("annotations") or {}).get(DELETION_COST_ANNOTATION, "")),
     )
 
 
@@ -214,6 +224,7 @@ def view_report(text: str) -> PodReport:
         host_limit_bytes=report.host_memory.limit_bytes,
         host_used_bytes=report.host_memory.used_bytes,
         kv=_view_kv(report) if report.kv.limit_tokens else None,
+        work=view_work(report),
     )
 
 

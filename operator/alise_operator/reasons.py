@@ -22,6 +22,10 @@ TYPES: Final[Mapping[str, str]] = {
     "KVCacheShort": (
         "Requests wait for KV memory although slots are free. Nothing is wrong, but requests would be served sooner with more KV memory."
     ),
+    "AutoscalingActive": (
+        "The number of pods follows the predicted work. Only resources with `spec.autoscaling` have this condition. Its message ends with "
+        "the last step and the reason for it."
+    ),
 }
 
 
@@ -164,6 +168,33 @@ OTHERS: Final[Mapping[tuple[str, Truth], tuple[Reason, ...]]] = {
         Reason("Measuring", "Pods have not reported for long enough."),
         Reason("NoReports", "No pod reports its KV cache."),
     ),
+    ("AutoscalingActive", "True"): (
+        Reason("FollowsWork", "The operator sets `spec.replicas`."),
+        Reason("ScaledByKEDA", "KEDA sets `spec.replicas`, by the same figures. `kubectl describe scaledobject NAME` says how."),
+        Reason("PodsStarting", "Pods are starting. Until they are ready, the backlog adds no further pods."),
+        Reason(
+            "AtMaximum",
+            "The work needs more pods than `spec.autoscaling.maxReplicas`.",
+            "Raise it, or [reject requests that would wait for too long](../how-to/tune.md).",
+        ),
+    ),
+    ("AutoscalingActive", "False"): (
+        Reason("Paused", "A user set `spec.replicas` to 0.", "`kubectl scale alise NAME --replicas=1` resumes autoscaling."),
+        Reason(
+            "ScaleFailed",
+            "`spec.replicas` could not be set. The operator tries again.",
+            "The message quotes the API server. A conflict with another change passes by itself.",
+        ),
+        Reason("Suspended", "`spec.suspend` is true."),
+        Reason("InvalidSpec", "The spec is not valid, so the replicas stay as they are."),
+    ),
+    ("AutoscalingActive", "Unknown"): (
+        Reason(
+            "WorkUnknown",
+            "A ready pod does not report its predicted work, so pods are added but not removed.",
+            "Degraded says what is wrong with the pod. Otherwise use images of the operator's release.",
+        ),
+    ),
 }
 # Events that follow from no condition.
 EVENTS: Final = (
@@ -172,4 +203,6 @@ EVENTS: Final = (
         "Something else than the operator changed the number of replicas of the Deployment, and the operator set it back.",
         "Let autoscalers target the AliseEngine instead of its Deployment.",
     ),
+    Reason("ScaledUp", "The autoscaler added pods. The message says why."),
+    Reason("ScaledDown", "The autoscaler removed pods. The message says why."),
 )

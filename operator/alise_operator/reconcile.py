@@ -1,4 +1,4 @@
-"""Reconciles one AliseEngine in numbered steps: read, parse, build, apply, observe, report.
+"""Reconciles one AliseEngine in numbered steps: read, parse, build, apply, observe, scale, report.
 
 app.py calls `Reconciler.reconcile()` from its workers. All reads and writes go through kube.py, apply.py, observe.py, observe_route.py and
 events.py. It is level-triggered: a reconcile compares the AliseEngine with the cluster as they are now and never depends on events, so a
@@ -13,13 +13,16 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from alise_contract.names import API_GROUP, API_VERSION, PLURAL
-from alise_operator import events, metrics
+from alise_operator import events, metrics, scaling_condition
 from alise_operator.allowed import RESTRICTED, Allowed
 from alise_operator.apply import Applied, apply_children, apply_replicas, digest, version_of
+from alise_operator.autoscaler import Autoscaler
 from alise_operator.children import Owner, children
-from alise_operator.cluster import Cluster, Images
+from alise_operator.cluster import Cluster, Images, KedaScaler
+from alise_operator.demand import Demands
 from alise_operator.errors import ApplyError, ClusterError, Gone, InternalError, OperatorError, SpecError
 from alise_operator.kube import Kube, Resource
+from alise_operator.leaving import mark_leaving
 from alise_operator.observe import observe
 from alise_operator.observe_route import RouteObserver
 from alise_operator.poller import Poller
@@ -58,6 +61,8 @@ class Reconciler:
         poller: Poller,
         images: Images,
         *,
+        keda: KedaScaler | None = None,
+        demands: Demands | None = None,
         allowed: Allowed = RESTRICTED,
         route_annotations: frozenset[str] = frozenset(),
         namespace: str = "",
@@ -72,6 +77,8 @@ class Reconciler:
         self._allowed = allowed
         self._route_annotations = route_annotations
         self._routes = RouteObserver(kube, namespace=namespace, monotonic=monotonic)
+        self._keda = keda
+        self._autoscaler = Autoscaler(kube, demands=demands, now=now, monotonic=monotonic)
         self._now = now
         self._monotonic = monotonic
         self._applied: dict[str, Applied] = {}
@@ -81,7 +88,8 @@ class Reconciler:
         self._resets: dict[str, Reset] = {}
         self._posted_at_seconds: dict[str, float] = {}
         self._cluster: tuple[float, Cluster] | None = None
-        self._ready: dict[Key, str] = {}
+        # Those that metrics report.
+        self._reported: set[Key] = set()
 
     async def all_keys(self) -> list[Key]:
         """Returns every AliseEngine of the cluster, and forgets those that are gone. Raises ClusterError, ApplyError (not allowed)."""
@@ -93,7 +101,7 @@ class Reconciler:
         self._applied = {uid: applied for uid, applied in self._applied.items() if uid in uids}
         self._resets = {uid: reset for uid, reset in self._resets.items() if uid in uids}
         self._posted_at_seconds = {uid: at for uid, at in self._posted_at_seconds.items() if uid in uids}
-        for key in self._ready.keys() - set(keys):
+        for key in self._reported - set(keys):
             self._forget(key)
         return keys
 
@@ -124,6 +132,7 @@ class Reconciler:
             # 3. Which children should exist? 4. Apply them. An invalid spec leaves the children of the last valid one unchanged.
             cluster = await self._discovered()
             way = await self._routes.look(spec, owner, cluster)
+            await self._mark_leaving(spec, owner)
             await self._apply(spec, owner, cluster, way)
         except (SpecError, ApplyError) as caught:
             error = caught
@@ -141,8 +150,11 @@ class Reconciler:
             await self._apply_replicas(resource.get("spec"), owner)
         # 5. What does the cluster report?
         seen = await observe(self._kube, self._poller, owner, tls_secret=spec.route.tls_secret if spec is not None else None)
-        # 6. Report it.
+        # 6. Does the predicted work need another number of pods? If so, the change of the spec brings the next reconcile.
         previous = resource.get("status", {})
+        valid, before = spec if error is None else None, scaling_condition.of(previous)
+        scaling = await self._autoscaler.follow(resource, valid, owner, seen, before, by_keda=self._by_keda)
+        # 7. Report it.
         status = fold(
             spec=spec,
             owner=owner,
@@ -153,7 +165,10 @@ class Reconciler:
             previous=previous,
             now=self._now(),
             suspended=is_suspended(resource.get("spec")),
+            autoscaling=scaling,
         )
+        self._reported.add(key)
+        metrics.RESOURCES.report(key.namespace, key.name, status, seen.workload.pods() if seen.workload is not None else {})
         await self._report(key, owner, previous, status)
         if bug is not None:
             raise bug
@@ -175,6 +190,13 @@ class Reconciler:
                 if reset is not None:
                     self._resets[reference["uid"]] = reset
                 self._applied.pop(reference["uid"], None)
+
+    async def _mark_leaving(self, spec: Spec, owner: Owner) -> None:
+        """Marks the pods that should leave, if the number of pods falls."""
+        before = self._applied.get(owner.uid)
+        may_fall = before is None or before.scale is None or before.scale.replicas > spec.replicas
+        if may_fall and spec.replicas and not spec.suspend:
+            await mark_leaving(self._kube, self._poller, owner, spec.replicas)
 
     async def _apply(self, spec: Spec, owner: Owner, cluster: Cluster, way: Way) -> None:
         manifests = children(spec, owner, cluster, gateway_limits(spec, owner, way))
@@ -228,11 +250,15 @@ class Reconciler:
         now = self._monotonic()
         if self._cluster is None or now - self._cluster[0] > DISCOVERY_SECONDS:
             found = await self._kube.discover(self._images)
-            self._cluster = (now, replace(found, allowed=self._allowed, route_annotations=self._route_annotations))
+            found = replace(found, allowed=self._allowed, route_annotations=self._route_annotations, keda_scaler=self._keda)
+            self._cluster = (now, replace(found, picker_role_kind="Role" if self._namespace else "ClusterRole"))
         return self._cluster[1]
 
+    @property
+    def _by_keda(self) -> bool:
+        return self._cluster is not None and self._cluster[1].keda is not None
+
     async def _report(self, key: Key, owner: Owner, previous: Mapping[str, Any], status: dict[str, Any]) -> None:
-        self._count(key, next(one["status"] for one in status["conditions"] if one["type"] == "Ready"))
         if dict(previous) == status:
             return
         # A merge patch keeps absent fields, so removed fields are written as null.
@@ -255,14 +281,6 @@ class Reconciler:
             log.warning("an event could not be posted", extra={"engine": str(key), "error": str(error)})
 
     def _forget(self, key: Key) -> None:
-        self._ready.pop(key, None)
-        self._publish()
-
-    def _count(self, key: Key, ready: str) -> None:
-        if self._ready.get(key) != ready:
-            self._ready[key] = ready
-            self._publish()
-
-    def _publish(self) -> None:
-        for truth in ("True", "False", "Unknown"):
-            metrics.RESOURCES.labels(truth).set(sum(value == truth for value in self._ready.values()))
+        self._reported.discard(key)
+        metrics.RESOURCES.forget(key.namespace, key.name)
+        self._autoscaler.forget(key.namespace, key.name)

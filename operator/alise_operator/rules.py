@@ -22,11 +22,12 @@ from alise_contract.names import (
     SOCKET_DIR_ENV,
     TRUST_HEADERS_ENV,
 )
-from alise_contract.quantities import format_bytes, parse_quantity, quantity_bytes
+from alise_contract.quantities import format_bytes, memory_bytes, parse_quantity, quantity_bytes
 from alise_operator.errors import InvalidSpec, Problem
 from alise_operator.flag_values import short, shown
 from alise_operator.flags import bad_dtype, flag_problems, given_flags, kv_cache_dtypes
 from alise_operator.kv_cache import WIDE_DTYPES
+from alise_operator.scaling_rules import autoscaling_problems
 from alise_operator.spec import Spec
 from alise_operator.spec_engine import Engine, Resources, served_names
 
@@ -83,8 +84,8 @@ def check(spec: Spec, name: str) -> None:
     """Raises InvalidSpec, which names every rule that the spec of the AliseEngine called `name` breaks."""
     problems = [*_name(name), *_served_names(spec), *_route(spec), *_device(spec.engine)]
     problems += [*flag_problems(spec.engine, spec.kv_offload), *_env(spec)]
-    problems += _eight_bits(spec)
-    problems += [*_classes(spec), *_auth(spec), *_body_size(spec), *_cache(spec), *_claim(spec, name), *_quantities(spec), *_memory(spec)]
+    problems += [*_eight_bits(spec), *_classes(spec), *_auth(spec), *_body_size(spec), *_cache(spec), *_claim(spec, name)]
+    problems += [*_sizes(spec), *_quantities(spec), *_memory(spec), *autoscaling_problems(spec)]
     if problems:
         raise InvalidSpec(problems)
 
@@ -163,6 +164,11 @@ def is_extended(resource: str) -> bool:
 def only_as_limit(resource: str) -> bool:
     """Returns whether Kubernetes requires a limit of the resource that equals the request, because it cannot be overcommitted."""
     return is_extended(resource) or resource.startswith("hugepages-")
+
+
+def counts_bytes(resource: str) -> bool:
+    """Returns whether an amount of the resource is a number of bytes."""
+    return resource in ("memory", "ephemeral-storage", "storage") or resource.startswith("hugepages-")
 
 
 def cpu_kv_space_gib(engine: Engine) -> int:
@@ -335,13 +341,34 @@ def _body_size(spec: Spec) -> Iterator[Problem]:
         yield Problem("spec.admission.maxBodySize", f"{value!r} is not between {limits}")
 
 
+def _sizes(spec: Spec) -> Iterator[Problem]:
+    """Yields a problem for each size that is a part of a byte, such as 500m, which Kubernetes accepts."""
+    sizes = [
+        ("spec.model.cache.size", None if spec.model.cache is None else spec.model.cache.size),
+        ("spec.engine.scratchSize", spec.engine.scratch_size),
+        ("spec.kvOffload.hostMemory", spec.kv_offload.host_memory),
+        ("spec.admission.maxBodySize", spec.admission.max_body_size),
+    ]
+    for field, resources in _resources(spec):
+        for part, amounts in (("requests", resources.requests), ("limits", resources.limits)):
+            sizes += [(f"{field}.{part}.{resource}", amount) for resource, amount in amounts.items() if counts_bytes(resource)]
+    for field, size in sizes:
+        try:
+            memory_bytes(size or "0")
+        except ValueError as error:
+            yield Problem(field, str(error))
+
+
 def _quantities(spec: Spec) -> Iterator[Problem]:
     """With a request above its limit, the API server would accept the Deployment and refuse its pods."""
-    both = [("spec.engine.resources", spec.engine.resources)]
-    if spec.scheduling.resources is not None:
-        both.append(("spec.scheduling.resources", spec.scheduling.resources))
-    for field, resources in both:
+    for field, resources in _resources(spec):
         yield from _requests_above_limits(field, resources)
+
+
+def _resources(spec: Spec) -> Iterator[tuple[str, Resources]]:
+    yield "spec.engine.resources", spec.engine.resources
+    if spec.scheduling.resources is not None:
+        yield "spec.scheduling.resources", spec.scheduling.resources
 
 
 def _requests_above_limits(field: str, resources: Resources) -> Iterator[Problem]:

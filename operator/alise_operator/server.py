@@ -1,5 +1,6 @@
 """Serves /metrics for Prometheus and /healthz for the kubelet, by default on port 9500. __main__.py runs it for the life of the process."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -17,7 +18,9 @@ async def serving(unhealthy: Callable[[], str | None], host: str, port: int) -> 
     """
 
     async def show_metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(metrics.REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        # In a thread, because rendering thousands of resources takes long enough to delay a renewal of the lease.
+        body = await asyncio.to_thread(generate_latest, metrics.REGISTRY)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def show_health(_: web.Request) -> web.Response:
         problem = unhealthy()

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from alise_contract.names import OPERATOR_HTTP_PORT
+from alise_contract.names import OPERATOR_HTTP_PORT, OPERATOR_SCALER_PORT
 from alise_operator.allowed import Allowed, read_allowed
-from alise_operator.cluster import Images
+from alise_operator.cluster import Images, KedaScaler
 from alise_operator.errors import OperatorError
 from alise_operator.lease import LEASE_SECONDS
 
@@ -32,6 +32,9 @@ class Settings(BaseModel):
     scheduler: Annotated[
         str, Field(alias="ALISE_IMAGE_SCHEDULER", min_length=1, description="Image of the scheduler for resources that name none.")
     ] = Images().scheduler
+    picker: Annotated[
+        str, Field(alias="ALISE_IMAGE_PICKER", min_length=1, description="Image of endpoint pickers, which is the operator's own.")
+    ] = Images().picker
     http_host: Annotated[
         str, Field(alias="ALISE_HTTP_HOST", min_length=1, description="Address on which `/metrics` and `/healthz` are served.")
     ] = "0.0.0.0"
@@ -75,6 +78,32 @@ class Settings(BaseModel):
             description="What pods may have beyond the restricted default: a comma-separated list of field names, alone or with `=VALUE`.",
         ),
     ] = ""
+    scaler_tls_dir: Annotated[
+        str,
+        Field(
+            alias="ALISE_SCALER_TLS_DIR",
+            description="Folder with the certificate (`tls.crt`, `tls.key`) of the scaler for KEDA. Empty: KEDA is not used.",
+        ),
+    ] = ""
+    scaler_port: Annotated[
+        int, Field(alias="ALISE_SCALER_PORT", ge=0, le=65535, description="Port of KEDA's scaler (gRPC over TLS). 0 picks a free port.")
+    ] = OPERATOR_SCALER_PORT
+    scaler_address: Annotated[
+        str,
+        Field(
+            alias="ALISE_SCALER_ADDRESS",
+            min_length=1,
+            description="Address at which KEDA reaches the scaler, as HOST:PORT. The certificate must be valid for the host.",
+        ),
+    ] = f"alise-operator-scaler.alise-system.svc:{OPERATOR_SCALER_PORT}"
+    scaler_authentication: Annotated[
+        str,
+        Field(
+            alias="ALISE_SCALER_AUTHENTICATION",
+            min_length=1,
+            description="ClusterTriggerAuthentication of KEDA with the certificate authority of the scaler.",
+        ),
+    ] = "alise-operator-scaler"
     route_annotations_allow: Annotated[
         str,
         Field(
@@ -98,8 +127,12 @@ class Settings(BaseModel):
         return frozenset(name.strip() for name in self.route_annotations_allow.split(",") if name.strip())
 
     @property
+    def keda_scaler(self) -> KedaScaler | None:
+        return KedaScaler(self.scaler_address, self.scaler_authentication) if self.scaler_tls_dir else None
+
+    @property
     def images(self) -> Images:
-        return Images(engine_cuda=self.engine_cuda, engine_cpu=self.engine_cpu, scheduler=self.scheduler)
+        return Images(engine_cuda=self.engine_cuda, engine_cpu=self.engine_cpu, scheduler=self.scheduler, picker=self.picker)
 
 
 def load(env: Mapping[str, str]) -> Settings:

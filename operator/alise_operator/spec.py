@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, ValidationError
 
 from alise_operator.errors import InvalidSpec
+from alise_operator.spec_autoscaling import Autoscaling
 from alise_operator.spec_engine import Engine, KvOffload, Model, Resources
+from alise_operator.spec_routing import Routing
 from alise_operator.spec_types import (
     MAX_REPLICAS,
     ClassName,
@@ -179,7 +181,8 @@ class Route(SpecModel):
 
 class NetworkPolicy(SpecModel):
     enabled: bool = True
-    """Whether the operator creates a NetworkPolicy that allows connections to the pods only on their two HTTP ports (8000 and 9400)."""
+    """Whether the operator creates a NetworkPolicy that allows connections to the pods only on their two HTTP ports (8000 and 9400), and
+    from what spec.routing names on the port of predictions (9401)."""
     from_: Annotated[list[Opaque], Field(alias="from", max_length=64)] = Field(default_factory=list)
     """Peers that may connect to these ports, as `from` of a Kubernetes NetworkPolicy, for example gateways, clients and Prometheus. The
     operator is always allowed. Default: all peers."""
@@ -196,14 +199,21 @@ class Spec(SpecModel):
             rule(
                 "!has(self.model.cache) || self.model.cache.accessMode == 'ReadWriteMany' || self.replicas <= 1",
                 "model.cache.accessMode must be ReadWriteMany if there is more than one replica",
-            )
+            ),
+            rule(
+                "!has(self.model.cache) || self.model.cache.accessMode == 'ReadWriteMany' || !has(self.autoscaling) || "
+                "self.autoscaling.maxReplicas <= 1",
+                "model.cache.accessMode must be ReadWriteMany if autoscaling.maxReplicas is greater than 1",
+            ),
         )
     )
 
     model: Model
     """Model to serve."""
     replicas: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 1
-    """Number of engine pods."""
+    """Number of engine pods. With spec.autoscaling, leave it out: the operator sets it."""
+    autoscaling: Autoscaling | None = None
+    """Number of pods by predicted work: the operator sets spec.replicas, within these bounds. Default: no autoscaling."""
     engine: Engine = Field(default_factory=Engine)
     """Settings of the vLLM engine."""
     scheduling: Scheduling = Field(default_factory=Scheduling)
@@ -218,6 +228,8 @@ class Spec(SpecModel):
     """API keys that clients must send, as a bearer token or in the header x-api-key. Default: no API keys are required."""
     route: Route = Field(default_factory=Route)
     """Access to the engine from outside the cluster."""
+    routing: Routing = Field(default_factory=Routing)
+    """Which replica a request goes to."""
     network_policy: NetworkPolicy = Field(default_factory=NetworkPolicy)
     """Access to the pods from inside the cluster, and what the pods may connect to."""
     drain_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300

@@ -1,6 +1,6 @@
 """Folds the spec, an error and the cluster's report into the status of an AliseEngine, and says which changes are worth an event.
 
-Pure: the time and the previous status are arguments. reconcile.py calls `fold()` in its last step, then `changes()`. There are five
+Pure: the time and the previous status are arguments. reconcile.py calls `fold()` in its last step, then `changes()`. There are six
 conditions; each has a one-word reason and a message that states the state, the cause and what to do:
 - Ready: at least one pod serves requests inside the cluster, even if the newest spec or the route is wrong. Gateways drop a resource that
   is not Ready, so a mistake in a spec must not cause an outage. The reason ServingOldSpec says that only older pods serve.
@@ -9,6 +9,7 @@ conditions; each has a one-word reason and a message that states the state, the 
 - Degraded: something is wrong, whether or not requests are served. Its message is the complete one: where the same trouble keeps Ready,
   Progressing or RouteReady False, their messages give its first clause and refer to Degraded.
 - KVCacheShort: requests wait for KV memory although slots are free (kv_cache.py).
+- AutoscalingActive, with spec.autoscaling: the number of pods follows the predicted work (scaling_condition.py).
 No message contains a number that changes every second; those are metrics.
 """
 
@@ -17,7 +18,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from alise_operator import kv_cache, reasons
+from alise_operator import kv_cache, reasons, scaling_condition
 from alise_operator.children.meta import Owner, selector_text
 from alise_operator.children.route import url
 from alise_operator.conditions import Condition
@@ -66,11 +67,13 @@ def fold(
     previous: Mapping[str, Any],
     now: datetime,
     suspended: bool = False,
+    autoscaling: Condition | None = None,
 ) -> dict[str, Any]:
     """Returns the whole status.
 
     `spec` and `way` are None if the spec could not be parsed. `previous` is the current status of the resource. `suspended` is the value of
-    spec.suspend, which is known even if the rest of the spec cannot be parsed.
+    spec.suspend, which is known even if the rest of the spec cannot be parsed. `autoscaling` is the condition of the autoscaler, which only
+    some resources have.
     """
     before = {one["type"]: one for one in previous.get("conditions", ())}
     observation = _with_fields(observation, spec, owner)
@@ -87,6 +90,7 @@ def fold(
         degraded(error, observation, spec),
         route,
         kv_cache.kv_cache_short(spec, observation.kv_windows, before.get(kv_cache.TYPE), observation.kv_silence),
+        *([autoscaling] if autoscaling is not None else []),
     ]
     status: dict[str, Any] = {
         "observedGeneration": generation,
@@ -215,6 +219,9 @@ def changes(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Cond
         old = before.get(condition.type)
         if condition.type == kv_cache.TYPE:
             changed = kv_cache.is_news(condition, old)
+        elif condition.type == scaling_condition.TYPE:
+            # Steps have events of their own.
+            changed = old is not None and old["status"] != condition.status
         elif old is None:
             # A resource that is well from the beginning needs no event.
             changed = condition.status == "False" if condition.type == "RouteReady" else (condition.type, condition.status) != _WELL

@@ -1,4 +1,4 @@
-"""An API server in memory: keeps what is applied, hands out versions, refuses what it is told to refuse."""
+"""An API server in memory: keeps what is applied, hands out versions, refuses what a test wants it to refuse."""
 
 import copy
 from asyncio import Queue
@@ -126,7 +126,22 @@ class FakeKube:
             raise ApplyError(self.refused[resource.plural])
         self.writes.append(("patch", resource.plural, name))
         before = await self.get(resource, namespace, name)
-        return self.put(resource, before | {"spec": before["spec"] | changes["spec"]})
+        if "metadata" in changes:
+            annotations = before["metadata"].get("annotations", {}) | changes["metadata"]["annotations"]
+            before["metadata"]["annotations"] = {key: value for key, value in annotations.items() if value is not None}
+        return self.put(resource, before | {"spec": before.get("spec", {}) | changes.get("spec", {})})
+
+    async def scale(self, resource: Resource, namespace: str, name: str, replicas: int, version: str) -> None:
+        self._check()
+        before = await self.get(resource, namespace, name)
+        if before["metadata"]["resourceVersion"] != version:
+            raise ClusterError("the object has been modified", status=409)
+        self.writes.append(("scale", resource.plural, name))
+        generation = before["metadata"]["generation"] + 1
+        self.put(
+            resource,
+            before | {"metadata": before["metadata"] | {"generation": generation}, "spec": before["spec"] | {"replicas": replicas}},
+        )
 
     async def create(self, resource: Resource, manifest: Manifest) -> None:
         self._check()

@@ -1,3 +1,5 @@
+"""The generated CRD: fresh, with its defaults, descriptions and rules."""
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,7 +118,7 @@ def test_defaults_of_the_schema_are_the_defaults_of_the_operator() -> None:
     }
     given = {"model": {"uri": "x", "tokenSecretRef": {"name": "x"}, "cache": {"size": "1Gi"}}, "engine": {}}
     shared = {"history": {"postgres": {"dsnSecretRef": {"name": "x"}, "keySecretRef": {"name": "x"}}}}
-    spec = Spec.model_validate(raw_spec(**given, predictor=shared, auth={"secretRef": {"name": "x"}}))
+    spec = Spec.model_validate(raw_spec(**given, predictor=shared, auth={"secretRef": {"name": "x"}}, autoscaling={"maxReplicas": 2}))
     dumped = spec.model_dump(by_alias=True)
     for path, default in defaults.items():
         value: Any = dumped

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from alise_contract.names import API_GROUP, ENGINE_LABEL, ENGINE_PORT, OPERATOR_HTTP_PORT, PLURAL, RUN_AS
-from alise_operator.apply import ALWAYS_WANTED, OWNED_KINDS
+from alise_operator.apply import OWNED_KINDS
+from alise_operator.children.picker import ROLE as PICKER_ROLE
 from alise_operator.handlers import WATCHED
 from alise_operator.lease import LEASE_NAME
 from alise_operator.settings import Settings
@@ -60,8 +61,9 @@ def used() -> Rights:
     rights: Rights = {
         (API_GROUP, PLURAL): READ,
         (API_GROUP, f"{PLURAL}/status"): {"patch"},
+        (API_GROUP, f"{PLURAL}/scale"): {"patch"},
         (API_GROUP, f"{PLURAL}/finalizers"): {"update"},
-        ("", "pods"): {"list", "watch"},
+        ("", "pods"): {"list", "watch", "patch"},
         ("apps", "replicasets"): {"list"},
         ("", "events"): {"create", "list"},
         ("apiextensions.k8s.io", "customresourcedefinitions"): {"list", "watch"},
@@ -69,11 +71,12 @@ def used() -> Rights:
         ("gateway.networking.k8s.io", "gateways"): {"get"},
         ("gateway.networking.k8s.io", "gatewayclasses"): {"get"},
         ("", "namespaces"): {"get"},
+        # The role of endpoint pickers alone.
+        ("rbac.authorization.k8s.io", "clusterroles"): {"bind"},
     }
-    for kind, resources in OWNED_KINDS.items():
+    for resources in OWNED_KINDS.values():
         for resource in resources:
-            delete = set() if kind in ALWAYS_WANTED else {"delete"}
-            rights[(group_of(resource.group_version), resource.plural)] = {"get", "list", "create", "patch"} | delete
+            rights[(group_of(resource.group_version), resource.plural)] = {"get", "list", "create", "patch", "delete"}
     for group, _, plural in WATCHED:
         rights[(group, plural)] = rights[(group, plural)] | {"watch"}
     return rights
@@ -89,8 +92,20 @@ def test_the_operator_may_do_exactly_what_it_does() -> None:
 
 
 def test_in_one_namespace_it_may_do_the_same_but_for_what_is_the_clusters() -> None:
-    (role,) = [document for document in OPTIONAL if document["kind"] == "Role"]
-    assert granted(role) == {key: verbs for key, verbs in used().items() if key not in OF_THE_CLUSTER}
+    role = one("Role", OPTIONAL)
+    there = {key: verbs for key, verbs in used().items() if key not in OF_THE_CLUSTER}
+    there[("rbac.authorization.k8s.io", "roles")] = there.pop(("rbac.authorization.k8s.io", "clusterroles"))
+    assert granted(role) == there
+
+
+@pytest.mark.parametrize(
+    ("kind", "among"), [pytest.param("ClusterRole", DOCUMENTS, id="all namespaces"), pytest.param("Role", OPTIONAL, id="one namespace")]
+)
+def test_an_endpoint_picker_may_follow_endpoints_and_only_its_role_may_be_given(kind: str, among: list[dict[str, Any]]) -> None:
+    roles = {document["metadata"]["name"]: document for document in among if document["kind"] == kind}
+    assert granted(roles[PICKER_ROLE]) == {("discovery.k8s.io", "endpointslices"): {"list", "watch"}}
+    (binds,) = [rule for role in roles.values() for rule in role["rules"] if "bind" in rule["verbs"]]
+    assert binds["resourceNames"] == [PICKER_ROLE]
 
 
 def test_the_lease_is_the_operators_own_and_no_other() -> None:

@@ -7,10 +7,13 @@ object is not wanted. Everything that a builder needs is an argument.
 from typing import Final
 
 from alise_operator.children.disruption_budget import disruption_budget
+from alise_operator.children.inference_pool import inference_pool
 from alise_operator.children.meta import Manifest, Owner
 from alise_operator.children.model_cache import model_cache
 from alise_operator.children.network_policy import network_policy
+from alise_operator.children.picker import picker
 from alise_operator.children.route import GatewayLimits, http_route, ingress
+from alise_operator.children.scaled_object import scaled_object
 from alise_operator.children.service import service
 from alise_operator.children.service_account import service_account
 from alise_operator.children.workload import deployment
@@ -38,5 +41,8 @@ def children(spec: Spec, owner: Owner, cluster: Cluster, limits: GatewayLimits =
         workload,
         ingress(spec, owner, cluster),
         http_route(spec, owner, cluster, limits),
+        scaled_object(spec, owner, cluster),
+        *picker(spec, owner, cluster),
+        inference_pool(spec, owner, cluster),
     ]
     return [manifest for manifest in wanted if manifest is not None]

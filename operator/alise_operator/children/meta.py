@@ -10,6 +10,8 @@ Manifest = dict[str, Any]
 MANAGER: Final = "alise-operator"
 # On a pod: the template that it was created from, to distinguish pods with the newest spec from older ones.
 TEMPLATE_ANNOTATION: Final = f"{API_GROUP}/template"
+# On a pod: ReplicaSets remove the pods with the lowest cost first, since Kubernetes 1.22.
+DELETION_COST_ANNOTATION: Final = "controller.kubernetes.io/pod-deletion-cost"
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 
 

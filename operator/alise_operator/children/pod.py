@@ -18,6 +18,7 @@ from alise_contract.names import (
     ENGINE_CONTAINER,
     ENGINE_PORT,
     ISOLATE_PREFIX_CACHE_ENV,
+    LENGTHS_PORT,
     MAX_BODY_BYTES_ENV,
     MAX_PENDING_ENV,
     RUN_AS,
@@ -31,6 +32,7 @@ from alise_contract.names import (
 from alise_contract.quantities import format_bytes, parse_quantity, quantity_bytes
 from alise_operator.children.devices import as_manifest, engine_resources
 from alise_operator.children.meta import Manifest, Owner, labels, selector
+from alise_operator.children.network_policy import serves_lengths
 from alise_operator.children.pod_needs import AUTH_VOLUME
 from alise_operator.cluster import Cluster
 from alise_operator.rules import (
@@ -186,7 +188,10 @@ def _scheduler(spec: Spec, cluster: Cluster) -> Manifest:
         "command": [*_INIT, "alise-scheduler"],
         "args": ["supervise"],
         "env": [{"name": name, "value": value} for name, value in scheduler_env(spec).items()] + _history_env(spec),
-        "ports": [{"name": "metrics", "protocol": "TCP", "containerPort": SCHEDULER_HTTP_PORT}],
+        "ports": [
+            {"name": "metrics", "protocol": "TCP", "containerPort": SCHEDULER_HTTP_PORT},
+            *([{"name": "lengths", "protocol": "TCP", "containerPort": LENGTHS_PORT}] if serves_lengths(spec) else []),
+        ],
         "resources": as_manifest(spec.scheduling.resources or _SCHEDULER_RESOURCES),
         "lifecycle": {
             "preStop": {"exec": {"command": ["alise-scheduler", "wait-for-engine-exit", "--timeout-seconds", str(wait_seconds)]}}
@@ -214,6 +219,8 @@ def scheduler_env(spec: Spec) -> dict[str, str]:
     }
     if spec.predictor.encoder is not None:
         env["ALISE_ENCODER"] = spec.predictor.encoder
+    if serves_lengths(spec):
+        env["ALISE_LENGTHS_PORT"] = str(LENGTHS_PORT)
     return env | _classes_env(spec)
 
 

@@ -1,0 +1,115 @@
+"""Scales AliseEngines by predicted work: observes their pods, asks autoscaling.py, and sets the replicas through the scale subresource.
+
+reconcile.py calls `follow()` once in each reconcile, after it has observed the pods. It remembers what was recommended lately, which does
+not outlive the process. It sets spec.replicas as `kubectl scale` does, so the number of pods is where users expect it, and the children
+follow from the spec alone.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from alise_contract.names import API_GROUP, API_VERSION, PLURAL
+from alise_operator import events, metrics
+from alise_operator.autoscaling import Decision, Memory, decide, is_active, metric_seconds, pool_of, rule_of
+from alise_operator.children.meta import Manifest, Owner
+from alise_operator.conditions import Condition
+from alise_operator.demand import Demand, Demands
+from alise_operator.errors import ApplyError, ClusterError
+from alise_operator.kube import Kube, Resource
+from alise_operator.observation import Observation
+from alise_operator.predicted_work import Work, total
+from alise_operator.scaling_condition import by_another, failed, is_paused, stands_by, while_scaling
+from alise_operator.spec import Spec
+
+log = logging.getLogger(__name__)
+
+_ENGINES: Final = Resource(f"{API_GROUP}/{API_VERSION}", PLURAL)
+
+
+class Autoscaler:
+    """Follows the predicted work of every AliseEngine, and scales those that have spec.autoscaling."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        *,
+        demands: Demands | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`demands` is what KEDA is told, where it scales."""
+        self._kube = kube
+        self._demands = demands or Demands()
+        self._now = now
+        self._monotonic = monotonic
+        # By owner: a resource that was deleted and created again has another uid, and so no memory.
+        self._memory: dict[Owner, Memory] = {}
+
+    async def follow(
+        self,
+        resource: Manifest,
+        spec: Spec | None,
+        owner: Owner,
+        seen: Observation,
+        before: Mapping[str, Any] | None,
+        *,
+        by_keda: bool = False,
+    ) -> Condition | None:
+        """Scales the AliseEngine if the work of its pods asks for it, and returns its condition; None without spec.autoscaling.
+
+        `spec` is None if it is not valid. `before` is the present condition of the resource. `by_keda`: only note what KEDA asks for.
+        """
+        self._publish(owner, seen)
+        # What was recommended in another state says nothing about the next one.
+        memory = self._memory.pop(owner, Memory())
+        if spec is None or spec.autoscaling is None or spec.suspend or (is_paused(spec) and not by_keda):
+            # KEDA keeps the number of pods while the demand is not known.
+            self._demands.forget(owner.namespace, owner.name)
+            return stands_by(spec, before)
+        pool, rule = pool_of(seen.pods, spec.replicas), rule_of(spec.autoscaling)
+        if by_keda:
+            demand = Demand(metric_seconds(pool, rule), rule.target_seconds, is_active(pool))
+            self._demands.set(owner.namespace, owner.name, demand)
+            return by_another(owner.name)
+        decision = decide(pool, rule, memory, self._monotonic())
+        # If the replicas cannot be set, the number in the memory is theirs, and the next reconcile decides anew.
+        self._memory[owner] = replace(decision.memory, replicas=spec.replicas)
+        step = ""
+        if decision.replicas != spec.replicas:
+            try:
+                await self._scale(resource, owner, spec.replicas, decision)
+            except (ApplyError, ClusterError) as error:
+                log.warning("the replicas could not be set", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(error)})
+                return failed(decision.replicas, error, before)
+            step = f"from {spec.replicas} to {decision.replicas} at {self._now():%H:%M:%S} UTC, because {decision.cause}"
+        self._memory[owner] = decision.memory
+        return while_scaling(spec.autoscaling, decision.reason, step, before)
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Forgets an AliseEngine that is gone."""
+        metrics.forget_work(namespace, name)
+        self._demands.forget(namespace, name)
+        for owner in [one for one in self._memory if (one.namespace, one.name) == (namespace, name)]:
+            del self._memory[owner]
+
+    async def _scale(self, resource: Manifest, owner: Owner, before: int, decision: Decision) -> None:
+        version = str(resource["metadata"]["resourceVersion"])
+        await self._kube.scale(_ENGINES, owner.namespace, owner.name, decision.replicas, version)
+        direction, reason = ("up", "ScaledUp") if decision.replicas > before else ("down", "ScaledDown")
+        metrics.SCALINGS.labels(direction).inc()
+        message = f"from {before} to {decision.replicas} replicas: {decision.cause}"
+        engine = f"{owner.namespace}/{owner.name}"
+        log.info("scaled %s", message, extra={"engine": engine})
+        try:
+            await events.note(self._kube, reason, message, owner, now=self._now())
+        except (ApplyError, ClusterError) as error:
+            log.warning("an event could not be posted", extra={"engine": engine, "error": str(error)})
+
+    def _publish(self, owner: Owner, seen: Observation) -> None:
+        works = [pod.report.work for pod in seen.pods if not pod.terminating and pod.report is not None and pod.report.work is not None]
+        work = total(works) if works else Work()
+        metrics.publish_work(owner.namespace, owner.name, work.backlog_seconds, work.offered_load)

@@ -1,0 +1,71 @@
+"""Pods come with predicted work and go without it, on the whole node."""
+
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+from openai import OpenAI
+
+from tests.e2e.support import Resource, Stream, tokens_in, wait_until
+
+pytestmark = pytest.mark.e2e
+
+# Two slots and random answers: a few streams are seconds of predicted work.
+SCALING = {"minReplicas": 1, "maxReplicas": 2, "targetBacklogSeconds": 1, "scaleDown": {"stabilizationSeconds": 0}}
+STREAM_SECONDS = 4.0
+STREAMS = 6
+
+
+class Load:
+    """Streams, a fixed number at a time, until it is stopped. Keeps what went wrong."""
+
+    def __init__(self, client: OpenAI, tokens: int) -> None:
+        self.failures: list[BaseException] = []
+        self._client, self._tokens = client, tokens
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(STREAMS)]
+
+    def _ask(self, number: int) -> None:
+        while not self._stop.is_set():
+            try:
+                Stream(self._client, f"Tell me a story, {number}", self._tokens).start().result(120)
+            except BaseException as error:
+                self.failures.append(error)
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(130)
+
+
+@pytest.fixture
+def autoscaled(tiny: Resource) -> Iterator[Resource]:
+    tiny.patch({"autoscaling": SCALING})
+    yield tiny
+    tiny.patch({"autoscaling": None, "replicas": 1})
+
+
+def steps(tiny: Resource) -> list[str]:
+    uid = tiny.read()["metadata"]["uid"]
+    listed = json.loads(tiny.kubectl("get", "events", "--field-selector", f"involvedObject.uid={uid}", "-o", "json"))
+    return [one["reason"] for one in listed["items"] if one["reason"] in ("ScaledUp", "ScaledDown")]
+
+
+def test_a_pod_comes_under_load_and_goes_after_it_and_no_stream_is_cut(autoscaled: Resource, client: OpenAI) -> None:
+    before = steps(autoscaled)
+    with Load(client, tokens_in(client, STREAM_SECONDS)) as load:
+        wait_until("a second replica is requested", lambda: autoscaled.read()["spec"]["replicas"] == 2, 60)
+        wait_until("two ready pods", lambda: len(autoscaled.ready_pods()) == 2, 200)
+    assert load.failures == []
+    wait_until("one replica is requested", lambda: autoscaled.read()["spec"]["replicas"] == 1, 120)
+    wait_until("one pod is left", lambda: len(autoscaled.pods()) == 1, 60)
+    assert steps(autoscaled)[len(before) :] == ["ScaledUp", "ScaledDown"]
+    condition = autoscaled.condition("AutoscalingActive")
+    assert condition["status"] == "True"
+    assert "; last step: from 2 to 1 at " in condition["message"]

@@ -1,0 +1,44 @@
+"""The CRD of KEDA's ScaledObject, with the fields that the operator sets, and closed against others, as a strict client would see it.
+
+KEDA itself is not installed in the tests: what it does with a ScaledObject, its scaler client does in test_scaler.py.
+"""
+
+from typing import Any
+
+
+def _object(required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties} | ({"required": list(required)} if required else {})
+
+
+def scaled_object_crd() -> dict[str, Any]:
+    text, number = {"type": "string"}, {"type": "integer", "format": "int32"}
+    window = _object(stabilizationWindowSeconds={"type": "integer", "format": "int32", "minimum": 0, "maximum": 3600})
+    advanced = _object(horizontalPodAutoscalerConfig=_object(behavior=_object(scaleDown=window)))
+    trigger = _object(
+        ("metadata", "type"),
+        type=text,
+        metadata={"type": "object", "additionalProperties": text},
+        authenticationRef=_object(("name",), kind=text, name=text),
+    )
+    spec = _object(
+        ("scaleTargetRef", "triggers"),
+        scaleTargetRef=_object(("name",), apiVersion=text, kind=text, name=text),
+        minReplicaCount=number,
+        maxReplicaCount=number,
+        pollingInterval=number,
+        cooldownPeriod=number,
+        advanced=advanced,
+        triggers={"type": "array", "items": trigger},
+    )
+    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": _object(("spec",), spec=spec)}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "scaledobjects.keda.sh"},
+        "spec": {
+            "group": "keda.sh",
+            "scope": "Namespaced",
+            "names": {"kind": "ScaledObject", "listKind": "ScaledObjectList", "plural": "scaledobjects", "singular": "scaledobject"},
+            "versions": [version],
+        },
+    }

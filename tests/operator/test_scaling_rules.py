@@ -1,0 +1,52 @@
+"""The rules of spec.autoscaling that join several fields: each problem names its field and the way out."""
+
+from typing import Any
+
+import pytest
+
+from alise_operator.scaling_rules import autoscaling_problems
+from tests.operator.builders import make_spec
+
+CACHE = {"uri": "a/b", "cache": {"size": "1Gi"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "way_out"),
+    [
+        pytest.param(
+            {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}},
+            "spec.autoscaling.minReplicas",
+            "3 is greater than maxReplicas, which is 2; lower minReplicas or raise maxReplicas",
+            id="a minimum above the maximum",
+        ),
+        pytest.param(
+            {"autoscaling": {"maxReplicas": 2}, "model": CACHE},
+            "spec.autoscaling.maxReplicas",
+            "use ReadWriteMany or maxReplicas 1",
+            id="several pods with a volume of one node",
+        ),
+    ],
+)
+def test_a_problem_names_its_field_and_the_way_out(changes: dict[str, Any], field: str, way_out: str) -> None:
+    (problem,) = autoscaling_problems(make_spec(**changes))
+    assert problem.field == field
+    assert way_out in problem.text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="no autoscaling"),
+        pytest.param({"autoscaling": {"maxReplicas": 1}, "model": CACHE}, id="one pod with a volume of one node"),
+        pytest.param(
+            {"autoscaling": {"maxReplicas": 2}, "model": CACHE | {"cache": {"size": "1Gi", "accessMode": "ReadWriteMany"}}},
+            id="several pods with a shared volume",
+        ),
+        pytest.param({"autoscaling": {"minReplicas": 2, "maxReplicas": 2}}, id="equal bounds"),
+        pytest.param(
+            {"autoscaling": {"minReplicas": 2, "maxReplicas": 4}, "replicas": 9}, id="a number outside the bounds, which is corrected"
+        ),
+    ],
+)
+def test_what_fits_together_is_no_problem(changes: dict[str, Any]) -> None:
+    assert list(autoscaling_problems(make_spec(**changes))) == []
