@@ -81,6 +81,14 @@ async def test_bad_requests_have_their_code(pod: Pod, fields: dict[str, Any], co
     assert pod.metric("alise_scheduler_admits_total", outcome=outcome) == 1
 
 
+async def test_over_grpc_an_internal_failure_has_its_code_and_is_not_the_clients(pod: Pod) -> None:
+    pod.encoding.broken = True
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await pod.admit()
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert pod.metric("alise_scheduler_admits_total", outcome="error") == 1
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -78,11 +78,25 @@ async def test_what_is_read_after_its_deadline_is_not_admitted(pod: Pod, stream:
     assert pod.metric("alise_scheduler_admits_total", outcome="gave_up") == 1
 
 
-async def test_an_internal_failure_is_reported_on_the_stream_and_logged(pod: Pod, stream: Stream, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_internal_failure_is_reported_on_the_stream_and_is_not_the_clients(pod: Pod, stream: Stream) -> None:
     pod.encoding.broken = True
     await stream.ask("a")
     assert (await stream.answer()).failure.code == grpc.StatusCode.INTERNAL.value[0]
-    assert "admission failed" in caplog.text
+    assert (_admits(pod, "error"), _admits(pod, "invalid")) == (1, 0)
+
+
+async def test_an_internal_failure_is_logged_once_with_its_traceback(pod: Pod, stream: Stream, caplog: pytest.LogCaptureFixture) -> None:
+    pod.encoding.broken = True
+    for number in range(3):
+        await stream.ask(f"j{number}")
+        await stream.answer()
+    (logged,) = [record for record in caplog.records if record.message == "admission failed"]
+    assert logged.exc_info is not None
+    assert isinstance(logged.exc_info[1], RuntimeError)
+
+
+def _admits(pod: Pod, outcome: str) -> float:
+    return pod.metric("alise_scheduler_admits_total", outcome=outcome)
 
 
 async def test_a_stream_that_is_stopped_answers_what_was_asked_and_ends(pod: Pod, stream: Stream) -> None:

@@ -7,8 +7,9 @@ import asyncio
 import logging
 import math
 import time
+import traceback
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import grpc
 import numpy as np
@@ -30,6 +31,8 @@ Admit = Callable[[Ask], Awaitable[Admitted | Rejected]]
 Withdraw = Callable[[str], None]
 Encode = Callable[[str], Awaitable[NDArray[np.float32] | None]]
 
+_FAILED: Final = "the sidecar failed on this request; see its log for the reason"
+
 
 async def no_encoder(text: str) -> NDArray[np.float32] | None:
     """Stands in for an encoder: no prompt has an embedding."""
@@ -44,13 +47,17 @@ class AdmissionService(AdmissionServicer):
         self._withdraw = withdraw
         self._encode = encode
         self._metrics = metrics
+        # The kinds of unexpected errors that have been logged. There are at most as many as lines that can raise.
+        self._logged: set[tuple[object, ...]] = set()
 
     async def Admit(self, request: pb.AdmitRequest, context: "grpc.aio.ServicerContext[Any, Any]") -> pb.AdmitResponse:
         began = time.perf_counter()
         try:
             return await self._answer(request)
         except (ContractError, InvalidRequestError, InboxFullError) as error:
-            await self._abort(context, error)
+            await self._abort(context, CODES[type(error)], str(error))
+        except Exception:
+            await self._abort(context, grpc.StatusCode.INTERNAL, _FAILED)
         finally:
             self._metrics.admit_seconds.observe(time.perf_counter() - began)
 
@@ -76,26 +83,32 @@ class AdmissionService(AdmissionServicer):
         except (ContractError, InvalidRequestError, InboxFullError) as error:
             return to_failure(request.job_id, CODES[type(error)], str(error))
         except Exception:
-            log.exception("admission failed", extra={"job": request.job_id})
-            return to_failure(request.job_id, grpc.StatusCode.INTERNAL, "the sidecar failed on this request; see its log for the reason")
+            return to_failure(request.job_id, grpc.StatusCode.INTERNAL, _FAILED)
         finally:
             self._metrics.admit_seconds.observe(time.perf_counter() - began)
 
     async def _answer(self, request: pb.AdmitRequest) -> pb.AdmitResponse:
-        outcome = "invalid"
+        outcome = "error"
         try:
             check(request)
             embedding = await self._encode(prompt_of(request))
             answer = await self._admit(to_ask(request, embedding))
+            response = to_response(answer)
             outcome = "admitted" if isinstance(answer, Admitted) else answer.reason.value
         except ContractError:
             outcome = "version"
+            raise
+        except InvalidRequestError:
+            outcome = "invalid"
             raise
         except asyncio.CancelledError:
             outcome = "gave_up"
             raise
         except InboxFullError:
             outcome = "inbox_full"
+            raise
+        except Exception as error:
+            self._log_once(error, request.job_id)
             raise
         finally:
             self._metrics.count_admit(outcome, request.objective)
@@ -107,7 +120,18 @@ class AdmissionService(AdmissionServicer):
                 "job rejected",
                 extra={"job": request.job_id, "reason": answer.reason.value, "retry_after_seconds": answer.retry_after_seconds},
             )
-        return to_response(answer)
+        return response
 
-    async def _abort(self, context: "grpc.aio.ServicerContext[Any, Any]", error: Exception) -> NoReturn:
-        await context.abort(CODES[type(error)], str(error))
+    def _log_once(self, error: Exception, job_id: str) -> None:
+        """Logs an unexpected error with its traceback, unless one of the same kind has been logged.
+
+        A client can repeat the request that caused the error, so each kind is logged once: an error's type and where it was raised.
+        """
+        last = traceback.extract_tb(error.__traceback__, limit=-1)
+        kind = (type(error).__qualname__, *((frame.filename, frame.lineno) for frame in last))
+        if kind not in self._logged:
+            self._logged.add(kind)
+            log.error("admission failed", exc_info=error, extra={"job": job_id})
+
+    async def _abort(self, context: "grpc.aio.ServicerContext[Any, Any]", code: grpc.StatusCode, message: str) -> NoReturn:
+        await context.abort(code, message)
