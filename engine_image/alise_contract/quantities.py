@@ -16,6 +16,7 @@ MAX_BYTES: Final = 2**63 - 1
 _PARTS: Final = re.compile(r"[+]?(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?P<suffix>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3})?")
 _BINARY: Final = {f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)}
 _BELOW_ONE: Final = {"n": "a billionth", "u": "a millionth", "m": "a thousandth"}
+_NO_SIZE: Final = "is not a quantity of bytes such as 4Gi, 500M or 1024"
 _DECIMAL: Final = {letter: Decimal(1000) ** power for power, letter in zip((-3, -2, -1, 1, 2, 3, 4, 5, 6), "numkMGTPE", strict=True)}
 
 
@@ -40,15 +41,18 @@ def quantity_bytes(text: str) -> int:
 
 
 def memory_bytes(text: str) -> int:
-    """Returns a size that a user writes, in bytes. Raises ValueError if the text is no quantity, or has a suffix below one (n, u, m).
+    """Returns a size that a user writes, in bytes. Raises ValueError if the text is no quantity, or is a part of a byte.
 
-    Kubernetes accepts `500m` for memory. It is half a byte, and the user wanted 500M or 500Mi.
+    Kubernetes accepts `500m` for memory. It is half a byte, and the user wanted 500M or 500Mi. The suffixes below one (n, u, m) are always
+    refused, as is any other quantity between zero and one.
     """
     below = _BELOW_ONE.get(text[-1:])
     if below is not None:
-        raise ValueError(f"{text!r} is not a quantity of bytes such as 4Gi, 500M or 1024; {text[-1]} stands for {below} of a byte")
+        raise ValueError(f"{text!r} {_NO_SIZE}; {text[-1]} stands for {below} of a byte")
     if _PARTS.fullmatch(text) is None:
-        raise ValueError(f"{text!r} is not a quantity of bytes such as 4Gi, 500M or 1024")
+        raise ValueError(f"{text!r} {_NO_SIZE}")
+    if 0 < parse_quantity(text) < 1:
+        raise ValueError(f"{text!r} {_NO_SIZE}; it is less than one byte")
     return quantity_bytes(text)
 
 

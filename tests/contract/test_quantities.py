@@ -1,3 +1,5 @@
+"""Quantities as Kubernetes reads them, sizes in bytes, and what is refused."""
+
 from decimal import Decimal
 
 import pytest
@@ -46,6 +48,8 @@ def test_half_a_byte_counts_as_one() -> None:
         ),
         pytest.param("500u", "'500u' is not a quantity of bytes such as 4Gi, 500M or 1024; u stands for a millionth of a byte", id="micro"),
         pytest.param("500n", "'500n' is not a quantity of bytes such as 4Gi, 500M or 1024; n stands for a billionth of a byte", id="nano"),
+        pytest.param("0.5", "'0.5' is not a quantity of bytes such as 4Gi, 500M or 1024; it is less than one byte", id="half a byte"),
+        pytest.param("5e-1", "'5e-1' is not a quantity of bytes such as 4Gi, 500M or 1024; it is less than one byte", id="an exponent"),
         pytest.param("lots", "'lots' is not a quantity of bytes such as 4Gi, 500M or 1024", id="no quantity"),
         pytest.param("", "'' is not a quantity of bytes such as 4Gi, 500M or 1024", id="nothing"),
     ],
@@ -56,7 +60,7 @@ def test_what_is_no_number_of_bytes_is_refused_with_an_example(text: str, messag
     assert str(refused.value) == message
 
 
-@pytest.mark.parametrize("text", ["0", "1.5Gi", "500M", "1e9", "7"])
+@pytest.mark.parametrize("text", ["0", "0.0", "0.5Gi", "1.5Gi", "500M", "1e9", "7"])
 def test_any_other_size_is_the_quantity_in_bytes(text: str) -> None:
     assert memory_bytes(text) == quantity_bytes(text)
 

@@ -1,17 +1,21 @@
 """Rules that join fields of a spec, and specs that pass all of them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from alise_contract.quantities import PATTERN
 from alise_operator.rules import RESERVED_ENV, check
-from alise_operator.spec import parse
+from alise_operator.spec import Spec, parse
 from tests.operator.builders import make_spec, raw_spec
 from tests.operator.complaints import KEYS, complaint, engine
 
 SAMPLES = sorted((Path(__file__).parents[2] / "manifests" / "samples").glob("*.yaml"))
+
+HALF_A_BYTE = "'500m' is not a quantity of bytes such as 4Gi, 500M or 1024; m stands for a thousandth of a byte"
 
 
 @pytest.mark.parametrize(
@@ -216,6 +220,26 @@ SAMPLES = sorted((Path(__file__).parents[2] / "manifests" / "samples").glob("*.y
             id="a memory limit below the sum",
         ),
         pytest.param(
+            raw_spec(kvOffload={"hostMemory": "500m"}), [f"spec.kvOffload.hostMemory: {HALF_A_BYTE}"], id="half a byte of host memory"
+        ),
+        pytest.param(
+            raw_spec(model={"uri": "a/b", "cache": {"size": "500m"}}), [f"spec.model.cache.size: {HALF_A_BYTE}"], id="half a byte of cache"
+        ),
+        pytest.param(engine(scratchSize="500m"), [f"spec.engine.scratchSize: {HALF_A_BYTE}"], id="half a byte of scratch space"),
+        pytest.param(
+            raw_spec(admission={"maxBodySize": "500m"}), [f"spec.admission.maxBodySize: {HALF_A_BYTE}"], id="half a byte of a body"
+        ),
+        pytest.param(
+            engine(resources={"requests": {"memory": "500m"}}),
+            [f"spec.engine.resources.requests.memory: {HALF_A_BYTE}"],
+            id="half a byte of memory",
+        ),
+        pytest.param(
+            raw_spec(scheduling={"resources": {"limits": {"ephemeral-storage": "500m"}}}),
+            [f"spec.scheduling.resources.limits.ephemeral-storage: {HALF_A_BYTE}"],
+            id="half a byte of the scheduler's disk",
+        ),
+        pytest.param(
             engine(resources={"requests": {"cpu": "2"}, "limits": {"cpu": "500m"}}),
             ["spec.engine.resources.requests.cpu: '2' is above the limit '500m'"],
             id="a request above its limit",
@@ -342,3 +366,18 @@ def test_more_host_memory_needs_a_larger_limit() -> None:
     limits = {"device": "cpu", "resources": {"limits": {"memory": "4Gi"}}}
     check(make_spec(engine=limits, kvOffload={"hostMemory": "1Gi"}), "tiny")
     assert "lower spec.kvOffload.hostMemory" in complaint(raw_spec(engine=limits, kvOffload={"hostMemory": "2Gi"}))
+
+
+def test_every_quantity_of_the_resource_is_a_size_that_is_checked_or_is_known_to_be_none() -> None:
+    schema = Spec.model_json_schema(by_alias=True)
+    pattern = json.dumps(PATTERN)
+    found = {
+        f"{name}.{field}"
+        for name, model in schema["$defs"].items()
+        for field, value in model["properties"].items()
+        if pattern in json.dumps(value)
+    }
+    assert found - {"RequestClass.weight"} == {
+        *("Admission.maxBodySize", "Engine.scratchSize", "KvOffload.hostMemory", "ModelCache.size"),
+        *("Resources.limits", "Resources.requests"),
+    }
