@@ -9,7 +9,7 @@ the tokens, as sentence-transformers has it.
 
 With prompts (lines of `tokens<TAB>prompt`), neurons that the result can do without on these are left out (`narrow_encoder.py`).
 
-The first LAYERS layers are taken. The last ones make paraphrases alike, which costs a third of the time and some of what says how long an
+The first LAYERS layers are taken. The last ones make paraphrases similar, which costs a third of the time and some of what says how long an
 answer will be (ADR 13 has the measurement).
 """
 

@@ -1,9 +1,10 @@
-"""Leaves out inner neurons of an encoder's layers that its result can do without: fewer weights to go through for each prompt.
+"""Removes inner neurons of an encoder's layers that its result does not need, so that each prompt takes less time.
 
-Layer by layer, from the first: what a layer should give is known from the whole encoder; of its inner neurons those are kept, and their
-weights into the next layer fitted anew, that come nearest to it on prompts of our own, given what the narrowed layers before make of them.
-Which go is by the surgeon's rule (Hassibi and Stork, 1993: the loss of leaving one out, with all others fitted anew, is its squared weight
-over the diagonal of the inverse second moments), some at a time.
+`export_encoder.py` calls it when the image is built. It goes through the layers from the first one. The whole encoder gives the output
+that a layer should have on prompts of our own. Some of the layer's inner neurons are removed, and the weights of the others into the next
+layer are fitted anew, so that the output stays as near as possible, given the output of the narrowed layers before. Optimal Brain Surgeon
+(Hassibi and Stork, 1993) chooses the neurons to remove, a few at a time: the loss of removing one, with all others fitted anew, is its
+squared weight over the diagonal of the inverse second moments. It needs numpy only, and knows nothing of files.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,22 +13,22 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-# Of each layer's inner neurons, what is kept: few where few will do, and all of the last layer's.
+# The share of each layer's inner neurons that is kept: few where few will do, and all of the last layer's.
 KEPT: Final = (0.25, 0.67, 0.42, 1.0)
-# Kept are multiples of it: what the kernels that multiply them work on at once.
+# The number of kept neurons is a multiple of it: the width of the kernels that multiply them.
 _TOGETHER: Final = 64
 _ROUNDS: Final = 10
-# Of the mean second moment, added to each: neurons that hardly ever say anything.
+# The share of the mean second moment that is added to each, because of neurons that are hardly ever active.
 _DAMPING: Final = 1e-3
 
 Weights = Mapping[str, NDArray[np.float32]]
 Rows = NDArray[np.float32]
-# Of an encoder of these weights, what these tensors are on the prompts: [T, ...] each, a row per token of all prompts.
+# The values of these tensors on the prompts in an encoder of these weights: [T, ...] each, a row per token of all prompts.
 Look = Callable[[Weights, Sequence[str]], list[Rows]]
 
 
 def narrow(weights: Weights, look: Look, kept: Sequence[float] = KEPT) -> dict[str, NDArray[np.float32]]:
-    """The weights with so many inner neurons in each of the first layers. Raises KeyError when a tensor of a BERT is not there."""
+    """The weights with that share of inner neurons in each of the first layers. Raises KeyError when a tensor of a BERT is not there."""
     made = dict(weights)
     goals = look(weights, [f"encoder.layer.{layer}.output.sum" for layer in range(len(kept))])
     for layer, (share, goal) in enumerate(zip(kept, goals, strict=True)):

@@ -1,7 +1,7 @@
 """Names conversations, so that a later turn finds the lengths of the earlier ones; pure.
 
 A name is a digest of all messages up to a turn. A request carries three: of the conversation without its last turn, of the conversation as
-the next turn will name it, and as the turn before named it.
+the next turn will name it, and as the turn before named it. `prompts.py` calls it.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
 """Messages on a unix socket between two processes of a pod: four bytes of length, little endian, and then the message.
 
-A question and its answer on an open stream of gRPC's Python library cost each side more CPU than everything that is done about them.
+A question and its answer on an open stream of gRPC's Python library cost each side more CPU than everything that is done about them. The
+engine's `admission_stream.py` is one end, the sidecar's `rpc/connection.py` the other.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ class Frames(asyncio.Protocol):
         on_end: Callable[[], None],
         on_room: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_end` is called once, when the connection is over; `on_room` when the other end reads or has begun to read again."""
+        """`on_end` is called once, when the connection has ended; `on_room` when the other end reads or has begun to read again."""
         self._on_message = on_message
         self._on_end = on_end
         self._on_room = on_room

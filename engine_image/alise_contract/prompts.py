@@ -1,6 +1,6 @@
 """Reads the prompt of a body, in each of the formats that alise knows; pure.
 
-A reader returns None for a body of another format, and never raises, whatever the JSON.
+A reader returns None for a body of another format, and never raises, whatever the JSON. `describe.py` calls it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ JSON = Any
 
 # A prompt of token ids has no characters; about four per token is what byte-pair vocabularies give for English.
 CHARS_PER_TOKEN: Final = 4
-# Of a longer chat only the newest are read, because that happens on the event loop that serves every request.
+# Only the newest messages of a longer chat are read, because that happens on the event loop that serves every request.
 MAX_MESSAGES: Final = 10_000
 
 

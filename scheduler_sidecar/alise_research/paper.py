@@ -46,7 +46,7 @@ class PaperHead:
         return 0.0
 
     def expect(self, numbers: Rows, vectors: Rows, contexts: Rows) -> Rows:
-        """Of ranks it knows nothing, [N]."""
+        """The ranks: all unknown, [N]."""
         return np.full(len(vectors), np.nan, np.float32)
 
     def rank(self, log_tokens: float) -> float:

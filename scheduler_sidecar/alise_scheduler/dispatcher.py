@@ -211,7 +211,7 @@ class Dispatcher:
             return min(self._next_plan_at, self._refresh_at)
         soon = self._dirty and self._state.is_pressed
         wanted_at = min(self._planned_at + CHANGE_SECONDS, self._refresh_at) if soon else self._refresh_at
-        # Even after a slow plan, the next one is made before the engine forgets it.
+        # Even after a slow plan, the next one follows before the engine forgets it.
         return min(max(wanted_at, self._next_plan_at), self._refresh_at)
 
     def _plan(self) -> None:

@@ -6,7 +6,6 @@ only decode are all the same, so any number of them up to the next event (an arr
 n steps with b requests and c tokens of context take n·(step + decode·b + context·c) + context·b·n(n-1)/2 seconds.
 
 What it takes from vLLM 0.32 (v1/core/sched/scheduler.py, request_queue.py, v1/core/kv_cache_manager.py):
-
 - The running ones get their blocks first. When one is missing, the worst (priority, arrival) is preempted until it is there. First come,
   first served takes the last of the running list, which is the same: it admits from the head of the queue only, in order of arrival.
 - The preempted one goes back to the queue, in front of all that arrived later, with nothing computed. Its own blocks are free and stay

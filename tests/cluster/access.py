@@ -1,4 +1,4 @@
-"""Talk to a cluster, whoever made it: everything goes through a kubeconfig and kubectl."""
+"""Talk to any cluster: everything goes through a kubeconfig and kubectl."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ KUBECONFIG_VARIABLE = "KUBECONFIG"
 def user_cluster() -> str | None:
     """The value of `KUBECONFIG` when the user points at a cluster of their own.
 
-    None for a file that `up` wrote and told them to use: then the cluster is this tool's after all, up or not.
+    None for a file that `up` wrote for them to use: then the cluster is this tool's after all, up or not.
     """
     given = os.environ.get(KUBECONFIG_VARIABLE)
     if not given or Path(given).expanduser().absolute().is_relative_to(clusters_dir()):
@@ -48,7 +48,7 @@ class Access:
 
     def kubectl(self, *arguments: str, text_in: str | None = None, timeout_seconds: float = CALL_SECONDS) -> str:
         """What kubectl printed. Raises CommandFailed with its message."""
-        # What it learned of the kinds there are lies beside the kubeconfig: a cluster that is made anew has the old one's address.
+        # What it learned of the kinds there are lies beside the kubeconfig: a new cluster has the old one's address.
         options = ["--kubeconfig", str(self.kubeconfig), "--cache-dir", str(self.kubeconfig.parent / "kubectl-cache")]
         argv = [kubectl_path(of_user=user_cluster() is not None), *options, *arguments]
         return run(argv, timeout_seconds=timeout_seconds, text_in=text_in)

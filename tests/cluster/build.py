@@ -100,7 +100,7 @@ def _compile(target: Path, names: list[str]) -> None:
     for name in names:
         with step(f"compile {name}"):
             _go_build(f"k8s.io/kubernetes/cmd/{name}", target / "bin" / name, environment)
-    # A hundred thousand files take a minute to remove, and nobody needs to wait for it; another build must not find half of them.
+    # A hundred thousand files take a minute to remove, and there is no need to wait for it; another build must not find half of them.
     spent = Path(tempfile.mkdtemp(prefix="spent-", dir=target))
     for folder in ("gopath", "go-cache", "tools", "apt"):
         if (target / folder).exists():

@@ -115,7 +115,7 @@ def undo(footprint: Footprint) -> None:
             continue
         try:
             Path(path).rmdir()
-        except OSError:  # gone already, or in use by somebody else by now
+        except OSError:  # gone already, or in use by another process by now
             continue
 
 

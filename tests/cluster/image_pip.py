@@ -17,7 +17,7 @@ from tests.cluster.errors import CommandFailed
 
 # What says where packages come from; anything else (cache folder, user installs) is the machine's own business.
 CARRIED = ("index-url", "extra-index-url", "find-links", "trusted-host", "cert", "timeout", "retries", "proxy")
-# Several values are separated by white space, in a file and in the environment alike.
+# Several values are separated by white space, both in a file and in the environment.
 PLACES = ("index-url", "extra-index-url", "find-links")
 CONFIG_SECONDS = 60
 

@@ -1,6 +1,6 @@
 """Images in our containerd: write small ones, import archives, list what is there.
 
-containerd's content lives in the cache and outlives a cluster, so an archive is imported once. Nothing is ever pulled.
+containerd's content is in the cache and outlives a cluster, so an archive is imported once. Nothing is ever pulled.
 """
 
 import hashlib

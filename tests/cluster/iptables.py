@@ -1,4 +1,4 @@
-"""Take the rules of Kubernetes and CNI out of iptables again, and leave everybody else's.
+"""Take the rules of Kubernetes and CNI out of iptables again, and leave all others.
 
 kubelet, kube-proxy and the CNI plugins put all their rules into chains of their own, KUBE-* and CNI-*, and reach those by jumps from
 the built-in chains. A node is started only where no such chain exists, so afterwards all of them are the node's.
@@ -75,7 +75,7 @@ def chains_in_use() -> list[str]:
 
 
 def remove_own(tables_before: dict[str, list[str]]) -> None:
-    """Remove our chains and rules, and the tables that were not there before if nobody has put a rule into them since."""
+    """Remove our chains and rules, and the tables that were not there before if no rule has been put into them since."""
     for family in _families():
         script = removal(_save(family))
         if script:
@@ -98,7 +98,7 @@ def _remove_table(family: str, table: str) -> None:
 
 
 def is_empty(content: Sequence[Mapping[str, Mapping[str, object]]]) -> bool:
-    """Whether a table, as nft lists it, has only built-in chains that accept everything: no rule, no set, nobody's own chain."""
+    """Whether a table, as nft lists it, has only built-in chains that accept everything: no rule, no set, no chain of a user."""
     for entry in content:
         (kind, fields), *_ = entry.items()
         built_in = kind == "chain" and fields["name"] in BUILT_IN_CHAINS and fields.get("policy") == "accept"

@@ -1,8 +1,8 @@
 """The node: kube-scheduler, containerd, kubelet and kube-proxy beside a control plane; pods start and Services work.
 
 containerd and kubelet share a mount namespace of their own. Whatever they mount (root file systems, volumes, network namespaces) is
-seen by nobody else and is gone with the last process in it, however that ended. The paths they have built in (footprint.BUILT_IN_PATHS)
-lead to our folder there.
+seen by no other process and is gone with the last process in it, however that ended. The paths that are built into them
+(footprint.BUILT_IN_PATHS) lead to our folder there.
 
 Pods get their addresses from the `ptp` plugin: a routed link per pod and no bridge, so that nothing depends on br_netfilter and no
 interface outlives its pod.

@@ -1,6 +1,6 @@
-"""The certificates and keys of one cluster, and kubeconfigs made with them.
+"""The certificates and keys of one cluster, and kubeconfigs with them.
 
-Everything is made anew for each cluster and thrown away with it, so validity is short and nothing is renewed.
+Everything is created anew for each cluster and thrown away with it, so validity is short and nothing is renewed.
 """
 
 import base64

@@ -1,6 +1,6 @@
 """Start background processes, find them again, and end them and nothing else.
 
-A process of ours carries the path of its cluster's folder in its environment, from the moment it exists and as long as it lives; its
+A process of ours carries the path of its cluster's folder in its environment, for as long as it exists; its
 children inherit it. So nothing has to be written down in time, no process id can go stale, and what another user or cluster runs is
 never taken for ours. Signals go through a pidfd that was opened before the environment was checked.
 """
@@ -108,7 +108,7 @@ def _signal(pid: int, state: State, number: signal.Signals) -> None:
 
 
 def kill_pid(pid: int, timeout_seconds: float) -> None:
-    """SIGKILL one process that the caller knows to be ours, and wait until it is gone or the time is over."""
+    """SIGKILL one process that the caller knows to be ours, and wait until it is gone or the time has run out."""
     try:
         handle = os.pidfd_open(pid)
     except OSError:

@@ -52,7 +52,7 @@ class Resource:
         return self.kubectl("describe", "alise", self.name)
 
     def condition(self, kind: str) -> dict[str, Any]:
-        """One condition of the newest generation, or {} when the operator has not spoken of it yet."""
+        """One condition of the newest generation, or {} when the operator has not reported it yet."""
         resource = self.read()
         for condition in resource.get("status", {}).get("conditions", []):
             if condition["type"] == kind and condition["observedGeneration"] == resource["metadata"]["generation"]:

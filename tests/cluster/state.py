@@ -1,7 +1,7 @@
 """A cluster's own folder. Everything a cluster leaves on the machine is found again from here, after a crash too.
 
 `$ALISE_CACHE/clusters/<name>/`      a cluster that outlives the command that started it (`up` … `down`)
-`$ALISE_CACHE/clusters/owned/<id>/`  a cluster that lives as long as the process that started it, which holds `<id>.lock`
+`$ALISE_CACHE/clusters/owned/<id>/`  a cluster that ends with the process that started it, which holds `<id>.lock`
 """
 
 import fcntl

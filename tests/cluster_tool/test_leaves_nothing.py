@@ -1,7 +1,7 @@
 """Whatever happens to a cluster, `down` leaves the machine as it was.
 
-Each test has a network namespace and a cache of its own, so that what it compares is not changed by others, and a cluster that somebody
-uses on this machine is not touched.
+Each test has a network namespace and a cache of its own, so that what it compares is not changed by others, and a cluster that is in
+use on this machine is not touched.
 """
 
 import contextlib

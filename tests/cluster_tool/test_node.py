@@ -1,4 +1,4 @@
-"""A pod on the whole node lives as in production: probes, Service, exec, logs, preStop; and it acts with its ServiceAccount's rights."""
+"""A pod on the whole node runs as in production: probes, Service, exec, logs, preStop; and it acts with its ServiceAccount's rights."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Processes are started, found again and ended, and nobody else's are touched."""
+"""Processes are started, found again and ended, and those of other users are not touched."""
 
 import subprocess
 import sys

@@ -1,6 +1,6 @@
 """`--distributed-executor-backend tests.emulated.executor.EmulatedExecutor`: a device whose steps last as long as a real one's.
 
-vLLM's engine submits a step and gets a future; the thread that waits for it sleeps until the device's step is over (`pacing.py`). With
+vLLM's engine submits a step and gets a future; the thread that waits for it sleeps until the device's step has ended (`pacing.py`). With
 asynchronous scheduling, which GPUs have by default and which this turns on here, the engine schedules the next step meanwhile.
 """
 
@@ -52,7 +52,7 @@ keep_async_scheduling()
 
 
 class Result(Future[Any]):
-    """A step's output, there when the device's step is over; who asks for it sleeps until then."""
+    """A step's output, which is there when the device's step has ended; a thread that asks for it sleeps until then."""
 
     def __init__(self, output: Any, ready_at: float, before_sleep: Callable[[], None]) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """How many tokens the emulated model answers a prompt with, as a data set has it, for clients that cannot say it.
 
 Such a client sends a prompt alone, and a real model decides when its answer ends. ALISE_EMULATED_LENGTHS names a file with the length of
-the answer to each prompt, which only the worker reads: neither the scheduler nor the sidecar is told.
+the answer to each prompt, which only the worker reads: neither the scheduler nor the sidecar knows it.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ def key(tokens: Sequence[int]) -> str:
 
 
 def write(path: Path, lengths: Iterable[tuple[str, int]]) -> None:
-    """Writes the lengths of answers to these texts, each a chat's only message. Of a text that comes twice, the first one counts."""
+    """Writes the lengths of answers to these texts, each a chat's only message. If a text comes twice, its first length counts."""
     first: dict[str, int] = {}
     for text, tokens in lengths:
         first.setdefault(text, tokens)

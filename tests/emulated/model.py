@@ -1,7 +1,7 @@
 """The model that an emulated device serves: a configuration and a tokenizer, no weights.
 
 The tokenizer is a byte-level BPE trained on Python's own documentation, so that an English prompt has about as many tokens as with a real
-model's (a token per byte would fill the KV cache with prompts). It is made once and kept in $ALISE_CACHE/models.
+model's (a token per byte would fill the KV cache with prompts). It is built once and kept in $ALISE_CACHE/models.
 """
 
 import json
@@ -20,7 +20,7 @@ MAX_POSITION: Final = 131_072
 
 
 def folder() -> Path:
-    """Returns the model's folder, which is made where it is missing."""
+    """Returns the model's folder, which is built if it is missing."""
     # Another Python has another documentation.
     return models.kept(f"emulated-{VOCABULARY}-{sys.version_info[0]}.{sys.version_info[1]}", write)
 

@@ -2,7 +2,7 @@
 
 The device has two queues, as a GPU has two streams: one computes steps, one moves KV over the link to host memory.
 
-    step begins        when it was submitted, the step before it is over, and the copies beside that one are over
+    step begins        when it was submitted, the step before it has ended, and the copies beside that one have ended
     copies it needs    come first: blocks that other requests get in this step, and KV that it computes with
     copies beside it   run on the link while it computes, and the next step waits for them
 
@@ -36,7 +36,7 @@ class Device:
     prefill_seconds: float
     decode_seconds: float
     context_seconds: float
-    # Of all layers and workers together, in as many bits as the KV cache has.
+    # The sum over all layers and workers, in as many bits as the KV cache has.
     kv_token_bytes: int
     room_tokens: int
     to_host_bytes_per_second: float
@@ -63,7 +63,7 @@ class Work:
 
     prefill_tokens: int = 0
     decode_requests: int = 0
-    # Tokens that its requests have computed when it is over.
+    # Tokens that its requests have computed when it ends.
     context_tokens: int = 0
     # The device's seconds of copies over the link, before the step and beside it.
     copies_before: float = 0.0

@@ -15,7 +15,7 @@ def answer_of(blocks: Sequence[int], wanted: int | None = None) -> Answer:
 
 
 def decoded(answer: Answer, memory: DeviceMemory, tokens: int) -> list[int]:
-    """Goes on until it has said this many tokens."""
+    """Goes on until it has this many tokens."""
     said = len(answer.tokens) - answer.prompt_tokens
     for _ in range(tokens - said):
         computed = max(answer.summed, 0)

@@ -1,4 +1,4 @@
-"""Which device is served, and what the engine is told about it."""
+"""Which device is served, and the engine's settings for it."""
 
 import re
 

@@ -44,7 +44,7 @@ class EmulatedWorker:
         self._block_bytes: dict[str, float] = {}
         # By request: the place of the first block that a slice of its prefetch did not find.
         self._missing: dict[str, int] = {}
-        # Open for as long as the worker lives.
+        # Open until the worker ends.
         self._log = Path(os.environ[LOG_ENV]).open("a", buffering=1) if LOG_ENV in os.environ else None  # noqa: SIM115
 
     # --- start ------------------------------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def computed_before(output: Any) -> dict[str, int]:
 
 
 def vocabulary_of(folder: Path) -> Vocabulary:
-    """Reads which tokens of a tokenizer are visible ASCII, so that a stream shows each token when it is made."""
+    """Reads which tokens of a tokenizer are visible ASCII, so that a stream shows each token when it is generated."""
     entries: dict[str, int] = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
     ends = json.loads((folder / "config.json").read_text())["eos_token_id"]
     # `Ġ` is a leading blank in byte-level vocabularies.

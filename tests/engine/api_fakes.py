@@ -65,7 +65,7 @@ class FakeCore:
     # In order.
     calls: list[core.Call] = field(default_factory=list)
     down: bool = False
-    # In a step that does not end: nobody is answered.
+    # In a step that does not end: no call is answered.
     stuck: bool = False
     _changed: dict[str, core.RequestRow] = field(default_factory=dict)
     _finished: list[core.FinishedRow] = field(default_factory=list)

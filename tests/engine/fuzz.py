@@ -96,13 +96,13 @@ class Outcome:
 
 
 def questions(engine: Engine, seed: int, count: int) -> list[Question]:
-    """So many questions with the engine's undisturbed answers, prompts of 1 to LONGEST_PROMPT tokens."""
+    """`count` questions with the engine's undisturbed answers, prompts of 1 to LONGEST_PROMPT tokens."""
     chance = random.Random(seed)
     found: list[Question] = []
     lengths = list(LENGTHS)
     while len(found) < count:
         length = lengths[0] if lengths else round(LONGEST_PROMPT ** chance.random())
-        # Some begin alike: the prefix cache then has blocks of one for another.
+        # Some have the same beginning: the prefix cache then has blocks of one for another.
         words = bytes(chance.choice([list(b"the sea and the ships "), [chance.randrange(97, 123) for _ in range(22)]]))
         prompt = [256, *(words * (length // len(words) + 1)), *(chance.randrange(256) for _ in range(5))][:length]
         name = engine.ask(prompt, ANSWER_TOKENS, logprobs=2)
@@ -123,7 +123,7 @@ def _comes_near_a_tie(logprobs: Iterable[dict[int, Any]]) -> bool:
 
 
 class Round:
-    """One engine, one seed, so many turns. `run` says what came of it, and leaves the engine as it was."""
+    """One engine, one seed, a number of turns. `run` returns the outcome, and leaves the engine as it was."""
 
     def __init__(self, engine: Engine, asked: list[Question], seed: int, mix: Mix) -> None:
         self.engine, self.asked, self.mix = engine, asked, mix
@@ -209,7 +209,7 @@ class Round:
 
     @contextmanager
     def _squeezed(self) -> Iterator[None]:
-        """Somebody else has all free device blocks meanwhile."""
+        """All free device blocks are taken meanwhile."""
         pool = self.engine.scheduler.kv_cache_manager.block_pool
         count = pool.get_num_free_blocks() if self.chance.random() < self.mix.squeeze else 0
         taken = pool.get_new_blocks(count)

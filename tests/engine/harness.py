@@ -46,7 +46,7 @@ class EngineOptions:
     copy_thread: bool | None = None
     # vLLM as it is, for comparison.
     stock: bool = False
-    # `dummy`: the model's folder has no weights, random ones are made where they are needed.
+    # `dummy`: the model's folder has no weights, and random ones are generated where they are needed.
     load_format: str = "auto"
     # 0: no host store, as `alise-engine --alise-host-memory 0` has it.
     # None: as large as the KV cache on the device.
@@ -59,7 +59,7 @@ class EngineOptions:
 
 @dataclass
 class Answer:
-    """What one request has said so far."""
+    """The answer of one request so far."""
 
     tokens: list[int] = field(default_factory=list)
     finished: bool = False
@@ -247,7 +247,7 @@ class Engine:
 
 @contextmanager
 def _in_this_process() -> Iterator[None]:
-    """EngineCore and the worker where the test can reach them; only for engines that are made inside."""
+    """EngineCore and the worker where the test can reach them; only for engines that are started inside."""
     name = "VLLM_ENABLE_V1_MULTIPROCESSING"
     before = os.environ.get(name)
     os.environ[name] = "0"

@@ -126,7 +126,7 @@ def _free_port() -> int:
 
 
 class Observer:
-    """Follows a Watch and remembers everything it said."""
+    """Follows a Watch and remembers all its messages."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.stub: Any = pb_grpc.EngineControlStub(channel)

@@ -1,4 +1,4 @@
-"""A KV cache that is full, while a step is scheduled before the one in flight is over."""
+"""A KV cache that is full, while a step is scheduled before the one in flight has ended."""
 
 import pytest
 

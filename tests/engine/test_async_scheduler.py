@@ -29,7 +29,7 @@ def engine(started: Engine) -> Engine:
 
 @pytest.fixture(scope="module")
 def alone(started: Engine) -> dict[str, list[int]]:
-    """Answers that nobody disturbed."""
+    """Undisturbed answers."""
     engine = started.fresh()
     answers = {}
     for job, prompt in (("story", STORY), ("poem", POEM)):

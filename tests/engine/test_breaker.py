@@ -88,6 +88,6 @@ def test_a_breaker_always_lets_somebody_ask_within_the_open_time(events: list[st
                 state = breaker.answered(state)
             case _:
                 state = breaker.failed(state, now)
-    # Whoever probes ends one way or the other.
+    # A probe ends one way or the other.
     state = breaker.failed(state, now) if state.phase is Phase.HALF_OPEN else state
     assert breaker.asked(state, now + OPEN_SECONDS + 0.001)[1] is True

@@ -68,7 +68,7 @@ def test_what_was_saved_comes_back_although_its_blocks_are_overwritten_in_the_ne
             worker.fill(blocks, saved[name])
             worker.step(Save(name, tuple(blocks), 0, 8 * SHAPE.block_size, "raw", beside=beside))
             if beside:
-                # The next step begins, and the blocks are somebody else's.
+                # The next step begins, and the blocks are another request's.
                 worker.step()
             worker.fill(blocks, -1.0)
 
@@ -104,7 +104,7 @@ def test_a_copy_that_makes_room_for_another_in_the_same_step_writes_nothing_into
     worker.side._codecs["raw"] = SlowBeside()
     worker.fill([0, 1], 1.0)
     worker.fill([2, 3], 2.0)
-    # Two are preempted; the second needs the first one's room, and its blocks are given to somebody in this step.
+    # Two are preempted; the second needs the first one's room, and its blocks are given to another request in this step.
     worker.step(Save("a", (0, 1), 0, 8, "raw", beside=True), Drop("a", evicted=True), Save("b", (2, 3), 0, 8, "raw"))
     worker.step(loads=(Load("b", (4, 5), 0),))
     assert worker.holds([4, 5], 2.0)

@@ -34,7 +34,7 @@ def engine(started: Engine) -> Engine:
 
 @pytest.fixture(scope="module")
 def story(started: Engine) -> list[int]:
-    """The answer of a request that nobody disturbs."""
+    """The answer of an undisturbed request."""
     return undisturbed(started.fresh(), STORY, 200)
 
 

@@ -1,4 +1,4 @@
-"""A real engine whose slots are full: KV comes back before its turn, and goes again when somebody better needs the blocks."""
+"""A real engine whose slots are full: KV comes back before its turn, and goes again when a better request needs the blocks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.engine
 STORY = [256, *b"a story of ships, " * 17]
 POEM = [256, *b"a poem about rain " * 17]
 SHORT = [256, *b"hi"]
-# Nobody is preempted by rank: whoever has a slot keeps it.
+# No request is preempted by rank: one that has a slot keeps it.
 LIMITS = LimitsRow(preempt_levels=0)
 TOKENS = 60
 
@@ -38,7 +38,7 @@ def engine(started: Engine) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def story(started: Engine) -> list[int]:
-    """The answer of a request that nobody disturbs."""
+    """The answer of an undisturbed request."""
     engine = started.fresh()
     name = engine.ask(STORY, TOKENS)
     engine.finish(name)
@@ -75,7 +75,7 @@ def let_come(engine: Engine, *ranks: RankRow) -> None:
 
 @contextmanager
 def few_blocks(engine: Engine, free: int) -> Iterator[None]:
-    """Somebody else has all blocks but so many."""
+    """All blocks but `free` are taken."""
     pool = engine.scheduler.kv_cache_manager.block_pool
     taken = pool.get_new_blocks(pool.get_num_free_blocks() - free)
     yield

@@ -1,4 +1,4 @@
-"""A real engine with the prefix cache on: only what left the device is loaded, and what INT8 has rounded is nobody else's."""
+"""A real engine with the prefix cache on: only what left the device is loaded, and no other request gets what INT8 has rounded."""
 
 from collections.abc import Iterator
 
@@ -37,7 +37,7 @@ def story(started: Engine) -> list[int]:
 
 
 def offload(engine: Engine, name: str, tokens: int, *, forget_device: bool) -> None:
-    """Preempts the only request once it has so many tokens, and has it go on; its blocks stay cached on the device, or not."""
+    """Preempts the only request once it has `tokens` tokens, and resumes it; its blocks stay cached on the device, or not."""
     engine.run_until(engine.grown(name, tokens))
     engine.crowd.park("story")
     if forget_device:

@@ -17,7 +17,7 @@ from tests.engine.api_fakes import SHAPE, FakeCore, eventually, make_finished, m
 
 
 class Listener:
-    """Hears of rows, and fails while it is told to."""
+    """Hears of rows, and fails while a test wants it to."""
 
     def __init__(self) -> None:
         self.failing = False

@@ -25,7 +25,7 @@ MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]
 ENDLESS: dict[str, Any] = {"ignore_eos": True}
 SLOTS = 2
 ALIAS = "gpt-3.5-turbo"
-# Tokens; a request that comes and goes between two polls is told by its ending alone.
+# Tokens; a request that comes and goes between two polls is reported by its ending alone.
 LONG_ENOUGH = 100
 
 
@@ -191,9 +191,9 @@ async def test_the_stamped_priority_and_hint_are_the_engine_requests(
     engine: ServedEngine, sidecar: FakeAdmission, observer: Observer, path: str, body: dict[str, Any]
 ) -> None:
     sidecar.answer = admit(pack_priority(-7, 42), b"hint")
-    # Without a fresh plan everybody is equal.
+    # Without a fresh plan all requests are equal.
     async with observer.planning(), engine.http() as http:
-        # An answer that ends between two polls of EngineCore shows no row; vLLM's Anthropic route lets none be made endless.
+        # An answer that ends between two polls of EngineCore shows no row; vLLM's Anthropic route has no way to ask for an endless one.
         for _ in range(20):
             response = await http.post(path, json={"model": "tiny", **FORGED, **body}, headers={"X-Vllm-Priority": "-99"})
             assert response.status_code == 200, response.text

@@ -31,7 +31,7 @@ class Mark:
 class LaggingStreams:
     """Does nothing of what it is asked until it must; then a random one of the two streams, as far as its events let it.
 
-    `deaf`: waits are forgotten, as if somebody had left them out.
+    `deaf`: waits are forgotten, as if they had been left out of the code.
     """
 
     seed: int

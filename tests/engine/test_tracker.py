@@ -1,4 +1,4 @@
-"""What the control server is told."""
+"""What the control server gets to know."""
 
 from types import SimpleNamespace
 from typing import Any

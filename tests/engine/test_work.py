@@ -1,4 +1,4 @@
-"""What workers are told, and what they tell of their time."""
+"""The instructions of workers, and their reports of time."""
 
 import pytest
 

@@ -16,7 +16,7 @@ def triton_folder() -> Path:
     folder = Path(os.environ.get("ALISE_CACHE", "~/.cache/alise")).expanduser() / TRITON.replace("==", "-")
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        # Made aside and moved, so that a run that was stopped leaves nothing half made.
+        # Written aside and moved, so that a run that was stopped leaves no incomplete folder.
         with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
             command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", f"{aside}/triton", TRITON]
             subprocess.run(command, check=True, timeout=400)

@@ -1,7 +1,7 @@
 """`python -m tests.fuzz.child MODULE SECONDS FOLDER`: fuzzes one target with atheris, guided by the coverage of the code under test.
 
-Every distinct finding is written to FOLDER as `finding-N.json` at once, so that nothing is lost however this process ends; libFuzzer leaves
-inputs that took too long or too much memory there as `timeout-*`, `oom-*` or `crash-*`.
+`run.py` starts it, a process for each target. Every distinct finding is written to FOLDER as `finding-N.json` at once, so that nothing is
+lost however this process ends. libFuzzer leaves inputs that took too long or too much memory there as `timeout-*`, `oom-*` or `crash-*`.
 """
 
 import json

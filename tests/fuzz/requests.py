@@ -42,7 +42,7 @@ _NEUTRAL: Final = (NEUTRAL_PRIORITY, b"")
 _HEADERS: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789-_.!#$%&'*+^`|~")
 _NO_KEYS, _KEYS, _NO_KEYS_AND_SIDECAR, _KEYS_AND_SIDECAR = range(4)
 _ARRIVES_IN_PIECES, _CLIENT_GOES, _WEBSOCKET = 4, 8, 16
-# Of two bits, so that few inputs take time.
+# Two bits, so that few inputs take time.
 _BODY_STOPS: Final = 96
 
 
@@ -78,7 +78,7 @@ class _Client:
 
 @dataclass
 class _World:
-    """The four servers and the loop they run in; made once."""
+    """The four servers and the loop they run in; started once."""
 
     runner: asyncio.Runner
     servers: list[Server]

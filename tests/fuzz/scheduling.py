@@ -18,7 +18,7 @@ from tests.fuzz.finding import expect
 SALT: Final = b"salt of a pod"
 HINT_KEY: Final = derived(b"p" * 32, "hint")
 CLASSES: Final[Mapping[str, ClassRule]] = {"gold": ClassRule(weight=4.0), "batch": ClassRule(weight=0.25, slo_ttft_ms=60_000)}
-# Made once: a registry takes longer than everything else here, and nothing is decided by it.
+# Created once: a registry takes longer than everything else here, and nothing is decided by it.
 _METRICS: Final = Metrics(CLASSES)
 
 

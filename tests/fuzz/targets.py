@@ -21,7 +21,7 @@ class Target(Protocol):
         """Raises on a finding, whatever the type of the exception."""
 
     def seeds(self) -> list[bytes]:
-        """Returns inputs made from real messages."""
+        """Returns inputs that are derived from real messages."""
 
 
 def load(module: str) -> Target:

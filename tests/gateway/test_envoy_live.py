@@ -21,7 +21,7 @@ HOST = {"Host": "tiny.test"}
 
 
 class Upstream:
-    """A server that answers with its name, and streams ticks for as long as it is told."""
+    """A server that answers with its name, and streams ticks until it has to finish."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -159,7 +159,7 @@ async def test_a_stream_arrives_while_it_is_made(tmp_path: Path, upstreams: list
     envoy.update(routed(upstreams[0]))
     with envoy:
         async with client.get(f"{envoy.url}/stream", headers=HOST) as response:
-            assert await response.content.readline() == b"tick\n"  # the server goes on until it is told to finish
+            assert await response.content.readline() == b"tick\n"  # the server goes on until the test ends it
             upstreams[0].finish.set()
             assert (await response.content.read()).endswith(b"end\n")
 

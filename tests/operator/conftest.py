@@ -1,3 +1,5 @@
+"""Fixtures of the operator's tests: one real API server for the session, and an operator process against it."""
+
 from collections.abc import AsyncIterator, Iterator
 
 import pytest

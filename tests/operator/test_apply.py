@@ -1,3 +1,5 @@
+"""Which children are created, changed, pruned and left alone in a cluster."""
+
 import pytest
 
 from alise_operator.apply import OWNED_KINDS, apply_children

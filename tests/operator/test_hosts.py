@@ -17,7 +17,7 @@ def ours(kind: str = "Ingress", *, created: str = NEW) -> dict[str, Any]:
 
 
 def foreign(item: dict[str, Any], *, created: str = OLD, **changes: Any) -> dict[str, Any]:
-    """The same object as another user has made it."""
+    """The same object of another user."""
     return item | {"metadata": {"name": "web", "namespace": "shop", "creationTimestamp": created}} | changes
 
 

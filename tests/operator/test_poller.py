@@ -80,7 +80,7 @@ async def test_a_pod_that_does_not_listen_is_named_unreachable() -> None:
 
 
 async def failing_twice(port: int, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What is said of a pod after two polls of that port."""
+    """The report about a pod after two polls of that port."""
     monkeypatch.setattr(polling, "POLL_FRESH_SECONDS", -1.0)
     async with Poller(port) as poller:
         for _ in range(2):

@@ -1,3 +1,5 @@
+"""Each resource has one reconciliation at a time, in turns, with a backoff after errors."""
+
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field

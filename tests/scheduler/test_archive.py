@@ -11,7 +11,7 @@ from tests.scheduler.predictor_builders import make_sample
 
 
 class Flaky:
-    """A store that works when told to."""
+    """A store that works while a test wants it to."""
 
     def __init__(self) -> None:
         self.works = True

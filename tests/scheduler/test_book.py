@@ -1,3 +1,5 @@
+"""The active jobs: what a snapshot, a report and an end do to them."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

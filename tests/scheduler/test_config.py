@@ -1,3 +1,5 @@
+"""Settings from flags and variables, and the sentences about bad ones."""
+
 import json
 import logging
 

@@ -27,7 +27,7 @@ CHAPTER, THANKS, SONG = HashEncoder().encode(["summarize the next chapter", "tha
 
 
 def conversation_of(*turns: tuple[str, float]) -> Conversations:
-    """A conversation of these prompts, whose answers ranked so much above what was expected; its newest turn is its length."""
+    """A conversation of these prompts, whose answers ranked that far above what was expected; its newest turn is its length."""
     held = Conversations()
     for number, (prompt, residual) in enumerate(turns):
         held.add(number, number + 1, 5.0, HashEncoder().encode([prompt])[0], residual=residual)

@@ -1,3 +1,5 @@
+"""A decision as a whole: ranks, waits, host memory, and what changed since the last one."""
+
 import numpy as np
 import pytest
 from hypothesis import given

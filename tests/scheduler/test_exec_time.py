@@ -1,3 +1,5 @@
+"""The execution-time model: fitted to steps, and robust against odd ones."""
+
 from dataclasses import replace
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Shares of tenants, their parts and their weights when the engine is full."""
+
 import math
 from dataclasses import replace
 

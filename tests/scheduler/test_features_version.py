@@ -1,4 +1,4 @@
-"""The version of the feature set names what stored rows, heads and priors were made from: it has to change with the features."""
+"""The version of the feature set names what stored rows, heads and priors were computed from: it has to change with the features."""
 
 import hashlib
 import math

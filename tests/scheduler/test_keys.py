@@ -1,4 +1,4 @@
-"""Secrets: where the keys come from, what is never said of a connection string, what a bad setting shows."""
+"""Secrets: where the keys come from, what is never shown of a connection string, what a bad setting shows."""
 
 import io
 import logging

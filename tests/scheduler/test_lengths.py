@@ -1,3 +1,5 @@
+"""Distributions of lengths: what remains after some tokens, and absurd predictions."""
+
 import math
 
 import numpy as np

@@ -54,7 +54,7 @@ def test_a_bias_makes_up_for_what_is_always_there() -> None:
 
 
 class Layers:
-    """Two layers of a network that is only inner neurons: hidden + relu(hidden · W1) · W2, on so many tokens."""
+    """Two layers of a network that is only inner neurons: hidden + relu(hidden · W1) · W2, on a number of tokens."""
 
     tokens = random(3000, 8)
 

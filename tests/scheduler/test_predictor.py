@@ -1,3 +1,5 @@
+"""Hints, features and the predictors that need no training."""
+
 import math
 import struct
 import zlib

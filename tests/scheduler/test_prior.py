@@ -1,4 +1,4 @@
-"""What is known beforehand: its lines, the regression on them, its use before the first head and beside one."""
+"""The prior: its lines, the regression on them, its use before the first head and beside one."""
 
 import asyncio
 import io
@@ -131,7 +131,7 @@ def test_landmarks_on_no_grid_are_refused() -> None:
 
 
 def made_folder(folder: Path) -> Path:
-    """An encoder's folder, as far as its prior goes, with a prior that was made for it."""
+    """An encoder's folder, as far as its prior goes, with a prior that was fitted for it."""
     for name in (MODEL_FILE, VOCABULARY_FILE):
         (folder / name).write_bytes(name.encode())
     (folder / PRIOR_FILE).write_bytes(fit(own_lines()[:50], HashEncoder()).to_bytes(fingerprint(folder)))

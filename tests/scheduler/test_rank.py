@@ -1,3 +1,5 @@
+"""Levels, ageing and lateness, and that no job starves."""
+
 import math
 from dataclasses import replace
 

@@ -26,7 +26,7 @@ from tests.surface.row import GENERATING, JSON_TYPE, Request
 from tests.surface.run import ONE_CONNECTION_EACH, OURS, Death, Server
 
 SEED: Final = 12
-# Of each kind, for a route that generates and for another.
+# Examples of each kind, for a route that generates and for another.
 EXAMPLES: Final = 12
 OTHER_EXAMPLES: Final = 4
 MAX_TOKENS: Final = 16

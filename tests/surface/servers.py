@@ -32,7 +32,7 @@ FLAGS: Final = (
 )
 MAX_NUM_SEQS: Final = 8
 SIZES: Final = (f"--served-model-name={MODEL}", f"--max-model-len={MAX_MODEL_LEN}", f"--max-num-seqs={MAX_NUM_SEQS}")
-# `alise-engine serve` sets these on a CPU; stock has to be told: the same kernels, the same block size, and priorities allowed.
+# `alise-engine serve` sets these on a CPU; stock needs them as flags: the same kernels, the same block size, and priorities allowed.
 STOCK_FLAGS: Final = (
     "--enforce-eager",
     f"--block-size={CPU_BLOCK_SIZE}",
@@ -42,7 +42,7 @@ STOCK_FLAGS: Final = (
 OUR_FLAGS: Final = ("--alise-host-memory=256Mi", "--alise-kv-codec=none")
 # Previous responses and background responses need the store.
 ENVIRON: Final = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
-# No plugins: alise's are installed beside it, and vLLM loads all of them when it is not told which.
+# No plugins: alise's are installed beside it, and vLLM loads all of them unless some are named.
 STOCK_ENVIRON: Final = {"VLLM_PLUGINS": "", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
 
 

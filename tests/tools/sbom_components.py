@@ -21,7 +21,7 @@ from tests.tools.image_files import ImageFiles
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DPKG: Final = "var/lib/dpkg/status"
-# The Dockerfiles put the lock that an image was made from here.
+# The Dockerfiles put the lock of an image here.
 LOCK: Final = "opt/alise-requirements.lock"
 ENCODER: Final = "opt/alise-encoder/encoder.onnx"
 # What a license may be called that is no SPDX expression.
@@ -89,7 +89,7 @@ def python(image: ImageFiles) -> Iterator[Component]:
 
 
 def encoder(image: ImageFiles) -> Iterator[Component]:
-    """The sentence encoder, where the image has one: the graph by its own checksum, the weights that it was made from by theirs."""
+    """The sentence encoder, where the image has one: the graph by its own checksum, the weights that it was exported from by theirs."""
     if ENCODER not in image.entries:
         return
     fetched = _fetch_encoder()

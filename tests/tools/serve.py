@@ -3,7 +3,7 @@
     PORT=8000 MODEL=path-or-hub-id ARGS="any flag of vllm serve" python -m tests.tools.serve
 
 Without MODEL the tiny random-weight model is served (built once under $ALISE_CACHE). The sidecar predicts with the sentence encoder that
-the image has (made once as well; ALISE_ENCODER=none: without, or a folder with another). Ctrl-C ends both; a second one kills.
+the image has (built once as well; ALISE_ENCODER=none: without, or a folder with another). Ctrl-C ends both; a second one kills.
 
     DEVICE=h100-qwen3-32b TIME_SCALE=1 python -m tests.tools.serve
 

@@ -1,4 +1,7 @@
-"""Holds the connection to the sidecar: it is opened with the first question and again after it broke. Many questions wait on it at once."""
+"""Holds the connection to the sidecar: it is opened with the first question and again after it broke. Many questions wait on it at once.
+
+`admission.py` calls it.
+"""
 
 import asyncio
 import time

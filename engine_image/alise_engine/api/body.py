@@ -1,4 +1,4 @@
-"""Reads a request's body within its limits of size and time."""
+"""Reads a request's body within its limits of size and time. `middleware.py` calls it before anything reads a body."""
 
 import asyncio
 from collections import Counter

@@ -6,7 +6,7 @@
        │                └ FAILED, ABANDONED┘    │
        └──────────────── ANSWERED ──────────────┘
 
-In HALF_OPEN exactly one request asks; the others go in at the neutral level.
+In HALF_OPEN exactly one request asks; the others go in at the neutral level. `admission.py` keeps the state.
 """
 
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ class Event(Enum):
     TRIPPED = "tripped"
     # The client went away before there was an answer, which is no failure of the sidecar.
     ABANDONED = "abandoned"
-    # The open time is over and one request goes to see.
+    # The open time has passed, and one request tries.
     PROBED = "probed"
 
 

@@ -1,7 +1,7 @@
-"""The tenant and the class of a request; pure.
+"""The tenant, the class and the id of a request; pure.
 
 A client identifies itself with an API key. Headers that name a tenant or a class count only if the resource says that a gateway sets them
-(`trustHeaders`), and then only within the tenant of the key.
+(`trustHeaders`), and then only within the tenant of the key. `middleware.py` asks who a caller is, and `keys.py` reads the keys.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""API keys from a mounted Secret, read again when the kubelet has put new ones there."""
+"""API keys from a mounted Secret, read again when the kubelet has put new ones there. `engine_api.py` owns the folder."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Counts open HTTP requests; the drain waits for them, and a new one wakes the poll of the engine."""
+"""Counts open HTTP requests; the drain waits for them, and a new one wakes the poll of the engine. `engine_api.py` owns it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,6 +1,7 @@
 """Parses bodies and describes them; large ones in a process of their own.
 
 Parsing holds Python's interpreter lock, so a thread would not help: a body of several megabytes would delay every stream of the pod.
+`middleware.py` calls it.
 """
 
 import asyncio

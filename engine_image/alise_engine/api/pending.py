@@ -1,4 +1,7 @@
-"""Counts the requests that wait for their first step, by tenant, and enforces `maxPending`, with and without a scheduler."""
+"""Counts the requests that wait for their first step, by tenant, and enforces `maxPending`, with and without a scheduler.
+
+`engine_api.py` owns it, and `middleware.py` enters each request.
+"""
 
 from collections import Counter
 from collections.abc import Mapping

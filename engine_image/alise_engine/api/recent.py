@@ -1,4 +1,4 @@
-"""Counts events over the last minute, in one-second buckets."""
+"""Counts events over the last minute, in one-second buckets. `status.py` reports the counts."""
 
 from typing import Final
 

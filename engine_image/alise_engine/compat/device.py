@@ -1,4 +1,7 @@
-"""Which device vLLM runs on, and the INT8 kernels that it has for it."""
+"""Which device vLLM runs on, and the INT8 kernels that it has for it.
+
+`kv/connector.py` chooses the codec with it, `geometry.py` and `refusals.py` ask for the device.
+"""
 
 import torch
 

@@ -1,4 +1,7 @@
-"""The shape of vLLM's KV cache: layers, blocks, bytes and bits, as its configuration describes them on one worker."""
+"""The shape of vLLM's KV cache: layers, blocks, bytes and bits, as its configuration describes them on one worker.
+
+`kv/connector.py` and `enginecore/report.py` call it.
+"""
 
 from typing import Any
 

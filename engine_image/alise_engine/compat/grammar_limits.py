@@ -3,6 +3,7 @@
 vLLM compiles what a client sends in the API server's process and in EngineCore's, and bounds its depth only. A schema of 35 bytes,
 `{"type": "array", "minItems": 1000000000}`, takes 20 GB there, and an alternative of a thousand strings of different lengths 5 GB and half
 a minute. The limits are far above what people write, and what they let through takes seconds and some tens of megabytes at most.
+`patches.py` calls it before vLLM compiles a grammar.
 """
 
 import json

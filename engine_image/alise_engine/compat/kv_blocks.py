@@ -1,4 +1,7 @@
-"""Access to the KV blocks of vLLM's scheduler: counting, reserving and freeing them, and noticing when they run out."""
+"""Access to the KV blocks of vLLM's scheduler: counting, reserving and freeing them, and noticing when they run out.
+
+Used by `enginecore/scheduler.py`, `prefetch.py` and `report.py`.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -113,7 +116,7 @@ def forget_cached_blocks(scheduler: Scheduler, request_id: str) -> None:
 def free_at_once(scheduler: Scheduler) -> None:
     """Makes vLLM free the blocks of a request that is preempted or ends at once, as without a connector.
 
-    vLLM keeps them until the step in flight is over, because another connector may load into a block that this step still writes. With
+    vLLM keeps them until the step in flight has ended, because another connector may load into a block that this step still writes. With
     them it cannot preempt for memory while a step is in flight: from the first running request that lacks a block on, none makes a step,
     and a full KV cache is a fifth empty. Our workers copy in the order of the steps (`kv/staged.py`), so nothing is written too late.
     """

@@ -1,4 +1,7 @@
-"""Refuses configurations that alise does not support, at start, in one sentence that names the setting and what to do."""
+"""Refuses configurations that alise does not support, at start, in one sentence that names the setting and what to do.
+
+`patches.py`, the scheduler and the connector call it when they start.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""What alise reads of one vLLM request, and how its blocks are kept out of the shared prefix cache."""
+"""What alise reads of one vLLM request, and how its blocks are kept out of the shared prefix cache.
+
+Used by the scheduler, the prefetcher and the connector.
+"""
 
 import hashlib
 from typing import Any

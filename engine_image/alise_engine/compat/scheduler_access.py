@@ -1,4 +1,7 @@
-"""Access to the queues, the state and the outputs of vLLM's scheduler; its KV blocks are in `kv_blocks`."""
+"""Access to the queues, the state and the outputs of vLLM's scheduler; its KV blocks are in `kv_blocks`.
+
+Used by the scheduler, the prefetcher and the connector.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

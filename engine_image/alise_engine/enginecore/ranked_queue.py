@@ -1,6 +1,7 @@
 """The waiting queue, best rank first.
 
 vLLM's scheduler asks whether it is empty (`bool`), for its head when it admits, and for its length when it counts unfinished requests.
+`scheduler.py` puts it in the place of vLLM's queue.
 """
 
 import heapq

@@ -1,4 +1,4 @@
-"""Reports the engine's shape and its counters since boot."""
+"""Reports the engine's shape and its counters since boot. `scheduler.py` calls it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Reads the scheduler's settings from vLLM's configuration."""
+"""Reads the scheduler's settings from vLLM's configuration. `scheduler.py` calls it once, at start."""
 
 import secrets
 from typing import Any, Final

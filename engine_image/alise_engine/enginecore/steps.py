@@ -39,7 +39,7 @@ class Steps:
         self._last_end_seconds = 0.0
         # By request: the tokens that it had and that are computed again.
         self._recomputing: dict[str, int] = {}
-        # Of late, smoothed.
+        # A moving average.
         self.step_seconds = 0.0
 
     def resumed(self, tracked: Tracked, restored_tokens: int, scheduled_tokens: int) -> None:

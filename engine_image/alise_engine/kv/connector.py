@@ -11,7 +11,7 @@ not restore.
 
     prefetched   scheduler.prefetch()      -> Load(s), ahead     worker.start_load_kv(), a slice per step
 
-A load is over before the forward pass of the step that needs it: a request whose copy covers all but its last token is resumed by
+A load ends before the forward pass of the step that needs it: a request whose copy covers all but its last token is resumed by
 scheduling one token. What is prefetched comes in slices, in steps of other requests, after their forward pass has been launched; what is
 missing when the turn comes, is loaded then. A slice that failed is reported in the step of the admission, where vLLM looks for it.
 Saves go by block, and blocks that are complete on the host are not written again.

@@ -146,7 +146,7 @@ def spare_core() -> bool:
 
 
 def _timed(work: Callable[[], None]) -> float:
-    """Microseconds. The KV cache was made in inference mode, which is each thread's own."""
+    """Microseconds. The KV cache was created in inference mode, which is each thread's own."""
     began = time.perf_counter()
     with torch.inference_mode():
         work()

@@ -2,7 +2,8 @@
 
 A program does the keys or the values of one block and head. It reads the cache where it lies, through strides, whatever the attention
 backend made of the layout and however small it cut the blocks, and writes the row's bytes at once: the numbers cross the device's memory
-once. The torch version takes a dozen passes, and looks at the scales from the host, which waits for the device.
+once. The torch version takes a dozen passes, and looks at the scales from the host, which waits for the device. `compat/device.py` chooses
+it on CUDA.
 """
 
 from dataclasses import replace

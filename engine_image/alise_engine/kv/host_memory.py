@@ -2,7 +2,7 @@
 
 On a CPU it is reserved and not taken: a page becomes resident when it is first written to, on the memory node of the thread that writes.
 For a GPU the whole piece is locked in memory at start, preferably on the node that the GPU hangs on. What the system refuses (some
-container runtimes forbid `mbind`) costs speed only, and is logged.
+container runtimes forbid `mbind`) costs speed only, and is logged. `worker.py` calls it once, at start.
 """
 
 import ctypes

@@ -1,7 +1,8 @@
 """Stores one worker's encoded blocks in host memory, and counts their bytes.
 
 It follows the scheduler's ledger and decides nothing. Its memory is one piece that never grows (`slabs` says which row is where): a
-disagreement with the ledger then costs a recompute, not memory that the container does not have.
+disagreement with the ledger then costs a recompute, not memory that the container does not have. `worker.py` owns it, and `copies.py` reads
+and writes its rows.
 """
 
 from collections.abc import Callable, Iterator

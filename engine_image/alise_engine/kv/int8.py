@@ -12,7 +12,7 @@ Scales are float16 of `scale * 16`: at two bytes bf16 has three bits of precisio
 grid. They cover spans of 1e-6 to 1e6; what is further apart than that is clipped. Zeros are int16: a group whose numbers differ by less
 than 1/128 of their size gets a coarser grid, still finer than what bf16 can hold.
 
-Numbers are taken in pieces that fit a core's cache; the passes over them are what this costs.
+Numbers are taken in pieces that fit a core's cache; the passes over them are what this costs. `copies.py` and `worker.py` use the codecs.
 """
 
 from collections.abc import Callable

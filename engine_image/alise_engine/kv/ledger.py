@@ -123,7 +123,7 @@ class HostLedger:
         return SavePlan(saver.request_id, codec, first_block, blocks, covered, tuple(evict))
 
     def commit_save(self, plan: SavePlan) -> None:
-        """Books a plan of `plan_save`, which was made on the current state."""
+        """Books a plan of `plan_save`, which must be based on the current state."""
         for request_id in plan.evict:
             self.release(request_id)
         if plan.blocks:

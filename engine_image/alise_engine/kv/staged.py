@@ -7,7 +7,8 @@
 
 The host only asks, and waits for nothing: `begin_step` makes each stream wait for what the other was asked so far. All traffic with the
 store is on the side stream, in the order asked for, so a row that is given to another copy is not written before it was read. What is asked
-of a stream is a function, so that a test can run the two streams in any order that the events allow (`Streams`).
+of a stream is a function, so that a test can run the two streams in any order that the events allow (`Streams`). `connector.py` gives it to
+the worker of a GPU.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,7 @@
-"""Carries out the workers' half of the connector: copies between one worker's KV cache and its part of the host store."""
+"""Carries out the workers' half of the connector: copies between one worker's KV cache and its part of the host store.
+
+`connector.py` calls it, in each worker's process.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Mapping

@@ -1,4 +1,7 @@
-"""`alise-engine serve | drain | status`. Reads the environment and the command line; decides nothing (`compose` does)."""
+"""`alise-engine serve | drain | status`. Reads the environment and the command line; decides nothing (`compose` does).
+
+It is the container's command and the preStop hook.
+"""
 
 import argparse
 import asyncio
@@ -163,7 +166,7 @@ def _installed_plugins() -> tuple[str, ...]:
 
 
 def given_flags(argv: Sequence[str]) -> Mapping[str, Any]:
-    """Of the flags that matter to `compose`, those the user gave, as vLLM's own parser understands them. Exits as vLLM does on bad ones."""
+    """The flags that the user gave and that `compose` needs, as vLLM's own parser reads them. Exits as vLLM does on bad ones."""
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 

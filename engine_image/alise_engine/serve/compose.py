@@ -1,7 +1,8 @@
 """From `alise-engine serve`'s arguments to vLLM's arguments and environment; pure.
 
 vLLM's own parser has read the user's flags before (abbreviated, dotted, from a --config file): `Given` holds the values that matter here.
-Every flag goes on to vLLM as it was written; ours are appended, and a flag that would take their place is refused in one sentence.
+Every flag goes on to vLLM as it was written; ours are appended, and a flag that would take their place is refused in one sentence. `cli.py`
+calls it.
 """
 
 import json

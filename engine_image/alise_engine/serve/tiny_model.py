@@ -1,9 +1,9 @@
 """A small Llama with random weights, so that everything runs without a model hub: `python -m alise_engine.serve.tiny_model OUT_DIR`.
 
-Its text is noise, its scheduling is real. The weights depend on the seed alone, and are made so that
+Its text is noise, its scheduling is real. The weights depend on the seed alone, and are chosen so that
 
 - attention matters: a wrong KV cache changes the greedy answer within a few tokens;
-- answers are printable ASCII, so that a stream shows every token when it is made (half a UTF-8 character is held back);
+- answers are printable ASCII, so that a stream shows every token when it is generated (half a UTF-8 character is held back);
 - the end of the answer is possible and rare: about one token in 200 when sampling at temperature 1.
 
 Llama has no bias on its logits. Every embedding therefore carries the same offset vector, which the layers neither read nor write, and
@@ -107,7 +107,7 @@ def _leaning() -> torch.Tensor:
 
 
 def write_model(out: Path, seed: int = SEED) -> Path:
-    """Writes the checkpoint, the tokenizer and their configuration into `out` (made if missing), and returns it."""
+    """Writes the checkpoint, the tokenizer and their configuration into `out` (created if missing), and returns it."""
     out.mkdir(parents=True, exist_ok=True)
     save_file(build_weights(seed), out / "model.safetensors", metadata={"format": "pt"})
     # safetensors makes it readable for its owner only, and another user serves the model (root builds the image, 65532 runs it).

@@ -1,6 +1,7 @@
 """The cause of an unexpected end: EngineCore writes its error to a file; the server prints it as its last line and exits with 1.
 
 Kubernetes shows the end of a container's log only for an exit code other than 0. vLLM's server ends with 0 when EngineCore has died.
+`compat/patches.py` writes the file, and `serve/cli.py` reads it.
 """
 
 import os

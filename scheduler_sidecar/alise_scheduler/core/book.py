@@ -2,7 +2,7 @@
 
 The engine is the source of truth: a snapshot replaces what was known, and a phase changes only on a report. Unusual input:
     a job id admitted twice           the same job, with its order and age and the newer prediction
-    an event for an unknown job       the job is made from its hint, or as an average one
+    an event for an unknown job       the job is built from its hint, or as an average one
     a request without a job id        counted under `request:<id>` and never ranked
     the end of an unknown request     ignored here (the caller may still learn from it)
     an impossible change of phase     the request stays as it was, and the caller asks for a snapshot

@@ -139,7 +139,7 @@ class Snapshot:
 def columns(
     jobs: tuple[Job, ...], at: float, engine: EngineShape, cost: CostModel, neutral_seconds: float, sent: Mapping[str, Rank]
 ) -> Snapshot:
-    """Jobs as columns. Of a job with several requests, lengths are the longest and memory is the sum."""
+    """Jobs as columns. If a job has several requests, lengths are the longest and memory is the sum."""
 
     def column(values: list[float]) -> Floats:
         return np.array(values, dtype=np.float64)

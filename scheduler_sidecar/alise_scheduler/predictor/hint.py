@@ -47,7 +47,7 @@ def encode(hint: Hint, key: bytes, job_id: str) -> bytes:
 
 
 def decode(data: bytes, key: bytes, job_id: str) -> Hint | None:
-    """Returns the hint that `encode` made for this job with this key; None for any other bytes."""
+    """Returns the hint that `encode` wrote for this job with this key; None for any other bytes."""
     if not key or not _FIXED.size + 2 + MAC_BYTES <= len(data) <= MAX_HINT_BYTES:
         return None
     body, signature = data[:-MAC_BYTES], data[-MAC_BYTES:]

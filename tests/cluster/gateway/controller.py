@@ -58,7 +58,7 @@ class Gateway:
 
     @property
     def resources(self) -> Resources:
-        """What Envoy was told last."""
+        """The resources that Envoy got last."""
         return self._resources
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""One Envoy process in a folder of its own."""
+"""Runs one Envoy process in a folder of its own, and changes what it routes. `controller.py` and the tests of the gateway use it."""
 
 import ctypes
 import http.client

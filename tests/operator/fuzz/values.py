@@ -97,7 +97,7 @@ _BY_PATTERN: Final = {
 
 
 def several(draw: st.DrawFn, values: Values, least: int, most: int) -> list[Any]:
-    """So many values, each number as often as another: hypothesis' own lists are short most of the time."""
+    """From `least` to `most` values, each number as often as another: hypothesis' own lists are short most of the time."""
     return [draw(values) for _ in range(draw(st.integers(least, most)))]
 
 

@@ -1,9 +1,10 @@
 """Drains the pod: accepts requests a little longer, then refuses them, then waits until every open one has finished.
 
-    SERVING ──begin──▶ ACCEPTING ──time is over──▶ REFUSING
+    SERVING ──begin──▶ ACCEPTING ──time has run out──▶ REFUSING
 
 Endpoints take time to forget a terminating pod, so requests still arrive for seconds after the drain began: refusing them at once would
-cost requests that another pod would have served. There is no way back: a pod that drains is about to end.
+cost requests that another pod would have served. There is no way back: a pod that drains is about to end. `server.py` calls it, and
+`engine_api.py` asks whether new requests are accepted.
 """
 
 import asyncio
@@ -70,7 +71,7 @@ class Drain:
         return self._phase is Phase.REFUSING
 
     async def drain(self, accept_seconds: float, timeout_seconds: float) -> Drained:
-        """Returns when every request has finished or `timeout_seconds` are over. Raises InvalidCall for negative or infinite times."""
+        """Returns when every request has finished or `timeout_seconds` have passed. Raises InvalidCall for negative or infinite times."""
         for name, seconds in (("accept_seconds", accept_seconds), ("timeout_seconds", timeout_seconds)):
             if not math.isfinite(seconds) or seconds < 0:
                 raise InvalidCall(f"{name} is {seconds}: expected a number of seconds, 0 or more")

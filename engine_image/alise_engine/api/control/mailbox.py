@@ -1,6 +1,7 @@
 """Merges what one watcher has not read yet: a slow watcher gets the newest state, not a growing queue.
 
 Its size is bounded by the active requests and MAX_FINISHED unread endings; beyond that the watcher has to start from a new snapshot.
+`progress.py` puts rows in, and `server.py` reads them.
 """
 
 from collections import deque

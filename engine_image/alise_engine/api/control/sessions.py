@@ -1,7 +1,7 @@
 """Decides which session may Apply, and in which order; pure.
 
 Watch opens a session. Only the newest session may Apply: when a sidecar restarts, a late message of its predecessor must not undo the new
-plan. Sequence numbers start with the session and only increase.
+plan. Sequence numbers start with the session and only increase. `server.py` calls it.
 """
 
 from dataclasses import dataclass, replace

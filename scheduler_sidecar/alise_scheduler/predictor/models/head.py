@@ -26,7 +26,7 @@ from .trees import MISSING, Forest
 # Version of a head's file: a head of another one is trained anew, while the stored rows stay (`features.conversation.FEATURES_VERSION`).
 HEAD_LAYOUT: Final = 10
 PROJECTED: Final = 64
-# Of an embedding's 384, what the kernel compares: it orders as well, in less time.
+# The number of an embedding's 384 values that the kernel compares: it orders as well, in less time.
 COMPARED: Final = 192
 TREE_DIMENSIONS: Final = 32
 KNOTS: Final = 101
@@ -78,8 +78,8 @@ class Scaling:
         return unit
 
     def points(self, numbers: Rows, vectors: Rows, contexts: Rows) -> Rows:
-        """What the kernel compares: embedding, context, request, text and, last, what is expected beforehand. Of a
-        conversation's answers only how much text their tokens are, never how long they were."""
+        """What the kernel compares: embedding, context, request, text and, last, the prior. A
+        conversation's answers add only how much text their tokens are, never how long they were."""
         context = contexts @ self.basis * np.float32(CONTEXT_SCALE)
         return np.concatenate([vectors @ self.wide, context, self.numbers(numbers)[:, : PRIOR_AT + 1]], axis=1)
 

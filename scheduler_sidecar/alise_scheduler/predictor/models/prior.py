@@ -60,7 +60,7 @@ class Prior:
         return scaled(numbers[:, TEXT], self.mean, self.scale)
 
     def to_bytes(self, made_of: str = "") -> bytes:
-        """`made_of` is what `fingerprint` said."""
+        """`made_of` is the result of `fingerprint`."""
         out = io.BytesIO()
         held: dict[str, NDArray[Any]] = {
             "about": np.array([LAYOUT, len(self.mean)]), "made_of": np.array(made_of), "mean": self.mean, "scale": self.scale,

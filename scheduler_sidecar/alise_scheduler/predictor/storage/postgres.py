@@ -1,7 +1,7 @@
 """The history shared between replicas: PostgreSQL with pgvector, the same Protocol as the local store.
 
-One database serves the replicas of one resource; name another database (or `options=-csearch_path=NAME`) for another model. Tables are made
-on first use, which takes the right to create them and the extension `vector` (or somebody who made it before).
+One database serves the replicas of one resource; name another database (or `options=-csearch_path=NAME`) for another model. The first use
+creates the tables, for which the user needs that right, and the right to create the extension `vector` unless it exists already.
 
 The database is believed as far as it has to be: rows are lengths and numbers, bounded where they are used; heads are signed with a key that
 it does not have. The salt of the hashes is not in it. No text of libpq about a connection gets out, because it quotes the password.
@@ -75,7 +75,7 @@ class PostgresStore:
                 keepalives_idle=10, keepalives_interval=5, keepalives_count=2, tcp_user_timeout=1000 * STATEMENT_SECONDS,
             )  # fmt: skip
         except Exception as error:
-            # Not psycopg's errors alone: what a malformed string raises is not told anywhere, and its text may hold the password.
+            # Not psycopg's errors alone: what a malformed string raises is documented nowhere, and its text may hold the password.
             state = getattr(error, "sqlstate", None)
             reason = type(error).__name__ + (f" {state}" if state else "")
             raise HistoryError(f"the shared history's database{where(dsn)} cannot be reached: {reason}; check ALISE_HISTORY_DSN") from None

@@ -58,7 +58,7 @@ def fingerprint(encoder: Path) -> str:
 
 
 def stored_prior(encoder: Path) -> bytes | None:
-    """The bytes of the prior that was made for the encoder in this folder; None when there is none, or one of something else."""
+    """The bytes of the prior that was fitted for the encoder in this folder; None when there is none, or one of something else."""
     try:
         data = (encoder / PRIOR_FILE).read_bytes()
         with np.load(io.BytesIO(data), allow_pickle=False) as held:
