@@ -40,7 +40,7 @@ class Plan:
 
 
 QUICK: Final = Plan((0.9,), 60, 20, 40)
-FULL: Final = Plan((0.5, 0.8, 0.95, 1.1), 250, 60, 120)
+FULL: Final = Plan((0.5, 0.8), 100, 60, 120)
 
 
 def measure(settings: Settings) -> Iterator[Row]:

@@ -91,7 +91,7 @@ def serving(system: str, encoder: Path | None, emulation: Emulation | None = Non
             **os.environ, "ALISE_SOCKET_DIR": f"{folder}/sock", "ALISE_HTTP_PORT": "0", encoders.VARIABLE: encoders.setting(encoder),
         }  # fmt: skip
         if emulation is None:
-            environ |= {**ENGINE_ENV, "PYTHONPATH": os.getcwd()}
+            environ |= {**ENGINE_ENV, "PYTHONPATH": os.pathsep.join(filter(None, (os.getcwd(), environ.get("PYTHONPATH"))))}
             flags = [str(models.wide()), *FLAGS, "tests.bench.stop_after:StopAfter"]
             # Both get the same blocks, and the model in EngineCore's own process: stock's defaults on a CPU are others, and slower.
             flags += ["--block-size", "32", "--distributed-executor-backend", IN_PROCESS_EXECUTOR]
