@@ -5,14 +5,16 @@ import io
 import shutil
 import subprocess
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.cluster.errors import ClusterError
 from tests.tools.chart.rendering import complaints, rendered
-from tests.tools.release import checks
+from tests.tools.release import checks, plugin
 from tests.tools.release.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +107,20 @@ def test_every_image_of_a_release_has_the_version_for_its_tag(tree: Path) -> Non
     for image in images.values():
         assert image.encode() in found["alise.yaml"]
     assert b"localhost/" not in b"".join(found.values())
+
+
+@pytest.mark.process
+def test_the_wheel_is_the_same_every_time_and_holds_the_plugin(tmp_path: Path) -> None:
+    first, again = (plugin.write_wheel(ROOT, 1_700_000_000, tmp_path / name) for name in ("first", "again"))
+    assert first.read_bytes() == again.read_bytes()
+    with zipfile.ZipFile(first) as wheel:
+        assert "kubectl_alise/__main__.py" in wheel.namelist()
+
+
+@pytest.mark.process
+def test_a_wheel_that_cannot_be_built_is_a_sentence(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="the wheel cannot be built: "):
+        plugin.write_wheel(tree, 1_700_000_000, tmp_path / "wheel")
 
 
 @pytest.mark.process

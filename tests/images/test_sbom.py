@@ -7,6 +7,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -122,6 +123,15 @@ def test_a_bill_says_which_image_it_is_of(one: Path) -> None:
         about = json.loads(sbom.document(image))["metadata"]["component"]
         assert (about["name"], about["version"], about["type"]) == ("localhost/alise/one", "0.1.0", "container")
         assert about["hashes"] == [{"alg": "SHA-256", "content": image.digest.removeprefix("sha256:")}]
+
+
+def test_the_bill_of_a_release_is_the_same_every_time(one: Path) -> None:
+    given: dict[str, Any] = {"committed_at": 1_700_000_000, "serial_number": UUID(int=7)}
+    with ImageFiles.open(one) as image:
+        first, again = (sbom.document(image, **given) for _ in range(2))
+    assert first == again
+    assert json.loads(first)["metadata"]["timestamp"].startswith("2023-11-14T22:13:20")
+    assert json.loads(first)["serialNumber"] == f"urn:uuid:{UUID(int=7)}"
 
 
 def test_a_locked_package_has_the_checksums_of_its_lock(one: Path) -> None:

@@ -37,12 +37,17 @@ def eventually(what: str, probe: Callable[[], T | None], *, seconds: float = 60.
     raise AssertionError(f"within {seconds:.0f} s: {what}; last seen: {last!r}")
 
 
-def install(cp: ControlPlane) -> None:
-    """CRD and RBAC as a user installs them; without CEL rules, which kubectl refuses on old servers."""
+def install_crd(cp: ControlPlane) -> None:
+    """The CRD as a user installs it; without CEL rules, which kubectl refuses on old servers."""
     minor = int(cp.access.get("/version")["gitVersion"].split(".")[1])
     cp.access.apply(custom_resource_definition() if minor >= 25 else crd_without_rules())
     cp.access.kubectl("wait", "--for=condition=Established", "crd/aliseengines.alise.dev", "--timeout=30s")
     cp.access.learn_kinds()
+
+
+def install(cp: ControlPlane) -> None:
+    """CRD and RBAC as a user installs them."""
+    install_crd(cp)
     for name in ("namespace", "rbac"):
         cp.access.kubectl("apply", "-f", str(MANIFESTS / "operator" / f"{name}.yaml"))
     gateway_api.ensure_classes(cp.access)

@@ -1,16 +1,13 @@
 """The Helm chart on a real API server: install, upgrade, uninstall, with Helm's own code."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.cluster.control_plane import ControlPlane
-from tests.operator.control_plane import Engine, eventually, running_operator
-from tests.operator.old_crd import crd_without_rules
+from tests.operator.control_plane import Engine, eventually, install_crd, running_operator
 from tests.tools.chart.chart import FOLDER
 from tests.tools.helm import sdk
 
@@ -23,18 +20,18 @@ Object = dict[str, Any]
 
 
 class Helm:
-    """Helm against one API server, for releases of one chart."""
+    """Helm against one API server."""
 
-    def __init__(self, cluster: ControlPlane, chart: Path) -> None:
-        self.cluster, self.chart = cluster, chart
+    def __init__(self, cluster: ControlPlane) -> None:
+        self.cluster = cluster
 
     def install(self, values: Object, namespace: str = SYSTEM) -> None:
         with sdk().Config(kubeconfig_path=self.cluster.kubeconfig, namespace=namespace) as config:
-            config.install(str(self.chart), RELEASE, values, create_namespace=True, timeout=60)
+            config.install(str(FOLDER), RELEASE, values, create_namespace=True, timeout=60)
 
     def upgrade(self, values: Object, namespace: str = SYSTEM) -> None:
         with sdk().Config(kubeconfig_path=self.cluster.kubeconfig, namespace=namespace) as config:
-            config.upgrade(str(self.chart), RELEASE, values, timeout=60)
+            config.upgrade(str(FOLDER), RELEASE, values, timeout=60)
 
     def uninstall(self, namespace: str = SYSTEM) -> None:
         with sdk().Config(kubeconfig_path=self.cluster.kubeconfig, namespace=namespace) as config:
@@ -50,25 +47,16 @@ class Helm:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ControlPlane]:
-    """An API server of these tests alone: on that of the others, kubectl installed the operator."""
+    """An API server of these tests alone, with the CRD: on that of the others, kubectl installed the operator."""
     with ControlPlane() as cp:
+        install_crd(cp)
         yield cp
 
 
-@pytest.fixture(scope="module")
-def chart(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The chart. Before 1.25 an API server does not know the rules of its CRD, which Helm then cannot install."""
-    folder = tmp_path_factory.mktemp("chart") / "alise"
-    shutil.copytree(FOLDER, folder)
-    if int(cluster.access.get("/version")["gitVersion"].split(".")[1]) < 25:
-        (folder / "crds" / "aliseengines.yaml").write_text(yaml.safe_dump(crd_without_rules()), encoding="utf-8")
-    return folder
-
-
 @pytest.fixture
-def helm(cluster: ControlPlane, chart: Path) -> Iterator[Helm]:
+def helm(cluster: ControlPlane) -> Iterator[Helm]:
     """Helm without a release; what a test installed in alise-system is uninstalled."""
-    made = Helm(cluster, chart)
+    made = Helm(cluster)
     yield made
     made.uninstall()
 
@@ -88,8 +76,6 @@ def operator_of(cluster: ControlPlane, namespace: str = SYSTEM) -> Object:
 
 def test_the_operator_works_with_the_rights_that_the_chart_gives(helm: Helm, engine: Engine, tmp_path: Path) -> None:
     helm.install({})
-    helm.cluster.access.kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=30s")
-    helm.cluster.access.learn_kinds()
     with running_operator(helm.cluster, tmp_path) as operator:
         engine.apply()
         engine.until("Ready", "False", "Starting")
@@ -112,7 +98,6 @@ def test_an_upgrade_with_other_values_changes_the_operator_and_no_resource(helm:
 
 def test_uninstalling_leaves_resources_their_children_and_the_crd(helm: Helm, engine: Engine, tmp_path: Path) -> None:
     helm.install({})
-    helm.cluster.access.learn_kinds()
     with running_operator(helm.cluster, tmp_path):
         engine.apply()
         engine.child("deployment")
@@ -142,7 +127,6 @@ def test_a_release_for_one_namespace_needs_nothing_in_the_cluster(helm: Helm, en
     helm.install({"scope": "namespace"}, namespace=engine.namespace)
     try:
         assert helm.found("clusterroles", "clusterrolebindings") == set()
-        helm.cluster.access.learn_kinds()
         with running_operator(helm.cluster, tmp_path, namespace=engine.namespace) as operator:
             engine.apply()
             engine.until("Ready", "False", "Starting")

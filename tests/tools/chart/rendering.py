@@ -21,12 +21,6 @@ def rendered(values: Object | None = None, *, namespace: str = "alise-system", c
     return [document for text in templates for document in yaml.safe_load_all(text) if document]
 
 
-def custom_resources(chart: Path = FOLDER) -> list[Object]:
-    """The CRDs that Helm installs before anything else, and never removes."""
-    with sdk().Chart.load(chart) as loaded:
-        return [document for one in loaded.crds for document in yaml.safe_load_all(one["data"])]
-
-
 def complaints(chart: Path = FOLDER, values: Object | None = None) -> list[str]:
     """What `helm lint --strict` says, without its recommendation of an icon."""
     report = sdk().lint(chart, values, strict=True)

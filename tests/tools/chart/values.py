@@ -51,8 +51,11 @@ def values_text(images: Mapping[str, str], resources: Object, components: Mappin
     return "\n".join(part.rstrip() for part in parts) + "\n"
 
 
-def schema(images: Sequence[str], components: Mapping[str, str]) -> Object:
-    """values.schema.json: unknown values are refused, and each value has its type and bounds."""
+def schema(images: Sequence[str], components: Mapping[str, str], taken: frozenset[str]) -> Object:
+    """values.schema.json: unknown values are refused, and each value has its type and bounds.
+
+    `taken` are the environment variables that the chart sets by other values.
+    """
     image = {"type": "string", "minLength": 1, "maxLength": 1024, "pattern": r"^\S+$", "description": "A full image name with its tag."}
     name = {"type": "string", "minLength": 1, "maxLength": 253}
     properties: Object = {
@@ -62,7 +65,7 @@ def schema(images: Sequence[str], components: Mapping[str, str]) -> Object:
         "scope": {"enum": ["cluster", "namespace"]},
         "userRoles": {"type": "boolean"},
         "logLevel": {"enum": ["debug", "info", "warning", "error"]},
-        "settings": _closed(_settings()),
+        "settings": _closed(_settings(taken)),
         "replicas": {"type": "integer", "minimum": 0, "maximum": 5},
         "resources": _closed({"requests": _QUANTITIES, "limits": _QUANTITIES}),
         "nodeSelector": {"type": "object", "additionalProperties": {"type": "string"}},
@@ -75,15 +78,11 @@ def schema(images: Sequence[str], components: Mapping[str, str]) -> Object:
     return {"$schema": "https://json-schema.org/draft-07/schema#", **_closed(properties)}
 
 
-def _settings() -> Object:
+def _settings(taken: frozenset[str]) -> Object:
     """The operator's settings that the chart passes on, as pydantic describes them."""
     known = Settings.model_json_schema(by_alias=True)["properties"]
     kept = ("type", "description", "minimum", "maximum", "minLength", "pattern", "enum")
-    return {
-        name: {key: node[key] for key in kept if key in node}
-        for name, node in known.items()
-        if name not in _ELSEWHERE and not name.startswith("ALISE_IMAGE_")
-    }
+    return {name: {key: node[key] for key in kept if key in node} for name, node in known.items() if name not in _ELSEWHERE | taken}
 
 
 def _closed(properties: Object, required: Sequence[str] = ()) -> Object:

@@ -12,7 +12,7 @@ from typing import Final
 
 from tests.cluster import image_build
 from tests.cluster.errors import ClusterError, UnsupportedMachine
-from tests.tools.release import checks, files, images
+from tests.tools.release import checks, files, images, plugin
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 FOLDER: Final = ROOT / "dist" / "release"
@@ -32,6 +32,8 @@ def main(environ: Mapping[str, str] = os.environ, root: Path = ROOT, folder: Pat
     files.write(root, version, where, folder)
     registry = files.registry_of(version, where)
     try:
+        if (root / "operator" / "kubectl_alise").is_dir():
+            plugin.write_wheel(root, checks.committed_at(root), folder)
         if environ.get("IMAGES") != "0":
             built = image_build.build()
             images.write_bills(built, checks.committed_at(root), folder)
