@@ -51,12 +51,12 @@ class Started:
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on now."""
+    """A TCP port that is free now."""
     return free_ports(1, address)[0]
 
 
 def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
-    """As many different TCP ports that nobody listens on now."""
+    """As many different TCP ports that are free now."""
     with contextlib.ExitStack() as held:
         probes = [held.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -138,7 +138,7 @@ def _start_once(
     )
     if programs.controller_manager is not None:
         _start_controller_manager(at, programs, authority, server, private, running)
-        # Pods cannot be created before the controller manager has made this account.
+        # Pods cannot be created before the controller manager has created this account.
         path = "/api/v1/namespaces/default/serviceaccounts/default"
         processes.wait_ready(
             at, "the default service account", lambda: get(server, path, context) is not None, running, timeout_seconds=READY_SECONDS
@@ -281,8 +281,8 @@ class ControlPlane:
         self._state = self._lock = self._access = self._folder = None
 
     @property
-    def own(self) -> bool:
-        """Whether this is the user's own cluster."""
+    def belongs_to_user(self) -> bool:
+        """Whether the cluster is the user's, and not one that this class has started."""
         return self._folder is not None
 
     @property

@@ -13,8 +13,8 @@ from tests.cluster.access import Access
 from tests.cluster.gateway import gateway_api
 from tests.cluster.gateway.controller import Gateway
 from tests.cluster.image_manifests import with_registry
+from tests.cluster.resource import NAMESPACE, Resource, openai_client, wait_until
 from tests.cluster.state import DEFAULT_NAME, named
-from tests.e2e.support import NAMESPACE, Resource, openai_client, wait_until
 from tests.tools import run_cluster
 
 HOST = "tiny.alise.test"
@@ -26,7 +26,7 @@ def target() -> Iterator[run_cluster.Target]:
     """A cluster with the images and the operator in it: the user's own (KUBECONFIG), or ours."""
     at = run_cluster.bring_up(DEFAULT_NAME)
     try:
-        gateway_api.ensure(at.access, own=at.own)
+        gateway_api.ensure(at.access, belongs_to_user=at.belongs_to_user)
         gateway_api.ensure_classes(at.access)
         run_cluster.install(at)
         yield at
@@ -41,7 +41,7 @@ def access(target: run_cluster.Target) -> Access:
 
 
 def manifest(name: str, **changes: Any) -> dict[str, Any]:
-    """The CPU sample, made exact: float32 and the raw codec, so that token for token means something; and two slots, easy to fill."""
+    """The CPU sample with exact answers (float32, raw codec), which can be compared token for token, and two slots, easy to fill."""
     resource: dict[str, Any] = yaml.safe_load(run_cluster.SAMPLE.read_text(encoding="utf-8"))
     resource["metadata"] |= {"name": name, "namespace": NAMESPACE}
     spec = resource["spec"]

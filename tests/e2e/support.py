@@ -8,16 +8,14 @@ from dataclasses import dataclass, field
 from openai import OpenAI
 
 from alise_contract.names import ENGINE_LABEL
-from tests.cluster.resource import NAMESPACE, Resource, openai_client, wait_until
-
-__all__ = ["NAMESPACE", "Resource", "openai_client", "wait_until"]
+from tests.cluster.resource import Resource, wait_until
 
 MODEL = "tiny"
 MEASURED_TOKENS = 200
 
 
 def children(resource: Resource) -> list[str]:
-    """What still carries the resource's label, of every kind the operator could have made and what these make."""
+    """What still carries the resource's label: every kind that the operator could have created, and what these create."""
     kinds = (
         "deployments,replicasets,services,endpoints,ingresses,poddisruptionbudgets,serviceaccounts,secrets,configmaps,"
         "networkpolicies,persistentvolumeclaims,pods"

@@ -11,8 +11,9 @@ from tests.cluster.access import Access
 from tests.cluster.errors import CommandFailed
 from tests.cluster.gateway import gateway_api
 from tests.cluster.gateway.resources import INGRESS_CLASS
+from tests.cluster.resource import NAMESPACE, Resource, wait_until
 from tests.e2e.conftest import manifest
-from tests.e2e.support import NAMESPACE, Resource, Stream, children, wait_until
+from tests.e2e.support import Stream, children
 
 pytestmark = pytest.mark.e2e
 

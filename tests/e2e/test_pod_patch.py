@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.cluster.image_manifests import with_registry
+from tests.cluster.resource import NAMESPACE, Resource
 from tests.e2e.conftest import manifest
-from tests.e2e.support import NAMESPACE, Resource
 from tests.tools import run_cluster
 
 pytestmark = pytest.mark.e2e

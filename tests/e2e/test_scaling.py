@@ -8,7 +8,8 @@ import pytest
 from openai import OpenAI
 
 from alise_contract.names import ENGINE_LABEL
-from tests.e2e.support import Resource, Stream, tokens_in, wait_until
+from tests.cluster.resource import Resource, wait_until
+from tests.e2e.support import Stream, tokens_in
 
 pytestmark = pytest.mark.e2e
 

@@ -1,4 +1,4 @@
-"""The scheduler process dies, and nobody who streams can tell."""
+"""The scheduler process dies, and clients that stream notice nothing."""
 
 import threading
 import time
@@ -6,7 +6,8 @@ import time
 import pytest
 from openai import OpenAI
 
-from tests.e2e.support import Resource, Stream, tokens_in, wait_until
+from tests.cluster.resource import Resource, wait_until
+from tests.e2e.support import Stream, tokens_in
 
 pytestmark = pytest.mark.e2e
 
@@ -42,7 +43,7 @@ print(killed)
 """
 )
 
-# Stops it where it is: it keeps its sockets and answers nobody.
+# Stops it where it is: it keeps its sockets and answers no request.
 STOP_ONCE = SIGNAL_ALL + "print(signal_all(signal.SIGSTOP))"
 
 
@@ -99,7 +100,7 @@ def test_a_scheduler_that_crash_loops_for_a_minute_costs_no_request(tiny: Resour
 
 def test_a_scheduler_that_hangs_costs_no_request_and_is_started_again(tiny: Resource, client: OpenAI) -> None:
     pod = tiny.only_pod()
-    # After the minute above the breaker may still be open, and nobody would be asked.
+    # After the minute above the breaker may still be open, and the sidecar would not be asked.
     wait_until("the sidecar being asked again", lambda: is_asked(tiny, pod, client), 60)
     late_before = tiny.status(pod)["admission"].get("failed_open_by_reason", {}).get("deadline", 0)
     stream = Stream(client, "A long story.", tokens_in(client, 10.0)).start().wait_started()

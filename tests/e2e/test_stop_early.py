@@ -1,4 +1,4 @@
-"""A pod that is told to stop before it serves is gone in seconds, however long its streams would have been given."""
+"""A pod that has to stop before it serves is gone in seconds, however long its streams would have been given."""
 
 from functools import partial
 
@@ -6,8 +6,8 @@ import pytest
 
 from alise_contract.names import ENGINE_CONTAINER, ENGINE_LABEL
 from tests.cluster.errors import CommandFailed
+from tests.cluster.resource import Resource, wait_until
 from tests.e2e.conftest import manifest
-from tests.e2e.support import Resource, wait_until
 from tests.tools import run_cluster
 
 pytestmark = pytest.mark.e2e

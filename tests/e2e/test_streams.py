@@ -6,7 +6,8 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.e2e.support import Resource, Stream, chat, tokens_in, wait_until
+from tests.cluster.resource import Resource, wait_until
+from tests.e2e.support import Stream, chat, tokens_in
 
 pytestmark = pytest.mark.e2e
 

@@ -10,8 +10,9 @@ from openai import OpenAI
 from tests.cluster.access import Access
 from tests.cluster.gateway import gateway_api
 from tests.cluster.gateway.resources import INGRESS_CLASS
+from tests.cluster.resource import NAMESPACE, Resource, wait_until
 from tests.e2e.conftest import manifest
-from tests.e2e.support import NAMESPACE, Resource, Stream, wait_until
+from tests.e2e.support import Stream
 
 pytestmark = pytest.mark.e2e
 

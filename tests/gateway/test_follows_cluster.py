@@ -40,7 +40,7 @@ class Hello(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def control_plane() -> Iterator[ControlPlane]:
     with ControlPlane() as running:
-        gateway_api.ensure(running.access, own=running.own)
+        gateway_api.ensure(running.access, belongs_to_user=running.belongs_to_user)
         yield running
 
 
@@ -63,7 +63,7 @@ def ports() -> Iterator[list[int]]:
 
 
 def apply(control_plane: ControlPlane, item: dict[str, object], version: str, kind: str) -> None:
-    """Apply an object that a builder made."""
+    """Apply an object of a builder."""
     metadata = {key: value for key, value in item["metadata"].items() if key in ("name", "namespace")}  # type: ignore[attr-defined]
     control_plane.access.apply({**item, "apiVersion": version, "kind": kind, "metadata": metadata})
 

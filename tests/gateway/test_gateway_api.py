@@ -28,13 +28,13 @@ NAMES = tuple(f"{kind}.gateway.networking.k8s.io" for kind in ("gatewayclasses",
 
 def test_a_cluster_of_ours_gets_the_kinds() -> None:
     cluster = Cluster()
-    gateway_api.ensure(cast(Access, cluster), own=False)
+    gateway_api.ensure(cast(Access, cluster), belongs_to_user=False)
     assert cluster.applied == list(NAMES)
 
 
 def test_nothing_is_written_into_the_users_own() -> None:
     cluster = Cluster()
-    gateway_api.ensure(cast(Access, cluster), own=True)
+    gateway_api.ensure(cast(Access, cluster), belongs_to_user=True)
     assert cluster.applied == []
 
 

@@ -163,10 +163,10 @@ NOT_SEEN = {("alise.dev", "aliseengines/finalizers", "update")}
 
 
 def test_every_right_that_the_operator_has_is_used(plane: ControlPlane, engine: Engine, audit: Path, tmp_path: Path) -> None:
-    if plane.own:
+    if plane.belongs_to_user:
         # What a cluster of yours is asked is not ours to read; that the rights are enough is seen in the other tests.
         return
-    gateway_api.ensure(plane.access, own=False)
+    gateway_api.ensure(plane.access, belongs_to_user=False)
     with running_operator(plane, tmp_path) as operator:
         # Everything that a resource may have, and then as little as it may.
         shared = {"size": "1Gi", "accessMode": "ReadWriteMany"}

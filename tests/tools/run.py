@@ -113,7 +113,7 @@ def ingress(target: Target, resource: Resource) -> Iterator[Ingress]:
     """The test gateway before our cluster; before a user's cluster its own ingress (`INGRESS_URL`), or a forwarded port for each pod."""
     with ExitStack() as stack:
         own_url = os.environ.get("INGRESS_URL")
-        if not target.own:
+        if not target.belongs_to_user:
             gateway = stack.enter_context(Gateway(target.access.kubeconfig))
             yield Ingress((gateway.url,), gateway=True)
         elif own_url:
@@ -149,7 +149,7 @@ def ask(client: OpenAI, kind: str, prompt: str, most_tokens: int, show: bool = F
         max_tokens=most_tokens,
         stream=True,
         stream_options={"include_usage": True},
-        # Of random weights an answer ends anywhere, after a word too. What is shown should not, nor what takes the slots.
+        # With random weights, an answer can end anywhere, even after a word. What is shown should not, nor what takes the slots.
         extra_body={"ignore_eos": kind in ("first", "long")},
     )
     for chunk in stream:
@@ -208,7 +208,7 @@ def report(target: Target, way_in: Ingress, answers: Sequence[Answer], pods: Map
         raise ClusterError(f"requests should have reached {REPLICAS} pods; without any: {', '.join(idle) or 'a pod that is gone'}")
     gateway = "python -m tests.cluster.gateway --port 8080   # in .venv: opens the ingress again" if way_in.gateway else None
     url = "http://127.0.0.1:8080" if way_in.gateway else way_in.urls[0]
-    kubeconfig, down = user_cluster() or str(target.access.kubeconfig), None if target.own else "make cluster-down"
+    kubeconfig, down = user_cluster() or str(target.access.kubeconfig), None if target.belongs_to_user else "make cluster-down"
     kubectl = None if shutil.which("kubectl") else str(Path(kubectl_path()).parent)
     print(next_commands(kubeconfig, url, HOST, gateway, down, kubectl), flush=True)
 

@@ -48,7 +48,7 @@ class Target:
     """Where the demo runs. `started_here`: this run brought the cluster up, so an interrupt takes it down."""
 
     access: Access
-    own: bool
+    belongs_to_user: bool
     started_here: bool
     registry: Registry | None
 
@@ -124,7 +124,7 @@ def bring_up(name: str) -> Target:
         registry = image_build.push(image_build.build(), where) if where else None
         if registry is None:
             say("IMAGE_REGISTRY is not set: your cluster must have alise's images already (`make images` prints how to load them)")
-        return Target(access, own=True, started_here=False, registry=registry)
+        return Target(access, belongs_to_user=True, started_here=False, registry=registry)
     try:
         packages.require_supported_machine()
     except UnsupportedMachine:
@@ -141,7 +141,7 @@ def bring_up(name: str) -> Target:
         if started_here:
             cluster.down(state)
         raise
-    target = Target(access, own=False, started_here=started_here, registry=None)
+    target = Target(access, belongs_to_user=False, started_here=started_here, registry=None)
     if imported and not started_here:
         forget_old_pods(target)
     return target
@@ -166,7 +166,7 @@ def install(target: Target) -> None:
         access.kubectl("apply", "--validate=false", "-f", "-", text_in=text)
         access.kubectl("wait", "--for=condition=Established", "crd/aliseengines.alise.dev", "--timeout=30s")
         access.learn_kinds()
-    if not target.own:
+    if not target.belongs_to_user:
         # What comes with an ingress controller; the test gateway is one.
         gateway_api.ensure_classes(access)
     with step("operator is ready"):
@@ -188,7 +188,7 @@ def scale(target: Target, replicas: int) -> None:
 
 
 def wait_ready(target: Target, replicas: int) -> None:
-    """Wait until this many pods serve, with a line that lives. Raises ClusterError with the resource's own words at the deadline."""
+    """Wait until this many pods serve, with a line that is updated. Raises ClusterError with the resource's own words at the deadline."""
     resource = Resource(target.access, NAME)
     began = time.monotonic()
     crashing_since = began
@@ -220,7 +220,7 @@ def wait_ready(target: Target, replicas: int) -> None:
 
 
 def progress_line(ready: int, wanted: int, condition: dict[str, str]) -> str:
-    """What is told while one waits."""
+    """The line that is shown meanwhile."""
     if not condition:
         return f"{NAME}: the operator has not acted on the change yet"
     return f"{NAME}: {ready} of {wanted} pods ready; {condition['reason']}: {condition['message'].splitlines()[0][:110]}"

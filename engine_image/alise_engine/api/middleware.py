@@ -24,7 +24,7 @@ from ..wire.stamp import NEUTRAL_PRIORITY, Stamp
 from .admission import Admitted, Ask, Decision, FailedOpen, Rejected, RejectReason
 from .body import MAX_PARSE_SECONDS, BodyLimits, Disconnected, Receive, Refused, max_marks, max_text_bytes, read
 from .identity import Caller, request_id, slo_ttft_ms
-from .outcomes import ADMITTED, DISCONNECTED, FAILED_OPEN, NEUTRAL, OF_BODIES, OF_REJECTIONS, UNAUTHORIZED, Outcome, Refusal
+from .outcomes import ADMISSION_REFUSALS, ADMITTED, BODY_REFUSALS, DISCONNECTED, FAILED_OPEN, NEUTRAL, UNAUTHORIZED, Outcome, Refusal
 from .parsing import Busy, Parsed
 from .routes import FORMS, Route, endpoint_of, needs_key, route_of
 from .stamping import CURRENT, Ticket
@@ -158,7 +158,7 @@ class AliseMiddleware:
             if route is Route.TOKENIZES and isinstance(body, bytes) and not has_room(len(body)):
                 body = Refused(429, "too much text is being tokenized at the same time; send some of it later")
             if isinstance(body, Refused):
-                self._gate.seen("", OF_BODIES[body.status].name)
+                self._gate.seen("", BODY_REFUSALS[body.status].name)
                 await _refuse_body(request.send, body)
                 return
             await self._app(request.scope, _replay(body, request.receive), request.send)
@@ -170,7 +170,7 @@ class AliseMiddleware:
             ask = Ask(request.job_id, Description(Endpoint.OTHER), request.caller, request_id=request.client_id)
             decision = DRAINING if self._gate.refusing else await self._gate.decide(ask)
             if isinstance(decision, Rejected):
-                fate.what = refusal = OF_REJECTIONS[decision.reason]
+                fate.what = refusal = ADMISSION_REFUSALS[decision.reason]
                 await _close(request.send, refusal, decision.message)
                 return
             fate.what = _outcome_of(decision, Endpoint.OTHER)
@@ -278,15 +278,15 @@ def _outcome_of(decision: Admitted | FailedOpen | None, endpoint: Endpoint) -> O
 
 async def _refuse(send: Send, refusal: Refused | Rejected, fate: _Fate) -> None:
     if isinstance(refusal, Refused):
-        fate.what = OF_BODIES[refusal.status]
+        fate.what = BODY_REFUSALS[refusal.status]
         await _refuse_body(send, refusal)
         return
-    fate.what = refused = OF_REJECTIONS[refusal.reason]
+    fate.what = refused = ADMISSION_REFUSALS[refusal.reason]
     await _error(send, refused, refusal.message, ((b"retry-after", b"%d" % refusal.retry_after_seconds),))
 
 
 async def _refuse_body(send: Send, refused: Refused) -> None:
-    await _error(send, OF_BODIES[refused.status], refused.message)
+    await _error(send, BODY_REFUSALS[refused.status], refused.message)
 
 
 async def _unauthorized(scope: Scope, send: Send) -> None:

@@ -1,6 +1,7 @@
 """What can become of a request before the engine, and how a refusal is answered; pure.
 
-An outcome's name is the value of the response header `x-alise-outcome` and of the label `outcome` of a metric.
+An outcome's name is the value of the response header `x-alise-outcome` and of the label `outcome` of a metric. `middleware.py` answers with
+it, and `metrics.py` counts by it.
 """
 
 from collections.abc import Mapping
@@ -93,9 +94,9 @@ OUTCOMES: Final[tuple[Outcome, ...]] = (
     *(BODY_TOO_SLOW, BODY_TOO_LARGE, TOO_MANY_BODIES),
     *(OVERLOADED, WAIT_TOO_LONG, DRAINING),
 )
-# Of bodies that are refused, by the HTTP status.
-OF_BODIES: Final[Mapping[int, Refusal]] = {408: BODY_TOO_SLOW, 413: BODY_TOO_LARGE, 429: TOO_MANY_BODIES}
-OF_REJECTIONS: Final[Mapping[RejectReason, Refusal]] = {
+# The refusals of bodies, by their HTTP status.
+BODY_REFUSALS: Final[Mapping[int, Refusal]] = {408: BODY_TOO_SLOW, 413: BODY_TOO_LARGE, 429: TOO_MANY_BODIES}
+ADMISSION_REFUSALS: Final[Mapping[RejectReason, Refusal]] = {
     RejectReason.OVERLOADED: OVERLOADED,
     RejectReason.WAIT_TOO_LONG: WAIT_TOO_LONG,
     RejectReason.DRAINING: DRAINING,

@@ -13,9 +13,9 @@ from tests.cluster.gateway.resources import INGRESS_CLASS
 CRDS: Final = Path(__file__).parents[1] / "crds" / "gateway-api.yaml"
 
 
-def ensure(access: Access, *, own: bool) -> None:
-    """Install the kinds in a cluster of ours. In the user's `own` nothing is written: theirs are used as they are, if they have any."""
-    if own:
+def ensure(access: Access, *, belongs_to_user: bool) -> None:
+    """Install the kinds in a cluster of ours. A cluster that belongs to the user stays as it is, with the kinds that it has."""
+    if belongs_to_user:
         return
     for document in yaml.safe_load_all(CRDS.read_text(encoding="utf-8")):
         access.apply(document)

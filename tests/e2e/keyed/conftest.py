@@ -7,9 +7,9 @@ import pytest
 
 from alise_contract.names import ENGINE_CONTAINER
 from tests.cluster.image_manifests import with_registry
+from tests.cluster.resource import NAMESPACE, Resource, wait_until
 from tests.e2e.conftest import READY_SECONDS, manifest
 from tests.e2e.keyed.stock import ENGINE_ENVIRON, STOCK_POD, env, stock_pod
-from tests.e2e.support import NAMESPACE, Resource, wait_until
 from tests.surface.row import MAX_MODEL_LEN
 from tests.surface.servers import FLAGS, MAX_NUM_SEQS
 from tests.tools import run_cluster

@@ -3,7 +3,7 @@
 from typing import Any
 
 from alise_contract.names import ENGINE_PORT, RUN_AS
-from tests.e2e.support import NAMESPACE
+from tests.cluster.resource import NAMESPACE
 from tests.surface.servers import ENVIRON, FLAGS, SIZES, STOCK_ENVIRON, STOCK_FLAGS
 
 STOCK_POD = "stock"

@@ -8,8 +8,9 @@ import pytest
 from openai import APIError, AuthenticationError, OpenAI
 
 from alise_contract.names import CLASS_RESPONSE_HEADER, ENGINE_PORT, OBJECTIVE_HEADERS, STATUS_PATH
+from tests.cluster.resource import Resource, wait_until
 from tests.e2e.keyed.conftest import KEY_A, KEY_B, NAME, SECRET, bearer
-from tests.e2e.support import MODEL, Resource, wait_until
+from tests.e2e.support import MODEL
 
 pytestmark = pytest.mark.e2e
 

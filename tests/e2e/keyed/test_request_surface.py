@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from alise_contract.names import ENGINE_PORT
+from tests.cluster.resource import NAMESPACE, Resource, wait_until
 from tests.e2e.conftest import READY_SECONDS
 from tests.e2e.keyed.conftest import KEY_A, bearer
 from tests.e2e.keyed.stock import STOCK_POD
-from tests.e2e.support import NAMESPACE, Resource, wait_until
 from tests.surface.compare import WANTED
 from tests.surface.fuzz import fuzz
 from tests.surface.run import OURS, STOCK, Result, Server, play
@@ -70,7 +70,7 @@ def test_the_engine_was_never_started_again(keyed: Resource, played: Result) -> 
 
 def _reachable(stack: ExitStack, target: run_cluster.Target, pod: str) -> str:
     """The pod's URL: our node's pods are reached from here, those of another cluster through kubectl."""
-    if target.own:
+    if target.belongs_to_user:
         return stack.enter_context(forwarded(target.access, pod, NAMESPACE))
     address = target.access.get(f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}")["status"]["podIP"]
     return f"http://{address}:{ENGINE_PORT}"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.e2e.support import Resource, children, wait_until
+from tests.cluster.resource import Resource, wait_until
+from tests.e2e.support import children
 
 pytestmark = pytest.mark.e2e
 

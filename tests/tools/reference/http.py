@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from alise_contract import names
-from alise_engine.api.outcomes import OF_REJECTIONS, OUTCOMES, Outcome, Refusal
+from alise_engine.api.outcomes import ADMISSION_REFUSALS, OUTCOMES, Outcome, Refusal
 from alise_engine.api.routes import METRICS_PATH, OPEN_PATHS
 from tests.tools.reference.page import code, page, prose, table
 
@@ -81,7 +81,7 @@ def _request_header(item: tuple[tuple[str, ...], str]) -> tuple[str, str]:
 def _outcome(outcome: Outcome) -> tuple[str, ...]:
     match outcome:
         case Refusal():
-            retry = " Carries `Retry-After`." if outcome in OF_REJECTIONS.values() or _retries(outcome) else ""
+            retry = " Carries `Retry-After`." if outcome in ADMISSION_REFUSALS.values() or _retries(outcome) else ""
             return code(outcome.name), str(outcome.status), code(outcome.error_type), str(outcome.close_code or ""), outcome.meaning + retry
         case _:
             return code(outcome.name), "", "", "", outcome.meaning
