@@ -27,7 +27,7 @@ CHART: Final = FOLDER / "chart"
 # What kubernetes-validate has schemas for, from the oldest that is supported.
 VERSIONS: Final = tuple(f"1.{minor}" for minor in range(29, 38))
 # Groups that Kubernetes publishes no schema for: ours, which the API server checks against our CRD, and those of other projects.
-UNPUBLISHED: Final = frozenset({API_GROUP, "gateway.networking.k8s.io", "monitoring.coreos.com"})
+UNPUBLISHED: Final = frozenset({API_GROUP, "gateway.networking.k8s.io", "inference.networking.k8s.io", "keda.sh", "monitoring.coreos.com"})
 KUSTOMIZE_SECONDS: Final = 30.0
 Object = dict[str, Any]
 
