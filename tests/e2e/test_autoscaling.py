@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from openai import OpenAI
 
-from tests.e2e.support import Resource, Stream, tokens_in, wait_until
+from tests.cluster.resource import Resource, wait_until
+from tests.e2e.support import Stream, tokens_in
 
 pytestmark = pytest.mark.e2e
 
