@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
-from alise_contract.stamp import derived, pod_key
+from alise_contract.pod_key import derived, pod_key
 
 from .config import Settings
 

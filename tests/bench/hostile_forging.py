@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from alise_contract.names import OBJECTIVE_HEADERS, PRIORITY_HEADER, TENANT_HEADERS, pack_priority, unpack_priority
-from alise_contract.stamp import pod_key
+from alise_contract.pod_key import pod_key
 from alise_engine.wire.stamp import NEUTRAL_PRIORITY, Stamp, stamp_key, stamped_args
 from alise_scheduler.core.lengths import QUANTILES
 from tests.bench.harness import Row

@@ -32,7 +32,7 @@ from alise_contract.names import (
     SOCKET_DIR_ENV,
     pack_priority,
 )
-from alise_contract.stamp import pod_key
+from alise_contract.pod_key import pod_key
 from alise_contract.v1 import admission_pb2 as admission
 from alise_contract.v1 import engine_control_pb2 as control
 from tests.bench.serving_processes import ENGINE_ENV, process, wait_healthy

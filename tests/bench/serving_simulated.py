@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from alise_contract.names import HINT_XARG, JOB_XARG
-from alise_contract.stamp import derived, pod_key
+from alise_contract.pod_key import derived, pod_key
 from alise_scheduler.core.exec_time import Coefficients
 from alise_scheduler.core.lengths import QUANTILES, Floats
 from alise_scheduler.core.rank import Policy

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alise_contract.stamp import pod_key
+from alise_contract.pod_key import pod_key
 from alise_engine.wire.calls import (
     ApplyAnswer,
     ApplyCall,

@@ -4,7 +4,7 @@ import math
 from typing import Final
 
 from alise_contract.names import MAX_HINT_BYTES
-from alise_contract.stamp import MAC_BYTES, derived, mac
+from alise_contract.pod_key import MAC_BYTES, derived, mac
 from alise_scheduler.core.lengths import PRIOR
 from alise_scheduler.predictor.features.request import UNKNOWN
 from alise_scheduler.predictor.hint import Hint, decode, encode

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from alise_contract.names import MAX_HINT_BYTES, MAX_LEVEL, MIN_LEVEL, unpack_priority
-from alise_contract.stamp import derived
+from alise_contract.pod_key import derived
 from alise_contract.v1 import engine_control_pb2
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.rank import Policy

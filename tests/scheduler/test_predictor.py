@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_contract.names import MAX_HINT_BYTES
-from alise_contract.stamp import MAC_BYTES, mac
+from alise_contract.pod_key import MAC_BYTES, mac
 from alise_scheduler.core.lengths import PRIOR, Lengths, sane
 from alise_scheduler.core.reports import Finished, FinishReason
 from alise_scheduler.predictor.features.request import UNKNOWN, Features, Question, extract

@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import State
 
 from alise_contract.names import STATUS_PATH
-from alise_contract.stamp import pod_key
+from alise_contract.pod_key import pod_key
 
 from ..errors import ConfigError, CoreUnavailable
 from . import variables

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from alise_contract.describe import Endpoint
 from alise_contract.names import ADMISSION_SOCKET, CONTROL_SOCKET, DEFAULT_MAX_PENDING, owner_of
-from alise_contract.stamp import derived
+from alise_contract.pod_key import derived
 from alise_contract.v1 import engine_control_pb2 as pb
 
 from ..errors import CoreUnavailable

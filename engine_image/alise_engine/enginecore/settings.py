@@ -4,7 +4,7 @@ import secrets
 from typing import Any, Final
 
 from alise_contract.names import POD_KEY_BYTES
-from alise_contract.stamp import pod_key
+from alise_contract.pod_key import pod_key
 
 from ..errors import ConfigError
 from ..kv.connector import AliseKVConnector

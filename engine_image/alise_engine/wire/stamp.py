@@ -21,7 +21,7 @@ from alise_contract.names import (
     pack_priority,
     unpack_priority,
 )
-from alise_contract.stamp import derived, is_mac, mac
+from alise_contract.pod_key import derived, is_mac, mac
 
 NEUTRAL_PRIORITY: Final = pack_priority(NEUTRAL_LEVEL, 0)
 # Base64 takes four characters for three bytes.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from alise_contract.names import MAX_HINT_BYTES
-from alise_contract.stamp import MAC_BYTES, is_mac, mac
+from alise_contract.pod_key import MAC_BYTES, is_mac, mac
 
 from ..core.lengths import QUANTILES, Lengths
 from .features.request import Features

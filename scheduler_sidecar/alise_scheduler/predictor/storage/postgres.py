@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import psycopg
 
-from alise_contract.stamp import MAC_BYTES, is_mac, mac
+from alise_contract.pod_key import MAC_BYTES, is_mac, mac
 
 from ...errors import HistoryError
 from ..features.row import EMBEDDING, FEATURES_VERSION, NUMBERS, Row

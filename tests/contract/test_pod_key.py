@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from alise_contract.names import POD_KEY_BYTES, POD_KEY_FILE
-from alise_contract.stamp import MAC_BYTES, derived, is_mac, mac, pod_key
+from alise_contract.pod_key import MAC_BYTES, derived, is_mac, mac, pod_key
 
 KEY = b"k" * POD_KEY_BYTES
 

@@ -1,6 +1,6 @@
 """The pod's key, and what is signed with it. Only the containers of one pod know it.
 
-Whichever container starts first makes the key in the pod's socket directory (0700, in memory). The key outlives a restart of either
+The container that starts first creates the key in the pod's socket directory (0700, in memory). The key outlives a restart of either
 container and goes with the pod. Two things are signed, each for one job: the stamp that the API server puts on an engine request, and the
 hint that the scheduler gives out and later gets back. EngineCore and the scheduler ignore what is not signed.
 """
@@ -19,7 +19,7 @@ MAC_BYTES: Final = 16
 
 
 def pod_key(socket_dir: str | os.PathLike[str]) -> bytes:
-    """Reads the pod's key, or makes it. Raises OSError when the directory cannot be used, ValueError when the file holds no key."""
+    """Reads the pod's key, or creates it. Raises OSError when the directory cannot be used, ValueError when the file holds no key."""
     folder = Path(socket_dir)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / POD_KEY_FILE
@@ -48,7 +48,7 @@ def derived(key: bytes, purpose: str) -> bytes:
 
 
 def mac(key: bytes, *parts: bytes) -> bytes:
-    """Returns MAC_BYTES that only who has the key can make for exactly these parts."""
+    """Returns MAC_BYTES that only an owner of the key can compute for exactly these parts."""
     made = hmac.new(key, digestmod=hashlib.sha256)
     for part in parts:
         made.update(len(part).to_bytes(8, "big"))
