@@ -35,8 +35,8 @@ def fair_level(counts: list[int], capacity: int) -> int:
     return max(ordered, default=0)
 
 
-class Crowd:
-    """Counts entries by tenant and knows who has the most, each in constant time."""
+class TenantCounts:
+    """Counts entries by tenant, and finds a tenant with the most entries, each in constant time."""
 
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}
@@ -65,7 +65,7 @@ class Crowd:
         if after > self._top or (before == self._top and before not in self._by_count):
             self._top = max(after, 0)
 
-    def crowded(self, tenant: int) -> int:
+    def largest(self, tenant: int) -> int:
         """A tenant with the most entries: `tenant` itself if it has as many as any."""
         return tenant if 0 < self._top <= self.count(tenant) else next(iter(self._by_count[self._top]))
 
@@ -81,30 +81,30 @@ class FairSlots:
     def __init__(self, capacity: int) -> None:
         self.used = 0
         self._capacity = capacity
-        self._crowd = Crowd()
+        self._tenants = TenantCounts()
         self._slots: dict[int, deque[int]] = {}
 
     def several(self, tenant: int) -> bool:
         """Whether a tenant other than this one has a slot."""
-        return self._crowd.tenants(tenant) > 1
+        return self._tenants.tenants(tenant) > 1
 
     def take(self, tenant: int) -> int:
         """The slot for the tenant's next entry; what was there is to be overwritten."""
         own = self._slots.setdefault(tenant, deque())
-        if self._crowd.full(tenant, self._capacity):
+        if self._tenants.full(tenant, self._capacity):
             slot = own.popleft()
-            self._crowd.change(tenant, -1)
+            self._tenants.change(tenant, -1)
         elif self.used < self._capacity:
             slot = self.used
             self.used += 1
         else:
-            crowded = self._crowd.crowded(tenant)
-            slot = self._slots[crowded].popleft()
-            self._crowd.change(crowded, -1)
-            if not self._slots[crowded] and crowded != tenant:
-                del self._slots[crowded]
+            largest = self._tenants.largest(tenant)
+            slot = self._slots[largest].popleft()
+            self._tenants.change(largest, -1)
+            if not self._slots[largest] and largest != tenant:
+                del self._slots[largest]
         own.append(slot)
-        self._crowd.change(tenant, 1)
+        self._tenants.change(tenant, 1)
         return slot
 
 
@@ -113,7 +113,7 @@ class FairLru(Generic[Key, Value]):
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._crowd = Crowd()
+        self._tenants = TenantCounts()
         self._held: dict[int, OrderedDict[Key, Value]] = {}
         self._count = 0
 
@@ -138,24 +138,24 @@ class FairLru(Generic[Key, Value]):
         """Adds or replaces, as the newest; makes room first."""
         own = self._held.setdefault(tenant, OrderedDict())
         if key not in own:
-            if self._crowd.full(tenant, self._capacity):
+            if self._tenants.full(tenant, self._capacity):
                 self._drop(tenant)
             elif self._count >= self._capacity:
-                self._drop(self._crowd.crowded(tenant))
+                self._drop(self._tenants.largest(tenant))
             own = self._held.setdefault(tenant, own)
-            self._crowd.change(tenant, 1)
+            self._tenants.change(tenant, 1)
             self._count += 1
         own[key] = value
         own.move_to_end(key)
 
     def drop_oldest(self) -> None:
         """Forgets the oldest entry of a tenant with the most. Raises KeyError when there is none."""
-        self._drop(self._crowd.crowded(-1))
+        self._drop(self._tenants.largest(-1))
 
     def _drop(self, tenant: int) -> None:
         own = self._held[tenant]
         own.popitem(last=False)
         if not own:
             del self._held[tenant]
-        self._crowd.change(tenant, -1)
+        self._tenants.change(tenant, -1)
         self._count -= 1
