@@ -100,6 +100,9 @@ class Settings(BaseModel):
     )
     http_host: str = Field("0.0.0.0", min_length=1, description="Address of /metrics, /healthz and /statusz.")
     http_port: int = Field(SCHEDULER_HTTP_PORT, ge=0, le=65535, description="Port of /metrics, /healthz and /statusz. 0 picks a free one.")
+    lengths_port: int = Field(
+        0, ge=0, le=65535, description="Port of the gRPC service Lengths, which endpoint pickers call. 0 does not serve it."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The lowest level that is logged.")
     hang_seconds: float = Field(10.0, ge=1, description="With supervise: kill a scheduler process without a heartbeat for this long.")
     restart_max_seconds: float = Field(5.0, ge=0.1, le=60, description="With supervise: the longest pause before a restart.")

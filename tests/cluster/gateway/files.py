@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.cluster.gateway import picker
 from tests.cluster.gateway.resources import ROUTE_CONFIG_NAME, Json, Resources
 
 LISTENER = "ingress"
@@ -22,7 +23,10 @@ def bootstrap(folder: Path, port: int) -> Json:
         "stream_idle_timeout": "0s",
         "request_timeout": "0s",
         "rds": {"route_config_name": ROUTE_CONFIG_NAME, "config_source": _source(folder / "rds.json")},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{EXTENSION}.filters.http.router.v3.Router"}}],
+        "http_filters": [
+            picker.filter_config(),
+            {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{EXTENSION}.filters.http.router.v3.Router"}},
+        ],
         "access_log": [
             {
                 "name": "envoy.access_loggers.file",
@@ -67,7 +71,7 @@ def write(folder: Path, resources: Resources) -> None:
 
 
 def _with_folder(cluster: Json, folder: Path) -> Json:
-    """The cluster with the path of its endpoints made absolute."""
+    """The cluster with an absolute path of its endpoints."""
     source = cluster["eds_cluster_config"]["eds_config"]["path_config_source"]
     return {**cluster, "eds_cluster_config": {"eds_config": _source(folder / source["path"])}}
 

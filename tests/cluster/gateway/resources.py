@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.cluster.gateway import picker
+
 Json = dict[str, Any]
 
 INGRESS_CLASS = "alise-test"
@@ -78,8 +80,11 @@ class Resources:
     warnings: tuple[str, ...] = field(default=())
 
 
-def envoy_resources(objects: Objects) -> Resources:
-    """Translate. The same objects in any order give the same resources."""
+def envoy_resources(objects: Objects, body_mode: str = picker.BUFFERED, own_balancing: str = "LEAST_REQUEST") -> Resources:
+    """Translate. The same objects in any order give the same resources.
+
+    `body_mode` is how pickers see bodies, `own_balancing` how Envoy chooses where there is no picker or it says nothing.
+    """
     warnings: list[str] = []
     matches = [*_ingress_matches(objects.ingresses, warnings), *_route_matches(objects.routes, our_gateways(objects.gateways), warnings)]
     # 1. One virtual host per host; where two objects claim the same path, the older rule (by name) wins, as in other controllers.
@@ -90,15 +95,19 @@ def envoy_resources(objects: Objects) -> Resources:
     hosts = {host: sorted(rows.values(), key=lambda row: (not row.exact, -len(row.path), row.path)) for host, rows in by_host.items()}
     # 3. A cluster with its endpoints for every backend that a route names, with or without endpoints.
     backends = sorted({backend for rows in hosts.values() for row in rows for backend, _ in row.backends})
-    addresses = {backend: ready_addresses(backend, objects.services, objects.endpoints) for backend in backends}
+    pickers = _pickers(backends, objects.services)
+    addresses = {backend: ready_addresses(backend, objects.services, objects.endpoints) for backend in [*backends, *pickers.values()]}
     return Resources(
         route_config={
             "name": ROUTE_CONFIG_NAME,
             "ignore_port_in_host_matching": True,
-            "virtual_hosts": [_virtual_host(host, hosts[host]) for host in sorted(hosts)],
+            "virtual_hosts": [_virtual_host(host, hosts[host], pickers, body_mode) for host in sorted(hosts)],
         },
-        clusters=tuple(_cluster(backend) for backend in backends),
-        assignments={backend.cluster: _assignment(backend, addresses[backend]) for backend in backends},
+        clusters=(
+            *(picker.picked(one) if backend in pickers else one for backend in backends for one in [_cluster(backend, own_balancing)]),
+            *(picker.picker_cluster(_cluster(backend, "ROUND_ROBIN")) for backend in pickers.values()),
+        ),
+        assignments={backend.cluster: _assignment(backend, found) for backend, found in addresses.items()},
         hosts=tuple(sorted(hosts)),
         warnings=tuple(sorted(set(warnings))),
     )
@@ -210,7 +219,14 @@ def _pod(address: Json) -> str:
     return f"{target.get('namespace')}/{target['name']}" if target.get("kind") == "Pod" else ""
 
 
-def _virtual_host(host: str, rows: Sequence[Match]) -> Json:
+def _pickers(backends: Iterable[Backend], services: Iterable[Json]) -> dict[Backend, Backend]:
+    """The endpoint pickers of these backends."""
+    known = {(one["metadata"]["namespace"], one["metadata"]["name"]) for one in services}
+    found = {backend: Backend(backend.namespace, picker.picker_of(backend.service), picker.PORT) for backend in backends}
+    return {backend: its for backend, its in found.items() if (its.namespace, its.service) in known}
+
+
+def _virtual_host(host: str, rows: Sequence[Match], pickers: Mapping[Backend, Backend], body_mode: str) -> Json:
     # An upstream is tried again only when nothing of the request can have reached it.
     retries = {
         "retry_on": "connect-failure,refused-stream",
@@ -227,10 +243,17 @@ def _virtual_host(host: str, rows: Sequence[Match]) -> Json:
     return {
         "name": host,
         "domains": [host],
-        "routes": [{"match": _path_match(row), "route": _action(row)} for row in rows],
+        "routes": [{"match": _path_match(row), "route": _action(row), **_per_route(row, pickers, body_mode)} for row in rows],
         "retry_policy": retries,
         "response_headers_to_add": [upstream],
     }
+
+
+def _per_route(row: Match, pickers: Mapping[Backend, Backend], body_mode: str) -> Json:
+    """The route's picker; a route with several backends has none, because a picker knows the replicas of one resource."""
+    if len(row.backends) != 1 or (its := pickers.get(row.backends[0][0])) is None:
+        return {}
+    return {"typed_per_filter_config": picker.per_route(its.cluster, body_mode)}
 
 
 def _path_match(row: Match) -> Json:
@@ -249,11 +272,11 @@ def _action(row: Match) -> Json:
     return {"weighted_clusters": {"clusters": weights}, **endless}
 
 
-def _cluster(backend: Backend) -> Json:
+def _cluster(backend: Backend, own_balancing: str) -> Json:
     return {
         "name": backend.cluster,
         "type": "EDS",
-        "lb_policy": "LEAST_REQUEST",
+        "lb_policy": own_balancing,
         "connect_timeout": f"{CONNECT_SECONDS}s",
         "eds_cluster_config": {"eds_config": {"path_config_source": {"path": f"eds/{backend.cluster}.json"}, "resource_api_version": "V3"}},
         "circuit_breakers": {

@@ -1,0 +1,152 @@
+"""One request: which replicas are there, how long is its answer, which one gets it. Holds requests while there is no replica.
+
+`server.py` calls `decide()` for every request. What takes time here has a deadline, and what fails costs the quality of the choice, never
+the request.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from alise_contract.describe import Description
+from alise_contract.describe import Endpoint as Form
+from alise_contract.v1 import lengths_pb2
+from alise_picker.affinity import Homes
+from alise_picker.choose import Chosen, Decision, Endpoint, NoEndpoint, Request, Sent, Shed, choose, is_fresh, needs_length, usable
+from alise_picker.exchange import Asked
+from alise_picker.metrics import Metrics
+from alise_picker.question import described, is_described, question_of
+from alise_picker.replicas import Replicas
+
+# A gateway learns of a ready pod a little later than the picker does.
+SETTLE_SECONDS: Final = 0.5
+# The work of a request that no replica says anything about.
+ASSUMED_WORK_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HoldLimits:
+    """How many requests are held at a time while no replica is ready, and for how long. 0 requests: none is held."""
+
+    max_requests: int = 0
+    seconds: float = 0.0
+
+
+class Picker:
+    """Decides for one resource's requests."""
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        metrics: Metrics,
+        hold: HoldLimits = HoldLimits(),
+        predict_seconds: float = 0.05,
+        clock: Callable[[], float] = time.monotonic,
+        settle_seconds: float = SETTLE_SECONDS,
+    ) -> None:
+        self._replicas = replicas
+        self._metrics = metrics
+        self._hold = hold
+        self._predict_seconds = predict_seconds
+        self._clock = clock
+        self._settle_seconds = settle_seconds
+        self._homes = Homes()
+        self._turn = 0
+        self.waiting = 0
+
+    def must_hold(self) -> bool:
+        """Returns whether a request that comes now has to wait for a replica, and may."""
+        return not usable(self._replicas.endpoints()) and self.waiting < self._hold.max_requests
+
+    @property
+    def hold_seconds(self) -> float:
+        return self._hold.seconds + self._settle_seconds
+
+    async def decide(self, asked: Asked) -> Decision:
+        """Returns the decision about one request, held first if no replica is ready."""
+        if not usable(self._replicas.endpoints()) and (refusal := await self._held()) is not None:
+            self._metrics.decisions.labels(refusal).inc()
+            return NoEndpoint()
+        began = time.perf_counter()
+        decision = await self._choose(asked)
+        self._metrics.decision_seconds.observe(time.perf_counter() - began)
+        self._metrics.decisions.labels(_name(decision)).inc()
+        return decision
+
+    def count_states(self) -> None:
+        """Sets the gauges."""
+        states = [_state(one, self._clock()) for one in self._replicas.endpoints()]
+        for state in ("fresh", "stale", "draining"):
+            self._metrics.replicas.labels(state).set(states.count(state))
+        self._metrics.waiting.set(self.waiting)
+
+    async def _choose(self, asked: Asked) -> Decision:
+        self._turn += 1
+        endpoints = self._replicas.endpoints()
+        description = described(asked.path, asked.body) if is_described(asked.method, asked.path) else Description(Form.OTHER)
+        home = self._homes.home(description.conversation_previous)
+        request = Request(samples=float(max(1, min(description.n, 1024))), home=home)
+        work = 0.0
+        if description.endpoint is Form.OTHER:
+            self._metrics.predictions.labels("not_described").inc()
+        elif not needs_length(endpoints, self._clock()):
+            self._metrics.predictions.labels("not_needed").inc()
+        else:
+            found = await self._predicted(description, home)
+            self._metrics.predictions.labels("failed" if found is None else "ok").inc()
+            if found is not None:
+                request, work = replace(request, level=found.level), max(0.0, found.work_seconds)
+            # They may have changed meanwhile.
+            endpoints = self._replicas.endpoints()
+        decision = choose(endpoints, request, self._clock(), self._turn)
+        if isinstance(decision, Chosen):
+            work = work or request.samples * _typical_work(endpoints)
+            self._replicas.note(decision.address, Sent(self._clock(), request.level, request.samples, work))
+            self._homes.remember(description.conversation_now, decision.address)
+        return decision
+
+    async def _predicted(self, description: Description, home: str) -> lengths_pb2.PredictResponse | None:
+        return await self._replicas.predict(question_of(description), home, self._predict_seconds)
+
+    async def _held(self) -> str | None:
+        """Waits until a replica is ready. Returns why it did not wait any longer; None if there is a replica."""
+        if not self._hold.max_requests:
+            return "no_endpoint"
+        if self.waiting >= self._hold.max_requests:
+            return "hold_full"
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(self._hold.seconds):
+                while not usable(self._replicas.endpoints()):
+                    await self._replicas.any_ready.wait()
+                    # All of those that are ready may drain.
+                    await asyncio.sleep(self._settle_seconds)
+        except TimeoutError:
+            return "hold_expired"
+        finally:
+            self.waiting -= 1
+        return None
+
+
+def _typical_work(endpoints: list[Endpoint]) -> float:
+    rows = [row for one in endpoints if one.load is not None for row in one.load.levels]
+    samples = sum(row.samples for row in rows)
+    return sum(row.work_seconds for row in rows) / samples if samples > 0 else ASSUMED_WORK_SECONDS
+
+
+def _name(decision: Decision) -> str:
+    match decision:
+        case Chosen():
+            return decision.reason.value
+        case Shed():
+            return "shed"
+        case NoEndpoint():
+            return "no_endpoint"
+
+
+def _state(endpoint: Endpoint, at: float) -> str:
+    if endpoint.load is not None and endpoint.load.draining:
+        return "draining"
+    return "fresh" if is_fresh(endpoint, at) else "stale"

@@ -1,0 +1,154 @@
+"""Each replica's load, which it streams, and its predictions, for which it is asked: gRPC to the replicas' sidecars.
+
+`endpoints.py` says which replicas there are. One task per replica keeps its stream; a replica whose stream ends or falls silent is asked
+again after a second, and until then its figures grow old.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+
+from alise_contract.v1 import admission_pb2, lengths_pb2
+from alise_contract.v1.lengths_pb2_grpc import LengthsStub
+from alise_picker.choose import STALE_SECONDS, Endpoint, LevelLoad, Load, Sent, is_fresh, unreported
+
+log = logging.getLogger(__name__)
+
+AGAIN_SECONDS: Final = 1.0
+MAX_SENT: Final = 1024
+# A report is a few kilobytes; a replica runs whatever its namespace put there.
+MAX_MESSAGE_BYTES: Final = 64 * 1024
+MAX_LEVELS: Final = 256
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A ready replica: where requests go, and where its sidecar answers."""
+
+    address: str
+    lengths: str
+
+
+@dataclass
+class _Replica:
+    target: Target
+    channel: grpc.aio.Channel
+    load: Load | None = None
+    sent: deque[Sent] = field(default_factory=lambda: deque(maxlen=MAX_SENT))
+    task: "asyncio.Task[None] | None" = None
+
+
+class Replicas:
+    """The replicas that are ready now."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._replicas: dict[Target, _Replica] = {}
+        self._asked = 0
+        # Set while there is a replica.
+        self.any_ready = asyncio.Event()
+        # Whether the list of replicas was read once.
+        self.listed = False
+
+    def set(self, targets: Sequence[Target]) -> None:
+        """Follows these replicas from now on, and no others."""
+        self.listed = True
+        for target in [one for one in self._replicas if one not in targets]:
+            self._drop(self._replicas.pop(target))
+        for target in targets:
+            if target not in self._replicas:
+                replica = _Replica(target, grpc.aio.insecure_channel(target.lengths, options=_OPTIONS))
+                replica.task = asyncio.create_task(self._follow(replica), name=f"load of {target.address}")
+                self._replicas[target] = replica
+        if self._replicas:
+            self.any_ready.set()
+        else:
+            self.any_ready.clear()
+
+    def endpoints(self) -> list[Endpoint]:
+        """Returns the replicas as `choose()` reads them, in a fixed order."""
+        found = []
+        for replica in self._replicas.values():
+            endpoint = Endpoint(replica.target.address, replica.load, tuple(replica.sent))
+            still = unreported(endpoint)
+            while len(replica.sent) > len(still):
+                replica.sent.popleft()
+            found.append(Endpoint(replica.target.address, replica.load, still))
+        return sorted(found, key=lambda one: one.address)
+
+    def note(self, address: str, sent: Sent) -> None:
+        """Counts a request that goes to a replica."""
+        for replica in self._replicas.values():
+            if replica.target.address == address:
+                replica.sent.append(sent)
+
+    async def predict(self, question: admission_pb2.AdmitRequest, prefer: str, seconds: float) -> lengths_pb2.PredictResponse | None:
+        """Returns the prediction of one replica with fresh figures, of `prefer` if it is one; None without an answer in time."""
+        now = self._clock()
+        fresh = [one for one in self._replicas.values() if is_fresh(Endpoint(one.target.address, one.load), now)]
+        if not fresh:
+            return None
+        self._asked += 1
+        replica = next((one for one in fresh if one.target.address == prefer), fresh[self._asked % len(fresh)])
+        request = lengths_pb2.PredictRequest(request=question)
+        try:
+            found: lengths_pb2.PredictResponse = await LengthsStub(replica.channel).Predict(request, timeout=seconds)
+        except grpc.aio.AioRpcError as error:
+            log.debug("no prediction", extra={"replica": replica.target.address, "code": error.code().name})
+            return None
+        return found
+
+    async def close(self) -> None:
+        """Ends every connection."""
+        tasks = [replica.task for replica in self._replicas.values() if replica.task is not None]
+        for replica in self._replicas.values():
+            self._drop(replica)
+        self._replicas.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _drop(self, replica: _Replica) -> None:
+        if replica.task is not None:
+            replica.task.cancel()
+
+    async def _follow(self, replica: _Replica) -> None:
+        try:
+            while True:
+                with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError, StopAsyncIteration):
+                    await self._watch(replica)
+                await asyncio.sleep(AGAIN_SECONDS)
+        finally:
+            await replica.channel.close(None)
+
+    async def _watch(self, replica: _Replica) -> None:
+        """Takes reports in until the stream ends or is silent for too long."""
+        call = LengthsStub(replica.channel).WatchLoad(lengths_pb2.WatchLoadRequest())
+        try:
+            reports = aiter(call)
+            while True:
+                replica.load = load_of(await asyncio.wait_for(anext(reports), STALE_SECONDS), self._clock())
+        finally:
+            call.cancel()
+
+
+def load_of(report: lengths_pb2.LoadReport, at: float) -> Load:
+    """Returns a report as a value. Numbers that no replica has are made harmless: a hostile replica can only describe itself."""
+    rows = tuple(LevelLoad(row.level, _number(row.samples), _number(row.work_seconds)) for row in list(report.levels)[:MAX_LEVELS])
+    return Load(at, rows, max(1.0, _number(report.slots)), report.draining, report.connected, _number(report.max_wait_seconds))
+
+
+def _number(value: float) -> float:
+    """The value, or 0 for NaN and for what is negative; at most 1e9."""
+    return min(value, 1e9) if value > 0 else 0.0

@@ -1,0 +1,114 @@
+"""Requests that come while no replica is ready: held within bounds, then answered; through a real Envoy where it says so."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from alise_contract.names import WAITING_PATH
+from alise_picker import web
+from alise_picker.choose import Chosen, NoEndpoint
+from alise_picker.exchange import Asked
+from alise_picker.metrics import Metrics
+from alise_picker.picker import HoldLimits, Picker
+from alise_picker.replicas import Replicas, Target
+from alise_picker.server import Server
+from tests.cluster.gateway.picker import BUFFERED
+from tests.picker.envoy_before import ask, chat, envoy_before, routed
+from tests.picker.replica_processes import ready, started, until
+from tests.scheduler.pod import until as now
+
+ASKED = Asked("POST", "/v1/chat/completions", b"{}")
+TARGET = Target("127.0.0.1:1", "127.0.0.1:1")
+
+
+def metric(metrics: Metrics, decision: str) -> float:
+    return metrics.registry.get_sample_value("alise_picker_decisions_total", {"decision": decision}) or 0.0
+
+
+@pytest.fixture
+async def replicas() -> AsyncIterator[Replicas]:
+    replicas = Replicas()
+    yield replicas
+    await replicas.close()
+
+
+def make_picker(replicas: Replicas, limits: HoldLimits) -> tuple[Picker, Metrics]:
+    metrics = Metrics()
+    return Picker(replicas, metrics, limits, settle_seconds=0.0), metrics
+
+
+async def test_a_held_request_is_placed_when_a_replica_is_ready(replicas: Replicas) -> None:
+    picker, _ = make_picker(replicas, HoldLimits(10, 60.0))
+    held = asyncio.create_task(picker.decide(ASKED))
+    await now(lambda: picker.waiting)
+    replicas.set([TARGET])
+    decision = await held
+    assert isinstance(decision, Chosen)
+    assert (decision.address, picker.waiting) == (TARGET.address, 0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        pytest.param(HoldLimits(), "no_endpoint", id="nothing is held"),
+        pytest.param(HoldLimits(1, 60.0), "hold_full", id="enough are held"),
+        pytest.param(HoldLimits(10, 0.001), "hold_expired", id="it took too long"),
+    ],
+)
+async def test_a_request_is_not_held_past(replicas: Replicas, limits: HoldLimits, why: str) -> None:
+    picker, metrics = make_picker(replicas, limits)
+    first = asyncio.create_task(picker.decide(ASKED))
+    if why == "hold_full":
+        await now(lambda: picker.waiting)
+        assert await picker.decide(ASKED) == NoEndpoint()
+        first.cancel()
+    else:
+        assert await first == NoEndpoint()
+    assert metric(metrics, why) == 1
+
+
+async def test_a_client_that_goes_away_is_not_counted_as_waiting(replicas: Replicas) -> None:
+    picker, _ = make_picker(replicas, HoldLimits(10, 60.0))
+    held = asyncio.create_task(picker.decide(ASKED))
+    await now(lambda: picker.waiting)
+    held.cancel()
+    await asyncio.gather(held, return_exceptions=True)
+    assert picker.waiting == 0
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("mode", [pytest.param("FULL_DUPLEX_STREAMED", id="full duplex"), pytest.param(BUFFERED, id="buffered")])
+async def test_envoy_waits_for_a_replica_and_then_gets_the_answer(replicas: Replicas, tmp_path: Path, mode: str) -> None:
+    metrics = Metrics()
+    picker = Picker(replicas, metrics, HoldLimits(1, 60.0), settle_seconds=0.0)
+    server = Server(picker, "127.0.0.1")
+    replicas.set([])
+    with started(tmp_path) as block:
+        processes = block.replicas(1)
+        await ready(processes)
+        port = await server.start(0)
+        async with (
+            web.serving(picker, replicas, metrics, "default/tiny", "127.0.0.1", 0) as http_port,
+            aiohttp.ClientSession() as client,
+        ):
+            with envoy_before(tmp_path, routed(processes, port, mode)) as envoy:
+                held = asyncio.create_task(ask(client, envoy.url, chat()))
+
+                async def is_held() -> bool:
+                    return picker.waiting == 1
+
+                await until(is_held, "the request is held")
+                async with client.get(f"http://127.0.0.1:{http_port}{WAITING_PATH}") as answer:
+                    assert json.loads(await answer.text()) == {"default/tiny": 1}
+                refused = await ask(client, envoy.url, chat())
+                assert (refused.status, refused.headers["retry-after"]) == (503, "10")
+                # Longer than Envoy's own patience with a picker.
+                assert await asyncio.wait({held}, timeout=0.4) == (set(), {held})
+                replicas.set([Target(processes[0].address, f"127.0.0.1:{processes[0].lengths_port}")])
+                answered = await held
+        await server.stop(0)
+    assert (answered.status, answered.chunks, answered.upstream) == (200, 4, processes[0].address)
