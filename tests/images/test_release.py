@@ -88,8 +88,8 @@ def test_two_runs_give_the_same_bytes(tree: Path) -> None:
 def test_a_release_has_its_files_and_their_checksums(tree: Path) -> None:
     found = released(tree)
     assert set(found) == {"alise.yaml", "tiny.yaml", "aliseengines.yaml", "alise-0.1.0.tgz", "RELEASE_NOTES.md", "SHA256SUMS"}
-    sums = dict(reversed(line.split("  ")) for line in found.pop("SHA256SUMS").decode().splitlines())
-    assert sums == {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
+    sums = found.pop("SHA256SUMS").decode()
+    assert sums == "".join(f"{hashlib.sha256(found[name]).hexdigest()}  {name}\n" for name in sorted(found))
 
 
 def test_every_image_of_a_release_has_the_version_for_its_tag(tree: Path) -> None:
