@@ -1,4 +1,4 @@
-"""The command line: `alise-scheduler run | supervise | wait-for-engine-exit`. The only module that reads the environment.
+"""The command line: `alise-scheduler run | supervise | top | explain | wait-for-engine-exit`. The only module that reads the environment.
 
 Each command imports what it needs itself, so that the supervisor, which runs as long as the pod, stays small.
 """
@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from alise_contract.names import CONTROL_SOCKET
+from alise_contract.names import CONTROL_SOCKET, REQUESTS_SOCKET
 
 from . import logs
 from .config import Settings, env_name, flag_name, load
@@ -17,6 +17,7 @@ from .errors import ConfigError
 from .supervisor import HEARTBEAT_FD_ENV, RESTARTS_ENV, Heartbeat, Supervisor, child_environ, scheduler_command
 
 _USAGE_ERROR = 2
+_NOT_FOUND = 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,6 +33,13 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(
                 flag_name(field), dest=field, metavar="VALUE", help=f"{info.description} [{env_name(field)}]".replace("%", "%%")
             )
+    top = commands.add_parser("top", help="List the requests of this pod by rank.")
+    top.add_argument("--limit", type=int, default=100, help="List at most this many requests (default: 100).")
+    explain = commands.add_parser("explain", help="Say why a request waits, or has waited.")
+    explain.add_argument("request", metavar="REQUEST", help="The request's id: from the header x-request-id, the answer or the log.")
+    for command in (top, explain):
+        command.add_argument("--json", dest="as_json", action="store_true", help="Print JSON.")
+        command.add_argument(flag_name("socket_dir"), dest="socket_dir", help=f"Folder of requests.sock. [{env_name('socket_dir')}]")
     wait = commands.add_parser("wait-for-engine-exit", help="For preStop: wait until the engine no longer answers on its control socket.")
     wait.add_argument("--timeout-seconds", type=float, default=600.0, help="Return after this long at the latest (default: 600).")
     wait.add_argument(flag_name("socket_dir"), dest="socket_dir", help=f"Folder of control.sock. [{env_name('socket_dir')}]")
@@ -39,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns the exit status: 0, or 2 if a setting is invalid."""
+    """Run a command. Returns the exit status: 0, 1 if there is no such request or no answer, 2 if a setting is invalid."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = vars(parser().parse_args(given))
     command = options.pop("command")
@@ -62,6 +70,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             env = child_environ(os.environ)
             supervisor = Supervisor(scheduler_command(given[1:]), env, settings.hang_seconds, settings.restart_max_seconds)
             return supervisor.run()
+        case "top" | "explain":
+            from . import commands
+
+            path = os.path.join(settings.socket_dir, REQUESTS_SOCKET)
+            try:
+                if command == "top":
+                    print(commands.top(path, options["limit"], options["as_json"]))
+                    return 0
+                text, found = commands.explain(path, options["request"], options["as_json"])
+            except commands.AskError as error:
+                print(f"alise-scheduler {command}: {error}", file=sys.stderr)
+                return _NOT_FOUND
+            print(text)
+            return 0 if found else _NOT_FOUND
         case _:
             from .exit_wait import wait_for_engine_exit
 

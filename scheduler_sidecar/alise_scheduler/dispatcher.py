@@ -17,12 +17,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from .admissions import Admitted, Ask
 from .core.admit import Rejected
+from .core.estimate import Estimate
+from .core.lengths import Lengths
+from .core.load_report import LoadReport
 from .core.plan import Plan
 from .core.reports import EngineEvent, EngineLost, EngineSnapshot, EngineUpdate
 from .engine.interface import Engine
 from .errors import EngineError, EngineUnavailableError, InboxFullError, SessionLostError
-from .state import Admitted, Ask, State
+from .explain import explain, list_requests
+from .state import State
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +124,14 @@ class Dispatcher:
             # With a fuller inbox it is not posted. The job then stops counting after ADMITTED_EXPIRES_SECONDS.
             self._post(_Withdrawn(job_id))
 
+    def forecast(self, ask: Ask) -> tuple[Lengths, Estimate]:
+        """Returns the length, level and work that this request would be given now. Changes nothing."""
+        return self._state.forecast(ask, self._clock.now())
+
+    def load_report(self) -> LoadReport:
+        """Returns the present load."""
+        return self._state.load_report()
+
     async def run(self) -> None:
         """Runs until cancelled."""
         pump = asyncio.create_task(self._pump(), name="engine events")
@@ -159,6 +172,14 @@ class Dispatcher:
             "apply_failures_in_a_row": self._failures,
             "seconds_since_turn": round(self._clock.now() - self.turned_at, 3),
         }
+
+    def requests(self, limit: int) -> dict[str, Any]:
+        """The active requests by rank, at most `limit`, as JSON values."""
+        return list_requests(self._state, self._clock.now(), limit)
+
+    def explain(self, request_id: str) -> dict[str, Any]:
+        """Why requests with this id wait or have waited, as JSON values."""
+        return explain(self._state, request_id, self._clock.now())
 
     # --- the task ---------------------------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from alise_contract.names import CONTROL_SOCKET
+from alise_contract.names import CONTROL_SOCKET, REQUESTS_SOCKET
 
+from .admissions import ClassRule
 from .config import Settings
 from .dispatcher import Dispatcher, LoopClock
 from .engine.client import EngineClient
@@ -27,8 +28,9 @@ from .predictor.models.buckets import BucketPredictor
 from .predictor.start import Parts, Where, load_encoder, start
 from .predictor.training.loop import Learner, prior_in_process
 from .rpc.admission import AdmissionService
+from .rpc.lengths import LengthsServer, LengthsService
 from .rpc.server import AdmissionServer
-from .state import ClassRule, State
+from .state import State
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,8 @@ async def run(settings: Settings, restarts: int, beat: Callable[[], None]) -> No
         if settings.predictor != "buckets":
             tasks.append(asyncio.create_task(_learn(settings, keys, state, engine, encoding, metrics), name="learner"))
         tasks.append(asyncio.create_task(_serve_http(settings, dispatcher, metrics), name="http server"))
+        if settings.lengths_port:
+            tasks.append(asyncio.create_task(_serve_lengths(settings, dispatcher, encoding), name="lengths server"))
         log.info("scheduler started", extra={"policy": settings.policy, "restarts": restarts, "pid": os.getpid()})
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
@@ -97,11 +101,28 @@ async def run(settings: Settings, restarts: int, beat: Callable[[], None]) -> No
 async def _serve_http(settings: Settings, dispatcher: Dispatcher, metrics: Metrics) -> None:
     """Serves HTTP until cancelled. Its library takes 0.2 s to load, so it is loaded in a thread while admissions are answered."""
     http = await asyncio.to_thread(importlib.import_module, ".rpc.http", __package__)
+    requests = await asyncio.to_thread(importlib.import_module, ".rpc.requests", __package__)
     server = http.HttpServer(http.make_app(metrics.registry, dispatcher.status), settings.http_host, settings.http_port)
+    people = requests.SocketServer(
+        requests.make_requests_app(dispatcher.requests, dispatcher.explain), os.path.join(settings.socket_dir, REQUESTS_SOCKET)
+    )
     try:
         port = await server.start()
+        await people.start()
         log.info("http listens", extra={"http_port": port, "pid": os.getpid()})
         await asyncio.Event().wait()
+    finally:
+        await people.stop()
+        await server.stop()
+
+
+async def _serve_lengths(settings: Settings, dispatcher: Dispatcher, encoding: EncodeQueue) -> None:
+    """Serves endpoint pickers until cancelled. Raises OSError if the port is not available."""
+    server = LengthsServer(LengthsService(dispatcher.forecast, dispatcher.load_report, encoding.encode), settings.http_host)
+    try:
+        port = await server.start(settings.lengths_port)
+        log.info("lengths listens", extra={"lengths_port": port})
+        await server.serve()
     finally:
         await server.stop()
 

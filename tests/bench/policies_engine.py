@@ -25,6 +25,7 @@ from typing import Any, Final
 import numpy as np
 
 from alise_scheduler import config
+from alise_scheduler.admissions import Admitted, Ask
 from alise_scheduler.core import exec_time
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.exec_time import Coefficients, CostModel
@@ -42,7 +43,7 @@ from alise_scheduler.predictor.models.prior import Prior
 from alise_scheduler.predictor.served_head import serve_head
 from alise_scheduler.predictor.training import prior_fit
 from alise_scheduler.predictor.training.fit import train
-from alise_scheduler.state import Admitted, Ask, State
+from alise_scheduler.state import State
 from alise_simulator.model import EngineModel
 from alise_simulator.run import simulate
 from alise_simulator.systems import Setup, core_driver, driver_named

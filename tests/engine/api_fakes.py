@@ -52,7 +52,7 @@ def make_row(request_id: str = "r1", **changes: Any) -> core.RequestRow:
 
 
 def make_finished(request_id: str = "r1", **changes: Any) -> core.FinishedRow:
-    ending = core.FinishedRow(request_id, f"job-{request_id}", terms.FINISH_STOP, 10, 5, 0, 100, 20)
+    ending = core.FinishedRow(request_id, f"job-{request_id}", terms.FINISH_STOP, 10, 5, 0, 100, 20, 10, 0)
     return replace(ending, **changes)
 
 

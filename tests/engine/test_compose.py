@@ -250,3 +250,10 @@ def test_an_unknown_codec_is_named() -> None:
 def test_a_model_path_that_is_not_there_is_refused_before_vllm_takes_it_for_a_name_of_the_hub() -> None:
     with pytest.raises(ConfigError, match=r"the model \S+ does not exist in the engine's container: set spec.model.uri to a folder"):
         composed(machine=replace(CPU, model_is_absent=True))
+
+
+def test_vllm_adds_no_second_request_id_to_an_answer() -> None:
+    flag = "--enable-request-id-headers"
+    assert composed(flag, given={"enable_request_id_headers": True}).argv[-1] != flag
+    assert "--no-enable-request-id-headers" in composed(flag, given={"enable_request_id_headers": True}).argv
+    assert "--no-enable-request-id-headers" not in composed().argv

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_contract.names import owner_of
-from alise_engine.api.identity import MAX_LABEL_CHARS, Caller, Keyring, Rules, caller, digest, slo_ttft_ms
+from alise_contract.names import MAX_REQUEST_ID_CHARS, owner_of
+from alise_engine.api.identity import MAX_LABEL_CHARS, Caller, Keyring, Rules, caller, digest, request_id, slo_ttft_ms
 
 OBJECTIVE, FAIRNESS = "x-llm-d-inference-objective", "x-llm-d-inference-fairness-id"
 KEYS = Keyring({digest("sk-a"): "team-a", digest("sk-b"): "team-b"})
@@ -105,3 +105,21 @@ def test_no_header_breaks_it_or_leads_to_another_tenant(headers: dict[str, str],
         assert len(who.tenant) <= MAX_LABEL_CHARS
         assert who.klass in {"", *CLASSES}
         assert not keyed or who.tenant.split("/")[0] in {"team-a", "team-b"}
+
+
+IDS = [
+    pytest.param("req-7", "req-7", id="as sent"),
+    pytest.param("00-4bf92f3577b34da6a3ce929d0e0e4736/1?x=[]", "00-4bf92f3577b34da6a3ce929d0e0e4736/1?x=[]", id="any printable characters"),
+    pytest.param(" req-7 ", "req-7", id="without the spaces around it"),
+    pytest.param("x" * MAX_REQUEST_ID_CHARS, "x" * MAX_REQUEST_ID_CHARS, id="as long as it may be"),
+    pytest.param("x" * (MAX_REQUEST_ID_CHARS + 1), "", id="too long"),
+    pytest.param("a b", "", id="a space"),
+    pytest.param("a\tb", "", id="a control character"),
+    pytest.param("größe", "", id="other letters"),
+    pytest.param("", "", id="empty"),
+]
+
+
+@pytest.mark.parametrize(("sent", "used"), IDS)
+def test_the_clients_id_of_its_request(sent: str, used: str) -> None:
+    assert request_id({"x-request-id": sent}) == used

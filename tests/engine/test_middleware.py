@@ -68,6 +68,34 @@ async def test_two_requests_are_two_jobs(server: Server, sidecar: FakeAdmission)
     assert len({request.job_id for request in sidecar.requests}) == 2
 
 
+# --- the id -----------------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_clients_id_is_returned_and_the_sidecar_learns_it(server: Server, sidecar: FakeAdmission) -> None:
+    exchange = await server.post(chat(), headers={"X-Request-Id": "req-7"})
+    assert (exchange.response_headers["x-request-id"], sidecar.requests[0].request_id) == ("req-7", "req-7")
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Request-Id": "not one id"}], ids=["none", "one with spaces"])
+async def test_without_a_usable_id_the_requests_own_one_is_returned(
+    server: Server, sidecar: FakeAdmission, headers: dict[str, str]
+) -> None:
+    exchange = await server.post(chat(), headers=headers)
+    assert (exchange.response_headers["x-request-id"], sidecar.requests[0].request_id) == (sidecar.requests[0].job_id, "")
+
+
+async def test_two_requests_with_the_same_id_stay_two_jobs(server: Server, sidecar: FakeAdmission) -> None:
+    for _ in range(2):
+        await server.post(chat(), headers={"X-Request-Id": "req-7"})
+    assert len({request.job_id for request in sidecar.requests}) == 2
+
+
+async def test_a_refusal_has_the_id_too(server: Server, sidecar: FakeAdmission) -> None:
+    sidecar.answer = reject(admission_pb2.Rejected.REASON_WAIT_TOO_LONG)
+    exchange = await server.post(chat())
+    assert (exchange.status, exchange.response_headers["x-request-id"]) == (429, sidecar.requests[0].job_id)
+
+
 # --- rank is never the client's (R) -----------------------------------------------------------------------------------------------
 
 MINE = {"alise_job": "mine", "alise_hint": "QUw=", "alise_stamp": "-99.00", "other": 1}

@@ -148,3 +148,21 @@ def test_a_few_tokens_more_are_no_news() -> None:
         tracked.request.num_output_tokens += 1
         told += poll(tracker, float(second)).requests
     assert [row.generated_tokens for row in told] == [20 + PROGRESS_TOKENS]
+
+
+def test_an_ending_says_how_long_the_request_waited_and_was_preempted() -> None:
+    tracker = Tracker()
+    tracker.add(request(), "job", "", 10.0)
+    for phase, at in (("running", 12.5), ("offloaded", 13.0), ("restoring", 15.0), ("running", 15.5), ("preempted", 16.0)):
+        tracker.enter("r1", phase, at)
+    tracker.finish("r1", "abort", 17.0)
+    (ending,) = poll(tracker, 17.0).finished
+    assert (ending.waited_ms, ending.preempted_ms, ending.age_ms) == (2500, 3500, 7000)
+
+
+def test_a_request_that_never_ran_has_waited_all_its_life() -> None:
+    tracker = Tracker()
+    tracker.add(request(), "job", "", 10.0)
+    tracker.finish("r1", "abort", 13.0)
+    (ending,) = poll(tracker, 13.0).finished
+    assert (ending.waited_ms, ending.preempted_ms) == (3000, 0)

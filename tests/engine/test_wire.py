@@ -50,7 +50,7 @@ def test_every_other_call_survives_the_wire(call: Call) -> None:
 
 @given(st.lists(rows, max_size=3), counters)
 def test_a_poll_survives_the_wire(some: list[RequestRow], counted: Counters) -> None:
-    answer = PollAnswer(tuple(some), (FinishedRow("r", "j", "stop", 1, 2, 3, 4, 5),), (StepRow(1, 2, 3, 4),), counted)
+    answer = PollAnswer(tuple(some), (FinishedRow("r", "j", "stop", 1, 2, 3, 4, 5, 6, 7),), (StepRow(1, 2, 3, 4),), counted)
     assert decode_answer(PollAnswer, encode(answer)) == answer
 
 

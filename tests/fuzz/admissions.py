@@ -9,9 +9,9 @@ from alise_contract.names import CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2 as pb
 from alise_engine.api.admission import Ask, request_message
 from alise_engine.api.identity import Caller
+from alise_scheduler.admissions import Admitted
 from alise_scheduler.errors import ContractError, InvalidRequestError
 from alise_scheduler.rpc.convert import check, to_ask, to_response
-from alise_scheduler.state import Admitted
 from tests.fuzz.bodies import BODIES
 from tests.fuzz.finding import expect
 from tests.fuzz.inputs import Reader, block

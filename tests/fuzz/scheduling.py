@@ -7,12 +7,13 @@ from typing import Final
 from alise_contract.names import MAX_HINT_BYTES, MAX_LEVEL, MIN_LEVEL, unpack_priority
 from alise_contract.pod_key import derived
 from alise_contract.v1 import engine_control_pb2
+from alise_scheduler.admissions import Admitted, ClassRule
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.rank import Policy
 from alise_scheduler.engine.convert import to_apply
 from alise_scheduler.metrics import Metrics
 from alise_scheduler.predictor.models.buckets import BucketPredictor
-from alise_scheduler.state import Admitted, ClassRule, State
+from alise_scheduler.state import State
 from tests.fuzz.finding import expect
 
 SALT: Final = b"salt of a pod"

@@ -5,6 +5,7 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from alise_scheduler.admissions import Ask, ClassRule
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.decide import Decision
 from alise_scheduler.core.exec_time import CostModel
@@ -17,7 +18,7 @@ from alise_scheduler.core.reports import EngineRequest, EngineShape, EngineSnaps
 from alise_scheduler.metrics import Metrics
 from alise_scheduler.predictor.features.request import Question
 from alise_scheduler.predictor.models.buckets import BucketPredictor, Predictor
-from alise_scheduler.state import Ask, ClassRule, State
+from alise_scheduler.state import State
 
 HINT_KEY = b"the hints' key of a pod in tests"
 SHAPE = EngineShape(max_num_seqs=2, max_model_len=4096, num_device_blocks=256, block_bytes=32 * 1024, host_limit_bytes=1 << 24)
@@ -59,7 +60,7 @@ def ranks_of(decision: Decision) -> dict[str, Rank]:
 
 
 def make_ask(job_id: str = "a", **fields: object) -> Ask:
-    names = {"samples", "objective", "slo_ttft_ms", "neutral"}
+    names = {"samples", "objective", "slo_ttft_ms", "neutral", "request_id"}
     outer = {key: value for key, value in fields.items() if key in names}
     question = replace(Question(endpoint=1, prompt="say something", prompt_chars=40), **{k: v for k, v in fields.items() if k not in names})  # type: ignore[arg-type]
     return Ask(job_id, question, **outer)  # type: ignore[arg-type]

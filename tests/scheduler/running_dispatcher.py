@@ -5,10 +5,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from alise_scheduler.admissions import Admitted
 from alise_scheduler.core.plan import Plan
 from alise_scheduler.core.reports import Phase
 from alise_scheduler.dispatcher import Dispatcher
-from alise_scheduler.state import Admitted, State
+from alise_scheduler.state import State
 from tests.scheduler.builders import FakeClock, make_ask, make_request
 from tests.scheduler.fake_engine import FakeEngine
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alise_scheduler.admissions import Admitted, ClassRule
 from alise_scheduler.core.admission_queue import AdmissionQueue, ArrivingRequest
 from alise_scheduler.core.admission_wait import INFLOW_SECONDS, LEAST_LEFT, Inflow, Wait, predicted_wait
 from alise_scheduler.core.admit import AdmitLimits, Reason, Rejected, admit
@@ -16,7 +17,7 @@ from alise_scheduler.core.backlog import Backlog, Row, queue_for, with_rows
 from alise_scheduler.core.estimate import Estimate
 from alise_scheduler.core.rank import LatenessRule, Policy
 from alise_scheduler.core.reports import EngineUpdate, Phase
-from alise_scheduler.state import Admitted, ClassRule, State
+from alise_scheduler.state import State
 from tests.scheduler.builders import make_ask, make_request, make_state, opened
 
 OVERDUE = LatenessRule().overdue_seconds

@@ -6,11 +6,11 @@ from itertools import pairwise
 import pytest
 
 from alise_contract.names import MIN_LEVEL, PLAN_EXPIRES_SECONDS
+from alise_scheduler.admissions import Admitted
 from alise_scheduler.core.decide import Decision
 from alise_scheduler.core.rank import LatenessRule, Policy
 from alise_scheduler.core.reports import EngineShape, Phase, Step
 from alise_scheduler.dispatcher import CHANGE_SECONDS, PLAN_SECONDS, REFRESH_SECONDS
-from alise_scheduler.state import Admitted
 from tests.scheduler.builders import make_request, make_state
 from tests.scheduler.fake_engine import FakeEngine
 from tests.scheduler.running_dispatcher import Bench, running

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from alise_scheduler.admissions import Admitted
 from alise_scheduler.core.admit import Reason, Rejected
 from alise_scheduler.core.reports import EngineEvent, Phase
 from alise_scheduler.dispatcher import Dispatcher
 from alise_scheduler.errors import EngineUnavailableError, SessionLostError
-from alise_scheduler.state import Admitted
 from tests.scheduler.builders import FakeClock, make_ask, make_request, make_state, settle
 from tests.scheduler.fake_engine import FakeEngine
 from tests.scheduler.running_dispatcher import Bench

@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
+from alise_scheduler.admissions import Admitted, ClassRule
 from alise_scheduler.core.lengths import PRIOR, Lengths
 from alise_scheduler.predictor.features.request import UNKNOWN
 from alise_scheduler.predictor.hint import Hint, encode
-from alise_scheduler.state import Admitted, ClassRule, State
+from alise_scheduler.state import State
 from tests.scheduler.builders import HINT_KEY, make_ask, make_request, make_state, opened
 
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alise_scheduler.admissions import Admitted
 from alise_scheduler.core.admit import AdmitLimits, Rejected
 from alise_scheduler.core.reports import EngineUpdate
 from alise_scheduler.dispatcher import Dispatcher
 from alise_scheduler.errors import InboxFullError
-from alise_scheduler.state import Admitted
 from tests.scheduler.admission_stream import connected
 from tests.scheduler.builders import make_ask, make_request, make_state, opened
 from tests.scheduler.pod import started, until

@@ -22,7 +22,7 @@ ENDPOINT_MESSAGES: Endpoint
 ENDPOINT_OTHER: Endpoint
 
 class AdmitRequest(_message.Message):
-    __slots__ = ("contract_version", "job_id", "endpoint", "model", "prompt", "prompt_chars", "turns", "max_tokens", "n", "structured", "tenant", "objective", "slo_ttft_ms", "conversation", "conversation_now", "conversation_previous", "temperature", "deadline_monotonic_ms", "withdrawn")
+    __slots__ = ("contract_version", "job_id", "endpoint", "model", "prompt", "prompt_chars", "turns", "max_tokens", "n", "structured", "tenant", "objective", "slo_ttft_ms", "conversation", "conversation_now", "conversation_previous", "temperature", "deadline_monotonic_ms", "withdrawn", "request_id")
     CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,7 @@ class AdmitRequest(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MONOTONIC_MS_FIELD_NUMBER: _ClassVar[int]
     WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     contract_version: int
     job_id: str
     endpoint: Endpoint
@@ -61,7 +62,8 @@ class AdmitRequest(_message.Message):
     temperature: float
     deadline_monotonic_ms: int
     withdrawn: bool
-    def __init__(self, contract_version: _Optional[int] = ..., job_id: _Optional[str] = ..., endpoint: _Optional[_Union[Endpoint, str]] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., prompt_chars: _Optional[int] = ..., turns: _Optional[int] = ..., max_tokens: _Optional[int] = ..., n: _Optional[int] = ..., structured: bool = ..., tenant: _Optional[str] = ..., objective: _Optional[str] = ..., slo_ttft_ms: _Optional[int] = ..., conversation: _Optional[str] = ..., conversation_now: _Optional[str] = ..., conversation_previous: _Optional[str] = ..., temperature: _Optional[float] = ..., deadline_monotonic_ms: _Optional[int] = ..., withdrawn: bool = ...) -> None: ...
+    request_id: str
+    def __init__(self, contract_version: _Optional[int] = ..., job_id: _Optional[str] = ..., endpoint: _Optional[_Union[Endpoint, str]] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., prompt_chars: _Optional[int] = ..., turns: _Optional[int] = ..., max_tokens: _Optional[int] = ..., n: _Optional[int] = ..., structured: bool = ..., tenant: _Optional[str] = ..., objective: _Optional[str] = ..., slo_ttft_ms: _Optional[int] = ..., conversation: _Optional[str] = ..., conversation_now: _Optional[str] = ..., conversation_previous: _Optional[str] = ..., temperature: _Optional[float] = ..., deadline_monotonic_ms: _Optional[int] = ..., withdrawn: bool = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class AdmitResponse(_message.Message):
     __slots__ = ("admitted", "rejected")

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from alise_contract.names import OBJECTIVE_HEADERS, PART_SEPARATOR, SLO_TTFT_HEADERS, TENANT_HEADERS
+from alise_contract.names import (
+    MAX_REQUEST_ID_CHARS,
+    OBJECTIVE_HEADERS,
+    PART_SEPARATOR,
+    REQUEST_ID_HEADER,
+    SLO_TTFT_HEADERS,
+    TENANT_HEADERS,
+)
 
 MAX_LABEL_CHARS: Final = 128
 _UINT32_MAX: Final = (1 << 32) - 1
@@ -82,6 +89,12 @@ def slo_ttft_ms(headers: Headers) -> int:
     """Returns the time to first token that the client asks for, milliseconds; 0 when it asks for none that can be read."""
     value = _first(headers, SLO_TTFT_HEADERS)
     return min(int(value), _UINT32_MAX) if value.isascii() and value.isdigit() and len(value) <= 10 else 0
+
+
+def request_id(headers: Headers) -> str:
+    """The id that the client gave its request; empty if it gave none, or one with spaces, control characters or too many characters."""
+    value = headers.get(REQUEST_ID_HEADER, "").strip()
+    return value if len(value) <= MAX_REQUEST_ID_CHARS and value.isascii() and value.isprintable() and " " not in value else ""
 
 
 def _key(headers: Headers) -> str:

@@ -46,6 +46,9 @@ class Tracked:
     arrived_seconds: float
     phase: str = PHASE_WAITING
     phase_seconds: float = 0.0
+    # Time in its earlier phases: before its first step, and between preemptions and returns.
+    waited_seconds: float = 0.0
+    preempted_seconds: float = 0.0
     # The scheduler's step at its last admission.
     admitted_step: int = 0
     # Tokens whose KV was on the device when it was last preempted.
@@ -53,6 +56,14 @@ class Tracked:
     ttft_seconds: float | None = None
     # Its columns in the last report, as `_columns` returns them; None: not reported yet.
     reported: _Columns | None = None
+
+    def leave_phase(self, now_seconds: float) -> None:
+        """Adds the time in the present phase to the total that it belongs to."""
+        spent = now_seconds - self.phase_seconds
+        if self.phase == PHASE_WAITING:
+            self.waited_seconds += spent
+        elif self.phase != PHASE_RUNNING:
+            self.preempted_seconds += spent
 
 
 class Tracker:
@@ -78,6 +89,7 @@ class Tracker:
 
     def enter(self, request_id: str, phase: str, now_seconds: float) -> None:
         tracked = self.requests[request_id]
+        tracked.leave_phase(now_seconds)
         tracked.phase, tracked.phase_seconds = phase, now_seconds
         self._news[request_id] = None
 
@@ -103,6 +115,7 @@ class Tracker:
         tracked = self.requests.pop(request_id)
         self._without_token.discard(request_id)
         self._news.pop(request_id, None)
+        tracked.leave_phase(now_seconds)
         request = tracked.request
         self._finished.append(
             FinishedRow(
@@ -114,6 +127,8 @@ class Tracker:
                 preemptions=request.num_preemptions,
                 age_ms=_ms(now_seconds - tracked.arrived_seconds),
                 ttft_ms=0 if tracked.ttft_seconds is None else max(1, _ms(tracked.ttft_seconds)),
+                waited_ms=_ms(tracked.waited_seconds),
+                preempted_ms=_ms(tracked.preempted_seconds),
             )
         )
         siblings = self.jobs.get(tracked.job_id, set())

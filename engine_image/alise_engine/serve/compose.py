@@ -131,6 +131,7 @@ WATCHED: Final = frozenset(
         "shutdown_timeout",
         "enforce_eager",
         "additional_config",
+        "enable_request_id_headers",
         "distributed_executor_backend",
         "tensor_parallel_size",
     }
@@ -160,6 +161,9 @@ def compose(argv: Sequence[str], given: Mapping[str, Any], own: Own, machine: Ma
     flags += ["--additional-config", _additional_config(own, given, _socket_dir(own, environ))]
     if "shutdown_timeout" not in given:
         flags += ["--shutdown-timeout", str(SHUTDOWN_TIMEOUT_SECONDS)]
+    if given.get("enable_request_id_headers"):
+        # The middleware returns X-Request-Id itself; vLLM would add a second one, by which alise does not know the request.
+        flags += ["--no-enable-request-id-headers"]
     if machine.device == "cpu" and "block_size" not in given:
         flags += ["--block-size", str(CPU_BLOCK_SIZE)]
     if machine.device == "cpu" and "enforce_eager" not in given:

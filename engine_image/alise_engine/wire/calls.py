@@ -58,6 +58,8 @@ class FinishedRow(Struct, frozen=True, array_like=True, gc=False):
     age_ms: int
     # 0: there was no token.
     ttft_ms: int
+    waited_ms: int
+    preempted_ms: int
 
 
 class StepRow(Struct, frozen=True, array_like=True, gc=False):

@@ -67,6 +67,8 @@ class Job:
     # Time spent not running before `phase_at`, which is when the present phase began.
     waited_seconds: float = 0.0
     phase_at: float = 0.0
+    # When it first ran, as far as it was reported; None: it has not run.
+    started_at: float | None = None
 
     def waiting_seconds(self, at: float) -> float:
         """Time spent not running so far. Never decreases."""
@@ -96,7 +98,11 @@ class Job:
             return replace(self, requests=requests, prompt_tokens=prompt, max_tokens=limit)
         since = min(at, max(self.phase_at, at - max(0.0, phase_seconds)))
         waited = self.waiting_seconds(since)
-        return replace(self, requests=requests, prompt_tokens=prompt, max_tokens=limit, phase=phase, waited_seconds=waited, phase_at=since)
+        started = since if self.started_at is None and phase is not Phase.WAITING else self.started_at
+        return replace(
+            self, requests=requests, prompt_tokens=prompt, max_tokens=limit, phase=phase, waited_seconds=waited, phase_at=since,
+            started_at=started,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

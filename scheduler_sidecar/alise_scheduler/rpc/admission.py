@@ -19,10 +19,10 @@ from alise_contract.names import CONTRACT_VERSION, MAX_JOB_ID_CHARS
 from alise_contract.v1 import admission_pb2 as pb
 from alise_contract.v1.admission_pb2_grpc import AdmissionServicer
 
+from ..admissions import Admitted, Ask
 from ..core.admit import Rejected
 from ..errors import ContractError, InboxFullError, InvalidRequestError
 from ..metrics import Metrics
-from ..state import Admitted, Ask
 from .convert import CODES, check, prompt_of, to_ask, to_failure, to_response
 
 log = logging.getLogger(__name__)

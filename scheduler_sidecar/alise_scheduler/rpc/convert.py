@@ -12,14 +12,14 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from alise_contract.names import CONTRACT_VERSION, MAX_JOB_ID_CHARS, MAX_PROMPT_BYTES
+from alise_contract.names import CONTRACT_VERSION, MAX_JOB_ID_CHARS, MAX_PROMPT_BYTES, MAX_REQUEST_ID_CHARS
 from alise_contract.v1 import admission_pb2 as pb
 
+from ..admissions import Admitted, Ask
 from ..core.admit import Reason, Rejected
 from ..errors import ContractError, InboxFullError, InvalidRequestError
 from ..predictor.features.request import Question
 from ..predictor.hint import MAX_TEXT_BYTES
-from ..state import Admitted, Ask
 
 _MAX_SAMPLES: Final = 1024
 # The names of classes, tenants and models, and hashes. A longer name is replaced by its hash.
@@ -87,7 +87,13 @@ def to_ask(message: pb.AdmitRequest, embedding: NDArray[np.float32] | None = Non
         objective=_name(message.objective),
         slo_ttft_ms=message.slo_ttft_ms,
         neutral=message.endpoint not in _ENDPOINTS,
+        request_id=_client_id(message.request_id),
     )
+
+
+def _client_id(text: str) -> str:
+    """The client's id of its request, which is logged as it is; empty if it has too many or other characters than the contract allows."""
+    return text if len(text) <= MAX_REQUEST_ID_CHARS and text.isascii() and text.isprintable() and " " not in text else ""
 
 
 def _name(text: str) -> str:

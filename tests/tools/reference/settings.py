@@ -122,6 +122,10 @@ _ABOUT: Final = {
         "wins over its variable. The operator sets most of them from `spec.scheduling`, `spec.admission`, `spec.kvOffload` and "
         "`spec.predictor`."
     ),
+    "alise-scheduler top": "Lists the requests of the pod by rank: see [Why did my request wait?](../how-to/why-did-my-request-wait.md).",
+    "alise-scheduler explain": (
+        "Says why a request waits, or has waited. Its argument is the id of the request. The exit status is 1 if the pod does not know it."
+    ),
     "alise-scheduler wait-for-engine-exit": "The preStop hook of the container `scheduler`.",
     "Engine: API server": "Environment variables of the container `engine`. The operator sets them from `spec.admission` and `spec.auth`.",
     "alise-engine serve": "All other flags are those of `vllm serve`.",

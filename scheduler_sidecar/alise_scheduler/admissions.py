@@ -1,0 +1,47 @@
+"""What an admission asks and what it is answered, as frozen data. `rpc/convert.py` makes questions of messages, and `state.py` decides."""
+
+from dataclasses import dataclass
+
+from .core.account import Facts
+from .core.job import Job
+from .predictor.features.request import UNKNOWN, Features, Question
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRule:
+    """The settings of a request class."""
+
+    weight: float = 1.0
+    slo_ttft_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One admission request."""
+
+    job_id: str
+    question: Question
+    samples: int = 1
+    objective: str = ""
+    slo_ttft_ms: int = 0
+    # True for a route whose text is unknown. It counts for limits and shares, gets the neutral level, and teaches the predictor nothing.
+    neutral: bool = False
+    # The id that the client gave the request; empty: none.
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    priority: int
+    hint: bytes
+    level: int
+    predicted_tokens: float
+
+
+def facts_of(ask: Ask, job: Job, features: Features) -> Facts:
+    """What is known of a request that asks for admission."""
+    question = ask.question
+    return Facts(
+        ask.job_id, ask.request_id or ask.job_id, question.model, ask.objective, question.tenant, job.weight, job.lengths.median,
+        described=features != UNKNOWN,
+    )  # fmt: skip
