@@ -36,6 +36,7 @@ def imported(room: str) -> set[str]:
     ("room", "extras", "beside"),
     [
         pytest.param("alise_operator", ["operator"], set(), id="operator"),
+        pytest.param("kubectl_alise", ["kubectl"], set(), id="kubectl plugin"),
         pytest.param("alise_scheduler", ["scheduler"], set(), id="scheduler"),
         pytest.param("alise_simulator", ["scheduler"], {*PLOTS, "alise_scheduler"}, id="simulator"),
         pytest.param("alise_engine", ["engine"], WITH_VLLM, id="engine on GPUs"),

@@ -1,0 +1,92 @@
+"""A person asks why a request waits: the header of its answer, `kubectl alise`, and the line of the log, on real pods."""
+
+import json
+import subprocess
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+
+from alise_contract.names import REQUEST_ID_HEADER, SCHEDULER_CONTAINER
+from tests.cluster.access import Access
+from tests.cluster.resource import NAMESPACE, Resource, wait_until
+from tests.e2e.support import MODEL, Stream, tokens_in
+from tests.operator.plugin import running
+
+pytestmark = pytest.mark.e2e
+SECONDS = 15.0
+Alise = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def alise(access: Access, tmp_path: Path) -> Alise:
+    """Runs `kubectl alise` in the namespace of the tests."""
+
+    def run(*arguments: str, timeout_seconds: float = 60.0) -> "subprocess.CompletedProcess[str]":
+        return running.alise(access.kubeconfig, tmp_path, *arguments, "-n", NAMESPACE, timeout_seconds=timeout_seconds)
+
+    return run
+
+
+def with_id(client: OpenAI, request_id: str) -> OpenAI:
+    return client.with_options(default_headers={**client._custom_headers, REQUEST_ID_HEADER: request_id})
+
+
+def test_a_person_with_kubectl_learns_why_a_request_waits_and_waited(alise: Alise, tiny: Resource, client: OpenAI) -> None:
+    pod, name = tiny.only_pod(), f"req-{uuid.uuid4().hex[:8]}"
+    tokens = tokens_in(client, SECONDS)
+    # Two slots, taken by two requests that are as long as the third.
+    first = [Stream(client, "Tell me a long story", tokens).start().wait_started() for _ in range(2)]
+    third = Stream(with_id(client, name), "Tell me a long story", tokens).start()
+    wait_until("the third request waiting", lambda: int(tiny.status(pod).get("requests_waiting", 0)) == 1, 20, 0.2)
+
+    explained = alise("explain", tiny.name, name)
+    assert explained.returncode == 0, explained.stderr
+    assert f"Request {name} in {pod}" in explained.stdout
+    assert "It has waited" in explained.stdout
+    assert (
+        "rank before it (2 of them run now), and about 2 can run at once" in explained.stdout or "All slots are taken" in explained.stdout
+    )
+    listed = alise("top", tiny.name).stdout
+    assert f"{pod}: 2 run on 2 slots, 1 wait, 0 are preempted" in listed
+    assert [row for row in (line.split() for line in listed.splitlines()) if row[2:4] == [name, "waiting"]]
+    shown = alise("status", tiny.name).stdout
+    (row,) = [line.split() for line in shown.splitlines() if line.startswith(pod)]
+    assert (row[1:3], row[5:9]) == (["yes", "Running"], ["2", "1", "0", "yes"])
+
+    for stream in (*first, third):
+        stream.result()
+
+    def log_line() -> dict[str, object] | None:
+        log = tiny.kubectl("logs", pod, "-c", SCHEDULER_CONTAINER, "--tail=200")
+        lines = (json.loads(line) for line in log.splitlines() if '"request ended"' in line)
+        return next((line for line in lines if line["request_id"] == name), None)
+
+    line = wait_until("the line of the log", log_line, 20)
+    assert line is not None
+    assert (line["outcome"], line["generated_tokens"], line["model"]) == ("length", tokens, MODEL)
+    assert float(str(line["waited_seconds"])) > 1.0
+    ended = alise("explain", tiny.name, name).stdout
+    assert "The answer reached its maximum number of tokens." in ended
+    assert "When it began to wait, " in ended
+
+
+def test_every_answer_has_the_id_that_explains_it(alise: Alise, tiny: Resource, client: OpenAI) -> None:
+    answer = client.completions.with_raw_response.create(model=MODEL, prompt="Hi", max_tokens=2)
+    for one in (answer.headers[REQUEST_ID_HEADER], answer.parse().id):
+        wait_until(f"{one} is known", lambda one=one: alise("explain", tiny.name, one).returncode == 0, 20)  # type: ignore[misc]
+    unknown = alise("explain", tiny.name, "nobody")
+    assert (unknown.returncode, "No pod knows a request nobody" in unknown.stdout) == (1, True)
+
+
+def test_a_pod_that_is_drained_finishes_its_answer(alise: Alise, tiny: Resource, client: OpenAI) -> None:
+    pod = tiny.only_pod()
+    stream = Stream(client, "Tell me a long story", tokens_in(client, SECONDS)).start().wait_started()
+    refused = alise("drain", pod)
+    assert (refused.returncode, "is the only ready pod of tiny" in refused.stderr) == (1, True)
+    drained = alise("drain", pod, "--force", timeout_seconds=150)
+    assert drained.returncode == 0, drained.stderr
+    assert f"{pod} has ended." in drained.stdout
+    assert stream.result()

@@ -1,0 +1,45 @@
+"""The command line without a cluster: help, mistakes, no kubectl, and completion."""
+
+from pathlib import Path
+
+import pytest
+
+from kubectl_alise.__main__ import complete, main
+
+COMMANDS = ("status", "top", "explain", "drain", "support-bundle")
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert [command for command in COMMANDS if command not in text] == []
+
+
+def test_a_mistake_is_named_and_the_status_is_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "chat"]) == 2
+    assert "REQUEST" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["status"], ["top"], ["explain", "chat", "req-7"], ["drain", "chat-1"], ["support-bundle", "chat"]])
+def test_without_kubectl_every_command_says_so(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(command) == 1
+    assert capsys.readouterr().err == "kubectl alise: kubectl is not on your PATH: install it, or add its folder to PATH\n"
+
+
+def test_commands_and_flags_are_completed_as_kubectl_asks_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    complete(["st"])
+    *found, directive = capsys.readouterr().out.splitlines()
+    assert ([line.partition("\t")[0] for line in found], directive) == (["status"], ":4")
+    complete(["drain", "--f"])
+    assert "--force" in capsys.readouterr().out
+
+
+def test_names_are_not_completed_if_the_cluster_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    complete(["status", ""])
+    assert capsys.readouterr().out == ":4\n"
