@@ -33,6 +33,13 @@ def test_docstrings_and_single_words_are_no_sentences() -> None:
     assert list(prose.sentences(module)) == [(3, "two words")]
 
 
+def test_comments_and_docstrings_are_notes_and_other_strings_are_none() -> None:
+    code = (
+        '"""First.\n\nSecond.\n"""\n\nSQL = """\nselect\n"""\n\n\ndef one() -> None:\n    """One."""\n    x = 1  # a count\n    # alone\n'
+    )
+    assert [note for _, note in prose.notes_of(code) if note] == ["First.", "Second.", "One.", "a count", "alone"]
+
+
 def test_code_tables_comments_and_pictures_are_no_prose() -> None:
     markdown = "# Title\n\n| a | b |\n<!-- note -->\n![x](y.png)\n```\ncode\n```\ntext\n"
     assert [line for _, line in prose.prose_of(markdown) if line] == ["# Title", "text"]

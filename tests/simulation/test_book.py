@@ -26,7 +26,7 @@ from alise_simulator.systems import Setup, core_driver
 from alise_simulator.trace import Trace, at_load, heavy_tail
 from tests.simulation.builders import make_model
 
-SMALL = make_model(Coefficients(), max_num_seqs=8, max_num_batched_tokens=512, num_device_blocks=400, host_limit_bytes=3000)
+SMALL = make_model(Coefficients(), max_num_seqs=8, max_num_batched_tokens=512, num_device_blocks=400, host_limit_bytes=800)
 # All that a plan depends on, but for the caps: the simulator's are those of the context alone, without the prompt.
 SAME = (
     "order",
@@ -59,6 +59,10 @@ class BookDriver(CoreDriver):
         tenant = f"t{self._tenants[request.index]:.0f}"
         self.book.admit(str(request.index), Prior(lengths, tenant=tenant), 0, 1, request.prompt_tokens, request.arrived_at)
         self.live[request.index] = request
+
+    def moved(self, request: Request, step: int) -> None:
+        super().moved(request, step)
+        assert self.book.update(EngineUpdate(requests=(report(request, request.phase_at, step),)), request.phase_at, unknown).refused == ()
 
     def left(self, request: Request) -> None:
         super().left(request)
