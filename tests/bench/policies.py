@@ -39,10 +39,11 @@ from tests.bench.policies_data import Data, arranged, datasets
 LOADS: Final = (0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1, 1.3)
 QUICK_LOADS: Final = (0.8, 0.9, 0.95)
 REQUESTS: Final = 1500
-# Sets and loads that goals are about: longer runs, and seeds of their own, of what the goals compare.
+# Sets and loads that goals are about: longer runs of what the goals compare, with the same seeds whatever SEEDS is: p99 over FCFS's differs
+# by a tenth from seed to seed.
 COUNTED: Final = ("alpaca", "sharegpt")
 GOAL_LOADS: Final = (0.8, 0.9, 0.95)
-GOAL_SEEDS: Final = 6
+GOAL_SEEDS: Final = range(1, 13)
 GOAL_REQUESTS: Final = 4000
 NOISE: Final = 0.8
 SIZES: Final = (10, 100, 1000, 10_000, 100_000)
@@ -57,7 +58,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     yield {"kind": "rss", "mib": core_rss_mib()}
     sets = list(datasets(settings))
     for data in () if settings.quick else sets:
-        for load, seed in product(GOAL_LOADS, range(settings.seeds, settings.seeds + GOAL_SEEDS)) if data.trace.name in COUNTED else ():
+        for load, seed in product(GOAL_LOADS, GOAL_SEEDS) if data.trace.name in COUNTED else ():
             yield from _runs(data, load, seed, settings.quick, goals_only=True)
     yield from _engine_rows(settings)
     yield from policies_flood.measure(settings)
