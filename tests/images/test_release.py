@@ -118,9 +118,10 @@ def test_the_wheel_is_the_same_every_time_and_holds_the_plugin(tmp_path: Path) -
 
 
 @pytest.mark.process
-def test_a_wheel_that_cannot_be_built_is_a_sentence(tree: Path, tmp_path: Path) -> None:
+def test_a_wheel_that_cannot_be_built_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project", encoding="utf-8")
     with pytest.raises(ClusterError, match="the wheel cannot be built: "):
-        plugin.write_wheel(tree, 1_700_000_000, tmp_path / "wheel")
+        plugin.write_wheel(tmp_path, 1_700_000_000, tmp_path / "wheel")
 
 
 @pytest.mark.process
