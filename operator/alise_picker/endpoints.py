@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from alise_contract.names import LENGTHS_PORT
+from alise_operator.cluster import Images
 from alise_operator.errors import ApplyError, ClusterError
 from alise_operator.kube import Kube, Resource
 from alise_operator.pods import address_refusal
@@ -18,7 +19,7 @@ from alise_picker.replicas import Target
 
 log = logging.getLogger(__name__)
 
-SLICES: Final = Resource("discovery.k8s.io/v1", "endpointslices")
+_V1_MINOR: Final = 21
 SERVICE_LABEL: Final = "kubernetes.io/service-name"
 # As the Service of a resource calls the engine's port.
 PORT_NAME: Final = "http"
@@ -33,13 +34,14 @@ async def follow(kube: Kube, namespace: str, service: str, on_targets: Callable[
     """Calls `on_targets` with the ready replicas at once and after each change, until cancelled."""
     changed = asyncio.Event()
     labels = f"{SERVICE_LABEL}={service}"
-    watching = asyncio.create_task(_watch(kube, namespace, labels, changed), name="endpoints watch")
+    slices = await _slices(kube)
+    watching = asyncio.create_task(_watch(kube, slices, namespace, labels, changed), name="endpoints watch")
     patience = OPENED_SECONDS
     try:
         while True:
             changed.clear()
             try:
-                on_targets(targets_of(await kube.list(SLICES, namespace, labels=labels)))
+                on_targets(targets_of(await kube.list(slices, namespace, labels=labels)))
             except (ApplyError, ClusterError) as error:
                 log.warning("the replicas cannot be listed; the last list stays in force", extra={"detail": str(error)})
                 patience = AGAIN_SECONDS
@@ -52,10 +54,23 @@ async def follow(kube: Kube, namespace: str, service: str, on_targets: Callable[
             await watching
 
 
-async def _watch(kube: Kube, namespace: str, labels: str, changed: asyncio.Event) -> None:
+async def _slices(kube: Kube) -> Resource:
+    """Returns the newest version of EndpointSlices that the API server has; both have the same fields."""
+    while True:
+        try:
+            cluster = await kube.discover(Images())
+        except (ApplyError, ClusterError) as error:
+            log.warning("the API server does not answer; trying again", extra={"detail": str(error)})
+            await asyncio.sleep(AGAIN_SECONDS)
+            continue
+        version = "v1" if (cluster.major, cluster.minor) >= (1, _V1_MINOR) else "v1beta1"
+        return Resource(f"discovery.k8s.io/{version}", "endpointslices")
+
+
+async def _watch(kube: Kube, slices: Resource, namespace: str, labels: str, changed: asyncio.Event) -> None:
     while True:
         with contextlib.suppress(ApplyError, ClusterError):
-            async for _ in kube.watch(SLICES, namespace, labels=labels):
+            async for _ in kube.watch(slices, namespace, labels=labels):
                 changed.set()
         await asyncio.sleep(AGAIN_SECONDS)
         changed.set()

@@ -34,6 +34,7 @@ ON_REQUEST = {
     "gpu": "tests.bench.gpu",
     "emulated": "tests.bench.serving_emulated",
     "clients": "tests.bench.clients",
+    "picker": "tests.bench.picker",
     "proof": "tests.bench.proof",
 }
 

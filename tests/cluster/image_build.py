@@ -56,7 +56,7 @@ class Image:
 IMAGES = {
     image.name: image
     for image in (
-        Image("operator", "operator/Dockerfile", ("operator/requirements.lock", "operator/alise_operator")),
+        Image("operator", "operator/Dockerfile", ("operator/requirements.lock", "operator/alise_operator", "operator/alise_picker")),
         Image(
             "scheduler",
             "scheduler_sidecar/Dockerfile",

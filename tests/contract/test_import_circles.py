@@ -6,7 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 import grimp
 import pytest
 
-ROOMS = ("alise_operator", "alise_scheduler", "alise_engine", "alise_contract", "alise_simulator")
+ROOMS = ("alise_operator", "alise_picker", "alise_scheduler", "alise_engine", "alise_contract", "alise_simulator")
 
 
 def circle(imports: Mapping[str, Iterable[str]]) -> list[str]:

@@ -36,6 +36,7 @@ def imported(room: str) -> set[str]:
     ("room", "extras", "beside"),
     [
         pytest.param("alise_operator", ["operator"], set(), id="operator"),
+        pytest.param("alise_picker", ["operator"], {"alise_operator"}, id="endpoint picker"),
         pytest.param("kubectl_alise", ["kubectl"], set(), id="kubectl plugin"),
         pytest.param("alise_scheduler", ["scheduler"], set(), id="scheduler"),
         pytest.param("alise_simulator", ["scheduler"], {*PLOTS, "alise_scheduler"}, id="simulator"),

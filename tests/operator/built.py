@@ -43,6 +43,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "networkPolicy": {"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
         "engine": {"device": "cuda", "scratchSize": "1Gi", "resources": {"limits": {"habana.ai/gaudi": 1}}},
     },
+    "an endpoint picker": {"routing": {"endpointPicker": {"hold": {"maxRequests": 5, "seconds": 30}}}, "replicas": 2},
     "suspended": {"suspend": True, "replicas": 2},
     "a patched pod": {"podTemplate": {"spec": {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}]}}},
 }

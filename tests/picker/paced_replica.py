@@ -34,6 +34,8 @@ from alise_engine.wire.stamp import read_stamp, stamp_key
 
 # The length of an answer, which neither the picker nor the sidecar reads; the model decides it.
 LENGTH_HEADER: Final = "x-answer-tokens"
+# After the first token, the stream has one piece for this number of tokens.
+PIECE_HEADER: Final = "x-piece-tokens"
 _PREFILL_SECONDS: Final = 0.0001
 
 
@@ -203,11 +205,16 @@ class Replica:
         params = _Params()
         await self._add(uuid.uuid4().hex, {"tokens": max(1, len(text) // 4), "answer_tokens": tokens}, params)
         assert params.job is not None
-        return StreamingResponse(self._stream(params.job), media_type="text/event-stream")
+        piece = int(request.headers.get(PIECE_HEADER) or 1)
+        return StreamingResponse(self._stream(params.job, piece), media_type="text/event-stream")
 
-    async def _stream(self, job: Job) -> AsyncIterator[bytes]:
+    async def _stream(self, job: Job, piece: int) -> AsyncIterator[bytes]:
+        number = 0
         try:
             while await job.tokens.get():
+                number += 1
+                if number % piece and number > 1:
+                    continue
                 yield b"data: " + json.dumps({"choices": [{"index": 0, "delta": {"content": "x "}}]}).encode() + b"\n\n"
             yield b"data: [DONE]\n\n"
         finally:

@@ -12,6 +12,7 @@ ROOT: Final = Path(__file__).resolve().parents[3]
 # The folders of the packages that images hold.
 ROOMS: Final = {
     "alise_operator": "operator/alise_operator",
+    "alise_picker": "operator/alise_picker",
     "alise_scheduler": "scheduler_sidecar/alise_scheduler",
     "alise_engine": "engine_image/alise_engine",
     "alise_contract": "engine_image/alise_contract",

@@ -7,9 +7,10 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
-from alise_contract.names import DEFAULT_CLASS, ENGINE_PORT, OPERATOR_HTTP_PORT, SCHEDULER_HTTP_PORT
+from alise_contract.names import DEFAULT_CLASS, ENGINE_PORT, OPERATOR_HTTP_PORT, PICKER_HTTP_PORT, SCHEDULER_HTTP_PORT
 from alise_engine.api.metrics import Metrics as EngineMetrics
 from alise_operator.metrics import REGISTRY as OPERATOR_REGISTRY
+from alise_picker.metrics import Metrics as PickerMetrics
 from alise_scheduler.metrics import Metrics as SchedulerMetrics
 from tests.tools.reference.page import code, page, prose, sentence, table
 
@@ -62,6 +63,7 @@ def rooms() -> dict[str, list[Entry]]:
         "Scheduler": entries(SchedulerMetrics().registry),
         # One registry for the process: what has been counted in it before is not part of its declaration.
         "Operator": entries(OPERATOR_REGISTRY, with_values=False),
+        "Endpoint picker": entries(PickerMetrics().registry),
     }
 
 
@@ -76,6 +78,7 @@ _WHERE: Final = {
     "Scheduler": (
         f"Served at port {SCHEDULER_HTTP_PORT} of each engine pod, path `/metrics`, together with `process_*` and `python_info`."
     ),
+    "Endpoint picker": f"Served at port {PICKER_HTTP_PORT} of each endpoint picker's pod, path `/metrics`.",
     "Operator": (
         f"Served at port {OPERATOR_HTTP_PORT} of the operator's pod, path `/metrics`, together with `process_*` and `python_info`. The "
         "label `alise_engine` is the name of an AliseEngine."
