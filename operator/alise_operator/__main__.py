@@ -24,6 +24,7 @@ from alise_operator import handlers, logs
 from alise_operator.app import App
 from alise_operator.demand import Demands
 from alise_operator.errors import LeaseLost
+from alise_operator.held_requests import HeldRequests
 from alise_operator.kube import HttpKube, own_namespace
 from alise_operator.lease import Lease
 from alise_operator.poller import Poller
@@ -53,13 +54,14 @@ async def run(settings: Settings) -> None:
             await lease.acquire()
             kube.before_write = lease.require
             demands = Demands()
-            async with Poller() as poller, serving_keda(settings, demands):
+            async with Poller() as poller, HeldRequests(kube) as held, serving_keda(settings, demands):
                 reconciler = Reconciler(
                     kube,
                     poller,
                     settings.images,
                     keda=settings.keda_scaler,
                     demands=demands,
+                    held=held,
                     allowed=settings.allowed,
                     route_annotations=settings.route_annotations,
                     namespace=settings.watch_namespace,
@@ -91,6 +93,7 @@ async def act(settings: Settings, kube: HttpKube, lease: Lease, app: App) -> Non
     holding = asyncio.create_task(lease.hold(), name="lease")
     async with app:
         app.run_beside("watch of resources", watch_engines(kube, settings.watch_namespace, app.queue.add))
+        app.run_beside("held requests", app.reconciler.wake(app.queue.add))
         app.run_beside("watch of pods", watch_pods(kube, settings.watch_namespace, app.queue.add))
         handlers.register(registry, app)
         scope = {"namespaces": [settings.watch_namespace]} if settings.watch_namespace else {"clusterwide": True}

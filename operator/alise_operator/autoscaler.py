@@ -5,6 +5,7 @@ not outlive the process. It sets spec.replicas as `kubectl scale` does, so the n
 follow from the spec alone.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from alise_operator.children.meta import Manifest, Owner
 from alise_operator.conditions import Condition
 from alise_operator.demand import Demand, Demands
 from alise_operator.errors import ApplyError, ClusterError
+from alise_operator.held_requests import HeldRequests, counts
 from alise_operator.kube import Kube, Resource
 from alise_operator.observation import Observation
 from alise_operator.predicted_work import Work, total
@@ -27,6 +29,8 @@ from alise_operator.spec import Spec
 
 log = logging.getLogger(__name__)
 
+# How often the pickers of AliseEngines without pods are asked: a held request waits this much longer for its pod.
+WAKE_SECONDS: Final = 2.0
 _ENGINES: Final = Resource(f"{API_GROUP}/{API_VERSION}", PLURAL)
 
 
@@ -38,16 +42,20 @@ class Autoscaler:
         kube: Kube,
         *,
         demands: Demands | None = None,
+        held: HeldRequests | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`demands` is what KEDA is told, where it scales."""
+        """`demands` is what KEDA is told, where it scales. `held` asks endpoint pickers; without it, nothing is scaled to zero."""
         self._kube = kube
+        self._held = held
         self._demands = demands or Demands()
         self._now = now
         self._monotonic = monotonic
         # By owner: a resource that was deleted and created again has another uid, and so no memory.
         self._memory: dict[Owner, Memory] = {}
+        # Those without pods, which a held request wakes.
+        self._asleep: set[Owner] = set()
 
     async def follow(
         self,
@@ -64,13 +72,14 @@ class Autoscaler:
         `spec` is None if it is not valid. `before` is the present condition of the resource. `by_keda`: only note what KEDA asks for.
         """
         self._publish(owner, seen)
+        self._asleep.discard(owner)
         # What was recommended in another state says nothing about the next one.
         memory = self._memory.pop(owner, Memory())
         if spec is None or spec.autoscaling is None or spec.suspend or (is_paused(spec) and not by_keda):
             # KEDA keeps the number of pods while the demand is not known.
             self._demands.forget(owner.namespace, owner.name)
             return stands_by(spec, before)
-        pool, rule = pool_of(seen.pods, spec.replicas), rule_of(spec.autoscaling)
+        pool, rule = pool_of(seen.pods, spec.replicas, await self._held_by_picker(spec, owner)), rule_of(spec.autoscaling)
         if by_keda:
             demand = Demand(metric_seconds(pool, rule), rule.target_seconds, is_active(pool))
             self._demands.set(owner.namespace, owner.name, demand)
@@ -89,12 +98,30 @@ class Autoscaler:
         self._memory[owner] = decision.memory
         return while_scaling(spec.autoscaling, decision.reason, step, before)
 
+    async def wake(self, seen: Callable[[str, str], None], *, pause_seconds: float = WAKE_SECONDS) -> None:
+        """Calls `seen` with the namespace and name of each AliseEngine without pods for which a request is held. Never returns."""
+        while True:
+            await asyncio.sleep(pause_seconds)
+            if self._held is not None and self._asleep:
+                for owner, count in (await counts(self._held, list(self._asleep))).items():
+                    if count:
+                        seen(owner.namespace, owner.name)
+
+    async def _held_by_picker(self, spec: Spec, owner: Owner) -> int | None:
+        """Returns how many requests are held; 0 without asking if the AliseEngine always has pods."""
+        if spec.autoscaling is None or spec.autoscaling.min_replicas > 0:
+            return 0
+        if spec.replicas == 0:
+            self._asleep.add(owner)
+        return await self._held.count(owner) if self._held is not None else None
+
     def forget(self, namespace: str, name: str) -> None:
         """Forgets an AliseEngine that is gone."""
         metrics.forget_work(namespace, name)
         self._demands.forget(namespace, name)
-        for owner in [one for one in self._memory if (one.namespace, one.name) == (namespace, name)]:
-            del self._memory[owner]
+        for owner in [one for one in self._memory.keys() | self._asleep if (one.namespace, one.name) == (namespace, name)]:
+            self._memory.pop(owner, None)
+            self._asleep.discard(owner)
 
     async def _scale(self, resource: Manifest, owner: Owner, before: int, decision: Decision) -> None:
         version = str(resource["metadata"]["resourceVersion"])

@@ -49,8 +49,8 @@ class Pool:
     work: Work = NO_WORK
     # Ready pods whose work is not known.
     silent: int = 0
-    # Requests that the endpoint picker holds because no pod is ready.
-    held: int = 0
+    # Requests that the endpoint picker holds because no pod is ready. None: it does not say.
+    held: int | None = 0
 
     @property
     def starting(self) -> int:
@@ -91,7 +91,7 @@ def rule_of(spec: Autoscaling) -> Rule:
     )
 
 
-def pool_of(pods: Iterable[Pod], replicas: int, held: int = 0) -> Pool:
+def pool_of(pods: Iterable[Pod], replicas: int, held: int | None = 0) -> Pool:
     """Returns the pool. Pods that are being deleted or have ended do not count."""
     ready = [pod for pod in pods if pod.ready and not pod.terminating and not pod.ended]
     works = [pod.report.work for pod in ready if pod.report is not None and pod.report.work is not None]
@@ -145,7 +145,7 @@ def metric_seconds(pool: Pool, rule: Rule) -> float:
 
 def is_active(pool: Pool) -> bool:
     """Returns whether a pod should run: some request is there or came lately, or that is not known."""
-    return pool.held > 0 or (pool.replicas > 0 and not _is_idle(pool))
+    return bool(pool.held) or (pool.replicas > 0 and not _is_idle(pool))
 
 
 def _whole(pods: float, most: int) -> int:
@@ -172,7 +172,7 @@ def _is_idle(pool: Pool) -> bool:
 
 
 def _stays_asleep(pool: Pool) -> bool:
-    return pool.replicas == 0 and pool.held == 0
+    return pool.replicas == 0 and not pool.held
 
 
 def _reason(pool: Pool, replicas: int, *, is_short: bool) -> str:
@@ -189,7 +189,7 @@ def _cause(pool: Pool, rule: Rule, replicas: int, wanted: int) -> str:
     if replicas == 0:
         return f"no request came for {rule.idle_seconds:.0f} s"
     if pool.replicas == 0:
-        return f"{pool.held} requests wait for a pod" if pool.held > 1 else "a request waits for a pod"
+        return f"{pool.held} requests wait for a pod" if (pool.held or 0) > 1 else "a request waits for a pod"
     if pool.replicas > rule.most:
         return f"spec.autoscaling.maxReplicas is {rule.most}"
     if replicas > pool.replicas and replicas > wanted:

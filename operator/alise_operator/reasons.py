@@ -145,7 +145,7 @@ OTHERS: Final[Mapping[tuple[str, Truth], tuple[Reason, ...]]] = {
     ("Ready", "False"): (
         Reason("Starting", "No pod is ready yet."),
         Reason("Suspended", "`spec.suspend` is true."),
-        Reason("ScaledToZero", "`spec.replicas` is 0."),
+        Reason("ScaledToZero", "`spec.replicas` is 0, or no request came and `spec.autoscaling.minReplicas` is 0."),
     ),
     ("Progressing", "True"): (
         Reason("Applying", "The Deployment controller has not seen the newest spec yet."),
@@ -172,6 +172,7 @@ OTHERS: Final[Mapping[tuple[str, Truth], tuple[Reason, ...]]] = {
         Reason("FollowsWork", "The operator sets `spec.replicas`."),
         Reason("ScaledByKEDA", "KEDA sets `spec.replicas`, by the same figures. `kubectl describe scaledobject NAME` says how."),
         Reason("PodsStarting", "Pods are starting. Until they are ready, the backlog adds no further pods."),
+        Reason("ScaledToZero", "No request came for `spec.autoscaling.idleSeconds`. A held request starts a pod."),
         Reason(
             "AtMaximum",
             "The work needs more pods than `spec.autoscaling.maxReplicas`.",

@@ -21,6 +21,7 @@ from alise_operator.children import Owner, children
 from alise_operator.cluster import Cluster, Images, KedaScaler
 from alise_operator.demand import Demands
 from alise_operator.errors import ApplyError, ClusterError, Gone, InternalError, OperatorError, SpecError
+from alise_operator.held_requests import HeldRequests
 from alise_operator.kube import Kube, Resource
 from alise_operator.leaving import mark_leaving
 from alise_operator.observe import observe
@@ -63,6 +64,7 @@ class Reconciler:
         *,
         keda: KedaScaler | None = None,
         demands: Demands | None = None,
+        held: HeldRequests | None = None,
         allowed: Allowed = RESTRICTED,
         route_annotations: frozenset[str] = frozenset(),
         namespace: str = "",
@@ -78,7 +80,7 @@ class Reconciler:
         self._route_annotations = route_annotations
         self._routes = RouteObserver(kube, namespace=namespace, monotonic=monotonic)
         self._keda = keda
-        self._autoscaler = Autoscaler(kube, demands=demands, now=now, monotonic=monotonic)
+        self._autoscaler = Autoscaler(kube, demands=demands, held=held, now=now, monotonic=monotonic)
         self._now = now
         self._monotonic = monotonic
         self._applied: dict[str, Applied] = {}
@@ -104,6 +106,10 @@ class Reconciler:
         for key in self._reported - set(keys):
             self._forget(key)
         return keys
+
+    async def wake(self, seen: Callable[[Key], None]) -> None:
+        """Calls `seen` with each AliseEngine without pods for which the endpoint picker holds a request. Never returns."""
+        await self._autoscaler.wake(lambda namespace, name: seen(Key(namespace, name)))
 
     async def reconcile(self, key: Key) -> OperatorError | None:
         """Reconciles the AliseEngine once, and returns the error that was reported on it, if any.

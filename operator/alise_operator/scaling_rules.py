@@ -15,10 +15,12 @@ def autoscaling_problems(spec: Spec) -> Iterator[Problem]:
             "spec.autoscaling.minReplicas",
             f"{scaling.min_replicas} is greater than maxReplicas, which is {scaling.max_replicas}; lower minReplicas or raise maxReplicas",
         )
-    if scaling.min_replicas == 0:
+    picker = spec.routing.endpoint_picker
+    if scaling.min_replicas == 0 and (picker is None or picker.hold.max_requests == 0):
+        missing = "spec.routing.endpointPicker" if picker is None else "spec.routing.endpointPicker.hold.maxRequests of 1 or more"
         yield Problem(
             "spec.autoscaling.minReplicas",
-            "0 requires an endpoint picker, which holds requests until a pod is ready; use 1, or stop the pods by hand with kubectl scale",
+            f"0 requires {missing}, because without pods only a picker can hold a request and have a pod started; set it, or use 1",
         )
     if cache is not None and cache.access_mode == "ReadWriteOnce" and scaling.max_replicas > 1:
         yield Problem(

@@ -137,7 +137,7 @@ def ready(spec: Spec | None, error: OperatorError | None, seen: Observation) -> 
             f"all pods are stopped because spec.suspend is true; set it to false to run {_pods(spec.replicas)}",
         )
     if spec.replicas == 0:
-        return Condition("Ready", "False", "ScaledToZero", "no pods run because spec.replicas is 0; raise it to serve requests")
+        return Condition("Ready", "False", "ScaledToZero", f"no pods run because {_why_no_pods(spec)}; {_to_serve(spec)}")
     if workload is None:
         return Condition("Ready", "False", "Starting", "the Deployment is being created")
     troubles = _sorted(_troubles(seen))
@@ -201,7 +201,17 @@ def degraded(error: OperatorError | None, seen: Observation, spec: Spec | None =
 
 
 def _why_no_pods(spec: Spec) -> str:
-    return "spec.suspend is true" if spec.suspend else "spec.replicas is 0"
+    if spec.suspend:
+        return "spec.suspend is true"
+    return "no request came lately" if _sleeps(spec) else "spec.replicas is 0"
+
+
+def _to_serve(spec: Spec) -> str:
+    return "the next request is held until a pod has started" if _sleeps(spec) else "raise it to serve requests"
+
+
+def _sleeps(spec: Spec) -> bool:
+    return spec.autoscaling is not None and spec.autoscaling.min_replicas == 0
 
 
 def changes(previous: Mapping[str, Any], status: Mapping[str, Any]) -> list[Condition]:

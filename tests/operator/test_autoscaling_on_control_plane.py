@@ -47,7 +47,7 @@ def test_scaling_to_0_by_hand_pauses_and_scaling_up_resumes(engine: Engine) -> N
     engine.wait_for_pods(2)
     engine.kubectl("scale", "alise/tiny", "--replicas=0")
     assert "scale to 2 or more to resume it" in engine.until("AutoscalingActive", "False", "Paused")["message"]
-    engine.wait_for_pods(0)
+    eventually("no pod is left", lambda: not engine.pods())
     engine.kubectl("scale", "alise/tiny", "--replicas=1")
     engine.wait_for_pods(2)
 

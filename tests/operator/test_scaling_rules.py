@@ -25,6 +25,18 @@ CACHE = {"uri": "a/b", "cache": {"size": "1Gi"}}
             "use ReadWriteMany or maxReplicas 1",
             id="several pods with a volume of one node",
         ),
+        pytest.param(
+            {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}},
+            "spec.autoscaling.minReplicas",
+            "0 requires spec.routing.endpointPicker, because without pods only a picker can hold a request",
+            id="no pods and no picker",
+        ),
+        pytest.param(
+            {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}, "routing": {"endpointPicker": {"hold": {"maxRequests": 0}}}},
+            "spec.autoscaling.minReplicas",
+            "0 requires spec.routing.endpointPicker.hold.maxRequests of 1 or more",
+            id="a picker that holds nothing",
+        ),
     ],
 )
 def test_a_problem_names_its_field_and_the_way_out(changes: dict[str, Any], field: str, way_out: str) -> None:
@@ -43,6 +55,7 @@ def test_a_problem_names_its_field_and_the_way_out(changes: dict[str, Any], fiel
             id="several pods with a shared volume",
         ),
         pytest.param({"autoscaling": {"minReplicas": 2, "maxReplicas": 2}}, id="equal bounds"),
+        pytest.param({"autoscaling": {"minReplicas": 0, "maxReplicas": 2}, "routing": {"endpointPicker": {}}}, id="no pods and a picker"),
         pytest.param(
             {"autoscaling": {"minReplicas": 2, "maxReplicas": 4}, "replicas": 9}, id="a number outside the bounds, which is corrected"
         ),

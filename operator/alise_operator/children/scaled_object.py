@@ -29,6 +29,8 @@ def scaled_object(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest | None
             "minReplicaCount": scaling.min_replicas,
             "maxReplicaCount": scaling.max_replicas,
             "pollingInterval": _POLLING_SECONDS,
+            # After this time without work, KEDA removes the last pod if the minimum is 0.
+            "cooldownPeriod": scaling.idle_seconds,
             "advanced": {"horizontalPodAutoscalerConfig": {"behavior": {"scaleDown": down}}},
             "triggers": [
                 {
