@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.cluster import image_tools
 from tests.cluster.errors import ClusterError
+from tests.cluster.image_build import Built
 from tests.tools.chart.rendering import complaints, rendered
-from tests.tools.release import checks, plugin
+from tests.tools.release import checks, files, images, plugin
 from tests.tools.release.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +76,7 @@ def test_the_notes_are_the_versions_section() -> None:
     assert checks.notes("0.1.0", CHANGELOG) == "## 0.1.0 (2026-11-29)\n\nThe first one.\n\n### More\n\nText.\n"
 
 
+@pytest.mark.process
 def test_changes_that_are_not_committed_are_refused(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tree / "CHANGELOG.md").write_text(CHANGELOG + "\n", encoding="utf-8")
     assert main({"VERSION": "0.1.0", "IMAGE_REGISTRY": REGISTRY, "IMAGES": "0"}, tree, tree / "dist" / "release") == 1
@@ -81,10 +84,12 @@ def test_changes_that_are_not_committed_are_refused(tree: Path, capsys: pytest.C
     assert not (tree / "dist").exists()
 
 
+@pytest.mark.process
 def test_two_runs_give_the_same_bytes(tree: Path) -> None:
     assert released(tree) == released(tree, "again")
 
 
+@pytest.mark.process
 def test_a_release_has_its_files_and_their_checksums(tree: Path) -> None:
     found = released(tree)
     assert set(found) == {"alise.yaml", "tiny.yaml", "aliseengines.yaml", "alise-0.1.0.tgz", "RELEASE_NOTES.md", "SHA256SUMS"}
@@ -92,6 +97,7 @@ def test_a_release_has_its_files_and_their_checksums(tree: Path) -> None:
     assert sums == "".join(f"{hashlib.sha256(found[name]).hexdigest()}  {name}\n" for name in sorted(found))
 
 
+@pytest.mark.process
 def test_every_image_of_a_release_has_the_version_for_its_tag(tree: Path) -> None:
     found = released(tree)
     with tarfile.open(fileobj=io.BytesIO(found["alise-0.1.0.tgz"])) as archive:
@@ -107,6 +113,18 @@ def test_every_image_of_a_release_has_the_version_for_its_tag(tree: Path) -> Non
     for image in images.values():
         assert image.encode() in found["alise.yaml"]
     assert b"localhost/" not in b"".join(found.values())
+
+
+def test_the_images_are_pushed_with_the_version_for_their_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pushing(image_tools.Docker):
+        def push(self, reference: str, target: str, timeout_seconds: float) -> None:
+            pushed.append((reference, target))
+
+    pushed: list[tuple[str, str]] = []
+    monkeypatch.setattr(images, "choose_builder", lambda folder: Pushing("docker"))
+    built = Built("operator", "localhost/alise/operator:dev", "feed", 1, None)
+    images.push([built], files.registry_of("0.1.0", REGISTRY))
+    assert pushed == [("localhost/alise/operator:dev", f"{REGISTRY}/alise-operator:0.1.0")]
 
 
 @pytest.mark.process

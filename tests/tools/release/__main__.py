@@ -44,8 +44,8 @@ def main(environ: Mapping[str, str] = os.environ, root: Path = ROOT, folder: Pat
         return 1
     files.write_sums(folder)
     print((folder / files.SUMS).read_text(encoding="utf-8"), end="")
-    for line in image_build.how_to_build_cuda(registry.name(image_build.CUDA.name)):
-        print(line)
+    cuda = registry.name(image_build.CUDA.name)
+    print(*image_build.how_to_build_cuda(cuda), f"  docker push {cuda}", sep="\n")
     return 0
 
 
