@@ -87,15 +87,16 @@ def test_the_port_that_kubectl_forwards(said: str, port: int | None) -> None:
 
 
 def test_the_next_commands_can_be_typed_as_they_are() -> None:
-    text = run_report.next_commands("/k", "http://127.0.0.1:8080", "tiny.test", None, "make cluster-down")
+    text = run_report.next_commands("/k", "http://127.0.0.1:8080", "tiny.test", None, "make cluster-down", "/clone/.venv/bin")
     assert "  export KUBECONFIG=/k\n" in text
-    assert "curl -N http://127.0.0.1:8080/v1/chat/completions -H 'Host: tiny.test'" in text
+    assert "  export PATH=/clone/.venv/bin:$PATH\n" in text
+    assert "curl -iN http://127.0.0.1:8080/v1/chat/completions -H 'Host: tiny.test'" in text
     assert text.endswith("  make cluster-down")
 
 
 def test_a_machine_without_kubectl_is_told_where_the_clusters_own_lies() -> None:
-    text = run_report.next_commands("/k", "http://127.0.0.1:8080", "tiny.test", None, None, kubectl_folder="/built/bin")
-    assert "  export PATH=/built/bin:$PATH\n" in text
+    text = run_report.next_commands("/k", "http://127.0.0.1:8080", "tiny.test", None, None, "/clone/.venv/bin", "/built/bin")
+    assert "  export PATH=/clone/.venv/bin:/built/bin:$PATH\n" in text
 
 
 def test_a_failed_image_build_interrupts_the_minutes_of_other_work() -> None:

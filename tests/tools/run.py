@@ -206,11 +206,11 @@ def report(target: Target, way_in: Ingress, answers: Sequence[Answer], pods: Map
     idle = [name for name, numbers in pods.items() if numbers.requests == 0]
     if idle or len(pods) < REPLICAS:
         raise ClusterError(f"requests should have reached {REPLICAS} pods; without any: {', '.join(idle) or 'a pod that is gone'}")
-    gateway = "python -m tests.cluster.gateway --port 8080   # in .venv: opens the ingress again" if way_in.gateway else None
+    gateway = "python -m tests.cluster.gateway --port 8080   # the ingress again, in a terminal of its own" if way_in.gateway else None
     url = "http://127.0.0.1:8080" if way_in.gateway else way_in.urls[0]
     kubeconfig, down = user_cluster() or str(target.access.kubeconfig), None if target.belongs_to_user else "make cluster-down"
     kubectl = None if shutil.which("kubectl") else str(Path(kubectl_path()).parent)
-    print(next_commands(kubeconfig, url, HOST, gateway, down, kubectl), flush=True)
+    print(next_commands(kubeconfig, url, HOST, gateway, down, str(Path(sys.executable).parent), kubectl), flush=True)
 
 
 if __name__ == "__main__":

@@ -121,19 +121,21 @@ def _mean(total: float, count: int) -> str:
     return f"{total / count:.0f}" if count else "-"
 
 
-def next_commands(kubeconfig: str, url: str, host: str, gateway: str | None, down: str | None, kubectl_folder: str | None = None) -> str:
+def next_commands(
+    kubeconfig: str, url: str, host: str, gateway: str | None, down: str | None, plugin_folder: str, kubectl_folder: str | None = None
+) -> str:
     """What to type next. `gateway` is the command that opens the ingress again, `down` the one that ends the cluster.
 
-    `kubectl_folder` is where a kubectl lies, on a machine that has none on its PATH.
+    `plugin_folder` is where kubectl's plugin lies, and `kubectl_folder` where a kubectl lies, on a machine that has none on its PATH.
     """
-    lines = ["Go on with:", f"  export KUBECONFIG={kubeconfig}"]
-    if kubectl_folder:
-        lines.append(f"  export PATH={kubectl_folder}:$PATH")
-    lines += ["  kubectl get alise", "  kubectl describe alise tiny", "  kubectl get pods -l alise.dev/engine=tiny"]
+    folders = [plugin_folder, *([kubectl_folder] if kubectl_folder else [])]
+    lines = ["Go on with:", f"  export KUBECONFIG={kubeconfig}", f"  export PATH={':'.join(folders)}:$PATH"]
+    lines += ["  kubectl get alise", "  kubectl describe alise tiny", "  kubectl alise status tiny", "  kubectl alise top tiny"]
     if gateway:
         lines.append(f"  {gateway}")
     body = '{"model": "tiny", "stream": true, "max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}'
-    lines.append(f"  curl -N {url}/v1/chat/completions -H 'Host: {host}' -H 'Content-Type: application/json' -d '{body}'")
+    lines.append(f"  curl -iN {url}/v1/chat/completions -H 'Host: {host}' -H 'Content-Type: application/json' -d '{body}'")
+    lines.append("  kubectl alise explain tiny ID   # why a request waited; ID is the x-request-id of its answer")
     if down:
         lines.append(f"  {down}")
     return "\n".join(lines)

@@ -139,7 +139,7 @@ def _serve(wanted: Wanted, log_dir: Path) -> int:
         scheduler = stack.enter_context(_running([_command("alise-scheduler"), "supervise"], environ, log_dir / "scheduler.log"))
         engine = stack.enter_context(_running([_command("alise-engine"), "serve", wanted.model, *flags], environ, log_dir / "engine.log"))
         _wait_until_ready(wanted, engine, log_dir / "engine.log")
-        print(_try_it(wanted, log_dir), flush=True)
+        print(_try_it(wanted, sockets, log_dir), flush=True)
         told = False
         while engine.poll() is None:
             if not told and scheduler.poll() is not None:
@@ -229,14 +229,17 @@ def _ended(engine: "subprocess.Popen[bytes]", log: Path) -> str:
     return f"the engine ended with {engine.returncode}; the end of {log}:\n{tail}"
 
 
-def _try_it(wanted: Wanted, log_dir: Path) -> str:
+def _try_it(wanted: Wanted, sockets: Path, log_dir: Path) -> str:
     url = f"http://localhost:{wanted.port}"
     return f"""
 Try:
-  curl -N {url}/v1/chat/completions -H 'content-type: application/json' \\
+  curl -iN {url}/v1/chat/completions -H 'content-type: application/json' \\
     -d '{{"model": "{wanted.served_name}", "messages": [{{"role": "user", "content": "hello"}}], "max_tokens": 40, "stream": true}}'
   curl {url}/alise/v1/status
   curl {url}/metrics | grep alise_
+Which requests wait, and why one of them waited, by the x-request-id of its answer:
+  {_command("alise-scheduler")} top --socket-dir {sockets}
+  {_command("alise-scheduler")} explain ID --socket-dir {sockets}
 Logs: {log_dir}. Ctrl-C ends engine and sidecar."""
 
 
