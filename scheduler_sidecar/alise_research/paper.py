@@ -5,17 +5,21 @@ lengths as logarithms. Its one number becomes a distribution by the errors that 
 """
 
 import math
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alise_research.neighbours import NAMES, Index, leave_out
 from alise_scheduler.core.lengths import PROBABILITIES, TAIL_FACTOR
-from alise_scheduler.predictor.models.head import MAX_LOG_TOKENS, Scaling
-from alise_scheduler.predictor.models.neighbours import NAMES, leave_out
+from alise_scheduler.predictor.features.conversation import PastTurns
+from alise_scheduler.predictor.features.row import EMBEDDING
+from alise_scheduler.predictor.learned import LearnedPredictor
+from alise_scheduler.predictor.models.head import MAX_LOG_TOKENS
+from alise_scheduler.predictor.served_head import Prediction
 from alise_scheduler.predictor.training.fit import MIN_ROWS
-from alise_scheduler.predictor.training.samples import History
+from alise_scheduler.predictor.training.samples import History, Sample
 
 SIMILAR: Final = 0.8
 HIDDEN: Final = 64
@@ -36,28 +40,67 @@ class PaperHead:
 
     version: int
     rows: int
-    scaling: Scaling
     layers: Layers
     errors: Rows
 
-    @property
-    def trust(self) -> float:
-        """Conversations carry nothing over."""
-        return 0.0
-
-    def expect(self, numbers: Rows, vectors: Rows, contexts: Rows) -> Rows:
-        """The ranks: all unknown, [N]."""
-        return np.full(len(vectors), np.nan, np.float32)
-
     def rank(self, log_tokens: float) -> float:
+        """Of ranks it knows nothing."""
         return math.nan
 
-    def predict(self, numbers: Rows, projected: Rows, near: Rows, estimate: Rows) -> Rows:
-        """Quantiles of ln(tokens), [N, QUANTILES] ascending. projected [N, D], near [N, 9]; `numbers` and `estimate` are not looked at."""
+    def predict(self, vectors: Rows, near: Rows) -> Rows:
+        """Quantiles of ln(tokens), [N, QUANTILES] ascending. vectors [N, D], near [N, 9]."""
         similar = near[:, _BEST] >= SIMILAR
-        middle = np.where(similar, near[:, _MEAN], forward(self.layers, projected))
+        middle = np.where(similar, near[:, _MEAN], forward(self.layers, vectors))
         result: Rows = np.clip(middle[:, None] + self.errors[similar.astype(np.int64)], 0.0, MAX_LOG_TOKENS).astype(np.float32)
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class ServedPaper:
+    """A head with an index of neighbours."""
+
+    head: PaperHead
+    index: Index
+
+    def predict(self, row: Rows, embedding: Rows | None, past: PastTurns | None = None, tenant: int = 0) -> Prediction:
+        """What `ServedHead.predict` returns; of the row and of the conversation's answers nothing is used."""
+        vector = np.zeros(EMBEDDING, np.float32) if embedding is None else embedding
+        found = None if embedding is None else self.index.nearest(embedding, root=past.root if past else 0, tenant=tenant)
+        near = np.full((1, len(NAMES)), np.nan, np.float32) if found is None else found.statistics()[None]
+        return Prediction(self.head.predict(vector[None], near)[0])
+
+    def residual(self, sample: Sample, past: PastTurns | None, expected: float | None = None) -> float:
+        return math.nan
+
+
+class PaperPredictor(LearnedPredictor):
+    """Predicts by the paper's rule. All heads share one index of what has finished."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._index = Index(EMBEDDING)
+
+    def take(self, sample: Sample, expected: float | None = None) -> None:
+        super().take(sample, expected)
+        _add(self._index, sample.embedding, sample.log_tokens, sample.ended, sample.root, sample.tenant)
+
+    def install(self, served: Any) -> None:
+        super().install(replace(served, index=self._index))
+
+
+def serve(history: History, version: int) -> ServedPaper:
+    """Trains a head on a history and returns it with an index of that history."""
+    index = Index(EMBEDDING)
+    tenants = np.zeros(len(history.roots), np.uint64) if history.tenants is None else history.tenants
+    for row, vector in enumerate(history.vectors):
+        known = vector if vector.any() else None
+        _add(index, known, float(history.log_tokens[row]), bool(history.ended[row]), int(history.roots[row]) % 2**64, int(tenants[row]))
+    return ServedPaper(train(history, version), index)
+
+
+def _add(index: Index, vector: Rows | None, log_tokens: float, ended: bool, root: int, tenant: int) -> None:
+    if vector is not None:
+        index.add(vector, log_tokens + (0.0 if ended else math.log(TAIL_FACTOR)), root, tenant)
 
 
 def train(history: History, version: int) -> PaperHead:
@@ -73,7 +116,7 @@ def train(history: History, version: int) -> PaperHead:
     everywhere = np.quantile(tokens[unseen] - tried, PROBABILITIES)
     where_similar = np.quantile((tokens - near[:, _MEAN])[similar], PROBABILITIES) if similar.sum() >= MIN_ROWS // 5 else everywhere
     layers = _fit(history.vectors, tokens, version)
-    return PaperHead(version, count, _scaling(history.vectors.shape[1]), layers, np.stack([everywhere, where_similar]).astype(np.float32))
+    return PaperHead(version, count, layers, np.stack([everywhere, where_similar]).astype(np.float32))
 
 
 def forward(layers: Layers, vectors: Rows) -> Rows:
@@ -81,12 +124,6 @@ def forward(layers: Layers, vectors: Rows) -> Rows:
     into, into_bias, out, out_bias = layers
     result: Rows = np.maximum(vectors @ into + into_bias, 0.0) @ out + out_bias[0]
     return result
-
-
-def _scaling(dimensions: int) -> Scaling:
-    """Similarity is that of whole embeddings."""
-    nothing = np.zeros(0, np.float32)
-    return Scaling(nothing, nothing, np.eye(dimensions, dtype=np.float32), nothing)
 
 
 def _fit(vectors: Rows, tokens: Rows, seed: int) -> Layers:

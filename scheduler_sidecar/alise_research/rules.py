@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from alise_scheduler.predictor.training import fit
+from alise_scheduler.predictor.learned import LearnedPredictor
+from alise_scheduler.predictor.served_head import ServedHead, serve_head
+from alise_scheduler.predictor.training.fit import train
 from alise_scheduler.predictor.training.samples import History
 
 from . import paper
@@ -12,12 +14,18 @@ from . import paper
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A way to train a head. With `prior`, predictions start from the prior."""
+    """A predictor, and how a head for it is trained: `serve` returns one of a version, ready to be used. With `prior`, predictions start
+    from the prior."""
 
     name: str
-    train: Callable[[History, int], Any]
+    predictor: Callable[[], LearnedPredictor]
+    serve: Callable[[History, int], Any]
     prior: bool
 
 
-LEARNED: Final = Rule("learned", fit.train, True)
-PAPER: Final = Rule("paper", paper.train, False)
+def _learned(history: History, version: int) -> ServedHead:
+    return serve_head(train(history, version), history)
+
+
+LEARNED: Final = Rule("learned", LearnedPredictor, _learned, True)
+PAPER: Final = Rule("paper", paper.PaperPredictor, paper.serve, False)

@@ -6,7 +6,7 @@ Nothing of the product has a switch for this: a layer is turned off by replacing
 import ast
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -14,9 +14,9 @@ import numpy as np
 
 from alise_scheduler.predictor import learned, served_head
 from alise_scheduler.predictor.features import conversation, conversation_effect, row
-from alise_scheduler.predictor.models import head, kernel, neighbours, quantization
-from alise_scheduler.predictor.models.buckets import BucketPredictor
+from alise_scheduler.predictor.models import kernel, quantization
 from alise_scheduler.predictor.models.calibration import Calibration
+from alise_scheduler.predictor.repeats import Repeats
 from alise_scheduler.predictor.training import fit, trial
 from tests.bench.harness import ROOT
 
@@ -38,24 +38,12 @@ class Layer:
     prior: bool = True
 
 
-def _no_neighbours(vectors: Any, *arguments: Any, **named: Any) -> Any:
-    return np.full((len(vectors), len(neighbours.NAMES)), np.nan, np.float32)
-
-
 def _no_effect(vectors: Any, residuals: Any, *arguments: Any) -> Any:
     return np.zeros(len(residuals), np.float32)
 
 
 def _first_topic(observed: Any, embedding: Any) -> Any:
     return np.zeros(row.EMBEDDING, np.float32) if embedding is None else embedding
-
-
-def _count_only(observed: Any, embedding: Any) -> list[float]:
-    """The number of answers stays: training finds the turns of a conversation by it."""
-    numbers = [np.nan] * len(row.CONVERSATION)
-    at = row.CONVERSATION.index("answers")
-    numbers[at] = _ANSWERS(observed, embedding)[at]
-    return numbers
 
 
 def _without(columns: slice) -> Callable[..., Any]:
@@ -69,12 +57,9 @@ def _without(columns: slice) -> Callable[..., Any]:
     return complete
 
 
-def _no_kernel(numbers: Any, projected: Any, near: Any, estimate: Any) -> Any:
-    return _TREE_ROWS(numbers, projected, near, np.full_like(estimate, np.nan))
-
-
-def _one_spread(rows: Any, target: Any, kind: str, seed: int, bags: int = 1) -> Any:
-    return _BOOST(rows, np.full_like(target, target.mean()) if kind == "spread" else target, kind, seed, bags)
+def _one_spread(points: Any, errors: Any, folds: Any, seed: int) -> Any:
+    fitted, held = _SPREAD(points, errors, folds, seed)
+    return replace(fitted, weights=np.zeros_like(fitted.weights), slope=0.0), np.full_like(held, fitted.bias)
 
 
 def _exact(points: Any, step: float) -> Any:
@@ -85,16 +70,8 @@ def _exact_products(quantized: Any, others: Any) -> Any:
     return quantized.astype(np.float32) @ others.astype(np.float32).T
 
 
-def _exact_index(index: Any, dimensions: int, rows: int = neighbours.INDEX_ROWS) -> None:
-    _INDEX(index, dimensions, rows)
-    index._vectors = np.zeros((rows, dimensions), np.float32)
-
-
-_ANSWERS: Final = conversation.conversation_numbers
 _COMPLETE: Final = conversation.complete
-_TREE_ROWS: Final = head.tree_rows
-_BOOST: Final = fit._boost
-_INDEX: Final = neighbours.Index.__init__
+_SPREAD: Final = fit.spread_of
 
 _EFFECT: Final[tuple[Patch, ...]] = (
     (conversation_effect, "carry_over", _no_effect),
@@ -108,25 +85,11 @@ _TEXT_PER_TOKEN: Final = row.REQUEST.index("chars_per_token")
 
 LAYERS: Final[Mapping[str, Layer]] = MappingProxyType({
     "all": Layer("everything, as it is shipped"),
-    "neighbours": Layer(
-        "nearest neighbours",
-        ((fit, "leave_out", _no_neighbours), (neighbours.Index, "nearest", lambda *arguments, **named: None)),
-        ("models/neighbours.py", "shares.py:FairSlots"),
-    ),
-    "kernel": Layer(
-        "kernel regression, with the conversation's effect and topic that need it",
-        ((head, "KERNEL_SHARE", 0.0), (head, "tree_rows", _no_kernel), (fit, "tree_rows", _no_kernel)),
-        ("models/kernel.py", "features/conversation_effect.py", "features/conversation.py:carried_over",
-         "features/conversation.py:context"),
-    ),
-    "trees": Layer("boosted trees for the rank; those for the error stay", ((head, "KERNEL_SHARE", 1.0),), ("models/trees.py",)),
-    "error trees": Layer("boosted trees for the error: one width for all", ((fit, "_boost", _one_spread),)),
-    "bags": Layer("two forests below 3,000 rows: one", ((fit, "BAGS", 1),)),
+    "spread": Layer("how far off an estimate is: the same for all", ((fit, "spread_of", _one_spread),)),
     "conversation": Layer(
         "a conversation's earlier answers, in all ways",
         ((conversation.Conversations, "find", lambda held, previous, tenant=0: None),),
-        ("features/conversation_effect.py", "features/conversation.py:Conversations", "features/conversation.py:conversation_numbers",
-         "features/conversation.py:_lengths", "features/conversation.py:_similar", "features/conversation.py:carried_over",
+        ("features/conversation_effect.py", "features/conversation.py:Conversations", "features/conversation.py:carried_over",
          "features/conversation.py:context", "features/conversation.py:expected_here"),
     ),
     "effect": Layer(
@@ -135,14 +98,6 @@ LAYERS: Final[Mapping[str, Layer]] = MappingProxyType({
     "topic": Layer(
         "what the conversation is about", _TOPIC,
         ("features/conversation_effect.py:contexts", "features/conversation_effect.py:context", "features/conversation.py:context"),
-    ),
-    "answers": Layer(
-        "numbers of the earlier answers", ((conversation, "conversation_numbers", _count_only),),
-        ("features/conversation.py:conversation_numbers", "features/conversation.py:_lengths", "features/conversation.py:_similar"),
-    ),
-    "similar answers": Layer(
-        "numbers of the answers to similar prompts",
-        ((conversation, "_similar", lambda observed, embedding: [np.nan] * 4),), ("features/conversation.py:_similar",),
     ),
     "text per token": Layer(
         "how much text a token of the conversation is", ((learned, "complete", _without(slice(_TEXT_PER_TOKEN, _TEXT_PER_TOKEN + 1))),),
@@ -163,14 +118,11 @@ LAYERS: Final[Mapping[str, Layer]] = MappingProxyType({
         ("models/calibration.py",),
     ),
     "same text": Layer(
-        "earlier answers to the same text", ((BucketPredictor, "same_text", lambda held, features: (None, 0.0)),),
-        ("models/buckets.py:BucketPredictor.same_text",),
+        "earlier answers to the same text", ((Repeats, "apply", lambda held, log_quantiles, text, tenant: log_quantiles),), ("repeats.py",),
     ),
     "trial": Layer("the trial of a new head", ((trial, "TRIAL", 0),)),
     "quantization": Layer(
-        "INT8 for landmarks and neighbours: float32",
-        ((kernel, "quantize", _exact), (neighbours, "quantize", _exact), (kernel, "products", _exact_products),
-         (neighbours, "products", _exact_products), (neighbours.Index, "__init__", _exact_index)),
+        "INT8 for landmarks: float32", ((kernel, "quantize", _exact), (kernel, "products", _exact_products)),
         ("models/quantization.py",),
     ),
 })  # fmt: skip

@@ -26,11 +26,9 @@ from alise_scheduler.core.lengths import QUANTILES, Lengths
 from alise_scheduler.predictor.features.conversation import Conversations, complete
 from alise_scheduler.predictor.features.request import Features, Question, extract
 from alise_scheduler.predictor.features.row import EMBEDDING
-from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.predictor.models import prior
 from alise_scheduler.predictor.models.buckets import BucketPredictor, Observation, Predictor
 from alise_scheduler.predictor.models.encoder import OnnxEncoder
-from alise_scheduler.predictor.served_head import serve_head
 from alise_scheduler.predictor.training import prior_fit
 from alise_scheduler.predictor.training.fit import MAX_ROWS, MIN_ROWS
 from alise_scheduler.predictor.training.samples import History
@@ -137,21 +135,21 @@ class Learned:
 
     def __init__(self, rule: Rule = LEARNED, known: prior.Prior | None = None) -> None:
         self._rule = rule
-        self.predictor = LearnedPredictor()
+        self.predictor = rule.predictor()
         self.predictor.prior = known if rule.prior else None
         self.trainings: list[tuple[int, float]] = []
-        self._ready: tuple[int, Any, int] | None = None
+        self._ready: tuple[int, Any] | None = None
 
     def after(self, learned: int) -> None:
         if self._ready is not None and learned >= self._ready[0]:
-            self.predictor.install(self._ready[1], self._ready[2])
+            self.predictor.install(self._ready[1])
             self._ready = None
         if self._ready is None and self.predictor.wants_training():
-            history, seen = self.predictor.newest()
+            history = self.predictor.newest()
             began = time.process_time()
-            head = self._rule.train(history, len(self.trainings) + 1)
+            served = self._rule.serve(history, len(self.trainings) + 1)
             self.trainings.append((len(history.log_tokens), time.process_time() - began))
-            self._ready = (learned + max(10, len(history.log_tokens) // ROWS_PER_LAG), serve_head(head, history), seen)
+            self._ready = (learned + max(10, len(history.log_tokens) // ROWS_PER_LAG), served)
 
 
 def prequential(examples: Sequence[Example], features: Sequence[Features], contender: Contender) -> Iterator[Lengths]:
@@ -244,7 +242,7 @@ def split(
             vectors = np.stack([nothing if d is None or d.embedding is None else d.embedding for d in details[part]])
             hashes = np.array(roots, np.uint64).astype(np.int64)[part]
             history = History(np.stack(rows)[part], vectors, logs[part], np.ones(len(before), np.bool_), hashes)
-            equipped = serve_head(rule.train(history, 1), history)
+            equipped = rule.serve(history, 1)
         past = held.find(detail.previous)
         expected = known.expect(detail.numbers, detail.embedding) if known else math.nan
         row, residual = complete(detail, past, expected), math.nan

@@ -1,10 +1,8 @@
 """The layers that the ablation turns off exist in the predictor, and come back."""
 
-import numpy as np
 import pytest
 
 from alise_scheduler.predictor.features.conversation import Conversations
-from alise_scheduler.predictor.models.neighbours import Index
 from tests.bench.ablation_layers import LAYERS, code_lines, turned_off
 
 
@@ -21,16 +19,6 @@ def test_a_layer_that_was_turned_off_is_back_afterwards(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, layer in LAYERS.items() if layer.code])
 def test_the_code_of_a_layer_is_found(name: str) -> None:
     assert code_lines(LAYERS[name]) > 0
-
-
-def test_without_neighbours_an_index_finds_none() -> None:
-    index = Index(4, 100)
-    vectors = np.eye(4, dtype=np.float32)
-    for row in range(100):
-        index.add(vectors[row % 4], 3.0)
-    assert index.nearest(vectors[0]) is not None
-    with turned_off(LAYERS["neighbours"]):
-        assert index.nearest(vectors[0]) is None
 
 
 def test_without_conversations_a_turn_is_a_first_one() -> None:

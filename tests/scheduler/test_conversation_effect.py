@@ -147,9 +147,9 @@ def trained() -> tuple[LearnedPredictor, ServedHead]:
     for _ in range(FIRST_TRAINING):
         prompt, tokens = make_task(rng)
         predictor.learn(make_features(prompt), Observation(tokens, True))
-    history, seen = predictor.newest()
+    history = predictor.newest()
     equipped = serve_head(train(history, 1), history)
-    predictor.install(equipped, seen)
+    predictor.install(equipped)
     return predictor, equipped
 
 
@@ -177,7 +177,7 @@ def test_what_another_replica_learned_of_a_conversation_moves_its_next_predictio
     sent: list[Sample] = []
     ours = LearnedPredictor(sent.append)
     ours.restore(equipped)
-    ours.learn(turn("Write an essay about whales", 5, 0), Observation(900, True))
+    ours.learn(turn("Write an essay about chess", 5, 0), Observation(900, True))
     theirs.take(sent[0])
     next_turn, of_another = (turn("Write an essay about whales", conversation, 1) for conversation in (5, 6))
     moves = [predictor.predict(next_turn, 0).median / predictor.predict(of_another, 0).median for predictor in (ours, theirs)]
@@ -192,8 +192,8 @@ def test_a_talkative_conversation_is_expected_to_go_on_so() -> None:
         prompt, tokens = make_task(rng)
         talkative = 3.0 if number // 4 % 2 else 1.0
         predictor.learn(turn(prompt, number // 4, number % 4), Observation(round(tokens * talkative), True))
-    history, seen = predictor.newest()
-    predictor.install(serve_head(train(history, 1), history), seen)
+    history = predictor.newest()
+    predictor.install(serve_head(train(history, 1), history))
     for number, factor in ((1000, 1), (1001, 3)):
         for at, task, tokens in ((0, "Summarize the story of bread", 60), (1, "Explain in detail the nature of chess", 180)):
             predictor.learn(turn(task, number, at), Observation(factor * tokens, True))

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from alise_scheduler.predictor.features.conversation import MAX_CONVERSATIONS, Conversations, PastTurns, complete, conversation_numbers
+from alise_scheduler.predictor.features.conversation import MAX_CONVERSATIONS, Conversations, PastTurns, complete
 from alise_scheduler.predictor.features.request import Question, extract
-from alise_scheduler.predictor.features.row import CONVERSATION, REQUEST
+from alise_scheduler.predictor.features.row import REQUEST
 from tests.scheduler.hash_encoder import HashEncoder
 
 pytestmark = pytest.mark.process
@@ -37,28 +37,6 @@ def test_a_conversation_with_little_text_for_its_tokens_differs_from_prose() -> 
     assert math.isnan(chars_per_token(500, None))
 
 
-def test_answers_to_prompts_like_this_one_say_most() -> None:
-    held = Conversations()
-    chapters, thanks = HashEncoder().encode(["summarize the next chapter", "thanks"])
-    held.add(0, 11, 5.0, chapters)
-    held.add(11, 12, 1.0, thanks)
-    names = dict(zip(CONVERSATION, conversation_numbers(held.find(12), chapters), strict=True))
-    assert names["last_answer"] == 1.0
-    assert names["most_similar_answer"] == 5.0
-    assert names["most_similar"] == pytest.approx(1.0, abs=1e-3)
-    assert names["similar_answers"] > 4.5
-
-
-def test_a_last_turn_without_an_embedding_is_like_nothing() -> None:
-    held = Conversations()
-    (chapters,) = HashEncoder().encode(["summarize the next chapter"])
-    held.add(0, 11, 5.0, chapters)
-    held.add(11, 12, 1.0, None)
-    names = dict(zip(CONVERSATION, conversation_numbers(held.find(12), chapters), strict=True))
-    assert math.isnan(names["last_similarity"])
-    assert names["most_similar_answer"] == 5.0
-
-
 def test_only_the_newest_turn_remembers_what_was_asked() -> None:
     held = Conversations()
     first, second = HashEncoder().encode(["one", "two"])
@@ -68,14 +46,6 @@ def test_only_the_newest_turn_remembers_what_was_asked() -> None:
     assert before is not None
     assert newest is not None
     assert (len(before.prompts), len(newest.prompts)) == (0, 2)
-
-
-def test_without_an_embedding_similarity_is_unknown() -> None:
-    held = Conversations()
-    held.add(0, 11, 5.0, None)
-    names = dict(zip(CONVERSATION, conversation_numbers(held.find(11), HashEncoder().encode(["again"])[0]), strict=True))
-    assert names["last_answer"] == 5.0
-    assert math.isnan(names["similar_answers"])
 
 
 def test_the_number_of_conversations_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

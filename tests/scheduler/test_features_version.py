@@ -25,7 +25,7 @@ PROMPTS = (
     "List five ways to cook rice " + "with beans and water " * 300 + "and summarize them briefly.",
 )
 # Each is the digest of what its version stands for. When a test fails, increase the version and put the new digest beside it.
-FEATURES = {9: "d391411d96fbc058"}
+FEATURES = {10: "be3d27217fee386b"}
 TOKENS = {1: "40553ff9986b590f"}
 PRIORS = {(1, 3): "5436f64a051adb6b"}
 

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_scheduler.core.lengths import MAX_TOKENS
+from alise_scheduler.core.lengths import MAX_TOKENS, QUANTILES
 from alise_scheduler.predictor.features.request import Features, Question, extract
-from alise_scheduler.predictor.features.row import CONVERSATION, NUMBERS
+from alise_scheduler.predictor.features.row import ANSWERS_AT, NUMBERS, ModelInput
 from alise_scheduler.predictor.features.text import TEXT_NAMES, text_numbers
 from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.predictor.models.buckets import Observation
 from alise_scheduler.predictor.models.head import Head
+from alise_scheduler.predictor.repeats import Repeats
 from alise_scheduler.predictor.served_head import serve_head
 from alise_scheduler.predictor.storage.writer import Archive
 from alise_scheduler.predictor.training.background import BackgroundError
@@ -42,13 +43,12 @@ def taught(count: int, factor: float = 1.0, predictor: LearnedPredictor | None =
 
 @lru_cache
 def learned_head() -> Head:
-    return train(taught(FIRST_TRAINING).newest()[0], 1)
+    return train(taught(FIRST_TRAINING).newest(), 1)
 
 
 def retrained(predictor: LearnedPredictor, version: int = 1) -> LearnedPredictor:
     """With a head that knows the tasks."""
-    history, seen = predictor.newest()
-    predictor.install(serve_head(replace(learned_head(), version=version), history), seen)
+    predictor.install(serve_head(replace(learned_head(), version=version), predictor.newest()))
     return predictor
 
 
@@ -89,6 +89,42 @@ def test_the_same_text_again_is_expected_to_be_as_long_again() -> None:
     assert median(predictor, "Write an essay about one word") < 10
 
 
+def request_of(prompt: str, **fields: Any) -> ModelInput:
+    request = make_features(prompt, **fields).model_input
+    assert request is not None
+    return request
+
+
+def test_the_same_text_from_another_tenant_is_another_text() -> None:
+    repeats = Repeats()
+    one, two = (request_of("secret", conversation="c", tenant=name) for name in ("one", "two"))
+    for _ in range(20):
+        repeats.learn(one.text, one.tenant, 1.0)
+    untouched = np.full(QUANTILES, 6.0, np.float32)
+    assert repeats.apply(untouched, one.text, one.tenant).max() < 2.0
+    assert repeats.apply(untouched, two.text, two.tenant).tolist() == untouched.tolist()
+
+
+def test_the_same_text_in_another_conversation_is_another_text() -> None:
+    assert request_of("go on", conversation="a").text != request_of("go on", conversation="b").text
+
+
+def test_the_number_of_texts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alise_scheduler.predictor.repeats.MAX_TEXTS", 50)
+    repeats = Repeats()
+    for number in range(100):
+        repeats.learn(number + 1, 0, 3.0)
+    assert len(repeats) == 50
+
+
+def test_an_answer_that_was_cut_says_nothing_of_the_same_text() -> None:
+    predictor = retrained(taught(FIRST_TRAINING))
+    before = median(predictor, "Write an essay about one word")
+    for _ in range(3):
+        predictor.learn(make_features("Write an essay about one word"), Observation(3, False))
+    assert median(predictor, "Write an essay about one word") > before / 2
+
+
 def test_a_model_that_changes_is_followed_within_a_few_hundred_answers() -> None:
     predictor = retrained(taught(FIRST_TRAINING))
     before = median(predictor, "Explain in detail the nature of lakes", model="m")
@@ -98,9 +134,9 @@ def test_a_model_that_changes_is_followed_within_a_few_hundred_answers() -> None
 
 def test_a_head_that_is_worse_gives_way_to_the_one_before() -> None:
     predictor = retrained(taught(FIRST_TRAINING))
-    history, seen = predictor.newest()
+    history = predictor.newest()
     wrong = train(replace(history, log_tokens=history.log_tokens[::-1].copy()), 2)
-    predictor.install(serve_head(wrong, history), seen)
+    predictor.install(serve_head(wrong, history))
     assert predictor.version == 2
     taught(TRIAL, predictor=predictor)
     assert (predictor.version, predictor.rollbacks) == (1, 1)
@@ -114,11 +150,10 @@ def test_a_head_that_is_as_good_stays() -> None:
 
 def test_answers_of_a_conversation_are_seen_by_its_next_turn() -> None:
     rows: list[float] = []
-    predictor = LearnedPredictor(lambda sample: rows.append(float(sample.numbers[-len(CONVERSATION)])))
+    predictor = LearnedPredictor(lambda sample: rows.append(float(sample.numbers[ANSWERS_AT])))
     predictor.learn(make_features(conversation_now="one"), Observation(100, True))
     predictor.learn(make_features(conversation_now="two", conversation_previous="one"), Observation(50, True))
-    assert math.isnan(rows[0])
-    assert rows[1] == pytest.approx(math.log(100))
+    assert rows == [0.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -151,9 +186,9 @@ def test_any_text_has_its_numbers(text: str) -> None:
 
 
 def test_a_row_has_as_many_numbers_as_it_says() -> None:
-    detail = make_features().model_input
-    assert detail is not None
-    assert len(detail.numbers) == NUMBERS
+    request = make_features().model_input
+    assert request is not None
+    assert len(request.numbers) == NUMBERS
 
 
 def test_features_of_the_same_request_are_equal_whatever_their_detail() -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alise_research.paper import SIMILAR, PaperHead, forward, train
+from alise_research.neighbours import NAMES
+from alise_research.paper import SIMILAR, PaperHead, PaperPredictor, forward, serve, train
 from alise_scheduler.core.lengths import QUANTILES
-from alise_scheduler.predictor.models.neighbours import NAMES
-from tests.scheduler.predictor_builders import make_history
-
-NOTHING = np.zeros((1, 0), np.float32)
+from alise_scheduler.predictor.models.buckets import Observation
+from tests.scheduler.predictor_builders import make_features, make_history
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def middle(head: PaperHead, vector: np.ndarray, similarity: float, mean: float) 
     near = np.zeros((1, len(NAMES)), np.float32)
     near[0, NAMES.index("near_best")], near[0, NAMES.index("near_mean")] = similarity, mean
     flat = replace(head, errors=np.zeros((2, QUANTILES), np.float32))
-    return float(flat.predict(NOTHING, vector, near, NOTHING)[0, 0])
+    return float(flat.predict(vector, near)[0, 0])
 
 
 def test_with_a_similar_neighbour_its_mean_length_is_the_answer(head: PaperHead) -> None:
@@ -38,7 +37,7 @@ def test_without_one_the_network_answers(head: PaperHead) -> None:
 
 def test_without_an_embedding_and_neighbours_there_is_an_answer(head: PaperHead) -> None:
     unknown = np.full((1, len(NAMES)), np.nan, np.float32)
-    assert np.isfinite(head.predict(NOTHING, np.zeros((1, 384), np.float32), unknown, NOTHING)).all()
+    assert np.isfinite(head.predict(np.zeros((1, 384), np.float32), unknown)).all()
 
 
 def test_the_network_tells_tasks_apart(head: PaperHead) -> None:
@@ -49,7 +48,17 @@ def test_the_network_tells_tasks_apart(head: PaperHead) -> None:
 
 def test_quantiles_ascend(head: PaperHead) -> None:
     near = np.full((50, len(NAMES)), np.nan, np.float32)
-    assert (np.diff(head.predict(NOTHING, make_history(50).vectors, near, NOTHING), axis=1) >= 0).all()
+    assert (np.diff(head.predict(make_history(50).vectors, near), axis=1) >= 0).all()
+
+
+def test_a_served_head_knows_the_neighbours_that_came_after_it_was_trained() -> None:
+    predictor, fresh = PaperPredictor(), PaperPredictor()
+    for each in (predictor, fresh):
+        each.install(serve(make_history(200), 1))
+    for _ in range(60):
+        predictor.learn(make_features("an odd request"), Observation(20_000, True))
+    again = make_features("an odd request", conversation="another")
+    assert predictor.predict(again, 0).median > 5 * fresh.predict(again, 0).median
 
 
 def test_too_few_rows_are_refused() -> None:

@@ -125,7 +125,7 @@ def test_embeddings_that_an_older_pod_still_writes_are_removed_when_they_are_rea
     assert older.load_head() is None
 
 
-def test_a_salt_of_before_is_removed_and_old_rows_with_it(server: PostgresServer) -> None:
+def test_a_salt_of_before_is_removed_and_old_rows_with_it(server: PostgresServer, caplog: pytest.LogCaptureFixture) -> None:
     PostgresStore(server.dsn, "one", KEY).append([make_sample()])
     server.execute("INSERT INTO alise_meta VALUES ('salt', 'x'); UPDATE alise_requests SET layout = 1;")
     server.execute("ALTER TABLE alise_requests DROP COLUMN tenant")
@@ -134,6 +134,7 @@ def test_a_salt_of_before_is_removed_and_old_rows_with_it(server: PostgresServer
     (only,) = store.load(10)
     assert only.tenant == 2**64 - 1
     assert server.execute("SELECT key FROM alise_meta WHERE key = 'salt'") == ""
+    assert [record.requests for record in caplog.records if "features of an older version" in record.getMessage()] == [1]  # type: ignore[attr-defined]
 
 
 def test_a_row_that_cannot_be_read_is_left_out(server: PostgresServer) -> None:
@@ -174,8 +175,8 @@ def test_what_one_sidecar_saw_the_other_predicts(server: PostgresServer, tmp_pat
     two.turn()
     two.turn()
     assert two.predictor.wants_training()
-    history, seen = two.predictor.newest()
-    two.predictor.install(serve_head(train(history, 1), history), seen)
+    history = two.predictor.newest()
+    two.predictor.install(serve_head(train(history, 1), history))
     short, long = (
         two.predictor.predict(make_features(f"{verb} bridges 7"), 0).median for verb in ("Name one fact about", "Write an essay about")
     )

@@ -114,13 +114,20 @@ def test_a_file_with_a_destroyed_middle_is_noticed(tmp_path: Path) -> None:
     assert SqliteStore(tmp_path).recovered
 
 
-def test_rows_of_another_layout_are_not_used(tmp_path: Path) -> None:
+def test_a_history_with_other_features_is_discarded_and_the_log_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = SqliteStore(tmp_path)
     store.append([make_sample()])
+    store.save_head(1, b"a head of these features")
     store.close()
     with sqlite3.connect(tmp_path / FILE) as connection:
-        connection.execute("UPDATE meta SET value = X'00' WHERE key = 'layout'")
-    assert SqliteStore(tmp_path).load(10) == []
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'layout'", (b"9/87/384",))
+    again = SqliteStore(tmp_path)
+    assert (again.load(10), again.load_head(), again.recovered) == ([], None, False)
+    (record,) = caplog.records
+    assert (record.getMessage(), record.stored) == ("the stored history has other features and is discarded", "9/87/384")  # type: ignore[attr-defined]
+    again.append([make_sample()])
+    again.close()
+    assert len(SqliteStore(tmp_path).load(10)) == 1
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.predictor.models.bucket import WINDOW, Bucket, censored_quantiles
 from alise_scheduler.predictor.models.buckets import BucketPredictor, Observation
 from alise_scheduler.predictor.models.calibration import Calibration, middle
-from alise_scheduler.predictor.models.neighbours import NEIGHBOURS, Index, leave_out
 from alise_scheduler.predictor.served_head import ServedHead, serve_head
 from alise_scheduler.predictor.shares import LEAST_ROWS, SHARES, FairLru, FairSlots, fair_level, most
 from alise_scheduler.predictor.training.fit import train
@@ -47,8 +46,8 @@ def test_l6_128_answers_of_three_tokens_do_not_decide_what_another_tenant_is_tol
 def test_l6_a_head_that_learned_from_one_tenant_is_half_believed_by_the_next() -> None:
     predictor = LearnedPredictor()
     flood(predictor, "hostile", times=FIRST_TRAINING)
-    history, seen = predictor.newest()
-    predictor.install(serve_head(train(history, 1), history), seen)
+    history = predictor.newest()
+    predictor.install(serve_head(train(history, 1), history))
     third, own = (predictor.predict(make_features("Name one fact about rivers", tenant=name), 0).median for name in ("third", "hostile"))
     assert own == pytest.approx(3, rel=0.3)
     assert third > math.sqrt(PRIOR.median * 3) / 1.5
@@ -66,64 +65,6 @@ def test_l6_a_copy_of_another_tenants_prompt_is_another_prompt() -> None:
     one, two = (extract(Question(endpoint=1, prompt="secret", conversation="c", tenant=name), SALT) for name in ("one", "two"))
     assert one.text != two.text
     assert one.conversation != two.conversation
-    predictor = BucketPredictor()
-    predictor.learn(one, Observation(777, True))
-    assert predictor.same_text(one)[1] == 1
-    assert predictor.same_text(two) == (None, 0.0)
-
-
-def unit(angle: float) -> Any:
-    return np.array([math.cos(angle), math.sin(angle)], np.float32)
-
-
-def test_l6_another_tenants_copy_of_a_prompt_is_no_neighbour() -> None:
-    index = Index(dimensions=2, rows=400)
-    for number in range(100):
-        index.add(unit(0.8 + 0.005 * number), 1.0, tenant=1)
-    index.add(unit(0.0), 9.0, tenant=1)
-    copied, own = (index.nearest(unit(0.0), tenant=tenant) for tenant in (2, 1))
-    assert copied is not None
-    assert own is not None
-    assert 9.0 not in copied.log_tokens
-    assert 9.0 in own.log_tokens
-
-
-def test_l6_copies_are_left_out_however_many_there_are() -> None:
-    index = Index(dimensions=2, rows=400)
-    for _ in range(3 * NEIGHBOURS):
-        index.add(unit(0.0), 9.0, tenant=1)
-    for number in range(3 * NEIGHBOURS):
-        index.add(unit(0.8 + 0.005 * number), 1.0, tenant=3)
-    found = index.nearest(unit(0.0), tenant=2)
-    assert found is not None
-    assert set(found.log_tokens.tolist()) == {1.0}
-
-
-def test_l6_where_there_are_only_copies_there_are_no_neighbours() -> None:
-    index = Index(dimensions=2, rows=400)
-    for _ in range(3 * NEIGHBOURS):
-        index.add(unit(0.0), 9.0, tenant=1)
-    assert index.nearest(unit(0.0), tenant=2) is None
-
-
-def test_l6_another_tenants_like_prompts_are_neighbours_still() -> None:
-    index = Index(dimensions=2, rows=400)
-    for number in range(100):
-        index.add(unit(0.2 + 0.005 * number), 1.0, tenant=1)
-    found = index.nearest(unit(0.0), tenant=2)
-    assert found is not None
-    assert len(found.log_tokens) == NEIGHBOURS
-
-
-def test_copies_of_other_tenants_are_left_out_in_training_as_in_serving() -> None:
-    vectors = np.stack([unit(0.01 * number) for number in range(100)] + [unit(0.5)])
-    tokens = np.ones(101, np.float32)
-    tokens[100] = 9.0
-    tenants = np.array([1] * 100 + [2], np.uint64)
-    alone = leave_out(vectors, tokens, np.arange(101))
-    shared = leave_out(vectors, tokens, np.arange(101), tenants=tenants)
-    assert alone[50].max() > 1.5
-    assert shared[50].max() == pytest.approx(1.0, abs=0.01)
 
 
 def test_several_tenants_corrections_do_not_mix_and_a_new_one_has_their_median() -> None:
@@ -148,7 +89,7 @@ def test_several_tenants_corrections_do_not_mix_and_a_new_one_has_their_median()
     ],
 )
 def test_how_far_a_head_is_believed(rows: dict[int, int], tenant: int, trust: float) -> None:
-    assert ServedHead(None, None, rows).trust(tenant) == pytest.approx(trust)  # type: ignore[arg-type]
+    assert ServedHead(None, rows).trust(tenant) == pytest.approx(trust)  # type: ignore[arg-type]
 
 
 # --- room -----------------------------------------------------------------------------------------------------------------------------

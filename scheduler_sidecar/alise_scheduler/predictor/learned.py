@@ -1,4 +1,4 @@
-"""The predictor that learns: before the first training it uses the prior, then a head; where there is neither, buckets.
+"""The predictor that learns: before the first training it uses the prior, then a head; where there is neither, a fixed distribution.
 
 The dispatcher calls `predict` and `learn`, which are synchronous and short. `training/loop.py` asks `wants_training()`, trains on
 `newest()` and calls `install()`. A new head is on trial beside the one before it, which returns if the new one is worse.
@@ -21,6 +21,7 @@ from .features.row import PRIOR_AT, ModelInput
 from .models import prior
 from .models.buckets import BucketPredictor, Observation
 from .models.calibration import Calibration, Group
+from .repeats import Repeats
 from .served_head import Prediction, ServedHead
 from .training.fit import MAX_ROWS
 from .training.samples import History, Recent, Sample
@@ -28,8 +29,6 @@ from .training.trial import FIRST_TRAINING, Trial, Verdict, next_training, pinba
 
 log = logging.getLogger(__name__)
 
-# The number of earlier answers to the same text that weigh as much as everything else.
-_SAME_TEXT_PULL: Final = 2.0
 # The number of requests that were predicted and have not finished. For older ones everything is computed again when they finish.
 _MOST_ADMITTED: Final = 4096
 
@@ -45,7 +44,7 @@ class _Admitted:
     prior: prior.Prior | None
     serving: ServedHead | None
     row: Row
-    prediction: Prediction | None
+    prediction: Prediction
 
 
 class LearnedPredictor:
@@ -58,6 +57,7 @@ class LearnedPredictor:
         self.rollbacks = 0
         self._keep = keep
         self._buckets = BucketPredictor()
+        self._repeats = Repeats()
         self._conversations = Conversations()
         # By the identity of their model input, which an entry keeps alive.
         self._admitted: OrderedDict[int, _Admitted] = OrderedDict()
@@ -84,14 +84,9 @@ class LearnedPredictor:
         request = features.model_input
         if request is None:
             return self._buckets.predict(features, max_tokens)
-        prediction = self._admit(request).prediction
-        if prediction is None:
-            return self._buckets.predict(features, max_tokens)
-        calibrated = self._calibration.apply(prediction.log_quantiles, _groups(request), request.tenant)
-        same, evidence = self._buckets.same_text(features)
-        if same is not None:
-            calibrated = calibrated + np.float32(evidence / (evidence + _SAME_TEXT_PULL)) * (same.astype(np.float32) - calibrated)
-        return sane(np.exp(calibrated).tolist(), max_tokens)
+        log_quantiles = self._admit(request).prediction.log_quantiles
+        calibrated = self._calibration.apply(log_quantiles, _groups(request), request.tenant)
+        return sane(np.exp(self._repeats.apply(calibrated, request.text, request.tenant)).tolist(), max_tokens)
 
     def learn(self, features: Features, observation: Observation) -> None:
         self._buckets.learn(features, observation)
@@ -99,6 +94,8 @@ class LearnedPredictor:
         if request is None:
             return
         log_tokens = math.log(max(1, observation.tokens))
+        if observation.ended:
+            self._repeats.learn(request.text, request.tenant, log_tokens)
         past = self._conversations.find(request.previous, request.tenant)
         admitted = self._admitted.pop(id(request), None)
         if admitted is None or admitted.past is not past or admitted.prior is not self.prior or admitted.serving is not self._serving:
@@ -121,28 +118,24 @@ class LearnedPredictor:
         residual = self._serving.residual(sample, past, expected) if self._serving is not None else math.nan
         by_prior = float(sample.numbers[PRIOR_AT])
         self._conversations.add(sample.previous, sample.now, sample.log_tokens, sample.embedding, by_prior, residual, sample.tenant)
-        for served in (self._serving, self._before):
-            if served is not None:
-                served.add(sample)
 
     # --- training ---------------------------------------------------------------------------------------------------------------------
 
     def wants_training(self) -> bool:
         return self.recent.added >= self._train_at
 
-    def newest(self, rows: int = MAX_ROWS) -> tuple[History, int]:
-        """Returns what to train on and the number of the last sample in it, and puts off the next training until more has finished."""
+    def newest(self, rows: int = MAX_ROWS) -> History:
+        """Returns what to train on, and puts off the next training until more has finished."""
         self._train_at = next_training(self.recent.added)
-        return self.recent.newest(rows), self.recent.added
+        return self.recent.newest(rows)
 
     def restore(self, served: ServedHead) -> None:
-        """Uses a stored head, whose index holds all samples there are."""
+        """Uses a stored head."""
         self._serving = served
         self._train_at = next_training(self.recent.added)
 
-    def install(self, served: ServedHead, seen: int) -> None:
-        """Uses a new head. What came after sample `seen` is added to its index."""
-        served.add_all(self.recent.newest(self.recent.added - seen, since=seen))
+    def install(self, served: ServedHead) -> None:
+        """Uses a new head."""
         if self._serving is None:
             # Until now the calibration has followed the prior.
             self._calibration = Calibration()
@@ -164,12 +157,10 @@ class LearnedPredictor:
         row = complete(request, past, expected)
         return _Admitted(request, past, self.prior, self._serving, row, self._prediction(row, request, past))
 
-    def _prediction(self, row: Row, request: ModelInput, past: PastTurns | None) -> Prediction | None:
-        """Predicts with the head, or else with the prior; None if there is neither."""
+    def _prediction(self, row: Row, request: ModelInput, past: PastTurns | None) -> Prediction:
         if self._serving is not None:
             return self._serving.predict(row, request.embedding, past, request.tenant)
-        expected = float(row[PRIOR_AT + 1])
-        return None if math.isnan(expected) else Prediction(prior.quantiles(expected))
+        return Prediction(prior.quantiles(float(row[PRIOR_AT + 1])))
 
     def _judge(self, admitted: _Admitted, log_tokens: float, ended: bool) -> float | None:
         """Compares an answer with its prediction, for the calibration and for the trial of a new head.
@@ -177,8 +168,6 @@ class LearnedPredictor:
         Returns the rank that the head expected, if that head stays in use.
         """
         request, prediction = admitted.model_input, admitted.prediction
-        if prediction is None:
-            return None
         groups = _groups(request)
         if self._serving is not None and self._before is not None and ended:
             old = self._before.predict(admitted.row, request.embedding, admitted.past, request.tenant)

@@ -1,6 +1,6 @@
-"""A head as it is used for predictions: with its index of neighbours, and with the weight that each tenant gives it.
+"""A head as it is used for predictions, with the weight that each tenant gives it.
 
-Synchronous and short, and without state beyond the index. `learned.py` decides which head is used and calls it for each admission.
+Synchronous, short and stateless. `learned.py` decides which head is used and calls it for each admission.
 """
 
 import math
@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from ..core.lengths import TAIL_FACTOR
 from .features.conversation import PastTurns, carried_over, context
 from .features.row import EMBEDDING, PRIOR_AT
-from .models import neighbours, prior
-from .models.buckets import LOG_PRIOR
+from .models import prior
 from .models.head import Head
-from .models.neighbours import INDEX_ROWS, Index
 from .training.samples import History, Sample
 
 # A head has its full weight for a tenant with _OWN_ROWS rows in its training data. Below that, every _ROWS_LIKE_A_TENANT of the tenant's
@@ -25,7 +23,6 @@ from .training.samples import History, Sample
 _OWN_ROWS: Final = 64
 _ROWS_LIKE_A_TENANT: Final = 8
 _LOG_TAIL: Final = math.log(TAIL_FACTOR)
-_NO_NEIGHBOURS: Final = np.full((1, len(neighbours.NAMES)), np.nan, np.float32)
 _NO_VECTOR: Final = np.zeros((1, EMBEDDING), np.float32)
 
 Row = NDArray[np.float32]
@@ -42,10 +39,9 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class ServedHead:
-    """A head with an index of neighbours, whose vectors are projected as the head projects them."""
+    """A head, and what is known of who taught it."""
 
     head: Head
-    index: Index
     # The number of rows that the head learned from, by tenant.
     tenants: Mapping[int, int] = field(default_factory=dict)
 
@@ -64,20 +60,12 @@ class ServedHead:
 
     def predict(self, row: Row, embedding: Row | None, past: PastTurns | None = None, tenant: int = 0) -> Prediction:
         """Returns the prediction for a request with this row and embedding; `past` is the conversation that it continues."""
-        numbers, vectors, near = row[None], _NO_VECTOR, _NO_NEIGHBOURS
-        if embedding is not None:
-            vectors = embedding[None]
-        projected = self.head.scaling.project(vectors)
-        if embedding is not None:
-            found = self.index.nearest(projected[0], root=past.root if past else 0, tenant=tenant)
-            near = near if found is None else found.statistics()[None]
-        expected = self.head.expect(numbers, vectors, context(past, embedding)[None])
-        estimate = expected + np.float32(self.head.trust * carried_over(past, embedding))
-        quantiles = self.head.predict(numbers, projected, near, estimate)[0]
+        vectors = _NO_VECTOR if embedding is None else embedding[None]
+        expected, spread = self.head.expect(row[None], vectors, context(past, embedding)[None])
+        quantiles = self.head.quantiles(expected + np.float32(self.head.trust * carried_over(past, embedding)), spread)[0]
         trust = self.trust(tenant)
         if trust < 1.0:
-            prior_here = float(row[PRIOR_AT + 1])
-            known = LOG_PRIOR.astype(np.float32) if math.isnan(prior_here) else prior.quantiles(prior_here)
+            known = prior.quantiles(float(row[PRIOR_AT + 1]))
             quantiles = known + np.float32(trust) * (quantiles - known)
         return Prediction(quantiles, float(expected[0]))
 
@@ -90,29 +78,12 @@ class ServedHead:
             return math.nan
         if expected is None:
             vectors = _NO_VECTOR if sample.embedding is None else sample.embedding[None]
-            expected = float(self.head.expect(sample.numbers[None], vectors, context(past, sample.embedding)[None])[0])
+            expected = float(self.head.expect(sample.numbers[None], vectors, context(past, sample.embedding)[None])[0][0])
         residual = self.head.rank(sample.log_tokens + (0.0 if sample.ended else _LOG_TAIL)) - expected
         return residual if sample.ended else max(residual, 0.0)
 
-    def add(self, sample: Sample) -> None:
-        """Adds a finished request to the index."""
-        if sample.embedding is not None:
-            length = sample.log_tokens + (0.0 if sample.ended else _LOG_TAIL)
-            self.index.add(self.head.scaling.project(sample.embedding[None])[0], length, sample.root, sample.tenant)
-
-    def add_all(self, history: History) -> None:
-        """Adds a history to the index."""
-        projected = self.head.scaling.project(history.vectors)
-        tokens = history.log_tokens + np.where(history.ended, 0.0, _LOG_TAIL)
-        tenants = np.zeros(len(tokens), np.uint64) if history.tenants is None else history.tenants
-        for row in np.flatnonzero(history.vectors.any(axis=1)):
-            self.index.add(projected[row], float(tokens[row]), int(history.roots[row]) % 2**64, int(tenants[row]))
-
 
 def serve_head(head: Head, history: History) -> ServedHead:
-    """Returns a head with an index of this history. Takes too long for the dispatcher."""
+    """Returns a head that was trained on this history, ready to be used."""
     tenants, rows = np.unique(np.zeros(0, np.uint64) if history.tenants is None else history.tenants, return_counts=True)
-    by_tenant = dict(zip(tenants.tolist(), rows.tolist(), strict=True))
-    served = ServedHead(head, Index(head.scaling.basis.shape[1], INDEX_ROWS), by_tenant)
-    served.add_all(history)
-    return served
+    return ServedHead(head, dict(zip(tenants.tolist(), rows.tolist(), strict=True)))

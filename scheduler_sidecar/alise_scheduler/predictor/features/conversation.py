@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..shares import FairLru
 from . import conversation_effect
-from .row import CHARS_PER_TOKEN_AT, CONVERSATION, EARLIER_PER_TURN_AT, EMBEDDING, FILLED, ModelInput, Row
+from .row import CHARS_PER_TOKEN_AT, EARLIER_PER_TURN_AT, EMBEDDING, FILLED, ModelInput, Row
 
 Half = NDArray[np.float16]
 
@@ -22,10 +22,6 @@ MAX_CONVERSATIONS: Final = 20_000
 MAX_ANSWERS: Final = conversation_effect.MOST
 # The number of newest turns whose prompts are kept as well: answers to similar prompts are about as long.
 MAX_PROMPTS: Final = conversation_effect.TURNS
-_COUNT_AT: Final = CONVERSATION.index("answers")
-# An answer to a similar prompt has the weight e^(SHARPNESS * similarity).
-_SHARPNESS: Final = 8.0
-_RECENT: Final = 0.6
 # The weight of an answer relative to the one after it, and the number of answers that move the prior half of the way.
 _PRIOR_DECAY: Final = 0.7
 _PRIOR_PULL: Final = 1.0
@@ -48,42 +44,6 @@ class PastTurns:
     prior_residuals: tuple[float, ...] = ()
     residuals: tuple[float, ...] = ()
     turns: Row | None = None
-
-
-def conversation_numbers(past: PastTurns | None, embedding: Row | None) -> list[float]:
-    """Returns the CONVERSATION part of a row, for a prompt with this embedding."""
-    if past is None or not past.log_tokens:
-        return [math.nan] * (_COUNT_AT) + [0.0] + [math.nan] * (len(CONVERSATION) - 1 - _COUNT_AT)
-    return [*_lengths(past.log_tokens), *_similar(past, embedding)]
-
-
-def _lengths(log_tokens: Sequence[float]) -> list[float]:
-    count = len(log_tokens)
-    weights = [_RECENT ** (count - 1 - at) for at in range(count)]
-    mean = sum(log_tokens) / count
-    return [
-        log_tokens[-1],
-        mean,
-        max(log_tokens),
-        min(log_tokens),
-        sum(w * v for w, v in zip(weights, log_tokens, strict=True)) / sum(weights),
-        math.sqrt(sum((v - mean) ** 2 for v in log_tokens) / count),
-        log_tokens[-2] if count > 1 else math.nan,
-        float(count),
-    ]
-
-
-def _similar(past: PastTurns, embedding: Row | None) -> list[float]:
-    """Returns the mean length of answers to similar prompts, that of the most similar one, its similarity, and the last prompt's."""
-    prompts = [(v, tokens) for v, tokens in zip(reversed(past.prompts), reversed(past.log_tokens), strict=False) if v is not None]
-    if embedding is None or not prompts:
-        return [math.nan] * 4
-    similarity = np.stack([v for v, _ in prompts]).astype(np.float32) @ embedding
-    tokens = np.array([tokens for _, tokens in prompts])
-    weights = np.exp(_SHARPNESS * (similarity - similarity.max()))
-    best = int(similarity.argmax())
-    last = float(similarity[0]) if past.prompts[-1] is not None else math.nan
-    return [float(weights @ tokens / weights.sum()), float(tokens[best]), float(similarity[best]), last]
 
 
 class Conversations:
@@ -176,5 +136,5 @@ def complete(model_input: ModelInput, past: PastTurns | None, prior: float = mat
     if past is not None and past.log_tokens and row[EARLIER_PER_TURN_AT] > 0.0:
         typical = math.fsum(map(math.exp, past.log_tokens)) / len(past.log_tokens)
         row[CHARS_PER_TOKEN_AT] = row[EARLIER_PER_TURN_AT] - math.log(typical)
-    row[-FILLED:] = [prior, expected_here(prior, past), *conversation_numbers(past, model_input.embedding)]
+    row[-FILLED:] = [prior, expected_here(prior, past), 0.0 if past is None else len(past.log_tokens)]
     return row

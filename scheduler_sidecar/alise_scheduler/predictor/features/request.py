@@ -108,6 +108,7 @@ def _model_input(question: Question, salt: bytes) -> ModelInput:
         # Many conversations begin with the same words, so the hash includes the tenant.
         now=_own_hash(question, question.conversation_now, salt),
         previous=_own_hash(question, question.conversation_previous, salt),
+        text=_own_hash(question, question.prompt and f"{question.conversation}\0{question.prompt}", salt),
         tenant=_hash(question.tenant, salt),
     )
 

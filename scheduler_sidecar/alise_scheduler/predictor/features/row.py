@@ -17,7 +17,7 @@ Row = NDArray[np.float32]
 
 # Version of the feature set. Increase it when a column gets another meaning or other numbers for the same request: stored rows, heads and
 # priors of another version are not used. A test compares the features of fixed requests with those of this version.
-FEATURES_VERSION: Final = 9
+FEATURES_VERSION: Final = 10
 
 # chars_per_token: how much text a token of the conversation so far is, in logs. It is low where the conversation is about code or in
 # another language.
@@ -26,17 +26,15 @@ REQUEST: Final = (
 )  # fmt: skip
 # ln(tokens) by the prior: for such a prompt, and moved by how this conversation's answers compared with it.
 EXPECTED: Final = ("prior", "prior_here")
-CONVERSATION: Final = (
-    "last_answer", "mean_answer", "longest_answer", "shortest_answer", "recent_answers", "answer_spread", "answer_before_last", "answers",
-    "similar_answers", "most_similar_answer", "most_similar", "last_similarity",
-)  # fmt: skip
+# The number of answers that are known of the conversation, by which training finds its turns.
+CONVERSATION: Final = ("answers",)
 # Columns at the end of a row that `conversation.complete` fills in, beside chars_per_token.
 FILLED: Final = len(EXPECTED) + len(CONVERSATION)
 NUMBERS: Final = len(REQUEST) + len(TEXT_NAMES) + FILLED
 # The columns of the prompt's own text.
 TEXT: Final = slice(len(REQUEST), NUMBERS - FILLED)
 PRIOR_AT: Final = NUMBERS - FILLED
-ANSWERS_AT: Final = NUMBERS - len(CONVERSATION) + CONVERSATION.index("answers")
+ANSWERS_AT: Final = NUMBERS - 1
 CHARS_PER_TOKEN_AT: Final = REQUEST.index("chars_per_token")
 EARLIER_PER_TURN_AT: Final = REQUEST.index("earlier_per_turn")
 # Dimensions of a sentence embedding.
@@ -45,7 +43,7 @@ EMBEDDING: Final = 384
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """What the models are given about a request.
+    """What the predictor is given about a request.
 
     `numbers` [NUMBERS], NaN where `conversation.complete` fills in; `embedding` [EMBEDDING] of length 1, or None. The other fields are
     64-bit hashes, 0 for none.
@@ -58,6 +56,8 @@ class ModelInput:
     # The conversation as its next turn will name it, and as the turn before named it.
     now: int = 0
     previous: int = 0
+    # The newest text, in this place of this conversation.
+    text: int = 0
     tenant: int = 0
 
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from ...core.lengths import PRIOR, Floats, Lengths, sane
+from ...core.lengths import PRIOR, Lengths, sane
 from ..features.request import Features
 from ..shares import FairLru
 from .bucket import Bucket
@@ -87,13 +87,6 @@ class BucketPredictor:
                 own, evidence = bucket.opinion(features.tenant)
                 log_quantiles = log_quantiles + evidence / (evidence + pull) * (own - log_quantiles)
         return sane(np.exp(log_quantiles).tolist(), max_tokens)
-
-    def same_text(self, features: Features) -> tuple[Floats | None, float]:
-        """Returns quantiles of ln(tokens) of earlier answers to this text in this conversation, and their evidence; or (None, 0)."""
-        if not features.text:
-            return None, 0.0
-        bucket = self._own.get(features.tenant, ("text", features.text, features.conversation))
-        return (None, 0.0) if bucket is None else bucket.opinion(features.tenant)
 
     def learn(self, features: Features, observation: Observation) -> None:
         for key, _ in bucket_keys(features):

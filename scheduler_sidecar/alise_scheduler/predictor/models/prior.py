@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ...core.lengths import NORMAL_QUANTILES
+from ...core.lengths import NORMAL_QUANTILES, PRIOR
 from ..features.row import EMBEDDING, TEXT
 from ..features.text import TEXT_NAMES
 from .kernel import Kernel, landmarks
@@ -29,6 +29,7 @@ _CLIP: Final = 4.0
 # How far off ln(tokens) usually is, before anything was learned.
 SPREAD: Final = 0.85
 _ERRORS: Final = (SPREAD * np.array(NORMAL_QUANTILES)).astype(np.float32)
+_OF_ALL: Final = np.log(np.array(PRIOR.tokens, np.float32))
 _COLUMNS: Final = TEXT.stop - TEXT.start
 _CHARS: Final = TEXT.start + TEXT_NAMES.index("chars")
 
@@ -91,7 +92,9 @@ def from_bytes(data: bytes) -> Prior:
 
 
 def quantiles(expected: float) -> Row:
-    """Of ln(tokens), [QUANTILES] ascending, around what is expected."""
+    """Returns quantiles of ln(tokens), [QUANTILES] ascending, around what is expected; those of all chat answers for NaN."""
+    if math.isnan(expected):
+        return _OF_ALL
     result: Row = np.maximum(np.float32(expected) + _ERRORS, 0.0)
     return result
 

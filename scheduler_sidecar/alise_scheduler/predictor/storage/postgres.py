@@ -197,7 +197,9 @@ class PostgresStore:
         with self._connection.transaction():
             # After an upgrade this is every row. The table's lock above has been given back, so other replicas can go on.
             execute(f"SET LOCAL statement_timeout = '{CLEANUP_SECONDS}s'")
-            execute("DELETE FROM alise_requests WHERE layout < %s", (_LAYOUT,))
+            gone = execute("DELETE FROM alise_requests WHERE layout < %s", (_LAYOUT,)).rowcount
+        if gone:
+            log.warning("shared requests have features of an older version and are discarded", extra={"requests": gone})
         if not self._embeddings:
             self._forget_embeddings()
 

@@ -294,6 +294,9 @@ def _prepare(connection: sqlite3.Connection, embeddings: bool) -> bool:
         anew = layout is None or bytes(layout[0]) != wanted
         if anew:
             # Columns of another meaning teach nothing, and files of before hold the salt of their hashes.
+            if layout is not None:
+                stored, written = bytes(layout[0]).decode(errors="replace"), wanted.decode()
+                log.warning("the stored history has other features and is discarded", extra={"stored": stored, "expected": written})
             connection.execute("DROP TABLE IF EXISTS requests")
             connection.execute("DROP TABLE IF EXISTS heads")
             connection.execute("DELETE FROM meta")

@@ -1,4 +1,4 @@
-"""Fits a head on a history. `process.py` runs it in a process of its own. The only module that loads the training library.
+"""Fits a head on a history. `process.py` runs it in a process of its own.
 
 Answers that were cut have at least the observed length. They are given the median of what remains possible, first by all lengths, then by
 what the kernel expects for that request.
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...core.lengths import PROBABILITIES, TAIL_FACTOR
 from ..features import conversation_effect
 from ..features.row import ANSWERS_AT, PRIOR_AT, TEXT
-from ..models import kernel, trees
+from ..models import kernel
 from ..models.head import (
     BINS,
     COMPARED,
@@ -24,18 +24,12 @@ from ..models.head import (
     TEXT_SCALE,
     Head,
     Scaling,
-    blend,
-    tree_rows,
 )
-from ..models.neighbours import leave_out
-from ..models.trees import Forest
 from .samples import History
 
 MAX_ROWS: Final = 15_000
 MIN_ROWS: Final = 150
 _FOLDS: Final = 5
-# The number of forests with few rows. From `kernel.MANY_ROWS` on, one is as good.
-BAGS: Final = 2
 
 Rows = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -48,7 +42,6 @@ def train(history: History, version: int) -> Head:
         raise ValueError(f"{count} finished requests are too few to learn from; it takes {MIN_ROWS}")
     # 1. Make the inputs comparable, and fold by conversation, so that no conversation is in two folds.
     scaling = _scaling(history)
-    projected = scaling.project(history.vectors)
     folds = (history.roots.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(40)).astype(np.int64) % _FOLDS
     answered = np.nan_to_num(history.numbers[:, ANSWERS_AT])
     points = scaling.points(history.numbers, history.vectors, conversation_effect.contexts(history.vectors, history.roots, answered))
@@ -56,24 +49,23 @@ def train(history: History, version: int) -> Head:
     tokens = _uncut(history.log_tokens, history.ended, points, folds, version)
     knots = np.quantile(tokens, np.linspace(0, 1, KNOTS)).astype(np.float32)
     ranks = _ranks(tokens)
-    # 3. Fit the kernel estimate, the conversations' effect on it, and the trees with the neighbours' statistics.
+    # 3. Fit the kernel estimate, and the conversations' effect on it.
     estimate, expected = kernel.fit(points, ranks, folds, version)
     moves = conversation_effect.carry_over(history.vectors, ranks - expected, history.roots, answered)
     trust = conversation_effect.trust(moves, ranks - expected)
-    held_estimate = expected + np.float32(trust) * moves
-    near = leave_out(projected, _bounded(history), history.roots, tenants=history.tenants)
-    near[~history.vectors.any(axis=1)] = np.nan
-    rows = tree_rows(scaling.expecting(history.numbers), projected, near, held_estimate)
-    point = _forest(_boost(rows, ranks, "l2", version, BAGS if count < kernel.MANY_ROWS else 1))
+    held = np.clip(expected + np.float32(trust) * moves, 0.0, 1.0)
     # 4. Fit the error on held-out rows, and the shape of its distribution.
-    held = blend(_held_out(rows, ranks, folds, version), held_estimate)
     errors = tokens - np.interp(held, np.linspace(0, 1, KNOTS), knots)
-    spread = _forest(_boost(rows, np.abs(errors).astype(np.float32), "spread", version))
-    held_spread = np.maximum(_held_out(rows, np.abs(errors).astype(np.float32), folds, version, "spread"), MIN_SPREAD)
+    spread, held_spread = spread_of(points, errors, folds, version)
     edges = np.quantile(held, np.arange(1, BINS) / BINS).astype(np.float32)
-    table = _error_table(errors / held_spread, np.searchsorted(edges, held))
+    table = _error_table(errors / np.maximum(held_spread, MIN_SPREAD), np.searchsorted(edges, held))
     centres = _centres(held, edges)
-    return Head(version, count, scaling, estimate, trees.join(point, spread), len(point.roots), knots, centres, table, trust)
+    return Head(version, count, scaling, estimate, spread, knots, centres, table, trust)
+
+
+def spread_of(points: Rows, errors: Rows, folds: NDArray[np.int64], seed: int) -> tuple[kernel.Kernel, Rows]:
+    """Fits how large errors are, on the same landmarks as the ranks, which depend on the seed."""
+    return kernel.fit(points, np.abs(errors).astype(np.float32), folds, seed)
 
 
 def _centres(ranks: Rows, edges: Rows) -> Rows:
@@ -103,12 +95,6 @@ def _scaling(history: History) -> Scaling:
     return Scaling(mean.astype(np.float32), scale.astype(np.float32), basis, wide)
 
 
-def _bounded(history: History) -> Rows:
-    """Returns lengths as the index of neighbours holds them: a cut answer counts as TAIL_FACTOR times as long."""
-    result: Rows = (history.log_tokens + np.where(history.ended, 0.0, np.log(TAIL_FACTOR))).astype(np.float32)
-    return result
-
-
 def _uncut(log_tokens: Rows, ended: Flags, points: Rows, folds: NDArray[np.int64], seed: int) -> Rows:
     if ended.all():
         return log_tokens
@@ -131,44 +117,6 @@ def _ranks(tokens: Rows) -> Rows:
     ordered = np.sort(tokens)
     low, high = np.searchsorted(ordered, tokens, "left"), np.searchsorted(ordered, tokens, "right")
     result: Rows = ((low + high) / (2.0 * len(tokens))).astype(np.float32)
-    return result
-
-
-def _boost(rows: Rows, target: Rows, kind: str, seed: int, bags: int = 1) -> list[Any]:
-    """Returns `bags` boosted forests, trained on different samples of rows and columns; their mean is used."""
-    import lightgbm
-
-    many = len(rows) >= kernel.MANY_ROWS
-    rounds = (350 if many else 220) if kind == "l2" else 100
-    leaves = (31 if many else 7) if kind == "l2" else 7
-    settings: dict[str, Any] = {
-        "objective": "regression", "num_leaves": leaves, "learning_rate": 0.035 if kind == "l2" else 0.05,
-        "min_data_in_leaf": 30 if many else 15,
-        "feature_fraction": 0.25, "bagging_fraction": 0.8, "bagging_freq": 1, "lambda_l2": 2.0, "verbose": -1, "num_threads": 1,
-        # By columns and without bundles the same trees take three quarters of the time.
-        "max_depth": 9, "deterministic": True, "force_col_wise": True, "enable_bundle": False,
-        "boost_from_average": True, "use_missing": False,
-    }  # fmt: skip
-    result = []
-    for number in range(bags):
-        data = lightgbm.Dataset(rows, target, params={"verbose": -1, "use_missing": False, "enable_bundle": False})
-        result.append(lightgbm.train({**settings, "seed": 100 * seed + number}, data, rounds))
-    return result
-
-
-def _forest(boosted: list[Any]) -> Forest:
-    return trees.from_dumps([one.dump_model() for one in boosted])
-
-
-def _held_out(rows: Rows, target: Rows, folds: NDArray[np.int64], seed: int, kind: str = "l2") -> Rows:
-    """Returns the prediction for each row of trees that did not see its fold. Two folds at a time are left out, which is enough."""
-    halves = folds % 3
-    result: Rows = np.full(len(rows), float(target.mean()), np.float32)
-    for number in np.unique(halves):
-        here = halves == number
-        if not here.all():
-            (boosted,) = _boost(rows[~here], target[~here], kind, seed)
-            result[here] = boosted.predict(rows[here], num_threads=1)
     return result
 
 

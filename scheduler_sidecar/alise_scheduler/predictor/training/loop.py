@@ -110,7 +110,7 @@ class Learner:
                 await asyncio.sleep(0)
         if not self._predictor.wants_training():
             return False
-        history, seen = self._predictor.newest()
+        history = self._predictor.newest()
         self._versions = version = self._versions + 1
         began = time.monotonic()
         try:
@@ -120,7 +120,7 @@ class Learner:
             self._count("failed")
             log.warning("training failed, the head in use stays", extra={"version": version, "detail": str(error)})
             return True
-        self._predictor.install(equipped, seen)
+        self._predictor.install(equipped)
         self._archive.save_head(version, data)
         self._count("trained")
         seconds = round(time.monotonic() - began, 1)

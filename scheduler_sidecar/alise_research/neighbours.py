@@ -1,4 +1,4 @@
-"""The nearest past prompts and the lengths of their answers: an index in memory over the newest requests.
+"""The nearest past prompts and the lengths of their answers: an index in memory over the newest requests. The paper's rule needs it.
 
 It compares with all rows. 10,000 vectors of 64 dimensions are 640 kB, for which an approximate index would save too little. Older rows add
 little: lengths drift, and near duplicates are recent.
@@ -6,7 +6,7 @@ little: lengths drift, and near duplicates are recent.
 Two kinds of rows are left out, in training as in serving. A conversation's own turns are represented better by `features/conversation.py`.
 Copies of a prompt that another tenant sent must not reveal that this tenant sent the prompt before.
 
-`training/fit.py` calls `leave_out`, and `served_head.py` holds an `Index`.
+`paper.py` calls `leave_out` and holds an `Index`.
 """
 
 import math
@@ -16,8 +16,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shares import FairSlots
-from .quantization import UNIT_STEP, Quantized, products, quantize, squares
+from alise_scheduler.predictor.models.quantization import UNIT_STEP, Quantized, products, quantize, squares
+from alise_scheduler.predictor.shares import FairSlots
 
 INDEX_ROWS: Final = 10_000
 NEIGHBOURS: Final = 25
