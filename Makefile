@@ -46,8 +46,8 @@ lint: install
 types: install
 	@$(PYTHON) -m mypy operator scheduler_sidecar engine_image tests | sed -u "s/^/[types] /"
 
-unit: install
-	@$(PYTHON) -m pytest tests -q -m "not engine and not controlplane and not e2e and not database and not process and not node"
+unit: install ## The fast tests alone; TESTS=tests/operator/test_spec.py: those of a file or folder
+	@$(PYTHON) -m pytest $(or $(TESTS),tests) -q -m "not engine and not controlplane and not e2e and not database and not process and not node"
 
 serve: install ## Engine and sidecar on this machine without Kubernetes; OpenAI API on localhost (PORT=8000 MODEL=..., or DEVICE=h100-qwen3-32b: emulated)
 	@$(PYTHON) -m tests.tools.serve
@@ -78,7 +78,7 @@ crd: install ## Generates the CRD and its reference page from the operator's Spe
 chart: install ## Generates the Helm chart from the manifests
 	@$(PYTHON) -m tests.tools.chart
 
-release: install ## Makes a release in dist/release: VERSION=0.1.0 IMAGE_REGISTRY=host/name (IMAGES=0: without the images' bills; PUSH=1: pushes the images)
+release: install ## Makes a release in dist/release: VERSION=0.1.0 IMAGE_REGISTRY=host/name RELEASE_URL=https://… (IMAGES=0: without the images' bills; PUSH=1: pushes the images)
 	@$(PYTHON) -m tests.tools.release
 
 reference: install ## Generates the reference pages of docs/ from the code
