@@ -4,6 +4,7 @@ import hashlib
 import io
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -16,11 +17,12 @@ from tests.cluster import image_tools
 from tests.cluster.errors import ClusterError
 from tests.cluster.image_build import Built
 from tests.tools.chart.rendering import complaints, rendered
-from tests.tools.release import checks, files, images, plugin
+from tests.tools.release import checks, files, images, krew, plugin
 from tests.tools.release.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = "registry.test/team"
+ADDRESS = "https://files.test/alise/0.1.0"
 CHANGELOG = (
     "# Changelog\n\n## 0.2.0 (unreleased)\n\nNew.\n\n## 0.1.0 (2026-11-29)\n\nThe first one.\n\n### More\n\nText.\n\n## 0.0.9\n\nOld.\n"
 )
@@ -48,7 +50,7 @@ def tree(tmp_path: Path) -> Path:
 def released(tree: Path, name: str = "release") -> dict[str, bytes]:
     """The files of a release without images."""
     folder = tree / "dist" / name
-    assert main({"VERSION": "0.1.0", "IMAGE_REGISTRY": REGISTRY, "IMAGES": "0"}, tree, folder) == 0
+    assert main(ENVIRONMENT, tree, folder) == 0
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -72,6 +74,40 @@ def test_a_release_is_refused_with_a_sentence(arguments: dict[str, Any], said: s
     assert refused(**arguments)[0].startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        pytest.param("", "RELEASE_URL is missing: name the folder", id="none"),
+        pytest.param("http://a.test", "RELEASE_URL='http://a.test' is no address", id="without TLS, which krew refuses"),
+    ],
+)
+def test_the_place_of_the_files_is_named(address: str, said: str) -> None:
+    assert [one.startswith(said) for one in checks.of_address(address)] == [True]
+    assert list(checks.of_address(ADDRESS)) == []
+
+
+def test_the_krew_manifest_names_the_archive_and_its_checksum(tmp_path: Path) -> None:
+    krew.write(ROOT, "0.1.0", ADDRESS + "/", tmp_path)
+    (platform,) = yaml.safe_load((tmp_path / "alise.krew.yaml").read_text(encoding="utf-8"))["spec"]["platforms"]
+    archive = tmp_path / "kubectl-alise-0.1.0.tar.gz"
+    assert platform["uri"] == f"{ADDRESS}/{archive.name}"
+    assert platform["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
+    with tarfile.open(archive) as opened:
+        assert opened.getnames() == [platform["bin"], "LICENSE", "LICENSE.click"]
+    assert krew.packed(ROOT) == archive.read_bytes()
+
+
+@pytest.mark.process
+def test_the_program_of_the_krew_archive_needs_nothing_but_python(tmp_path: Path) -> None:
+    krew.write(ROOT, "0.1.0", ADDRESS, tmp_path)
+    with tarfile.open(tmp_path / "kubectl-alise-0.1.0.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    # -I and -S: no package of this environment can be found.
+    words = [sys.executable, "-I", "-S", str(tmp_path / "kubectl-alise"), "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("Usage: kubectl alise")
+
+
 def test_the_notes_are_the_versions_section() -> None:
     assert checks.notes("0.1.0", CHANGELOG) == "## 0.1.0 (2026-11-29)\n\nThe first one.\n\n### More\n\nText.\n"
 
@@ -79,7 +115,7 @@ def test_the_notes_are_the_versions_section() -> None:
 @pytest.mark.process
 def test_changes_that_are_not_committed_are_refused(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tree / "CHANGELOG.md").write_text(CHANGELOG + "\n", encoding="utf-8")
-    assert main({"VERSION": "0.1.0", "IMAGE_REGISTRY": REGISTRY, "IMAGES": "0"}, tree, tree / "dist" / "release") == 1
+    assert main(ENVIRONMENT, tree, tree / "dist" / "release") == 1
     assert capsys.readouterr().err.startswith("the work tree has changes that are not committed, CHANGELOG.md first of 1")
     assert not (tree / "dist").exists()
 

@@ -1,6 +1,7 @@
-"""Make what a release needs, in dist/release: `make release VERSION=0.1.0 IMAGE_REGISTRY=host/name`.
+"""Make what a release needs, in dist/release: `make release VERSION=0.1.0 IMAGE_REGISTRY=host/name RELEASE_URL=https://…`.
 
-IMAGES=0 leaves the images' bills of materials out, for a machine that cannot build images. PUSH=1 pushes the images that were built.
+RELEASE_URL is where the files will be published; the krew manifest of the kubectl plugin names it. IMAGES=0 leaves the images' bills of
+materials out, for a machine that cannot build images. PUSH=1 pushes the images that were built.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import Final
 
 from tests.cluster import image_build
 from tests.cluster.errors import ClusterError, UnsupportedMachine
-from tests.tools.release import checks, files, images, plugin
+from tests.tools.release import checks, files, images, krew, plugin
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 FOLDER: Final = ROOT / "dist" / "release"
@@ -22,7 +23,8 @@ def main(environ: Mapping[str, str] = os.environ, root: Path = ROOT, folder: Pat
     """Write the release, or say why not. Returns the exit status."""
     version, where = environ.get("VERSION", ""), environ.get("IMAGE_REGISTRY", "")
     texts = [(root / name).read_text(encoding="utf-8") for name in ("CHANGELOG.md", "pyproject.toml")]
-    wrong = [*checks.problems(version, where, *texts), *checks.of_tree(root)]
+    address = environ.get("RELEASE_URL", "")
+    wrong = [*checks.problems(version, where, *texts), *checks.of_address(address), *checks.of_tree(root)]
     if wrong:
         for problem in wrong:
             print(problem, file=sys.stderr)
@@ -34,6 +36,7 @@ def main(environ: Mapping[str, str] = os.environ, root: Path = ROOT, folder: Pat
     try:
         if (root / "operator" / "kubectl_alise").is_dir():
             plugin.write_wheel(root, checks.committed_at(root), folder)
+            krew.write(root, version, address, folder)
         if environ.get("IMAGES") != "0":
             built = image_build.build()
             images.write_bills(built, checks.committed_at(root), folder)

@@ -13,7 +13,8 @@ from typing import Final
 _VERSION: Final = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?")
 _REGISTRY: Final = re.compile(r"[a-zA-Z0-9.:_-]+(/[a-zA-Z0-9._-]+)*/?")
 _HEADING: Final = re.compile(r"^## (?P<version>\S+)(?: \((?P<when>[^)]*)\))?$", re.MULTILINE)
-_USAGE: Final = "make release VERSION=0.1.0 IMAGE_REGISTRY=registry.example.com/team"
+_ADDRESS: Final = "https://example.com/alise/0.1.0"
+_USAGE: Final = f"make release VERSION=0.1.0 IMAGE_REGISTRY=registry.example.com/team RELEASE_URL={_ADDRESS}"
 GIT_SECONDS: Final = 60.0
 
 
@@ -40,6 +41,13 @@ def _of_texts(version: str, changelog: str, project: str) -> Iterator[str]:
     declared = tomllib.loads(project)["project"]["version"]
     if declared != version:
         yield f"pyproject.toml has the version {declared}, and VERSION is {version}: change one of them, then run `make chart`"
+
+
+def of_address(address: str) -> Iterator[str]:
+    """What is wrong with the place where the files will be published."""
+    if not re.fullmatch(r"https://[^\s/]+(/\S*)?", address):
+        given = f"RELEASE_URL={address!r} is no address" if address else "RELEASE_URL is missing"
+        yield f"{given}: name the folder in which the files will be published, such as {_ADDRESS}"
 
 
 def of_tree(root: Path) -> Iterator[str]:
