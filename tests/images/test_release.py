@@ -27,6 +27,7 @@ CHANGELOG = (
     "# Changelog\n\n## 0.2.0 (unreleased)\n\nNew.\n\n## 0.1.0 (2026-11-29)\n\nThe first one.\n\n### More\n\nText.\n\n## 0.0.9\n\nOld.\n"
 )
 PROJECT = '[project]\nname = "alise"\nversion = "0.1.0"\n'
+ENVIRONMENT = {"VERSION": "0.1.0", "IMAGE_REGISTRY": REGISTRY, "RELEASE_URL": ADDRESS, "IMAGES": "0"}
 GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@example.com")
 
 
