@@ -118,7 +118,8 @@ def test_defaults_of_the_schema_are_the_defaults_of_the_operator() -> None:
     }
     given = {"model": {"uri": "x", "tokenSecretRef": {"name": "x"}, "cache": {"size": "1Gi"}}, "engine": {}}
     shared = {"history": {"postgres": {"dsnSecretRef": {"name": "x"}, "keySecretRef": {"name": "x"}}}}
-    spec = Spec.model_validate(raw_spec(**given, predictor=shared, auth={"secretRef": {"name": "x"}}, autoscaling={"maxReplicas": 2}))
+    optional = {"autoscaling": {"maxReplicas": 2}, "routing": {"endpointPicker": {}}}
+    spec = Spec.model_validate(raw_spec(**given, predictor=shared, auth={"secretRef": {"name": "x"}}, **optional))
     dumped = spec.model_dump(by_alias=True)
     for path, default in defaults.items():
         value: Any = dumped

@@ -7,8 +7,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from alise_contract.names import API_GROUP, ENGINE_LABEL, ENGINE_PORT, OPERATOR_HTTP_PORT, PLURAL, RUN_AS
+from alise_contract.names import API_GROUP, ENGINE_LABEL, ENGINE_PORT, OPERATOR_HTTP_PORT, PICKER_HTTP_PORT, PLURAL, RUN_AS
 from alise_operator.apply import OWNED_KINDS
+from alise_operator.children.network_policy import PICKER_LABEL
 from alise_operator.children.picker import ROLE as PICKER_ROLE
 from alise_operator.handlers import WATCHED
 from alise_operator.lease import LEASE_NAME
@@ -154,8 +155,10 @@ def test_the_way_out_is_closed_but_for_what_the_operator_asks() -> None:
     assert policy["policyTypes"] == ["Egress"]
     labels = one("Deployment")["spec"]["template"]["metadata"]["labels"]
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
-    assert [sorted(port["port"] for port in rule["ports"]) for rule in policy["egress"]] == [[443, 6443], [ENGINE_PORT], [53, 53]]
-    assert policy["egress"][1]["to"][0]["podSelector"]["matchExpressions"] == [{"key": ENGINE_LABEL, "operator": "Exists"}]
+    ports = [sorted(port["port"] for port in rule["ports"]) for rule in policy["egress"]]
+    assert ports == [[443, 6443], [ENGINE_PORT], [PICKER_HTTP_PORT], [53, 53]]
+    selectors = [policy["egress"][at]["to"][0]["podSelector"]["matchExpressions"] for at in (1, 2)]
+    assert selectors == [[{"key": label, "operator": "Exists"}] for label in (ENGINE_LABEL, PICKER_LABEL)]
 
 
 def test_the_operator_runs_restricted() -> None:

@@ -59,9 +59,9 @@ class ReplicaProcess:
     async def load(self) -> lengths_pb2.LoadReport:
         """What it reports now."""
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self.lengths_port}") as channel:
-            async for report in LengthsStub(channel).WatchLoad(lengths_pb2.WatchLoadRequest(), timeout=READY_SECONDS):
-                return report
-        raise AssertionError("no report")
+            reports = LengthsStub(channel).WatchLoad(lengths_pb2.WatchLoadRequest(), timeout=READY_SECONDS)
+            report: lengths_pb2.LoadReport = await anext(aiter(reports))
+            return report
 
 
 @dataclass

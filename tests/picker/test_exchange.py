@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,9 +30,9 @@ def destination(answer: pb.ProcessingResponse) -> tuple[str, str]:
     """The endpoint in the header and in the metadata."""
     common = answer.request_headers.response if answer.HasField("request_headers") else answer.request_body.response
     header = common.header_mutation.set_headers[0].header
-    named = answer.dynamic_metadata["envoy.lb"]
+    named = MessageToDict(answer.dynamic_metadata)["envoy.lb"]
     assert header.key == "x-gateway-destination-endpoint"
-    return header.raw_value.decode(), named["x-gateway-destination-endpoint"]
+    return header.raw_value.decode(), str(named["x-gateway-destination-endpoint"])
 
 
 def streamed(answers: list[pb.ProcessingResponse]) -> tuple[bytes, list[bool]]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
@@ -87,28 +88,26 @@ async def test_envoy_waits_for_a_replica_and_then_gets_the_answer(replicas: Repl
     picker = Picker(replicas, metrics, HoldLimits(1, 60.0), settle_seconds=0.0)
     server = Server(picker, "127.0.0.1")
     replicas.set([])
-    with started(tmp_path) as block:
-        processes = block.replicas(1)
+    async with AsyncExitStack() as stack:
+        processes = stack.enter_context(started(tmp_path)).replicas(1)
         await ready(processes)
         port = await server.start(0)
-        async with (
-            web.serving(picker, replicas, metrics, "default/tiny", "127.0.0.1", 0) as http_port,
-            aiohttp.ClientSession() as client,
-        ):
-            with envoy_before(tmp_path, routed(processes, port, mode)) as envoy:
-                held = asyncio.create_task(ask(client, envoy.url, chat()))
+        stack.push_async_callback(server.stop, 0)
+        http_port = await stack.enter_async_context(web.serving(picker, replicas, metrics, "default/tiny", "127.0.0.1", 0))
+        client = await stack.enter_async_context(aiohttp.ClientSession())
+        envoy = stack.enter_context(envoy_before(tmp_path, routed(processes, port, mode)))
+        held = asyncio.create_task(ask(client, envoy.url, chat()))
 
-                async def is_held() -> bool:
-                    return picker.waiting == 1
+        async def is_held() -> bool:
+            return picker.waiting == 1
 
-                await until(is_held, "the request is held")
-                async with client.get(f"http://127.0.0.1:{http_port}{WAITING_PATH}") as answer:
-                    assert json.loads(await answer.text()) == {"default/tiny": 1}
-                refused = await ask(client, envoy.url, chat())
-                assert (refused.status, refused.headers["retry-after"]) == (503, "10")
-                # Longer than Envoy's own patience with a picker.
-                assert await asyncio.wait({held}, timeout=0.4) == (set(), {held})
-                replicas.set([Target(processes[0].address, f"127.0.0.1:{processes[0].lengths_port}")])
-                answered = await held
-        await server.stop(0)
+        await until(is_held, "the request is held")
+        async with client.get(f"http://127.0.0.1:{http_port}{WAITING_PATH}") as answer:
+            assert json.loads(await answer.text()) == {"default/tiny": 1}
+        refused = await ask(client, envoy.url, chat())
+        assert (refused.status, refused.headers["retry-after"]) == (503, "10")
+        # Longer than Envoy's own patience with a picker.
+        assert await asyncio.wait({held}, timeout=0.4) == (set(), {held})
+        replicas.set([Target(processes[0].address, f"127.0.0.1:{processes[0].lengths_port}")])
+        answered = await held
     assert (answered.status, answered.chunks, answered.upstream) == (200, 4, processes[0].address)
