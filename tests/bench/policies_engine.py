@@ -181,9 +181,9 @@ class Loop:
 
     def _report(self, row: Any) -> EngineRequest:
         return EngineRequest(
-            row.request_id, row.job_id, Phase[row.phase.upper()], row.prompt_tokens, row.generated_tokens, row.device_tokens,
-            row.host_tokens, row.host_bytes, 0, row.priority, row.age_ms / 1000, row.phase_ms / 1000,
-            base64.b64decode(row.hint),
+            row.request_id, row.job_id, Phase[row.phase.upper()], prompt_tokens=row.prompt_tokens, generated_tokens=row.generated_tokens,
+            device_tokens=row.device_tokens, host_tokens=row.host_tokens, host_bytes=row.host_bytes, preemptions=row.preemptions,
+            priority=row.priority, age_seconds=row.age_ms / 1000, phase_seconds=row.phase_ms / 1000, hint=base64.b64decode(row.hint),
         )  # fmt: skip
 
     def _train(self) -> None:
