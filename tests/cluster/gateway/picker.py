@@ -24,7 +24,7 @@ def filter_config() -> Json:
         "disabled": True,
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
-            "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}, "timeout": "0.2s"},
+            "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}},
             "failure_mode_allow": True,
             "message_timeout": MESSAGE_TIMEOUT,
             "max_message_timeout": MAX_MESSAGE_TIMEOUT,
