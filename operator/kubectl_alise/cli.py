@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from alise_contract.names import API_GROUP, ENGINE_LABEL, KIND, PLURAL
+from alise_contract.release import release
 
 from . import bundle, drain, pods, requests_text, status_text
 from .errors import NotFoundError, PluginError
@@ -51,7 +52,7 @@ def _with_cluster(command: F) -> F:
 
 
 @click.group(context_settings={"help_option_names": ["--help", "-h"]})
-@click.version_option(package_name="alise", prog_name="kubectl alise")
+@click.version_option(version=release(), prog_name="kubectl alise")
 def cli() -> None:
     """What AliseEngines do, why a request waits, and what is wrong."""
 

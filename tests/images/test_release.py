@@ -95,7 +95,7 @@ def test_the_krew_manifest_names_the_archive_and_its_checksum(tmp_path: Path) ->
     assert platform["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
     with tarfile.open(archive) as opened:
         assert opened.getnames() == [platform["bin"], "LICENSE", "LICENSE.click"]
-    assert krew.packed(ROOT) == archive.read_bytes()
+    assert krew.packed(ROOT, "0.1.0") == archive.read_bytes()
 
 
 @pytest.mark.process
@@ -104,9 +104,10 @@ def test_the_program_of_the_krew_archive_needs_nothing_but_python(tmp_path: Path
     with tarfile.open(tmp_path / "kubectl-alise-0.1.0.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     # -I and -S: no package of this environment can be found.
-    words = [sys.executable, "-I", "-S", str(tmp_path / "kubectl-alise"), "--help"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.startswith("Usage: kubectl alise")
+    words = [sys.executable, "-I", "-S", str(tmp_path / "kubectl-alise")]
+    for flag, begins in (("--help", "Usage: kubectl alise"), ("--version", "kubectl alise, version 0.1.0\n")):
+        done = subprocess.run([*words, flag], capture_output=True, text=True, timeout=60, check=True)
+        assert done.stdout.startswith(begins)
 
 
 def test_the_notes_are_the_versions_section() -> None:

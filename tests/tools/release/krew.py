@@ -21,19 +21,19 @@ _MAIN: Final = "import sys\n\nfrom kubectl_alise.__main__ import main\n\nsys.exi
 # What the plugin imports, by the folder that the package is in.
 _PACKAGES: Final = {"operator/kubectl_alise": "kubectl_alise", "engine_image/alise_contract": "alise_contract"}
 # The plugin uses no message of the contract.
-_NAMES: Final = frozenset({"__init__.py", "names.py"})
+_NAMES: Final = frozenset({"__init__.py", "names.py", "release.py"})
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 
 def write(root: Path, version: str, address: str, into: Path) -> None:
     """Write the archive and `alise.krew.yaml`. `address` is where the files of the release will be, without the file's name."""
     archive = into / f"{PROGRAM}-{version}.tar.gz"
-    archive.write_bytes(packed(root))
+    archive.write_bytes(packed(root, version))
     manifest = krew_manifest(version, f"{address.rstrip('/')}/{archive.name}", hashlib.sha256(archive.read_bytes()).hexdigest())
     (into / "alise.krew.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False), encoding="utf-8")
 
 
-def packed(root: Path) -> bytes:
+def packed(root: Path, version: str) -> bytes:
     """The archive: the program and the licenses of what it holds."""
     licenses = {"LICENSE": (root / "LICENSE").read_bytes(), "LICENSE.click": _of_click("licenses/LICENSE.txt")}
     buffer = io.BytesIO()
@@ -41,18 +41,20 @@ def packed(root: Path) -> bytes:
         gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as outer,
         tarfile.open(fileobj=outer, mode="w", format=tarfile.USTAR_FORMAT) as archive,
     ):
-        for name, content in {PROGRAM: program(root), **licenses}.items():
+        for name, content in {PROGRAM: program(root, version), **licenses}.items():
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o755 if name == PROGRAM else 0o644
             archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
 
 
-def program(root: Path) -> bytes:
-    """The zip file that Python runs."""
+def program(root: Path, version: str) -> bytes:
+    """The zip file that Python runs, with what says the version to `kubectl alise --version`."""
+    metadata = f"Metadata-Version: 2.1\nName: alise\nVersion: {version}\n"
+    made = [("__main__.py", _MAIN.encode()), (f"alise-{version}.dist-info/METADATA", metadata.encode())]
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in sorted([*_sources(root), ("__main__.py", _MAIN.encode())]):
+        for name, content in sorted([*_sources(root), *made]):
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
     return _START + buffer.getvalue()
 
