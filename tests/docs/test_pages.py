@@ -59,7 +59,8 @@ def resources() -> Iterator[Any]:
         here_documents = [text for block in blocks(page, "") for text in re.findall(r"<<END\n(.*?)^END$", block, re.MULTILINE | re.DOTALL)]
         for text in [*blocks(page, "yaml"), *here_documents]:
             found = yaml.safe_load(text)
-            if found.get("kind") == "AliseEngine" or set(found) == {"spec"}:
+            # A part of another program's configuration may be a list.
+            if isinstance(found, dict) and (found.get("kind") == "AliseEngine" or set(found) == {"spec"}):
                 spec = {"model": {"uri": "Qwen/Qwen3-4B"}} | found["spec"]
                 yield pytest.param(spec, id=f"{name_of(page)}: {', '.join(found['spec'])}")
 
