@@ -42,6 +42,12 @@ def facts_of(ask: Ask, job: Job, features: Features) -> Facts:
     """What is known of a request that asks for admission."""
     question = ask.question
     return Facts(
-        ask.job_id, ask.request_id or ask.job_id, question.model, ask.objective, question.tenant, job.weight, job.lengths.median,
+        job=ask.job_id,
+        request_id=ask.request_id or ask.job_id,
+        model=question.model,
+        klass=ask.objective,
+        tenant=question.tenant,
+        weight=job.weight,
+        predicted_tokens=job.lengths.median,
         described=features != UNKNOWN,
-    )  # fmt: skip
+    )

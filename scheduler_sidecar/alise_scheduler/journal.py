@@ -17,7 +17,7 @@ from .core.decide import Decision
 from .core.job import Job, Snapshot
 from .core.rank import Policy
 from .core.reports import Finished, FinishReason, Phase
-from .core.standing import Standing, standings
+from .core.standing import Rule, Standing, standings
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,8 @@ class Journal:
     def _is_news(self, job: Job) -> bool:
         note = self._notes.get(job.id)
         if job.phase is Phase.WAITING:
-            return note is None or note.queued is None
+            # It may have found nothing before it at first, and wait all the same.
+            return note is None or note.queued is None or note.queued.rule is Rule.NONE
         return job.phase in _STOPPED and (note is None or note.preempted_at != job.phase_at)
 
     def _close(self, account: EndedRequest) -> None:

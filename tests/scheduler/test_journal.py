@@ -202,3 +202,19 @@ def test_running_requests_that_are_not_preempted_are_named(state: State) -> None
     (match,) = explain(state, "b", 3.0)["matches"]
     assert match["standing"]["rule"] == "slots"
     assert "running requests are not preempted by rank" in match["sentences"][1]
+
+
+def test_names_that_clients_choose_are_no_commands_to_a_terminal(state: State) -> None:
+    admit(state, "a", model="\x1b[2Jqwen\u202e", tenant="team\r\n")
+    report(state, "a", Phase.RUNNING, 0.1, request_id="chatcmpl-\x07-1a2b3c4d")
+    (match,) = explain(state, "a", 1.0)["matches"]
+    assert (match["model"], match["tenant"], match["engine_requests"]) == ("?[2Jqwen?", "team??", ["chatcmpl-?-1a2b3c4d"])
+
+
+def test_what_keeps_a_request_waiting_is_noted_when_nothing_did_at_first(state: State, caplog: pytest.LogCaptureFixture) -> None:
+    admit(state, "a")
+    report(state, "a", Phase.WAITING, 0.1)
+    state.decide(0.2)
+    state.decide(5.0)
+    finish(state, "a", 6.0)
+    assert [line["rule"] for line in lines(caplog)] == ["kv_memory"]

@@ -37,7 +37,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class LiveRequest:
-    """A request that has not ended. Of several samples, tokens are those of the longest answer."""
+    """A request that has not ended. If it has several samples, tokens are those of the longest answer."""
 
     facts: Facts
     # vLLM's ids.
@@ -65,12 +65,12 @@ class EndedRequest:
     engine_requests: tuple[str, ...]
     outcome: str
     ended_at: float
-    # For a refusal: what the client was told.
+    # For a refusal: the message that the client got.
     message: str = ""
     prompt_tokens: int = 0
     generated_tokens: int = 0
     preemptions: int = 0
-    # In the engine, from its arrival there. Of several samples, the longest time.
+    # In the engine, from its arrival there; the longest time if it has several samples.
     age_seconds: float = 0.0
     ttft_seconds: float = 0.0
     waited_seconds: float = 0.0
@@ -129,7 +129,7 @@ def live_json(request: LiveRequest) -> dict[str, Any]:
     return {
         **facts_json(request.facts),
         "state": "live",
-        "engine_requests": list(request.engine_requests),
+        "engine_requests": [printable(one) for one in request.engine_requests],
         "phase": request.phase.name.lower(),
         "phase_seconds": round(request.phase_seconds, 3),
         "is_preempted": request.phase in PREEMPTED_PHASES,
@@ -151,7 +151,7 @@ def ended_json(request: EndedRequest) -> dict[str, Any]:
         **facts_json(request.facts),
         "state": "ended",
         "outcome": request.outcome,
-        "engine_requests": list(request.engine_requests),
+        "engine_requests": [printable(one) for one in request.engine_requests],
         "prompt_tokens": request.prompt_tokens,
         "generated_tokens": request.generated_tokens,
         "preemptions": request.preemptions,
@@ -170,15 +170,20 @@ def ended_json(request: EndedRequest) -> dict[str, Any]:
     return result
 
 
+def printable(name: str) -> str:
+    """The name as it may be printed on a terminal: clients choose ids, models and tenants, and some characters are commands there."""
+    return "".join(character if character.isprintable() else "?" for character in name)
+
+
 def facts_json(facts: Facts) -> dict[str, Any]:
     result: dict[str, Any] = {
         "request_id": facts.request_id,
         "job": facts.job,
-        "model": facts.model,
-        "class": facts.klass or DEFAULT_CLASS,
+        "model": printable(facts.model),
+        "class": printable(facts.klass or DEFAULT_CLASS),
         "predicted_tokens": round(facts.predicted_tokens),
     }
-    return result | ({"tenant": facts.tenant} if facts.tenant else {})
+    return result | ({"tenant": printable(facts.tenant)} if facts.tenant else {})
 
 
 def standing_json(standing: Standing) -> dict[str, Any]:

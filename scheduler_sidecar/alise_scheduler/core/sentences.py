@@ -69,7 +69,7 @@ def _live(request: LiveRequest, policy: Policy, connected: bool) -> Iterator[str
 def _ended(request: EndedRequest, policy: Policy, ago_seconds: float) -> Iterator[str]:
     yield f"It ended {_seconds(ago_seconds)} ago. {OUTCOMES.get(request.outcome, request.outcome)}"
     if request.message:
-        yield f"The client was told: {request.message}."
+        yield f"The client got this message: {request.message}."
         return
     if not request.engine_requests:
         return
