@@ -1,6 +1,7 @@
 """The real client, server and dispatcher over unix sockets, against a small real EngineControl server."""
 
 import asyncio
+import logging
 import stat
 import threading
 from collections.abc import AsyncIterator
@@ -111,6 +112,16 @@ async def test_over_the_wait_limit_the_answer_is_rejected(tmp_path: Path) -> Non
     assert answer.rejected.reason == pb.Rejected.REASON_WAIT_TOO_LONG
     assert answer.rejected.retry_after_seconds >= 1
     assert "longer than 0.1 s, because 2 requests are ahead of it; send it again in" in answer.rejected.message
+
+
+async def test_a_refusal_is_logged_with_the_clients_id(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "alise_scheduler.rpc.admission")
+    async with started(tmp_path / "sock", AdmitLimits(max_wait_seconds=0.1)) as pod:
+        for number in range(5):
+            await pod.admit(f"j{number}", request_id=f"req-{number}")
+    refused = [vars(record) for record in caplog.records if record.message == "job rejected"]
+    assert [(line["job"], line["request_id"]) for line in refused][-1:] == [("j4", "req-4")]
+    assert all(line["reason"] == "wait_too_long" for line in refused)
 
 
 async def test_the_engine_may_restart(pod: Pod) -> None:

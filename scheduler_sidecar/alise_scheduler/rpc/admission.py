@@ -92,7 +92,8 @@ class AdmissionService(AdmissionServicer):
         try:
             check(request)
             embedding = await self._encode(prompt_of(request))
-            answer = await self._admit(to_ask(request, embedding))
+            ask = to_ask(request, embedding)
+            answer = await self._admit(ask)
             response = to_response(answer)
             outcome = "admitted" if isinstance(answer, Admitted) else answer.reason.value
         except ContractError:
@@ -118,8 +119,11 @@ class AdmissionService(AdmissionServicer):
         else:
             log.info(
                 "job rejected",
-                extra={"job": request.job_id, "reason": answer.reason.value, "retry_after_seconds": answer.retry_after_seconds},
-            )
+                extra={
+                    "request_id": ask.request_id or ask.job_id, "job": ask.job_id, "reason": answer.reason.value,
+                    "retry_after_seconds": answer.retry_after_seconds,
+                },
+            )  # fmt: skip
         return response
 
     def _log_once(self, error: Exception, job_id: str) -> None:
