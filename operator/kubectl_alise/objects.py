@@ -21,8 +21,6 @@ class Condition:
     status: str
     reason: str
     message: str
-    # The generation of the spec that it is about.
-    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +30,8 @@ class Engine:
     name: str
     namespace: str
     model: str
-    # As the spec asks for, and as the operator last saw.
+    # Pods that the spec asks for, and those that are ready.
     wanted: int
-    replicas: int
     ready: int
     suspended: bool
     generation: int
@@ -83,7 +80,6 @@ class Pod:
 @dataclass(frozen=True, slots=True)
 class Event:
     at: datetime | None
-    is_warning: bool
     reason: str
     message: str
 
@@ -92,15 +88,13 @@ def engine_of(found: Object) -> Engine:
     """The AliseEngine in an object."""
     meta, spec, status = found.get("metadata", {}), found.get("spec", {}), found.get("status", {})
     conditions = tuple(
-        Condition(one["type"], one["status"], one.get("reason", ""), one.get("message", ""), int(one.get("observedGeneration", 0)))
-        for one in status.get("conditions", ())
+        Condition(one["type"], one["status"], one.get("reason", ""), one.get("message", "")) for one in status.get("conditions", ())
     )
     return Engine(
         name=meta["name"],
         namespace=meta.get("namespace", ""),
         model=spec.get("model", {}).get("servedName") or spec.get("model", {}).get("uri", ""),
         wanted=int(spec.get("replicas", 1)),
-        replicas=int(status.get("replicas", 0)),
         ready=int(status.get("readyReplicas", 0)),
         suspended=bool(spec.get("suspend", False)),
         generation=int(meta.get("generation", 0)),
@@ -137,7 +131,6 @@ def events_of(found: Iterable[Object]) -> tuple[Event, ...]:
     events = [
         Event(
             time_of(one.get("lastTimestamp") or one.get("eventTime") or one.get("firstTimestamp")),
-            one.get("type") == "Warning",
             one.get("reason", ""),
             one.get("message", ""),
         )

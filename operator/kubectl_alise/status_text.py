@@ -8,7 +8,7 @@ from typing import Any, Final
 from .objects import Condition, Engine, Event, Pod
 from .tables import age, table
 
-# Conditions whose True is good news. Of the others, False is.
+# Conditions whose True is good news. For all others, it is False.
 _GOOD: Final = frozenset({"Ready", "RouteReady", "AutoscalingActive"})
 _EVENTS_SHOWN: Final = 5
 _LIST: Final = ("NAME", "MODEL", "READY", "PODS", "WHAT IS WRONG", "URL", "AGE")
