@@ -18,7 +18,7 @@ ROOMS: Final = {
     "alise_contract": "engine_image/alise_contract",
 }
 # The folders of the packages that users run from the repository, and no image holds.
-TOOLS: Final = {"alise_simulator": "scheduler_sidecar/alise_simulator"}
+TOOLS: Final = {"alise_simulator": "scheduler_sidecar/alise_simulator", "kubectl_alise": "operator/kubectl_alise"}
 PREDICTOR: Final = "scheduler_sidecar/alise_scheduler/predictor/"
 _GENERATED: Final = ("_pb2.py", "_pb2_grpc.py")
 
