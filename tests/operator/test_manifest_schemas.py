@@ -35,7 +35,7 @@ def rendered() -> list[Manifest]:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("version", [OLDEST, VERSIONS[-1]])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_every_overlay_and_the_chart_are_valid(rendered: list[Manifest], version: str) -> None:
     assert {one.origin for one in rendered} >= {
         "manifests",
