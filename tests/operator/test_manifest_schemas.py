@@ -1,7 +1,7 @@
-"""The manifests and the samples' children are valid on the oldest Kubernetes that is supported.
+"""Overlays and the chart are valid on every Kubernetes that is supported, and the samples' children on the oldest.
 
-The tests of the manifests and of the builders check the newest one. `make bench-operator` checks all versions between them, and checkov's
-rules (tests/bench/manifests.py).
+The tests of the builders check the children on the newest one. `make bench-operator` checks them on all versions, and checkov's rules
+(tests/bench/manifests.py).
 """
 
 import copy
