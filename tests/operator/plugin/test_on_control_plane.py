@@ -54,7 +54,7 @@ def test_without_a_name_all_resources_are_listed(run: Run, control_plane: Contro
 def test_a_bundle_has_the_children_and_no_secret(control_plane: ControlPlane, served: Engine, run: Run, tmp_path: Path) -> None:
     served.kubectl("create", "secret", "generic", "keys", f"--from-literal=team-a={SECRET}")
     served.patch({"engine": {"env": [{"name": "MY_TOKEN", "value": SECRET}]}})
-    served.until("Ready", "True", "Serving")
+    served.until("Ready", "True", "ServingOldSpec")
     done = run(control_plane.kubeconfig, "support-bundle", served.name, "-n", served.namespace)
     assert done.returncode == 0, done.stderr
     with tarfile.open(tmp_path / f"alise-{served.name}.tar.gz") as archive:
