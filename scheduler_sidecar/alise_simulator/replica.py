@@ -342,7 +342,7 @@ class Replica(DeviceMemory):
         if self.waiting:
             border = min(border, self.driver.due_at(False))
         if border < _NEVER and steps > 1:
-            steps = min(steps, steps_until(border - self.now - self._extra_seconds, first, growth))
+            steps = min(steps, steps_until(border - self.now - self._extra_seconds - self._ending_seconds, first, growth))
         steps = self._steps_that_fit(max(1, steps), limits)
         if len(self.running) != decoders:
             # One had to leave: the others make one step, and nothing is admitted in it.
