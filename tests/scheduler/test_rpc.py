@@ -23,6 +23,7 @@ from alise_scheduler.core.reports import EngineUpdate, FinishReason, Phase
 from alise_scheduler.engine import convert
 from alise_scheduler.engine.client import backoff_seconds
 from alise_scheduler.exit_wait import wait_for_engine_exit
+from alise_scheduler.rpc.convert import to_ask
 from alise_scheduler.rpc.http import HttpServer, make_app
 from alise_scheduler.rpc.server import SERVICE
 from tests.scheduler.engine_server import EngineServer
@@ -112,6 +113,11 @@ async def test_over_the_wait_limit_the_answer_is_rejected(tmp_path: Path) -> Non
     assert answer.rejected.reason == pb.Rejected.REASON_WAIT_TOO_LONG
     assert answer.rejected.retry_after_seconds >= 1
     assert "longer than 0.1 s, because 2 requests are ahead of it; send it again in" in answer.rejected.message
+
+
+@pytest.mark.parametrize("sent", ["a b", "a\nb", "\x1b[2J", "größe", "x" * 129])
+def test_an_id_that_the_contract_does_not_allow_is_none(sent: str) -> None:
+    assert to_ask(pb.AdmitRequest(job_id="a", endpoint=1, request_id=sent)).request_id == ""
 
 
 async def test_a_refusal_is_logged_with_the_clients_id(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
