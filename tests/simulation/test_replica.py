@@ -49,11 +49,11 @@ def test_context_makes_steps_longer() -> None:
 
 
 def test_an_arrival_is_seen_in_time_although_ended_requests_make_a_step_longer() -> None:
-    # 4 ms for each request in a step. Eight end at 138 ms; the step after it computes one token more for each, so it ends at 184 ms
-    # and the next one at 198 ms. The request that arrives at 178 ms is in the step that begins then.
-    trace = trace_of([*[(0.0, 4, 3)] * 8, (0.0, 4, 30), (0.178, 4, 1)])
+    # A step takes 10 ms and 4 ms for each request that decodes. Eight end at 102 ms; the step after it computes one token more for each,
+    # so it ends at 148 ms and the next one at 162 ms. The request that arrives at 142 ms is in the step that begins then.
+    trace = trace_of([*[(0.0, 4, 3)] * 8, (0.0, 4, 30), (0.142, 4, 1)])
     model = make_model(Coefficients(0.010, 0.0, 0.004, 0.0), async_scheduling=True, max_num_seqs=16)
-    assert simulate(trace, model, FcfsDriver).ttft_seconds[-1] == pytest.approx(0.198 + 0.018 - 0.178)
+    assert simulate(trace, model, FcfsDriver).ttft_seconds[-1] == pytest.approx(0.162 + 0.014 - 0.142)
 
 
 @given(st.floats(0.001, 1.0), st.floats(0.0, 0.1), st.floats(0.0, 100.0))
