@@ -16,7 +16,9 @@ from tests.e2e.support import MODEL, Stream, tokens_in
 from tests.operator.plugin import running
 
 pytestmark = pytest.mark.e2e
+# Long enough for three programs of a person while a request waits.
 SECONDS = 15.0
+DRAINED_SECONDS = 6.0
 Alise = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -30,16 +32,13 @@ def alise(access: Access, tmp_path: Path) -> Alise:
     return run
 
 
-def with_id(client: OpenAI, request_id: str) -> OpenAI:
-    return client.with_options(default_headers={**client._custom_headers, REQUEST_ID_HEADER: request_id})
-
-
 def test_a_person_with_kubectl_learns_why_a_request_waits_and_waited(alise: Alise, tiny: Resource, client: OpenAI) -> None:
     pod, name = tiny.only_pod(), f"req-{uuid.uuid4().hex[:8]}"
     tokens = tokens_in(client, SECONDS)
     # Two slots, taken by two requests that are as long as the third.
     first = [Stream(client, "Tell me a long story", tokens).start().wait_started() for _ in range(2)]
-    third = Stream(with_id(client, name), "Tell me a long story", tokens).start()
+    named = client.with_options(default_headers={REQUEST_ID_HEADER: name})
+    third = Stream(named, "Tell me a long story", tokens).start()
     wait_until("the third request waiting", lambda: int(tiny.status(pod).get("requests_waiting", 0)) == 1, 20, 0.2)
 
     explained = alise("explain", tiny.name, name)
@@ -83,7 +82,7 @@ def test_every_answer_has_the_id_that_explains_it(alise: Alise, tiny: Resource, 
 
 def test_a_pod_that_is_drained_finishes_its_answer(alise: Alise, tiny: Resource, client: OpenAI) -> None:
     pod = tiny.only_pod()
-    stream = Stream(client, "Tell me a long story", tokens_in(client, SECONDS)).start().wait_started()
+    stream = Stream(client, "Tell me a long story", tokens_in(client, DRAINED_SECONDS)).start().wait_started()
     refused = alise("drain", pod)
     assert (refused.returncode, "is the only ready pod of tiny" in refused.stderr) == (1, True)
     drained = alise("drain", pod, "--force", timeout_seconds=150)
