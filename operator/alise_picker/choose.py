@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from alise_contract.names import MAX_LEVEL
+
 # How much longer than elsewhere a request may wait where its conversation's KV cache is. Computing a long prompt again takes about as long.
 HOME_SECONDS: Final = 1.0
 # Figures that are older count as unknown. Replicas send them at least every second.
@@ -121,10 +123,17 @@ def usable(endpoints: Sequence[Endpoint]) -> list[Endpoint]:
     return [one for one in endpoints if one.load is None or not one.load.draining]
 
 
-def needs_length(endpoints: Sequence[Endpoint], at: float) -> bool:
-    """Returns whether the request's own length matters: only where it would have to wait at some level of some replica."""
-    fresh = [one for one in usable(endpoints) if is_fresh(one, at)]
-    return len(fresh) > 1 and any(turn_seconds(one, math.inf, 1.0) > 0.0 for one in fresh)
+def needs_length(endpoints: Sequence[Endpoint], request: Request, at: float) -> bool:
+    """Returns whether the request's own length matters: not where a request of any length would start at once."""
+    waits = {one.address: turn_seconds(one, MAX_LEVEL, request.samples) for one in usable(endpoints) if is_fresh(one, at)}
+    if len(waits) < 2:
+        return False
+    return min(waits.values()) > 0.0 or waits.get(request.home, 0.0) > HOME_SECONDS
+
+
+def free_slots(endpoint: Endpoint) -> float:
+    """Returns the slots that no sequence takes or waits for."""
+    return max(0.0, _slots(endpoint) - _ahead(endpoint, MAX_LEVEL)[0])
 
 
 def choose(endpoints: Sequence[Endpoint], request: Request, at: float, turn: int) -> Decision:
@@ -152,7 +161,7 @@ def choose(endpoints: Sequence[Endpoint], request: Request, at: float, turn: int
     return Chosen(best.address, Reason.LEAST_WAIT, waits[best.address])
 
 
-def turn_seconds(endpoint: Endpoint, level: float, samples: float) -> float:
+def turn_seconds(endpoint: Endpoint, level: int, samples: float) -> float:
     """Returns the seconds until a request of this level gets its slots. The last sequences that fill the slots need not end for it."""
     ahead, work = _ahead(endpoint, level)
     slots = _slots(endpoint)
@@ -162,7 +171,7 @@ def turn_seconds(endpoint: Endpoint, level: float, samples: float) -> float:
 
 def total_seconds(endpoint: Endpoint) -> float:
     """Returns the seconds until all of the replica's work is done."""
-    return _ahead(endpoint, math.inf)[1] / _slots(endpoint)
+    return _ahead(endpoint, MAX_LEVEL)[1] / _slots(endpoint)
 
 
 def unreported(endpoint: Endpoint) -> tuple[Sent, ...]:
@@ -171,7 +180,7 @@ def unreported(endpoint: Endpoint) -> tuple[Sent, ...]:
     return endpoint.sent if load is None else tuple(one for one in endpoint.sent if one.at > load.at - IN_TRANSIT_SECONDS)
 
 
-def _ahead(endpoint: Endpoint, level: float) -> tuple[float, float]:
+def _ahead(endpoint: Endpoint, level: int) -> tuple[float, float]:
     """Returns sequences and seconds of work at this level and better ones."""
     rows: list[LevelLoad | Sent] = [*(endpoint.load.levels if endpoint.load is not None else ()), *unreported(endpoint)]
     ahead = [row for row in rows if row.level <= level]

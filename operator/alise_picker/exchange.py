@@ -21,7 +21,7 @@ from alise_picker.choose import Chosen, Decision, NoEndpoint, Shed
 
 DESTINATION_HEADER: Final = "x-gateway-destination-endpoint"
 DESTINATION_NAMESPACE: Final = "envoy.lb"
-# Of a body that is longer, the rest goes on unread.
+# The rest of a longer body goes on unread.
 MAX_COLLECTED_BYTES: Final = 256 * 1024
 # Envoy takes pieces of at most this size.
 PIECE_BYTES: Final = 62_000

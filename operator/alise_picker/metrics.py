@@ -27,12 +27,15 @@ class Metrics:
         )
         self.predictions = Counter(
             "alise_picker_predictions_total",
-            "Predictions of a request's length: ok, not_needed (no replica has a queue), not_described (a route or body that says "
+            "Predictions of a request's length: ok, not_needed (a replica has a free slot), not_described (a route or body that says "
             "nothing), failed (no replica answered in time).",
             ["outcome"],
             registry=self.registry,
         )
         self.waiting = Gauge("alise_picker_waiting_requests", "Requests that are held because no replica is ready.", registry=self.registry)
+        self.free_slots = Gauge(
+            "alise_picker_free_slots", "Slots of replicas with fresh figures that no sequence takes or waits for.", registry=self.registry
+        )
         self.replicas = Gauge(
             "alise_picker_replicas",
             "Ready replicas by state of their figures: fresh, stale or draining.",

@@ -12,9 +12,23 @@ from typing import Final
 
 from alise_contract.describe import Description
 from alise_contract.describe import Endpoint as Form
+from alise_contract.names import MAX_LEVEL
 from alise_contract.v1 import lengths_pb2
 from alise_picker.affinity import Homes
-from alise_picker.choose import Chosen, Decision, Endpoint, NoEndpoint, Request, Sent, Shed, choose, is_fresh, needs_length, usable
+from alise_picker.choose import (
+    Chosen,
+    Decision,
+    Endpoint,
+    NoEndpoint,
+    Request,
+    Sent,
+    Shed,
+    choose,
+    free_slots,
+    is_fresh,
+    needs_length,
+    usable,
+)
 from alise_picker.exchange import Asked
 from alise_picker.metrics import Metrics
 from alise_picker.question import described, is_described, question_of
@@ -77,10 +91,13 @@ class Picker:
 
     def count_states(self) -> None:
         """Sets the gauges."""
-        states = [_state(one, self._clock()) for one in self._replicas.endpoints()]
+        endpoints = self._replicas.endpoints()
+        states = [_state(one, self._clock()) for one in endpoints]
         for state in ("fresh", "stale", "draining"):
             self._metrics.replicas.labels(state).set(states.count(state))
         self._metrics.waiting.set(self.waiting)
+        free = [free_slots(one) for one, state in zip(endpoints, states, strict=True) if state == "fresh"]
+        self._metrics.free_slots.set(sum(free))
 
     async def _choose(self, asked: Asked) -> Decision:
         self._turn += 1
@@ -88,22 +105,25 @@ class Picker:
         description = described(asked.path, asked.body) if is_described(asked.method, asked.path) else Description(Form.OTHER)
         home = self._homes.home(description.conversation_previous)
         request = Request(samples=float(max(1, min(description.n, 1024))), home=home)
-        work = 0.0
+        level, work = request.level, 0.0
         if description.endpoint is Form.OTHER:
             self._metrics.predictions.labels("not_described").inc()
-        elif not needs_length(endpoints, self._clock()):
+        elif not needs_length(endpoints, request, self._clock()):
+            # It goes where a request of any length would start at once.
+            request = replace(request, level=MAX_LEVEL)
             self._metrics.predictions.labels("not_needed").inc()
         else:
             found = await self._predicted(description, home)
             self._metrics.predictions.labels("failed" if found is None else "ok").inc()
             if found is not None:
-                request, work = replace(request, level=found.level), max(0.0, found.work_seconds)
+                level, work = found.level, max(0.0, found.work_seconds)
+                request = replace(request, level=level)
             # They may have changed meanwhile.
             endpoints = self._replicas.endpoints()
         decision = choose(endpoints, request, self._clock(), self._turn)
         if isinstance(decision, Chosen):
             work = work or request.samples * _typical_work(endpoints)
-            self._replicas.note(decision.address, Sent(self._clock(), request.level, request.samples, work))
+            self._replicas.note(decision.address, Sent(self._clock(), level, request.samples, work))
             self._homes.remember(description.conversation_now, decision.address)
         return decision
 

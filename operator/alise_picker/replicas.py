@@ -103,7 +103,8 @@ class Replicas:
             return None
         self._asked += 1
         replica = next((one for one in fresh if one.target.address == prefer), fresh[self._asked % len(fresh)])
-        request = lengths_pb2.PredictRequest(request=question)
+        # The replica that gets the request embeds its prompt once more; here a rough length is enough.
+        request = lengths_pb2.PredictRequest(request=question, without_embedding=True)
         try:
             found: lengths_pb2.PredictResponse = await LengthsStub(replica.channel).Predict(request, timeout=seconds)
         except grpc.aio.AioRpcError as error:
@@ -144,7 +145,7 @@ class Replicas:
 
 
 def load_of(report: lengths_pb2.LoadReport, at: float) -> Load:
-    """Returns a report as a value. Numbers that no replica has are made harmless: a hostile replica can only describe itself."""
+    """Returns a report as a value. Numbers that no replica has become harmless ones: a hostile replica can only describe itself."""
     rows = tuple(LevelLoad(row.level, _number(row.samples), _number(row.work_seconds)) for row in list(report.levels)[:MAX_LEVELS])
     return Load(at, rows, max(1.0, _number(report.slots)), report.draining, report.connected, _number(report.max_wait_seconds))
 

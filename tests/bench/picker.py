@@ -2,19 +2,23 @@
 
 A real Envoy stands before four replicas. Each has the real API half, the real sidecar with its predictor and encoder, and an EngineCore
 that is paced by the clock (`tests/picker/paced_replica.py`): four slots, 10 ms per step, preemption without a cost. Arrivals are a Poisson
-process at 0.9 of what the slots can serve. Answers are as long as the data set's, which the replica alone knows. All systems start cold and
-are warmed by the same requests, which are not counted.
+process at LOAD of what all slots can serve. Answers are as long as the data set's, which the replica alone knows. All systems start cold
+and are warmed by the same requests, which are not counted.
 
-The added latency is that of requests to replicas with free slots, one after the other, through Envoy with the picker and without it: the
-difference of the medians. `added_latency` has a queue at a replica that is not chosen, so that each request's length is predicted;
-`added_latency_idle` has none.
+The load is skewed: a share of the arrivals goes to one replica past Envoy, as it comes from clients inside the cluster or from a second
+gateway, and takes most of its slots. Counted are the requests through Envoy. LOADS=even sends them all through Envoy.
+
+The added latency is that of requests to idle replicas, one after the other, with the picker and without it: the difference of the medians.
+The time in the picker under load, with the predictions that it asks for, is the median by its own histogram.
 """
 
 import asyncio
+import os
 import random
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +29,7 @@ from tests.bench.workload import Prompt, load
 from tests.cluster.gateway.envoy import Envoy
 from tests.picker.envoy_before import HOST, envoy_before, routed
 from tests.picker.paced_replica import LENGTH_HEADER, PIECE_HEADER
-from tests.picker.replica_processes import ReplicaProcess, Started, ready, started, until
+from tests.picker.replica_processes import PickerProcess, Started, ready, started
 from tests.tools import encoder as encoders
 
 SYSTEMS: Final = ("round_robin", "least_requests", "picker")
@@ -33,9 +37,14 @@ REPLICAS: Final = 4
 SLOTS: Final = 4
 STEP_SECONDS: Final = 0.010
 LOAD: Final = 0.9
+# Of the slots of one replica, those that the requests past Envoy take on average.
+PAST_SHARE: Final = 0.75
 WARMUP_SECONDS: Final = 10.0
-MEASURED_SECONDS: Final = 40.0
-PROBES: Final = 100
+MEASURED_SECONDS: Final = 34.0
+PROBES: Final = 60
+PROBE_PAUSE_SECONDS: Final = 0.05
+# Of the picker's histogram, in seconds; the last one counts all.
+BUCKETS: Final = ("0.0005", "0.001", "0.002", "0.003", "0.005", "0.01", "0.02", "0.05", "0.1", "0.5", "+Inf")
 # So that clients and Envoy do not take the cores: the first token is a piece of its own.
 PIECE_TOKENS: Final = 10
 LONGEST_TOKENS: Final = 1000
@@ -47,29 +56,42 @@ def measure(settings: Settings) -> Iterator[Row]:
     """A row per counted request and per probe."""
     encoder = encoders.setting(encoders.wanted())
     scale = 0.3 if settings.quick else 1.0
+    skew = os.environ.get("LOADS", "skewed")
+    if skew not in ("even", "skewed"):
+        raise SystemExit(f"LOADS={skew}: expected even or skewed")
     for seed in range(settings.seeds):
-        workload = load(settings.dataset, 4000, seed)
+        workload = load(settings.dataset, 6000, seed)
         prompts = [Prompt(one.text[:PROMPT_CHARS], min(one.output_tokens, LONGEST_TOKENS)) for one in workload.prompts]
-        arrivals = list(poisson(prompts, seed, (WARMUP_SECONDS + MEASURED_SECONDS) * scale))
+        past = PAST_SHARE if skew == "skewed" else 0.0
+        sent = plan(prompts, seed, (WARMUP_SECONDS + MEASURED_SECONDS) * scale, past)
         order = SYSTEMS if seed % 2 == 0 else SYSTEMS[::-1]
         for system in order:
-            common = {"seed": seed, "system": system, "workload": workload.name, "encoder": bool(encoder)}
+            common = {"seed": seed, "system": system, "workload": f"{skew}_{workload.name}", "encoder": bool(encoder)}
             with tempfile.TemporaryDirectory(prefix="alise-") as folder, started(Path(folder)) as processes:
-                rows = asyncio.run(_run(processes, system, prompts, arrivals, encoder, WARMUP_SECONDS * scale))
+                rows = asyncio.run(_run(processes, system, sent, encoder, WARMUP_SECONDS * scale))
             yield from ({**row, **common} for row in rows)
 
 
-def poisson(prompts: Sequence[Prompt], seed: int, seconds: float) -> Iterator[float]:
-    """Moments of arrivals at LOAD of what the slots can serve of these prompts."""
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A request of the plan: when, what, and whether it goes past Envoy to the first replica."""
+
+    at: float
+    prompt: Prompt
+    past: bool
+
+
+def plan(prompts: Sequence[Prompt], seed: int, seconds: float, past_share: float) -> list[Sending]:
+    """Arrivals at LOAD of what all slots can serve of these prompts, of which those past Envoy take `past_share` of one replica's slots."""
     mean_seconds = sum(prompt.output_tokens for prompt in prompts) / len(prompts) * STEP_SECONDS
-    rate, rng, at = LOAD * REPLICAS * SLOTS / mean_seconds, random.Random(seed), 0.0
-    while (at := at + rng.expovariate(rate)) < seconds:
-        yield at
+    whole = LOAD * REPLICAS * SLOTS
+    rng, at, sent, left = random.Random(seed), 0.0, [], iter(prompts)
+    while (at := at + rng.expovariate(whole / mean_seconds)) < seconds:
+        sent.append(Sending(at, next(left), rng.random() < past_share * SLOTS / whole))
+    return sent
 
 
-async def _run(
-    processes: Started, system: str, prompts: Sequence[Prompt], arrivals: Sequence[float], encoder: str, warmup_seconds: float
-) -> list[Row]:
+async def _run(processes: Started, system: str, sent: Sequence[Sending], encoder: str, warmup_seconds: float) -> list[Row]:
     replicas = processes.replicas(REPLICAS, slots=SLOTS, step_ms=STEP_SECONDS * 1000, predictor="learned", encoder=encoder)
     picker = processes.picker(replicas) if system == "picker" else None
     await ready(replicas, picker)
@@ -77,41 +99,50 @@ async def _run(
     resources = routed(replicas, picker.port if picker else None, own_balancing=own)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
         with envoy_before(processes.folder, resources) as envoy:
-            probes = await _probes(client, envoy, replicas, "idle")
+            probes = await _probes(client, envoy)
+            before = await _decided(picker)
             began = time.monotonic()
-            tasks = [asyncio.create_task(_at(client, envoy.url, began, at, prompt)) for at, prompt in zip(arrivals, prompts, strict=False)]
-            rows = [row for row in await asyncio.gather(*tasks) if row["at"] >= warmup_seconds]
-            await _idle(replicas)
-            direct = f"http://{replicas[0].address}"
-            blockers = [asyncio.create_task(_ask(client, direct, Prompt("x", 20_000))) for _ in range(2 * SLOTS)]
-            if picker is None:
-                # Without a picker the replica with the queue is not among Envoy's.
-                envoy.update(routed(replicas[1:], None, own_balancing=own))
-            await _queued(replicas[0])
-            probes += await _probes(client, envoy, replicas, "queue")
-            for task in blockers:
-                task.cancel()
-            await asyncio.gather(*blockers, return_exceptions=True)
-            counts = {}
-            if picker is not None:
-                for outcome in ("ok", "not_needed", "failed"):
-                    counts[outcome] = await picker.metric("alise_picker_predictions_total", outcome=outcome)
-    return [*rows, *probes, {"kind": "run", "predictions": counts}]
+            past = f"http://{replicas[0].address}"
+            tasks = [asyncio.create_task(_at(client, past if one.past else envoy.url, began, one)) for one in sent]
+            rows = [row for row in await asyncio.gather(*tasks) if row["at"] >= warmup_seconds and not row["past"]]
+            after = await _decided(picker)
+    decided = {name: after[name] - before[name] for name in after}
+    return [*rows, *probes, {"kind": "run", "decided": decided}]
 
 
-async def _probes(client: aiohttp.ClientSession, envoy: Envoy, replicas: Sequence[ReplicaProcess], when: str) -> list[Row]:
-    for _ in range(10):
-        await _ask(client, envoy.url, Prompt("What is the tide?", 1))
+async def _decided(picker: PickerProcess | None) -> dict[str, float]:
+    """The picker's counts so far: predictions by outcome, and decisions within each bucket of seconds."""
+    if picker is None:
+        return {}
+    found = {name: await picker.metric("alise_picker_predictions_total", outcome=name) for name in ("ok", "not_needed", "failed")}
+    for bound in BUCKETS:
+        found[bound] = await picker.metric("alise_picker_decision_seconds_bucket", le=bound)
+    return found
+
+
+def median_ms(decided: Mapping[str, float]) -> float:
+    """The median of a histogram, in milliseconds, by a straight line within its bucket."""
+    half, low, below = decided[BUCKETS[-1]] / 2, 0.0, 0.0
+    for bound in BUCKETS[:-1]:
+        if decided[bound] >= half:
+            return 1000 * (low + (float(bound) - low) * (half - below) / max(1.0, decided[bound] - below))
+        low, below = float(bound), decided[bound]
+    return 1000 * low
+
+
+async def _probes(client: aiohttp.ClientSession, envoy: Envoy) -> list[Row]:
+    """Requests for one token, with pauses in which a report of the load tells the picker that they have ended."""
     rows = []
-    for number in range(PROBES):
+    for number in range(10 + PROBES):
         row = await _ask(client, envoy.url, Prompt(f"What is the tide? ({number})", 1))
-        rows.append({**row, "kind": "probe", "when": when})
-    return rows
+        await asyncio.sleep(PROBE_PAUSE_SECONDS)
+        rows.append({**row, "kind": "probe"})
+    return rows[10:]
 
 
-async def _at(client: aiohttp.ClientSession, url: str, began: float, at: float, prompt: Prompt) -> Row:
-    await asyncio.sleep(max(0.0, began + at - time.monotonic()))
-    return {**await _ask(client, url, prompt), "kind": "request", "at": at}
+async def _at(client: aiohttp.ClientSession, url: str, began: float, sending: Sending) -> Row:
+    await asyncio.sleep(max(0.0, began + sending.at - time.monotonic()))
+    return {**await _ask(client, url, sending.prompt), "kind": "request", "at": sending.at, "past": sending.past}
 
 
 async def _ask(client: aiohttp.ClientSession, url: str, prompt: Prompt) -> Row:
@@ -126,20 +157,6 @@ async def _ask(client: aiohttp.ClientSession, url: str, prompt: Prompt) -> Row:
     return {
         "status": answer.status, "tokens": prompt.output_tokens, "ttft_seconds": (first or ended) - began, "end_seconds": ended - began,
     }  # fmt: skip
-
-
-async def _idle(replicas: Sequence[ReplicaProcess]) -> None:
-    async def is_idle() -> bool:
-        return not any([(await one.load()).levels for one in replicas])
-
-    await until(is_idle, "all answers have ended")
-
-
-async def _queued(replica: ReplicaProcess) -> None:
-    async def has_queue() -> bool:
-        return sum(row.samples for row in (await replica.load()).levels) >= 2 * SLOTS
-
-    await until(has_queue, "a replica has a queue")
 
 
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
@@ -160,12 +177,15 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
         found.append(Figure(f"p99_ttft_s_{system}_{name}", median(p99(system, seed) for seed in seeds), "s", "lower"))
         mine = [row["ttft_seconds"] for row in requests if row["system"] == system]
         found.append(Figure(f"mean_ttft_s_{system}_{name}", sum(mine) / len(mine), "s", "lower"))
-    for when, label, goal in (("queue", "added_latency_p50_ms", 3.0), ("idle", "added_latency_idle_p50_ms", 3.0)):
-        probes = [row for row in rows if row["kind"] == "probe" and row["when"] == when]
-        with_picker, without = (
-            median(1000 * row["ttft_seconds"] for row in probes if row["system"] == system) for system in ("picker", "least_requests")
-        )
-        found.append(Figure(label, with_picker - without, "ms", "lower", goal))
+    probes = {
+        system: median(1000 * row["ttft_seconds"] for row in rows if row["kind"] == "probe" and row["system"] == system)
+        for system in ("picker", "least_requests")
+    }
+    found.append(Figure("picker_added_latency_p50_ms", probes["picker"] - probes["least_requests"], "ms", "lower", 3.0))
+    runs = [row["decided"] for row in rows if row["kind"] == "run" and row["system"] == "picker"]
+    found.append(Figure(f"picker_decision_p50_ms_{name}", median(median_ms(run) for run in runs), "ms", "lower", 3.0))
+    predicted = sum(run["ok"] for run in runs) / max(1.0, sum(run[one] for run in runs for one in ("ok", "not_needed", "failed")))
+    found.append(Figure(f"picker_predicted_share_{name}", predicted, "share of requests", "lower"))
     failed = sum(1 for row in requests if row["status"] != 200)
     found.append(Figure("picker_failed_requests", failed, "requests", "lower", 0))
     found.append(Figure("picker_counted_requests", len(requests) / len(SYSTEMS), "requests per system", "higher"))

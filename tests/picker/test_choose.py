@@ -1,12 +1,12 @@
 """Which replica gets a request: the decision in plain functions."""
 
-import math
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alise_contract.names import MAX_LEVEL
 from alise_picker.choose import (
     HOME_SECONDS,
     IN_TRANSIT_SECONDS,
@@ -100,16 +100,18 @@ def test_what_was_sent_counts_until_the_report_has_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoints", "needed"),
+    ("endpoints", "home", "needed"),
     [
-        pytest.param([make_endpoint("a", (0, 1, 9)), make_endpoint("b")], False, id="every replica has a free slot"),
-        pytest.param([make_endpoint("a", (9, 2, 9)), make_endpoint("b")], True, id="one has none"),
-        pytest.param([make_endpoint("a", (9, 2, 9))], False, id="there is no choice"),
-        pytest.param([Endpoint("a"), Endpoint("b")], False, id="nothing is known"),
+        pytest.param([make_endpoint("a", (9, 2, 9)), make_endpoint("b")], "", False, id="one has a free slot"),
+        pytest.param([make_endpoint("a", (9, 2, 9)), make_endpoint("b", (9, 2, 9))], "", True, id="none has"),
+        pytest.param([make_endpoint("a", (9, 2, 9)), make_endpoint("b")], "a", True, id="the conversation's has none"),
+        pytest.param([make_endpoint("a", (9, 2, 9)), make_endpoint("b")], "b", False, id="the conversation's has one"),
+        pytest.param([make_endpoint("a", (9, 2, 9))], "", False, id="there is no choice"),
+        pytest.param([Endpoint("a"), Endpoint("b")], "", False, id="nothing is known"),
     ],
 )
-def test_the_length_is_asked_for_only_where_it_matters(endpoints: list[Endpoint], needed: bool) -> None:
-    assert needs_length(endpoints, NOW) is needed
+def test_the_length_is_asked_for_only_where_it_matters(endpoints: list[Endpoint], home: str, needed: bool) -> None:
+    assert needs_length(endpoints, Request(home=home), NOW) is needed
 
 
 # --- for any load ------------------------------------------------------------------------------------------------------------------
@@ -144,4 +146,4 @@ def test_a_request_is_placed_whenever_a_replica_does_not_drain(pool: list[Endpoi
 @given(loads, st.integers(-128, 127), st.floats(1, 8))
 def test_a_worse_rank_never_waits_less(load: Load, level: int, samples: float) -> None:
     endpoint = Endpoint("a", load)
-    assert turn_seconds(endpoint, level, samples) <= turn_seconds(endpoint, math.inf, samples) * (1 + 1e-9) + 1e-9
+    assert turn_seconds(endpoint, level, samples) <= turn_seconds(endpoint, MAX_LEVEL, samples) * (1 + 1e-9) + 1e-9

@@ -58,6 +58,12 @@ async def test_a_prediction_is_what_admission_would_give(served: Served) -> None
     assert isinstance(estimate.level, int)
 
 
+async def test_a_prediction_without_an_embedding_does_not_wait_for_one(served: Served) -> None:
+    question = admission_pb2.AdmitRequest(contract_version=CONTRACT_VERSION, endpoint=1, prompt="hi")
+    found = await served.stub.Predict(pb.PredictRequest(request=question, without_embedding=True), timeout=SECONDS)
+    assert (served.encoding.asked, len(found.quantiles)) == (0, 10)
+
+
 async def test_a_prediction_admits_nothing(served: Served) -> None:
     before = served.state.load_report()
     await served.predict()

@@ -8,10 +8,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PredictRequest(_message.Message):
-    __slots__ = ("request",)
+    __slots__ = ("request", "without_embedding")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
     request: _admission_pb2.AdmitRequest
-    def __init__(self, request: _Optional[_Union[_admission_pb2.AdmitRequest, _Mapping]] = ...) -> None: ...
+    without_embedding: bool
+    def __init__(self, request: _Optional[_Union[_admission_pb2.AdmitRequest, _Mapping]] = ..., without_embedding: bool = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("quantiles", "level", "work_seconds", "alone_seconds")

@@ -57,7 +57,7 @@ class LengthsService(LengthsServicer):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_PREDICTIONS} predictions are in flight; ask another replica")
         self._predicting += 1
         try:
-            embedding = await self._encode(prompt_of(request.request))
+            embedding = None if request.without_embedding else await self._encode(prompt_of(request.request))
         finally:
             self._predicting -= 1
         lengths, estimate = self._forecast(to_ask(request.request, embedding))
