@@ -99,7 +99,7 @@ lock: install ## Writes the locks of every role and the base images' digests; UP
 bench: install ## Every benchmark (DATASET= SEEDS= QUICK=1); results in bench-results/
 	@$(PYTHON) -m tests.bench
 
-bench-%: install ## One benchmark: bench-clients (load generators of other projects), bench-engine, bench-hostile (one client against the others), bench-house (how the repository is kept), bench-operator, bench-picker (the endpoint picker beside Envoy's own balancing), bench-policies, bench-predictor, bench-replay (the simulator against published runs), bench-serving (DEVICE= emulates a GPU), bench-soak (ten minutes of random plans), bench-fuzz (ten minutes per target, 10,000 specs), bench-proof (the report of the gain)
+bench-%: install ## One benchmark: bench-autoscale (the autoscaler beside a HorizontalPodAutoscaler, simulated), bench-clients (load generators of other projects), bench-engine, bench-hostile (one client against the others), bench-house (how the repository is kept), bench-operator, bench-picker (the endpoint picker beside Envoy's own balancing), bench-policies, bench-predictor, bench-replay (the simulator against published runs), bench-serving (DEVICE= emulates a GPU), bench-soak (ten minutes of random plans), bench-fuzz (ten minutes per target, 10,000 specs), bench-proof (the report of the gain)
 	@$(PYTHON) -m tests.bench $*
 
 picture: install ## Draws README's picture from the rows of make bench-gain or bench-proof

@@ -29,6 +29,7 @@ SUITES = {
 # Not among all of them: they take an hour, or need what few machines have.
 ON_REQUEST = {
     "ablation": "tests.bench.ablation",
+    "autoscale": "tests.bench.autoscale",
     "fuzz": "tests.bench.fuzz",
     "gain": "tests.bench.gain",
     "gpu": "tests.bench.gpu",
