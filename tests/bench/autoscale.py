@@ -1,0 +1,147 @@
+"""Autoscaling on predicted work beside a HorizontalPodAutoscaler on queue length and on running requests, in the simulator.
+
+Requests arrive as in a trace of Azure's production, at a multiple of its rate: each arrival of the trace stands for several within ten
+seconds. All autoscalers begin with one pod, look every 15 s, and get pods that serve 120 s later. They differ in nothing but the number of
+pods and in which of them leave: the same engines, production's scheduler in each, the same gateway. Each is run with several targets. Its
+figure is that of the target with the fewest GPU hours among those at which nine of ten requests or more are within ten times their unloaded
+time, or if there is none, of the target at which the most are.
+
+Runs are kept in bench-results/autoscale.kept.jsonl, and are not repeated.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Final
+
+import numpy as np
+
+from alise_simulator import predictions
+from alise_simulator.hardware import engine_model
+from alise_simulator.systems import Setup
+from alise_simulator.trace import Trace, load_csv
+from tests.bench.autoscale_pool import AUTOSCALERS, run
+from tests.bench.harness import RESULTS, Figure, Row, Settings
+
+HARDWARE: Final = "h100-qwen3-32b"
+# Requests for each arrival of the trace, so that its mean needs four pods in the conversations and two in the code.
+TRACES: Final = {"azure2023_conv": 2, "azure2023_code": 4}
+TARGETS: Final = {
+    "predicted work": (15.0, 30.0, 60.0, 120.0),
+    "queue length": (2.0, 5.0, 10.0, 20.0),
+    "running requests": (8.0, 12.0, 16.0, 20.0),
+}
+LEAST_IN_TIME: Final = 0.9
+SPREAD_SECONDS: Final = 10.0
+QUICK_REQUESTS: Final = 3000
+OURS: Final = "predicted work"
+# As in the other simulations: relative error of the predicted lengths.
+SIGMA: Final = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    trace: str
+    autoscaler: str
+    target: float
+    seed: int
+
+
+def plan(settings: Settings) -> list[Cell]:
+    """Every run; all autoscalers see the same requests."""
+    seeds = range(1 if settings.quick else settings.seeds)
+    return [
+        Cell(trace, name, target, seed)
+        for seed in seeds for trace in TRACES for name, targets in TARGETS.items() for target in targets
+    ]  # fmt: skip
+
+
+def requests(base: Trace, times: int, seed: int, most: int = 0) -> Trace:
+    """The trace with `times` requests for each of its arrivals: itself, and others whose lengths are drawn from the trace."""
+    rng = np.random.default_rng([seed, 11])
+    base = base.first(most) if most else base
+    rows = np.concatenate([np.arange(len(base)), *(rng.permutation(len(base)) for _ in range(times - 1))])
+    shifts = [np.zeros(len(base)), *(rng.uniform(0, SPREAD_SECONDS, len(base)) for _ in range(times - 1))]
+    arrivals = np.concatenate([base.arrival_seconds + shift for shift in shifts])
+    order = np.argsort(arrivals, kind="stable")
+    many = base.rows(rows[order])
+    return replace(many, arrival_seconds=arrivals[order] - arrivals[order][0])
+
+
+def measure(settings: Settings) -> Iterator[Row]:
+    """A row for each run, kept ones first. Raises SystemExit without the traces."""
+    if settings.dataset is None or not all((settings.dataset / f"{name}.csv.gz").exists() for name in TRACES):
+        raise SystemExit(f"autoscaling is measured with Azure's arrivals: set DATASET to a folder with {', '.join(TRACES)} (.csv.gz)")
+    path = RESULTS / "autoscale.kept.jsonl"
+    held = {} if settings.quick or not path.exists() else {_cell(row): row for row in map(json.loads, path.read_text().splitlines())}
+    for cell in plan(settings):
+        row = held.get(cell)
+        if row is None:
+            row = measured(settings.dataset, cell, QUICK_REQUESTS if settings.quick else 0)
+            if not settings.quick:
+                with path.open("a") as out:
+                    out.write(json.dumps(row) + "\n")
+        yield row
+
+
+def _cell(row: Row) -> Cell:
+    return Cell(row["trace"], row["autoscaler"], row["target"], row["seed"])
+
+
+def measured(folder: Path, cell: Cell, most: int = 0) -> Row:
+    """One run."""
+    model = engine_model(HARDWARE)
+    trace = requests(load_csv(folder / f"{cell.trace}.csv.gz"), TRACES[cell.trace], cell.seed, most)
+    setup = Setup(trace, model, predictions.noisy(trace.output_tokens, SIGMA, cell.seed))
+    began = time.process_time()
+    outcome = run(setup, AUTOSCALERS[cell.autoscaler](cell.target))
+    unloaded = model.cost.step(0, 1, 0) + 0.001
+    times = outcome.normalized_seconds / unloaded
+    return {
+        "kind": "autoscale", "trace": cell.trace, "autoscaler": cell.autoscaler, "target": cell.target, "seed": cell.seed,
+        "requests": len(trace), "in_10x": float((times <= 10).mean()), "gpu_hours": outcome.pod_hours,
+        "most_pods": max(count for _, count in outcome.steps), "steps": len(outcome.steps) - 1,
+        "cpu_seconds": time.process_time() - began,
+    }  # fmt: skip
+
+
+def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
+    """The share of requests in time per GPU hour over that of the better HorizontalPodAutoscaler, and what it is made of."""
+    found: list[Figure] = []
+    ratios: list[float] = []
+    for trace in TRACES:
+        best = {name: chosen([row for row in rows if (row["trace"], row["autoscaler"]) == (trace, name)]) for name in TARGETS}
+        for name, own in best.items():
+            label = f"{trace.removeprefix('azure2023_')}_{name.replace(' ', '_')}"
+            found += [
+                Figure(f"autoscale_{label}_in_10x", mean(row["in_10x"] for row in own), "share", "higher"),
+                Figure(f"autoscale_{label}_gpu_hours", mean(row["gpu_hours"] for row in own), "h", "lower"),
+                Figure(f"autoscale_{label}_gpu_hours_spread", spread([row["gpu_hours"] for row in own]), "h", "lower"),
+                Figure(f"autoscale_{label}_most_pods", mean(row["most_pods"] for row in own), "pods", "lower"),
+                Figure(f"autoscale_{label}_target", own[0]["target"], "", "lower"),
+            ]
+        better = max((name for name in TARGETS if name != OURS), key=lambda name: per_hour(best[name]))
+        ratio = per_hour(best[OURS]) / per_hour(best[better])
+        ratios.append(ratio)
+        found.append(Figure(f"autoscale_{trace.removeprefix('azure2023_')}_attainment_per_gpu_hour", ratio, "x", "higher"))
+    return [*found, Figure("autoscale_attainment_per_gpu_hour", min(ratios), "x", "higher", 1.15)]
+
+
+def per_hour(rows: Sequence[Row]) -> float:
+    return mean(row["in_10x"] / row["gpu_hours"] for row in rows)
+
+
+def spread(values: Sequence[float]) -> float:
+    return stdev(values) if len(values) > 1 else 0.0
+
+
+def chosen(rows: Sequence[Row]) -> list[Row]:
+    """The runs with the target that an operator would choose."""
+    by_target = {target: [row for row in rows if row["target"] == target] for target in {row["target"] for row in rows}}
+    good = [own for own in by_target.values() if mean(row["in_10x"] for row in own) >= LEAST_IN_TIME]
+    if good:
+        return min(good, key=lambda own: mean(row["gpu_hours"] for row in own))
+    return max(by_target.values(), key=lambda own: mean(row["in_10x"] for row in own))
