@@ -18,7 +18,9 @@ from tests.operator.old_crd import schema_without_rules
 SAMPLES: Final = sorted((Path(__file__).parents[3] / "manifests" / "samples").glob("*.yaml"))
 # Without rules it has the patterns that they are made of.
 _SCHEMA: Final = schema_without_rules()["properties"]["spec"]
-_OPAQUE: Final[Mapping[str, Values]] = {"podTemplate": POD_PATCHES, "valueFrom": ENV_SOURCES, "from": PEERS, "egress": EGRESS_RULES}
+_OPAQUE: Final[Mapping[str, Values]] = {
+    "podTemplate": POD_PATCHES, "valueFrom": ENV_SOURCES, "from": PEERS, "lengthsFrom": PEERS, "egress": EGRESS_RULES,
+}  # fmt: skip
 _ANNOTATIONS: Final = st.dictionaries(
     st.sampled_from(("a", "cert-manager.io/issuer", "nginx.ingress.kubernetes.io/proxy-body-size", "nginx.ingress.kubernetes.io/limit-rps",
                      "nginx.ingress.kubernetes.io/server-snippet", "a b", "/", "x/y/z", "", "kubernetes.io/ingress.class", "A" * 64)),
