@@ -192,7 +192,9 @@ class Reconciler:
             known = applied.versions.get((kind, meta["name"])) if applied is not None else None
             if known is not None and known != seen:
                 log.info("a child was changed by another writer and is applied again", extra={"child": f"{kind}/{meta['name']}"})
-                reset = reset_by(child, applied.scale) if kind == "Deployment" and not deleted and applied and applied.scale else None
+                # The endpoint picker has a Deployment, too.
+                scaled = (kind, meta["name"]) == ("Deployment", reference.get("name")) and not deleted
+                reset = reset_by(child, applied.scale) if scaled and applied and applied.scale else None
                 if reset is not None:
                     self._resets[reference["uid"]] = reset
                 self._applied.pop(reference["uid"], None)

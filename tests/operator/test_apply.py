@@ -81,3 +81,14 @@ async def test_applying_the_same_twice_prunes_nothing() -> None:
 def test_a_resource_knows_its_path(resource: Resource, path: str) -> None:
     assert resource.path("a", "b") == path
     assert resource.path("a", "b", "status") == path + "/status"
+
+
+async def test_an_endpoint_picker_that_is_turned_off_goes_whole_and_the_model_stays() -> None:
+    kube = FakeKube()
+    await put(kube, routing={"endpointPicker": {}})
+    for plural in ("serviceaccounts", "rolebindings", "networkpolicies", "services", "deployments"):
+        assert "tiny-picker" in kube.names(plural)
+    await put(kube)
+    assert kube.names("rolebindings") == []
+    for plural in ("serviceaccounts", "networkpolicies", "services", "deployments"):
+        assert kube.names(plural) == ["tiny"]

@@ -370,3 +370,18 @@ async def test_the_resource_itself_is_never_written_but_for_its_status(world: Wo
     assert engine["spec"] == raw_spec()
     assert set(engine["metadata"]) == {"name", "namespace", "uid", "generation", "resourceVersion"}
     assert (ENGINES.plural, "tiny") not in [(plural, name) for _, plural, name in world.kube.writes]
+
+
+async def test_a_picker_that_is_scaled_by_hand_is_set_back_and_no_event_tells_to_scale_the_model(world: World) -> None:
+    world.kube.put_engine(raw_spec(routing={"endpointPicker": {}}), generation=2)
+    await world.reconcile()
+    picker = world.kube.objects["deployments", "default", "tiny-picker"]
+    managed = [{"manager": "kubectl", "fieldsV1": {"f:spec": {"f:replicas": {}}}, "time": "2026-01-01T00:00:00Z"}]
+    changed = picker | {
+        "metadata": picker["metadata"] | {"generation": 9, "managedFields": managed},
+        "spec": picker["spec"] | {"replicas": 5},
+    }
+    world.reconciler.child_changed("Deployment", world.kube.put(DEPLOYMENTS, changed), deleted=False)
+    await world.reconcile()
+    assert world.kube.objects["deployments", "default", "tiny-picker"]["spec"]["replicas"] == 1
+    assert ("Warning", "ReplicasReset") not in world.events()
