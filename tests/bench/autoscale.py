@@ -131,7 +131,7 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
 
 
 def per_hour(rows: Sequence[Row]) -> float:
-    return mean(row["in_10x"] / row["gpu_hours"] for row in rows)
+    return mean(float(row["in_10x"]) / float(row["gpu_hours"]) for row in rows)
 
 
 def spread(values: Sequence[float]) -> float:

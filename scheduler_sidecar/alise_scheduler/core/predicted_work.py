@@ -21,6 +21,6 @@ def pod_seconds(cost: Coefficients, engine: EngineShape, prefill_tokens: Number,
     """
     tokens = context_tokens + tokens_left / 2
     room = max(1, engine.num_device_blocks * engine.block_size)
-    share = np.clip(tokens / room, 1 / max(1, engine.max_num_seqs), 1.0)
+    share: Number = np.clip(tokens / room, 1 / max(1, engine.max_num_seqs), 1.0)
     token_seconds = cost.step_seconds * share + cost.decode_seconds + cost.context_seconds * tokens
     return cost.prefill_seconds * prefill_tokens + tokens_left * token_seconds
