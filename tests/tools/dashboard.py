@@ -87,7 +87,15 @@ PANELS: Final = (
         (0.95, 0.8),
     ),
     Panel("Wait, 95th percentile", {"": quantile(0.95, "alise_scheduler_wait_seconds")}, (6, 0, 3, 3), "s", "stat"),
-    Panel("Waiting requests", {"": f"sum ({of('alise_scheduler_jobs', phase='waiting')})"}, (9, 0, 3, 3), "short", "stat"),
+    Panel(
+        "Offered load",
+        {"": f"avg ({of('alise_scheduler_offered_load_ratio')})"},
+        (9, 0, 3, 3),
+        "percentunit",
+        "stat",
+        "Predicted work of the last minute's arrivals over the work that the pods serve in a minute. Above 100% the backlog grows.",
+        (0.9, 1.1),
+    ),
     Panel(
         "Backlog",
         {"": f"max ({of('alise_scheduler_backlog_seconds')})"},
