@@ -106,9 +106,7 @@ def measure(settings: Settings) -> Iterator[Row]:
         raise SystemExit(
             "the gain is measured with real prompts and answers: set DATASET to a folder with alpaca.parquet and sharegpt.parquet"
         )
-    cells = plan(settings)
-    held_sets = {path.stem for path in present(settings.dataset, [f"{data}.parquet" for data in sorted({cell.data for cell in cells})])}
-    wanted = [cell for cell in cells if cell.data in held_sets]
+    wanted = measurable(plan(settings), settings.dataset)
     window = QUICK_SECONDS if settings.quick else WINDOW_SECONDS
     digests = {name: _digest(_data(settings.dataset, name)[1].learned) for name in dict.fromkeys(cell.data for cell in wanted)}
     probes = {name: probe(name) for name in dict.fromkeys(cell.system for cell in wanted)}
@@ -171,6 +169,12 @@ def _data(folder: Path, name: str) -> tuple[Data, Predicted]:
         known = predictions.oracle(trace.output_tokens)
         return replace(data, trace=trace, real=known), Predicted(known, known)
     return data, Predicted(data.real, shipped(path))
+
+
+def measurable(cells: Sequence[Cell], folder: Path) -> list[Cell]:
+    """Returns the cells whose data set the folder has, and prints which sets it lacks. Raises SystemExit when it has none."""
+    held = present(folder, sorted({_file(folder, cell.data).name for cell in cells}))
+    return [cell for cell in cells if _file(folder, cell.data) in held]
 
 
 def _file(folder: Path, data: str) -> Path:

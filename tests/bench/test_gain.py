@@ -110,3 +110,9 @@ def test_a_kept_run_counts_only_for_the_same_code_predictions_and_window(tmp_pat
 
 def test_the_probe_tells_a_rule_from_another() -> None:
     assert gain.probe("alise") != gain.probe("alise:deadline")
+
+
+def test_runs_whose_data_set_is_not_there_are_left_out_and_equal_answers_are_made_of_sharegpt(tmp_path: Path) -> None:
+    (tmp_path / "sharegpt.parquet").touch()
+    cells = gain.plan(Settings(False, 1, tmp_path))
+    assert {cell.data for cell in gain.measurable(cells, tmp_path)} == {"sharegpt", gain.EQUAL}
