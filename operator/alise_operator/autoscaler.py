@@ -29,6 +29,8 @@ from alise_operator.spec import Spec
 
 log = logging.getLogger(__name__)
 
+# Reasons of the events of steps.
+UP, DOWN = "ScaledUp", "ScaledDown"
 # How often the pickers of AliseEngines without pods are asked: a held request waits this much longer for its pod.
 WAKE_SECONDS: Final = 2.0
 _ENGINES: Final = Resource(f"{API_GROUP}/{API_VERSION}", PLURAL)
@@ -46,7 +48,7 @@ class Autoscaler:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`demands` is what KEDA is told, where it scales. `held` asks endpoint pickers; without it, nothing is scaled to zero."""
+        """`demands` is the metric for KEDA, where it scales. `held` asks endpoint pickers; without it, nothing is scaled to zero."""
         self._kube = kube
         self._held = held
         self._demands = demands or Demands()
@@ -126,7 +128,7 @@ class Autoscaler:
     async def _scale(self, resource: Manifest, owner: Owner, before: int, decision: Decision) -> None:
         version = str(resource["metadata"]["resourceVersion"])
         await self._kube.scale(_ENGINES, owner.namespace, owner.name, decision.replicas, version)
-        direction, reason = ("up", "ScaledUp") if decision.replicas > before else ("down", "ScaledDown")
+        direction, reason = ("up", UP) if decision.replicas > before else ("down", DOWN)
         metrics.SCALINGS.labels(direction).inc()
         message = f"from {before} to {decision.replicas} replicas: {decision.cause}"
         engine = f"{owner.namespace}/{owner.name}"

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from alise_operator import errors, reasons, replicas
+from alise_operator import autoscaler, errors, reasons, replicas
 from alise_operator.errors import OperatorError
 
 ROOM = Path(errors.__file__).parent
@@ -69,8 +69,8 @@ def test_every_type_of_condition_is_in_the_table() -> None:
     assert {kind for kind, _ in reasons.OTHERS} == set(reasons.TYPES)
 
 
-def test_the_event_of_replicas_is_in_the_table() -> None:
-    assert [one.name for one in reasons.EVENTS] == [replicas.REASON]
+def test_the_events_without_a_condition_are_in_the_table() -> None:
+    assert [one.name for one in reasons.EVENTS] == [replicas.REASON, autoscaler.UP, autoscaler.DOWN]
 
 
 def test_no_reason_is_described_twice() -> None:
