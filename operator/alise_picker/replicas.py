@@ -49,6 +49,7 @@ class _Replica:
     load: Load | None = None
     sent: deque[Sent] = field(default_factory=lambda: deque(maxlen=MAX_SENT))
     task: "asyncio.Task[None] | None" = None
+    dropped: bool = False
 
 
 class Replicas:
@@ -121,12 +122,14 @@ class Replicas:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _drop(self, replica: _Replica) -> None:
+        # gRPC may report the cancellation as the stream's own end.
+        replica.dropped = True
         if replica.task is not None:
             replica.task.cancel()
 
     async def _follow(self, replica: _Replica) -> None:
         try:
-            while True:
+            while not replica.dropped:
                 with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError, StopAsyncIteration):
                     await self._watch(replica)
                 await asyncio.sleep(AGAIN_SECONDS)
@@ -139,7 +142,10 @@ class Replicas:
         try:
             reports = aiter(call)
             while True:
-                replica.load = load_of(await asyncio.wait_for(anext(reports), STALE_SECONDS), self._clock())
+                # wait_for would lose a cancellation that comes together with the end of the stream.
+                async with asyncio.timeout(STALE_SECONDS):
+                    report = await anext(reports)
+                replica.load = load_of(report, self._clock())
         finally:
             call.cancel()
 

@@ -37,13 +37,13 @@ REPLICAS: Final = 4
 SLOTS: Final = 4
 STEP_SECONDS: Final = 0.010
 LOAD: Final = 0.9
-# Of the slots of one replica, those that the requests past Envoy take on average.
+# The share of one replica's slots that the requests past Envoy take on average.
 PAST_SHARE: Final = 0.75
 WARMUP_SECONDS: Final = 10.0
 MEASURED_SECONDS: Final = 34.0
 PROBES: Final = 60
 PROBE_PAUSE_SECONDS: Final = 0.05
-# Of the picker's histogram, in seconds; the last one counts all.
+# The upper bounds in the picker's histogram, in seconds; the last one counts all.
 BUCKETS: Final = ("0.0005", "0.001", "0.002", "0.003", "0.005", "0.01", "0.02", "0.05", "0.1", "0.5", "+Inf")
 # So that clients and Envoy do not take the cores: the first token is a piece of its own.
 PIECE_TOKENS: Final = 10

@@ -1,4 +1,4 @@
-"""The endpoint picker of a resource: its objects, who may reach what, and what gateways are told."""
+"""The endpoint picker of a resource: its objects, who may reach what, and the configuration of gateways."""
 
 from dataclasses import replace
 from typing import Any
@@ -63,8 +63,8 @@ def test_its_pods_are_not_taken_for_pods_of_the_model() -> None:
 
 
 def test_its_command_line_is_one_that_it_understands() -> None:
-    changes = {"routing": {"endpointPicker": {"hold": {"maxRequests": 7, "seconds": 60}}}}
-    options = arguments(container(built(**changes))["args"])
+    routing = {"endpointPicker": {"hold": {"maxRequests": 7, "seconds": 60}}}
+    options = arguments(container(built(routing=routing))["args"])
     assert (options.resource, options.hold_requests, options.hold_seconds) == ("default/tiny", 7, 60.0)
     assert (options.port, options.http_port) == (PICKER_GRPC_PORT, PICKER_HTTP_PORT)
 
@@ -93,7 +93,7 @@ def test_its_role_is_the_one_that_the_installation_brings(kind: str) -> None:
     ],
 )
 def test_only_who_is_named_may_ask_for_lengths(routing: dict[str, Any], peers: list[Any]) -> None:
-    manifests = built(routing=routing)
+    manifests = built(CURRENT, routing=routing)
     assert ingress_rules(manifests, "tiny")[LENGTHS_PORT] == peers
     assert variables(manifests)["ALISE_LENGTHS_PORT"] == str(LENGTHS_PORT)
 
