@@ -53,6 +53,12 @@ def test_a_process_whose_name_is_no_text_is_found_like_any_other() -> None:
         assert _parents()[named.pid] == os.getpid()
 
 
+@pytest.mark.process
+def test_a_drain_does_not_load_torch_which_takes_seconds() -> None:
+    code = "import sys; from alise_engine.serve import cli; print(sorted({'torch', 'vllm'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout == "[]\n"
+
+
 def test_without_a_socket_there_is_nothing_to_drain(tmp_path: Path) -> None:
     assert main(["drain", "--alise-socket-dir", str(tmp_path), "--timeout-seconds", "60"]) == 0
 

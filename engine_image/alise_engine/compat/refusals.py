@@ -5,8 +5,6 @@
 
 from typing import Any
 
-import torch
-
 from ..errors import ConfigError, UnsupportedVllm
 from .device import is_cpu
 from .names import VLLM_VERSION
@@ -49,6 +47,9 @@ def check_config(config: VllmConfig) -> None:
 
 def cpu_computes_fp8_kv() -> bool:
     """Returns whether vLLM's attention on this CPU supports an 8-bit KV cache."""
+    # Here, because the commands `drain` and `status` import this file.
+    import torch
+
     return bool(torch.cpu._is_avx512_supported() or torch.cpu._is_amx_tile_supported())
 
 

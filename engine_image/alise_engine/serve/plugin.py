@@ -38,7 +38,7 @@ def register() -> None:
 def AliseEndpoint() -> "ServerPlugin":
     """`vllm.endpoint_plugins`: the middleware, the status route and the control server; only the API server makes one.
 
-    Raises SystemExit when it cannot be made. vLLM logs any other exception here and serves without the plugin: without API keys and limits.
+    Raises SystemExit when it cannot be created: vLLM logs any other exception here and serves without the plugin, without keys and limits.
     """
     try:
         from ..api.endpoint import ServerPlugin
