@@ -22,6 +22,8 @@ from alise_operator.spec_autoscaling import Autoscaling
 
 # Pods are removed only if the work keeps those that remain no busier than this. Otherwise the next fluctuation would add a pod again.
 MOST_BUSY: Final = 0.8
+# Pods that took longer to start were kept from it, by a full cluster for example. That says nothing about the next ones.
+MOST_START_SECONDS: Final = 600.0
 _ROUNDING: Final = 1e-9
 # Reasons of the condition AutoscalingActive.
 FOLLOWS, STARTING, MAXIMUM, SILENT, ZERO = "FollowsWork", "PodsStarting", "AtMaximum", "WorkUnknown", "ScaledToZero"
@@ -158,7 +160,7 @@ def _with_start(memory: Memory, pool: Pool, at_seconds: float) -> Memory:
         return replace(memory, starting_since=at_seconds if memory.starting_since is None else memory.starting_since)
     if memory.starting_since is None:
         return memory
-    return replace(memory, starting_since=None, start_seconds=at_seconds - memory.starting_since)
+    return replace(memory, starting_since=None, start_seconds=min(at_seconds - memory.starting_since, MOST_START_SECONDS))
 
 
 def _remembered(memory: Memory, advice: int, at_seconds: float, seconds: float) -> Memory:

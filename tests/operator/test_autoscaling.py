@@ -8,7 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_contract.v1.engine_control_pb2 import PredictedWork, StatusReport
-from alise_operator.autoscaling import FOLLOWS, MAXIMUM, SILENT, STARTING, ZERO, Decision, Memory, Pool, Rule, decide, pool_of, rule_of
+from alise_operator.autoscaling import (
+    FOLLOWS,
+    MAXIMUM,
+    MOST_START_SECONDS,
+    SILENT,
+    STARTING,
+    ZERO,
+    Decision,
+    Memory,
+    Pool,
+    Rule,
+    decide,
+    pool_of,
+    rule_of,
+)
 from alise_operator.predicted_work import Work, total, view_work
 from tests.operator.builders import make_pod, make_report, make_spec
 
@@ -72,6 +86,11 @@ def test_how_long_pods_take_to_start_is_measured() -> None:
     for at, seen in [(0.0, pool(2)), (15.0, pool(3, ready=2)), (60.0, pool(3, ready=2)), (105.0, pool(3))]:
         memory = decide(seen, RULE, memory, at).memory
     assert memory.start_seconds == 90.0
+
+
+def test_a_pod_that_could_not_be_scheduled_for_hours_does_not_count_as_a_slow_start() -> None:
+    waits = decide(pool(2, ready=1), RULE, NOTHING, 0.0).memory
+    assert decide(pool(2), RULE, waits, 7200.0).memory.start_seconds == MOST_START_SECONDS
 
 
 def test_the_cause_of_a_step_gives_its_figures() -> None:
