@@ -13,6 +13,7 @@ from alise_operator.allowed import TERMS, Allowed
 from alise_operator.apply import OWNED_KINDS, digest
 from alise_operator.children import children
 from alise_operator.children.meta import Manifest
+from alise_operator.children.picker import picker_name
 from alise_operator.children.pod_policy import policy_problems
 from alise_operator.errors import InvalidSpec, SpecError
 from alise_operator.rules import check
@@ -69,10 +70,13 @@ def children_are_whole(raw: Any) -> None:
         _expect(json.loads(json.dumps(manifests, allow_nan=False)) == manifests, "children that JSON changes")
         for manifest in manifests:
             meta = manifest["metadata"]
-            _expect((meta["name"], meta["namespace"]) == (OWNER.name, OWNER.namespace), f"a child of another name: {meta}"[:500])
+            _expect(meta["name"] in (OWNER.name, picker_name(OWNER)), f"a child of another name: {meta}"[:500])
+            _expect(meta["namespace"] == OWNER.namespace, f"a child in another namespace: {meta}"[:500])
             _expect(meta["ownerReferences"][0]["uid"] == OWNER.uid, "a child without its owner")
-        template = next(one for one in manifests if one["kind"] == "Deployment")["spec"]["template"]
-        _check_pod(template, spec)
+        pods = {one["metadata"]["name"]: one["spec"]["template"] for one in manifests if one["kind"] == "Deployment"}
+        _check_pod(pods.pop(OWNER.name), spec)
+        for template in pods.values():
+            _check_picker(template)
 
 
 def _check_pod(template: Manifest, spec: Spec) -> None:
@@ -95,6 +99,16 @@ def _check_pod(template: Manifest, spec: Spec) -> None:
         security = one.get("securityContext") or {}
         _expect(security.get("allowPrivilegeEscalation") is False, f"{name} may become root")
         _expect(security.get("privileged") in (None, False), f"{name} is privileged")
+
+
+def _check_picker(template: Manifest) -> None:
+    pod = template["spec"]
+    _expect(not any("hostPath" in volume for volume in pod.get("volumes", ())), "a picker with a path of the node")
+    _expect(pod["securityContext"].get("runAsNonRoot") is True, "a picker that may be root")
+    for one in pod["containers"]:
+        security = one["securityContext"]
+        _expect(security["allowPrivilegeEscalation"] is False, "a picker that may become root")
+        _expect(security["readOnlyRootFilesystem"] is True, "a picker that can write to its root")
 
 
 def the_same_spec_gives_the_same_children(raw: Any) -> None:
