@@ -7,10 +7,7 @@ import pytest
 
 from tests.monitoring.prometheus import running
 from tests.monitoring.sources import metrics_of, queries
-from tests.operator.conftest import control_plane, engine, namespace, operator
 from tests.operator.control_plane import Engine, OperatorProcess
-
-__all__ = ["control_plane", "engine", "namespace", "operator"]
 
 pytestmark = pytest.mark.controlplane
 
