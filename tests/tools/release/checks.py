@@ -1,4 +1,4 @@
-"""What keeps a release from being made, each a sentence that says what to do; and the notes of a version from CHANGELOG.md.
+"""What prevents a release, each a sentence that says what to do; and the notes of a version from CHANGELOG.md.
 
 Pure, but for `of_tree`, which asks git.
 """
@@ -58,7 +58,7 @@ def of_tree(root: Path) -> Iterator[str]:
 
 
 def committed_at(root: Path) -> int:
-    """The time of the commit that is released, in seconds since 1970: what is made from the same commit has the same time."""
+    """The time of the commit that is released, in seconds since 1970: releases of the same commit have the same time."""
     return int(_git(root, "log", "-1", "--format=%ct"))
 
 

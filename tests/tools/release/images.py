@@ -11,7 +11,7 @@ from tests.tools.image_archives import archive_of
 from tests.tools.image_files import ImageFiles
 from tests.tools.sbom import document
 
-# Names of bills are made from the images' digests below it.
+# Names of bills are derived from the images' digests below it.
 _SPACE = uuid.UUID("5b0c6d0e-3f0d-5c0a-9f6e-6f1d3b0c8a11")
 
 
