@@ -45,3 +45,33 @@ async def test_an_encoder_that_cannot_be_used_is_reported_to_the_engine(tmp_path
         process.terminate()
         assert await process.wait() == 0
         await engine.stop()
+
+
+async def test_a_person_in_the_container_asks_the_running_scheduler(tmp_path: Path) -> None:
+    """The commands as `kubectl exec` runs them, in processes of their own, beside the scheduler process."""
+    engine = await EngineServer(str(tmp_path / "control.sock")).start()
+    engine.report(request_id="cmpl-abc-0-1a2b3c4d", job_id="job-1", phase=engine_pb.PHASE_RUNNING, prompt_tokens=3)
+    env = {**os.environ, "ALISE_SOCKET_DIR": str(tmp_path), "ALISE_HTTP_PORT": "0", "ALISE_HTTP_HOST": "127.0.0.1"}
+
+    async def ended(*words: str) -> tuple[int | None, str]:
+        command = [sys.executable, "-m", "alise_scheduler", *words]
+        one = await asyncio.create_subprocess_exec(*command, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
+        output, _ = await one.communicate()
+        return one.returncode, output.decode()
+
+    missing = await ended("top")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "alise_scheduler", "run", env=env, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(60):
+            while (found := await ended("explain", "cmpl-abc"))[0] != 0:  # noqa: ASYNC110 it is another process that begins to answer
+                await asyncio.sleep(0.02)
+        listed = await ended("top")
+    finally:
+        process.terminate()
+        assert await process.wait() == 0
+        await engine.stop()
+    assert (missing[0], "the scheduler process does not answer" in missing[1]) == (1, True)
+    assert "It runs: 0 tokens so far" in found[1]
+    assert [row.split()[:3] for row in listed[1].splitlines()[2:]] == [["1", "job-1", "running"]]
