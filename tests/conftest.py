@@ -1,9 +1,17 @@
-"""Test modules that a tier leaves out whole are not imported: some import vLLM, which takes longer than many tests of the fast tier."""
+"""Keeps the fast tier fast.
 
+Test modules that a tier leaves out whole are not imported: some import vLLM, which takes longer than many tests. And what the collection
+has created, all modules and tests, is left out of the searches for garbage, which would go through it again and again.
+"""
+
+import gc
 import re
 from pathlib import Path
 
 import pytest
+
+# Nothing of the collection is garbage. `pytest_collection_finish` ends this.
+gc.disable()
 
 _MODULE_MARK = re.compile(r"^pytestmark = pytest\.mark\.(\w+)$", re.MULTILINE)
 
@@ -15,3 +23,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     marks = _MODULE_MARK.findall(collection_path.read_text(encoding="utf-8"))
     left_out = set(re.findall(r"\bnot (\w+)", config.getoption("markexpr")))
     return True if marks and set(marks) <= left_out else None
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()

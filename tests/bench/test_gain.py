@@ -108,6 +108,8 @@ def test_a_kept_run_counts_only_for_the_same_code_predictions_and_window(tmp_pat
     assert list(gain.kept(path, 600.0, {"alise": "a"}, {"sharegpt": "p"}).values()) == [own]
 
 
+# It simulates.
+@pytest.mark.process
 def test_the_probe_tells_a_rule_from_another() -> None:
     assert gain.probe("alise") != gain.probe("alise:deadline")
 

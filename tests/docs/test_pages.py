@@ -18,13 +18,13 @@ from alise_operator.rules import check
 from alise_operator.spec import parse
 from tests.bench.__main__ import ON_REQUEST, SUITES
 from tests.operator.builders import CURRENT, OWNER
+from tests.tools.house import tree
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCS: Final = ROOT / "docs"
 # Generated pages, records of the past and notes of experiments speak of other things.
 LEFT_OUT: Final = ("reference", "adr", "research")
 PAGES: Final = [ROOT / "README.md", *sorted(p for p in DOCS.rglob("*.md") if p.relative_to(DOCS).parts[0] not in LEFT_OUT)]
-ROOMS: Final = ("operator/alise_operator", "scheduler_sidecar/alise_scheduler", "engine_image/alise_engine")
 # Top-level folders of the repository; a path below one of them is checked.
 _PATH: Final = re.compile(r"(?:manifests|tests|operator|scheduler_sidecar|engine_image)/[\w./-]+")
 _PROGRAMS: Final = ("kubectl ", "curl ", "make ", "pytest ", "vllm ", "alise-", ".venv")
@@ -138,13 +138,12 @@ def test_every_module_on_a_page_can_be_run(page: Path) -> None:
 def sentences() -> str:
     """Everything that the product can say: its strings, with … for each value that is filled in."""
     found = []
-    for room in ROOMS:
-        for path in (ROOT / room).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.JoinedStr):
-                    found.append("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))  # type: ignore[misc]
-                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    found.append(re.sub(r"%[.\d]*[sdf]", "…", node.value))
+    for path in tree.product_and_tools():
+        for node in tree.nodes(path):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))  # type: ignore[misc]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"%[.\d]*[sdf]", "…", node.value))
     return "\n".join(" ".join(one.split()) for one in found)
 
 

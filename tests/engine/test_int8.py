@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from alise_engine.compat import device
 from alise_engine.kv.int8 import INT8, RAW, Codec, Int8, KeyLayout, LayerShape, RowQuantizer, fill_invalid, quantize, split
 
+# vLLM's kernel is one of the quantizers.
+pytestmark = pytest.mark.engine
+
 HEADS, BLOCK, CHANNELS = 3, 32, 64
 # Where the blocks of `stored` lie in the layer; the rest of it belongs to others.
 PLACES = (5, 2, 6, 0)

@@ -2,10 +2,10 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from tests.tools.house.tree import Finding, files, parsed, product_and_tools, text
+from tests.tools.house.tree import Finding, files, nodes, product_and_tools, text
 
 WIDTH: Final = 100
 # Words that the documentation and messages do not use, and the words of the field for them. Words that are right in other sentences (rest,
@@ -79,7 +79,7 @@ def lexicon_hits() -> list[Finding]:
         for number, line in enumerate(text("manifests/crd/aliseengines.yaml").splitlines(), 1)
     ]
     helps = [("Makefile", number, line.partition("## ")[2]) for number, line in enumerate(text("Makefile").splitlines(), 1) if ":" in line]
-    strings = [(path, number, sentence) for path in product_and_tools() for number, sentence in sentences(parsed(path))]
+    strings = [(path, number, sentence) for path in product_and_tools() for number, sentence in sentences(nodes(path))]
     notes = [(path, number, line) for path in files(".py") if path not in _ABOUT_WORDS for number, line in notes_of(text(path))]
     return [
         Finding(path, number, f"{word!r} in: {line.strip()[:120]}")
@@ -124,15 +124,15 @@ def _spoken(markdown: str) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
-def sentences(module: ast.Module) -> Iterator[tuple[int, str]]:
-    """Yields the strings of several words, without docstrings, which `notes_of` yields."""
+def sentences(module: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
+    """Yields the strings of several words among the nodes of a module, without docstrings, which `notes_of` yields."""
     docstrings = {
         id(node.body[0].value)
-        for node in ast.walk(module)
+        for node in module
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    for node in ast.walk(module):
+    for node in module:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings and " " in node.value.strip():
             yield node.lineno, node.value

@@ -53,6 +53,12 @@ def parsed(path: str) -> ast.Module:
     return ast.parse(text(path))
 
 
+@cache
+def nodes(path: str) -> tuple[ast.AST, ...]:
+    """Returns all nodes of a Python file. Several tests look at each of them, and walking takes as long as parsing."""
+    return tuple(ast.walk(parsed(path)))
+
+
 def product() -> list[str]:
     """Returns the Python files of the packages that images hold."""
     return _python_in(ROOMS.values())
