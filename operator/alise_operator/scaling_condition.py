@@ -28,7 +28,7 @@ def is_paused(spec: Spec) -> bool:
 
 
 def stands_by(spec: Spec | None, before: Mapping[str, Any] | None) -> Condition | None:
-    """Returns the condition while the operator does not scale; None if nothing is to be said about autoscaling."""
+    """Returns the condition while the operator does not scale; None if there is nothing to report about autoscaling."""
     if spec is None:
         if before is None:
             return None

@@ -50,7 +50,7 @@ SPECS: dict[str, dict[str, Any]] = {
 
 
 def build(cluster: Cluster = CURRENT, **changes: Any) -> dict[str, dict[str, Any]]:
-    """Children by kind. Of two of a kind, such as the Deployments of engines and picker, it is the one with the resource's own name."""
+    """Children by kind. Where a kind has two, such as the Deployments of engines and picker, it is the one named like the resource."""
     found = children(make_spec(**changes), OWNER, cluster)
     return {child["kind"]: child for child in sorted(found, key=lambda child: child["metadata"]["name"] == OWNER.name)}
 

@@ -1,4 +1,4 @@
-"""The ScaledObject of a resource, where KEDA is installed and served; and what KEDA is told."""
+"""The ScaledObject of a resource, where KEDA is installed and served; and the metrics for KEDA."""
 
 from dataclasses import replace
 

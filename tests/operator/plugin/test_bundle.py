@@ -1,4 +1,4 @@
-"""What a support bundle holds, and that it is made even where much cannot be read."""
+"""What a support bundle holds, and that there is one even where much cannot be read."""
 
 import io
 import json

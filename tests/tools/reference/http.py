@@ -24,7 +24,7 @@ REQUEST_HEADERS: Final[Mapping[tuple[str, ...], str]] = {
     (names.PRIORITY_HEADER,): "Removed: clients cannot choose the priority of a request. The same holds for `priority` in the body.",
 }
 RESPONSE_HEADERS: Final[Mapping[str, str]] = {
-    names.REQUEST_ID_HEADER: "The id of the request: the client's own if it sent one, otherwise one that alise made up.",
+    names.REQUEST_ID_HEADER: "The id of the request: the client's own if it sent one, otherwise one of alise's own.",
     names.OUTCOME_RESPONSE_HEADER: "What admission decided, one of the [outcomes](#outcomes).",
     names.CLASS_RESPONSE_HEADER: f"The class of the request, `{names.DEFAULT_CLASS}` without one.",
     "retry-after": "With 429 and 503: the number of seconds after which a new attempt makes sense.",
