@@ -55,7 +55,8 @@ def autoscaled(tiny: Resource) -> Iterator[Resource]:
 def steps(tiny: Resource) -> list[str]:
     uid = tiny.read()["metadata"]["uid"]
     listed = json.loads(tiny.kubectl("get", "events", "--field-selector", f"involvedObject.uid={uid}", "-o", "json"))
-    return [one["reason"] for one in listed["items"] if one["reason"] in ("ScaledUp", "ScaledDown")]
+    by_time = sorted(listed["items"], key=lambda one: str(one["firstTimestamp"]))
+    return [one["reason"] for one in by_time if one["reason"] in ("ScaledUp", "ScaledDown")]
 
 
 def test_a_pod_comes_under_load_and_goes_after_it_and_no_stream_is_cut(autoscaled: Resource, client: OpenAI) -> None:

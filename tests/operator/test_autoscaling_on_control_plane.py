@@ -28,7 +28,7 @@ def test_too_few_pods_are_raised_through_the_scale_subresource_and_an_event_says
     engine.apply(autoscaling=SCALING)
     engine.wait_for_pods(2)
     assert engine.get()["spec"]["replicas"] == 2
-    assert steps(engine) == [("ScaledUp", "from 1 to 2 replicas: spec.autoscaling.minReplicas is 2")]
+    eventually("an event says why", lambda: steps(engine) == [("ScaledUp", "from 1 to 2 replicas: spec.autoscaling.minReplicas is 2")])
     condition = engine.until("AutoscalingActive", "True", "PodsStarting")
     assert "; last step: from 1 to 2 at " in condition["message"]
 
@@ -38,7 +38,7 @@ def test_a_number_above_the_maximum_is_lowered_and_one_within_the_bounds_is_kept
     engine.wait_for_pods(2)
     engine.kubectl("scale", "alise/tiny", "--replicas=5")
     eventually("the maximum holds", lambda: engine.get()["spec"]["replicas"] == 3)
-    assert steps(engine)[-1] == ("ScaledDown", "from 5 to 3 replicas: spec.autoscaling.maxReplicas is 3")
+    eventually("an event says why", lambda: ("ScaledDown", "from 5 to 3 replicas: spec.autoscaling.maxReplicas is 3") in steps(engine))
     engine.wait_for_pods(3)
 
 
