@@ -117,7 +117,7 @@ async def test_over_the_wait_limit_the_answer_is_rejected(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("sent", ["a b", "a\nb", "\x1b[2J", "größe", "x" * 129])
 def test_an_id_that_the_contract_does_not_allow_is_none(sent: str) -> None:
-    assert to_ask(pb.AdmitRequest(job_id="a", endpoint=1, request_id=sent)).request_id == ""
+    assert to_ask(pb.AdmitRequest(job_id="a", endpoint=pb.ENDPOINT_CHAT_COMPLETIONS, request_id=sent)).request_id == ""
 
 
 async def test_a_refusal_is_logged_with_the_clients_id(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
