@@ -84,7 +84,7 @@ class Wanted:
 
 
 WANTED: Final = (
-    Wanted("response headers name the request's class and outcome", where=r"header x-alise-(class|outcome)"),
+    Wanted("response headers name the request's id, class and outcome", where=r"header (x-request-id|x-alise-(class|outcome))"),
     Wanted("a body above the size limit is refused", where="status", rows="completion padded .*", ours="413 .*"),
     Wanted(
         "JSON with too many values is refused: parsing it would block all other requests",
