@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -59,9 +60,16 @@ class Scheduler:
             self.process = subprocess.Popen(argv, env=environ, stdout=log, stderr=log, start_new_session=True)
 
     def kill(self) -> None:
-        if self.process is not None:
-            end(self.process)
-            self.process = None
+        """Ends the supervisor, and then the process that it would have started again."""
+        if self.process is None:
+            return
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        end(self.process)
+        self.process = None
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
 
 
 @dataclass(frozen=True)
