@@ -18,8 +18,8 @@ REQUEST_HEADERS: Final[Mapping[tuple[str, ...], str]] = {
         "The time to first token that the client needs, in milliseconds. If the predicted wait is longer, the request is refused with 429."
     ),
     (names.REQUEST_ID_HEADER,): (
-        f"An id of the client's choice: 1 to {names.MAX_REQUEST_ID_CHARS} printable ASCII characters without spaces. It is returned, logged, "
-        "and finds the request in [explanations](../how-to/why-did-my-request-wait.md). Another value is ignored."
+        f"An id of the client's choice: 1 to {names.MAX_REQUEST_ID_CHARS} printable ASCII characters without spaces. It is returned, "
+        "logged, and finds the request in [explanations](../how-to/why-did-my-request-wait.md). Another value is ignored."
     ),
     (names.PRIORITY_HEADER,): "Removed: clients cannot choose the priority of a request. The same holds for `priority` in the body.",
 }
@@ -54,10 +54,11 @@ def render() -> str:
             "",
             *prose(
                 f"The id has vLLM's own name for it, `{names.REQUEST_ID_HEADER}`, and not a name of alise's, because clients know it: "
-                "OpenAI's Python client returns it as `answer._request_id`, proxies write it to their logs, and vLLM makes its own ids of it, "
-                "such as `chatcmpl-ID` in the answer. vLLM returns it only with `--enable-request-id-headers`, and then on every route; here "
-                "routes that generate always have it, other routes never, and that flag changes nothing. Two requests with the same id stay "
-                "two requests: alise has a further id for each, which its logs call `job`, and which is returned where the client sent none."
+                "OpenAI's Python client returns it as `answer._request_id`, proxies write it to their logs, and vLLM makes its own "
+                "ids of it, such as `chatcmpl-ID` in the answer. vLLM returns it only with `--enable-request-id-headers`, and then on"
+                " every route; here routes that generate always have it, other routes never, and that flag changes nothing. Two "
+                "requests with the same id stay two requests: alise has a further id for each, which its logs call `job`, and which "
+                "is returned where the client sent none."
             ),
         ],
         [
