@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from .core.account import Facts
 from .core.job import Job
-from .predictor.features.request import UNKNOWN, Features, Question
+from .predictor.features.request import Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Admitted:
     predicted_tokens: float
 
 
-def facts_of(ask: Ask, job: Job, features: Features) -> Facts:
+def facts_of(ask: Ask, job: Job) -> Facts:
     """What is known of a request that asks for admission."""
     question = ask.question
     return Facts(
@@ -49,5 +49,5 @@ def facts_of(ask: Ask, job: Job, features: Features) -> Facts:
         tenant=question.tenant,
         weight=job.weight,
         predicted_tokens=job.lengths.median,
-        described=features != UNKNOWN,
+        described=not ask.neutral,
     )

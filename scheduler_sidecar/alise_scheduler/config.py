@@ -77,9 +77,9 @@ class Settings(BaseModel):
     )
     int8_ewt_ms: int = Field(2000, ge=0, description="With auto: store INT8 from this expected wait on.")
     int8_host_fraction: float = Field(0.5, ge=0, le=1, description="With auto: store INT8 from this usage of the host store on.")
-    predictor: Literal["learned", "buckets"] = Field(
+    predictor: Literal["learned", "light"] = Field(
         "learned",
-        description="How lengths are predicted: by a model that learns, or from quantiles of similar requests.",
+        description="How lengths are predicted: by a model that learns, or by the usual length, moved by the answers so far.",
     )
     encoder: str = Field("", description="Folder of the sentence encoder (encoder.onnx, vocab.txt). If empty, only features are used.")
     encode_ms: float = Field(15.0, gt=0, le=1000, description="How long an admission waits for the embedding of its prompt.")

@@ -24,7 +24,7 @@ from .engine.client import EngineClient
 from .keys import Keys, keys_of
 from .metrics import Metrics, Rise
 from .predictor.encode_queue import EncodeQueue
-from .predictor.models.buckets import BucketPredictor
+from .predictor.learned import LearnedPredictor
 from .predictor.start import Parts, Where, load_encoder, start
 from .predictor.training.loop import Learner, prior_in_process
 from .rpc.admission import AdmissionService
@@ -58,7 +58,7 @@ async def run(settings: Settings, restarts: int, beat: Callable[[], None]) -> No
         policy=settings.to_policy(),
         limits=settings.to_admit_limits(),
         classes={item.name: ClassRule(item.weight, item.slo_ttft_ms) for item in settings.classes},
-        predictor=BucketPredictor(),
+        predictor=LearnedPredictor(),
         metrics=metrics,
         salt=keys.salt,
         hint_key=keys.hint,
@@ -76,7 +76,7 @@ async def run(settings: Settings, restarts: int, beat: Callable[[], None]) -> No
     try:
         await admission.start()
         tasks.append(asyncio.create_task(admission.serve(), name="admission server"))
-        if settings.predictor != "buckets":
+        if settings.predictor == "learned":
             tasks.append(asyncio.create_task(_learn(settings, keys, state, engine, encoding, metrics), name="learner"))
         tasks.append(asyncio.create_task(_serve_http(settings, dispatcher, metrics), name="http server"))
         if settings.lengths_port:

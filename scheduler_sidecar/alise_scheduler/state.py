@@ -36,10 +36,10 @@ from .core.reports import Counters, EngineLost, EngineRequest, EngineShape, Engi
 from .core.standing import STEP_SECONDS
 from .journal import Journal
 from .metrics import Metrics
-from .predictor.features.request import CHARS_PER_TOKEN, UNKNOWN, Features, extract
+from .predictor.features.request import CHARS_PER_TOKEN, extract
+from .predictor.features.row import ModelInput
 from .predictor.hint import Hint, decode, encode
-from .predictor.models.buckets import Predictor
-from .predictor.training.outcome import observation
+from .predictor.interface import Predictor, observation
 from .state_metrics import PublishedEnds, publish_decision
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,8 @@ class State:
         self._decided_at = -math.inf
         # What the predictor needs of each active job when it ends.
         self._details: dict[str, Hint] = {}
+        # What the predictor was given about each job that this process admitted, so that it learns from the answer.
+        self._asked: dict[str, ModelInput] = {}
         self.journal = Journal(self._facts)
         self._sent: dict[str, Rank] = {}
         # Jobs that the engine did not know at the last Apply: they have finished, or have not reached it yet.
@@ -133,18 +135,20 @@ class State:
         """Admits a request with a priority and a hint, or rejects it with a reason."""
         rule = self.classes.get(ask.objective, ClassRule())
         known = ask.job_id in self.book.jobs
-        features, probe, new = self._estimated(ask, at)
+        asked, probe, new = self._estimated(ask, at)
         lengths, weight, prompt_tokens = probe.lengths, probe.weight, probe.prompt_tokens
         arrival = ArrivingRequest(new, probe.samples, weight, probe.tenant, by_length=not ask.neutral)
         if not known and (rejected := self._rejected(arrival, ask.slo_ttft_ms or rule.slo_ttft_ms, at)) is not None:
-            self.journal.refused(facts_of(ask, probe, features), rejected.reason.value, rejected.message, at)
+            self.journal.refused(facts_of(ask, probe), rejected.reason.value, rejected.message, at)
             return rejected
         level = int(behind(np.array(new.level))) if owner_of(probe.tenant) in self.load.crowding else new.level
         prior = Prior(lengths, weight, ask.question.tenant)
         job = self.book.admit(ask.job_id, prior, ask.question.max_tokens, ask.samples, prompt_tokens, at)
-        hint = Hint(lengths, weight, features, ask.objective, ask.question.tenant)
+        hint = Hint(lengths, weight, ask.objective, ask.question.tenant, described=not ask.neutral)
         self._details[job.id] = hint
-        self.journal.admitted(facts_of(ask, probe, features), at)
+        if asked is not None:
+            self._asked[job.id] = asked
+        self.journal.admitted(facts_of(ask, probe), at)
         if not known:
             self._count(1, level, new.work_seconds * probe.samples)
             self._queue.admitted(at, arrival)
@@ -163,12 +167,12 @@ class State:
         """Returns the load by level, as the last decision and the admissions since have it."""
         return load_report(self._queue.backlog(), self.load.draining, self.session is not None, self.admit_limits.max_wait_seconds)
 
-    def _estimated(self, ask: Ask, at: float) -> tuple[Features, Job, Estimate]:
-        """The features of a request, the job that it would be, and its estimate."""
+    def _estimated(self, ask: Ask, at: float) -> tuple[ModelInput | None, Job, Estimate]:
+        """What the predictor is given about a request, the job that it would be, and its estimate."""
         rule = self.classes.get(ask.objective, ClassRule())
         # Never above the class's weight, so that such a route is no way around a class with a low weight.
         weight = min(1.0, rule.weight) if ask.neutral else rule.weight
-        features, lengths = self._predict(ask)
+        asked, lengths = self._predict(ask)
         # The engine will refuse a prompt that does not fit; until then it must not count as hours of work.
         longest = self.shape.max_model_len if self._boot_id else _LONGEST_PROMPT
         prompt_tokens = max(1, min(ask.question.prompt_chars // CHARS_PER_TOKEN, longest))
@@ -177,7 +181,7 @@ class State:
             samples=max(1, ask.samples), prompt_tokens=prompt_tokens, arrived_at=at, phase_at=at,
         )  # fmt: skip
         new = estimate(probe, self.policy, self.shape, self.cost, self.neutral_seconds, self.load.backlog_seconds())
-        return features, probe, replace(new, level=NEUTRAL_LEVEL) if ask.neutral else new
+        return asked, probe, replace(new, level=NEUTRAL_LEVEL) if ask.neutral else new
 
     def _rejected(self, arrival: ArrivingRequest, slo_ttft_ms: int, at: float) -> Rejected | None:
         def ask() -> Rejected | None:
@@ -218,14 +222,14 @@ class State:
         work[level - MIN_LEVEL] = max(0.0, work[level - MIN_LEVEL] + work_seconds)
         self.load = replace(self.load, live=max(0, self.load.live + jobs), work_seconds=work)
 
-    def _predict(self, ask: Ask) -> tuple[Features, Lengths]:
-        """The features of a request and the predicted length of its answer. If the predictor fails, the length is the prior."""
+    def _predict(self, ask: Ask) -> tuple[ModelInput | None, Lengths]:
+        """What the predictor is given about a request, and the predicted length of its answer; the prior if the predictor fails."""
         try:
-            features = UNKNOWN if ask.neutral else extract(ask.question, self._salt)
-            return features, self.predictor.predict(features, ask.question.max_tokens)
+            asked = None if ask.neutral else extract(ask.question, self._salt)
+            return asked, self.predictor.predict(asked, ask.question.max_tokens)
         except Exception:
             self._predictor_failed("a length could not be predicted")
-            return UNKNOWN, sane(PRIOR.tokens, ask.question.max_tokens)
+            return None, sane(PRIOR.tokens, ask.question.max_tokens)
 
     def _predictor_failed(self, event: str) -> None:
         self.metrics.background_failures.labels("predictor").inc()
@@ -348,7 +352,7 @@ class State:
         hint = decode(request.hint, self._hint_key, request.job_id) if request.job_id else None
         if hint is None:
             try:
-                return Prior(self.predictor.predict(UNKNOWN, request.max_tokens))
+                return Prior(self.predictor.predict(None, request.max_tokens))
             except Exception:
                 self._predictor_failed("a length could not be predicted")
                 return Prior(sane(PRIOR.tokens, request.max_tokens))
@@ -363,11 +367,10 @@ class State:
 
     def _learn(self, ended: Ended, at: float) -> None:
         finished, hint = ended.finished, self._details.get(ended.finished.job_id)
-        seen = observation(finished)
-        # A hint without features comes from a route whose text is unknown; it says nothing about other requests.
-        if seen is not None and (hint is None or hint.features != UNKNOWN):
+        asked, seen = self._asked.get(finished.job_id), observation(finished)
+        if asked is not None and seen is not None:
             try:
-                self.predictor.learn(hint.features if hint else UNKNOWN, seen)
+                self.predictor.learn(asked, seen)
             except Exception:
                 self._predictor_failed("a length could not be learned")
         self._ends.publish(ended, hint.klass if hint else "", self.cost)
@@ -378,7 +381,7 @@ class State:
     def _facts(self, job: Job) -> Facts:
         """What is known of a job that this process did not admit."""
         hint = self._details.get(job.id)
-        described = hint is not None and hint.features != UNKNOWN
+        described = hint is not None and hint.described
         klass = hint.klass if hint is not None else ""
         return Facts(job.id, job.id, self.shape.model, klass, job.tenant, job.weight, job.lengths.median, described)
 
@@ -386,6 +389,7 @@ class State:
         self.journal.forgotten(jobs, outcome)
         for job in jobs:
             self._details.pop(job, None)
+            self._asked.pop(job, None)
             self._added.pop(job, None)
             self._sent.pop(job, None)
             self._missing.discard(job)

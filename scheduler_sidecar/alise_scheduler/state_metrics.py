@@ -3,6 +3,7 @@
 `state.py` calls it after each decision and for each request that ended. It changes metrics and nothing else.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,7 +14,6 @@ from .core.job import Job
 from .core.plan import PredictedWork
 from .core.reports import Finished, FinishReason, Phase
 from .metrics import COST_TERMS, Metrics
-from .predictor.models.buckets import log_error
 
 # The least share of the newest answer in the smoothed error.
 _ERROR_RATE: Final = 0.05
@@ -76,6 +76,8 @@ class PublishedEnds:
         if ended.job is None or finished.reason is not FinishReason.STOP or not finished.generated_tokens:
             return
         predicted = ended.job.lengths
+        # 0.69 is a factor of two.
+        log_error = abs(math.log(predicted.median / finished.generated_tokens))
         self._observed += 1
-        self._log_error += max(_ERROR_RATE, 1 / self._observed) * (log_error(predicted, finished.generated_tokens) - self._log_error)
+        self._log_error += max(_ERROR_RATE, 1 / self._observed) * (log_error - self._log_error)
         self._metrics.answered(predicted.median, predicted.mean, finished.generated_tokens, self._log_error)

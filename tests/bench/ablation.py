@@ -19,8 +19,9 @@ from typing import Any, Final
 import numpy as np
 
 from alise_scheduler.core.lengths import Floats
-from alise_scheduler.predictor.features.request import Features, extract
-from alise_scheduler.predictor.models.buckets import Observation
+from alise_scheduler.predictor.features.request import extract
+from alise_scheduler.predictor.features.row import ModelInput
+from alise_scheduler.predictor.interface import Observation
 from alise_scheduler.predictor.models.encoder import MODEL_FILE, OnnxEncoder
 from alise_scheduler.predictor.models.prior import Prior, from_bytes
 from alise_scheduler.predictor.training import prior_fit
@@ -57,7 +58,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     chosen = [os.environ["DATA"]] if os.environ.get("DATA") else DATA
     for path in present(settings.dataset, [f"{data}.parquet" for data in chosen]):
         data, examples = path.stem, read(path)
-        prepared: dict[bool, tuple[list[Features], Prior]] = {}
+        prepared: dict[bool, tuple[list[ModelInput], Prior]] = {}
         for name in names:
             yield _kept(f"{data}.{name}", partial(_run, data, name, examples, prepared))
         for profile, of in CELLS if os.environ.get("SIMULATE") != "0" else ():
@@ -107,7 +108,7 @@ def _first(examples: Sequence[Example]) -> int:
     return len(examples) - min(COUNTED, len(examples) // 2)
 
 
-def _run(data: str, name: str, examples: list[Example], prepared: dict[bool, tuple[list[Features], Prior]]) -> Row:
+def _run(data: str, name: str, examples: list[Example], prepared: dict[bool, tuple[list[ModelInput], Prior]]) -> Row:
     layer = LAYERS[name]
     if layer.encoder not in prepared:
         prepared[layer.encoder] = _prepare(examples, layer.encoder)
@@ -137,7 +138,7 @@ def _run(data: str, name: str, examples: list[Example], prepared: dict[bool, tup
     }  # fmt: skip
 
 
-def _learn_at_once(contender: Learned, examples: Sequence[Example], features: Sequence[Features]) -> None:
+def _learn_at_once(contender: Learned, examples: Sequence[Example], features: Sequence[ModelInput]) -> None:
     """Learns these answers and trains one head on all of them."""
     for example, one in zip(examples, features, strict=True):
         contender.predictor.learn(one, Observation(example.tokens, True))
@@ -145,7 +146,7 @@ def _learn_at_once(contender: Learned, examples: Sequence[Example], features: Se
     contender.after(len(examples))
 
 
-def _prepare(examples: Sequence[Example], encode: bool) -> tuple[list[Features], Prior]:
+def _prepare(examples: Sequence[Example], encode: bool) -> tuple[list[ModelInput], Prior]:
     folder = encoders.wanted() if encode else None
     vectors: Any = [None] * len(examples) if folder is None else _encoded(examples, folder)
     features = [extract(question(e, v), b"bench") for e, v in zip(examples, vectors, strict=True)]

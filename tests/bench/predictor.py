@@ -5,9 +5,9 @@ to use some answers after the rows that it was trained on, one for every ROWS_PE
 the last 5,000 rows, of a smaller file the last half. ALISE_ENCODER names the encoder's folder (built when it is not set; `none`: features
 alone). What it costs in a sidecar is `sidecar.py`'s and `admit.py`'s.
 
-Beside the learned predictor: buckets, the paper's rule, the mean of a request's class, the prompt's length, and another answer of the same
-model. And the split: trained once on all rows before the held-out ones, and learning only a conversation's answers. It leaves out the
-held-out rows of conversations that began among those before; the others are scored on its rows as well (`…_on_split_rows`).
+Beside the learned predictor: the paper's rule, the mean of a request's class, the prompt's length, and another answer of the same model.
+And the split: trained once on all rows before the held-out ones, and learning only a conversation's answers. It leaves out the held-out
+rows of conversations that began among those before; the others are scored on its rows as well (`…_on_split_rows`).
 """
 
 import heapq
@@ -21,13 +21,14 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from alise_research.classes import ClassMean
 from alise_research.rules import LEARNED, PAPER, Rule
-from alise_scheduler.core.lengths import QUANTILES, Lengths
+from alise_scheduler.core.lengths import Lengths
 from alise_scheduler.predictor.features.conversation import Conversations, complete
-from alise_scheduler.predictor.features.request import Features, Question, extract
-from alise_scheduler.predictor.features.row import EMBEDDING
+from alise_scheduler.predictor.features.request import Question, extract
+from alise_scheduler.predictor.features.row import EMBEDDING, ModelInput
+from alise_scheduler.predictor.interface import Observation
 from alise_scheduler.predictor.models import prior
-from alise_scheduler.predictor.models.buckets import BucketPredictor, Observation, Predictor
 from alise_scheduler.predictor.models.encoder import OnnxEncoder
 from alise_scheduler.predictor.training import prior_fit
 from alise_scheduler.predictor.training.fit import MAX_ROWS, MIN_ROWS
@@ -96,11 +97,11 @@ def question(example: Example, embedding: Any = None) -> Question:
 
 
 class Contender(Protocol):
-    """What is evaluated: a predictor and how it is trained."""
+    """What is evaluated: a predictor, and how it is trained."""
 
     @property
-    def predictor(self) -> Predictor:
-        """The predictor."""
+    def predictor(self) -> Any:
+        """Predicts for what `prequential` was given of each row, and learns from it."""
 
     def after(self, learned: int) -> None:
         """Takes in how many answers have been learned, and trains if it is time."""
@@ -109,25 +110,11 @@ class Contender(Protocol):
 class Untrained:
     """A predictor that needs no training."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: ClassMean) -> None:
         self.predictor = predictor
 
     def after(self, learned: int) -> None:
         """Nothing to do."""
-
-
-class ClassMean:
-    """The mean length of the answers to requests with the same kind of words, as a number without doubt."""
-
-    def __init__(self) -> None:
-        self._seen: dict[int, list[float]] = {}
-
-    def predict(self, features: Features, max_tokens: int) -> Lengths:
-        seen = self._seen.get(features.keyword, [100.0])
-        return Lengths((sum(seen) / len(seen),) * QUANTILES)
-
-    def learn(self, features: Features, observation: Observation) -> None:
-        self._seen.setdefault(features.keyword, []).append(float(observation.tokens))
 
 
 class Learned:
@@ -152,8 +139,8 @@ class Learned:
             self._ready = (learned + max(10, len(history.log_tokens) // ROWS_PER_LAG), served)
 
 
-def prequential(examples: Sequence[Example], features: Sequence[Features], contender: Contender) -> Iterator[Lengths]:
-    """The prediction of each row in turn. A conversation's turn waits for the answer before it."""
+def prequential(examples: Sequence[Example], asked: Sequence[Any], contender: Contender) -> Iterator[Lengths]:
+    """The prediction of each row in turn, by what is `asked` of it. A conversation's turn waits for the answer before it."""
     running: list[tuple[float, int]] = []
     ended: set[int] = set()
     newest: dict[str, int] = {}
@@ -164,7 +151,7 @@ def prequential(examples: Sequence[Example], features: Sequence[Features], conte
         nonlocal learned
         if row not in ended:
             ended.add(row)
-            contender.predictor.learn(features[row], Observation(examples[row].tokens, True))
+            contender.predictor.learn(asked[row], Observation(examples[row].tokens, True))
             learned += 1
             contender.after(learned)
 
@@ -173,7 +160,8 @@ def prequential(examples: Sequence[Example], features: Sequence[Features], conte
             end(heapq.heappop(running)[1])
         if example.group and example.group in newest:
             end(newest[example.group])
-        yield contender.predictor.predict(features[number], 0)
+        lengths: Lengths = contender.predictor.predict(asked[number], 0)
+        yield lengths
         newest[example.group] = number
         heapq.heappush(running, (number + RUNNING * example.tokens / typical, number))
 
@@ -201,13 +189,13 @@ def _evaluate(name: str, examples: list[Example], folder: Path | None) -> Iterat
     }  # fmt: skip
     first = len(examples) - min(COUNTED, len(examples) // 2)
     known = prior.from_bytes(prior_fit.obtain(folder))
-    contenders: list[tuple[str, Contender]] = [
-        ("buckets", Untrained(BucketPredictor())), ("class", Untrained(ClassMean())), ("paper", Learned(PAPER)),
-        ("learned", Learned(known=known)),
+    contenders: list[tuple[str, Contender, Sequence[Any]]] = [
+        ("class", Untrained(ClassMean()), [example.text for example in examples]), ("paper", Learned(PAPER), features),
+        ("learned", Learned(known=known), features),
     ]  # fmt: skip
-    for label, contender in contenders:
+    for label, contender, asked in contenders:
         spent = time.process_time()
-        for number, lengths in enumerate(prequential(examples, features, contender)):
+        for number, lengths in enumerate(prequential(examples, asked, contender)):
             if number >= first:
                 yield {
                     "kind": "row", "data": name, "by": label, "row": number, "tokens": examples[number].tokens,
@@ -224,10 +212,9 @@ def _evaluate(name: str, examples: list[Example], folder: Path | None) -> Iterat
 
 
 def split(
-    examples: Sequence[Example], features: Sequence[Features], first: int, rule: Rule, known: prior.Prior | None = None
+    examples: Sequence[Example], features: Sequence[ModelInput], first: int, rule: Rule, known: prior.Prior | None = None
 ) -> Iterator[tuple[int, list[float]]]:
     """Each counted row's number and quantiles by a head of the newest rows before `first`; conversations that began there are left out."""
-    details = [item.model_input for item in features]
     logs = np.log(np.maximum([example.tokens for example in examples], 1)).astype(np.float32)
     nothing = np.zeros(EMBEDDING, np.float32)
     held = Conversations()
@@ -235,11 +222,10 @@ def split(
     roots: list[int] = []
     before, equipped = range(max(0, first - MAX_ROWS), first), None
     seen = {examples[number].group for number in before} - {""}
-    for number, detail in enumerate(details):
-        assert detail is not None
+    for number, detail in enumerate(features):
         if number == first and len(before) >= MIN_ROWS:
             part = slice(before.start, before.stop)
-            vectors = np.stack([nothing if d is None or d.embedding is None else d.embedding for d in details[part]])
+            vectors = np.stack([nothing if d.embedding is None else d.embedding for d in features[part]])
             hashes = np.array(roots, np.uint64).astype(np.int64)[part]
             history = History(np.stack(rows)[part], vectors, logs[part], np.ones(len(before), np.bool_), hashes)
             equipped = rule.serve(history, 1)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from alise_research.classes import ClassMean
 from alise_research.rules import PAPER
 from alise_scheduler.core.lengths import QUANTILES
 from alise_scheduler.predictor.features.request import extract
 from tests.bench.harness import Row, Settings
-from tests.bench.predictor import ClassMean, Example, figures, prequential, question, split
-from tests.bench.predictor import Untrained as Plain
+from tests.bench.predictor import Example, Untrained, figures, prequential, question, split
 from tests.bench.predictor_scores import kendall_interval, scores
 from tests.scheduler.predictor_builders import ENCODER
 
@@ -39,8 +39,7 @@ def test_the_interval_of_tau_holds_it() -> None:
 
 def test_the_class_mean_is_of_the_class() -> None:
     examples = [Example("translate this", 10), Example("write a story", 300)] * 40
-    features = [extract(question(example), b"salt") for example in examples]
-    said = list(prequential(examples, features, Plain(ClassMean())))
+    said = list(prequential(examples, [example.text for example in examples], Untrained(ClassMean())))
     assert (round(said[-2].median), round(said[-1].median)) == (10, 300)
 
 

@@ -24,7 +24,7 @@ PATIENCE_SECONDS = 60.0
 async def sidecar(directory: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     env = {
         **os.environ, "ALISE_SOCKET_DIR": str(directory), "ALISE_HTTP_PORT": "0", "ALISE_HTTP_HOST": "127.0.0.1",
-        "ALISE_PREDICTOR": "buckets", "ALISE_MAX_WAIT_SECONDS": str(BOUND_SECONDS),
+        "ALISE_PREDICTOR": "light", "ALISE_MAX_WAIT_SECONDS": str(BOUND_SECONDS),
     }  # fmt: skip
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "alise_scheduler", "run", env=env, stderr=asyncio.subprocess.DEVNULL

@@ -9,7 +9,6 @@ from alise_contract.v1 import engine_control_pb2 as pb
 from alise_scheduler.core.lengths import PRIOR
 from alise_scheduler.core.reports import EngineSnapshot, EngineUpdate
 from alise_scheduler.engine.convert import from_response
-from alise_scheduler.predictor.features.request import UNKNOWN
 from alise_scheduler.predictor.hint import Hint, encode
 from alise_scheduler.state import State
 from tests.fuzz.finding import expect
@@ -48,7 +47,7 @@ def _check_weights(state: State) -> None:
 
 
 def seeds() -> list[bytes]:
-    hint = encode(Hint(PRIOR, 64.0, UNKNOWN, "gold", "team-a"), HINT_KEY, "job-1")
+    hint = encode(Hint(PRIOR, 64.0, "gold", "team-a"), HINT_KEY, "job-1")
     shape = pb.EngineShape(
         max_num_seqs=2, max_model_len=2048, block_size=32, num_device_blocks=64, block_bytes=4096, host_limit_bytes=1 << 20
     )

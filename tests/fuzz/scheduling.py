@@ -12,7 +12,7 @@ from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.rank import Policy
 from alise_scheduler.engine.convert import to_apply
 from alise_scheduler.metrics import Metrics
-from alise_scheduler.predictor.models.buckets import BucketPredictor
+from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.state import State
 from tests.fuzz.finding import expect
 
@@ -24,7 +24,7 @@ _METRICS: Final = Metrics(CLASSES)
 
 
 def fresh_state() -> State:
-    return State(Policy(), AdmitLimits(max_wait_seconds=60.0), CLASSES, BucketPredictor(), _METRICS, SALT, HINT_KEY)
+    return State(Policy(), AdmitLimits(max_wait_seconds=60.0), CLASSES, LearnedPredictor(), _METRICS, SALT, HINT_KEY)
 
 
 def check_decision(state: State, at: float) -> None:

@@ -52,7 +52,7 @@ class Scheduler:
             "ALISE_HTTP_HOST": "127.0.0.1",
             "ALISE_HTTP_PORT": str(self.port),
             "ALISE_HISTORY_DIR": str(self.folder),
-            "ALISE_PREDICTOR": "buckets",
+            "ALISE_PREDICTOR": "light",
             "ALISE_CLASSES": CLASSES,
         }
         with (self.folder / "scheduler.log").open("ab") as log:

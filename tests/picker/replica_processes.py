@@ -98,7 +98,7 @@ class Started:
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     def replicas(
-        self, count: int, *, slots: int = 2, step_ms: float = 20.0, predictor: str = "buckets", **settings: str
+        self, count: int, *, slots: int = 2, step_ms: float = 20.0, predictor: str = "light", **settings: str
     ) -> list[ReplicaProcess]:
         """Starts replicas; `settings` are the sidecar's."""
         return [self._replica(number, slots, step_ms, predictor, settings) for number in range(count)]

@@ -17,7 +17,8 @@ from alise_scheduler.core.rank import AgeingRule, Policy
 from alise_scheduler.core.reports import EngineRequest, EngineShape, EngineSnapshot, Phase
 from alise_scheduler.metrics import Metrics
 from alise_scheduler.predictor.features.request import Question
-from alise_scheduler.predictor.models.buckets import BucketPredictor, Predictor
+from alise_scheduler.predictor.interface import Predictor
+from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.state import State
 
 HINT_KEY = b"the hints' key of a pod in tests"
@@ -74,7 +75,7 @@ def make_state(
     hint_key: bytes = HINT_KEY,
 ) -> State:
     rules = classes or {}
-    return State(policy or Policy(), limits or AdmitLimits(), rules, predictor or BucketPredictor(), Metrics(rules), b"salt", hint_key)
+    return State(policy or Policy(), limits or AdmitLimits(), rules, predictor or LearnedPredictor(), Metrics(rules), b"salt", hint_key)
 
 
 def opened(state: State, *requests: EngineRequest, **shape: int) -> State:

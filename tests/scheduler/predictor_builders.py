@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from alise_scheduler.predictor.features.request import Features, Question, extract
-from alise_scheduler.predictor.features.row import EMBEDDING, NUMBERS
+from alise_scheduler.predictor.features.request import Question, extract
+from alise_scheduler.predictor.features.row import EMBEDDING, NUMBERS, ModelInput
 from alise_scheduler.predictor.training.samples import History, Sample
 from tests.scheduler.hash_encoder import HashEncoder
 
@@ -21,7 +21,7 @@ TASKS = (
 SUBJECTS = ("rivers", "bread", "the moon", "chess", "old bridges", "trains", "whales", "paper")
 
 
-def make_features(prompt: str = "Name one fact about rivers", embed: bool = True, **fields: Any) -> Features:
+def make_features(prompt: str = "Name one fact about rivers", embed: bool = True, **fields: Any) -> ModelInput:
     vector = ENCODER.encode([prompt])[0] if embed else None
     return extract(Question(endpoint=1, prompt=prompt, prompt_chars=len(prompt), embedding=vector, **fields), SALT)
 
@@ -45,10 +45,10 @@ def make_history(rows: int, seed: int = 0, cut_at: int | None = None) -> History
     """Tasks in words; answers over `cut_at` tokens are cut there."""
     rng = np.random.default_rng(seed)
     tasks = [make_task(rng) for _ in range(rows)]
-    details = [make_features(prompt).model_input for prompt, _ in tasks]
+    inputs = [make_features(prompt) for prompt, _ in tasks]
     tokens = np.array([length for _, length in tasks], np.float32)
     ended = tokens <= cut_at if cut_at else np.ones(rows, bool)
-    numbers = np.stack([detail.numbers for detail in details if detail is not None])
-    vectors = np.stack([detail.embedding for detail in details if detail is not None and detail.embedding is not None])
+    numbers = np.stack([request.numbers for request in inputs])
+    vectors = np.stack([request.embedding for request in inputs if request.embedding is not None])
     bounded = np.minimum(tokens, cut_at) if cut_at else tokens
     return History(numbers, vectors, np.log(bounded).astype(np.float32), ended, np.arange(rows))

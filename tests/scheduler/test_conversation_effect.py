@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from alise_scheduler.predictor.features import conversation_effect
 from alise_scheduler.predictor.features.conversation import MAX_PROMPTS, Conversations, carried_over, complete, context
-from alise_scheduler.predictor.features.request import Features
-from alise_scheduler.predictor.features.row import NUMBERS
+from alise_scheduler.predictor.features.row import NUMBERS, ModelInput
+from alise_scheduler.predictor.interface import Observation
 from alise_scheduler.predictor.learned import LearnedPredictor
-from alise_scheduler.predictor.models.buckets import Observation
 from alise_scheduler.predictor.served_head import ServedHead, serve_head
 from alise_scheduler.predictor.training.fit import train
 from alise_scheduler.predictor.training.samples import Sample
@@ -155,8 +154,7 @@ def trained() -> tuple[LearnedPredictor, ServedHead]:
 
 def test_earlier_answers_move_the_prediction_of_a_head() -> None:
     _, equipped = trained()
-    detail = make_features("Write an essay about whales").model_input
-    assert detail is not None
+    detail = make_features("Write an essay about whales")
     row = complete(detail, None)
     longer, shorter = (
         equipped.predict(row, detail.embedding, conversation_of(("thanks", residual)).find(1)).log_quantiles for residual in (0.4, -0.4)
@@ -201,6 +199,6 @@ def test_a_talkative_conversation_is_expected_to_go_on_so() -> None:
     assert talkative > 1.3 * terse
 
 
-def turn(prompt: str, conversation: int, number: int) -> Features:
+def turn(prompt: str, conversation: int, number: int) -> ModelInput:
     previous = f"{conversation} {number - 1}" if number else ""
     return make_features(prompt, conversation_now=f"{conversation} {number}", conversation_previous=previous)

@@ -24,8 +24,7 @@ def test_a_conversation_is_found_again_by_its_next_turn() -> None:
 
 def chars_per_token(earlier_chars: int, past: PastTurns | None) -> float:
     """Of the second turn of a conversation."""
-    detail = extract(Question(prompt="and then?", prompt_chars=9 + earlier_chars, turns=3), b"salt").model_input
-    assert detail is not None
+    detail = extract(Question(prompt="and then?", prompt_chars=9 + earlier_chars, turns=3), b"salt")
     return math.exp(complete(detail, past)[REQUEST.index("chars_per_token")])
 
 

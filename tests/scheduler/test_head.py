@@ -32,7 +32,7 @@ def head() -> Head:
 
 
 def middles(head: Head, *prompts: str) -> list[float]:
-    requests = [request for prompt in prompts if (request := make_features(prompt).model_input)]
+    requests = [make_features(prompt) for prompt in prompts]
     numbers = np.stack([request.numbers for request in requests])
     vectors = np.stack([request.embedding for request in requests if request.embedding is not None])
     return [math.exp(middle(row)) for row in predicted(head, numbers, vectors)]

@@ -6,7 +6,6 @@ import pytest
 
 from alise_scheduler.admissions import Admitted, ClassRule
 from alise_scheduler.core.lengths import PRIOR, Lengths
-from alise_scheduler.predictor.features.request import UNKNOWN
 from alise_scheduler.predictor.hint import Hint, encode
 from alise_scheduler.state import State
 from tests.scheduler.builders import HINT_KEY, make_ask, make_request, make_state, opened
@@ -17,7 +16,7 @@ def hinted(state: State, hint: bytes, job_id: str = "x") -> Any:
     return state.book.jobs[job_id]
 
 
-HEAVY = Hint(Lengths((1.0,) * 10), 16.0, UNKNOWN, "gold", "victim")
+HEAVY = Hint(Lengths((1.0,) * 10), 16.0, "gold", "victim")
 
 
 def test_r2_an_unsigned_hint_with_a_heavy_weight_and_another_tenant_is_ignored() -> None:
@@ -45,7 +44,7 @@ def test_a_signed_hint_is_worth_no_more_than_its_class_is_now(classes: dict[str,
 
 
 def test_a_light_hint_stays_light_when_its_class_became_heavy() -> None:
-    light = Hint(PRIOR, 0.25, UNKNOWN, "batch", "")
+    light = Hint(PRIOR, 0.25, "batch", "")
     assert hinted(make_state(classes={"batch": ClassRule(8.0)}), encode(light, HINT_KEY, "x")).weight == 0.25
 
 

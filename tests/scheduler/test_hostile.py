@@ -20,9 +20,11 @@ from alise_scheduler.core.lengths import Lengths
 from alise_scheduler.core.reports import EngineSnapshot, EngineUpdate, Finished, FinishReason, Phase, Step
 from alise_scheduler.engine import convert
 from alise_scheduler.metrics import BATCH
-from alise_scheduler.predictor.features.request import Features, extract
+from alise_scheduler.predictor.features.request import extract
+from alise_scheduler.predictor.features.row import ModelInput
 from alise_scheduler.predictor.features.text import TEXT_NAMES, text_numbers
-from alise_scheduler.predictor.models.buckets import BucketPredictor, Observation
+from alise_scheduler.predictor.interface import Observation
+from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.rpc.convert import to_ask
 from alise_scheduler.state import State
 from tests.scheduler.builders import make_ask, make_request, make_state, opened
@@ -38,10 +40,8 @@ def asked(endpoint: int, **fields: Any) -> Any:
 
 def test_messages_are_looked_at_as_chats_are() -> None:
     chat, messages = (extract(asked(number).question, b"s") for number in (pb.ENDPOINT_CHAT_COMPLETIONS, pb.ENDPOINT_MESSAGES))
-    assert chat == messages
-    assert chat.model_input is not None
-    assert messages.model_input is not None
-    assert np.array_equal(chat.model_input.numbers, messages.model_input.numbers, equal_nan=True)
+    assert chat.text == messages.text
+    assert np.array_equal(chat.numbers, messages.numbers, equal_nan=True)
 
 
 @pytest.mark.parametrize("endpoint", [pb.ENDPOINT_OTHER, 77, -3])
@@ -64,12 +64,12 @@ def test_a_route_of_unknown_text_counts_for_predicted_waits() -> None:
 
 
 def test_a_route_of_unknown_text_teaches_nothing() -> None:
-    predictor = BucketPredictor()
+    predictor = LearnedPredictor()
     state = opened(make_state(predictor=predictor))
     state.admit(asked(pb.ENDPOINT_OTHER), 1.0)
     state.update(EngineUpdate(requests=(make_request("x", Phase.RUNNING),)), 2.0)
     state.update(EngineUpdate(finished=(Finished("r-x", "x", FinishReason.STOP, generated_tokens=7),)), 3.0)
-    assert len(predictor) == 0
+    assert len(predictor.recent) == 0
 
 
 # --- L2: extreme values ---------------------------------------------------------------------------------------------------------------
@@ -122,10 +122,10 @@ def test_two_tenants_of_endless_names_stay_two() -> None:
 class Broken:
     """A predictor that fails at whatever it is asked."""
 
-    def predict(self, features: Features, max_tokens: int) -> Lengths:
+    def predict(self, request: ModelInput | None, max_tokens: int) -> Lengths:
         raise IndexError("a bug")
 
-    def learn(self, features: Features, observation: Observation) -> None:
+    def learn(self, request: ModelInput, observation: Observation) -> None:
         raise IndexError("a bug")
 
 

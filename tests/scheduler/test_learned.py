@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_scheduler.core.lengths import MAX_TOKENS, QUANTILES
-from alise_scheduler.predictor.features.request import Features, Question, extract
-from alise_scheduler.predictor.features.row import ANSWERS_AT, NUMBERS, ModelInput
+from alise_scheduler.core.lengths import MAX_TOKENS, PRIOR, QUANTILES
+from alise_scheduler.predictor.features.request import Question, extract
+from alise_scheduler.predictor.features.row import ANSWERS_AT, NUMBERS
 from alise_scheduler.predictor.features.text import TEXT_NAMES, text_numbers
+from alise_scheduler.predictor.interface import Observation
 from alise_scheduler.predictor.learned import LearnedPredictor
-from alise_scheduler.predictor.models.buckets import Observation
 from alise_scheduler.predictor.models.head import Head
 from alise_scheduler.predictor.repeats import Repeats
 from alise_scheduler.predictor.served_head import serve_head
@@ -89,15 +89,9 @@ def test_the_same_text_again_is_expected_to_be_as_long_again() -> None:
     assert median(predictor, "Write an essay about one word") < 10
 
 
-def request_of(prompt: str, **fields: Any) -> ModelInput:
-    request = make_features(prompt, **fields).model_input
-    assert request is not None
-    return request
-
-
 def test_the_same_text_from_another_tenant_is_another_text() -> None:
     repeats = Repeats()
-    one, two = (request_of("secret", conversation="c", tenant=name) for name in ("one", "two"))
+    one, two = (make_features("secret", conversation="c", tenant=name) for name in ("one", "two"))
     for _ in range(20):
         repeats.learn(one.text, one.tenant, 1.0)
     untouched = np.full(QUANTILES, 6.0, np.float32)
@@ -106,7 +100,7 @@ def test_the_same_text_from_another_tenant_is_another_text() -> None:
 
 
 def test_the_same_text_in_another_conversation_is_another_text() -> None:
-    assert request_of("go on", conversation="a").text != request_of("go on", conversation="b").text
+    assert make_features("go on", conversation="a").text != make_features("go on", conversation="b").text
 
 
 def test_the_number_of_texts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +117,11 @@ def test_an_answer_that_was_cut_says_nothing_of_the_same_text() -> None:
     for _ in range(3):
         predictor.learn(make_features("Write an essay about one word"), Observation(3, False))
     assert median(predictor, "Write an essay about one word") > before / 2
+
+
+def test_of_a_request_that_nothing_is_known_of_the_usual_length_is_expected() -> None:
+    assert LearnedPredictor().predict(None, 0) == PRIOR
+    assert LearnedPredictor().predict(None, 16).tokens[-1] == 16
 
 
 def test_a_model_that_changes_is_followed_within_a_few_hundred_answers() -> None:
@@ -186,18 +185,7 @@ def test_any_text_has_its_numbers(text: str) -> None:
 
 
 def test_a_row_has_as_many_numbers_as_it_says() -> None:
-    request = make_features().model_input
-    assert request is not None
-    assert len(request.numbers) == NUMBERS
-
-
-def test_features_of_the_same_request_are_equal_whatever_their_detail() -> None:
-    assert make_features(embed=True) == make_features(embed=False) == Features(**_plain(make_features()))
-
-
-def _plain(features: Features) -> dict[str, Any]:
-    names = ("endpoint", "structured", "turns", "prompt", "keyword", "asked", "cap", "text", "conversation", "tenant")
-    return {name: getattr(features, name) for name in names}
+    assert len(make_features().numbers) == NUMBERS
 
 
 def test_the_loss_is_least_at_the_truth() -> None:

@@ -10,7 +10,7 @@ import pytest
 from alise_research.neighbours import NAMES
 from alise_research.paper import SIMILAR, PaperHead, PaperPredictor, forward, serve, train
 from alise_scheduler.core.lengths import QUANTILES
-from alise_scheduler.predictor.models.buckets import Observation
+from alise_scheduler.predictor.interface import Observation
 from tests.scheduler.predictor_builders import make_features, make_history
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from alise_scheduler.errors import HistoryError
+from alise_scheduler.predictor.interface import Observation
 from alise_scheduler.predictor.learned import LearnedPredictor
 from alise_scheduler.predictor.models.arrays import MAX_FILE_BYTES
-from alise_scheduler.predictor.models.buckets import Observation
 from alise_scheduler.predictor.served_head import serve_head
 from alise_scheduler.predictor.start import Where, start
 from alise_scheduler.predictor.storage import postgres

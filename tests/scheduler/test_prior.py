@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from alise_scheduler.predictor.features.conversation import Conversations, PastTurns, expected_here
 from alise_scheduler.predictor.features.row import EXPECTED, PRIOR_AT
+from alise_scheduler.predictor.interface import Observation
 from alise_scheduler.predictor.learned import LearnedPredictor
-from alise_scheduler.predictor.models.buckets import Observation
 from alise_scheduler.predictor.models.calibration import middle
 from alise_scheduler.predictor.models.encoder import MODEL_FILE, VOCABULARY_FILE
 from alise_scheduler.predictor.models.prior import from_bytes, quantiles
@@ -43,9 +43,7 @@ def knowing() -> LearnedPredictor:
 
 
 def expected(prompt: str) -> float:
-    detail = make_features(prompt).model_input
-    assert detail is not None
-    return PRIOR.expect(detail.numbers, None)
+    return PRIOR.expect(make_features(prompt).numbers, None)
 
 
 def median(predictor: LearnedPredictor, prompt: str) -> float:
@@ -87,9 +85,7 @@ def test_kinds_of_prompts_differ_by_their_words_alone() -> None:
 def test_an_embedding_says_more() -> None:
     encoder = HashEncoder()
     prior = fit((Line("sing of alpha", 10), Line("sing of gamma", 1000)), encoder)
-    short, long = (make_features(prompt).model_input for prompt in ("sing of alpha", "sing of gamma"))
-    assert short is not None
-    assert long is not None
+    short, long = (make_features(prompt) for prompt in ("sing of alpha", "sing of gamma"))
     apart = prior.expect(long.numbers, long.embedding) - prior.expect(short.numbers, short.embedding)
     assert apart > 1.0 > abs(prior.expect(long.numbers, None) - prior.expect(short.numbers, None))
 
@@ -107,8 +103,7 @@ def test_whatever_is_written_a_length_is_expected(text: str) -> None:
 def test_a_prior_comes_back_from_its_bytes() -> None:
     prior = fit(own_lines()[:50], HashEncoder())
     again = from_bytes(prior.to_bytes())
-    detail = make_features(KINDS[1]).model_input
-    assert detail is not None
+    detail = make_features(KINDS[1])
     for embedding in (None, detail.embedding):
         assert again.expect(detail.numbers, embedding) == pytest.approx(prior.expect(detail.numbers, embedding), abs=1e-5)
 
@@ -166,17 +161,15 @@ def test_a_folder_without_a_prior_has_none(tmp_path: Path) -> None:
 def test_fewer_landmarks_expect_about_the_same() -> None:
     lines, encoder = own_lines()[:400], HashEncoder()
     whole, part = (fit(lines, encoder, landmarks) for landmarks in (400, 300))
-    details = [detail for line in lines[::10] if (detail := make_features(line.text).model_input) is not None]
+    details = [make_features(line.text) for line in lines[::10]]
     expected_lengths = [[prior.expect(detail.numbers, detail.embedding) for detail in details] for prior in (whole, part)]
     assert np.corrcoef(expected_lengths)[0, 1] > 0.8
 
 
 def test_few_landmarks_know_the_words_alone_as_well_as_all_of_them_would() -> None:
-    details = [
-        (detail, line.tokens) for line in own_lines()[::20] if (detail := make_features(line.text, embed=False).model_input) is not None
-    ]
-    expected_lengths = [PRIOR.expect(detail.numbers, None) for detail, _ in details]
-    assert np.corrcoef(expected_lengths, np.log([tokens for _, tokens in details]))[0, 1] > 0.7
+    lines = own_lines()[::20]
+    expected_lengths = [expected(line.text) for line in lines]
+    assert np.corrcoef(expected_lengths, np.log([line.tokens for line in lines]))[0, 1] > 0.7
 
 
 def test_quantiles_ascend_around_what_is_expected() -> None:

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alise_scheduler.errors import HistoryError
+from alise_scheduler.predictor.interface import Observation
 from alise_scheduler.predictor.learned import LearnedPredictor
-from alise_scheduler.predictor.models.buckets import Observation
 from alise_scheduler.predictor.start import Where, start
 from alise_scheduler.predictor.storage.sqlite import FILE, SqliteStore, pack_vector, unpack_vector
 from alise_scheduler.predictor.training.samples import Recent, Sample

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from alise_scheduler.predictor.models.buckets import Observation
+from alise_scheduler.predictor.interface import Observation
 from alise_scheduler.predictor.start import Where, start
 from alise_scheduler.predictor.storage.sqlite import FILE, SqliteStore, pack_vector
 from tests.scheduler.predictor_builders import make_features, make_sample

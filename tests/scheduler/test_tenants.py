@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_scheduler.core.lengths import PRIOR
 from alise_scheduler.predictor.features.conversation import Conversations
 from alise_scheduler.predictor.features.request import Question, extract
+from alise_scheduler.predictor.interface import Observation
 from alise_scheduler.predictor.learned import LearnedPredictor
-from alise_scheduler.predictor.models.bucket import WINDOW, Bucket, censored_quantiles
-from alise_scheduler.predictor.models.buckets import BucketPredictor, Observation
 from alise_scheduler.predictor.models.calibration import Calibration, middle
 from alise_scheduler.predictor.served_head import ServedHead, serve_head
 from alise_scheduler.predictor.shares import LEAST_ROWS, SHARES, FairLru, FairSlots, fair_level, most
@@ -34,9 +33,8 @@ def flood(predictor: Any, tenant: str, tokens: int = 3, times: int = 128) -> Non
 
 
 @pytest.mark.parametrize("others", [0, 20], ids=["without another tenant yet", "beside a second tenant"])
-@pytest.mark.parametrize("made", [BucketPredictor, LearnedPredictor], ids=["buckets", "the learned predictor before it has learned"])
-def test_l6_128_answers_of_three_tokens_do_not_decide_what_another_tenant_is_told(made: Any, others: int) -> None:
-    predictor = made()
+def test_l6_128_answers_of_three_tokens_do_not_decide_what_another_tenant_is_told(others: int) -> None:
+    predictor = LearnedPredictor()
     flood(predictor, "second", tokens=200, times=others)
     flood(predictor, "hostile")
     third = predictor.predict(make_features("Name one fact about rivers", tenant="third"), 0).median
@@ -54,7 +52,7 @@ def test_l6_a_head_that_learned_from_one_tenant_is_half_believed_by_the_next() -
 
 
 def test_a_tenant_learns_its_own_lengths_beside_a_hostile_one() -> None:
-    predictor = BucketPredictor()
+    predictor = LearnedPredictor()
     flood(predictor, "hostile")
     for _ in range(20):
         predictor.learn(make_features("Summarize the story of bread", tenant="third"), Observation(300, True))
@@ -64,7 +62,6 @@ def test_a_tenant_learns_its_own_lengths_beside_a_hostile_one() -> None:
 def test_l6_a_copy_of_another_tenants_prompt_is_another_prompt() -> None:
     one, two = (extract(Question(endpoint=1, prompt="secret", conversation="c", tenant=name), SALT) for name in ("one", "two"))
     assert one.text != two.text
-    assert one.conversation != two.conversation
 
 
 def test_several_tenants_corrections_do_not_mix_and_a_new_one_has_their_median() -> None:
@@ -151,7 +148,7 @@ def test_l6_a_flood_leaves_what_the_others_taught() -> None:
         pytest.param(20_000, 1, 20_000, id="one tenant has all"),
         pytest.param(20_000, 2, 10_000, id="two have a half each"),
         pytest.param(20_000, 50, 20_000 // SHARES, id="of many none has more than an eighth"),
-        pytest.param(WINDOW, 50, LEAST_ROWS, id="a share is never too small to learn from"),
+        pytest.param(128, 50, LEAST_ROWS, id="a share is never too small to learn from"),
     ],
 )
 def test_shares(capacity: int, tenants: int, rows: int) -> None:
@@ -166,26 +163,6 @@ def test_what_came_while_a_head_was_trained_is_added_once_after_old_rows_have_go
     for number in range(4):
         recent.add(make_sample(tokens=100.0 + number))
     assert np.exp(recent.newest(100, since=seen).log_tokens) == pytest.approx([100, 101, 102, 103])
-
-
-@settings(max_examples=50)
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 1000), st.booleans()), min_size=1, max_size=400))
-def test_a_buckets_opinion_is_sound_whoever_asks(rows: list[tuple[int, int, bool]]) -> None:
-    bucket = Bucket()
-    for tenant, tokens, ended in rows:
-        bucket.add(float(tokens), ended, tenant)
-    assert len(bucket) <= WINDOW
-    for asker in (0, 3, 99):
-        quantiles, evidence = bucket.opinion(asker)
-        assert np.isfinite(quantiles).all()
-        assert bool((np.diff(quantiles) >= 0).all())
-        assert 0 < evidence <= WINDOW
-
-
-def test_weights_of_one_are_no_weights() -> None:
-    rng = np.random.default_rng(0)
-    tokens, ended = rng.integers(1, 500, 90).astype(float), rng.random(90) < 0.7
-    assert censored_quantiles(tokens, ended, np.ones(90)) == pytest.approx(censored_quantiles(tokens, ended))
 
 
 def test_one_tenants_conversations_do_not_push_out_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

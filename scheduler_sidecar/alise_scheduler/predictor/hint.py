@@ -1,8 +1,9 @@
 """The hint: what the sidecar knows of a job, stamped into the request and echoed by the engine, so that a restarted sidecar knows it again.
 
-Layout, little endian: magic `AL`, version byte, QUANTILES × float32 tokens, float32 weight, seven feature bytes, three 64-bit hashes, two
-length-prefixed strings (class, tenant; each at most 255 bytes), then a MAC over the job id and everything before it. The key is derived
-from the pod's key, so a hint is valid for one job of one pod. Everything else reads as no hint, because clients can write hints too.
+Layout, little endian: magic `AL`, version byte, QUANTILES × float32 tokens, float32 weight, a byte that is 1 where the route's text is
+known, two length-prefixed strings (class, tenant; each at most 255 bytes), then a MAC over the job id and everything before it. The key is
+derived from the pod's key, so a hint is valid for one job of one pod. Everything else reads as no hint, because clients can write hints
+too.
 """
 
 import math
@@ -14,12 +15,10 @@ from alise_contract.names import MAX_HINT_BYTES
 from alise_contract.pod_key import MAC_BYTES, is_mac, mac
 
 from ..core.lengths import QUANTILES, Lengths
-from .features.request import Features
 
 _MAGIC: Final = b"AL"
-# 2: signed. Hints of version 1 had a checksum, which every client could compute.
-_VERSION: Final = 2
-_FIXED: Final = struct.Struct(f"<2sB{QUANTILES}ff7B3Q")
+_VERSION: Final = 3
+_FIXED: Final = struct.Struct(f"<2sB{QUANTILES}ff?")
 MAX_TEXT_BYTES: Final = 255
 
 
@@ -27,21 +26,17 @@ MAX_TEXT_BYTES: Final = 255
 class Hint:
     lengths: Lengths
     weight: float
-    features: Features
     klass: str = ""
     tenant: str = ""
+    # Whether the route's text is known, so that the length is a prediction.
+    described: bool = True
 
 
 def encode(hint: Hint, key: bytes, job_id: str) -> bytes:
     """Returns the hint of this job as bytes, at most 650; empty without a key, because an unsigned hint is ignored."""
     if not key:
         return b""
-    f = hint.features
-    fixed = _FIXED.pack(
-        _MAGIC, _VERSION, *hint.lengths.tokens, hint.weight,
-        f.endpoint, f.structured, f.turns, f.prompt, f.keyword, f.asked, f.cap,
-        f.text, f.conversation, f.tenant,
-    )  # fmt: skip
+    fixed = _FIXED.pack(_MAGIC, _VERSION, *hint.lengths.tokens, hint.weight, hint.described)
     body = fixed + _text(hint.klass) + _text(hint.tenant)
     return body + mac(key, _name(job_id), body)
 
@@ -61,7 +56,7 @@ def decode(data: bytes, key: bytes, job_id: str) -> Hint | None:
     if texts is None or not (math.isfinite(weight) and 1 / 64 <= weight <= 64):
         return None
     try:
-        return Hint(Lengths(tuple(values[:QUANTILES])), weight, Features(*values[QUANTILES + 1 :]), *texts)
+        return Hint(Lengths(tuple(values[:QUANTILES])), weight, *texts, described=values[-1])
     except ValueError:
         return None
 

@@ -14,12 +14,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.lengths import Lengths, sane
+from ..core.lengths import PRIOR, Lengths, sane
 from .features.conversation import Conversations, PastTurns, complete
-from .features.request import Features
 from .features.row import PRIOR_AT, ModelInput
+from .interface import Observation
 from .models import prior
-from .models.buckets import BucketPredictor, Observation
 from .models.calibration import Calibration, Group
 from .repeats import Repeats
 from .served_head import Prediction, ServedHead
@@ -56,7 +55,6 @@ class LearnedPredictor:
         self.recent = Recent()
         self.rollbacks = 0
         self._keep = keep
-        self._buckets = BucketPredictor()
         self._repeats = Repeats()
         self._conversations = Conversations()
         # By the identity of their model input, which an entry keeps alive.
@@ -80,19 +78,14 @@ class LearnedPredictor:
 
     # --- Predictor --------------------------------------------------------------------------------------------------------------------
 
-    def predict(self, features: Features, max_tokens: int) -> Lengths:
-        request = features.model_input
+    def predict(self, request: ModelInput | None, max_tokens: int) -> Lengths:
         if request is None:
-            return self._buckets.predict(features, max_tokens)
+            return sane(PRIOR.tokens, max_tokens)
         log_quantiles = self._admit(request).prediction.log_quantiles
         calibrated = self._calibration.apply(log_quantiles, _groups(request), request.tenant)
         return sane(np.exp(self._repeats.apply(calibrated, request.text, request.tenant)).tolist(), max_tokens)
 
-    def learn(self, features: Features, observation: Observation) -> None:
-        self._buckets.learn(features, observation)
-        request = features.model_input
-        if request is None:
-            return
+    def learn(self, request: ModelInput, observation: Observation) -> None:
         log_tokens = math.log(max(1, observation.tokens))
         if observation.ended:
             self._repeats.learn(request.text, request.tenant, log_tokens)

@@ -13,7 +13,7 @@ from .shares import FairLru
 
 MAX_TEXTS: Final = 20_000
 # The number of newest answers that are kept of a text.
-_NEWEST: Final = 16
+_NEWEST: Final = 64
 # The number of answers that weigh as much as everything else.
 _PULL: Final = 2.0
 

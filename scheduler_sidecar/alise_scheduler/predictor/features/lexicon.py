@@ -1,35 +1,10 @@
 """The words that say what a prompt asks for: the only place with words of a language.
 
-`text.py` counts them as features, and `request.py` chooses a bucket by them. A word that is added or removed changes the features, so
-`row.FEATURES_VERSION` has to be increased.
+`text.py` counts them as features. A word that is added or removed changes the features, so `row.FEATURES_VERSION` has to be increased.
 """
 
 import re
 from typing import Final
-
-# The text is put in lower case first, which is cheaper than ignoring case. First match wins; the index + 1 is the class, 0 is none.
-_KEYWORDS: Final = (
-    ("yes_no", r"\b(yes or no|true or false|multiple choice|which option|answer with)\b"),
-    ("translate", r"\btranslat|\bin (french|german|spanish|english|chinese|japanese|russian)\b"),
-    ("classify", r"\b(classify|categori[sz]e|label|sentiment|extract|identify)\b"),
-    ("code", r"```|\b(code|function|script|python|javascript|java|c\+\+|sql|html|regex|bug|program|implement)\b"),
-    ("rewrite", r"\b(rewrite|rephrase|paraphrase|correct|proofread|edit|fix)\b"),
-    ("summarize", r"\b(summari[sz]e|summary|tl;?dr|condense|key points)\b"),
-    ("list", r"\b(list|enumerate|bullet|top \d+|\d+ (ideas|ways|examples|tips|names|steps|reasons))\b"),
-    ("story", r"\b(story|essay|poem|article|blog|letter|email|speech|script|novel|chapter|report)\b"),
-    ("explain", r"\b(explain|describe|why|how (do|does|can|to)|discuss|compare|what is the difference)\b"),
-    ("math", r"\b(calculate|solve|compute|equation|integral|derivative|sum of|how many|how much)\b"),
-    ("question", r"\b(who|what|when|where|which)\b"),
-)
-_KEYWORD_RE: Final = tuple(re.compile(pattern) for _, pattern in _KEYWORDS)
-
-_SHORT_RE: Final = re.compile(
-    r"\b(one (word|line|sentence)|single (word|sentence)|brief|briefly|short|concise|concisely|in a few words|only the (answer|result))\b"
-)
-_LONG_RE: Final = re.compile(
-    r"\b(detailed|in detail|long|comprehensive|thorough|in-depth|step by step|complete|full|at least \d{3,} words)\b"
-)
-_WORDS_RE: Final = re.compile(r"\b(\d{2,5})[- ](words?|tokens?)\b")
 
 COUNT_WISH: Final = re.compile(
     r"\b(\d{1,4}|one|two|three|four|five|six|seven|eight|nine|ten|fifteen|twenty|hundred)[- ]"
@@ -98,16 +73,3 @@ FIRST: Final[dict[str, int]] = {
     )
     for word in words.split()
 }  # fmt: skip
-
-
-def keyword_class(text: str) -> int:
-    """Returns the first class whose words occur in a text in lower case, from 1; 0 is none."""
-    return next((number for number, pattern in enumerate(_KEYWORD_RE, start=1) if pattern.search(text)), 0)
-
-
-def asked_length(text: str) -> int:
-    """Returns the length that a text in lower case asks for: 1 short, 2 long, 3 and more a number of words (by powers of two), 0 none."""
-    words = _WORDS_RE.search(text)
-    if words is not None:
-        return 3 + int(words[1]).bit_length()
-    return 1 if _SHORT_RE.search(text) else 2 if _LONG_RE.search(text) else 0

@@ -1,0 +1,37 @@
+"""What the scheduler needs of a predictor, and what it tells it of a request that has ended."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..core.lengths import Lengths
+from ..core.reports import Finished, FinishReason
+from .features.row import ModelInput
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """An observed length. Without `ended`, the answer was cut there and would have been at least that long."""
+
+    tokens: int
+    ended: bool
+
+
+class Predictor(Protocol):
+    """Predicts the lengths of answers. Implementations keep no prompt text."""
+
+    def predict(self, request: ModelInput | None, max_tokens: int) -> Lengths:
+        """Returns quantiles of the answer's length, in well under a millisecond. None is a request of which nothing is known. With
+        `max_tokens` 0 there is no cap."""
+
+    def learn(self, request: ModelInput, observation: Observation) -> None:
+        """Learns from an answer that ended."""
+
+
+def observation(finished: Finished) -> Observation | None:
+    """Returns the observation in an end; None if nothing can be learned from it.
+
+    A stop teaches the length, a length cap or an abort that it was at least that long, an error nothing.
+    """
+    if finished.generated_tokens <= 0 or finished.reason is FinishReason.ERROR:
+        return None
+    return Observation(finished.generated_tokens, finished.reason is FinishReason.STOP)
