@@ -148,7 +148,7 @@ class Index:
             similarity[own] = _OWN
         near = np.argpartition(similarity, rows - count)[rows - count :]
         # Copies are nearer than all other rows, so if none is among these there is none.
-        if self._slots.several(tenant) and self._copies(quantized, steps, near, tenant).any():
+        if (self._tenants[:rows] != np.uint64(tenant)).any() and self._copies(quantized, steps, near, tenant).any():
             copies = self._copies(quantized, steps, np.arange(rows), tenant)
             similarity[copies] = _OWN
             if np.count_nonzero(similarity > _OWN) <= count:

@@ -3,7 +3,7 @@
 With one tenant there is no limit and the oldest entry goes first, as in a plain ring or LRU cache. With several, no tenant takes more than
 `most()` of the room, and when room is needed the oldest entry of the tenant with the most entries goes. The empty tenant is one of them.
 
-Pure data structures; conversations, buckets, neighbours, samples and stores use them.
+Pure data structures; conversations, repeated texts, samples and stores use them.
 """
 
 from collections import OrderedDict, deque
@@ -84,10 +84,6 @@ class FairSlots:
         self._tenants = TenantCounts()
         self._slots: dict[int, deque[int]] = {}
 
-    def several(self, tenant: int) -> bool:
-        """Whether a tenant other than this one has a slot."""
-        return self._tenants.tenants(tenant) > 1
-
     def take(self, tenant: int) -> int:
         """The slot for the tenant's next entry; what was there is to be overwritten."""
         own = self._slots.setdefault(tenant, deque())
@@ -124,10 +120,6 @@ class FairLru(Generic[Key, Value]):
         own = self._held.get(tenant)
         return None if own is None else own.get(key)
 
-    def touch(self, tenant: int, key: Key) -> None:
-        """It was used just now. Raises KeyError when it is not there."""
-        self._held[tenant].move_to_end(key)
-
     def replace(self, tenant: int, key: Key, value: Value) -> None:
         """Another value, no younger than the one before. Nothing when it is not there."""
         own = self._held.get(tenant)
@@ -147,10 +139,6 @@ class FairLru(Generic[Key, Value]):
             self._count += 1
         own[key] = value
         own.move_to_end(key)
-
-    def drop_oldest(self) -> None:
-        """Forgets the oldest entry of a tenant with the most. Raises KeyError when there is none."""
-        self._drop(self._tenants.largest(-1))
 
     def _drop(self, tenant: int) -> None:
         own = self._held[tenant]
