@@ -9,7 +9,7 @@ from alise_simulator import predictions
 from alise_simulator.hardware import engine_model
 from alise_simulator.systems import Setup
 from alise_simulator.trace import Trace, heavy_tail
-from tests.bench.autoscale import TARGETS, TRACES, chosen, figures, requests
+from tests.bench.autoscale import TARGETS, TRACES, chosen, figures, judging, requests, tuning
 from tests.bench.autoscale_pool import AUTOSCALERS, MOST_PODS, START_SECONDS, Hpa, Pod, run
 from tests.bench.harness import Row, Settings
 
@@ -88,9 +88,18 @@ def test_the_cheapest_target_with_which_enough_are_in_time_counts() -> None:
     assert [one["target"] for one in chosen(rows[2:])] == [3.0]
 
 
+def test_the_targets_are_chosen_by_one_seed_and_judged_by_others() -> None:
+    tuned = [
+        row(cell.trace, cell.autoscaler, cell.target, 0.95, 5.0 if cell.target == TARGETS[cell.autoscaler][1] else 9.0) for cell in tuning()
+    ]
+    cells = judging(tuned, 2)
+    assert {(cell.seed, cell.target) for cell in cells} == {(seed, targets[1]) for seed in (1, 2) for targets in TARGETS.values()}
+
+
 def test_the_figure_is_the_worse_trace_beside_the_better_autoscaler() -> None:
     hours = {"predicted work": 2.0, "queue length": 4.0, "running requests": 3.0}
-    rows = [row(trace, name, 1.0, 0.95, hours[name]) for trace in TRACES for name in TARGETS]
-    last = figures(rows, SETTINGS)[-1]
+    rows = [row(trace, name, 1.0, 0.95, hours[name]) | {"seed": seed} for seed in (1, 2) for trace in TRACES for name in TARGETS]
+    tuned = [one | {"seed": 0, "gpu_hours": 100.0} for one in rows]
+    last = figures([*tuned, *rows], SETTINGS)[-1]
     assert (last.name, last.goal) == ("autoscale_attainment_per_gpu_hour", 1.15)
     assert last.value == pytest.approx(1.5)
