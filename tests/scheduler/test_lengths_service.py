@@ -59,7 +59,7 @@ async def test_a_prediction_is_what_admission_would_give(served: Served) -> None
 
 
 async def test_a_prediction_without_an_embedding_does_not_wait_for_one(served: Served) -> None:
-    question = admission_pb2.AdmitRequest(contract_version=CONTRACT_VERSION, endpoint=1, prompt="hi")
+    question = admission_pb2.AdmitRequest(contract_version=CONTRACT_VERSION, endpoint=admission_pb2.ENDPOINT_CHAT_COMPLETIONS, prompt="hi")
     found = await served.stub.Predict(pb.PredictRequest(request=question, without_embedding=True), timeout=SECONDS)
     assert (served.encoding.asked, len(found.quantiles)) == (0, 10)
 
