@@ -7,7 +7,7 @@ from .tables import table
 
 Answer = Mapping[str, Any]
 
-_COLUMNS: Final = ("POD", "#", "REQUEST", "PHASE", "CLASS", "LEVEL", "PREDICTED", "DONE", "WAITED", "PREEMPTED", "AGE", "TURN")
+_COLUMNS: Final = ("POD", "#", "REQUEST", "PHASE", "CLASS", "LEVEL", "PREDICTED", "DONE", "WAITED", "PREEMPTED", "AGE", "TURN", "RULE")
 
 
 def top_text(answers: Mapping[str, Answer], unknown: Mapping[str, str]) -> list[str]:
@@ -71,4 +71,5 @@ def _row(pod: str, place: int, request: Answer) -> Sequence[str]:
         f"{request['preemptions']}x {request['preempted_seconds']:.1f}s" if request["preemptions"] else "",
         f"{request['age_seconds']:.1f}s",
         "" if request["phase"] == "running" else f"{standing['turn_seconds']:.1f}s",
+        "" if request["phase"] == "running" else standing["rule"],
     )

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 _TIMEOUT_SECONDS: Final = 10.0
 MAX_ID_CHARS: Final = 256
-_HEADINGS: Final = ("#", "REQUEST", "PHASE", "CLASS", "LEVEL", "PREDICTED", "DONE", "WAITED", "PREEMPTED", "AGE", "TURN")
+_HEADINGS: Final = ("#", "REQUEST", "PHASE", "CLASS", "LEVEL", "PREDICTED", "DONE", "WAITED", "PREEMPTED", "AGE", "TURN", "RULE")
 
 
 class AskError(Exception):
@@ -65,7 +65,7 @@ def _as_text(answer: dict[str, Any]) -> str:
 def _row(place: int, request: dict[str, Any]) -> tuple[str, ...]:
     standing = request["standing"]
     preempted = f"{request['preemptions']}x {request['preempted_seconds']:.1f}s" if request["preemptions"] else "-"
-    turn = "-" if request["phase"] == "running" else f"{standing['turn_seconds']:.1f}s"
+    turn, rule = ("-", "-") if request["phase"] == "running" else (f"{standing['turn_seconds']:.1f}s", standing["rule"])
     return (
         str(place),
         request["request_id"],
@@ -78,6 +78,7 @@ def _row(place: int, request: dict[str, Any]) -> tuple[str, ...]:
         preempted,
         f"{request['age_seconds']:.1f}s",
         turn,
+        rule,
     )
 
 

@@ -51,6 +51,7 @@ async def test_top_is_a_table_by_rank(path: str) -> None:
     assert "2 requests, 1 of them run on 1 slots" in first
     assert headings.split()[:4] == ["#", "REQUEST", "PHASE", "CLASS"]
     assert [row.split()[1:3] for row in rows] == [["a", "running"], ["?id=1&x/../#u", "waiting"]]
+    assert [row.split()[-1] for row in rows] == ["-", "arrival"]
 
 
 async def test_a_table_that_is_cut_says_how_many_are_missing(path: str) -> None:

@@ -54,7 +54,7 @@ def request(name: str = "req-7", **changes: Any) -> Object:
     return {
         "request_id": name, "job": "job-1", "model": "qwen", "class": "default", "phase": "waiting", "predicted_tokens": 640,
         "generated_tokens": 0, "waited_seconds": 1.25, "preemptions": 0, "preempted_seconds": 0.0, "age_seconds": 1.25,
-        "standing": {"job_level": -3, "turn_seconds": 4.0}, **changes,
+        "standing": {"job_level": -3, "turn_seconds": 4.0, "rule": "length"}, **changes,
     }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ def test_requests_are_listed_by_pod_and_rank() -> None:
     assert lines[0] == "p1: 1 run on 8 slots, 0 wait, 1 are preempted; about 12 s of work."
     rows = [line.split() for line in lines[4:]]
     assert [row[:4] for row in rows] == [["p1", "1", "a", "running"], ["p1", "2", "b", "offloaded"], ["p2", "1", "c", "waiting"]]
-    assert (rows[0][-1], rows[1][9:11], rows[2][-1]) == ("-", ["2x", "3.2s"], "4.0s")
+    assert (rows[0][-2:], rows[1][9:11], rows[2][-2:]) == (["-", "-"], ["2x", "3.2s"], ["4.0s", "length"])
 
 
 def test_pods_that_do_not_answer_say_why_and_the_others_are_listed() -> None:
