@@ -1,0 +1,57 @@
+"""The endpoint picker on the whole node: Envoy asks the picker's pod, which follows the replicas through the API server."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from openai import OpenAI
+
+from alise_contract.names import PICKER_HTTP_PORT, WAITING_PATH
+from tests.cluster.resource import NAMESPACE, Resource, wait_until
+from tests.e2e.support import Stream, chat
+
+pytestmark = pytest.mark.e2e
+
+PICKER = "alise.dev/picker=tiny"
+
+
+@pytest.fixture
+def picked(tiny: Resource) -> Iterator[Resource]:
+    tiny.patch({"routing": {"endpointPicker": {"hold": {"maxRequests": 5, "seconds": 300}}}})
+    wait_until("the picker is ready", lambda: picker_is_ready(tiny), 120)
+    tiny.wait_condition("Progressing", "False", 200)
+    wait_until("the picker has fresh figures of the pod", lambda: metric(tiny, 'replicas{state="fresh"}') == 1, 60)
+    yield tiny
+    tiny.patch({"routing": None, "replicas": 1})
+    wait_until("the picker is removed", lambda: "tiny-picker" not in tiny.kubectl("get", "deployments", "-o", "name"), 60)
+    tiny.wait_condition("Progressing", "False", 200)
+    tiny.wait_condition("Ready", "True", 200)
+
+
+def picker_is_ready(tiny: Resource) -> bool:
+    answer = tiny.kubectl("get", "pods", "-l", PICKER, "-o", "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}")
+    return answer.strip() == "True"
+
+
+def ask_picker(tiny: Resource, path: str) -> str:
+    pod = tiny.kubectl("get", "pods", "-l", PICKER, "-o", "jsonpath={.items[0].metadata.name}").strip()
+    return tiny.kubectl("get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:{PICKER_HTTP_PORT}/proxy{path}")
+
+
+def metric(tiny: Resource, name: str) -> float:
+    found = re.search(rf"^alise_picker_{re.escape(name)} (\S+)$", ask_picker(tiny, "/metrics"), re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def test_a_request_is_placed_by_the_picker_and_held_while_there_is_no_pod(picked: Resource, client: OpenAI) -> None:
+    before = metric(picked, 'decisions_total{decision="least_wait"}')
+    assert list(chat(client, "Who are you?", 3))
+    assert metric(picked, 'decisions_total{decision="least_wait"}') == before + 1
+    picked.patch({"replicas": 0})
+    wait_until("no pod", lambda: not picked.pods(), 120)
+    wait_until("the picker has no replica", lambda: metric(picked, 'replicas{state="fresh"}') == 0, 60)
+    stream = Stream(client, "Are you there?", 3).start()
+    wait_until("the request is held", lambda: '"default/tiny": 1' in ask_picker(picked, WAITING_PATH), 30)
+    picked.patch({"replicas": 1})
+    stream.result(200)
+    assert stream.error is None
