@@ -149,6 +149,9 @@ async def _half_applied(raw: Any, refused: str) -> None:
         _check_status(world, is_wrong=error is not None)
         if refused:
             return
+        if _spec_of(world.kube) != raw:
+            # Autoscaling set the number of pods, which is a change of the spec.
+            error = await world.reconciler.reconcile(KEY)
         written = len(world.kube.writes)
         again = await world.reconciler.reconcile(KEY)
         _expect(type(again) is type(error), f"another outcome at the second look: {error}, {again}"[:500])
@@ -165,6 +168,12 @@ def _check_status(world: World, *, is_wrong: bool) -> None:
     _expect(not is_wrong or conditions["Degraded"]["status"] == "True", "what is wrong is not Degraded")
     for (plural, _, _), event in world.kube.objects.items():
         _expect(plural != "events" or event["message"].isprintable(), "an event that is not printable")
+
+
+def _spec_of(kube: FakeKube) -> Any:
+    """The spec of the only resource."""
+    (found,) = (stored["spec"] for place, stored in kube.objects.items() if place[0] == "aliseengines")
+    return found
 
 
 def _children_of(kube: FakeKube) -> dict[Any, Any]:
