@@ -188,8 +188,8 @@ class Loop:
 
     def _train(self) -> None:
         if self.predictor.wants_training():
-            history, seen = self.predictor.newest()
-            self.predictor.install(serve_head(train(history, self.predictor.version + 1), history), seen)
+            history = self.predictor.newest()
+            self.predictor.install(serve_head(train(history, self.predictor.version + 1), history))
 
     def _apply(self) -> None:
         from alise_engine.wire.calls import LimitsRow, RankRow

@@ -198,8 +198,7 @@ def test_a_sidecar_that_has_learned_nothing_begins_with_the_others_head(server: 
     for _ in range(FIRST_TRAINING):
         prompt, tokens = make_task(rng)
         one.learn(make_features(prompt), Observation(tokens, True))
-    history, _ = one.newest()
-    PostgresStore(server.dsn, "one", KEY).save_head(4, train(history, 4).to_bytes())
+    PostgresStore(server.dsn, "one", KEY).save_head(4, train(one.newest(), 4).to_bytes())
     late = start(Where(str(tmp_path / "late"), server.dsn, KEY))
     late.archive.close()
     short, long = (
