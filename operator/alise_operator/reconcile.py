@@ -158,8 +158,10 @@ class Reconciler:
         seen = await observe(self._kube, self._poller, owner, tls_secret=spec.route.tls_secret if spec is not None else None)
         # 6. Does the predicted work need another number of pods? If so, the change of the spec brings the next reconcile.
         previous = resource.get("status", {})
-        valid, before = spec if error is None else None, scaling_condition.of(previous)
-        scaling = await self._autoscaler.follow(resource, valid, owner, seen, before, by_keda=self._by_keda)
+        # A child that the cluster refuses says nothing against the spec, and the number of pods is applied all the same.
+        valid = spec if error is None or isinstance(error, (ApplyError, ClusterError)) else None
+        before = scaling_condition.of(previous)
+        scaling = await self._autoscaler.follow(resource, valid, owner, seen, before, by_keda=self._by_keda(before))
         # 7. Report it.
         status = fold(
             spec=spec,
@@ -262,9 +264,9 @@ class Reconciler:
             self._cluster = (now, replace(found, picker_role_kind="Role" if self._namespace else "ClusterRole"))
         return self._cluster[1]
 
-    @property
-    def _by_keda(self) -> bool:
-        return self._cluster is not None and self._cluster[1].keda is not None
+    def _by_keda(self, before: Mapping[str, Any] | None) -> bool:
+        """Returns whether KEDA scales; by the present condition while the cluster could not be discovered."""
+        return scaling_condition.is_by_keda(before) if self._cluster is None else self._cluster[1].keda is not None
 
     async def _report(self, key: Key, owner: Owner, previous: Mapping[str, Any], status: dict[str, Any]) -> None:
         if dict(previous) == status:

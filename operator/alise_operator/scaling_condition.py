@@ -14,12 +14,18 @@ from alise_operator.spec import Spec
 from alise_operator.spec_autoscaling import Autoscaling
 
 TYPE: Final = "AutoscalingActive"
+BY_KEDA: Final = "ScaledByKEDA"
 _LAST_STEP: Final = "; last step: "
 
 
 def of(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Returns the present condition in a status; None if there is none."""
     return next((one for one in status.get("conditions", ()) if one["type"] == TYPE), None)
+
+
+def is_by_keda(before: Mapping[str, Any] | None) -> bool:
+    """Returns whether the present condition says that KEDA scales."""
+    return before is not None and before.get("reason") == BY_KEDA
 
 
 def is_paused(spec: Spec) -> bool:
@@ -50,7 +56,7 @@ def stands_by(spec: Spec | None, before: Mapping[str, Any] | None) -> Condition 
 def by_another(name: str) -> Condition:
     """Returns the condition while KEDA scales."""
     how = f"kubectl describe scaledobject {name} says how"
-    return Condition(TYPE, "True", "ScaledByKEDA", f"KEDA sets spec.replicas by the predicted work; {how}")
+    return Condition(TYPE, "True", BY_KEDA, f"KEDA sets spec.replicas by the predicted work; {how}")
 
 
 def failed(replicas: int, error: OperatorError, before: Mapping[str, Any] | None) -> Condition:

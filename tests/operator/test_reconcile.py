@@ -263,6 +263,17 @@ async def test_a_refused_child_is_reported_with_the_servers_message_and_retried(
     assert (await world.reconcile())["Ready"]["reason"] == "Starting"
 
 
+@pytest.mark.parametrize("trouble", ["refused", "failing"])
+async def test_a_child_that_the_cluster_does_not_take_does_not_end_autoscaling(world: World, trouble: str) -> None:
+    world.kube.put_engine(raw_spec(replicas=1, autoscaling={"minReplicas": 2, "maxReplicas": 4}))
+    troubled: dict[str, Any] = {"refused": world.kube.refused, "failing": world.kube.failing}
+    troubled[trouble]["services"] = "exceeded quota" if trouble == "refused" else 500
+    conditions = await world.reconcile()
+    assert conditions["Degraded"]["status"] == "True"
+    assert conditions["AutoscalingActive"]["reason"] == "PodsStarting"
+    assert world.kube.objects[("aliseengines", "default", "tiny")]["spec"]["replicas"] == 2
+
+
 async def test_a_cluster_that_fails_at_a_new_spec_is_reported_on_the_resource_and_retried(world: World) -> None:
     world.kube.failing["deployments"] = 500
     error = await world.reconciler.reconcile(KEY)
