@@ -84,6 +84,13 @@ async def test_without_a_usable_id_the_requests_own_one_is_returned(
     assert (exchange.response_headers["x-request-id"], sidecar.requests[0].request_id) == (sidecar.requests[0].job_id, "")
 
 
+@pytest.mark.parametrize("path", [CHAT, "/tokenize"])
+@pytest.mark.parametrize("given", ["not one id", "x" * 129, "x" * 1_000_000], ids=["with spaces", "one too long", "of a megabyte"])
+async def test_an_id_that_is_not_used_does_not_reach_vllm(server: Server, path: str, given: str) -> None:
+    await server.post(chat(), path, headers={"X-Request-Id": given})
+    assert [headers.get("x-request-id") for headers in server.headers] == [None]
+
+
 async def test_two_requests_with_the_same_id_stay_two_jobs(server: Server, sidecar: FakeAdmission) -> None:
     for _ in range(2):
         await server.post(chat(), headers={"X-Request-Id": "req-7"})

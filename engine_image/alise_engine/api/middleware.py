@@ -135,7 +135,10 @@ class AliseMiddleware:
             self._gate.seen("", UNAUTHORIZED.name)
             await _unauthorized(scope, send)
             return
-        request = _Request(scope, receive, send, path, headers, caller, client_id=request_id(headers))
+        client_id = request_id(headers)
+        # vLLM builds its ids from the client's, which the engine then reports with every change: one that is refused must not get there.
+        scope = scope if client_id else _without_header(scope, REQUEST_ID_HEADER)
+        request = _Request(scope, receive, send, path, headers, caller, client_id=client_id)
         if scope["type"] == "websocket":
             await self._web_socket(request)
             return
@@ -214,7 +217,7 @@ class AliseMiddleware:
             return
         fate.what = _outcome_of(decision, description.endpoint if description is not None else Endpoint.OTHER)
         # 6. Let it through as it came.
-        scope = _without_priority_header(request.scope)
+        scope = _without_header(request.scope, PRIORITY_HEADER)
         await self._carry_out(request, decision, scope, _replay(body, request.receive))
 
     async def _carry_out(self, request: _Request, decision: Admitted | FailedOpen | None, scope: Scope, receive: Receive) -> None:
@@ -368,5 +371,5 @@ def _declared_bytes(headers: dict[str, str]) -> int | None:
     return int(value) if value.isascii() and value.isdigit() and len(value) <= 18 else None
 
 
-def _without_priority_header(scope: Scope) -> Scope:
-    return {**scope, "headers": [pair for pair in scope["headers"] if pair[0].lower() != PRIORITY_HEADER.encode()]}
+def _without_header(scope: Scope, name: str) -> Scope:
+    return {**scope, "headers": [pair for pair in scope["headers"] if pair[0].lower() != name.encode()]}

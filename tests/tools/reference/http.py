@@ -19,7 +19,7 @@ REQUEST_HEADERS: Final[Mapping[tuple[str, ...], str]] = {
     ),
     (names.REQUEST_ID_HEADER,): (
         f"An id of the client's choice: 1 to {names.MAX_REQUEST_ID_CHARS} printable ASCII characters without spaces. It is returned, "
-        "logged, and finds the request in [explanations](../how-to/why-did-my-request-wait.md). Another value is ignored."
+        "logged, and finds the request in [explanations](../how-to/why-did-my-request-wait.md). Another value is dropped."
     ),
     (names.PRIORITY_HEADER,): "Removed: clients cannot choose the priority of a request. The same holds for `priority` in the body.",
 }
