@@ -36,7 +36,12 @@ class Demands:
             self._tell(namespace, name)
 
     def next_change(self, namespace: str, name: str) -> asyncio.Event:
-        """Returns an event that is set when the demand is written or forgotten next."""
+        """Returns an event that is set when the demand, which must be known, is written or forgotten next.
+
+        Raises KeyError if it is not known: callers choose the names, and each event takes memory.
+        """
+        if (namespace, name) not in self._known:
+            raise KeyError(f"{namespace}/{name}")
         return self._waiting.setdefault((namespace, name), asyncio.Event())
 
     def _tell(self, namespace: str, name: str) -> None:

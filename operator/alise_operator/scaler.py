@@ -41,9 +41,9 @@ class Scaler(ExternalScalerServicer):
     async def StreamIsActive(self, request: pb.ScaledObjectRef, context: Context) -> AsyncIterator[pb.IsActiveResponse]:
         last: bool | None = None
         while True:
-            # Before the look, so that no change is missed.
-            change = self._demands.next_change(request.namespace, request.name)
             demand = await self._demand(request, context)
+            # Nothing runs between the two, so no change is missed. A name that is not known leaves nothing behind.
+            change = self._demands.next_change(request.namespace, request.name)
             if demand.is_active != last:
                 last = demand.is_active
                 yield pb.IsActiveResponse(result=last)

@@ -111,6 +111,16 @@ async def test_a_stream_ends_when_its_resource_is_gone(tmp_path: Path) -> None:
     assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+async def test_a_stream_for_a_name_that_does_not_exist_leaves_nothing_behind(tmp_path: Path) -> None:
+    demands = Demands()
+    async with keda(tmp_path, demands) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await stub.StreamIsActive(REF, timeout=SECONDS).read()
+    assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+    with pytest.raises(KeyError):
+        demands.next_change("default", "tiny")
+
+
 async def test_a_client_that_trusts_another_authority_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
