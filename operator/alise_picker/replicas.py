@@ -22,6 +22,8 @@ from alise_picker.choose import STALE_SECONDS, Endpoint, LevelLoad, Load, Sent, 
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS: Final = 1.0
+# How long questions to a replica that leaves may still take.
+LEAVE_SECONDS: Final = 1.0
 MAX_SENT: Final = 1024
 # A report is a few kilobytes; a replica runs whatever its namespace put there.
 MAX_MESSAGE_BYTES: Final = 64 * 1024
@@ -55,8 +57,9 @@ class _Replica:
 class Replicas:
     """The replicas that are ready now."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, leave_seconds: float = LEAVE_SECONDS) -> None:
         self._clock = clock
+        self._leave_seconds = leave_seconds
         self._replicas: dict[Target, _Replica] = {}
         self._asked = 0
         # Set while there is a replica.
@@ -111,6 +114,11 @@ class Replicas:
         except grpc.aio.AioRpcError as error:
             log.debug("no prediction", extra={"replica": replica.target.address, "code": error.code().name})
             return None
+        except asyncio.CancelledError:
+            # The replica left and its connection was closed. Only the caller's own cancellation goes on.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            return None
         return found
 
     async def close(self) -> None:
@@ -134,7 +142,7 @@ class Replicas:
                     await self._watch(replica)
                 await asyncio.sleep(AGAIN_SECONDS)
         finally:
-            await replica.channel.close(None)
+            await replica.channel.close(self._leave_seconds)
 
     async def _watch(self, replica: _Replica) -> None:
         """Takes reports in until the stream ends or is silent for too long."""
