@@ -152,12 +152,13 @@ def choose(endpoints: Sequence[Endpoint], request: Request, at: float, turn: int
     first = turn % len(equal)
     best = min((*equal[first:], *equal[:first]), key=total_seconds)
     # 3. Is its conversation's replica as good?
-    if waits.get(request.home, math.inf) <= shortest + HOME_SECONDS:
+    if request.home in waits and waits[request.home] <= shortest + HOME_SECONDS:
         return Chosen(request.home, Reason.HOME, waits[request.home])
     # 4. Would all refuse it? One whose figures are unknown may not.
     if len(fresh) == len(candidates) and all(_refuses(one, waits[one.address]) for one in fresh):
         sooner = min(waits[one.address] - one.load.max_wait_seconds for one in fresh if one.load is not None)
-        return Shed(shortest, min(max(1, math.ceil(sooner)), MAX_RETRY_SECONDS))
+        # Bounded first: there is no whole number of infinitely many seconds.
+        return Shed(shortest, math.ceil(min(max(1.0, sooner), MAX_RETRY_SECONDS)))
     return Chosen(best.address, Reason.LEAST_WAIT, waits[best.address])
 
 

@@ -13,7 +13,6 @@ from typing import Final
 from alise_contract.describe import Description
 from alise_contract.describe import Endpoint as Form
 from alise_contract.names import MAX_LEVEL
-from alise_contract.v1 import lengths_pb2
 from alise_picker.affinity import Homes
 from alise_picker.choose import (
     Chosen,
@@ -32,7 +31,7 @@ from alise_picker.choose import (
 from alise_picker.exchange import Asked
 from alise_picker.metrics import Metrics
 from alise_picker.question import described, is_described, question_of
-from alise_picker.replicas import Replicas
+from alise_picker.replicas import Prediction, Replicas
 
 # A gateway learns of a ready pod a little later than the picker does.
 SETTLE_SECONDS: Final = 0.5
@@ -116,7 +115,7 @@ class Picker:
             found = await self._predicted(description, home)
             self._metrics.predictions.labels("failed" if found is None else "ok").inc()
             if found is not None:
-                level, work = found.level, max(0.0, found.work_seconds)
+                level, work = found.level, found.work_seconds
                 request = replace(request, level=level)
             # They may have changed meanwhile.
             endpoints = self._replicas.endpoints()
@@ -127,7 +126,7 @@ class Picker:
             self._homes.remember(description.conversation_now, decision.address)
         return decision
 
-    async def _predicted(self, description: Description, home: str) -> lengths_pb2.PredictResponse | None:
+    async def _predicted(self, description: Description, home: str) -> Prediction | None:
         return await self._replicas.predict(question_of(description), home, self._predict_seconds)
 
     async def _held(self) -> str | None:

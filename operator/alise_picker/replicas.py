@@ -15,6 +15,7 @@ from typing import Final
 
 import grpc
 
+from alise_contract.names import MAX_LEVEL, MIN_LEVEL
 from alise_contract.v1 import admission_pb2, lengths_pb2
 from alise_contract.v1.lengths_pb2_grpc import LengthsStub
 from alise_picker.choose import STALE_SECONDS, Endpoint, LevelLoad, Load, Sent, is_fresh, unreported
@@ -42,6 +43,14 @@ class Target:
 
     address: str
     lengths: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a replica expects of a request: its rank there, and the seconds of one slot for all of its samples; 0 if it does not say."""
+
+    level: int
+    work_seconds: float
 
 
 @dataclass
@@ -99,7 +108,7 @@ class Replicas:
             if replica.target.address == address:
                 replica.sent.append(sent)
 
-    async def predict(self, question: admission_pb2.AdmitRequest, prefer: str, seconds: float) -> lengths_pb2.PredictResponse | None:
+    async def predict(self, question: admission_pb2.AdmitRequest, prefer: str, seconds: float) -> Prediction | None:
         """Returns the prediction of one replica with fresh figures, of `prefer` if it is one; None without an answer in time."""
         now = self._clock()
         fresh = [one for one in self._replicas.values() if is_fresh(Endpoint(one.target.address, one.load), now)]
@@ -119,7 +128,7 @@ class Replicas:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
             return None
-        return found
+        return prediction_of(found)
 
     async def close(self) -> None:
         """Ends every connection."""
@@ -160,8 +169,17 @@ class Replicas:
 
 def load_of(report: lengths_pb2.LoadReport, at: float) -> Load:
     """Returns a report as a value. Numbers that no replica has become harmless ones: a hostile replica can only describe itself."""
-    rows = tuple(LevelLoad(row.level, _number(row.samples), _number(row.work_seconds)) for row in list(report.levels)[:MAX_LEVELS])
+    rows = tuple(LevelLoad(_level(row.level), _number(row.samples), _number(row.work_seconds)) for row in list(report.levels)[:MAX_LEVELS])
     return Load(at, rows, max(1.0, _number(report.slots)), report.draining, report.connected, _number(report.max_wait_seconds))
+
+
+def prediction_of(answer: lengths_pb2.PredictResponse) -> Prediction:
+    """Returns an answer as a value, bounded as a report is."""
+    return Prediction(_level(answer.level), _number(answer.work_seconds))
+
+
+def _level(value: int) -> int:
+    return min(max(value, MIN_LEVEL), MAX_LEVEL)
 
 
 def _number(value: float) -> float:

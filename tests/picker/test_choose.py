@@ -1,5 +1,6 @@
 """Which replica gets a request: the decision in plain functions."""
 
+import math
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from alise_contract.names import MAX_LEVEL
 from alise_picker.choose import (
     HOME_SECONDS,
     IN_TRANSIT_SECONDS,
+    MAX_RETRY_SECONDS,
     STALE_SECONDS,
     Chosen,
     Decision,
@@ -85,6 +87,13 @@ def test_without_a_replica_there_is_no_endpoint(endpoints: list[Endpoint]) -> No
 def test_a_request_that_all_would_refuse_is_shed_until_the_first_would_take_it() -> None:
     endpoints = [make_endpoint("a", (0, 4, 40), max_wait_seconds=5.0), make_endpoint("b", (0, 4, 32), max_wait_seconds=5.0)]
     assert choose(endpoints, Request(), NOW, 0) == Shed(wait_seconds=12.0, retry_after_seconds=7)
+
+
+@pytest.mark.parametrize("work", [pytest.param(math.inf, id="infinite"), pytest.param(1e300, id="a lot")])
+def test_a_wait_without_bound_is_shed_for_as_long_as_one_may_be(work: float) -> None:
+    decision = choose([make_endpoint("a", (0, 4, 40), sent=(Sent(NOW, 0, 1, work),), max_wait_seconds=5.0)], Request(), NOW, 0)
+    assert isinstance(decision, Shed)
+    assert decision.retry_after_seconds == MAX_RETRY_SECONDS
 
 
 def test_nothing_is_shed_while_one_replica_is_unknown() -> None:

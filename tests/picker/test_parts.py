@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alise_contract.names import MAX_LEVEL, MIN_LEVEL
 from alise_contract.v1 import admission_pb2, lengths_pb2
 from alise_engine.api import admission
 from alise_engine.api.identity import Caller
@@ -14,7 +15,7 @@ from alise_picker.__main__ import arguments
 from alise_picker.affinity import Homes
 from alise_picker.endpoints import fixed, targets_of
 from alise_picker.question import MAX_DESCRIBED_BYTES, described, is_described, question_of
-from alise_picker.replicas import Target, load_of
+from alise_picker.replicas import Target, load_of, prediction_of
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 7, "temperature": 0.5, "n": 2}
 
@@ -80,6 +81,19 @@ def test_any_report_gives_numbers_that_can_be_compared(slots: float, work: float
     load = load_of(report, 0.0)
     assert 1.0 <= load.slots <= 1e9
     assert 0.0 <= load.levels[0].work_seconds <= 1e9
+
+
+@given(st.integers(-(1 << 31), (1 << 31) - 1), st.floats(width=32))
+def test_any_prediction_has_a_level_that_there_is_and_work_that_can_be_added(level: int, work: float) -> None:
+    found = prediction_of(lengths_pb2.PredictResponse(level=level, work_seconds=work))
+    assert MIN_LEVEL <= found.level <= MAX_LEVEL
+    assert 0.0 <= found.work_seconds <= 1e9
+
+
+@given(st.integers(-(1 << 31), (1 << 31) - 1))
+def test_any_level_of_a_report_is_one_that_there_is(level: int) -> None:
+    (row,) = load_of(lengths_pb2.LoadReport(levels=[lengths_pb2.LevelLoad(level=level, samples=1)]), 0.0).levels
+    assert MIN_LEVEL <= row.level <= MAX_LEVEL
 
 
 def test_fixed_replicas_are_pairs_of_addresses() -> None:
