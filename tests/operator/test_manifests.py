@@ -7,7 +7,16 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from alise_contract.names import API_GROUP, ENGINE_LABEL, ENGINE_PORT, OPERATOR_HTTP_PORT, PICKER_HTTP_PORT, PLURAL, RUN_AS
+from alise_contract.names import (
+    API_GROUP,
+    ENGINE_LABEL,
+    ENGINE_PORT,
+    OPERATOR_HTTP_PORT,
+    OPERATOR_SCALER_PORT,
+    PICKER_HTTP_PORT,
+    PLURAL,
+    RUN_AS,
+)
 from alise_operator.apply import OWNED_KINDS
 from alise_operator.children.network_policy import PICKER_LABEL
 from alise_operator.children.picker import ROLE as PICKER_ROLE
@@ -177,6 +186,14 @@ def test_only_the_operators_own_port_can_be_reached() -> None:
     policy = one("NetworkPolicy")["spec"]
     assert policy["podSelector"] == one("Deployment")["spec"]["selector"]
     assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": OPERATOR_HTTP_PORT}]}]
+
+
+def test_only_kedas_namespace_reaches_the_scaler() -> None:
+    component = yaml.safe_load((FOLDER / "components" / "keda" / "kustomization.yaml").read_text())
+    (patch,) = [one["patch"] for one in component["patches"] if one.get("target", {}).get("kind") == "NetworkPolicy"]
+    (added,) = [step["value"] for step in yaml.safe_load(patch)]
+    assert added["ports"] == [{"protocol": "TCP", "port": OPERATOR_SCALER_PORT}]
+    assert added["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}]
 
 
 def test_the_environment_of_the_operator_is_known_to_it() -> None:
