@@ -59,7 +59,7 @@ async def run(settings: Settings) -> None:
                     kube,
                     poller,
                     settings.images,
-                    keda=settings.keda_scaler,
+                    keda=settings.keda_scaler(own_namespace()),
                     demands=demands,
                     held=held,
                     allowed=settings.allowed,

@@ -4,7 +4,7 @@ Pure: __main__.py passes the environment to `load()`, and prints the description
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -13,6 +13,9 @@ from alise_operator.allowed import Allowed, read_allowed
 from alise_operator.cluster import Images, KedaScaler
 from alise_operator.errors import OperatorError
 from alise_operator.lease import LEASE_SECONDS
+
+# The Service of components/keda.
+SCALER_SERVICE: Final = "alise-operator-scaler"
 
 
 class ConfigError(OperatorError):
@@ -92,10 +95,12 @@ class Settings(BaseModel):
         str,
         Field(
             alias="ALISE_SCALER_ADDRESS",
-            min_length=1,
-            description="Address at which KEDA reaches the scaler, as HOST:PORT. The certificate must be valid for the host.",
+            description=(
+                "Address at which KEDA reaches the scaler, as HOST:PORT. The certificate must be valid for the host. "
+                f"Empty: `{SCALER_SERVICE}.NAMESPACE.svc:{OPERATOR_SCALER_PORT}` with the operator's own namespace."
+            ),
         ),
-    ] = f"alise-operator-scaler.alise-system.svc:{OPERATOR_SCALER_PORT}"
+    ] = ""
     scaler_authentication: Annotated[
         str,
         Field(
@@ -126,9 +131,10 @@ class Settings(BaseModel):
     def route_annotations(self) -> frozenset[str]:
         return frozenset(name.strip() for name in self.route_annotations_allow.split(",") if name.strip())
 
-    @property
-    def keda_scaler(self) -> KedaScaler | None:
-        return KedaScaler(self.scaler_address, self.scaler_authentication) if self.scaler_tls_dir else None
+    def keda_scaler(self, namespace: str) -> KedaScaler | None:
+        """Returns how KEDA reaches the scaler of an operator in this namespace; None if KEDA is not used."""
+        address = self.scaler_address or f"{SCALER_SERVICE}.{namespace}.svc:{OPERATOR_SCALER_PORT}"
+        return KedaScaler(address, self.scaler_authentication) if self.scaler_tls_dir else None
 
     @property
     def images(self) -> Images:

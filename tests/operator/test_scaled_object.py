@@ -9,6 +9,7 @@ from alise_operator.children import children
 from alise_operator.children.meta import Manifest
 from alise_operator.cluster import SCALED_OBJECT, Cluster, KedaScaler
 from alise_operator.predicted_work import Work
+from alise_operator.settings import load
 from tests.operator.builders import CURRENT, OWNER, make_spec
 
 SCALING = {"minReplicas": 2, "maxReplicas": 5, "scaleDown": {"stabilizationSeconds": 120}}
@@ -44,6 +45,18 @@ def test_keda_scales_the_resource_by_the_scaler_within_its_bounds() -> None:
 )
 def test_otherwise_there_is_none(cluster: Cluster, changes: dict[str, object]) -> None:
     assert scaled_objects(cluster, **changes) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        pytest.param({}, "alise-operator-scaler.models.svc:9501", id="the Service beside the operator"),
+        pytest.param({"ALISE_SCALER_ADDRESS": "scaler.example:443"}, "scaler.example:443", id="another one"),
+    ],
+)
+def test_keda_is_sent_to_the_operators_own_namespace_unless_a_setting_says_otherwise(given: dict[str, str], address: str) -> None:
+    scaler = load({"ALISE_SCALER_TLS_DIR": "/tls"} | given).keda_scaler("models")
+    assert scaler == KedaScaler(address, "alise-operator-scaler")
 
 
 RULE = Rule(least=1, most=10, target_seconds=60.0, stabilization_seconds=300.0, idle_seconds=600.0)
