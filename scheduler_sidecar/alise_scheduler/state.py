@@ -140,12 +140,14 @@ class State:
         arrival = ArrivingRequest(new, probe.samples, weight, probe.tenant, by_length=not ask.neutral)
         if not known and (rejected := self._rejected(arrival, ask.slo_ttft_ms or rule.slo_ttft_ms, at)) is not None:
             self.journal.refused(facts_of(ask, probe), rejected.reason.value, rejected.message, at)
+            self.predictor.forget(asked)
             return rejected
         level = int(behind(np.array(new.level))) if owner_of(probe.tenant) in self.load.crowding else new.level
         prior = Prior(lengths, weight, ask.question.tenant)
         job = self.book.admit(ask.job_id, prior, ask.question.max_tokens, ask.samples, prompt_tokens, at)
         hint = Hint(lengths, weight, ask.objective, ask.question.tenant, described=not ask.neutral)
         self._details[job.id] = hint
+        self.predictor.forget(self._asked.pop(job.id, None))
         if asked is not None:
             self._asked[job.id] = asked
         self.journal.admitted(facts_of(ask, probe), at)
@@ -160,19 +162,19 @@ class State:
 
     def forecast(self, ask: Ask, at: float) -> tuple[Lengths, Estimate]:
         """Returns what this request would get if it were admitted: the predicted length, and its level and work. Changes nothing."""
-        _, probe, new = self._estimated(ask, at)
+        _, probe, new = self._estimated(ask, at, remember=False)
         return probe.lengths, replace(new, work_seconds=new.work_seconds * probe.samples)
 
     def load_report(self) -> LoadReport:
         """Returns the load by level, as the last decision and the admissions since have it."""
         return load_report(self._queue.backlog(), self.load.draining, self.session is not None, self.admit_limits.max_wait_seconds)
 
-    def _estimated(self, ask: Ask, at: float) -> tuple[ModelInput | None, Job, Estimate]:
+    def _estimated(self, ask: Ask, at: float, remember: bool = True) -> tuple[ModelInput | None, Job, Estimate]:
         """What the predictor is given about a request, the job that it would be, and its estimate."""
         rule = self.classes.get(ask.objective, ClassRule())
         # Never above the class's weight, so that such a route is no way around a class with a low weight.
         weight = min(1.0, rule.weight) if ask.neutral else rule.weight
-        asked, lengths = self._predict(ask)
+        asked, lengths = self._predict(ask, remember)
         # The engine will refuse a prompt that does not fit; until then it must not count as hours of work.
         longest = self.shape.max_model_len if self._boot_id else _LONGEST_PROMPT
         prompt_tokens = max(1, min(ask.question.prompt_chars // CHARS_PER_TOKEN, longest))
@@ -222,11 +224,11 @@ class State:
         work[level - MIN_LEVEL] = max(0.0, work[level - MIN_LEVEL] + work_seconds)
         self.load = replace(self.load, live=max(0, self.load.live + jobs), work_seconds=work)
 
-    def _predict(self, ask: Ask) -> tuple[ModelInput | None, Lengths]:
+    def _predict(self, ask: Ask, remember: bool) -> tuple[ModelInput | None, Lengths]:
         """What the predictor is given about a request, and the predicted length of its answer; the prior if the predictor fails."""
         try:
             asked = None if ask.neutral else extract(ask.question, self._salt)
-            return asked, self.predictor.predict(asked, ask.question.max_tokens)
+            return asked, self.predictor.predict(asked, ask.question.max_tokens, remember)
         except Exception:
             self._predictor_failed("a length could not be predicted")
             return None, sane(PRIOR.tokens, ask.question.max_tokens)
@@ -389,7 +391,7 @@ class State:
         self.journal.forgotten(jobs, outcome)
         for job in jobs:
             self._details.pop(job, None)
-            self._asked.pop(job, None)
+            self.predictor.forget(self._asked.pop(job, None))
             self._added.pop(job, None)
             self._sent.pop(job, None)
             self._missing.discard(job)

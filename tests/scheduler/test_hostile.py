@@ -122,11 +122,14 @@ def test_two_tenants_of_endless_names_stay_two() -> None:
 class Broken:
     """A predictor that fails at whatever it is asked."""
 
-    def predict(self, request: ModelInput | None, max_tokens: int) -> Lengths:
+    def predict(self, request: ModelInput | None, max_tokens: int, remember: bool = True) -> Lengths:
         raise IndexError("a bug")
 
     def learn(self, request: ModelInput, observation: Observation) -> None:
         raise IndexError("a bug")
+
+    def forget(self, request: ModelInput | None) -> None:
+        """Has nothing to forget."""
 
 
 def test_a_predictor_that_fails_costs_the_prediction_and_no_request() -> None:

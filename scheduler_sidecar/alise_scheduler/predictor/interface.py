@@ -19,12 +19,15 @@ class Observation:
 class Predictor(Protocol):
     """Predicts the lengths of answers. Implementations keep no prompt text."""
 
-    def predict(self, request: ModelInput | None, max_tokens: int) -> Lengths:
+    def predict(self, request: ModelInput | None, max_tokens: int, remember: bool = True) -> Lengths:
         """Returns quantiles of the answer's length, in well under a millisecond. None is a request of which nothing is known. With
-        `max_tokens` 0 there is no cap."""
+        `max_tokens` 0 there is no cap. Without `remember` it changes nothing, because no answer will follow."""
 
     def learn(self, request: ModelInput, observation: Observation) -> None:
         """Learns from an answer that ended."""
+
+    def forget(self, request: ModelInput | None) -> None:
+        """Drops what it remembers of a request that will not be learned from."""
 
 
 def observation(finished: Finished) -> Observation | None:

@@ -78,10 +78,13 @@ class LearnedPredictor:
 
     # --- Predictor --------------------------------------------------------------------------------------------------------------------
 
-    def predict(self, request: ModelInput | None, max_tokens: int) -> Lengths:
+    def predict(self, request: ModelInput | None, max_tokens: int, remember: bool = True) -> Lengths:
         if request is None:
             return sane(PRIOR.tokens, max_tokens)
-        log_quantiles = self._admit(request).prediction.log_quantiles
+        predicted = self._predicted(request, self._conversations.find(request.previous, request.tenant))
+        if remember:
+            self._remember(predicted)
+        log_quantiles = predicted.prediction.log_quantiles
         calibrated = self._calibration.apply(log_quantiles, _groups(request), request.tenant)
         return sane(np.exp(self._repeats.apply(calibrated, request.text, request.tenant)).tolist(), max_tokens)
 
@@ -101,6 +104,9 @@ class LearnedPredictor:
         )  # fmt: skip
         self.take(sample, expected)
         self._keep(sample)
+
+    def forget(self, request: ModelInput | None) -> None:
+        self._admitted.pop(id(request), None)
 
     # --- history ----------------------------------------------------------------------------------------------------------------------
 
@@ -137,13 +143,11 @@ class LearnedPredictor:
 
     # --- parts ------------------------------------------------------------------------------------------------------------------------
 
-    def _admit(self, request: ModelInput) -> _Admitted:
-        """Predicts a request and remembers it until it finishes."""
-        past = self._conversations.find(request.previous, request.tenant)
-        admitted = self._admitted[id(request)] = self._predicted(request, past)
+    def _remember(self, admitted: _Admitted) -> None:
+        """Keeps what a request was predicted from until it finishes."""
+        self._admitted[id(admitted.model_input)] = admitted
         if len(self._admitted) > _MOST_ADMITTED:
             self._admitted.popitem(last=False)
-        return admitted
 
     def _predicted(self, request: ModelInput, past: PastTurns | None) -> _Admitted:
         expected = math.nan if self.prior is None else self.prior.expect(request.numbers, request.embedding)

@@ -1,0 +1,71 @@
+"""Forecasts of requests that are not admitted: what they leave in the predictor, and what they say about other requests."""
+
+from typing import Any
+
+from alise_scheduler.core.admit import AdmitLimits
+from alise_scheduler.core.reports import EngineUpdate, Finished, FinishReason, Phase
+from alise_scheduler.predictor.features.row import ModelInput
+from alise_scheduler.predictor.interface import Observation
+from alise_scheduler.predictor.learned import LearnedPredictor
+from alise_scheduler.state import State
+from tests.scheduler.builders import make_ask, make_request, make_state, opened
+
+
+class Counting(LearnedPredictor):
+    """Counts the requests that it remembers, and the answers that it learned from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.learned: list[int] = []
+
+    @property
+    def remembered(self) -> int:
+        return len(self._admitted)
+
+    def learn(self, request: ModelInput, observation: Observation) -> None:
+        self.learned.append(observation.tokens)
+        super().learn(request, observation)
+
+
+def make() -> tuple[State, Counting]:
+    predictor = Counting()
+    return opened(make_state(predictor=predictor), max_num_seqs=1), predictor
+
+
+def answer(state: State, job: str, tokens: int, **fields: Any) -> None:
+    """Admits a request, and ends it with this length."""
+    state.admit(make_ask(job, **fields), 0.0)
+    state.update(EngineUpdate((make_request(job, Phase.RUNNING),)), 0.1)
+    state.update(EngineUpdate(finished=(Finished(f"r-{job}", job, FinishReason.STOP, tokens),)), 0.2)
+
+
+def test_a_forecast_takes_no_place_of_an_admitted_request() -> None:
+    state, predictor = make()
+    state.admit(make_ask("a"), 0.0)
+    for number in range(10):
+        state.forecast(make_ask("", prompt=f"question {number}"), 0.0)
+    assert predictor.remembered == 1
+
+
+def test_a_refused_request_is_not_remembered() -> None:
+    state, predictor = make()
+    for job in "ab":
+        state.admit(make_ask(job), 0.0)
+    state.update(EngineUpdate((make_request("a", Phase.RUNNING), make_request("b"))), 0.1)
+    state.admit_limits = AdmitLimits(max_wait_seconds=0.001)
+    state.admit(make_ask("c"), 1.0)
+    assert predictor.remembered == 2
+
+
+def test_a_withdrawn_request_is_not_remembered() -> None:
+    state, predictor = make()
+    state.admit(make_ask("a"), 0.0)
+    state.withdraw("a")
+    assert predictor.remembered == 0
+
+
+def test_a_request_that_is_admitted_again_is_remembered_once() -> None:
+    state, predictor = make()
+    for _ in range(3):
+        state.admit(make_ask("a"), 0.0)
+    assert predictor.remembered == 1
