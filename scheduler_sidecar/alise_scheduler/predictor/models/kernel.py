@@ -22,6 +22,8 @@ STEP: Final = 0.01
 MANY_ROWS: Final = 3000
 _FEW: Final = (0.4, 1.5)
 _MANY: Final = (0.4, 0.3)
+# Rows that are summed up at a time.
+_BLOCK: Final = 512
 
 Rows = NDArray[np.float32]
 
@@ -85,14 +87,28 @@ def fit(points: Rows, target: Rows, folds: NDArray[np.int64], seed: int) -> tupl
     slope = float(last @ (target - bias)) / max(float(last @ last), 1e-6)
     line = np.float32(bias) + np.float32(slope) * last
     centred = target - line
+    rows = {int(number): np.flatnonzero(folds == number) for number in np.unique(folds)}
+    sums = {number: _sums(phi, centred, at) for number, at in rows.items()}
+    gram, side = sum(one for one, _ in sums.values()) + ridge, sum(one for _, one in sums.values())
     held: Rows = np.zeros(len(points), np.float32)
-    numbers = [int(number) for number in np.unique(folds)]
-    # Double precision: points that are equal make the matrix singular but for the ridge, which is less than the errors of a float32 sum.
-    parts = {number: phi[folds == number].astype(np.float64) for number in numbers}
-    grams = {number: part.T @ part for number, part in parts.items()}
-    sides = {number: part.T @ centred[folds == number] for number, part in parts.items()}
-    gram, side = sum(grams.values()) + ridge, sum(sides.values())
-    for number, part in parts.items():
-        weights = np.linalg.solve(gram - grams[number], side - sides[number])
-        held[folds == number] = part @ weights + line[folds == number]
+    for number, at in rows.items():
+        of_fold, side_of_fold = sums.pop(number)
+        np.subtract(gram, of_fold, out=of_fold)
+        held[at] = phi[at] @ np.linalg.solve(of_fold, side - side_of_fold) + line[at]
     return Kernel(near, np.linalg.solve(gram, side).astype(np.float32), bias, gamma, slope), held
+
+
+def _sums(features: Rows, target: Rows, at: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns features.T @ features and features.T @ target over these rows.
+
+    They are in double precision: points that are equal make the matrix singular but for the ridge, which is less than the errors of a
+    float32 sum. Only one block of rows is: all of them take hundreds of megabytes.
+    """
+    count = features.shape[1]
+    gram, side = np.zeros((count, count)), np.zeros(count)
+    for first in range(0, len(at), _BLOCK):
+        some = at[first : first + _BLOCK]
+        block = features[some].astype(np.float64)
+        gram += block.T @ block
+        side += block.T @ target[some]
+    return gram, side
