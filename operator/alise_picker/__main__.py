@@ -35,6 +35,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--hold-requests", type=int, default=0, help="requests held at a time while no replica is ready (default: none)")
     parser.add_argument("--hold-seconds", type=float, default=0.0, help="how long one is held")
+    parser.add_argument("--hold-needs-key", action="store_true", help="hold only requests with the header authorization or x-api-key")
     parser.add_argument("--predict-ms", type=float, default=50.0, help="how long a prediction is waited for (default: %(default)s)")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     options = parser.parse_args(argv)
@@ -49,7 +50,8 @@ async def run(options: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     metrics, replicas = Metrics(), Replicas()
-    picker = Picker(replicas, metrics, HoldLimits(options.hold_requests, options.hold_seconds), options.predict_ms / 1000)
+    hold = HoldLimits(options.hold_requests, options.hold_seconds, options.hold_needs_key)
+    picker = Picker(replicas, metrics, hold, options.predict_ms / 1000)
     server = Server(picker, options.host)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(replicas.close)

@@ -27,6 +27,7 @@ MAX_COLLECTED_BYTES: Final = 256 * 1024
 PIECE_BYTES: Final = 62_000
 # When to come back to a resource without replicas: pods take about this long at best.
 NO_ENDPOINT_RETRY_SECONDS: Final = 10
+_KEY_HEADERS: Final = frozenset({"authorization", "x-api-key"})
 _BUFFERED: Final = frozenset({pb.BUFFERED, pb.BUFFERED_PARTIAL})
 
 
@@ -37,6 +38,8 @@ class Asked:
     method: str
     path: str
     body: bytes
+    # It has a header that may hold an API key. The picker knows no keys.
+    has_key: bool = False
 
 
 class Exchange:
@@ -46,6 +49,7 @@ class Exchange:
         self._mode: pb.BodySendMode = pb.NONE
         self._response_mode: pb.BodySendMode = pb.NONE
         self._method = self._path = ""
+        self._has_key = False
         self._collected: list[bytes] = []
         self._bytes = 0
         self._ended = False
@@ -90,6 +94,7 @@ class Exchange:
         found = {one.key: one.raw_value or one.value.encode() for one in message.request_headers.headers.headers}
         self._method = found.get(":method", b"").decode("latin-1")
         self._path = found.get(":path", b"").decode("latin-1")
+        self._has_key = not _KEY_HEADERS.isdisjoint(found)
         self._ended = message.request_headers.end_of_stream
         if self._ended or self._mode in (pb.NONE, pb.STREAMED):
             return [], self._asked()
@@ -108,7 +113,7 @@ class Exchange:
         return [], None
 
     def _asked(self) -> Asked:
-        return Asked(self._method, self._path, b"".join(self._collected))
+        return Asked(self._method, self._path, b"".join(self._collected), self._has_key)
 
     def _send_to(self, address: str) -> list[pb.ProcessingResponse]:
         self._decided = True

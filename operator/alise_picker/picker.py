@@ -30,7 +30,7 @@ from alise_picker.choose import (
 )
 from alise_picker.exchange import Asked
 from alise_picker.metrics import Metrics
-from alise_picker.question import described, is_described, question_of
+from alise_picker.question import described, generates, is_described, question_of
 from alise_picker.replicas import Prediction, Replicas
 
 # A gateway learns of a ready pod a little later than the picker does.
@@ -45,6 +45,8 @@ class HoldLimits:
 
     max_requests: int = 0
     seconds: float = 0.0
+    # Only requests that bring something like an API key: the replicas refuse all others anyway.
+    needs_key: bool = False
 
 
 class Picker:
@@ -69,9 +71,9 @@ class Picker:
         self._turn = 0
         self.waiting = 0
 
-    def must_hold(self) -> bool:
+    def must_hold(self, asked: Asked) -> bool:
         """Returns whether a request that comes now has to wait for a replica, and may."""
-        return not usable(self._replicas.endpoints()) and self.waiting < self._hold.max_requests
+        return not usable(self._replicas.endpoints()) and self._refusal(asked) is None
 
     @property
     def hold_seconds(self) -> float:
@@ -79,7 +81,7 @@ class Picker:
 
     async def decide(self, asked: Asked) -> Decision:
         """Returns the decision about one request, held first if no replica is ready."""
-        if not usable(self._replicas.endpoints()) and (refusal := await self._held()) is not None:
+        if not usable(self._replicas.endpoints()) and (refusal := await self._held(asked)) is not None:
             self._metrics.decisions.labels(refusal).inc()
             return NoEndpoint()
         began = time.perf_counter()
@@ -129,12 +131,16 @@ class Picker:
     async def _predicted(self, description: Description, home: str) -> Prediction | None:
         return await self._replicas.predict(question_of(description), home, self._predict_seconds)
 
-    async def _held(self) -> str | None:
-        """Waits until a replica is ready. Returns why it did not wait any longer; None if there is a replica."""
-        if not self._hold.max_requests:
+    def _refusal(self, asked: Asked) -> str | None:
+        """Returns why a request is not held; None if it may be."""
+        if not self._hold.max_requests or not generates(asked.method, asked.path) or (self._hold.needs_key and not asked.has_key):
             return "no_endpoint"
-        if self.waiting >= self._hold.max_requests:
-            return "hold_full"
+        return "hold_full" if self.waiting >= self._hold.max_requests else None
+
+    async def _held(self, asked: Asked) -> str | None:
+        """Waits until a replica is ready. Returns why it did not wait any longer; None if there is a replica."""
+        if (refusal := self._refusal(asked)) is not None:
+            return refusal
         self.waiting += 1
         try:
             async with asyncio.timeout(self._hold.seconds):

@@ -20,6 +20,31 @@ _ENDPOINTS: Final = {
     Endpoint.MESSAGES: pb.ENDPOINT_MESSAGES,
 }
 _BY_PATH: Final = {endpoint.value: endpoint for endpoint in _ENDPOINTS}
+# Requests that wait for a replica, and wake one: those that vLLM 0.32 answers with tokens or vectors. Probes and scans of paths do neither.
+GENERATING: Final = frozenset(_BY_PATH) | {
+    "/v1/chat/completions/batch",
+    "/cohere/v2/chat",
+    "/inference/v1/generate",
+    "/generative_scoring",
+    "/invocations",
+    "/v1/systemone",
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/v1/embeddings",
+    "/v2/embed",
+    "/pooling",
+    "/classify",
+    "/score",
+    "/v1/score",
+    "/rerank",
+    "/v1/rerank",
+    "/v2/rerank",
+}
+
+
+def generates(method: str, path: str) -> bool:
+    """Returns whether such a request is worth a replica of its own."""
+    return method == "POST" and path.partition("?")[0] in GENERATING
 
 
 def is_described(method: str, path: str) -> bool:

@@ -35,7 +35,7 @@ class Processor:
                 yield answer
             if asked is None:
                 continue
-            if self._picker.must_hold():
+            if self._picker.must_hold(asked):
                 yield wait_longer(self._picker.hold_seconds)
             for answer in exchange.answer(await self._picker.decide(asked)):
                 yield answer

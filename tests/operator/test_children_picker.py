@@ -69,6 +69,14 @@ def test_its_command_line_is_one_that_it_understands() -> None:
     assert (options.port, options.http_port) == (PICKER_GRPC_PORT, PICKER_HTTP_PORT)
 
 
+@pytest.mark.parametrize(
+    ("changes", "needs_key"),
+    [pytest.param({}, False, id="no keys"), pytest.param({"auth": {"secretRef": {"name": "keys"}}}, True, id="keys")],
+)
+def test_it_holds_requests_without_a_key_only_where_there_are_no_keys(changes: dict[str, Any], needs_key: bool) -> None:
+    assert arguments(container(built(**ON, **changes))["args"]).hold_needs_key is needs_key
+
+
 def test_it_runs_from_the_image_of_the_settings() -> None:
     cluster = replace(CURRENT, images=replace(CURRENT.images, picker="registry.example.com/operator:1"))
     assert container(built(cluster, **ON))["image"] == "registry.example.com/operator:1"

@@ -87,6 +87,22 @@ def test_a_request_without_a_body_is_decided_by_its_headers(mode: pb.BodySendMod
     assert [one.WhichOneof("response") for one in exchange.answer(TO_A)] == ["request_headers"]
 
 
+@pytest.mark.parametrize(
+    ("name", "has_key"),
+    [
+        pytest.param("authorization", True, id="OpenAI's"),
+        pytest.param("x-api-key", True, id="Anthropic's"),
+        pytest.param("x-a", False, id="no"),
+    ],
+)
+def test_a_request_says_whether_it_brings_a_key(name: str, has_key: bool) -> None:
+    message = headers(ends=True)
+    message.request_headers.headers.headers.append(pb.HeaderValue(key=name, raw_value=b"Bearer x"))
+    _, asked = Exchange().receive(message)
+    assert asked is not None
+    assert asked.has_key is has_key
+
+
 def test_trailers_end_a_body() -> None:
     exchange = Exchange()
     exchange.receive(headers())

@@ -72,6 +72,30 @@ async def test_a_request_is_not_held_past(replicas: Replicas, limits: HoldLimits
     assert metric(metrics, why) == 1
 
 
+@pytest.mark.parametrize(
+    ("asked", "needs_key"),
+    [
+        pytest.param(Asked("GET", "/health", b""), False, id="a probe"),
+        pytest.param(Asked("GET", "/v1/models", b""), False, id="a list of models"),
+        pytest.param(Asked("GET", "/v1/chat/completions", b""), False, id="not sent"),
+        pytest.param(Asked("POST", "/tokenize", b"{}"), False, id="no work for the engine"),
+        pytest.param(Asked("POST", "/wp-login.php", b""), False, id="a scan"),
+        pytest.param(ASKED, True, id="no key where there are keys"),
+    ],
+)
+async def test_a_request_that_is_not_worth_a_replica_is_refused_at_once(replicas: Replicas, asked: Asked, needs_key: bool) -> None:
+    picker, metrics = make_picker(replicas, HoldLimits(10, 60.0, needs_key))
+    assert not picker.must_hold(asked)
+    assert await picker.decide(asked) == NoEndpoint()
+    assert metric(metrics, "no_endpoint") == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions?x=1", "/v1/embeddings", "/inference/v1/generate"])
+def test_a_request_that_generates_is_held(replicas: Replicas, path: str) -> None:
+    picker, _ = make_picker(replicas, HoldLimits(10, 60.0, needs_key=True))
+    assert picker.must_hold(Asked("POST", path, b"{}", has_key=True))
+
+
 async def test_a_client_that_goes_away_is_not_counted_as_waiting(replicas: Replicas) -> None:
     picker, _ = make_picker(replicas, HoldLimits(10, 60.0))
     held = asyncio.create_task(picker.decide(ASKED))

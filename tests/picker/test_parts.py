@@ -11,10 +11,11 @@ from alise_contract.names import MAX_LEVEL, MIN_LEVEL
 from alise_contract.v1 import admission_pb2, lengths_pb2
 from alise_engine.api import admission
 from alise_engine.api.identity import Caller
+from alise_engine.api.routes import Route, route_of
 from alise_picker.__main__ import arguments
 from alise_picker.affinity import Homes
 from alise_picker.endpoints import fixed, targets_of
-from alise_picker.question import MAX_DESCRIBED_BYTES, described, is_described, question_of
+from alise_picker.question import GENERATING, MAX_DESCRIBED_BYTES, described, is_described, question_of
 from alise_picker.replicas import Target, load_of, prediction_of
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 7, "temperature": 0.5, "n": 2}
@@ -37,6 +38,10 @@ def test_a_question_is_the_one_that_the_engine_asks_at_admission() -> None:
 )
 def test_bodies_that_say_how_long_the_answer_is(method: str, path: str, is_one: bool) -> None:
     assert is_described(method, path) is is_one
+
+
+def test_every_route_that_wakes_a_replica_is_one_that_puts_work_into_the_engine() -> None:
+    assert {path for path in GENERATING if route_of("POST", path) is not Route.GENERATES} == set()
 
 
 @given(st.binary(max_size=200) | st.just(b"[" * 100_000) | st.just(b"x" * (MAX_DESCRIBED_BYTES + 1)))

@@ -83,6 +83,8 @@ def _deployment(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
         "args": [
             "--resource", f"{owner.namespace}/{owner.name}",
             "--hold-requests", str(hold.max_requests), "--hold-seconds", str(hold.seconds),
+            # The replicas refuse a request without a key, so it is not worth starting one.
+            *(["--hold-needs-key"] if spec.auth else []),
         ],
         "ports": [
             {"name": "grpc", "protocol": "TCP", "containerPort": PICKER_GRPC_PORT},
