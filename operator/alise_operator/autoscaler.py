@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from alise_contract.names import API_GROUP, API_VERSION, PLURAL
 from alise_operator import events, metrics
-from alise_operator.autoscaling import Decision, Memory, decide, is_active, metric_seconds, pool_of, rule_of
+from alise_operator.autoscaling import Decision, Memory, decide, is_active, metric_seconds, pool_of, rule_of, unheard_since
 from alise_operator.children.meta import Manifest, Owner
 from alise_operator.conditions import Condition
 from alise_operator.demand import Demand, Demands
@@ -83,7 +83,10 @@ class Autoscaler:
             return stands_by(spec, before)
         pool, rule = pool_of(seen.pods, spec.replicas, await self._held_by_picker(spec, owner)), rule_of(spec.autoscaling)
         if by_keda:
-            demand = Demand(metric_seconds(pool, rule), rule.target_seconds, is_active(pool))
+            at_seconds = self._monotonic()
+            unknown_since = unheard_since(memory, pool, at_seconds)
+            self._memory[owner] = Memory(held_unknown_since=unknown_since)
+            demand = Demand(metric_seconds(pool, rule), rule.target_seconds, is_active(pool, unknown_since, at_seconds))
             self._demands.set(owner.namespace, owner.name, demand)
             return by_another(owner.name)
         decision = decide(pool, rule, memory, self._monotonic())

@@ -8,7 +8,8 @@ This many pods serve what arrives, and the backlog within the target besides. `d
 - It removes pods only if fewer would be at most 80% busy with the work, and have been enough for the whole stabilization time. If the
   work of a ready pod is not known, no pod is removed.
 - A number that another writer sets is like a recommendation: it is raised at once, and lowered only after the stabilization time.
-- It never leaves the bounds. The last pod is removed only after `idle_seconds` without any request.
+- It never leaves the bounds. The last pod is removed only after `idle_seconds` without any request. A held request brings one back, and
+  so does a picker that does not say for a minute whether it holds one.
 """
 
 import math
@@ -22,11 +23,14 @@ from alise_operator.spec_autoscaling import Autoscaling
 
 # Pods are removed only if the work keeps those that remain no busier than this. Otherwise the next fluctuation would add a pod again.
 MOST_BUSY: Final = 0.8
+# A resource without pods whose picker has not answered for this time gets one: requests may be waiting there, or refused.
+SILENT_PICKER_SECONDS: Final = 60.0
 # Pods that took longer to start were kept from it, by a full cluster for example. That says nothing about the next ones.
 MOST_START_SECONDS: Final = 600.0
 _ROUNDING: Final = 1e-9
 # Reasons of the condition AutoscalingActive.
 FOLLOWS, STARTING, MAXIMUM, SILENT, ZERO = "FollowsWork", "PodsStarting", "AtMaximum", "WorkUnknown", "ScaledToZero"
+PICKER_SILENT: Final = "PickerSilent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class Memory:
     replicas: int | None = None
     # Since when there has been no request.
     idle_since: float | None = None
+    # Since when there are no pods and the picker does not answer.
+    held_unknown_since: float | None = None
     # Since when pods are starting, and how long pods took to start the last time; 0: not known yet.
     starting_since: float | None = None
     start_seconds: float = 0.0
@@ -108,6 +114,7 @@ def decide(pool: Pool, rule: Rule, memory: Memory, at_seconds: float) -> Decisio
     # 2. Remember it, and a number that another writer has set since the last decision.
     set_by_others = memory.replicas is not None and memory.replicas != pool.replicas
     known = _remembered(memory, max(advice, pool.replicas) if set_by_others else advice, at_seconds, rule.stabilization_seconds)
+    unknown_since = unheard_since(memory, pool, at_seconds)
     idle_since = (at_seconds if known.idle_since is None else known.idle_since) if _is_idle(pool) else None
     # 3. Add pods at once; remove those that were not needed for the whole stabilization time.
     within = [count for since, count in known.recommended if at_seconds - since <= rule.stabilization_seconds]
@@ -115,11 +122,14 @@ def decide(pool: Pool, rule: Rule, memory: Memory, at_seconds: float) -> Decisio
     wanted = max(advice, min(pool.replicas, max(within)) if is_covered else pool.replicas)
     # 4. Stay within the bounds. Only idleness removes the last pod, and only a request brings it back.
     replicas = min(rule.most, max(1, rule.least, wanted))
-    if rule.least == 0 and (_stays_asleep(pool) or (idle_since is not None and at_seconds - idle_since >= rule.idle_seconds)):
+    if rule.least == 0 and (
+        (pool.replicas == 0 and not _wakes(pool, unknown_since, at_seconds))
+        or (idle_since is not None and at_seconds - idle_since >= rule.idle_seconds)
+    ):
         replicas = 0
     cause = "" if replicas == pool.replicas else _cause(pool, rule, replicas, wanted)
     reason = _reason(pool, replicas, is_short=max(within) > rule.most)
-    return Decision(replicas, reason, cause, replace(known, replicas=replicas, idle_since=idle_since))
+    return Decision(replicas, reason, cause, replace(known, replicas=replicas, idle_since=idle_since, held_unknown_since=unknown_since))
 
 
 def recommended(pool: Pool, rule: Rule, start_seconds: float = 0.0) -> int:
@@ -145,9 +155,19 @@ def metric_seconds(pool: Pool, rule: Rule) -> float:
     return max(seconds, present) if pool.silent or not pool.ready else seconds
 
 
-def is_active(pool: Pool) -> bool:
-    """Returns whether a pod should run: some request is there or came lately, or that is not known."""
-    return bool(pool.held) or (pool.replicas > 0 and not _is_idle(pool))
+def is_active(pool: Pool, unknown_since: float | None, at_seconds: float) -> bool:
+    """Returns whether a pod should run: some request is there or came lately, or that is not known.
+
+    `unknown_since` is the result of `unheard_since()`.
+    """
+    return not _is_idle(pool) if pool.replicas > 0 else _wakes(pool, unknown_since, at_seconds)
+
+
+def unheard_since(memory: Memory, pool: Pool, at_seconds: float) -> float | None:
+    """Returns since when there are no pods and the picker does not answer; None if that is not so."""
+    if not _is_unheard(pool):
+        return None
+    return at_seconds if memory.held_unknown_since is None else memory.held_unknown_since
 
 
 def _whole(pods: float, most: int) -> int:
@@ -173,13 +193,17 @@ def _is_idle(pool: Pool) -> bool:
     return pool.ready > 0 and pool.silent == 0 and pool.held == 0 and pool.work.is_none
 
 
-def _stays_asleep(pool: Pool) -> bool:
-    return pool.replicas == 0 and not pool.held
+def _wakes(pool: Pool, unknown_since: float | None, at_seconds: float) -> bool:
+    return bool(pool.held) or (unknown_since is not None and at_seconds - unknown_since >= SILENT_PICKER_SECONDS)
+
+
+def _is_unheard(pool: Pool) -> bool:
+    return pool.replicas == 0 and pool.held is None
 
 
 def _reason(pool: Pool, replicas: int, *, is_short: bool) -> str:
     if replicas == 0:
-        return ZERO
+        return PICKER_SILENT if _is_unheard(pool) else ZERO
     if replicas > pool.ready:
         return STARTING
     if pool.silent:
@@ -190,6 +214,8 @@ def _reason(pool: Pool, replicas: int, *, is_short: bool) -> str:
 def _cause(pool: Pool, rule: Rule, replicas: int, wanted: int) -> str:
     if replicas == 0:
         return f"no request came for {rule.idle_seconds:.0f} s"
+    if pool.replicas == 0 and pool.held is None:
+        return f"the endpoint picker has not answered for {SILENT_PICKER_SECONDS:.0f} s, so requests may wait for a pod"
     if pool.replicas == 0:
         return f"{pool.held} requests wait for a pod" if (pool.held or 0) > 1 else "a request waits for a pod"
     if pool.replicas > rule.most:

@@ -195,6 +195,11 @@ OTHERS: Final[Mapping[tuple[str, Truth], tuple[Reason, ...]]] = {
             "A ready pod does not report its predicted work, so pods are added but not removed.",
             "Degraded says what is wrong with the pod. Otherwise use images of the operator's release.",
         ),
+        Reason(
+            "PickerSilent",
+            "There are no pods, and the endpoint picker does not say whether it holds a request. After a minute of this a pod starts.",
+            "`kubectl get pods -l alise.dev/picker` shows the picker. The operator must reach its port 9600.",
+        ),
     ),
 }
 # Events that follow from no condition.

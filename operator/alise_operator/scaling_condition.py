@@ -7,7 +7,7 @@ is carried over from the present condition, so that it survives a restart of the
 from collections.abc import Mapping
 from typing import Any, Final
 
-from alise_operator.autoscaling import MAXIMUM, SILENT, STARTING, ZERO
+from alise_operator.autoscaling import MAXIMUM, PICKER_SILENT, SILENT, STARTING, ZERO
 from alise_operator.conditions import Condition
 from alise_operator.errors import OperatorError
 from alise_operator.spec import Spec
@@ -67,7 +67,7 @@ def failed(replicas: int, error: OperatorError, before: Mapping[str, Any] | None
 def while_scaling(spec: Autoscaling, reason: str, step: str, before: Mapping[str, Any] | None) -> Condition:
     """Returns the condition after a decision. `step` is what it changed and why; empty if nothing."""
     last = f"{_LAST_STEP}{step}" if step else _last_step(before)
-    return Condition(TYPE, "Unknown" if reason == SILENT else "True", reason, _state(spec, reason) + last)
+    return Condition(TYPE, "Unknown" if reason in (SILENT, PICKER_SILENT) else "True", reason, _state(spec, reason) + last)
 
 
 def _state(spec: Autoscaling, reason: str) -> str:
@@ -82,6 +82,11 @@ def _state(spec: Autoscaling, reason: str) -> str:
         return (
             "a ready pod does not report its predicted work, so pods are added but not removed; Degraded says what is wrong with the pod; "
             "pods with images of an older release do not report it"
+        )
+    if reason == PICKER_SILENT:
+        return (
+            "the endpoint picker does not say whether it holds a request, so a pod starts when it has not answered for a minute; "
+            "`kubectl get pods -l alise.dev/picker` shows the picker, and the operator must reach its port 9600"
         )
     if reason == ZERO:
         return "no request came for spec.autoscaling.idleSeconds; a pod starts as soon as the endpoint picker holds a request"

@@ -12,6 +12,7 @@ from alise_operator.autoscaling import (
     FOLLOWS,
     MAXIMUM,
     MOST_START_SECONDS,
+    PICKER_SILENT,
     SILENT,
     STARTING,
     ZERO,
@@ -199,6 +200,22 @@ def test_a_held_request_brings_a_pod_back() -> None:
     assert (woken.replicas, woken.reason, woken.cause) == (1, STARTING, "3 requests wait for a pod")
 
 
+def test_a_picker_that_does_not_answer_brings_a_pod_back_after_a_minute() -> None:
+    unheard = replace(pool(0), held=None)
+    first = after(unheard, seconds=45, rule=ZERO_RULE)
+    assert (first.replicas, first.reason) == (0, PICKER_SILENT)
+    woken = after(unheard, seconds=60, rule=ZERO_RULE)
+    assert (woken.replicas, woken.cause) == (1, "the endpoint picker has not answered for 60 s, so requests may wait for a pod")
+
+
+def test_a_picker_that_answers_in_between_starts_the_minute_anew() -> None:
+    unheard = replace(pool(0), held=None)
+    silent = after(unheard, seconds=45, rule=ZERO_RULE).memory
+    heard = decide(pool(0), ZERO_RULE, silent, 50.0)
+    assert heard.reason == ZERO
+    assert after(unheard, seconds=45, rule=ZERO_RULE, memory=heard.memory, start=55.0).replicas == 0
+
+
 # --- the reason ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -230,7 +247,7 @@ def pools(draw: st.DrawFn, most: int = 40) -> Pool:
     replicas = draw(st.integers(0, most))
     ready = draw(st.integers(0, replicas))
     silent = draw(st.integers(0, ready))
-    return Pool(replicas, ready, draw(WORKS) if ready > silent else Work(), silent, draw(st.integers(0, 3)))
+    return Pool(replicas, ready, draw(WORKS) if ready > silent else Work(), silent, draw(st.none() | st.integers(0, 3)))
 
 
 @given(st.lists(st.tuples(pools(), st.floats(1, 400)), min_size=1, max_size=15), RULES)

@@ -114,6 +114,16 @@ async def test_the_last_pod_stays_while_the_picker_does_not_answer() -> None:
         assert scene.pods == 1
 
 
+async def test_a_resource_without_pods_whose_picker_does_not_answer_says_so_and_wakes_after_a_minute() -> None:
+    async with sleeping(0) as scene:
+        scene.kube.objects[("services", "default", "tiny-picker")]["spec"]["clusterIP"] = "None"
+        asleep = [await scene.look() for _ in range(4)]
+        assert {(one.status, one.reason) for one in asleep} == {("Unknown", "PickerSilent")}
+        assert scene.pods == 0
+        await scene.look()
+        assert scene.pods == 1
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from alise_operator.autoscaling import Pool, Rule, is_active, metric_seconds
+from alise_operator.autoscaling import Memory, Pool, Rule, is_active, metric_seconds, unheard_since
 from alise_operator.children import children
 from alise_operator.children.meta import Manifest
 from alise_operator.cluster import SCALED_OBJECT, Cluster, KedaScaler
@@ -91,4 +91,10 @@ def test_the_metric_over_its_target_is_the_number_of_pods(pool: Pool, pods: floa
     ],
 )
 def test_there_is_work_unless_it_is_known_that_there_is_none(pool: Pool, active: bool) -> None:
-    assert is_active(pool) is active
+    assert is_active(pool, None, 0.0) is active
+
+
+@pytest.mark.parametrize(("seconds", "active"), [(59.0, False), (60.0, True)])
+def test_a_picker_that_is_silent_for_a_minute_is_taken_for_work(seconds: float, active: bool) -> None:
+    pool = Pool(0, 0, held=None)
+    assert is_active(pool, unheard_since(Memory(), pool, 10.0), 10.0 + seconds) is active
