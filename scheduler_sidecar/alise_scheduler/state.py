@@ -33,7 +33,7 @@ from .core.load_report import LoadReport, load_report
 from .core.plan import Limits, Plan, PredictedWork, Rank
 from .core.rank import Policy, neutral_after, order_of
 from .core.reports import Counters, EngineLost, EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, Phase
-from .core.standing import STEP_SECONDS
+from .core.standing import waits
 from .journal import Journal
 from .metrics import Metrics
 from .predictor.features.request import CHARS_PER_TOKEN, extract
@@ -57,14 +57,6 @@ class Session:
 
     boot_id: str
     session_id: str
-
-
-_NO_WAIT: Final = frozenset({Phase.ADMITTED, Phase.RUNNING})
-
-
-def _waits(phase: Phase, seconds: float) -> bool:
-    """Return whether a job that has been in this phase for this long waits for other jobs, and not for the next step."""
-    return phase not in _NO_WAIT and (phase is not Phase.WAITING or seconds > STEP_SECONDS)
 
 
 class State:
@@ -161,7 +153,10 @@ class State:
         return Admitted(pack_priority(level, order_of(job.order)), encode(hint, self._hint_key, ask.job_id), level, lengths.median)
 
     def forecast(self, ask: Ask, at: float) -> tuple[Lengths, Estimate]:
-        """Returns what this request would get if it were admitted: the predicted length, and its level and work. Changes nothing."""
+        """Returns what this request would get if it were admitted: the predicted length, and its level and work. Changes nothing.
+
+        What earlier requests of its tenant and its conversation taught is left out, because the caller may be neither of them.
+        """
         _, probe, new = self._estimated(ask, at, remember=False)
         return probe.lengths, replace(new, work_seconds=new.work_seconds * probe.samples)
 
@@ -228,6 +223,7 @@ class State:
         """What the predictor is given about a request, and the predicted length of its answer; the prior if the predictor fails."""
         try:
             asked = None if ask.neutral else extract(ask.question, self._salt)
+            asked = asked if remember or asked is None else asked.without_tenant()
             return asked, self.predictor.predict(asked, ask.question.max_tokens, remember)
         except Exception:
             self._predictor_failed("a length could not be predicted")
@@ -272,7 +268,7 @@ class State:
             self._missing.discard(job)
             self._sent.pop(job, None)
         for request in event.requests:
-            self._waits |= _waits(request.phase, request.phase_seconds)
+            self._waits |= waits(request.phase, request.phase_seconds)
             if request.job_id not in self._sent and request.job_id in self.book.jobs and request.priority != _NEUTRAL_PRIORITY:
                 # The engine already ranks it by the priority from its admission.
                 level, order = unpack_priority(request.priority)
@@ -309,7 +305,7 @@ class State:
         """Decides for the present jobs. The plan counts as sent only after `applied()`."""
         began = time.perf_counter()
         jobs = self.book.in_order()
-        self._waits = any(_waits(job.phase, at - job.phase_at) for job in jobs)
+        self._waits = any(waits(job.phase, at - job.phase_at) for job in jobs)
         snapshot = self._columns(jobs, at)
         decision = decide(snapshot, self.policy, self._sent_limits, self.load.draining)
         if self._missing:

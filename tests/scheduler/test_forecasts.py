@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from alise_scheduler.admissions import Admitted
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.reports import EngineUpdate, Finished, FinishReason, Phase
 from alise_scheduler.predictor.features.row import ModelInput
@@ -69,3 +70,24 @@ def test_a_request_that_is_admitted_again_is_remembered_once() -> None:
     for _ in range(3):
         state.admit(make_ask("a"), 0.0)
     assert predictor.remembered == 1
+
+
+def test_a_forecast_does_not_say_whether_a_tenant_has_sent_exactly_this_text() -> None:
+    question = {"prompt": "the merger with Acme", "tenant": "team-a"}
+    without, _ = make()
+    state, _ = make()
+    for number in range(6):
+        answer(without, f"j{number}", 900, **question | {"prompt": "the weather in Rome"})
+        answer(state, f"j{number}", 900, **question)
+    sent, not_sent = (one.forecast(make_ask("", **question), 1.0)[0] for one in (state, without))
+    admitted = state.admit(make_ask("again", **question), 1.0)
+    assert isinstance(admitted, Admitted)
+    assert (sent, admitted.predicted_tokens > sent.median) == (not_sent, True)
+
+
+def test_a_forecast_does_not_say_how_the_answers_of_a_conversation_were() -> None:
+    turn = {"tenant": "team-a", "turns": 3, "prompt": "and then?", "conversation_now": "two"}
+    state, _ = make()
+    answer(state, "first", 2000, tenant="team-a", conversation_now="one")
+    of_it, of_another = (state.forecast(make_ask("", **turn, conversation_previous=name), 1.0)[0] for name in ("one", "other"))
+    assert of_it == of_another

@@ -18,6 +18,12 @@ from .reports import Phase
 
 # A request that has waited longer than this, which is two of the engine's reports, waits for other requests and not for the next step.
 STEP_SECONDS: Final = 1.0
+_NO_WAIT: Final = frozenset({Phase.ADMITTED, Phase.RUNNING})
+
+
+def waits(phase: Phase, seconds: float) -> bool:
+    """Return whether a job that has been in this phase for this long waits for other jobs, and not for the next step."""
+    return phase not in _NO_WAIT and (phase is not Phase.WAITING or seconds > STEP_SECONDS)
 
 
 class Rule(Enum):

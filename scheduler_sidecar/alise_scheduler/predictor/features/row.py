@@ -5,8 +5,8 @@ depends on the conversation. Rows stay in memory and in the history, and no text
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,10 @@ class ModelInput:
     # The newest text, in this place of this conversation.
     text: int = 0
     tenant: int = 0
+
+    def without_tenant(self) -> Self:
+        """The same request from no tenant, and outside of conversations: its prediction shows nothing that one tenant has sent."""
+        return replace(self, previous=0, text=0, tenant=0)
 
 
 def request_numbers(
