@@ -118,7 +118,7 @@ async def _serve_http(settings: Settings, dispatcher: Dispatcher, metrics: Metri
 
 async def _serve_lengths(settings: Settings, dispatcher: Dispatcher, encoding: EncodeQueue) -> None:
     """Serves endpoint pickers until cancelled. Raises OSError if the port is not available."""
-    server = LengthsServer(LengthsService(dispatcher.forecast, dispatcher.load_report, encoding.encode), settings.http_host)
+    server = LengthsServer(LengthsService(dispatcher.forecast, dispatcher.load_report, encoding.encode_aside), settings.http_host)
     try:
         port = await server.start(settings.lengths_port)
         log.info("lengths listens", extra={"lengths_port": port})

@@ -65,6 +65,29 @@ async def test_a_text_that_comes_alone_is_encoded_on_the_loop_once_the_encoder_i
     assert encoder.threads == [True, False, False]
 
 
+async def test_a_text_that_is_less_urgent_is_encoded_in_the_thread_although_the_encoder_is_quick() -> None:
+    encoder = Recording(seconds=0.001)
+    queue = EncodeQueue(encoder, timeout_seconds=5.0, clock=lambda: encoder.at, work_clock=lambda: encoder.at)
+    await queue.encode("hello")
+    encoder.at += 0.1
+    vector = await queue.encode_aside("a forecast")
+    queue.close()
+    assert vector is not None
+    assert encoder.threads == [True, True]
+
+
+async def test_a_text_that_is_less_urgent_is_left_out_while_another_waits() -> None:
+    encoder = Slow()
+    queue = EncodeQueue(encoder, timeout_seconds=5)
+    admission = asyncio.create_task(queue.encode("an admission"))
+    await asyncio.sleep(0)
+    left_out = await queue.encode_aside("a forecast")
+    encoder.go.set()
+    await admission
+    queue.close()
+    assert (left_out, encoder.texts) == (None, ["an admission"])
+
+
 async def test_a_slow_encoder_never_holds_up_the_loop() -> None:
     encoder = Recording(seconds=2.0)
     queue = EncodeQueue(encoder, timeout_seconds=5.0, clock=lambda: encoder.at, work_clock=lambda: encoder.at)

@@ -1,6 +1,7 @@
 """The sidecar's service Lengths: predictions and the load, over a real socket."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,11 @@ from alise_contract.names import CONTRACT_VERSION
 from alise_contract.v1 import admission_pb2
 from alise_contract.v1 import lengths_pb2 as pb
 from alise_contract.v1.lengths_pb2_grpc import LengthsStub
+from alise_scheduler.admissions import Ask
 from alise_scheduler.core.backlog import Backlog
-from alise_scheduler.core.load_report import LevelLoad, load_report
+from alise_scheduler.core.estimate import Estimate
+from alise_scheduler.core.lengths import Lengths
+from alise_scheduler.core.load_report import LevelLoad, LoadReport, load_report
 from alise_scheduler.core.reports import Phase
 from alise_scheduler.rpc.lengths import MAX_PREDICTIONS, LengthsServer, LengthsService
 from alise_scheduler.state import State
@@ -86,6 +90,55 @@ async def test_predictions_in_flight_are_bounded(served: Served) -> None:
     served.encoding.hold.set()
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert len(await asyncio.gather(*waiting)) == MAX_PREDICTIONS
+
+
+class Costly:
+    """A forecast that takes this much CPU time on a clock of its own, and a clock that stands."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.worked, self.at, self.looks = seconds, 0.0, 0.0, 0
+        self.state = opened(make_state())
+        self.service = LengthsService(self.forecast, self.look, clock=lambda: self.at, work_clock=lambda: self.worked)
+
+    def forecast(self, ask: Ask) -> tuple[Lengths, Estimate]:
+        self.worked += self.seconds
+        return self.state.forecast(ask, 0.0)
+
+    def look(self) -> LoadReport:
+        self.looks += 1
+        return self.state.load_report()
+
+
+@contextlib.asynccontextmanager
+async def listening(service: LengthsService) -> AsyncIterator[Any]:
+    server = LengthsServer(service, "127.0.0.1")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{await server.start(0)}") as channel:
+        yield LengthsStub(channel)
+    await server.stop()
+
+
+async def test_predictions_take_a_tenth_of_the_time_and_more_are_refused_until_it_has_passed() -> None:
+    costly = Costly(seconds=0.06)
+    question = pb.PredictRequest(request=admission_pb2.AdmitRequest(contract_version=CONTRACT_VERSION, endpoint=1, prompt="hi"))
+    async with listening(costly.service) as stub:
+        for _ in range(2):
+            await stub.Predict(question, timeout=SECONDS)
+        with pytest.raises(grpc.aio.AioRpcError, match="more than 10% of the last second; ask another replica") as refused:
+            await stub.Predict(question, timeout=SECONDS)
+        costly.at += 1.0
+        await stub.Predict(question, timeout=SECONDS)
+    assert (refused.value.code(), round(costly.worked, 2)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 0.18)
+
+
+async def test_all_watches_share_one_look_at_the_load() -> None:
+    costly = Costly(seconds=0.0)
+    async with listening(costly.service) as stub:
+        for _ in range(5):
+            await anext(aiter(stub.WatchLoad(pb.WatchLoadRequest(), timeout=SECONDS)))
+        looked = costly.looks
+        costly.at += 0.1
+        await anext(aiter(stub.WatchLoad(pb.WatchLoadRequest(), timeout=SECONDS)))
+    assert (looked, costly.looks) == (1, 2)
 
 
 async def test_the_load_is_sent_at_once_again_when_it_changes_and_again_when_it_does_not(served: Served) -> None:

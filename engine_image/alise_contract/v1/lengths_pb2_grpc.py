@@ -51,7 +51,8 @@ class LengthsServicer(object):
 
     def Predict(self, request, context):
         """The distribution of the length of an answer, and the rank and work that this replica would give the request.
-        RESOURCE_EXHAUSTED: too many predictions are in flight. INVALID_ARGUMENT: the contract version is not supported.
+        RESOURCE_EXHAUSTED: too many predictions are in flight, or took too much of the last second.
+        INVALID_ARGUMENT: the contract version is not supported.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -4,7 +4,7 @@ A text that comes alone is encoded on the loop, if the encoder has been quick la
 takes as long again. While others wait, or right after another text, it goes to a thread and the loop stays free. A text that is late, or
 one too many, is left out: its prediction then rests on the features alone.
 
-`rpc/admission.py` calls `encode` for each admission.
+`rpc/admission.py` calls `encode` for each admission, and `rpc/lengths.py` `encode_aside` for each question of an endpoint picker.
 """
 
 import asyncio
@@ -67,6 +67,18 @@ class EncodeQueue:
         quick = self._usual_seconds <= _LOOP_TIMEOUT_SHARE * self._timeout_seconds
         if quick and not self._waiting and began >= self._loop_free_at:
             return self._on_loop(encoder, text)
+        return await self._in_thread(encoder, text, began)
+
+    async def encode_aside(self, text: str) -> Row | None:
+        """Returns the vector of a text that is less urgent than an admission's, as `encode` does; None while any other text waits.
+
+        So an admission waits for one such text at most. It is encoded in the thread, never on the loop.
+        """
+        if self.encoder is None or not text or self._waiting:
+            return None
+        return await self._in_thread(self.encoder, text, self._clock())
+
+    async def _in_thread(self, encoder: Encoder, text: str, began: float) -> Row | None:
         if self._waiting >= MAX_WAITING:
             self._count("busy")
             return None

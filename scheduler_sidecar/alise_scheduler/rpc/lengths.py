@@ -1,10 +1,15 @@
 """Answer endpoint pickers: the predicted length of a request, and the load of this replica.
 
-`run.py` serves it on a TCP port of the pod if `lengths_port` is set. Nothing is admitted or learned from what is asked here, and what is in
-flight is bounded, so that a picker cannot take the event loop from the engine's own admissions.
+`run.py` serves it on a TCP port of the pod if `lengths_port` is set. Nothing is admitted or learned from what is asked here.
+
+It shares the event loop with the engine's own admissions. Predictions are refused while those of the last second took more than a tenth of
+it, and their texts are embedded in a thread, where an admission waits for one of them at most. The load is looked at ten times a second for
+all watches together. What grpc needs for a message is bounded only by MAX_CALLS, by MAX_MESSAGE_BYTES and by who may connect.
 """
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
@@ -24,10 +29,12 @@ from .convert import prompt_of, to_ask
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Lengths"].full_name
 MAX_PREDICTIONS: Final = 32
+# The part of the last second that predictions may take. More are refused.
+MAX_SHARE: Final = 0.1
 # Predictions and watches together; more are refused by the server.
 MAX_CALLS: Final = 256
 MAX_MESSAGE_BYTES: Final = 256 * 1024
-# How often a watch looks at the load, and how often it sends one that has not changed.
+# How often the load is looked at, and how often a watch sends one that has not changed.
 LOOK_SECONDS: Final = 0.1
 REPEAT_SECONDS: Final = 1.0
 
@@ -41,12 +48,21 @@ class LengthsService(LengthsServicer):
         load: Callable[[], LoadReport],
         encode: Encode = no_encoder,
         repeat_seconds: float = REPEAT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        work_clock: Callable[[], float] = time.thread_time,
     ) -> None:
+        """`work_clock` is the CPU time of the calling thread."""
         self._forecast = forecast
         self._load = load
         self._encode = encode
         self._repeat_seconds = repeat_seconds
+        self._clock = clock
+        self._work_clock = work_clock
         self._predicting = 0
+        # When each prediction of the last second ended, and the CPU time that it took.
+        self._took: deque[tuple[float, float]] = deque()
+        # The newest look at the load, and when it was.
+        self._seen: tuple[float, LoadReport] | None = None
 
     async def Predict(self, request: pb.PredictRequest, context: "grpc.aio.ServicerContext[Any, Any]") -> pb.PredictResponse:
         given = request.request.contract_version
@@ -55,12 +71,17 @@ class LengthsService(LengthsServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
         if self._predicting >= MAX_PREDICTIONS:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_PREDICTIONS} predictions are in flight; ask another replica")
+        if self._share() > MAX_SHARE:
+            text = f"predictions took more than {MAX_SHARE:.0%} of the last second; ask another replica, or ask less often"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         self._predicting += 1
         try:
             embedding = None if request.without_embedding else await self._encode(prompt_of(request.request))
         finally:
             self._predicting -= 1
+        began = self._work_clock()
         lengths, estimate = self._forecast(to_ask(request.request, embedding))
+        self._took.append((self._clock(), self._work_clock() - began))
         return pb.PredictResponse(
             quantiles=lengths.tokens, level=estimate.level, work_seconds=estimate.work_seconds, alone_seconds=estimate.alone_seconds
         )
@@ -70,11 +91,25 @@ class LengthsService(LengthsServicer):
         sent_at = -self._repeat_seconds
         loop = asyncio.get_running_loop()
         while True:
-            report = self._load()
+            report = self._report()
             if report != sent or loop.time() - sent_at >= self._repeat_seconds:
                 sent, sent_at = report, loop.time()
                 yield to_message(report)
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _share(self) -> float:
+        """The part of the last second that predictions took."""
+        oldest = self._clock() - 1.0
+        while self._took and self._took[0][0] <= oldest:
+            self._took.popleft()
+        return sum(seconds for _, seconds in self._took)
+
+    def _report(self) -> LoadReport:
+        """The load, at most LOOK_SECONDS old. All watches share it."""
+        at = self._clock()
+        if self._seen is None or at - self._seen[0] >= LOOK_SECONDS:
+            self._seen = at, self._load()
+        return self._seen[1]
 
 
 def to_message(report: LoadReport) -> pb.LoadReport:
