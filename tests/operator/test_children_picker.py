@@ -82,6 +82,17 @@ def test_it_runs_from_the_image_of_the_settings() -> None:
     assert container(built(cluster, **ON))["image"] == "registry.example.com/operator:1"
 
 
+def test_it_is_pulled_and_placed_as_the_pods_of_the_model_are() -> None:
+    placement: dict[str, Any] = {
+        "imagePullSecrets": [{"name": "registry"}],
+        "nodeSelector": {"pool": "models"},
+        "tolerations": [{"key": "models", "operator": "Exists"}],
+    }
+    pod = built(**ON, podTemplate={"spec": placement})["Deployment", "tiny-picker"]["spec"]["template"]["spec"]
+    assert {key: pod[key] for key in placement} == placement
+    assert not placement.keys() & built(**ON)["Deployment", "tiny-picker"]["spec"]["template"]["spec"].keys()
+
+
 @pytest.mark.parametrize("kind", [pytest.param("ClusterRole", id="all namespaces"), pytest.param("Role", id="one namespace")])
 def test_its_role_is_the_one_that_the_installation_brings(kind: str) -> None:
     manifests = built(replace(CURRENT, picker_role_kind=kind), **ON)

@@ -42,7 +42,7 @@ def children(spec: Spec, owner: Owner, cluster: Cluster, limits: GatewayLimits =
         ingress(spec, owner, cluster),
         http_route(spec, owner, cluster, limits),
         scaled_object(spec, owner, cluster),
-        *picker(spec, owner, cluster),
+        *picker(spec, owner, cluster, workload["spec"]["template"]),
         inference_pool(spec, owner, cluster),
     ]
     return [manifest for manifest in wanted if manifest is not None]

@@ -14,6 +14,8 @@ from alise_operator.spec import Spec
 
 # The ClusterRole, or in an installation for one namespace the Role, that manifests/ brings.
 ROLE: Final = "alise-picker"
+# Fields of the engine's pod that say from which registries pods are pulled and on which nodes they may run.
+_PLACEMENT: Final = ("imagePullSecrets", "nodeSelector", "tolerations")
 _RESOURCES: Final[Manifest] = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
 
 
@@ -26,13 +28,22 @@ def picker_selector(owner: Owner) -> dict[str, str]:
     return {PICKER_LABEL: owner.name}
 
 
-def picker(spec: Spec, owner: Owner, cluster: Cluster) -> list[Manifest]:
-    """Returns the objects of the picker in the order in which they are applied; none if the resource has none."""
+def picker(spec: Spec, owner: Owner, cluster: Cluster, template: Manifest) -> list[Manifest]:
+    """Returns the objects of the picker in the order in which they are applied; none if the resource has none.
+
+    `template` is the engine's pod template. The picker pulls its image with the same Secrets and runs on the same kinds of nodes.
+    """
     if spec.routing.endpoint_picker is None:
         return []
     account: Manifest = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _metadata(owner), "automountServiceAccountToken": False}
     policy = _network_policy(spec, owner, cluster)
-    return [account, _role_binding(owner, cluster), *([policy] if policy else []), _service(owner), _deployment(spec, owner, cluster)]
+    return [
+        account,
+        _role_binding(owner, cluster),
+        *([policy] if policy else []),
+        _service(owner),
+        _deployment(spec, owner, cluster, template),
+    ]
 
 
 def _metadata(owner: Owner) -> Manifest:
@@ -70,7 +81,7 @@ def _service(owner: Owner) -> Manifest:
     return {"apiVersion": "v1", "kind": "Service", "metadata": _metadata(owner), "spec": spec}
 
 
-def _deployment(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
+def _deployment(spec: Spec, owner: Owner, cluster: Cluster, template: Manifest) -> Manifest:
     assert spec.routing.endpoint_picker is not None
     hold = spec.routing.endpoint_picker.hold
     labels = {"app.kubernetes.io/name": "alise-picker", "app.kubernetes.io/instance": owner.name, **picker_selector(owner)}
@@ -107,6 +118,7 @@ def _deployment(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
             "runAsGroup": RUN_AS,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
+        **{key: template["spec"][key] for key in _PLACEMENT if template["spec"].get(key)},
     }
     return {
         "apiVersion": "apps/v1",
