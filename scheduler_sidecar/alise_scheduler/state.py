@@ -297,7 +297,8 @@ class State:
         """Forgets admitted jobs that did not reach the engine in time."""
         late = self.book.expire(at, ADMITTED_EXPIRES_SECONDS)
         self.metrics.expired.inc(len(late))
-        self._forget(late, "withdrawn")
+        # Without a session it is not known whether they reached it.
+        self._forget(late, "withdrawn" if self.session is not None else "lost")
 
     # --- plans ------------------------------------------------------------------------------------------------------------------------
 

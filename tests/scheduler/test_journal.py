@@ -8,7 +8,7 @@ import pytest
 from alise_scheduler.admissions import Admitted
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.rank import Policy, PreemptionRule
-from alise_scheduler.core.reports import EngineUpdate, Finished, FinishReason, Phase
+from alise_scheduler.core.reports import EngineLost, EngineUpdate, Finished, FinishReason, Phase
 from alise_scheduler.explain import explain, list_requests
 from alise_scheduler.journal import KEPT
 from alise_scheduler.state import State
@@ -158,6 +158,24 @@ def test_what_the_engine_forgot_in_a_restart_is_lost(state: State, caplog: pytes
     report(state, "a", Phase.RUNNING, 0.1)
     opened(state)
     assert [(line["job"], line["outcome"]) for line in lines(caplog)] == [("a", "lost")]
+
+
+@pytest.mark.parametrize(
+    ("connected", "outcome", "sentence"),
+    [
+        pytest.param(True, "withdrawn", "It did not reach the engine", id="the engine would have reported it"),
+        pytest.param(False, "lost", "It is not known how it ended", id="it may run in an engine that cannot be reached"),
+    ],
+)
+def test_a_request_that_the_engine_never_reported_is_withdrawn_only_if_the_engine_can_be_reached(
+    state: State, connected: bool, outcome: str, sentence: str
+) -> None:
+    admit(state, "a")
+    if not connected:
+        state.lost(EngineLost("the stream has ended"))
+    state.expire(10.0)
+    (match,) = explain(state, "a", 11.0)["matches"]
+    assert (match["outcome"], sentence in match["sentences"][0]) == (outcome, True)
 
 
 def test_a_request_that_failed_open_counts_as_typical_and_says_so(state: State) -> None:
