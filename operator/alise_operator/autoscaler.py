@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 UP, DOWN = "ScaledUp", "ScaledDown"
 # How often the pickers of AliseEngines without pods are asked: a held request waits this much longer for its pod.
 WAKE_SECONDS: Final = 2.0
+# KEDA asks every 15 s. If it has not asked for this time, it cannot reach the operator, or has failed.
+KEDA_SECONDS: Final = 120.0
 _ENGINES: Final = Resource(f"{API_GROUP}/{API_VERSION}", PLURAL)
 
 
@@ -51,7 +53,7 @@ class Autoscaler:
         """`demands` is the metric for KEDA, where it scales. `held` asks endpoint pickers; without it, nothing is scaled to zero."""
         self._kube = kube
         self._held = held
-        self._demands = demands or Demands()
+        self._demands = demands if demands is not None else Demands(monotonic)
         self._now = now
         self._monotonic = monotonic
         # By owner: a resource that was deleted and created again has another uid, and so no memory.
@@ -88,7 +90,7 @@ class Autoscaler:
             self._memory[owner] = Memory(held_unknown_since=unknown_since)
             demand = Demand(metric_seconds(pool, rule), rule.target_seconds, is_active(pool, unknown_since, at_seconds))
             self._demands.set(owner.namespace, owner.name, demand)
-            return by_another(owner.name)
+            return by_another(owner.name, is_silent=self._demands.unasked_seconds(owner.namespace, owner.name) >= KEDA_SECONDS)
         decision = decide(pool, rule, memory, self._monotonic())
         # If the replicas cannot be set, the number in the memory is theirs, and the next reconcile decides anew.
         self._memory[owner] = replace(decision.memory, replicas=spec.replicas)

@@ -1,9 +1,11 @@
-"""What was last observed of each AliseEngine that KEDA scales: the metric, its target, and whether there is work.
+"""What was last observed of each AliseEngine that KEDA scales: the metric, its target, and whether there is work; and when KEDA asked.
 
 autoscaler.py writes it and scaler.py reads it, in the same event loop. Nothing of it outlives the process.
 """
 
 import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -19,19 +21,36 @@ class Demand:
 class Demands:
     """The demand of each AliseEngine by namespace and name. Mutable; of one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         self._known: dict[tuple[str, str], Demand] = {}
         self._waiting: dict[tuple[str, str], asyncio.Event] = {}
+        # When KEDA last asked for it, or else when it was first written. Of those that are known.
+        self._asked_at_seconds: dict[tuple[str, str], float] = {}
 
     def get(self, namespace: str, name: str) -> Demand | None:
-        """Returns the demand; None if the AliseEngine has not been observed, or is not scaled."""
+        """Returns the demand to KEDA, and notes that it asked; None if the AliseEngine has not been observed, or is not scaled."""
+        demand = self._known.get((namespace, name))
+        if demand is not None:
+            self._asked_at_seconds[(namespace, name)] = self._monotonic()
+        return demand
+
+    def known(self, namespace: str, name: str) -> Demand | None:
+        """Returns the demand, or None, as `get` does, without a call of KEDA."""
         return self._known.get((namespace, name))
+
+    def unasked_seconds(self, namespace: str, name: str) -> float:
+        """Returns how long KEDA has not asked for a demand that is known; 0 if none is known."""
+        since = self._asked_at_seconds.get((namespace, name))
+        return 0.0 if since is None else self._monotonic() - since
 
     def set(self, namespace: str, name: str, demand: Demand) -> None:
         self._known[(namespace, name)] = demand
+        self._asked_at_seconds.setdefault((namespace, name), self._monotonic())
         self._tell(namespace, name)
 
     def forget(self, namespace: str, name: str) -> None:
+        self._asked_at_seconds.pop((namespace, name), None)
         if self._known.pop((namespace, name), None) is not None:
             self._tell(namespace, name)
 

@@ -186,6 +186,12 @@ OTHERS: Final[Mapping[tuple[str, Truth], tuple[Reason, ...]]] = {
             "`spec.replicas` could not be set. The operator tries again.",
             "The message quotes the API server. A conflict with another change passes by itself.",
         ),
+        Reason(
+            "KedaSilent",
+            "KEDA scales, and has not asked the operator for the predicted work for two minutes. The number of pods stays as it is.",
+            "`kubectl describe scaledobject NAME` says why. KEDA must reach port 9501 of the operator and trust its certificate: "
+            "[With KEDA](../how-to/autoscaling.md#with-keda).",
+        ),
         Reason("Suspended", "`spec.suspend` is true."),
         Reason("InvalidSpec", "The spec is not valid, so the replicas stay as they are."),
     ),

@@ -40,14 +40,17 @@ class Scaler(ExternalScalerServicer):
 
     async def StreamIsActive(self, request: pb.ScaledObjectRef, context: Context) -> AsyncIterator[pb.IsActiveResponse]:
         last: bool | None = None
-        while True:
-            demand = await self._demand(request, context)
-            # Nothing runs between the two, so no change is missed. A name that is not known leaves nothing behind.
+        demand: Demand | None = await self._demand(request, context)
+        while demand is not None:
+            # Nothing has run since the look, so no change is missed. A name that is not known leaves nothing behind.
             change = self._demands.next_change(request.namespace, request.name)
             if demand.is_active != last:
                 last = demand.is_active
                 yield pb.IsActiveResponse(result=last)
             await change.wait()
+            # An open stream does not show that KEDA is still there, as a call does.
+            demand = self._demands.known(request.namespace, request.name)
+        await _unavailable(context, request)
 
     async def GetMetricSpec(self, request: pb.ScaledObjectRef, context: Context) -> pb.GetMetricSpecResponse:
         target = (await self._demand(request, context)).target_seconds

@@ -14,7 +14,7 @@ from alise_operator.spec import Spec
 from alise_operator.spec_autoscaling import Autoscaling
 
 TYPE: Final = "AutoscalingActive"
-BY_KEDA: Final = "ScaledByKEDA"
+BY_KEDA, KEDA_SILENT = "ScaledByKEDA", "KedaSilent"
 _LAST_STEP: Final = "; last step: "
 
 
@@ -25,7 +25,7 @@ def of(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def is_by_keda(before: Mapping[str, Any] | None) -> bool:
     """Returns whether the present condition says that KEDA scales."""
-    return before is not None and before.get("reason") == BY_KEDA
+    return before is not None and before.get("reason") in (BY_KEDA, KEDA_SILENT)
 
 
 def is_paused(spec: Spec) -> bool:
@@ -53,8 +53,17 @@ def stands_by(spec: Spec | None, before: Mapping[str, Any] | None) -> Condition 
     )
 
 
-def by_another(name: str) -> Condition:
-    """Returns the condition while KEDA scales."""
+def by_another(name: str, *, is_silent: bool) -> Condition:
+    """Returns the condition while KEDA scales; `is_silent` if it has not asked for the predicted work for a long time."""
+    if is_silent:
+        return Condition(
+            TYPE,
+            "False",
+            KEDA_SILENT,
+            "KEDA has not asked the operator for the predicted work for two minutes, so the number of pods stays as it is; kubectl "
+            f"describe scaledobject {name} says why; KEDA must run, reach the operator on port 9501 (ALISE_SCALER_ADDRESS, the "
+            "NetworkPolicy alise-operator), and trust its certificate (the ClusterTriggerAuthentication)",
+        )
     how = f"kubectl describe scaledobject {name} says how"
     return Condition(TYPE, "True", BY_KEDA, f"KEDA sets spec.replicas by the predicted work; {how}")
 

@@ -9,6 +9,7 @@ import pytest
 from alise_operator import metrics
 from alise_operator.autoscaler import Autoscaler
 from alise_operator.conditions import Condition
+from alise_operator.demand import Demands
 from alise_operator.observation import Observation
 from alise_operator.predicted_work import Work
 from alise_operator.reconcile import ENGINES
@@ -26,6 +27,7 @@ class Scene:
     kube: FakeKube = field(default_factory=FakeKube)
     seconds: float = 0.0
     autoscaler: Autoscaler = field(init=False)
+    demands: Demands = field(init=False)
     before: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -34,7 +36,13 @@ class Scene:
 
     def restart(self) -> None:
         start = datetime(2026, 1, 1, tzinfo=UTC)
-        self.autoscaler = Autoscaler(self.kube, now=lambda: start + timedelta(seconds=self.seconds), monotonic=lambda: self.seconds)
+        self.demands = Demands(lambda: self.seconds)
+        self.autoscaler = Autoscaler(
+            self.kube,
+            demands=self.demands,
+            now=lambda: start + timedelta(seconds=self.seconds),
+            monotonic=lambda: self.seconds,
+        )
 
     def set_spec(self, **changes: Any) -> None:
         self.kube.put_engine(raw_spec(replicas=1, autoscaling=SCALING) | changes)
@@ -47,11 +55,11 @@ class Scene:
     def replicas(self) -> int:
         return int(self.resource["spec"]["replicas"])
 
-    async def look(self, *works: Work | None, valid: bool = True) -> Condition | None:
+    async def look(self, *works: Work | None, valid: bool = True, by_keda: bool = False) -> Condition | None:
         """One reconcile with ready pods that have this work."""
         pods = tuple(make_pod(name=f"p{n}", uid=f"u{n}", report=make_report(work=work)) for n, work in enumerate(works))
         spec = parse(self.resource["spec"]) if valid else None
-        found = await self.autoscaler.follow(self.resource, spec, OWNER, Observation(None, pods), self.before)
+        found = await self.autoscaler.follow(self.resource, spec, OWNER, Observation(None, pods), self.before, by_keda=by_keda)
         self.before = None if found is None else {"type": found.type, "status": found.status, "message": found.message}
         self.seconds += 15
         return found
@@ -172,3 +180,26 @@ async def test_a_pod_without_figures_is_said_and_no_pod_leaves() -> None:
     last = conditions[-1]
     assert last is not None
     assert (last.status, last.reason, scene.replicas) == ("Unknown", "WorkUnknown", 3)
+
+
+async def test_keda_that_asks_is_said_to_scale() -> None:
+    scene = Scene()
+    for _ in range(20):
+        condition = await scene.look(BUSY, by_keda=True)
+        assert condition is not None
+        assert (condition.status, condition.reason) == ("True", "ScaledByKEDA")
+        assert scene.demands.get("default", "tiny") is not None
+
+
+async def test_keda_that_does_not_ask_for_two_minutes_is_said_to_be_silent_until_it_asks_again() -> None:
+    scene = Scene()
+    conditions = [await scene.look(BUSY, by_keda=True) for _ in range(9)]
+    assert [one.reason for one in conditions if one is not None] == ["ScaledByKEDA"] * 8 + ["KedaSilent"]
+    last = conditions[-1]
+    assert last is not None
+    assert last.status == "False"
+    assert "kubectl describe scaledobject tiny" in last.message
+    scene.demands.get("default", "tiny")
+    again = await scene.look(BUSY, by_keda=True)
+    assert again is not None
+    assert again.reason == "ScaledByKEDA"

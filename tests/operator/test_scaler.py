@@ -89,6 +89,22 @@ async def test_a_change_is_pushed_and_a_figure_that_changes_nothing_is_not(tmp_p
     assert (first.result, second.result) == (False, True)
 
 
+async def test_a_call_counts_as_asked_and_an_open_stream_that_is_told_of_changes_does_not(tmp_path: Path) -> None:
+    seconds = 0.0
+    demands = Demands(lambda: seconds)
+    demands.set("default", "tiny", Demand(0.0, 60.0, False))
+    async with keda(tmp_path, demands) as stub:
+        stream = stub.StreamIsActive(REF, timeout=SECONDS)
+        await stream.read()
+        seconds = 100.0
+        demands.set("default", "tiny", BUSY)
+        await stream.read()
+        assert demands.unasked_seconds("default", "tiny") == 100.0
+        await stub.IsActive(REF, timeout=SECONDS)
+        assert demands.unasked_seconds("default", "tiny") == 0.0
+        stream.cancel()
+
+
 @pytest.mark.parametrize("call", ["IsActive", "GetMetricSpec", "GetMetrics"])
 async def test_a_resource_that_is_not_known_yet_is_unavailable_so_that_keda_keeps_its_pods(tmp_path: Path, call: str) -> None:
     async with keda(tmp_path, Demands()) as stub:
