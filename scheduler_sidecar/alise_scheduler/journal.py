@@ -1,9 +1,11 @@
 """Keeps the account of every request: its facts at admission, where it stood when it had to wait, and how it ended.
 
 `state.py` reports what happens, and `explain.py` reads the accounts. It is mutable, and time is an argument. Every request that ends is one
-line of the log, `request ended`. The newest KEPT ended requests stay in memory, and all are lost with the process. No text is kept.
+line of the log, `request ended`. The newest KEPT ended requests and the newest KEPT refused ones stay in memory, and all are lost with the
+process. No text is kept.
 """
 
+import heapq
 import logging
 import math
 from collections import deque
@@ -21,7 +23,7 @@ from .core.standing import Rule, Standing, standings
 
 log = logging.getLogger(__name__)
 
-# Ended requests that can be explained. An account has about a kilobyte.
+# Ended requests that can be explained, and refused ones. An account has about a kilobyte.
 KEPT: Final = 1000
 # vLLM's ids that are kept of one request, which may have a thousand samples.
 _IDS_KEPT: Final = 8
@@ -43,13 +45,15 @@ class _Note:
 
 
 class Journal:
-    """The accounts of active requests and of the newest ended ones."""
+    """The accounts of active requests, and of the newest that ended or were refused."""
 
     def __init__(self, facts_of: Callable[[Job], Facts]) -> None:
         """`facts_of` describes a job that this process did not admit."""
         self._facts_of = facts_of
         self._notes: dict[str, _Note] = {}
         self._ended: deque[EndedRequest] = deque(maxlen=KEPT)
+        # Apart, because an overload may refuse far more requests than it serves.
+        self._refused: deque[EndedRequest] = deque(maxlen=KEPT)
         self._at = 0.0
 
     # --- what happens -----------------------------------------------------------------------------------------------------------------
@@ -61,7 +65,7 @@ class Journal:
 
     def refused(self, facts: Facts, reason: str, message: str, at: float) -> None:
         """Keeps that a request was refused. The log line is that of the answer."""
-        self._ended.append(EndedRequest(facts, (), reason, at, message))
+        self._refused.append(EndedRequest(facts, (), reason, at, message))
 
     def decided(self, jobs: Sequence[Job], snapshot: Snapshot, policy: Policy, decision: Decision, at: float) -> None:
         """Notes where jobs stand that wait or were preempted since the last decision. `jobs` are in the snapshot's order."""
@@ -101,8 +105,8 @@ class Journal:
         return note.facts if note is not None else self._facts_of(job)
 
     def newest_first(self) -> Iterator[EndedRequest]:
-        """The ended requests that are kept."""
-        return reversed(self._ended)
+        """The ended and refused requests that are kept."""
+        return heapq.merge(reversed(self._ended), reversed(self._refused), key=lambda account: -account.ended_at)
 
     def _note(self, job: Job) -> _Note:
         note = self._notes.get(job.id)

@@ -1,6 +1,7 @@
 """The account of a request: what the log line says, what is kept, and how a person finds it."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -200,6 +201,26 @@ def test_the_newest_ended_requests_are_kept(state: State) -> None:
         state.withdraw(f"j{number}")
     found = [bool(explain(state, f"j{number}", 1.0)["matches"]) for number in (0, 4, 5, KEPT + 4)]
     assert found == [False, False, True, True]
+
+
+def test_refusals_push_no_ended_request_out(state: State) -> None:
+    waited_and_ended(state)
+    state.load = replace(state.load, draining=True)
+    for number in range(KEPT + 5):
+        state.admit(make_ask(f"j{number}", request_id="my-id"), 21.0 + number)
+    found = [bool(explain(state, job, 1e4)["matches"]) for job in ("b", "j4", "j5")]
+    newest = [match["job"] for match in explain(state, "my-id", 1e4)["matches"][:2]]
+    assert (found, newest) == ([True, False, True], ["j1004", "j1003"])
+
+
+def test_ended_and_refused_requests_are_named_newest_first(state: State) -> None:
+    state.load = replace(state.load, draining=True)
+    state.admit(make_ask("before", request_id="my-id"), 1.0)
+    state.load = replace(state.load, draining=False)
+    waited_and_ended(state)
+    state.load = replace(state.load, draining=True)
+    state.admit(make_ask("after", request_id="my-id"), 21.0)
+    assert [match["job"] for match in explain(state, "my-id", 30.0)["matches"]] == ["after", "b", "before"]
 
 
 def test_active_requests_are_listed_by_rank(state: State) -> None:
