@@ -23,6 +23,8 @@ DESTINATION_HEADER: Final = "x-gateway-destination-endpoint"
 DESTINATION_NAMESPACE: Final = "envoy.lb"
 # The rest of a longer body goes on unread.
 MAX_COLLECTED_BYTES: Final = 256 * 1024
+# All bodies that are kept at a time. The picker's memory is limited to 512 MiB, and a body is copied once when it is sent back.
+MAX_ROOM_BYTES: Final = 64 * 1024 * 1024
 # Envoy takes pieces of at most this size.
 PIECE_BYTES: Final = 62_000
 # When to come back to a resource without replicas: pods take about this long at best.
@@ -40,18 +42,34 @@ class Asked:
     body: bytes
     # It has a header that may hold an API key. The picker knows no keys.
     has_key: bool = False
+    # Bodies of other requests take up all the room, so this one goes by its headers, and at once.
+    crowded: bool = False
+
+
+class Room:
+    """The bytes of the bodies that all streams keep at a time."""
+
+    def __init__(self, most: int = MAX_ROOM_BYTES) -> None:
+        self._most = most
+        self.taken = 0
+
+    def full(self) -> bool:
+        """Returns whether there is no room for another body."""
+        return self.taken > self._most
 
 
 class Exchange:
     """The state of one stream. Mutable; one request and its answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room | None = None) -> None:
+        self._room = room or Room()
         self._mode: pb.BodySendMode = pb.NONE
         self._response_mode: pb.BodySendMode = pb.NONE
         self._method = self._path = ""
         self._has_key = False
         self._collected: list[bytes] = []
         self._bytes = 0
+        self._has_body = False
         self._ended = False
         self._trailers = False
         self._decided = False
@@ -77,7 +95,18 @@ class Exchange:
         return [], None
 
     def answer(self, decision: Decision) -> list[pb.ProcessingResponse]:
-        """Returns the messages that carry a decision out."""
+        """Returns the messages that carry a decision out. The body is not kept any longer."""
+        answers = self._answers(decision)
+        self.forget()
+        return answers
+
+    def forget(self) -> None:
+        """Drops the body: it was sent, or the stream has ended."""
+        self._collected.clear()
+        self._room.taken -= self._bytes
+        self._bytes = 0
+
+    def _answers(self, decision: Decision) -> list[pb.ProcessingResponse]:
         match decision:
             case Chosen(address):
                 return self._send_to(address)
@@ -105,15 +134,24 @@ class Exchange:
         if self._decided:
             return ([pb.ProcessingResponse(request_body=pb.BodyResponse())] if self._mode != pb.FULL_DUPLEX_STREAMED else
                     _pieces([body.body], body.end_of_stream)), None  # fmt: skip
-        self._collected.append(body.body)
-        self._bytes += len(body.body)
+        self._has_body = True
         self._ended = body.end_of_stream
-        if self._ended or self._mode in _BUFFERED or self._bytes > MAX_COLLECTED_BYTES:
+        buffered = self._mode in _BUFFERED
+        # Envoy has a buffered body, and nothing is read of a longer one.
+        if not buffered or (len(body.body) <= MAX_COLLECTED_BYTES and not self._room.full()):
+            self._collected.append(body.body)
+            self._bytes += len(body.body)
+            self._room.taken += len(body.body)
+        if self._ended or buffered or self._bytes > MAX_COLLECTED_BYTES or self._room.full():
             return [], self._asked()
         return [], None
 
     def _asked(self) -> Asked:
-        return Asked(self._method, self._path, b"".join(self._collected), self._has_key)
+        if self._room.full():
+            return Asked(self._method, self._path, b"", self._has_key, crowded=self._has_body)
+        # One copy, not two: it is sent back from here.
+        self._collected = [b"".join(self._collected)]
+        return Asked(self._method, self._path, self._collected[0], self._has_key)
 
     def _send_to(self, address: str) -> list[pb.ProcessingResponse]:
         self._decided = True
@@ -124,10 +162,10 @@ class Exchange:
         common = pb.CommonResponse(header_mutation=pb.HeaderMutation(set_headers=[header]))
         metadata = Struct()
         metadata.update({DESTINATION_NAMESPACE: {DESTINATION_HEADER: address}})
-        if self._mode in _BUFFERED and self._collected:
+        if self._mode in _BUFFERED and self._has_body:
             return [pb.ProcessingResponse(request_body=pb.BodyResponse(response=common), dynamic_metadata=metadata)]
         answers = [pb.ProcessingResponse(request_headers=pb.HeadersResponse(response=common), dynamic_metadata=metadata)]
-        if self._mode == pb.FULL_DUPLEX_STREAMED and self._collected:
+        if self._mode == pb.FULL_DUPLEX_STREAMED and self._has_body:
             answers += _pieces(self._collected, self._ended and not self._trailers)
         if self._trailers:
             answers.append(pb.ProcessingResponse(request_trailers=pb.TrailersResponse()))

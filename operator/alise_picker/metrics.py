@@ -5,7 +5,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 DECISIONS: Final = ("least_wait", "home", "round_robin", "shed", "no_endpoint", "hold_full", "hold_expired")
-PREDICTIONS: Final = ("ok", "not_needed", "not_described", "failed")
+PREDICTIONS: Final = ("ok", "not_needed", "not_described", "no_room", "failed")
 STATES: Final = ("fresh", "stale", "draining")
 
 
@@ -28,7 +28,7 @@ class Metrics:
         self.predictions = Counter(
             "alise_picker_predictions_total",
             "Predictions of a request's length: ok, not_needed (a replica has a free slot), not_described (a route or body that says "
-            "nothing), failed (no replica answered in time).",
+            "nothing), no_room (bodies of other requests take up the picker's memory), failed (no replica answered in time).",
             ["outcome"],
             registry=self.registry,
         )

@@ -107,7 +107,9 @@ class Picker:
         home = self._homes.home(description.conversation_previous)
         request = Request(samples=float(max(1, min(description.n, 1024))), home=home)
         level, work = request.level, 0.0
-        if description.endpoint is Form.OTHER:
+        if asked.crowded:
+            self._metrics.predictions.labels("no_room").inc()
+        elif description.endpoint is Form.OTHER:
             self._metrics.predictions.labels("not_described").inc()
         elif not needs_length(endpoints, request, self._clock()):
             # It goes where a request of any length would start at once.
@@ -135,7 +137,7 @@ class Picker:
         """Returns why a request is not held; None if it may be."""
         if not self._hold.max_requests or not generates(asked.method, asked.path) or (self._hold.needs_key and not asked.has_key):
             return "no_endpoint"
-        return "hold_full" if self.waiting >= self._hold.max_requests else None
+        return "hold_full" if asked.crowded or self.waiting >= self._hold.max_requests else None
 
     async def _held(self, asked: Asked) -> str | None:
         """Waits until a replica is ready. Returns why it did not wait any longer; None if there is a replica."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc
 
 from alise_contract.v1 import ext_proc_pb2 as pb
-from alise_picker.exchange import Exchange, wait_longer
+from alise_picker.exchange import Exchange, Room, wait_longer
 from alise_picker.picker import Picker
 
 SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -24,21 +24,28 @@ class Processor:
 
     def __init__(self, picker: Picker) -> None:
         self._picker = picker
+        self.room = Room()
 
     async def process(
         self, messages: AsyncIterator[pb.ProcessingRequest], context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[pb.ProcessingResponse]:
-        exchange = Exchange()
-        async for message in messages:
-            answers, asked = exchange.receive(message)
-            for answer in answers:
-                yield answer
-            if asked is None:
-                continue
-            if self._picker.must_hold(asked):
-                yield wait_longer(self._picker.hold_seconds)
-            for answer in exchange.answer(await self._picker.decide(asked)):
-                yield answer
+        exchange = Exchange(self.room)
+        try:
+            async for message in messages:
+                answers, asked = exchange.receive(message)
+                # A stream may last as long as an answer. What these names hold would stay in memory until its next message.
+                del message
+                while answers:
+                    yield answers.pop(0)
+                if asked is not None:
+                    if self._picker.must_hold(asked):
+                        yield wait_longer(self._picker.hold_seconds)
+                    answers = exchange.answer(await self._picker.decide(asked))
+                    asked = None
+                while answers:
+                    yield answers.pop(0)
+        finally:
+            exchange.forget()
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
         """The service under Envoy's name."""
@@ -57,7 +64,9 @@ class Server:
         options = (("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.http2.bdp_probe", 0), ("grpc.so_reuseport", 0))
         self._host = host
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_STREAMS)
-        self._server.add_generic_rpc_handlers((Processor(picker).handler(),))
+        processor = Processor(picker)
+        self.room = processor.room
+        self._server.add_generic_rpc_handlers((processor.handler(),))
 
     async def start(self, port: int) -> int:
         """Listens and returns the port; 0 takes a free one. Raises OSError if the port is not available."""

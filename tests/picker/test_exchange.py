@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alise_contract.v1 import ext_proc_pb2 as pb
-from alise_picker.choose import Chosen, NoEndpoint, Reason, Shed
-from alise_picker.exchange import MAX_COLLECTED_BYTES, Asked, Exchange
+from alise_picker.choose import Chosen, Decision, NoEndpoint, Reason, Shed
+from alise_picker.exchange import MAX_COLLECTED_BYTES, Asked, Exchange, Room
 
 TO_A = Chosen("10.0.0.1:8000", Reason.LEAST_WAIT)
 
@@ -77,6 +77,64 @@ def test_with_a_buffered_body_the_answer_to_the_body_decides_and_leaves_it_alone
     (answer,) = exchange.answer(TO_A)
     assert destination(answer) == (TO_A.address, TO_A.address)
     assert not answer.request_body.response.HasField("body_mutation")
+
+
+@pytest.mark.parametrize("decision", [pytest.param(TO_A, id="sent"), pytest.param(NoEndpoint(), id="refused")])
+@pytest.mark.parametrize("mode", [pytest.param(pb.FULL_DUPLEX_STREAMED, id="full duplex"), pytest.param(pb.BUFFERED, id="buffered")])
+def test_a_body_is_kept_until_the_decision_and_no_longer(mode: pb.BodySendMode, decision: Decision) -> None:
+    room = Room()
+    exchange = Exchange(room)
+    exchange.receive(headers(mode))
+    exchange.receive(body(b"{}", ends=True))
+    assert room.taken == 2
+    exchange.answer(decision)
+    assert room.taken == 0
+
+
+def test_a_buffered_body_that_is_too_long_to_be_read_is_not_kept() -> None:
+    room = Room()
+    exchange = Exchange(room)
+    exchange.receive(headers(pb.BUFFERED))
+    _, asked = exchange.receive(body(b"x" * (MAX_COLLECTED_BYTES + 1), ends=True))
+    assert (asked, room.taken) == (Asked("POST", "/v1/completions", b""), 0)
+    assert destination(exchange.answer(TO_A)[0]) == (TO_A.address, TO_A.address)
+
+
+def full_room() -> Room:
+    """A room that another stream's body fills."""
+    room = Room(most=10)
+    other = Exchange(room)
+    other.receive(headers())
+    other.receive(body(b"x" * 11))
+    return room
+
+
+def test_a_body_without_room_goes_on_at_once_by_its_headers() -> None:
+    room = full_room()
+    exchange = Exchange(room)
+    exchange.receive(headers())
+    _, asked = exchange.receive(body(b"some"))
+    assert asked == Asked("POST", "/v1/completions", b"", crowded=True)
+    assert streamed(exchange.answer(TO_A)) == (b"some", [False])
+    assert streamed(exchange.receive(body(b" more", ends=True))[0]) == (b" more", [True])
+    assert room.taken == 11
+
+
+def test_a_buffered_body_without_room_is_not_kept() -> None:
+    room = full_room()
+    exchange = Exchange(room)
+    exchange.receive(headers(pb.BUFFERED))
+    _, asked = exchange.receive(body(b"{}", ends=True))
+    assert (asked, room.taken) == (Asked("POST", "/v1/completions", b"", crowded=True), 11)
+
+
+def test_the_body_of_a_stream_that_ends_early_is_forgotten() -> None:
+    room = Room()
+    exchange = Exchange(room)
+    exchange.receive(headers())
+    exchange.receive(body(b"begun"))
+    exchange.forget()
+    assert room.taken == 0
 
 
 @pytest.mark.parametrize("mode", [pytest.param(mode, id=name) for name, mode in pb.BodySendMode.items()])

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -88,6 +89,19 @@ async def test_a_request_that_is_not_worth_a_replica_is_refused_at_once(replicas
     assert not picker.must_hold(asked)
     assert await picker.decide(asked) == NoEndpoint()
     assert metric(metrics, "no_endpoint") == 1
+
+
+async def test_a_request_whose_body_has_no_room_is_not_held(replicas: Replicas) -> None:
+    picker, metrics = make_picker(replicas, HoldLimits(10, 60.0))
+    assert await picker.decide(replace(ASKED, crowded=True)) == NoEndpoint()
+    assert metric(metrics, "hold_full") == 1
+
+
+async def test_a_request_whose_body_has_no_room_is_placed_without_a_prediction(replicas: Replicas) -> None:
+    picker, metrics = make_picker(replicas, HoldLimits())
+    replicas.set([TARGET])
+    assert isinstance(await picker.decide(replace(ASKED, crowded=True)), Chosen)
+    assert metrics.registry.get_sample_value("alise_picker_predictions_total", {"outcome": "no_room"}) == 1
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions?x=1", "/v1/embeddings", "/inference/v1/generate"])
