@@ -109,6 +109,9 @@ def pool_of(pods: Iterable[Pod], replicas: int, held: int | None = 0) -> Pool:
 def decide(pool: Pool, rule: Rule, memory: Memory, at_seconds: float) -> Decision:
     """Returns the replicas to request now, why, and what the next decision has to know."""
     # 1. How many pods does the work need?
+    if memory.replicas is not None and pool.replicas < memory.replicas:
+        # Those that were starting may have been removed, so that the others are ready says nothing about starts.
+        memory = replace(memory, starting_since=None)
     memory = _with_start(memory, pool, at_seconds)
     advice = recommended(pool, rule, memory.start_seconds)
     # 2. Remember it, and a number that another writer has set since the last decision.
@@ -129,6 +132,8 @@ def decide(pool: Pool, rule: Rule, memory: Memory, at_seconds: float) -> Decisio
         replicas = 0
     cause = "" if replicas == pool.replicas else _cause(pool, rule, replicas, wanted)
     reason = _reason(pool, replicas, is_short=max(within) > rule.most)
+    if replicas < pool.replicas:
+        known = replace(known, starting_since=None)
     return Decision(replicas, reason, cause, replace(known, replicas=replicas, idle_since=idle_since, held_unknown_since=unknown_since))
 
 
@@ -180,7 +185,8 @@ def _with_start(memory: Memory, pool: Pool, at_seconds: float) -> Memory:
         return replace(memory, starting_since=at_seconds if memory.starting_since is None else memory.starting_since)
     if memory.starting_since is None:
         return memory
-    return replace(memory, starting_since=None, start_seconds=min(at_seconds - memory.starting_since, MOST_START_SECONDS))
+    seconds = at_seconds - memory.starting_since
+    return replace(memory, starting_since=None, start_seconds=memory.start_seconds if seconds > MOST_START_SECONDS else seconds)
 
 
 def _remembered(memory: Memory, advice: int, at_seconds: float, seconds: float) -> Memory:

@@ -90,8 +90,20 @@ def test_how_long_pods_take_to_start_is_measured() -> None:
 
 
 def test_a_pod_that_could_not_be_scheduled_for_hours_does_not_count_as_a_slow_start() -> None:
-    waits = decide(pool(2, ready=1), RULE, NOTHING, 0.0).memory
-    assert decide(pool(2), RULE, waits, 7200.0).memory.start_seconds == MOST_START_SECONDS
+    waits = decide(pool(2, ready=1), RULE, replace(NOTHING, start_seconds=90.0), 0.0).memory
+    assert decide(pool(2), RULE, waits, MOST_START_SECONDS + 1.0).memory.start_seconds == 90.0
+
+
+def test_a_pod_that_is_removed_before_it_was_ready_does_not_count_as_started() -> None:
+    rule = replace(RULE, stabilization_seconds=60.0)
+    last = after(pool(2, ready=1, load=0.5), seconds=120, rule=rule)
+    assert last.replicas == 1
+    assert decide(pool(1, load=0.5), rule, last.memory, 135.0).memory.start_seconds == 0.0
+
+
+def test_a_pod_that_a_user_removes_before_it_was_ready_does_not_count_as_started() -> None:
+    waits = decide(pool(2, ready=1, load=0.9), RULE, NOTHING, 0.0).memory
+    assert decide(pool(1, load=0.9), RULE, waits, 135.0).memory.start_seconds == 0.0
 
 
 def test_the_cause_of_a_step_gives_its_figures() -> None:
