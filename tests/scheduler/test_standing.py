@@ -9,7 +9,7 @@ from alise_scheduler.core.job import Job, Snapshot
 from alise_scheduler.core.rank import LatenessRule, Policy, PreemptionRule
 from alise_scheduler.core.reports import EngineShape, Phase
 from alise_scheduler.core.standing import Ahead, Rule, Standing, standings
-from tests.scheduler.builders import make_job, make_snapshot
+from tests.scheduler.builders import make_job, make_request, make_snapshot
 
 PLAIN = Policy(name="alise", ageing=None, lateness=None)
 TWO_SLOTS = EngineShape(max_num_seqs=2, max_model_len=4096, num_device_blocks=10_000)
@@ -62,6 +62,14 @@ def test_a_tenant_over_its_share_waits_behind_the_others() -> None:
 def test_a_request_that_is_next_waits_while_running_ones_are_not_worse_enough() -> None:
     standing = standing_of("b", [running("a", 110), running("c", 110), make_job("b", 100)])
     assert (standing.rule, standing.ahead.total, standing.running_behind) == (Rule.SLOTS, 0, 2)
+
+
+@pytest.mark.parametrize("waited", [pytest.param(0.1, id="in time"), pytest.param(1000.0, id="late")])
+def test_a_request_with_more_samples_than_slots_waits_for_slots_and_for_no_other_request(waited: float) -> None:
+    policy = Policy(name="alise", ageing=None, lateness=LatenessRule(slowdown=2.0, busy_slowdown=0.0, overdue_seconds=1e6))
+    requests = {name: make_request("wide", request_id=name) for name in ("r0", "r1", "r2", "r3")}
+    standing = standing_of("wide", [make_job("wide", 100, samples=4, waited=waited, requests=requests)], policy)
+    assert (standing.rule, standing.ahead.total) == (Rule.SLOTS, 0)
 
 
 def test_a_request_that_waits_beside_a_free_slot_waits_for_kv_memory() -> None:

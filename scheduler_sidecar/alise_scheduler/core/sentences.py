@@ -119,6 +119,8 @@ def _rule(standing: Standing, policy: Policy) -> str:
             return "Requests run in the order of arrival (scheduling.policy: fcfs)."
         case Rule.ARRIVAL:
             return "Requests of the same level run in the order of arrival."
+        case Rule.SLOTS if not standing.ahead.total and not standing.running_behind:
+            return "It has more samples than can run at once, so they take turns. No other request keeps it from running."
         case Rule.SLOTS if not policy.preemption.levels:
             return "All slots are taken, and running requests are not preempted by rank (scheduling.preemption, scheduling.policy)."
         case Rule.SLOTS:

@@ -41,7 +41,8 @@ class Rule(Enum):
     LENGTH = "length"
     # Jobs of the same level that arrived earlier go first.
     ARRIVAL = "arrival"
-    # It is among the first, but running jobs that rank behind it are not worse enough to be preempted for it.
+    # It is among the first, but running jobs that rank behind it are not worse enough to be preempted for it; or it has more samples than
+    # there are slots.
     SLOTS = "slots"
     # A slot is free, but there is no KV memory for it.
     KV_MEMORY = "kv_memory"
@@ -130,6 +131,8 @@ def _before(mask: "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]") -> "np.ndar
 
 
 def _order_rule(ahead: Ahead, is_late: bool) -> Rule:
+    if not ahead.total:
+        return Rule.SLOTS
     if is_late and ahead.length >= ahead.overdue:
         return Rule.LATE
     counts = {Rule.OVERDUE: ahead.overdue, Rule.LENGTH: ahead.length, Rule.ARRIVAL: ahead.arrival}
