@@ -29,7 +29,7 @@ def list_requests(state: State, at: float, limit: int) -> dict[str, Any]:
         "connected": state.session is not None,
         "slots": state.shape.max_num_seqs,
         "by_phase": {phase.name.lower(): counts[phase] for phase in Phase},
-        "backlog_seconds": round(decision.load.backlog_seconds(), 3),
+        "backlog_seconds": round(decision.pod_seconds, 3),
         "requests": [live_json(request) for request in live],
     }
 

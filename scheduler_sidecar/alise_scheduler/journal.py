@@ -59,9 +59,10 @@ class Journal:
     # --- what happens -----------------------------------------------------------------------------------------------------------------
 
     def admitted(self, facts: Facts, at: float) -> None:
-        """Opens the account of an admitted request."""
+        """Opens the account of an admitted request. If it is admitted again, its account goes on with the newer facts."""
         self._at = at
-        self._notes[facts.job] = _Note(facts)
+        note = self._notes.setdefault(facts.job, _Note(facts))
+        note.facts = facts
 
     def refused(self, facts: Facts, reason: str, message: str, at: float) -> None:
         """Keeps that a request was refused. The log line is that of the answer."""

@@ -250,6 +250,33 @@ def test_names_that_clients_choose_are_no_commands_to_a_terminal(state: State) -
     assert (match["model"], match["tenant"], match["engine_requests"]) == ("?[2Jqwen?", "team??", ["chatcmpl-?-1a2b3c4d"])
 
 
+def test_ids_that_callers_choose_are_no_commands_to_a_terminal(state: State) -> None:
+    admit(state, "job\x1b[2J", request_id="id\u202e")
+    (match,) = explain(state, "job\x1b[2J", 1.0)["matches"]
+    assert (match["request_id"], match["job"]) == ("id?", "job?[2J")
+
+
+def test_the_backlog_of_the_list_is_that_of_the_metric(state: State) -> None:
+    for job in "abc":
+        admit(state, job)
+        report(state, job, Phase.RUNNING if job == "a" else Phase.WAITING, 0.1)
+    state.decide(1.0)
+    metric = state.metrics.registry.get_sample_value("alise_scheduler_backlog_seconds")
+    assert list_requests(state, 1.0, 10)["backlog_seconds"] == pytest.approx(metric, abs=1e-3)
+
+
+def test_a_request_that_is_admitted_again_keeps_its_account(state: State, caplog: pytest.LogCaptureFixture) -> None:
+    admit(state, "a")
+    report(state, "a", Phase.RUNNING, 0.1)
+    admit(state, "b", 0.1)
+    report(state, "b", Phase.WAITING, 0.2)
+    state.decide(0.3)
+    admit(state, "b", 0.4, objective="gold")
+    report(state, "b", Phase.RUNNING, 5.0)
+    finish(state, "b", 6.0)
+    assert [(line["class"], line.get("rule")) for line in lines(caplog)] == [("gold", "arrival")]
+
+
 def test_what_keeps_a_request_waiting_is_noted_when_nothing_did_at_first(state: State, caplog: pytest.LogCaptureFixture) -> None:
     admit(state, "a")
     report(state, "a", Phase.WAITING, 0.1)

@@ -177,8 +177,8 @@ def printable(name: str) -> str:
 
 def facts_json(facts: Facts) -> dict[str, Any]:
     result: dict[str, Any] = {
-        "request_id": facts.request_id,
-        "job": facts.job,
+        "request_id": printable(facts.request_id),
+        "job": printable(facts.job),
         "model": printable(facts.model),
         "class": printable(facts.klass or DEFAULT_CLASS),
         "predicted_tokens": round(facts.predicted_tokens),
