@@ -366,8 +366,10 @@ class State:
 
     def _learn(self, ended: Ended, at: float) -> None:
         finished, hint = ended.finished, self._details.get(ended.finished.job_id)
+        # A request of several samples is learned from once, or it would weigh as much as that many requests. Its last sample counts: the
+        # first one to end is a short one, and lengths that are too short would let such requests go before all others.
         asked, seen = self._asked.get(finished.job_id), observation(finished)
-        if asked is not None and seen is not None:
+        if ended.last and asked is not None and seen is not None:
             try:
                 self.predictor.learn(asked, seen)
             except Exception:

@@ -1,4 +1,4 @@
-"""Forecasts of requests that are not admitted: what they leave in the predictor, and what they say about other requests."""
+"""What the state asks of its predictor: forecasts of requests that are not admitted, what is remembered, and what is learned from."""
 
 from typing import Any
 
@@ -91,3 +91,13 @@ def test_a_forecast_does_not_say_how_the_answers_of_a_conversation_were() -> Non
     answer(state, "first", 2000, tenant="team-a", conversation_now="one")
     of_it, of_another = (state.forecast(make_ask("", **turn, conversation_previous=name), 1.0)[0] for name in ("one", "other"))
     assert of_it == of_another
+
+
+def test_a_request_of_several_samples_is_learned_from_once_by_the_sample_that_ends_last() -> None:
+    state, predictor = make()
+    state.admit(make_ask("a", samples=3), 0.0)
+    ids = [f"{number}_r" for number in range(3)]
+    state.update(EngineUpdate(tuple(make_request("a", Phase.RUNNING, request_id=one) for one in ids)), 0.1)
+    for one, tokens in zip(ids, (10, 20, 40), strict=True):
+        state.update(EngineUpdate(finished=(Finished(one, "a", FinishReason.STOP, tokens),)), 1.0)
+    assert (predictor.learned, predictor.remembered) == ([40], 0)
