@@ -69,7 +69,13 @@ class Picker:
         self._settle_seconds = settle_seconds
         self._homes = Homes()
         self._turn = 0
-        self.waiting = 0
+        self._holds: set[asyncio.Timeout] = set()
+        self._stopping = False
+
+    @property
+    def waiting(self) -> int:
+        """How many requests are held now."""
+        return len(self._holds)
 
     def must_hold(self, asked: Asked) -> bool:
         """Returns whether a request that comes now has to wait for a replica, and may."""
@@ -78,6 +84,13 @@ class Picker:
     @property
     def hold_seconds(self) -> float:
         return self._hold.seconds + self._settle_seconds
+
+    def stop_holding(self) -> None:
+        """Refuses the requests that are held, and holds no others."""
+        self._stopping = True
+        for hold in self._holds:
+            if not hold.expired():
+                hold.reschedule(asyncio.get_running_loop().time())
 
     async def decide(self, asked: Asked) -> Decision:
         """Returns the decision about one request, held first if no replica is ready."""
@@ -135,7 +148,8 @@ class Picker:
 
     def _refusal(self, asked: Asked) -> str | None:
         """Returns why a request is not held; None if it may be."""
-        if not self._hold.max_requests or not generates(asked.method, asked.path) or (self._hold.needs_key and not asked.has_key):
+        worth_it = generates(asked.method, asked.path) and (asked.has_key or not self._hold.needs_key)
+        if self._stopping or not self._hold.max_requests or not worth_it:
             return "no_endpoint"
         return "hold_full" if asked.crowded or self.waiting >= self._hold.max_requests else None
 
@@ -143,17 +157,18 @@ class Picker:
         """Waits until a replica is ready. Returns why it did not wait any longer; None if there is a replica."""
         if (refusal := self._refusal(asked)) is not None:
             return refusal
-        self.waiting += 1
+        hold = asyncio.timeout(self._hold.seconds)
         try:
-            async with asyncio.timeout(self._hold.seconds):
+            async with hold:
+                self._holds.add(hold)
                 while not usable(self._replicas.endpoints()):
                     await self._replicas.any_ready.wait()
                     # All of those that are ready may drain.
                     await asyncio.sleep(self._settle_seconds)
         except TimeoutError:
-            return "hold_expired"
+            return "no_endpoint" if self._stopping else "hold_expired"
         finally:
-            self.waiting -= 1
+            self._holds.discard(hold)
         return None
 
 

@@ -17,6 +17,8 @@ SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 # Requests in flight at a gateway, their answers included; the gateway balances the rest by itself.
 MAX_STREAMS: Final = 10_000
 MAX_MESSAGE_BYTES: Final = 4 << 20
+# Within the pod's own grace period (`children/picker.py` of the operator).
+GRACE_SECONDS: Final = 25.0
 
 
 class Processor:
@@ -62,7 +64,7 @@ class Server:
 
     def __init__(self, picker: Picker, host: str) -> None:
         options = (("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.http2.bdp_probe", 0), ("grpc.so_reuseport", 0))
-        self._host = host
+        self._host, self._picker = host, picker
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_STREAMS)
         processor = Processor(picker)
         self.room = processor.room
@@ -77,6 +79,7 @@ class Server:
         await self._server.start()
         return bound
 
-    async def stop(self, grace_seconds: float = 1.0) -> None:
-        """Stops taking new requests; those in the picker are answered within the grace period."""
+    async def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        """Stops taking new requests. Held ones are refused with 503 at once; the others are answered within the grace period."""
+        self._picker.stop_holding()
         await self._server.stop(grace_seconds)

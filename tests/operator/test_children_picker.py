@@ -10,6 +10,7 @@ from alise_contract.names import LENGTHS_PORT, PICKER_GRPC_PORT, PICKER_HTTP_POR
 from alise_operator.children import children
 from alise_operator.cluster import INFERENCE_POOL, Cluster
 from alise_picker.__main__ import arguments
+from alise_picker.server import GRACE_SECONDS
 from tests.operator.builders import CURRENT, OWNER, make_spec
 
 ON: dict[str, Any] = {"routing": {"endpointPicker": {}}}
@@ -75,6 +76,11 @@ def test_its_command_line_is_one_that_it_understands() -> None:
 )
 def test_it_holds_requests_without_a_key_only_where_there_are_no_keys(changes: dict[str, Any], needs_key: bool) -> None:
     assert arguments(container(built(**ON, **changes))["args"]).hold_needs_key is needs_key
+
+
+def test_its_pod_ends_later_than_the_streams_that_it_finishes() -> None:
+    pod = built(**ON)["Deployment", "tiny-picker"]["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > GRACE_SECONDS
 
 
 def test_it_runs_from_the_image_of_the_settings() -> None:

@@ -16,6 +16,8 @@ from alise_operator.spec import Spec
 ROLE: Final = "alise-picker"
 # Fields of the engine's pod that say from which registries pods are pulled and on which nodes they may run.
 _PLACEMENT: Final = ("imagePullSecrets", "nodeSelector", "tolerations")
+# A stopping picker refuses what it holds at once, and gives streams that are open 25 s.
+_GRACE_SECONDS: Final = 30
 _RESOURCES: Final[Manifest] = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
 
 
@@ -112,6 +114,7 @@ def _deployment(spec: Spec, owner: Owner, cluster: Cluster, template: Manifest) 
         "serviceAccountName": picker_name(owner),
         "automountServiceAccountToken": True,
         "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _GRACE_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": RUN_AS,
