@@ -23,7 +23,7 @@ from alise_operator.errors import ApplyError, ClusterError
 from alise_operator.held_requests import HeldRequests, counts
 from alise_operator.kube import Kube, Resource
 from alise_operator.observation import Observation
-from alise_operator.predicted_work import Work, total
+from alise_operator.predicted_work import total
 from alise_operator.scaling_condition import by_another, failed, is_paused, stands_by, while_scaling
 from alise_operator.spec import Spec
 
@@ -144,6 +144,12 @@ class Autoscaler:
             log.warning("an event could not be posted", extra={"engine": engine, "error": str(error)})
 
     def _publish(self, owner: Owner, seen: Observation) -> None:
-        works = [pod.report.work for pod in seen.pods if not pod.terminating and pod.report is not None and pod.report.work is not None]
-        work = total(works) if works else Work()
+        """Publishes the work, or nothing if it is not known: another autoscaler would remove busy pods for a zero."""
+        present = [pod for pod in seen.pods if not pod.terminating and not pod.ended]
+        works = [pod.report.work for pod in present if pod.report is not None and pod.report.work is not None]
+        is_silent = any(pod.ready and (pod.report is None or pod.report.work is None) for pod in present)
+        if is_silent or (present and not works):
+            metrics.forget_work(owner.namespace, owner.name)
+            return
+        work = total(works)
         metrics.publish_work(owner.namespace, owner.name, work.backlog_seconds, work.offered_load)

@@ -73,13 +73,14 @@ SCALINGS: Final = Counter(
 )
 BACKLOG: Final = Gauge(
     "alise_operator_backlog_seconds",
-    "Predicted time that one pod would need for all requests of an AliseEngine, summed over its pods.",
+    "Predicted time that one pod would need for all requests of an AliseEngine, summed over its pods. Absent while it is not known.",
     ["namespace", "alise_engine"],
     registry=REGISTRY,
 )
 OFFERED_LOAD: Final = Gauge(
     "alise_operator_offered_load_pods",
-    "Pods that the predicted work of the last minute's arrivals keeps busy, summed over the pods of an AliseEngine.",
+    "Pods that the predicted work of the last minute's arrivals keeps busy, summed over the pods of an AliseEngine. Absent while it is not "
+    "known.",
     ["namespace", "alise_engine"],
     registry=REGISTRY,
 )
@@ -107,7 +108,7 @@ def publish_work(namespace: str, name: str, backlog_seconds: float, offered_load
 
 
 def forget_work(namespace: str, name: str) -> None:
-    """Removes the predicted work of an AliseEngine that is gone."""
+    """Removes the predicted work of an AliseEngine that is gone, or whose work is not known."""
     for gauge in (BACKLOG, OFFERED_LOAD):
         with suppress(KeyError):
             gauge.remove(namespace, name)

@@ -158,19 +158,35 @@ async def test_without_autoscaling_there_is_no_condition_and_no_write() -> None:
     assert scene.kube.writes == []
 
 
+def published() -> list[float | None]:
+    labels = {"namespace": "default", "alise_engine": "tiny"}
+    names = ("alise_operator_backlog_seconds", "alise_operator_offered_load_pods")
+    return [metrics.REGISTRY.get_sample_value(name, labels) for name in names]
+
+
 async def test_the_work_is_published_until_the_resource_is_gone() -> None:
     scene = Scene()
     scene.kube.put_engine(raw_spec(replicas=2))
     await scene.look(BUSY, Work(15.0, 0.5))
-
-    def published() -> list[float | None]:
-        labels = {"namespace": "default", "alise_engine": "tiny"}
-        names = ("alise_operator_backlog_seconds", "alise_operator_offered_load_pods")
-        return [metrics.REGISTRY.get_sample_value(name, labels) for name in names]
-
     assert published() == [45.0, 2.5]
     scene.autoscaler.forget("default", "tiny")
     assert published() == [None, None]
+
+
+@pytest.mark.parametrize("works", [pytest.param((BUSY, None), id="of one pod"), pytest.param((None, None), id="of all pods")])
+async def test_work_that_is_not_known_is_not_published_as_none(works: tuple[Work | None, ...]) -> None:
+    scene = Scene()
+    scene.kube.put_engine(raw_spec(replicas=2))
+    await scene.look(BUSY, Work(15.0, 0.5))
+    await scene.look(*works)
+    assert published() == [None, None]
+
+
+async def test_without_pods_the_work_is_zero() -> None:
+    scene = Scene()
+    scene.kube.put_engine(raw_spec(replicas=0))
+    await scene.look()
+    assert published() == [0.0, 0.0]
 
 
 async def test_a_pod_without_figures_is_said_and_no_pod_leaves() -> None:
