@@ -93,7 +93,7 @@ class State:
         # What each admitted job added to the load and to the admission queue.
         self._added: dict[str, tuple[int, ArrivingRequest]] = {}
         self._queue = AdmissionQueue()
-        self._decided_at = -math.inf
+        self._began_at, self._decided_at = math.inf, -math.inf
         # What the predictor needs of each active job when it ends.
         self._details: dict[str, Hint] = {}
         # What the predictor was given about each job that this process admitted, so that it learns from the answer.
@@ -316,8 +316,9 @@ class State:
         crowding = frozenset[str]() if over is None else frozenset(owner_of(jobs[row].tenant) for row in over.nonzero()[0].tolist())
         self.load = replace(decision.load, crowding=crowding)
         self._queue.planned(decision.backlog, lambda: [job.tenant for job in jobs])
+        self._began_at = min(self._began_at, at)
         self._load_is_old, self._decided_at, self._owners = False, at, frozenset(owner_of(job.tenant) for job in jobs)
-        work = PredictedWork(decision.pod_seconds, self._queue.offered_load(at))
+        work = PredictedWork(decision.pod_seconds, self._queue.offered_load(at, self._began_at))
         decision = replace(decision, plan=replace(decision.plan, work=work))
         self.journal.decided(jobs, snapshot, self.policy, decision, at)
         self.metrics.plan_seconds.observe(time.perf_counter() - began)

@@ -91,10 +91,31 @@ def test_the_backlog_ends_with_its_requests_and_the_offered_load_a_minute_after_
 
 def test_the_work_that_arrives_in_a_minute_is_the_backlog_of_as_many_requests() -> None:
     state = opened(make_state())
+    sent(state, 1.0)
     for number in range(8):
-        state.admit(make_ask(f"j{number}"), 1.0)
-    work = sent(state, 2.0)
+        state.admit(make_ask(f"j{number}"), 61.0)
+    work = sent(state, 62.0)
     assert work.offered_load * 60 == pytest.approx(work.backlog_seconds, rel=0.01)
+
+
+@pytest.mark.parametrize("after", [pytest.param(10.0, id="after ten seconds"), pytest.param(40.0, id="after forty seconds")])
+def test_in_the_first_minute_of_a_scheduler_the_offered_load_is_that_of_the_time_since_its_start(after: float) -> None:
+    young, old = opened(make_state()), opened(make_state())
+    for state, began in ((young, 100.0), (old, 0.0)):
+        sent(state, began)
+        for number in range(60):
+            at = 41.0 + number if state is old else 100.0 + number
+            if at < 100.0 + after:
+                state.admit(make_ask(f"j{number}"), at)
+    assert sent(young, 100.0 + after).offered_load == pytest.approx(sent(old, 100.0).offered_load, rel=0.05)
+
+
+def test_what_arrives_together_right_after_a_start_is_the_work_of_ten_seconds() -> None:
+    state = opened(make_state())
+    sent(state, 1.0)
+    state.admit(make_ask("a"), 1.0)
+    work = sent(state, 1.1)
+    assert work.offered_load * 10 == pytest.approx(work.backlog_seconds, rel=0.01)
 
 
 def test_a_withdrawn_request_is_no_offered_load() -> None:

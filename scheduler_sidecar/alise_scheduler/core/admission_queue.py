@@ -17,6 +17,9 @@ from .rank import Policy
 
 # A bound for the time without an engine, when no decision is made. Admitted jobs expire within seconds then.
 _MOST_SINCE: Final = 4096
+# What arrives together right after a start, such as requests that were held, says little about the next minute. It counts as the work of
+# at least this time.
+_LEAST_COUNTED_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,9 @@ class AdmissionQueue:
             self._since.clear()
         return self._backlog
 
-    def offered_load(self, at: float) -> float:
-        """Seconds of a full pod for what was admitted per second of the last minute (core/predicted_work.py)."""
-        return self._offered.per_second(at, MAX_LEVEL + 1)
+    def offered_load(self, at: float, began_at: float) -> float:
+        """Seconds of a full pod for what was admitted per second of the last minute, or since the start (core/predicted_work.py)."""
+        return self._offered.per_second(at, MAX_LEVEL + 1, counted_seconds=max(at - began_at, _LEAST_COUNTED_SECONDS))
 
     def _note(self, arrival: ArrivingRequest, sign: int) -> None:
         self._inflow.add(self._at, arrival.estimate.level, sign * arrival.estimate.work_seconds * arrival.samples, arrival.tenant)

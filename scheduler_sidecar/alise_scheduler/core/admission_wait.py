@@ -52,15 +52,20 @@ class Inflow:
         self._owner[row], self._part[row] = hash(owner_of(tenant)), hash(tenant)
         self._next = (row + 1) % _INFLOW_ROWS
 
-    def per_second(self, at: float, level: int, *, owner: str | None = None, part: str | None = None) -> float:
-        """Seconds of work arriving per second at better levels than this one: from one tenant, from one part of it, or from all."""
+    def per_second(
+        self, at: float, level: int, *, owner: str | None = None, part: str | None = None, counted_seconds: float = INFLOW_SECONDS
+    ) -> float:
+        """Seconds of work arriving per second at better levels than this one: from one tenant, from one part of it, or from all.
+
+        `counted_seconds`: for how long work has been counted, if that is less than a minute.
+        """
         oldest = at - INFLOW_SECONDS
         counts = (self._at > oldest) & (self._level < level)
         if part is not None:
             counts &= self._part == hash(part)
         elif owner is not None:
             counts &= self._owner == hash(owner)
-        span = min(INFLOW_SECONDS, max(at - float(self._at[self._next]), 1.0))
+        span = min(INFLOW_SECONDS, counted_seconds, max(at - float(self._at[self._next]), 1.0))
         return max(0.0, float(self._work[counts].sum())) / span
 
 
