@@ -3,7 +3,7 @@
 Rows take a quarter of the memory then, and reading memory is most of the time of a comparison. Squared distances in steps² are whole
 numbers far below 2^24, which float32 represents exactly, so one point at a time (simsimd) and many points (BLAS) give the same result.
 
-Pure; `kernel.py`, `neighbours.py` and the prior call it.
+Pure; `kernel.py`, `head.py` and the prior call it.
 """
 
 from typing import Final

@@ -89,7 +89,7 @@ class Learner:
             await asyncio.sleep(TURN_SECONDS)
 
     async def prepare(self) -> None:
-        """Obtains the prior and uses it. Without one, predictions come from buckets until the first training."""
+        """Obtains the prior and uses it. Without one, predictions are a fixed distribution and its calibration until the first training."""
         if self._know is None:
             return
         try:

@@ -10,7 +10,7 @@ from ...core.lengths import PROBABILITIES
 
 # The first head is trained after this many finished requests. The next one follows when half as many again have finished, and from FEW on
 # when as many again have, within these bounds. A training takes half a second of CPU and one more for every 1,500 rows, and later ones
-# change little. Neighbours, conversations and calibration follow each answer at once.
+# change little. Conversations, repeated texts and the calibration follow each answer at once.
 FIRST_TRAINING: Final = 200
 FEW: Final = 1000
 _GROWTH_OF_FEW: Final = 0.5
