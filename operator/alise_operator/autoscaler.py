@@ -126,6 +126,8 @@ class Autoscaler:
         """Forgets an AliseEngine that is gone."""
         metrics.forget_work(namespace, name)
         self._demands.forget(namespace, name)
+        if self._held is not None:
+            self._held.forget(namespace, name)
         for owner in [one for one in self._memory.keys() | self._asleep if (one.namespace, one.name) == (namespace, name)]:
             self._memory.pop(owner, None)
             self._asleep.discard(owner)

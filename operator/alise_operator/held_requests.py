@@ -19,6 +19,8 @@ from alise_operator.errors import ApplyError, ClusterError
 from alise_operator.kube import Kube, Resource
 
 ASK_SECONDS: Final = 1.0
+# Pickers that are asked at the same time, each with a read of the API server before it if its address is not known.
+AT_ONCE: Final = 25
 _MAX_BODY_BYTES: Final = 4096
 # More than any picker may hold.
 _MOST: Final = 1_000_000
@@ -36,6 +38,8 @@ class HeldRequests:
         self._port = port
         self._may_ask = may_ask or of_a_service
         self._session: aiohttp.ClientSession | None = None
+        # Of the Services whose picker answered last time, so that the API server is not asked each time.
+        self.addresses: dict[Owner, str] = {}
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -53,13 +57,32 @@ class HeldRequests:
 
     async def count(self, owner: Owner) -> int | None:
         """Returns the number of held requests; None if the picker does not say it."""
+        known = self.addresses.pop(owner, None)
+        if known is not None and (found := await self._ask(known, owner)) is not None:
+            self.addresses[owner] = known
+            return found
+        address = await self._address(owner)
+        if address is not None and (found := await self._ask(address, owner)) is not None:
+            self.addresses[owner] = address
+            return found
+        return None
+
+    def forget(self, namespace: str, name: str) -> None:
+        """Forgets an AliseEngine that is gone."""
+        for owner in [one for one in self.addresses if (one.namespace, one.name) == (namespace, name)]:
+            del self.addresses[owner]
+
+    async def _address(self, owner: Owner) -> str | None:
         try:
             service = await self._kube.get(_SERVICES, owner.namespace, owner.name + PICKER_SUFFIX)
-        except (ApplyError, ClusterError):
-            return None
-        try:
             address = ip_address(str((service.get("spec") or {}).get("clusterIP") or ""))
-            return read_count(await self._fetch(str(address)), owner) if self._may_ask(address) else None
+        except (ApplyError, ClusterError, ValueError):
+            return None
+        return str(address) if self._may_ask(address) else None
+
+    async def _ask(self, address: str, owner: Owner) -> int | None:
+        try:
+            return read_count(await self._fetch(address), owner)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
 
@@ -91,6 +114,12 @@ def read_count(body: bytes, owner: Owner) -> int:
 
 
 async def counts(held: HeldRequests, owners: list[Owner]) -> dict[Owner, int | None]:
-    """Returns the numbers of several AliseEngines, asked for at the same time."""
-    found = await asyncio.gather(*(held.count(owner) for owner in owners))
+    """Returns the numbers of several AliseEngines; `AT_ONCE` of them are asked at the same time."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(owner: Owner) -> int | None:
+        async with slots:
+            return await held.count(owner)
+
+    found = await asyncio.gather(*(one(owner) for owner in owners))
     return dict(zip(owners, found, strict=True))

@@ -11,8 +11,9 @@ from ipaddress import ip_address
 import pytest
 
 from alise_operator.autoscaler import Autoscaler
+from alise_operator.children.meta import Manifest, Owner
 from alise_operator.conditions import Condition
-from alise_operator.held_requests import HeldRequests, of_a_service, read_count
+from alise_operator.held_requests import AT_ONCE, HeldRequests, counts, of_a_service, read_count
 from alise_operator.kube import Resource
 from alise_operator.observation import Observation
 from alise_operator.predicted_work import NO_WORK
@@ -34,11 +35,25 @@ TO_ZERO = {"minReplicas": 0, "maxReplicas": 2, "idleSeconds": 60}
 SERVICES = Resource("v1", "services")
 
 
+class CountingKube(FakeKube):
+    """Notes which Services are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[str] = []
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
+        if resource.plural == SERVICES.plural:
+            self.reads.append(name)
+        return await super().get(resource, namespace, name)
+
+
 @dataclass
 class Sleeper:
     """A resource that may have no pods, its picker and its autoscaler."""
 
-    kube: FakeKube
+    kube: CountingKube
+    held: HeldRequests
     picker: Picker
     replicas: Replicas
     autoscaler: Autoscaler
@@ -60,7 +75,7 @@ class Sleeper:
 
 @asynccontextmanager
 async def sleeping(replicas: int) -> AsyncIterator[Sleeper]:
-    kube, targets, metrics = FakeKube(), Replicas(), Metrics()
+    kube, targets, metrics = CountingKube(), Replicas(), Metrics()
     picker = Picker(targets, metrics, HoldLimits(10, 60.0), settle_seconds=0.0)
     kube.put_engine(raw_spec(replicas=replicas, autoscaling=TO_ZERO, routing={"endpointPicker": {}}))
     kube.put(SERVICES, {"metadata": {"name": "tiny-picker"}, "spec": {"clusterIP": "127.0.0.1"}})
@@ -68,7 +83,7 @@ async def sleeping(replicas: int) -> AsyncIterator[Sleeper]:
         web.serving(picker, targets, metrics, "default/tiny", "127.0.0.1", 0) as port,
         HeldRequests(kube, port, may_ask=lambda _: True) as held,
     ):
-        scene = Sleeper(kube, picker, targets, Autoscaler(kube, held=held, monotonic=lambda: scene.seconds))
+        scene = Sleeper(kube, held, picker, targets, Autoscaler(kube, held=held, monotonic=lambda: scene.seconds))
         yield scene
     await targets.close()
 
@@ -122,6 +137,39 @@ async def test_a_resource_without_pods_whose_picker_does_not_answer_says_so_and_
         assert scene.pods == 0
         await scene.look()
         assert scene.pods == 1
+
+
+async def test_the_address_of_a_picker_that_answers_is_read_once() -> None:
+    async with sleeping(0) as scene:
+        for _ in range(5):
+            await scene.look()
+        assert scene.kube.reads == ["tiny-picker"]
+
+
+async def test_a_picker_whose_service_was_created_again_is_asked_at_its_new_address() -> None:
+    async with sleeping(0) as scene:
+        await scene.look()
+        # On loopback every address of 127.0.0.0/8 is this machine, and the picker listens at 127.0.0.1 alone.
+        scene.held.addresses[OWNER] = "127.0.0.2"
+        assert (await scene.look()).reason == "ScaledToZero"
+        assert scene.kube.reads == ["tiny-picker"] * 2
+
+
+async def test_a_bounded_number_of_pickers_is_asked_at_a_time() -> None:
+    asking, most = 0, 0
+
+    class Slow(HeldRequests):
+        async def count(self, owner: Owner) -> int | None:
+            nonlocal asking, most
+            asking += 1
+            most = max(most, asking)
+            await asyncio.sleep(0)
+            asking -= 1
+            return 0
+
+    owners = [Owner(f"e{number}", "default", f"u{number}") for number in range(3 * AT_ONCE)]
+    assert await counts(Slow(FakeKube()), owners) == dict.fromkeys(owners, 0)
+    assert most == AT_ONCE
 
 
 @pytest.mark.parametrize(
