@@ -34,14 +34,16 @@ class Work:
 
 
 NO_WORK: Final = Work()
+# More than any pod can have of either figure: eleven days of work, or arrivals for a million pods. Sums of these fit every number.
+_MOST: Final = 1e6
 
 
 def view_work(report: StatusReport) -> Work | None:
-    """Returns the work in a pod's status; None if it is not reported or not possible. Pods are not trusted."""
+    """Returns the work in a pod's status; None if it is not reported or not possible. Pods are not trusted, so it is bounded."""
     work = report.work
     if not report.HasField("work") or not all(math.isfinite(value) and value >= 0 for value in (work.backlog_seconds, work.offered_load)):
         return None
-    return Work(work.backlog_seconds, work.offered_load)
+    return Work(min(work.backlog_seconds, _MOST), min(work.offered_load, _MOST))
 
 
 def total(works: Iterable[Work]) -> Work:

@@ -364,6 +364,7 @@ def test_the_pool_is_the_sum_over_ready_pods_that_report() -> None:
         pytest.param({"backlog_seconds": float("nan")}, None, id="not a number"),
         pytest.param({"offered_load": float("inf")}, None, id="infinite"),
         pytest.param({"backlog_seconds": -1.0}, None, id="negative"),
+        pytest.param({"backlog_seconds": 1e308, "offered_load": 1e308}, Work(1e6, 1e6), id="absurd"),
     ],
 )
 def test_only_possible_figures_of_a_pod_are_believed(work: dict[str, float], seen: Work | None) -> None:

@@ -14,10 +14,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from alise_contract.v1 import externalscaler_pb2 as pb
+from alise_contract.v1.engine_control_pb2 import PredictedWork, StatusReport
 from alise_contract.v1.externalscaler_pb2_grpc import ExternalScalerStub
+from alise_operator.autoscaling import Pool, Rule, metric_seconds
 from alise_operator.demand import Demand, Demands
+from alise_operator.predicted_work import total, view_work
 from alise_operator.scaler import METRIC, serving_scaler
 from alise_operator.settings import ConfigError
+from alise_operator.spec_types import MAX_REPLICAS
 
 SECONDS = 5.0
 REF = pb.ScaledObjectRef(namespace="default", name="tiny")
@@ -73,6 +77,18 @@ async def test_keda_reads_the_metric_its_target_and_whether_there_is_work(tmp_pa
     assert (spec.metricName, spec.targetSizeFloat, spec.targetSize) == (METRIC, 60.0, 60)
     assert (value.metricName, value.metricValueFloat, value.metricValue) == (METRIC, 150.0, 150)
     assert active.result
+
+
+async def test_the_greatest_work_of_the_most_pods_fits_into_the_answer(tmp_path: Path) -> None:
+    absurd = view_work(StatusReport(work=PredictedWork(backlog_seconds=1e308, offered_load=1e308)))
+    assert absurd is not None
+    rule = Rule(least=1, most=100, target_seconds=3600.0, stabilization_seconds=300.0, idle_seconds=600.0)
+    pool = Pool(MAX_REPLICAS, MAX_REPLICAS, total([absurd] * MAX_REPLICAS))
+    demands = Demands()
+    demands.set("default", "tiny", Demand(metric_seconds(pool, rule), rule.target_seconds, True))
+    async with keda(tmp_path, demands) as stub:
+        (value,) = (await stub.GetMetrics(pb.GetMetricsRequest(scaledObjectRef=REF), timeout=SECONDS)).metricValues
+    assert value.metricValue == round(value.metricValueFloat) > 0
 
 
 async def test_a_change_is_pushed_and_a_figure_that_changes_nothing_is_not(tmp_path: Path) -> None:
