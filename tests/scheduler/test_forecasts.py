@@ -4,6 +4,7 @@ from typing import Any
 
 from alise_scheduler.admissions import Admitted
 from alise_scheduler.core.admit import AdmitLimits
+from alise_scheduler.core.lengths import Lengths
 from alise_scheduler.core.reports import EngineUpdate, Finished, FinishReason, Phase
 from alise_scheduler.predictor.features.row import ModelInput
 from alise_scheduler.predictor.interface import Observation
@@ -13,15 +14,21 @@ from tests.scheduler.builders import make_ask, make_request, make_state, opened
 
 
 class Counting(LearnedPredictor):
-    """Counts the requests that it remembers, and the answers that it learned from."""
+    """Counts the requests that it remembers, and notes what it was asked and what it learned."""
 
     def __init__(self) -> None:
         super().__init__()
         self.learned: list[int] = []
+        self.asked: list[ModelInput] = []
 
     @property
     def remembered(self) -> int:
         return len(self._admitted)
+
+    def predict(self, request: ModelInput | None, max_tokens: int, remember: bool = True) -> Lengths:
+        if request is not None:
+            self.asked.append(request)
+        return super().predict(request, max_tokens, remember)
 
     def learn(self, request: ModelInput, observation: Observation) -> None:
         self.learned.append(observation.tokens)
@@ -86,11 +93,12 @@ def test_a_forecast_does_not_say_whether_a_tenant_has_sent_exactly_this_text() -
 
 
 def test_a_forecast_does_not_say_how_the_answers_of_a_conversation_were() -> None:
-    turn = {"tenant": "team-a", "turns": 3, "prompt": "and then?", "conversation_now": "two"}
-    state, _ = make()
-    answer(state, "first", 2000, tenant="team-a", conversation_now="one")
-    of_it, of_another = (state.forecast(make_ask("", **turn, conversation_previous=name), 1.0)[0] for name in ("one", "other"))
-    assert of_it == of_another
+    turn = {"tenant": "team-a", "turns": 3, "prompt": "and then?", "conversation_previous": "one", "conversation_now": "two"}
+    state, predictor = make()
+    state.admit(make_ask("a", **turn), 0.0)
+    state.forecast(make_ask("", **turn), 0.0)
+    admitted, forecast = ((one.previous != 0, one.text != 0, one.tenant != 0) for one in predictor.asked)
+    assert (admitted, forecast) == ((True, True, True), (False, False, False))
 
 
 def test_a_request_of_several_samples_is_learned_from_once_by_the_sample_that_ends_last() -> None:

@@ -256,7 +256,8 @@ def test_ids_that_callers_choose_are_no_commands_to_a_terminal(state: State) -> 
     assert (match["request_id"], match["job"]) == ("id?", "job?[2J")
 
 
-def test_the_backlog_of_the_list_is_that_of_the_metric(state: State) -> None:
+def test_the_backlog_of_the_list_is_that_of_the_metric() -> None:
+    state = opened(make_state(), max_num_seqs=2)
     for job in "abc":
         admit(state, job)
         report(state, job, Phase.RUNNING if job == "a" else Phase.WAITING, 0.1)

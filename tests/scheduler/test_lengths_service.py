@@ -119,7 +119,9 @@ async def listening(service: LengthsService) -> AsyncIterator[Any]:
 
 async def test_predictions_take_a_tenth_of_the_time_and_more_are_refused_until_it_has_passed() -> None:
     costly = Costly(seconds=0.06)
-    question = pb.PredictRequest(request=admission_pb2.AdmitRequest(contract_version=CONTRACT_VERSION, endpoint=1, prompt="hi"))
+    question = pb.PredictRequest(
+        request=admission_pb2.AdmitRequest(contract_version=CONTRACT_VERSION, endpoint=admission_pb2.ENDPOINT_CHAT_COMPLETIONS, prompt="hi")
+    )
     async with listening(costly.service) as stub:
         for _ in range(2):
             await stub.Predict(question, timeout=SECONDS)
