@@ -38,7 +38,7 @@ class HeldRequests:
         self._port = port
         self._may_ask = may_ask or of_a_service
         self._session: aiohttp.ClientSession | None = None
-        # Of the Services whose picker answered last time, so that the API server is not asked each time.
+        # By owner, if the picker answered at it the last time. The API server is asked for the others alone.
         self.addresses: dict[Owner, str] = {}
 
     async def __aenter__(self) -> Self:
