@@ -130,6 +130,11 @@ class OperatorProcess:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port()}{path}", timeout=5) as answer:
             return str(answer.read().decode())
 
+    def reconciles(self, outcome: str | None = None) -> float:
+        """How many reconciles have ended, in all or with this outcome."""
+        lines = [line for line in self.get("/metrics").splitlines() if line.startswith("alise_operator_reconciles_total{")]
+        return sum(float(line.split()[-1]) for line in lines if outcome is None or f'outcome="{outcome}"' in line)
+
 
 class Engine:
     """One AliseEngine in a namespace of its own, and what the cluster holds around it."""

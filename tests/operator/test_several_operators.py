@@ -136,7 +136,7 @@ def test_in_one_namespace_the_operator_does_all_it_does_without_a_right_in_the_c
         engine.apply(route={"type": "HTTPRoute", "hosts": ["a.b"], "parentRef": {"name": "g"}})
         eventually("it says what the cluster lacks", lambda: engine.condition("Degraded").get("reason") == "MissingApi")
         assert (operator.forbidden(), elsewhere.one("deployment")) == ([], {})
-        assert 'outcome="bug"' not in operator.get("/metrics")
+        assert operator.reconciles("bug") == 0
     elsewhere.kubectl("delete", "alise", "tiny")
 
 
