@@ -11,10 +11,17 @@ from typing import Any, Final
 REDACTED: Final = "(redacted)"
 # Names of variables and fields whose values are secrets.
 _SECRET_NAME: Final = re.compile(r"(?i)token|secret|password|passwd|credential|api_?-?key|private_?key|(?<![a-z])dsn|authorization")
-# Flags of vLLM and of alise whose value is a secret.
-_SECRET_FLAGS: Final = frozenset({"--api-key", "--ssl-keyfile-password", "--hf-token"})
-_URL_PASSWORD: Final = re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)")
-_BEARER: Final = re.compile(r"(?i)\b(bearer\s+|sk-|hf_)[\w.~+/=-]{6,}")
+# The ends of names by which a text gives a secret: `api_key=…`, `"password": "…"`, `--hf-token …`. Longer words, as max_tokens, are none.
+_SECRET_END: Final = r"(?:token|secret|passw(?:or)?d|credentials?|api[_-]?keys?|private[_-]?key|authorization|dsn)"
+# Quoted, in a list, or all up to the next space: rather too much than too little.
+_VALUE: Final = r"""(?:\\".*?\\"|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|\[[^\]]*\]|\S+)"""
+_ASSIGNED: Final = re.compile(rf"""(?i)({_SECRET_END})([\\"']*\s*[=:]\s*)((?:(?:bearer|basic|digest)\s+)?{_VALUE})""")
+# A flag may have several values.
+_FLAG: Final = re.compile(r"(?<![\w-])(--[A-Za-z][\w.-]{0,80})((?:\s+(?!-)\S+)+)")
+_SECRET_FLAG: Final = re.compile(rf"(?i)--?(?:[\w.-]*[_.-])?{_SECRET_END}")
+_URL: Final = re.compile(r'://[^\s"]+')
+_BEARER: Final = re.compile(r"(?i)\b(bearer\s+|sk-|hf_|gh[opsu]_|github_pat_|glpat-)[\w.~+/=-]{6,}")
+_NUMBER: Final = re.compile(r"[\d.]+,?")
 # The lines of vLLM's log that quote a request or an answer (--enable-log-requests, VLLM_DEBUG_LOG_API_SERVER_RESPONSE).
 _QUOTES: Final = re.compile(r"Received request|Generated response|response_body=|prompt:|'prompt'|\"prompt\"|messages=|prompt_token_ids")
 # What follows such a line belongs to it until a line begins as every line of the log does.
@@ -32,12 +39,14 @@ def redacted_object(value: Any, name: str = "") -> Any:
         return _redacted_list(value, name)
     if isinstance(value, str):
         return REDACTED if _is_secret_field(name) else redacted_text(value)
-    return value
+    # A password of digits; a number that is called a token counts some.
+    return REDACTED if _is_secret_field(name) and isinstance(value, int | float) and "token" not in name.lower() else value
 
 
 def redacted_text(text: str) -> str:
-    """The text without credentials in URLs and without keys that look like ones."""
-    return _BEARER.sub(REDACTED, _URL_PASSWORD.sub(REDACTED, text))
+    """The text without credentials in URLs, without values that are named as secrets, and without keys that look like ones."""
+    text = _ASSIGNED.sub(_without_value, _URL.sub(_without_password, text))
+    return _BEARER.sub(REDACTED, _FLAG.sub(_without_values, text))
 
 
 def redacted_log(log: str) -> str:
@@ -54,15 +63,42 @@ def redacted_log(log: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _without_password(found: re.Match[str]) -> str:
+    """What follows the scheme, without what is before the authority's last @. A password may have a slash or an @ itself."""
+    url = found[0]
+    last = url.rfind("@")
+    begins = url.find("://") + 3
+    while 3 <= begins <= last:
+        slash, colon = url.find("/", begins), url.find(":", begins)
+        in_authority = slash < 0 or last < slash or 0 <= colon < slash
+        if in_authority or url.find("@", begins, slash) >= 0:
+            ends = last if in_authority else url.rfind("@", begins, slash)
+            return url[:begins] + REDACTED + url[ends:]
+        # The next URL of the same word.
+        begins = url.find("://", begins) + 3
+    return url
+
+
+def _without_value(found: re.Match[str]) -> str:
+    name, between, value = found.groups()
+    # `seconds_per_token: 0.05` is a figure.
+    return found[0] if name.lower() == "token" and _NUMBER.fullmatch(value) else f"{name}{between}{REDACTED}"
+
+
+def _without_values(found: re.Match[str]) -> str:
+    return f"{found[1]} {REDACTED}" if _SECRET_FLAG.fullmatch(found[1]) else found[0]
+
+
 def _redacted_list(values: list[Any], name: str) -> list[Any]:
     result: list[Any] = []
+    secret = False
     for value in values:
-        before = result[-1] if result else None
         if isinstance(value, str):
             flag, equals, _ = value.partition("=")
-            if equals and flag in _SECRET_FLAGS:
-                value = f"{flag}={REDACTED}"
-            elif before in _SECRET_FLAGS:
+            if value.startswith("--") or (value.startswith("-") and not secret):
+                secret = bool(_SECRET_FLAG.fullmatch(flag))
+                value = f"{flag}={REDACTED}" if secret and equals else value
+            elif secret:
                 value = REDACTED
         result.append(redacted_object(value, name))
     return result
