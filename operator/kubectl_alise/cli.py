@@ -69,9 +69,9 @@ def status(name: str | None, all_namespaces: bool, namespace: str | None, contex
         _print(status_text.list_text([engine_of(one) for one in found["items"]], now, all_namespaces))
         return
     engine, its_pods = engine_of(cluster.get(_KIND, name)), _pods(cluster, name)
-    _print(
-        status_text.status_text(engine, its_pods, _template(cluster, name), pods.reports(cluster, its_pods), _events(cluster, name), now)
-    )
+    reports, not_understood = pods.reports(cluster, its_pods)
+    template, events = _template(cluster, name), _events(cluster, name)
+    _print(status_text.status_text(engine, its_pods, template, reports, events, now, not_understood))
 
 
 @cli.command()

@@ -5,6 +5,7 @@ PluginError
 ├── NoClusterError      no cluster is configured, or it does not answer
 ├── NotAllowedError     the person may not do this
 ├── NotFoundError       there is no such object, or it is gone
+├── NotUnderstoodError  a pod's answer is not one that this plugin knows
 └── KubectlError        kubectl failed for another reason; its own words follow
 """
 
@@ -27,6 +28,10 @@ class NotAllowedError(PluginError):
 
 class NotFoundError(PluginError):
     """The object does not exist."""
+
+
+class NotUnderstoodError(PluginError):
+    """A pod answered something that this plugin does not know."""
 
 
 class KubectlError(PluginError):

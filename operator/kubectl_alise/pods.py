@@ -7,9 +7,10 @@ from typing import Any, Final, TypeVar
 
 from alise_contract.names import ENGINE_CONTAINER, SCHEDULER_CONTAINER
 
-from .errors import KubectlError, PluginError
+from .errors import KubectlError, NotUnderstoodError, PluginError
 from .kubectl import Cluster
 from .objects import Pod
+from .requests_text import explain_text, top_text
 from .status_text import Report, report_of
 
 # Each is a kubectl process.
@@ -17,23 +18,45 @@ _AT_ONCE: Final = 8
 T = TypeVar("T")
 
 
-def reports(cluster: Cluster, pods: Sequence[Pod]) -> dict[str, Report]:
-    """What the pods report of their requests, by pod; without those that do not answer."""
+def reports(cluster: Cluster, pods: Sequence[Pod]) -> tuple[dict[str, Report], dict[str, str]]:
+    """What the pods report of their requests, and why an answer was not understood, both by pod; without those that do not answer."""
+    command = ("alise-engine", "status")
     asked = [pod for pod in pods if pod.has(ENGINE_CONTAINER)]
-    answers, _ = _each(asked, lambda pod: report_of(_json_of(cluster, pod.name, ENGINE_CONTAINER, ("alise-engine", "status"))))
-    return answers
+    answers, errors = _each(asked, lambda pod: _read(command, _json_of(cluster, pod.name, ENGINE_CONTAINER, command), report_of))
+    return answers, {name: str(error) for name, error in errors.items() if isinstance(error, NotUnderstoodError)}
 
 
 def requests(cluster: Cluster, pods: Sequence[Pod], limit: int) -> tuple[dict[str, Any], dict[str, str]]:
     """The requests of each pod by rank, and why a pod did not answer, both by pod."""
     command = ("alise-scheduler", "top", "--json", f"--limit={limit}")
-    return _of_schedulers(pods, lambda pod: _json_of(cluster, pod.name, SCHEDULER_CONTAINER, command))
+
+    def ask(pod: Pod) -> Any:
+        answer = _json_of(cluster, pod.name, SCHEDULER_CONTAINER, command)
+        _read(command, answer, lambda found: top_text({pod.name: found}, {}))
+        return answer
+
+    return _of_schedulers(pods, ask)
 
 
 def accounts(cluster: Cluster, pods: Sequence[Pod], request_id: str) -> tuple[dict[str, Any], dict[str, str]]:
     """What each pod knows of a request, and why a pod did not answer, both by pod."""
     command = ("alise-scheduler", "explain", "--json", "--", request_id)
-    return _of_schedulers(pods, lambda pod: _json_of(cluster, pod.name, SCHEDULER_CONTAINER, command))
+
+    def ask(pod: Pod) -> Any:
+        answer = _json_of(cluster, pod.name, SCHEDULER_CONTAINER, command)
+        _read(command, answer, lambda found: explain_text(request_id, {pod.name: found}, {}))
+        return answer
+
+    return _of_schedulers(pods, ask)
+
+
+def _read(command: Sequence[str], answer: Any, reader: Callable[[Any], T]) -> T:
+    """What the reader makes of an answer. Raises NotUnderstoodError if it lacks what every release of today has."""
+    try:
+        return reader(answer)
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
+        text = f"the answer of `{' '.join(command[:2])}` was not understood: its image may be of another release than this plugin"
+        raise NotUnderstoodError(text) from error
 
 
 def _of_schedulers(pods: Sequence[Pod], ask: Callable[[Pod], Any]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -50,14 +50,29 @@ def list_text(engines: Sequence[Engine], now: datetime, with_namespace: bool) ->
 
 
 def status_text(
-    engine: Engine, pods: Sequence[Pod], newest_template: str, reports: Mapping[str, Report], events: Sequence[Event], now: datetime
+    engine: Engine,
+    pods: Sequence[Pod],
+    newest_template: str,
+    reports: Mapping[str, Report],
+    events: Sequence[Event],
+    now: datetime,
+    not_understood: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Everything about one resource: its state, its pods and its rollout, its routes, its events, and what is wrong."""
-    return list(_status(engine, pods, newest_template, reports, events, now))
+    """Everything about one resource: its state, its pods and its rollout, its routes, its events, and what is wrong.
+
+    `not_understood` says by pod why its figures are missing.
+    """
+    return list(_status(engine, pods, newest_template, reports, events, now, not_understood or {}))
 
 
 def _status(
-    engine: Engine, pods: Sequence[Pod], newest_template: str, reports: Mapping[str, Report], events: Sequence[Event], now: datetime
+    engine: Engine,
+    pods: Sequence[Pod],
+    newest_template: str,
+    reports: Mapping[str, Report],
+    events: Sequence[Event],
+    now: datetime,
+    not_understood: Mapping[str, str],
 ) -> Iterator[str]:
     yield f"{engine.namespace}/{engine.name}: {_summary(engine)}"
     yield f"Model {engine.model}. {_route(engine)}"
@@ -65,6 +80,7 @@ def _status(
     yield from _trouble(engine)
     yield ""
     yield from _pods(pods, newest_template, reports, now)
+    yield from (f"{pod}: {why}." for pod, why in not_understood.items())
     yield ""
     yield from table(
         ("CONDITION", "STATUS", "REASON", "MESSAGE"),

@@ -56,5 +56,34 @@ def test_a_pod_without_a_running_scheduler_is_not_asked() -> None:
 
 def test_reports_of_pods_that_do_not_answer_are_left_out() -> None:
     good = answering(0, '{"requests_running": 2, "sidecar": {"plan_fresh": true}}', program="alise-engine")
-    assert pods.reports(good, [ONE]) == {"p1": Report(2, 0, 0, ranked=True)}
-    assert pods.reports(answering(1, "", "no", program="alise-engine"), [ONE]) == {}
+    assert pods.reports(good, [ONE]) == ({"p1": Report(2, 0, 0, ranked=True)}, {})
+    assert pods.reports(answering(1, "", "no", program="alise-engine"), [ONE]) == ({}, {})
+
+
+ODD = [
+    pytest.param("null", id="null"),
+    pytest.param("[]", id="a list"),
+    pytest.param('{"requests_running": null, "sidecar": null, "matches": null, "by_phase": {}}', id="fields without values"),
+    pytest.param('{"requests_running": "many", "sidecar": [], "matches": [{}], "by_phase": 5}', id="fields of other types"),
+]
+
+
+@pytest.mark.parametrize("output", ODD)
+def test_a_status_that_is_not_understood_is_said_of_its_pod(output: str) -> None:
+    answers, unknown = pods.reports(answering(0, output, program="alise-engine"), [ONE])
+    assert answers == {}
+    assert "the answer of `alise-engine status` was not understood" in unknown["p1"]
+
+
+@pytest.mark.parametrize("output", ODD)
+def test_requests_that_are_not_understood_are_said_of_their_pod(output: str) -> None:
+    answers, unknown = pods.requests(answering(0, output), [ONE], 50)
+    assert answers == {}
+    assert "the answer of `alise-scheduler top` was not understood" in unknown["p1"]
+
+
+@pytest.mark.parametrize("output", ODD)
+def test_an_explanation_that_is_not_understood_is_said_of_its_pod(output: str) -> None:
+    answers, unknown = pods.accounts(answering(0, output), [ONE], "req-7")
+    assert answers == {}
+    assert "the answer of `alise-scheduler explain` was not understood" in unknown["p1"]

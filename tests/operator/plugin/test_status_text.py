@@ -98,3 +98,8 @@ def test_an_empty_list_says_where_else_to_look() -> None:
 
 def test_a_report_of_another_release_is_read_as_far_as_it_goes() -> None:
     assert report_of({"requests_running": 2, "new": 1}) == Report(2, 0, 0, ranked=False)
+
+
+def test_a_pod_whose_answer_was_not_understood_is_named() -> None:
+    lines = status_text(engine_of(engine("chat", *FINE)), [pod_of(pod("p1"))], "new", {}, (), NOW, {"p1": "its answer was not understood"})
+    assert "p1: its answer was not understood." in lines
