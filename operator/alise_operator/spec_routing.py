@@ -16,8 +16,8 @@ class Hold(SpecModel):
 
 class EndpointPicker(SpecModel):
     hold: Hold = Field(default_factory=Hold)
-    """Requests that come while no replica is ready, for example while the resource is scaled to zero. They wait in the picker, and are
-    answered once a replica is ready."""
+    """Requests that come while no replica is ready, for example while the resource is scaled to zero. Those to a route that generates wait
+    in the picker, and are answered once a replica is ready. The others are answered with 503 at once."""
     from_: Annotated[list[Opaque], Field(alias="from", max_length=64)] = Field(default_factory=list)
     """Peers that may connect to the picker, as `from` of a Kubernetes NetworkPolicy: the pods of the gateway, and Prometheus. The operator
     is always allowed. Used only if spec.networkPolicy.enabled is true. Default: all peers."""
