@@ -6,23 +6,23 @@ KEDA itself is not installed in the tests: what it does with a ScaledObject, its
 from typing import Any
 
 
-def _object(required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
+def object_schema(required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties} | ({"required": list(required)} if required else {})
 
 
 def scaled_object_crd() -> dict[str, Any]:
     text, number = {"type": "string"}, {"type": "integer", "format": "int32"}
-    window = _object(stabilizationWindowSeconds={"type": "integer", "format": "int32", "minimum": 0, "maximum": 3600})
-    advanced = _object(horizontalPodAutoscalerConfig=_object(behavior=_object(scaleDown=window)))
-    trigger = _object(
+    window = object_schema(stabilizationWindowSeconds={"type": "integer", "format": "int32", "minimum": 0, "maximum": 3600})
+    advanced = object_schema(horizontalPodAutoscalerConfig=object_schema(behavior=object_schema(scaleDown=window)))
+    trigger = object_schema(
         ("metadata", "type"),
         type=text,
         metadata={"type": "object", "additionalProperties": text},
-        authenticationRef=_object(("name",), kind=text, name=text),
+        authenticationRef=object_schema(("name",), kind=text, name=text),
     )
-    spec = _object(
+    spec = object_schema(
         ("scaleTargetRef", "triggers"),
-        scaleTargetRef=_object(("name",), apiVersion=text, kind=text, name=text),
+        scaleTargetRef=object_schema(("name",), apiVersion=text, kind=text, name=text),
         minReplicaCount=number,
         maxReplicaCount=number,
         pollingInterval=number,
@@ -30,7 +30,7 @@ def scaled_object_crd() -> dict[str, Any]:
         advanced=advanced,
         triggers={"type": "array", "items": trigger},
     )
-    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": _object(("spec",), spec=spec)}}
+    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": {"openAPIV3Schema": object_schema(("spec",), spec=spec)}}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
