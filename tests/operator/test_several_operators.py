@@ -240,7 +240,7 @@ def _install_kinds_of_other_projects(plane: ControlPlane) -> None:
 
 
 def _objects_of_other_projects(engine: Engine) -> None:
-    """An endpoint picker with its InferencePool, and a ScaledObject for KEDA, are made and pruned."""
+    """An endpoint picker with its InferencePool, and a ScaledObject for KEDA, are created and pruned."""
     picker = Engine(engine.access, engine.namespace, f"{engine.name}-picker")
     made = [*((picker, kind) for kind in PICKER_KINDS), (engine, POOL), (engine, SCALED_OBJECT)]
     engine.apply(**BARE, autoscaling={"minReplicas": 1, "maxReplicas": 2}, routing={"endpointPicker": {}})
