@@ -76,8 +76,8 @@ def test_every_answer_has_the_id_that_explains_it(alise: Alise, tiny: Resource, 
     answer = client.completions.with_raw_response.create(model=MODEL, prompt="Hi", max_tokens=2)
     for one in (answer.headers[REQUEST_ID_HEADER], answer.parse().id):
         wait_until(f"{one} is known", lambda one=one: alise("explain", tiny.name, one).returncode == 0, 20)  # type: ignore[misc]
-    unknown = alise("explain", tiny.name, "nobody")
-    assert (unknown.returncode, "No pod knows a request nobody" in unknown.stdout) == (1, True)
+    unknown = alise("explain", tiny.name, "req-unknown")
+    assert (unknown.returncode, "No pod knows a request req-unknown" in unknown.stdout) == (1, True)
 
 
 def test_a_pod_that_is_drained_finishes_its_answer(alise: Alise, tiny: Resource, client: OpenAI) -> None:

@@ -66,7 +66,7 @@ async def test_explain_finds_any_id_that_a_client_may_choose(path: str) -> None:
 
 
 async def test_an_unknown_request_is_said_to_be_unknown_and_where_to_look(path: str) -> None:
-    text, found = await asyncio.to_thread(commands.explain, path, "nobody", False)
+    text, found = await asyncio.to_thread(commands.explain, path, "req-unknown", False)
     assert not found
     assert "Another pod may have served it" in text
 

@@ -85,8 +85,8 @@ def test_a_pod_that_has_gone_is_named(run: Run, control_plane: ControlPlane) -> 
 
 
 def test_a_person_without_the_right_is_told_which_one(run: Run, control_plane: ControlPlane, served: Engine) -> None:
-    nobody = control_plane.kubeconfig_for(served.namespace, "default")
-    done = run(nobody, "status", served.name, "-n", served.namespace)
+    without_rights = control_plane.kubeconfig_for(served.namespace, "default")
+    done = run(without_rights, "status", served.name, "-n", served.namespace)
     assert done.returncode == 1
     assert 'cannot get resource "aliseengines"' in done.stderr
     assert "Ask for the right" in done.stderr
