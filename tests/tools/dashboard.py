@@ -74,116 +74,129 @@ class Panel:
     columns: tuple[str, ...] = field(default_factory=tuple)
 
 
-PANELS: Final = (
-    # Now.
-    Panel("Finished requests", {"": rate("alise_scheduler_requests_ended_total")}, (0, 0, 3, 3), "reqps", "stat"),
-    Panel(
+def _now(column: int, title: str, query: str, description: str = "", unit: str = "percentunit", **more: Any) -> Panel:
+    """Returns a number of the first row, which has eight."""
+    return Panel(title, {"": query}, (3 * column, 0, 3, 3), unit, "stat", description, **more)
+
+
+def _for_whom(column: int, title: str, queries: dict[str, str], unit: str, description: str) -> Panel:
+    """Returns a graph of the second row, which has three."""
+    return Panel(f"For whom: {title}", queries, (8 * column, 3, 8, 7), unit, description=description)
+
+
+def _why(column: int, title: str, queries: dict[str, str], description: str, unit: str = "short") -> Panel:
+    """Returns a graph of the third row, which has four."""
+    return Panel(f"Why: {title}", queries, (6 * column, 10, 6, 7), unit, description=description)
+
+
+def _table(x: int, width: int, title: str, query: str, *columns: str) -> Panel:
+    """Returns a table of the last row."""
+    return Panel(title, {"": query}, (x, 17, width, 7), kind="table", columns=columns)
+
+
+NOW: Final = (
+    _now(0, "Finished requests", rate("alise_scheduler_requests_ended_total"), unit="reqps"),
+    _now(
+        1,
         "Within 10× unloaded",
-        {"": within_ten_times()},
-        (3, 0, 3, 3),
-        "percentunit",
-        "stat",
+        within_ten_times(),
         "Share of complete answers that took at most ten times as long as they take on an idle engine.",
-        (0.95, 0.8),
+        thresholds=(0.95, 0.8),
     ),
-    Panel("Wait, 95th percentile", {"": quantile(0.95, "alise_scheduler_wait_seconds")}, (6, 0, 3, 3), "s", "stat"),
-    Panel(
+    _now(2, "Wait, 95th percentile", quantile(0.95, "alise_scheduler_wait_seconds"), unit="s"),
+    _now(
+        3,
         "Offered load",
-        {"": f"avg ({of('alise_scheduler_offered_load_ratio')})"},
-        (9, 0, 3, 3),
-        "percentunit",
-        "stat",
+        f"avg ({of('alise_scheduler_offered_load_ratio')})",
         "Predicted work of the last minute's arrivals over the work that the pods serve in a minute. Above 100% the backlog grows.",
-        (0.9, 1.1),
+        thresholds=(0.9, 1.1),
     ),
-    Panel(
+    _now(
+        4,
         "Backlog",
-        {"": f"max ({of('alise_scheduler_backlog_seconds')})"},
-        (12, 0, 3, 3),
-        "s",
-        "stat",
+        f"max ({of('alise_scheduler_backlog_seconds')})",
         "Predicted time to finish all requests that the fullest pod has.",
-        (60, 300),
+        "s",
+        thresholds=(60, 300),
     ),
-    Panel(
+    _now(
+        5,
         "Not ranked",
-        {"": FAILED_OPEN},
-        (15, 0, 3, 3),
-        "percentunit",
-        "stat",
+        FAILED_OPEN,
         "Share of requests that were admitted without a rank because the scheduler gave no answer in time.",
-        (0.01, 0.05),
+        thresholds=(0.01, 0.05),
     ),
-    Panel(
+    _now(
+        6,
         "Rejected",
-        {"": share(rate("alise_engine_http_requests_total", REJECTED), rate("alise_engine_http_requests_total"))},
-        (18, 0, 3, 3),
-        "percentunit",
-        "stat",
+        share(rate("alise_engine_http_requests_total", REJECTED), rate("alise_engine_http_requests_total")),
         "Share of requests that got 429 because the queue is full or their wait would be too long.",
-        (0.01, 0.05),
+        thresholds=(0.01, 0.05),
     ),
-    Panel("Resources not ready", {"": f"count ({NOT_READY}) or vector(0)"}, (21, 0, 3, 3), "short", "stat", thresholds=(1, 1)),
-    # For whom is it slow?
-    Panel(
-        "For whom: wait by class",
+    _now(7, "Resources not ready", f"count ({NOT_READY}) or vector(0)", unit="short", thresholds=(1, 1)),
+)
+FOR_WHOM: Final = (
+    _for_whom(
+        0,
+        "wait by class",
         {"{{class}}, half of the requests": quantile(0.5, "alise_scheduler_wait_seconds", "class")}
         | {"{{class}}, 95%": quantile(0.95, "alise_scheduler_wait_seconds", "class")},
-        (0, 3, 8, 7),
         "s",
-        description="Time that requests did not run: before the first token and while they were preempted.",
+        "Time that requests did not run: before the first token and while they were preempted.",
     ),
-    Panel(
-        "For whom: answers slower than 10× unloaded",
+    _for_whom(
+        1,
+        "answers slower than 10× unloaded",
         {"{{class}}": f"1 - {within_ten_times('class')}"},
-        (8, 3, 8, 7),
         "percentunit",
-        description="Share of complete answers that took more than ten times as long as on an idle engine, by class.",
+        "Share of complete answers that took more than ten times as long as on an idle engine, by class.",
     ),
-    Panel(
-        "For whom: requests by outcome",
+    _for_whom(
+        2,
+        "requests by outcome",
         {"{{class}}, {{outcome}}": f"{rate('alise_engine_http_requests_total', by='class, outcome')} > 0"},
-        (16, 3, 8, 7),
         "reqps",
-        description="What became of requests before the engine. A request is counted when its answer is complete.",
+        "What became of requests before the engine. A request is counted when its answer is complete.",
     ),
-    # Why is it slow?
-    Panel(
-        "Why: where requests are",
+)
+WHY: Final = (
+    _why(
+        0,
+        "where requests are",
         {"{{phase}}": f"sum by (phase) ({of('alise_scheduler_jobs')})", "slots": f"sum ({of('alise_engine_slots')})"},
-        (0, 10, 6, 7),
-        description="Waiting with all slots running: slots are short. Waiting with free slots: KV memory is short.",
+        "Waiting with all slots running: slots are short. Waiting with free slots: KV memory is short.",
     ),
-    Panel(
-        "Why: KV memory",
+    _why(
+        1,
+        "KV memory",
         {
             "device, used": share(f"sum ({of('alise_engine_kv_used_tokens')})", f"sum ({of('alise_engine_kv_limit_tokens')})"),
             "time in which it was short": KV_FULL,
             "host store, used": HOST_STORE,
         },
-        (6, 10, 6, 7),
+        "Short: a request had a slot but no KV memory, or was preempted because another needed its KV memory.",
         "percentunit",
-        description="Short: a request had a slot but no KV memory, or was preempted because another needed its KV memory.",
     ),
-    Panel(
-        "Why: preemption",
+    _why(
+        2,
+        "preemption",
         {
             "{{class}}, preempted": share(
                 rate("alise_scheduler_preempted_requests_total", by="class"), rate("alise_scheduler_requests_ended_total", by="class")
             ),
             "tokens recomputed": RECOMPUTED,
         },
-        (12, 10, 6, 7),
+        "Share of finished requests that were preempted at least once, and of computed tokens that were computed again.",
         "percentunit",
-        description="Share of finished requests that were preempted at least once, and of computed tokens that were computed again.",
     ),
-    Panel(
-        "Why: predicted lengths",
+    _why(
+        3,
+        "predicted lengths",
         {"error, as a factor": f"exp(max ({of('alise_scheduler_length_log_error')}))"},
-        (18, 10, 6, 7),
-        description="Smoothed factor between predicted and real lengths; 1 is exact. The worse it is, the closer is the order to arrival.",
+        "Smoothed factor between predicted and real lengths; 1 is exact. The worse it is, the closer is the order to arrival.",
     ),
-    # What would help?
+)
+HELP_AND_ROLLOUT: Final = (
     Panel(
         "What would help",
         {
@@ -200,31 +213,32 @@ PANELS: Final = (
         "Shares of the last five minutes. The longest bar names what to change first.",
         (0.05, 0.2),
     ),
-    Panel(
+    _table(
+        9,
+        7,
         "Rollout: conditions",
-        {"": f"max by (alise_engine, condition, status, reason) ({of('alise_operator_resource_condition')})"},
-        (9, 17, 7, 7),
-        kind="table",
-        columns=("alise_engine", "condition", "status", "reason"),
+        f"max by (alise_engine, condition, status, reason) ({of('alise_operator_resource_condition')})",
+        "alise_engine",
+        "condition",
+        "status",
+        "reason",
     ),
-    Panel(
-        "Rollout: pods",
-        {"": f"max by (alise_engine, state) ({of('alise_operator_resource_pods')})"},
-        (16, 17, 3, 7),
-        kind="table",
-        columns=("alise_engine", "state", "Value"),
+    _table(
+        16, 3, "Rollout: pods", f"max by (alise_engine, state) ({of('alise_operator_resource_pods')})", "alise_engine", "state", "Value"
     ),
-    Panel(
+    _table(
+        19,
+        5,
         "Models and releases",
-        {
-            "": f"count by (alise_engine, model, version) ({of('alise_engine_model_info')}"
-            f" * on (namespace, pod) group_left (version) {of('alise_build_info', component='engine')})"
-        },
-        (19, 17, 5, 7),
-        kind="table",
-        columns=("alise_engine", "model", "version", "Value"),
+        f"count by (alise_engine, model, version) ({of('alise_engine_model_info')}"
+        f" * on (namespace, pod) group_left (version) {of('alise_build_info', component='engine')})",
+        "alise_engine",
+        "model",
+        "version",
+        "Value",
     ),
 )
+PANELS: Final = (*NOW, *FOR_WHOM, *WHY, *HELP_AND_ROLLOUT)
 
 
 def dashboard() -> Json:
