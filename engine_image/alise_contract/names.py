@@ -138,6 +138,8 @@ BODY_SECONDS_ENV: Final = "ALISE_BODY_SECONDS"
 DEFAULT_BODY_SECONDS: Final = 60.0
 # true: the prefix cache is shared within a tenant only.
 ISOLATE_PREFIX_CACHE_ENV: Final = "ALISE_ISOLATE_PREFIX_CACHE"
+# Share of the requests that are traced, from 0 to 1.
+TRACES_RATIO_ENV: Final = "ALISE_TRACES_RATIO"
 # Folder with one file per tenant (a mounted Secret): the file's name is the tenant, each of its lines an API key. Unset: no keys of ours.
 AUTH_DIR_ENV: Final = "ALISE_AUTH_DIR"
 AUTH_DIR: Final = "/etc/alise/auth"

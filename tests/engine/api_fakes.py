@@ -70,6 +70,7 @@ class FakeCore:
     _changed: dict[str, core.RequestRow] = field(default_factory=dict)
     _finished: list[core.FinishedRow] = field(default_factory=list)
     _steps: list[core.StepRow] = field(default_factory=list)
+    _traces: list[core.TraceRow] = field(default_factory=list)
 
     async def call(self, call: core.Call) -> bytes:
         self.calls.append(call)
@@ -81,8 +82,9 @@ class FakeCore:
                 self._changed.clear()
                 return core.encode(core.SnapshotAnswer(SHAPE, tuple(self.live.values()), self.counters))
             case core.PollCall():
-                answer = core.PollAnswer(tuple(self._changed.values()), tuple(self._finished), tuple(self._steps), self.counters)
-                self._changed, self._finished, self._steps = {}, [], []
+                rows, finished, steps = tuple(self._changed.values()), tuple(self._finished), tuple(self._steps)
+                answer = core.PollAnswer(rows, finished, steps, self.counters, tuple(self._traces))
+                self._changed, self._finished, self._steps, self._traces = {}, [], [], []
                 return core.encode(answer)
             case core.ApplyCall(ranks):
                 known = {row.job_id for row in self.live.values()}
@@ -91,10 +93,13 @@ class FakeCore:
     def put(self, row: core.RequestRow) -> None:
         self.live[row.request_id] = self._changed[row.request_id] = row
 
-    def end(self, ending: core.FinishedRow) -> None:
+    def end(self, ending: core.FinishedRow, *marks: core.Mark) -> None:
+        """`marks`: the request is traced."""
         self.live.pop(ending.request_id, None)
         self._changed.pop(ending.request_id, None)
         self._finished.append(ending)
+        if marks:
+            self._traces.append(core.TraceRow(ending, marks))
 
     def step(self, step: core.StepRow) -> None:
         self._steps.append(step)

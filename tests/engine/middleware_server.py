@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -46,6 +47,7 @@ class EngineRequest:
     prompt: Any
     extra_args: dict[str, Any]
     priority: int
+    trace_headers: dict[str, str] | None = None
 
     @property
     def stamp(self) -> Stamp | None:
@@ -82,8 +84,8 @@ class Server:
     def metric(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(f"alise_engine_{name}", labels) or 0.0
 
-    async def _add_request(self, request_id: str, prompt: Any, params: Params, priority: int = 0) -> None:
-        self.engine.append(EngineRequest(prompt, params.extra_args or {}, priority))
+    async def _add_request(self, request_id: str, prompt: Any, params: Params, priority: int = 0, trace_headers: Any = None) -> None:
+        self.engine.append(EngineRequest(prompt, params.extra_args or {}, priority, trace_headers))
 
     async def _generate(self, request: Request) -> Response:
         data = await request.body()
@@ -114,12 +116,17 @@ class Server:
 
 @asynccontextmanager
 async def serving(
-    directory: Path, deadline_seconds: float = DEADLINE_SECONDS, text_only: bool = False, names: Sequence[str] = (), **settings: Any
+    directory: Path,
+    deadline_seconds: float = DEADLINE_SECONDS,
+    text_only: bool = False,
+    names: Sequence[str] = (),
+    tracer: Tracer | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Server]:
     """`settings` are fields of ApiSettings."""
     registry, core = CollectorRegistry(), FakeCore()
     api = EngineApi(ApiSettings(directory, deadline_seconds, "0.32.0", POD_KEY, **settings), Metrics(registry))
-    await api.connect(core, text_only, names)
+    await api.connect(core, text_only, names, tracer)
     server = Server(api, registry, core)
     server.may_answer.set()
     server.add_request = api.stamping(server._add_request)

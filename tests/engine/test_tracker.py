@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 from typing import Any
 
-from alise_engine.enginecore.tracker import FINISHED_KEPT, PROGRESS_SECONDS, PROGRESS_TOKENS, STEPS_TOLD, HostCopy, Tracker
-from alise_engine.wire.calls import Counters, EngineShape, StepRow
+from alise_engine.enginecore.tracker import FINISHED_KEPT, MAX_MARKS, PROGRESS_SECONDS, PROGRESS_TOKENS, STEPS_TOLD, HostCopy, Tracker
+from alise_engine.wire.calls import Counters, EngineShape, Mark, StepRow, TraceRow
 
 SHAPE = EngineShape(2, 2048, 1024, 32, 65, 131072, 0, "tiny")
 
@@ -166,3 +166,53 @@ def test_a_request_that_never_ran_has_waited_all_its_life() -> None:
     tracker.finish("r1", "abort", 13.0)
     (ending,) = poll(tracker, 13.0).finished
     assert (ending.waited_ms, ending.preempted_ms) == (3000, 0)
+
+
+# --- traces -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_story_of_a_traced_request_comes_with_its_ending() -> None:
+    tracker = Tracker()
+    tracked = tracker.add(request(), "job", "", 10.0, traced=True)
+    tracker.enter("r1", "running", 10.5)
+    tracked.request.num_output_tokens = 1
+    tracker.see_tokens({"r1"}, 10.75)
+    tracker.enter("r1", "offloaded", 11.0, 64, "rank")
+    assert poll(tracker, 11.0).traces == ()
+    tracker.finish("r1", "abort", 12.0)
+    answer = poll(tracker, 12.0)
+    marks = (
+        Mark("running", 10_500_000),
+        Mark("first_token", 10_750_000),
+        Mark("offloaded", 11_000_000, 64, "rank"),
+        Mark("ended", 12_000_000),
+    )
+    assert answer.traces == (TraceRow(answer.finished[0], marks),)
+    assert poll(tracker, 13.0).traces == ()
+
+
+def test_a_request_that_is_not_traced_has_no_story() -> None:
+    tracker = Tracker()
+    tracker.add(request(), "job", "", 10.0)
+    tracker.enter("r1", "running", 10.5)
+    tracker.finish("r1", "stop", 12.0)
+    assert poll(tracker, 12.0).traces == ()
+
+
+def test_a_snapshot_loses_no_story() -> None:
+    tracker = Tracker()
+    tracker.add(request(), "job", "", 10.0, traced=True)
+    tracker.finish("r1", "stop", 12.0)
+    tracker.snapshot(SHAPE, Counters(), nothing_saved, 12.0)
+    assert len(poll(tracker, 12.0).traces) == 1
+
+
+def test_an_endless_story_keeps_its_beginning_and_its_end() -> None:
+    tracker = Tracker()
+    tracker.add(request(), "job", "", 0.0, traced=True)
+    for second in range(100):
+        tracker.enter("r1", "running" if second % 2 == 0 else "preempted", float(second))
+    tracker.finish("r1", "stop", 100.0)
+    [story] = poll(tracker, 100.0).traces
+    assert (len(story.marks), len(story.marks) + story.dropped) == (MAX_MARKS, 101)
+    assert (story.marks[0].at_us, story.marks[-1].what) == (0, "ended")

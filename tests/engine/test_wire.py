@@ -16,6 +16,7 @@ from alise_engine.wire.calls import (
     EngineShape,
     FinishedRow,
     LimitsRow,
+    Mark,
     PollAnswer,
     PollCall,
     RankRow,
@@ -23,6 +24,7 @@ from alise_engine.wire.calls import (
     SnapshotAnswer,
     SnapshotCall,
     StepRow,
+    TraceRow,
     decode_answer,
     decode_call,
     encode,
@@ -50,7 +52,9 @@ def test_every_other_call_survives_the_wire(call: Call) -> None:
 
 @given(st.lists(rows, max_size=3), counters)
 def test_a_poll_survives_the_wire(some: list[RequestRow], counted: Counters) -> None:
-    answer = PollAnswer(tuple(some), (FinishedRow("r", "j", "stop", 1, 2, 3, 4, 5, 6, 7),), (StepRow(1, 2, 3, 4),), counted)
+    ending = FinishedRow("r", "j", "stop", 1, 2, 3, 4, 5, 6, 7)
+    story = TraceRow(ending, (Mark("running", 8), Mark("offloaded", 9, 10, "rank")), 11)
+    answer = PollAnswer(tuple(some), (ending,), (StepRow(1, 2, 3, 4),), counted, (story,))
     assert decode_answer(PollAnswer, encode(answer)) == answer
 
 

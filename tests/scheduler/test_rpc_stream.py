@@ -45,6 +45,15 @@ async def _some(stream: Stream, count: int) -> AsyncIterator[pb.AdmitAnswer]:
 
 
 @pytest.mark.parametrize(
+    ("traced", "expected"), [pytest.param(True, True, id="a traced request"), pytest.param(False, False, id="one that is not traced")]
+)
+async def test_the_prediction_is_in_the_answer_to_a_traced_request(stream: Stream, traced: bool, expected: bool) -> None:
+    await stream.ask("j", max_tokens=5, traced=traced)
+    admitted = (await stream.answer()).response.admitted
+    assert (admitted.HasField("prediction"), admitted.prediction.median_tokens > 0) == (expected, expected)
+
+
+@pytest.mark.parametrize(
     ("fields", "code"),
     [
         pytest.param({"contract_version": 999}, grpc.StatusCode.FAILED_PRECONDITION, id="another contract version"),

@@ -22,7 +22,7 @@ ENDPOINT_MESSAGES: Endpoint
 ENDPOINT_OTHER: Endpoint
 
 class AdmitRequest(_message.Message):
-    __slots__ = ("contract_version", "job_id", "endpoint", "model", "prompt", "prompt_chars", "turns", "max_tokens", "n", "structured", "tenant", "objective", "slo_ttft_ms", "conversation", "conversation_now", "conversation_previous", "temperature", "deadline_monotonic_ms", "withdrawn", "request_id")
+    __slots__ = ("contract_version", "job_id", "endpoint", "model", "prompt", "prompt_chars", "turns", "max_tokens", "n", "structured", "tenant", "objective", "slo_ttft_ms", "conversation", "conversation_now", "conversation_previous", "temperature", "deadline_monotonic_ms", "withdrawn", "request_id", "traced")
     CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,7 @@ class AdmitRequest(_message.Message):
     DEADLINE_MONOTONIC_MS_FIELD_NUMBER: _ClassVar[int]
     WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TRACED_FIELD_NUMBER: _ClassVar[int]
     contract_version: int
     job_id: str
     endpoint: Endpoint
@@ -63,7 +64,8 @@ class AdmitRequest(_message.Message):
     deadline_monotonic_ms: int
     withdrawn: bool
     request_id: str
-    def __init__(self, contract_version: _Optional[int] = ..., job_id: _Optional[str] = ..., endpoint: _Optional[_Union[Endpoint, str]] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., prompt_chars: _Optional[int] = ..., turns: _Optional[int] = ..., max_tokens: _Optional[int] = ..., n: _Optional[int] = ..., structured: bool = ..., tenant: _Optional[str] = ..., objective: _Optional[str] = ..., slo_ttft_ms: _Optional[int] = ..., conversation: _Optional[str] = ..., conversation_now: _Optional[str] = ..., conversation_previous: _Optional[str] = ..., temperature: _Optional[float] = ..., deadline_monotonic_ms: _Optional[int] = ..., withdrawn: bool = ..., request_id: _Optional[str] = ...) -> None: ...
+    traced: bool
+    def __init__(self, contract_version: _Optional[int] = ..., job_id: _Optional[str] = ..., endpoint: _Optional[_Union[Endpoint, str]] = ..., model: _Optional[str] = ..., prompt: _Optional[str] = ..., prompt_chars: _Optional[int] = ..., turns: _Optional[int] = ..., max_tokens: _Optional[int] = ..., n: _Optional[int] = ..., structured: bool = ..., tenant: _Optional[str] = ..., objective: _Optional[str] = ..., slo_ttft_ms: _Optional[int] = ..., conversation: _Optional[str] = ..., conversation_now: _Optional[str] = ..., conversation_previous: _Optional[str] = ..., temperature: _Optional[float] = ..., deadline_monotonic_ms: _Optional[int] = ..., withdrawn: bool = ..., request_id: _Optional[str] = ..., traced: bool = ...) -> None: ...
 
 class AdmitResponse(_message.Message):
     __slots__ = ("admitted", "rejected")
@@ -92,12 +94,24 @@ class Failure(_message.Message):
     def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Admitted(_message.Message):
-    __slots__ = ("priority", "hint")
+    __slots__ = ("priority", "hint", "prediction")
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     HINT_FIELD_NUMBER: _ClassVar[int]
+    PREDICTION_FIELD_NUMBER: _ClassVar[int]
     priority: int
     hint: bytes
-    def __init__(self, priority: _Optional[int] = ..., hint: _Optional[bytes] = ...) -> None: ...
+    prediction: Prediction
+    def __init__(self, priority: _Optional[int] = ..., hint: _Optional[bytes] = ..., prediction: _Optional[_Union[Prediction, _Mapping]] = ...) -> None: ...
+
+class Prediction(_message.Message):
+    __slots__ = ("median_tokens", "encode_us", "decide_us")
+    MEDIAN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_US_FIELD_NUMBER: _ClassVar[int]
+    DECIDE_US_FIELD_NUMBER: _ClassVar[int]
+    median_tokens: float
+    encode_us: int
+    decide_us: int
+    def __init__(self, median_tokens: _Optional[float] = ..., encode_us: _Optional[int] = ..., decide_us: _Optional[int] = ...) -> None: ...
 
 class Rejected(_message.Message):
     __slots__ = ("reason", "message", "retry_after_seconds")

@@ -8,6 +8,7 @@ This module and the connection are the only ones of the middleware's modules tha
 import asyncio
 import base64
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -51,10 +52,22 @@ class RejectReason(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the sidecar predicted, and how long that took."""
+
+    # Median of the lengths of one answer.
+    median_tokens: float
+    encode_seconds: float
+    decide_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Admitted:
     priority: int
     # Base64, as it is stamped; empty when the sidecar sent none.
     hint: str
+    # Of a traced request; None also from a sidecar that does not know traces.
+    prediction: Prediction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +96,7 @@ class Ask:
     slo_ttft_ms: int = 0
     # That the client gave it; empty: none.
     request_id: str = ""
+    traced: bool = False
 
 
 _REJECTIONS: Final = {
@@ -180,12 +194,20 @@ def request_message(ask: Ask) -> admission_pb2.AdmitRequest:
         conversation_previous=description.conversation_previous,
         temperature=description.temperature,
         request_id=ask.request_id,
+        traced=ask.traced,
     )
 
 
 def _sendable(text: str) -> str:
     # Headers and file names may carry what protobuf's strings may not.
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _prediction(message: admission_pb2.Prediction) -> Prediction | None:
+    """Returns the prediction in a message; None if its length is no length."""
+    if not 0 <= message.median_tokens < math.inf:
+        return None
+    return Prediction(message.median_tokens, message.encode_us / 1e6, message.decide_us / 1e6)
 
 
 def _decision(response: admission_pb2.AdmitResponse) -> Decision:
@@ -198,7 +220,8 @@ def _decision(response: admission_pb2.AdmitResponse) -> Decision:
                 raise ValueError(f"the sidecar's priority {priority} is level {level}, outside [{MIN_LEVEL}, {MAX_LEVEL}]")
             if len(hint) > MAX_HINT_BYTES:
                 raise ValueError(f"the sidecar's hint has {len(hint)} bytes; the limit is {MAX_HINT_BYTES}")
-            return Admitted(priority, base64.b64encode(hint).decode("ascii"))
+            prediction = _prediction(response.admitted.prediction) if response.admitted.HasField("prediction") else None
+            return Admitted(priority, base64.b64encode(hint).decode("ascii"), prediction)
         case "rejected":
             rejected = response.rejected
             reason = _REJECTIONS.get(rejected.reason, RejectReason.OVERLOADED)

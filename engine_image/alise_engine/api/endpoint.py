@@ -15,10 +15,13 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from opentelemetry import trace
+from opentelemetry.trace import Tracer
 from starlette.datastructures import State
 
 from alise_contract.names import STATUS_PATH
 from alise_contract.pod_key import pod_key
+from alise_contract.release import release
 
 from ..errors import ConfigError, CoreUnavailable
 from . import variables
@@ -73,7 +76,8 @@ class ServerPlugin:
         engine_client.add_request = self._api.stamping(engine_client.add_request)
         text_only = not engine_client.model_config.is_multimodal_model
         try:
-            await self._api.connect(EngineCoreClient(engine_client), text_only, args.served_model_name or ())
+            names = args.served_model_name or ()
+            await self._api.connect(EngineCoreClient(engine_client), text_only, names, _tracer(engine_client))
         except CoreUnavailable as error:
             raise ConfigError(f"the engine runs without alise's scheduler; start it with `alise-engine serve`: {error}") from error
 
@@ -93,6 +97,13 @@ class ServerPlugin:
 def settings(environ: Mapping[str, str]) -> ApiSettings:
     """Returns the settings in an environment. Raises ConfigError that names the variable, its value and what is expected."""
     socket_dir = Path(variables.SOCKETS.read(environ))
+def _tracer(engine_client: Any) -> Tracer | None:
+    """Returns a tracer of the provider that vLLM has made for `--otlp-traces-endpoint`; None without the flag."""
+    if engine_client.observability_config.otlp_traces_endpoint is None:
+        return None
+    return trace.get_tracer("alise_engine", release())
+
+
     try:
         key = pod_key(socket_dir)
     except (OSError, ValueError) as error:
@@ -114,3 +125,4 @@ def settings(environ: Mapping[str, str]) -> ApiSettings:
         guards_metrics=variables.AUTH_METRICS.read(environ),
         isolates_prefix_cache=variables.ISOLATE_PREFIX_CACHE.read(environ),
     )
+        traces_ratio=variables.TRACES_RATIO.read(environ),

@@ -14,13 +14,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from opentelemetry.trace import Tracer
+
 from alise_contract.describe import Endpoint
 from alise_contract.names import ADMISSION_SOCKET, CONTROL_SOCKET, DEFAULT_MAX_PENDING, owner_of
 from alise_contract.pod_key import derived
 from alise_contract.v1 import engine_control_pb2 as pb
 
 from ..errors import CoreUnavailable
-from ..wire.calls import RequestRow
+from ..wire.calls import RequestRow, TraceRow
 from ..wire.stamp import stamp_key
 from ..wire.terms import PHASE_WAITING, PHASES
 from .admission import Admission, Admitted, Ask, Decision, FailedOpen, FailOpenReason, Rejected, RejectReason
@@ -40,6 +42,8 @@ from .stamping import AddRequest, Ticket, stamping
 from .status import AdmissionTally, Observed, SidecarTally, report
 
 logger = logging.getLogger("vllm.alise.api")
+from .traces.record import Trace
+from .traces.tracer import Traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class ApiSettings:
 
 @dataclass(slots=True)
 class _Connected:
+    # Share of the requests that are traced, where traces are on.
+    traces_ratio: float = 1.0
     """The parts that exist once the engine runs."""
 
     progress: Progress
@@ -97,14 +103,18 @@ class EngineApi:
         metrics.draining.set_function(lambda: self.draining)
         metrics.plan_fresh.set_function(self._sidecar.plan_fresh)
         metrics.sidecar_connected.set_function(lambda: self._connected is not None and self._connected.progress.watched)
+        # None: traces are off.
+        self._traces: Traces | None = None
         metrics.set_breaker(self._admission.breaker_phase)
 
-    async def connect(self, core: Core, text_only: bool = False, names: Iterable[str] = ()) -> None:
+    async def connect(self, core: Core, text_only: bool = False, names: Iterable[str] = (), tracer: Tracer | None = None) -> None:
         """Starts the control server. `text_only`: the model takes neither pictures nor sounds. `names`: what clients may call it.
 
-        Raises CoreUnavailable when the engine runs without our scheduler, ConfigError for a bad socket.
+        Without a `tracer`, no request is traced. Raises CoreUnavailable when the engine runs without our scheduler, and ConfigError for a
+        bad socket.
         """
-        progress = Progress(core, self._open, self._metrics.core, self._heard, self._metrics.poll_failures.inc, self._queue_is_half_full)
+        failed, urgent = self._metrics.poll_failures.inc, self._queue_is_half_full
+        progress = Progress(core, self._open, self._metrics.core, self._heard, failed, urgent, self._told)
         shape = await progress.learn()
         drain = Drain(self._open, lambda: _live(progress), lambda: progress.set_draining(True))
         servicer = ControlServicer(core, progress, drain, self._sidecar, self._metrics, self.report, self._boot_id)
@@ -119,6 +129,9 @@ class EngineApi:
         connected, self._connected = self._connected, None
         if connected is not None:
             connected.poll.cancel()
+        if tracer is not None:
+            served, later = self._connected.names | {shape.model}, asyncio.get_running_loop().call_later
+            self._traces = Traces(tracer, self._settings.traces_ratio, shape.model, served, progress.has, later)
             await asyncio.gather(connected.poll, return_exceptions=True)
             connected.progress.close()
             await connected.server.stop()
@@ -138,6 +151,8 @@ class EngineApi:
     @property
     def limits(self) -> BodyLimits:
         return self._settings.limits
+        if self._traces is not None:
+            self._traces.close()
 
     @property
     def max_model_len(self) -> int:
@@ -233,6 +248,8 @@ class EngineApi:
             # vLLM refused it, or its client went away before it reached the engine: the scheduler must stop counting it. A body that is no
             # JSON is not pending here, because the scheduler was never asked about it.
             self._admission.withdraw(ticket.stamp.job_id)
+        if self._traces is not None:
+            self._traces.decided(ask, started, now, decision)
 
     def seen(self, klass: str, outcome: str) -> None:
         self._metrics.seen(klass, outcome)
@@ -253,6 +270,13 @@ class EngineApi:
     def _entered(self, ticket: Ticket) -> None:
         # This may be after the HTTP answer, because a background response continues.
         self._pending.accepted(ticket.stamp.job_id, owner_of(ticket.tenant), ticket.engine_requests)
+    def begin_trace(self, job_id: str, client_id: str, path: str, headers: dict[str, str], caller: Caller) -> Trace | None:
+        return self._traces.begin(job_id, client_id, path, headers, caller) if self._traces is not None else None
+
+    def end_trace(self, trace: Trace, outcome: str, status: int) -> None:
+        if self._traces is not None:
+            self._traces.answered(trace.job_id, outcome, status)
+
 
     def _queue_is_half_full(self) -> bool:
         """Returns whether the queue is at least half full. Then a request that runs unnoticed could cost another request its place."""
@@ -269,6 +293,8 @@ class EngineApi:
             if begun and self._pending.leave(row.job_id):
                 self._begun.add(time.monotonic())
         for job_id in ended_jobs:
+        if self._traces is not None:
+            self._traces.entered(ticket.stamp.job_id, ticket.engine_requests)
             self._pending.leave(job_id)
 
     # --- what the operator asks -----------------------------------------------------------------------------------------------
@@ -286,6 +312,12 @@ class EngineApi:
                 breaker=self._admission.breaker_phase,
                 refused_contract_version=self._sidecar.refused_contract_version,
                 contract_refused=self._sidecar.contract_refused,
+        if self._traces is not None and ended_jobs:
+            self._traces.ended(ended_jobs)
+
+    def _told(self, stories: Sequence[TraceRow]) -> None:
+        if self._traces is not None:
+            self._traces.told(stories)
                 encoder=self._sidecar.encoder,
                 admission=self._tally,
                 now_seconds=time.monotonic(),

@@ -28,6 +28,7 @@ from .outcomes import ADMISSION_REFUSALS, ADMITTED, BODY_REFUSALS, DISCONNECTED,
 from .parsing import Busy, Parsed
 from .routes import FORMS, Route, endpoint_of, needs_key, route_of
 from .stamping import CURRENT, Ticket
+from .traces.record import Trace
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -90,6 +91,12 @@ class Gate(Protocol):
         """Counts a request that generates, or was refused."""
         ...
 
+    def begin_trace(self, job_id: str, client_id: str, path: str, headers: dict[str, str], caller: Caller) -> Trace | None:
+        """Begins the trace of a request; None if traces are off."""
+
+    def end_trace(self, trace: Trace, outcome: str, status: int) -> None:
+        """Notes the end of a request with a trace. `status` is 0 if it has no answer."""
+
     def passed_through(self, reason: str) -> None: ...
 
 
@@ -100,6 +107,8 @@ class _Fate:
     klass: str
     request_id: str = ""
     what: Outcome = NEUTRAL
+    # HTTP status of the answer; 0: it has none yet.
+    status: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,12 @@ class _Request:
     # Its own id, which no other request has, and the one that its client gave it; empty: none.
     job_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     client_id: str = ""
+    # None: traces are off.
+    trace: Trace | None = None
+
+    @property
+    def is_traced(self) -> bool:
+        return self.trace is not None and bool(self.trace.job_id)
 
 
 class AliseMiddleware:
@@ -139,15 +154,18 @@ class AliseMiddleware:
         # vLLM builds its ids from the client's, which the engine then reports with every change: one that is refused must not get there.
         scope = scope if client_id else _without_header(scope, REQUEST_ID_HEADER)
         request = _Request(scope, receive, send, path, headers, caller, client_id=client_id)
+        route = Route.GENERATES if scope["type"] == "websocket" else route_of(method, path)
+        if route is Route.GENERATES and (trace := self._gate.begin_trace(request.job_id, client_id, path, headers, caller)) is not None:
+            request = replace(request, trace=trace)
         if scope["type"] == "websocket":
             await self._web_socket(request)
             return
-        match route_of(method, path):
+        match route:
             case Route.GENERATES:
                 await self._generate(request)
             case Route.UNREAD:
                 await self._app(scope, receive, send)
-            case route:
+            case _:
                 await self._pass_on(request, route)
 
     async def _pass_on(self, request: _Request, route: Route) -> None:
@@ -170,7 +188,7 @@ class AliseMiddleware:
         """Speech comes in and text goes out while it does; the connection counts as one request and has the neutral rank."""
         fate = _Fate(request.caller.klass)
         try:
-            ask = Ask(request.job_id, Description(Endpoint.OTHER), request.caller, request_id=request.client_id)
+            ask = Ask(request.job_id, Description(Endpoint.OTHER), request.caller, request_id=request.client_id, traced=request.is_traced)
             decision = DRAINING if self._gate.refusing else await self._gate.decide(ask)
             if isinstance(decision, Rejected):
                 fate.what = refusal = ADMISSION_REFUSALS[decision.reason]
@@ -180,7 +198,7 @@ class AliseMiddleware:
             with self._gate.open():
                 await self._carry_out(request, decision, request.scope, request.receive)
         finally:
-            self._gate.seen(request.caller.klass, fate.what.name)
+            self._seen(request, fate)
 
     async def _generate(self, request: _Request) -> None:
         fate = _Fate(request.caller.klass, request.client_id or request.job_id)
@@ -199,7 +217,12 @@ class AliseMiddleware:
         except Disconnected:
             fate.what = DISCONNECTED
         finally:
-            self._gate.seen(request.caller.klass, fate.what.name)
+            self._seen(request, fate)
+
+    def _seen(self, request: _Request, fate: _Fate) -> None:
+        self._gate.seen(request.caller.klass, fate.what.name)
+        if request.trace is not None:
+            self._gate.end_trace(request.trace, fate.what.name, fate.status)
 
     async def _answer(self, request: _Request, body: bytes, fate: _Fate) -> None:
         # 3. Is there room? Asked before the body is parsed, so that a flood costs little.
@@ -225,7 +248,8 @@ class AliseMiddleware:
         # The job id goes in without a scheduler too: one that comes back learns the job from Watch.
         admitted = decision if isinstance(decision, Admitted) else Admitted(NEUTRAL_PRIORITY, "")
         stamp = Stamp(request.job_id, admitted.priority, admitted.hint)
-        ticket = Ticket(stamp, request.caller.tenant, self._gate.cache_salt(request.caller))
+        headers = request.trace.headers if request.trace is not None else None
+        ticket = Ticket(stamp, request.caller.tenant, self._gate.cache_salt(request.caller), headers)
         token = CURRENT.set(ticket)
         try:
             await self._app(scope, receive, request.send)
@@ -265,7 +289,7 @@ class AliseMiddleware:
         if description.endpoint is Endpoint.OTHER:
             self._gate.passed_through("not_described")
         return await self._gate.decide(
-            Ask(request.job_id, description, request.caller, slo_ttft_ms(request.headers), request_id=request.client_id)
+            Ask(request.job_id, description, request.caller, slo_ttft_ms(request.headers), request.client_id, request.is_traced)
         )
 
 
@@ -333,6 +357,7 @@ def _telling(send: Send, fate: _Fate, gate: Gate) -> Send:
     # No coroutine: a stream sends a message per token, and all but the first pass through.
     def telling(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
+            fate.status = message["status"]
             headers = [
                 *message.get("headers", ()),
                 (REQUEST_ID_HEADER.encode(), fate.request_id.encode()),

@@ -5,7 +5,7 @@ variable, which tasks inherit. It is written in `AsyncLLM.add_request`, the only
 body, a header or an unusual route. A request that bypassed the middleware is neutral. `wire/stamp.py` signs the stamp and reads it.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +21,8 @@ class Ticket:
     tenant: str = ""
     # Added to the prefix cache's salt; empty: the cache is shared.
     cache_salt: str = ""
+    # The W3C trace context of its span; None: traces are off.
+    trace_headers: Mapping[str, str] | None = None
     # Engine requests that were made of it so far.
     engine_requests: int = 0
 
@@ -47,6 +49,9 @@ def stamping(add_request: AddRequest, key: bytes, on_enter: Callable[[Ticket], N
         if ticket is not None and ticket.cache_salt and isinstance(prompt, dict):
             # Beside the client's own salt, not instead of it. A copy: the caller may use its prompt again.
             prompt = {**prompt, "cache_salt": f"{ticket.cache_salt}{prompt.get('cache_salt') or ''}"}
+        if ticket is not None and ticket.trace_headers is not None:
+            # Over the client's own, so that vLLM's span is a child of ours, and its sampling is ours.
+            more["trace_headers"] = ticket.trace_headers
         answer = await add_request(request_id, prompt, params, **more)
         if ticket is not None:
             ticket.engine_requests += getattr(params, "n", 1)

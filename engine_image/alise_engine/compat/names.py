@@ -70,7 +70,7 @@ REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "vllm.distributed.kv_transfer.kv_connector.factory:KVConnectorFactory._registry": (),
     "vllm.v1.core.sched.request_queue:RequestQueue.prepend_requests": ("requests",),
     "vllm.v1.engine.core:EngineCoreProc._handle_client_request": (),
-    "vllm.v1.engine.async_llm:AsyncLLM.add_request": ("request_id", "prompt", "params", "priority"),
+    "vllm.v1.engine.async_llm:AsyncLLM.add_request": ("request_id", "prompt", "params", "priority", "trace_headers"),
     "vllm.v1.engine.async_llm:AsyncLLM.errored": (),
     "vllm.v1.engine.async_llm:AsyncLLM.shutdown": ("timeout",),
     # What `patches.py` replaces.
@@ -128,7 +128,10 @@ REQUIRED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
 
 
 def missing() -> list[str]:
+        "trace_headers",
     """Returns what the installed vLLM lacks of `REQUIRED` and `REQUIRED_ATTRIBUTES`, one phrase each."""
+    "vllm.v1.engine.async_llm:AsyncLLM": ("observability_config",),
+    "vllm.config.observability:ObservabilityConfig": ("otlp_traces_endpoint",),
     lacking = []
     for path, parameters in REQUIRED.items():
         found = _resolve(path)

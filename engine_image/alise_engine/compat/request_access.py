@@ -18,6 +18,11 @@ def extra_args(request: Request) -> dict[str, Any]:
     return (request.pooling_params.extra_kwargs if request.pooling_params is not None else None) or {}
 
 
+def is_traced(request: Request) -> bool:
+    """Returns whether the request has a W3C trace context that is sampled. vLLM drops all contexts where traces are off."""
+    return request.trace_headers is not None and request.trace_headers.get("traceparent", "").endswith("-01")
+
+
 def may_be_saved(request: Request) -> bool:
     """Returns whether the KV of a request may be saved.
 

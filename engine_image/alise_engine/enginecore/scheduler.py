@@ -204,15 +204,16 @@ class AliseMixin(Base):
             if request.num_preemptions:
                 restored = self.connector.take_loaded(request_id) if self.connector is not None else 0
                 self.steps.resumed(tracked, restored, output.num_scheduled_tokens[request_id])
-            self.tracker.enter(request.request_id, PHASE_RUNNING, now)
+            self.tracker.enter(request.request_id, PHASE_RUNNING, now, restored)
 
     # --- the life of a request ------------------------------------------------------------------------------------------------------
+            restored = 0
     def add_request(self, request: Request) -> None:
         if request.request_id not in self.tracker.requests:
             # What this pod's API server did not sign counts as nothing: no job, no hint, and the neutral rank.
             stamp = read_stamp(request_access.extra_args(request), self._stamp_key) or UNSTAMPED
             request.priority = stamp.priority
-            tracked = self.tracker.add(request, stamp.job_id, stamp.hint, self.clock())
+            tracked = self.tracker.add(request, stamp.job_id, stamp.hint, self.clock(), request_access.is_traced(request))
             request.priority = self._priority(stamp.job_id, tracked.stamped_priority)
         super().add_request(request)
 
@@ -228,7 +229,8 @@ class AliseMixin(Base):
         self.steps.stopped(request.request_id)
         scheduler_access.forget_last_step(self, request.request_id)
         copied = self._host_copy(request.request_id).tokens > 0
-        self.tracker.enter(request.request_id, PHASE_OFFLOADED if copied else PHASE_PREEMPTED, self.clock())
+        phase = PHASE_OFFLOADED if copied else PHASE_PREEMPTED
+        self.tracker.enter(request.request_id, phase, self.clock(), tracked.preempted_tokens, self._cause.value)
         if self._cause is not Cause.LOST:
             self.tally[f"preemptions_{self._cause.value}"] += 1
 

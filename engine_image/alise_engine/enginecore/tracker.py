@@ -9,11 +9,24 @@ from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..wire.calls import MAX_STEPS_PER_POLL, Counters, EngineShape, FinishedRow, PollAnswer, RequestRow, SnapshotAnswer, StepRow
-from ..wire.terms import PHASE_RESTORING, PHASE_RUNNING, PHASE_WAITING
+from ..wire.calls import (
+    MAX_STEPS_PER_POLL,
+    Counters,
+    EngineShape,
+    FinishedRow,
+    Mark,
+    PollAnswer,
+    RequestRow,
+    SnapshotAnswer,
+    StepRow,
+    TraceRow,
+)
+from ..wire.terms import MARK_ENDED, MARK_FIRST_TOKEN, PHASE_RESTORING, PHASE_RUNNING, PHASE_WAITING
 
 # About a minute of short answers at 70 per second.
 FINISHED_KEPT: Final = 4096
+# Marks of one traced request; a span of OpenTelemetry has room for 128 events.
+MAX_MARKS: Final = 64
 # How often progress is reported. To check and to report a thousand requests takes milliseconds of the engine's time, and a rank changes
 # once in many tokens. An arrival, an ending, a change of phase and a first token are in the next poll.
 PROGRESS_SECONDS: Final = 0.2
@@ -56,6 +69,9 @@ class Tracked:
     ttft_seconds: float | None = None
     # Its columns in the last report, as `_columns` returns them; None: not reported yet.
     reported: _Columns | None = None
+    # What happened to it so far, and what found no room there; None: it is not traced.
+    marks: list[Mark] | None = None
+    marks_dropped: int = 0
 
     def leave_phase(self, now_seconds: float) -> None:
         """Adds the time in the present phase to the total that it belongs to."""
@@ -65,12 +81,23 @@ class Tracked:
         elif self.phase != PHASE_RUNNING:
             self.preempted_seconds += spent
 
+    def mark(self, mark: Mark) -> None:
+        """Notes what happened, for the trace of the request."""
+        if self.marks is None:
+            return
+        # The last place is that of the ending.
+        if len(self.marks) < MAX_MARKS - (mark.what != MARK_ENDED):
+            self.marks.append(mark)
+        else:
+            self.marks_dropped += 1
+
 
 class Tracker:
     def __init__(self) -> None:
         self.requests: dict[str, Tracked] = {}
         self.jobs: dict[str, set[str]] = {}
         self._finished: deque[FinishedRow] = deque(maxlen=FINISHED_KEPT)
+        self._traces: deque[TraceRow] = deque(maxlen=FINISHED_KEPT)
         self._steps: deque[StepRow] = deque(maxlen=MAX_STEPS_PER_POLL)
         self._without_token: set[str] = set()
         # Requests whose next row must not wait, in the order of what happened.
@@ -78,8 +105,10 @@ class Tracker:
         self._progress_seconds = float("-inf")
 
     # --- what happened --------------------------------------------------------------------------------------------------------------
-    def add(self, request: Request, job_id: str, hint: str, now_seconds: float) -> Tracked:
+    def add(self, request: Request, job_id: str, hint: str, now_seconds: float, traced: bool = False) -> Tracked:
         tracked = Tracked(request, job_id, hint, request.priority, now_seconds, phase_seconds=now_seconds)
+        if traced:
+            tracked.marks = []
         self.requests[request.request_id] = tracked
         self._without_token.add(request.request_id)
         self._news[request.request_id] = None
@@ -87,10 +116,13 @@ class Tracker:
             self.jobs.setdefault(job_id, set()).add(request.request_id)
         return tracked
 
-    def enter(self, request_id: str, phase: str, now_seconds: float) -> None:
+    def enter(self, request_id: str, phase: str, now_seconds: float, tokens: int = 0, cause: str = "") -> None:
+        """`tokens` and `cause` are those of a `Mark`."""
         tracked = self.requests[request_id]
         tracked.leave_phase(now_seconds)
         tracked.phase, tracked.phase_seconds = phase, now_seconds
+        if tracked.marks is not None:
+            tracked.mark(Mark(phase, _us(now_seconds), tokens, cause))
         self._news[request_id] = None
 
     def see_tokens(self, request_ids: Set[str], now_seconds: float) -> None:
@@ -101,6 +133,8 @@ class Tracker:
                 tracked.ttft_seconds = now_seconds - tracked.arrived_seconds
                 self._without_token.discard(request_id)
                 self._news[request_id] = None
+                if tracked.marks is not None:
+                    tracked.mark(Mark(MARK_FIRST_TOKEN, _us(now_seconds)))
 
     def without_token(self, request_ids: Set[str]) -> Set[str]:
         """Returns which of these had no output token at the last `see_tokens`. Its cost is that of the smaller set."""
@@ -117,20 +151,22 @@ class Tracker:
         self._news.pop(request_id, None)
         tracked.leave_phase(now_seconds)
         request = tracked.request
-        self._finished.append(
-            FinishedRow(
-                request_id=request_id,
-                job_id=tracked.job_id,
-                reason=reason,
-                prompt_tokens=request.num_prompt_tokens,
-                generated_tokens=request.num_output_tokens,
-                preemptions=request.num_preemptions,
-                age_ms=_ms(now_seconds - tracked.arrived_seconds),
-                ttft_ms=0 if tracked.ttft_seconds is None else max(1, _ms(tracked.ttft_seconds)),
-                waited_ms=_ms(tracked.waited_seconds),
-                preempted_ms=_ms(tracked.preempted_seconds),
-            )
+        ending = FinishedRow(
+            request_id=request_id,
+            job_id=tracked.job_id,
+            reason=reason,
+            prompt_tokens=request.num_prompt_tokens,
+            generated_tokens=request.num_output_tokens,
+            preemptions=request.num_preemptions,
+            age_ms=_ms(now_seconds - tracked.arrived_seconds),
+            ttft_ms=0 if tracked.ttft_seconds is None else max(1, _ms(tracked.ttft_seconds)),
+            waited_ms=_ms(tracked.waited_seconds),
+            preempted_ms=_ms(tracked.preempted_seconds),
         )
+        self._finished.append(ending)
+        if tracked.marks is not None:
+            tracked.mark(Mark(MARK_ENDED, _us(now_seconds)))
+            self._traces.append(TraceRow(ending, tuple(tracked.marks), tracked.marks_dropped))
         siblings = self.jobs.get(tracked.job_id, set())
         siblings.discard(request_id)
         if tracked.job_id and not siblings:
@@ -161,8 +197,9 @@ class Tracker:
             if before is None or _differs(columns, before):
                 rows.append(_row(tracked, columns, tracked.hint if before is None else "", now_seconds))
                 tracked.reported = columns
-        answer = PollAnswer(tuple(rows), tuple(self._finished), _sample(tuple(self._steps)), counters)
+        answer = PollAnswer(tuple(rows), tuple(self._finished), _sample(tuple(self._steps)), counters, tuple(self._traces))
         self._forget_told()
+        self._traces.clear()
         return answer
 
     def _forget_told(self) -> None:
@@ -209,6 +246,10 @@ def _sample(steps: tuple[StepRow, ...]) -> tuple[StepRow, ...]:
 def _row(tracked: Tracked, columns: _Columns, hint: str, now_seconds: float) -> RequestRow:
     age, in_phase = _ms(now_seconds - tracked.arrived_seconds), _ms(now_seconds - tracked.phase_seconds)
     return RequestRow(tracked.request.request_id, tracked.job_id, *columns, age, in_phase, hint)
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1_000_000)
 
 
 def _ms(seconds: float) -> int:

@@ -62,6 +62,28 @@ class FinishedRow(Struct, frozen=True, array_like=True, gc=False):
     preempted_ms: int
 
 
+class Mark(Struct, frozen=True, array_like=True, gc=False):
+    """Something that happened to a traced request."""
+
+    # The phase that began, MARK_FIRST_TOKEN or MARK_ENDED.
+    what: str
+    # CLOCK_MONOTONIC, which both processes share.
+    at_us: int
+    # Of a preemption: the tokens that the request had. Of a return: those whose KV came back from the host.
+    tokens: Count = 0
+    # Of a preemption: by rank, for memory, or because the KV was lost.
+    cause: str = ""
+
+
+class TraceRow(Struct, frozen=True, array_like=True, gc=False):
+    """The story of a traced request that has ended."""
+
+    ending: FinishedRow
+    marks: tuple[Mark, ...]
+    # Marks that found no room, besides these.
+    dropped: Count = 0
+
+
 class StepRow(Struct, frozen=True, array_like=True, gc=False):
     duration_us: int
     prefill_tokens: int
@@ -164,6 +186,8 @@ class PollAnswer(Struct, frozen=True, array_like=True):
     # At most MAX_STEPS_PER_POLL, oldest first.
     steps: tuple[StepRow, ...]
     counters: Counters
+    # Of the requests in `finished` that are traced, and of earlier ones that no poll has reported.
+    traces: tuple[TraceRow, ...] = ()
 
 
 class ApplyAnswer(Struct, frozen=True, array_like=True):

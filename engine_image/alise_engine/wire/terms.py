@@ -9,6 +9,10 @@ PHASE_PREEMPTED: Final = "preempted"
 PHASE_RESTORING: Final = "restoring"
 PHASES: Final = (PHASE_WAITING, PHASE_RUNNING, PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING)
 
+# What a trace notes beside the phases.
+MARK_FIRST_TOKEN: Final = "first_token"
+MARK_ENDED: Final = "ended"
+
 FINISH_STOP: Final = "stop"
 FINISH_LENGTH: Final = "length"
 FINISH_ABORT: Final = "abort"

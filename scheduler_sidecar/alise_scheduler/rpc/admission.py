@@ -23,7 +23,7 @@ from ..admissions import Admitted, Ask
 from ..core.admit import Rejected
 from ..errors import ContractError, InboxFullError, InvalidRequestError
 from ..metrics import Metrics
-from .convert import CODES, check, prompt_of, to_ask, to_failure, to_response
+from .convert import CODES, check, prompt_of, to_ask, to_failure, to_prediction, to_response
 
 log = logging.getLogger(__name__)
 
@@ -91,10 +91,14 @@ class AdmissionService(AdmissionServicer):
         outcome = "error"
         try:
             check(request)
+            began = time.perf_counter()
             embedding = await self._encode(prompt_of(request))
+            encoded = time.perf_counter()
             ask = to_ask(request, embedding)
             answer = await self._admit(ask)
             response = to_response(answer)
+            if request.traced and isinstance(answer, Admitted):
+                response.admitted.prediction.CopyFrom(to_prediction(answer, encoded - began, time.perf_counter() - encoded))
             outcome = "admitted" if isinstance(answer, Admitted) else answer.reason.value
         except ContractError:
             outcome = "version"

@@ -113,6 +113,13 @@ def to_response(answer: Admitted | Rejected) -> pb.AdmitResponse:
     )
 
 
+def to_prediction(answer: Admitted, encode_seconds: float, decide_seconds: float) -> pb.Prediction:
+    """What the trace of a request says about its admission."""
+    return pb.Prediction(
+        median_tokens=answer.predicted_tokens, encode_us=round(encode_seconds * 1e6), decide_us=round(decide_seconds * 1e6)
+    )
+
+
 def to_failure(job_id: str, code: grpc.StatusCode, message: str) -> pb.AdmitAnswer:
     """The answer that says why a request failed."""
     return pb.AdmitAnswer(job_id=job_id, failure=pb.Failure(code=code.value[0], message=message))

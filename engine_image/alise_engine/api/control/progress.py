@@ -16,7 +16,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from ...errors import ControlError, CoreUnavailable, PayloadError, StaleSession
-from ...wire.calls import Counters, EngineShape, PollAnswer, RequestRow, SnapshotAnswer
+from ...wire.calls import Counters, EngineShape, PollAnswer, RequestRow, SnapshotAnswer, TraceRow
 from ...wire.terms import PHASE_RUNNING
 from ..kv_room import kv_room
 from ..metrics import CoreView
@@ -96,9 +96,11 @@ class Progress:
         on_rows: Callable[[Sequence[RequestRow], Sequence[str]], None] | None = None,
         on_failure: Callable[[], None] | None = None,
         is_urgent: Callable[[], bool] = lambda: False,
+        on_traces: Callable[[Sequence[TraceRow]], None] = lambda traces: None,
     ) -> None:
         """`on_rows` is called with every changed row and the job of every request that ended, `on_failure` after every poll that failed
-        because of a bug in alise; neither may block. `is_urgent` returns whether polls have to follow each other closely.
+        because of a bug in alise, and `on_traces` with the stories of traced requests that ended, before `on_rows`; none may block.
+        `is_urgent` returns whether polls have to follow each other closely.
         """
         self._core = core
         self._open_requests = open_requests
@@ -106,6 +108,7 @@ class Progress:
         self._on_rows = on_rows
         self._on_failure = on_failure
         self._is_urgent = is_urgent
+        self._on_traces = on_traces
         # An answer may have been lost on the way to `_live`: the next poll has to be a snapshot.
         self._stale = False
         self._live: dict[str, RequestRow] = {}
@@ -120,6 +123,10 @@ class Progress:
     @property
     def live_count(self) -> int:
         return len(self._live)
+
+    def has(self, job_id: str) -> bool:
+        """Returns whether a request of this job is active."""
+        return any(row.job_id == job_id for row in self._live.values())
 
     @property
     def watched(self) -> bool:
@@ -230,6 +237,8 @@ class Progress:
             self._live[row.request_id] = replace(row, hint="") if row.hint else row
         for ending in answer.finished:
             self._live.pop(ending.request_id, None)
+        if answer.traces:
+            self._on_traces(answer.traces)
         self._tell_rows(answer.requests, [ending.job_id for ending in answer.finished])
         self._show(answer.counters)
         if self._watcher is not None:

@@ -1,0 +1,1 @@
+"""Traces: one span of OpenTelemetry per request, with what happened to the request as events."""
