@@ -94,9 +94,6 @@ class ServerPlugin:
         return JSONResponse(as_json(self._api.report()))
 
 
-def settings(environ: Mapping[str, str]) -> ApiSettings:
-    """Returns the settings in an environment. Raises ConfigError that names the variable, its value and what is expected."""
-    socket_dir = Path(variables.SOCKETS.read(environ))
 def _tracer(engine_client: Any) -> Tracer | None:
     """Returns a tracer of the provider that vLLM has made for `--otlp-traces-endpoint`; None without the flag."""
     if engine_client.observability_config.otlp_traces_endpoint is None:
@@ -104,6 +101,9 @@ def _tracer(engine_client: Any) -> Tracer | None:
     return trace.get_tracer("alise_engine", release())
 
 
+def settings(environ: Mapping[str, str]) -> ApiSettings:
+    """Returns the settings in an environment. Raises ConfigError that names the variable, its value and what is expected."""
+    socket_dir = Path(variables.SOCKETS.read(environ))
     try:
         key = pod_key(socket_dir)
     except (OSError, ValueError) as error:
@@ -124,5 +124,5 @@ def _tracer(engine_client: Any) -> Tracer | None:
         auth_dir=Path(auth_dir) if auth_dir else None,
         guards_metrics=variables.AUTH_METRICS.read(environ),
         isolates_prefix_cache=variables.ISOLATE_PREFIX_CACHE.read(environ),
-    )
         traces_ratio=variables.TRACES_RATIO.read(environ),
+    )

@@ -40,10 +40,10 @@ from .pending import Pending
 from .recent import WINDOW_SECONDS, RecentCount
 from .stamping import AddRequest, Ticket, stamping
 from .status import AdmissionTally, Observed, SidecarTally, report
-
-logger = logging.getLogger("vllm.alise.api")
 from .traces.record import Trace
 from .traces.tracer import Traces
+
+logger = logging.getLogger("vllm.alise.api")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,12 @@ class ApiSettings:
     auth_dir: Path | None = None
     guards_metrics: bool = False
     isolates_prefix_cache: bool = False
+    # Share of the requests that are traced, where traces are on.
+    traces_ratio: float = 1.0
 
 
 @dataclass(slots=True)
 class _Connected:
-    # Share of the requests that are traced, where traces are on.
-    traces_ratio: float = 1.0
     """The parts that exist once the engine runs."""
 
     progress: Progress
@@ -97,14 +97,14 @@ class EngineApi:
         # Of vLLM's own --api-key.
         self._flag_keys: Keyring | None = None
         self._connected: _Connected | None = None
+        # None: traces are off.
+        self._traces: Traces | None = None
         metrics.set_classes(settings.rules.classes)
         metrics.open_requests.set_function(lambda: self._open.count)
         metrics.pending_requests.set_function(lambda: self._pending.count)
         metrics.draining.set_function(lambda: self.draining)
         metrics.plan_fresh.set_function(self._sidecar.plan_fresh)
         metrics.sidecar_connected.set_function(lambda: self._connected is not None and self._connected.progress.watched)
-        # None: traces are off.
-        self._traces: Traces | None = None
         metrics.set_breaker(self._admission.breaker_phase)
 
     async def connect(self, core: Core, text_only: bool = False, names: Iterable[str] = (), tracer: Tracer | None = None) -> None:
@@ -123,18 +123,20 @@ class EngineApi:
         poll = asyncio.create_task(progress.run(), name="alise-poll")
         self._connected = _Connected(progress, drain, server, poll, shape.max_model_len, text_only, shape.model, frozenset(names))
         self._text_work = Uploads(TEXTS_AT_ONCE * max_text_bytes(shape.max_model_len), SMALL_TEXT_BYTES)
+        if tracer is not None:
+            served, later = self._connected.names | {shape.model}, asyncio.get_running_loop().call_later
+            self._traces = Traces(tracer, self._settings.traces_ratio, shape.model, served, progress.has, later)
         logger.info("engine boot=%s model=%s host_limit_bytes=%d", self._boot_id, shape.model, shape.host_limit_bytes)
 
     async def stop(self) -> None:
         connected, self._connected = self._connected, None
         if connected is not None:
             connected.poll.cancel()
-        if tracer is not None:
-            served, later = self._connected.names | {shape.model}, asyncio.get_running_loop().call_later
-            self._traces = Traces(tracer, self._settings.traces_ratio, shape.model, served, progress.has, later)
             await asyncio.gather(connected.poll, return_exceptions=True)
             connected.progress.close()
             await connected.server.stop()
+        if self._traces is not None:
+            self._traces.close()
         await self._admission.close()
         self._parser.close()
 
@@ -151,8 +153,6 @@ class EngineApi:
     @property
     def limits(self) -> BodyLimits:
         return self._settings.limits
-        if self._traces is not None:
-            self._traces.close()
 
     @property
     def max_model_len(self) -> int:
@@ -232,6 +232,8 @@ class EngineApi:
                 self._tally.admitted += 1
                 self._metrics.admissions.labels("admitted").inc()
                 self._sidecar.understood()
+        if self._traces is not None:
+            self._traces.decided(ask, started, now, decision)
         if decision != FailedOpen(FailOpenReason.BREAKER_OPEN):
             self._metrics.admit_seconds.observe(now - started)
         self._metrics.set_breaker(self._admission.breaker_phase)
@@ -248,11 +250,16 @@ class EngineApi:
             # vLLM refused it, or its client went away before it reached the engine: the scheduler must stop counting it. A body that is no
             # JSON is not pending here, because the scheduler was never asked about it.
             self._admission.withdraw(ticket.stamp.job_id)
-        if self._traces is not None:
-            self._traces.decided(ask, started, now, decision)
 
     def seen(self, klass: str, outcome: str) -> None:
         self._metrics.seen(klass, outcome)
+
+    def begin_trace(self, job_id: str, client_id: str, path: str, headers: dict[str, str], caller: Caller) -> Trace | None:
+        return self._traces.begin(job_id, client_id, path, headers, caller) if self._traces is not None else None
+
+    def end_trace(self, trace: Trace, outcome: str, status: int) -> None:
+        if self._traces is not None:
+            self._traces.answered(trace.job_id, outcome, status)
 
     def passed_through(self, reason: str) -> None:
         self._metrics.passed_through.labels(reason).inc()
@@ -270,13 +277,8 @@ class EngineApi:
     def _entered(self, ticket: Ticket) -> None:
         # This may be after the HTTP answer, because a background response continues.
         self._pending.accepted(ticket.stamp.job_id, owner_of(ticket.tenant), ticket.engine_requests)
-    def begin_trace(self, job_id: str, client_id: str, path: str, headers: dict[str, str], caller: Caller) -> Trace | None:
-        return self._traces.begin(job_id, client_id, path, headers, caller) if self._traces is not None else None
-
-    def end_trace(self, trace: Trace, outcome: str, status: int) -> None:
         if self._traces is not None:
-            self._traces.answered(trace.job_id, outcome, status)
-
+            self._traces.entered(ticket.stamp.job_id, ticket.engine_requests)
 
     def _queue_is_half_full(self) -> bool:
         """Returns whether the queue is at least half full. Then a request that runs unnoticed could cost another request its place."""
@@ -293,9 +295,13 @@ class EngineApi:
             if begun and self._pending.leave(row.job_id):
                 self._begun.add(time.monotonic())
         for job_id in ended_jobs:
-        if self._traces is not None:
-            self._traces.entered(ticket.stamp.job_id, ticket.engine_requests)
             self._pending.leave(job_id)
+        if self._traces is not None and ended_jobs:
+            self._traces.ended(ended_jobs)
+
+    def _told(self, stories: Sequence[TraceRow]) -> None:
+        if self._traces is not None:
+            self._traces.told(stories)
 
     # --- what the operator asks -----------------------------------------------------------------------------------------------
 
@@ -312,12 +318,6 @@ class EngineApi:
                 breaker=self._admission.breaker_phase,
                 refused_contract_version=self._sidecar.refused_contract_version,
                 contract_refused=self._sidecar.contract_refused,
-        if self._traces is not None and ended_jobs:
-            self._traces.ended(ended_jobs)
-
-    def _told(self, stories: Sequence[TraceRow]) -> None:
-        if self._traces is not None:
-            self._traces.told(stories)
                 encoder=self._sidecar.encoder,
                 admission=self._tally,
                 now_seconds=time.monotonic(),

@@ -25,8 +25,8 @@ from alise_contract.names import (
     MAX_PENDING_ENV,
     SOCKET_DIR,
     SOCKET_DIR_ENV,
-    TRUST_HEADERS_ENV,
     TRACES_RATIO_ENV,
+    TRUST_HEADERS_ENV,
 )
 
 from ..errors import ConfigError
@@ -92,13 +92,13 @@ MAX_BODY_BYTES: Final = _number(MAX_BODY_BYTES_ENV, DEFAULT_MAX_BODY_BYTES, 1, 2
 BODY_SECONDS: Final = _number(
     BODY_SECONDS_ENV, DEFAULT_BODY_SECONDS, 0.1, 86_400, "Time in which a request's body must arrive, in seconds."
 )
-CLASSES: Final[Variable[tuple[str, ...]]] = Variable(
 TRACES_RATIO: Final = _number(
     TRACES_RATIO_ENV,
     *(1, 0, 1),
     "Share of the requests that are traced if `--otlp-traces-endpoint` is given. Requests whose trace context is sampled are traced beyond "
     "it, 10 per second.",
 )
+CLASSES: Final[Variable[tuple[str, ...]]] = Variable(
     CLASSES_ENV, (), _class_names, 'a JSON list such as [{"name": "batch"}]', "Classes of requests, the same as the scheduler's."
 )
 TRUST_HEADERS: Final = _flag(TRUST_HEADERS_ENV, "Whether request headers may name the class and the tenant.")

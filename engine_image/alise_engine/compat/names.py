@@ -119,7 +119,10 @@ REQUIRED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
         "resumable",
         "skip_reading_prefix_cache",
         "sampling_params",
+        "trace_headers",
     ),
+    "vllm.v1.engine.async_llm:AsyncLLM": ("observability_config",),
+    "vllm.config.observability:ObservabilityConfig": ("otlp_traces_endpoint",),
     "vllm.v1.core.kv_cache_manager:KVCacheManager": ("block_pool", "coordinator", "watermark_blocks"),
     "vllm.config.model:ModelConfig": ("attention_chunk_size", "hf_text_config"),
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner": ("input_batch", "discard_request_mask"),
@@ -128,10 +131,7 @@ REQUIRED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
 
 
 def missing() -> list[str]:
-        "trace_headers",
     """Returns what the installed vLLM lacks of `REQUIRED` and `REQUIRED_ATTRIBUTES`, one phrase each."""
-    "vllm.v1.engine.async_llm:AsyncLLM": ("observability_config",),
-    "vllm.config.observability:ObservabilityConfig": ("otlp_traces_endpoint",),
     lacking = []
     for path, parameters in REQUIRED.items():
         found = _resolve(path)

@@ -201,13 +201,13 @@ class AliseMixin(Base):
             if tracked.phase == PHASE_RUNNING:
                 continue
             tracked.admitted_step = self.current_step
+            restored = 0
             if request.num_preemptions:
                 restored = self.connector.take_loaded(request_id) if self.connector is not None else 0
                 self.steps.resumed(tracked, restored, output.num_scheduled_tokens[request_id])
             self.tracker.enter(request.request_id, PHASE_RUNNING, now, restored)
 
     # --- the life of a request ------------------------------------------------------------------------------------------------------
-            restored = 0
     def add_request(self, request: Request) -> None:
         if request.request_id not in self.tracker.requests:
             # What this pod's API server did not sign counts as nothing: no job, no hint, and the neutral rank.
