@@ -257,3 +257,16 @@ def test_vllm_adds_no_second_request_id_to_an_answer() -> None:
     assert composed(flag, given={"enable_request_id_headers": True}).argv[-1] != flag
     assert "--no-enable-request-id-headers" in composed(flag, given={"enable_request_id_headers": True}).argv
     assert "--no-enable-request-id-headers" not in composed().argv
+
+
+def test_traces_have_a_name_and_their_exports_a_deadline_unless_the_user_set_them() -> None:
+    given = {"otlp_traces_endpoint": "http://collector:4317"}
+    result = composed(given=given)
+    assert (result.environ["OTEL_SERVICE_NAME"], result.environ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"]) == ("alise-engine", "3")
+    assert "OTEL_SERVICE_NAME" not in composed(given=given, environ={"OTEL_SERVICE_NAME": "qwen"}).environ
+    assert "OTEL_SERVICE_NAME" not in composed().environ
+
+
+def test_traces_without_the_statistics_that_they_are_made_of_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--disable-log-stats: vLLM needs these statistics"):
+        composed(given={"otlp_traces_endpoint": "http://collector:4317", "disable_log_stats": True})

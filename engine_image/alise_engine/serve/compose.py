@@ -44,6 +44,9 @@ _LOOPBACK: Final = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NC
 # compiler, which the image does not have. The first is read by vLLM and by torch, the second leaves torch's wrapper out as well.
 _NOT_COMPILED: Final = {"TORCH_COMPILE_DISABLE": "1", "TORCHDYNAMO_DISABLE": "1"}
 
+# The name of the service in traces, and the deadline of one export in seconds. At its end a process waits for the exports that are left.
+_TRACED: Final = {"OTEL_SERVICE_NAME": "alise-engine", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "3"}
+
 
 @dataclass(frozen=True, slots=True)
 class Own:
@@ -134,6 +137,8 @@ WATCHED: Final = frozenset(
         "enable_request_id_headers",
         "distributed_executor_backend",
         "tensor_parallel_size",
+        "otlp_traces_endpoint",
+        "disable_log_stats",
     }
 )
 
@@ -155,6 +160,9 @@ def compose(argv: Sequence[str], given: Mapping[str, Any], own: Own, machine: Ma
     if machine.device == "cpu" and dtype not in CPU_KV_CACHE_DTYPES:
         # vLLM's CPU kernels take others silently and answer wrongly.
         raise ConfigError(f"--kv-cache-dtype {dtype} is not supported on a CPU: use one of {', '.join(CPU_KV_CACHE_DTYPES)}")
+    if given.get("otlp_traces_endpoint") and given.get("disable_log_stats"):
+        # The engine would end with the first request.
+        raise ConfigError("--disable-log-stats: vLLM needs these statistics for its traces; leave the flag or --otlp-traces-endpoint out")
     flags = ["--scheduler-cls", SCHEDULER_CLS, "--scheduling-policy", "priority"]
     if (store := host_store(own, machine)) is not None:
         flags += ["--kv-transfer-config", _kv_transfer_config(store)]
@@ -227,6 +235,8 @@ def _environ(own: Own, given: Mapping[str, Any], machine: Machine, environ: Mapp
         raise ConfigError("VLLM_USE_RUST_FRONTEND is set: unset it, because the plugin needs vLLM's Python API server")
     ours = {PLUGINS_ENV: _plugins(machine, environ), SOCKET_DIR_ENV: _socket_dir(own, environ)}
     defaults = dict(_LOOPBACK)
+    if given.get("otlp_traces_endpoint"):
+        defaults |= _TRACED
     if machine.device == "cuda":
         if environ.get(MODEL_RUNNER_ENV, "0") != "0":
             raise ConfigError(f"{MODEL_RUNNER_ENV}={environ[MODEL_RUNNER_ENV]}: unset it, resuming is exact with model runner V1 only")
