@@ -15,14 +15,26 @@ from typing import Any, Final
 
 from alise_contract.names import API_GROUP, API_VERSION, PLURAL
 from alise_operator import events, metrics
-from alise_operator.autoscaling import Decision, Memory, decide, is_active, metric_seconds, pool_of, rule_of, unheard_since
+from alise_operator.autoscaling import (
+    SILENT_PICKER_SECONDS,
+    Decision,
+    Memory,
+    decide,
+    is_active,
+    metric_seconds,
+    pool_of,
+    rule_of,
+    unheard_since,
+)
 from alise_operator.children.meta import Manifest, Owner
 from alise_operator.conditions import Condition
 from alise_operator.demand import Demand, Demands
 from alise_operator.errors import ApplyError, ClusterError
 from alise_operator.held_requests import HeldRequests, counts
 from alise_operator.kube import Kube, Resource
-from alise_operator.observation import Observation
+from alise_operator.observation import Observation, Trouble
+from alise_operator.picker_ready import REASON as PICKER_UNAVAILABLE
+from alise_operator.picker_ready import unanswered
 from alise_operator.predicted_work import total
 from alise_operator.scaling_condition import by_another, failed, is_paused, stands_by, while_scaling
 from alise_operator.spec import Spec
@@ -60,6 +72,8 @@ class Autoscaler:
         self._memory: dict[Owner, Memory] = {}
         # Those without pods, which a held request wakes.
         self._asleep: set[Owner] = set()
+        # Since when their pickers have not said how many requests they hold.
+        self._unanswered_since: dict[Owner, float] = {}
 
     async def follow(
         self,
@@ -77,6 +91,7 @@ class Autoscaler:
         """
         self._publish(owner, seen)
         self._asleep.discard(owner)
+        unanswered_since = self._unanswered_since.pop(owner, self._monotonic())
         # What was recommended in another state says nothing about the next one.
         memory = self._memory.pop(owner, Memory())
         if spec is None or spec.autoscaling is None or spec.suspend or (is_paused(spec) and not by_keda):
@@ -84,6 +99,8 @@ class Autoscaler:
             self._demands.forget(owner.namespace, owner.name)
             return stands_by(spec, before)
         pool, rule = pool_of(seen.pods, spec.replicas, await self._held_by_picker(spec, owner)), rule_of(spec.autoscaling)
+        if pool.held is None and self._held is not None:
+            self._unanswered_since[owner] = unanswered_since
         if by_keda:
             at_seconds = self._monotonic()
             unknown_since = unheard_since(memory, pool, at_seconds)
@@ -104,6 +121,13 @@ class Autoscaler:
             step = f"from {spec.replicas} to {decision.replicas} at {self._now():%H:%M:%S} UTC, because {decision.cause}"
         self._memory[owner] = decision.memory
         return while_scaling(spec.autoscaling, decision.reason, step, before)
+
+    def troubles(self, owner: Owner, seen: Observation) -> tuple[Trouble, ...]:
+        """Returns what is wrong with what the autoscaler needs, unless the observation has it already."""
+        since = self._unanswered_since.get(owner)
+        is_long = since is not None and self._monotonic() - since >= SILENT_PICKER_SECONDS
+        is_known = any(trouble.reason == PICKER_UNAVAILABLE for trouble in seen.troubles)
+        return (unanswered(owner),) if is_long and not is_known else ()
 
     async def wake(self, seen: Callable[[str, str], None], *, pause_seconds: float = WAKE_SECONDS) -> None:
         """Calls `seen` with the namespace and name of each AliseEngine without pods for which a request is held. Never returns."""
@@ -128,8 +152,10 @@ class Autoscaler:
         self._demands.forget(namespace, name)
         if self._held is not None:
             self._held.forget(namespace, name)
-        for owner in [one for one in self._memory.keys() | self._asleep if (one.namespace, one.name) == (namespace, name)]:
+        owners = self._memory.keys() | self._asleep | self._unanswered_since.keys()
+        for owner in [one for one in owners if (one.namespace, one.name) == (namespace, name)]:
             self._memory.pop(owner, None)
+            self._unanswered_since.pop(owner, None)
             self._asleep.discard(owner)
 
     async def _scale(self, resource: Manifest, owner: Owner, before: int, decision: Decision) -> None:

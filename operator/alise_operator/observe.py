@@ -1,24 +1,33 @@
-"""Fetches the cluster's report on one AliseEngine: its Deployment, its pods, and the status report of each pod.
+"""Fetches the cluster's report on one AliseEngine: its Deployment, its pods, the status report of each pod, and its endpoint picker.
 
 It reads the cluster through kube.py and polls pods through poller.py, and writes nothing. reconcile.py calls `observe()` after it has
 applied the children.
 """
 
+from datetime import datetime
 from typing import Final
 
+from alise_contract.names import PICKER_SUFFIX
 from alise_operator.apply import OWNED_KINDS
 from alise_operator.children.meta import Owner
+from alise_operator.children.network_policy import PICKER_LABEL
 from alise_operator.errors import ApplyError, Gone
 from alise_operator.kube import Kube, Resource
 from alise_operator.observation import Observation, Trouble, view_workload
+from alise_operator.picker_ready import has_ready_pod, unavailable
 from alise_operator.pods import find_pods, with_events
 from alise_operator.poller import Poller
 
 SECRETS: Final = Resource("v1", "secrets")
 
 
-async def observe(kube: Kube, poller: Poller, owner: Owner, *, tls_secret: str | None = None) -> Observation:
-    """Returns the report. `tls_secret` is the Secret that the Ingress names. Raises ClusterError."""
+async def observe(
+    kube: Kube, poller: Poller, owner: Owner, *, tls_secret: str | None = None, picker_at: datetime | None = None
+) -> Observation:
+    """Returns the report. `tls_secret` is the Secret that the Ingress names, `picker_at` the present time if there is an endpoint picker.
+
+    Raises ClusterError.
+    """
     try:
         deployment = await kube.get(OWNED_KINDS["Deployment"][0], owner.namespace, owner.name)
     except Gone:
@@ -26,7 +35,24 @@ async def observe(kube: Kube, poller: Poller, owner: Owner, *, tls_secret: str |
     workload = view_workload(deployment) if deployment is not None else None
     found = await find_pods(kube, owner, deployment)
     pods = await with_events(kube, owner.namespace, await poller.poll(found.pods))
-    return Observation(workload, pods, tuple(await _tls_troubles(kube, owner, tls_secret)), found.is_cut)
+    troubles = [*await _tls_troubles(kube, owner, tls_secret), *await _picker_troubles(kube, owner, picker_at)]
+    return Observation(workload, pods, tuple(troubles), found.is_cut)
+
+
+async def _picker_troubles(kube: Kube, owner: Owner, at: datetime | None) -> list[Trouble]:
+    """Returns what is wrong with the picker. Its pods are read only if none is ready."""
+    if at is None:
+        return []
+    try:
+        deployment = await kube.get(OWNED_KINDS["Deployment"][0], owner.namespace, owner.name + PICKER_SUFFIX)
+    except Gone:
+        # It is applied again.
+        return []
+    if has_ready_pod(deployment):
+        return []
+    found = await find_pods(kube, owner, deployment, f"{PICKER_LABEL}={owner.name}")
+    trouble = unavailable(deployment, await with_events(kube, owner.namespace, found.pods), owner, at)
+    return [trouble] if trouble is not None else []
 
 
 async def _tls_troubles(kube: Kube, owner: Owner, name: str | None) -> list[Trouble]:

@@ -38,11 +38,12 @@ class Found:
     is_cut: bool = False
 
 
-async def find_pods(kube: Kube, owner: Owner, deployment: Manifest | None) -> Found:
-    """Returns the pods that the AliseEngine owns. Raises ClusterError, ApplyError (not allowed)."""
+async def find_pods(kube: Kube, owner: Owner, deployment: Manifest | None, labels: str = "") -> Found:
+    """Returns the pods of a Deployment that the AliseEngine owns: without `labels`, of the model's. Raises ClusterError, ApplyError (not
+    allowed)."""
     if deployment is None or not _is_owned(deployment, owner):
         return Found()
-    labels, uid = selector_text(owner.name), str(deployment["metadata"]["uid"])
+    labels, uid = labels or selector_text(owner.name), str(deployment["metadata"]["uid"])
     sets = await kube.list(REPLICA_SETS, owner.namespace, labels=labels, slim=True)
     controllers = {one["metadata"]["uid"] for one in sets if controller(one).get("uid") == uid}
     found: list[Pod] = []

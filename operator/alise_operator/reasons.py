@@ -122,6 +122,11 @@ TROUBLES: Final = (
         "Wait for cert-manager, or create the Secret with the command in the message.",
     ),
     Reason(
+        "PickerUnavailable",
+        "The endpoint picker has no ready pod, or does not tell the operator how many requests it holds. Gateways balance without it.",
+        "The message says what keeps its pod from being ready. The operator must reach its port 9600.",
+    ),
+    Reason(
         "HostMemoryFull",
         "The host store for KV is full, so preempted requests are recomputed.",
         "Raise `spec.kvOffload.hostMemory`, or set `spec.kvOffload.quantization: int8`.",

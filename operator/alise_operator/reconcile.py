@@ -155,13 +155,16 @@ class Reconciler:
             # Only the number of pods is applied, whatever else is wrong.
             await self._apply_replicas(resource.get("spec"), owner)
         # 5. What does the cluster report?
-        seen = await observe(self._kube, self._poller, owner, tls_secret=spec.route.tls_secret if spec is not None else None)
+        tls_secret = spec.route.tls_secret if spec is not None else None
+        has_picker = spec is not None and spec.routing.endpoint_picker is not None
+        seen = await observe(self._kube, self._poller, owner, tls_secret=tls_secret, picker_at=self._now() if has_picker else None)
         # 6. Does the predicted work need another number of pods? If so, the change of the spec brings the next reconcile.
         previous = resource.get("status", {})
         # A child that the cluster refuses says nothing against the spec, and the number of pods is applied all the same.
         valid = spec if error is None or isinstance(error, (ApplyError, ClusterError)) else None
         before = scaling_condition.of(previous)
         scaling = await self._autoscaler.follow(resource, valid, owner, seen, before, by_keda=self._by_keda(before))
+        seen = replace(seen, troubles=(*seen.troubles, *self._autoscaler.troubles(owner, seen)))
         # 7. Report it.
         status = fold(
             spec=spec,

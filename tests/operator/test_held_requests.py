@@ -15,7 +15,7 @@ from alise_operator.children.meta import Manifest, Owner
 from alise_operator.conditions import Condition
 from alise_operator.held_requests import AT_ONCE, HeldRequests, counts, of_a_service, read_count
 from alise_operator.kube import Resource
-from alise_operator.observation import Observation
+from alise_operator.observation import Observation, Trouble
 from alise_operator.predicted_work import NO_WORK
 from alise_operator.reconcile import ENGINES
 from alise_operator.spec import parse
@@ -196,3 +196,22 @@ def test_the_answer_of_a_picker_is_a_number() -> None:
 @pytest.mark.parametrize(("text", "asked"), [("10.96.0.7", True), ("fd00::7", True), ("127.0.0.1", False), ("169.254.169.254", False)])
 def test_only_addresses_that_a_service_can_have_are_asked(text: str, asked: bool) -> None:
     assert of_a_service(ip_address(text)) is asked
+
+
+async def test_a_picker_that_does_not_answer_for_a_minute_is_in_degraded_until_it_answers() -> None:
+    nothing = Observation(None)
+    async with sleeping(1) as scene:
+        service = scene.kube.objects[("services", "default", "tiny-picker")]["spec"]
+        service["clusterIP"] = "None"
+        for _ in range(3):
+            await scene.look()
+            assert scene.autoscaler.troubles(OWNER, nothing) == ()
+        await scene.look()
+        (found,) = scene.autoscaler.troubles(OWNER, nothing)
+        assert found.reason == "PickerUnavailable"
+        assert "the operator must reach port 9600 of the Service default/tiny-picker" in found.message
+        # The cause is known: the picker has no pod.
+        assert scene.autoscaler.troubles(OWNER, Observation(None, troubles=(Trouble("PickerUnavailable", "no pod"),))) == ()
+        service["clusterIP"] = "127.0.0.1"
+        await scene.look()
+        assert scene.autoscaler.troubles(OWNER, nothing) == ()
