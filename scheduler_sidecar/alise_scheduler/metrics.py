@@ -173,7 +173,9 @@ class Metrics:
         self.backlog_seconds = Gauge("alise_scheduler_backlog_seconds", "Predicted time to finish all active jobs", registry=registry)
         self.offered_load = Gauge(
             "alise_scheduler_offered_load_ratio",
-            "Predicted work that arrived in the last minute divided by the work that this pod serves in a minute",
+            "How much of this pod admitted requests keep busy: predicted seconds of the whole pod for the requests of a second. Above 1 "
+            "the backlog grows. It is the mean of the last minute, of the time since the scheduler started (at least 10 s), or of the "
+            "newest 1,024 requests, whichever time is shortest",
             registry=registry,
         )
         self.host_bytes = Gauge(

@@ -43,7 +43,7 @@ class PredictedWork:
 
     # How long the pod needs for all requests that it has: predicted remaining work divided by the measured service rate.
     backlog_seconds: float = 0.0
-    # Predicted work that arrived per second of the last minute divided by the service rate. Above 1, the backlog grows.
+    # Predicted seconds of the whole pod for the requests admitted in a second, the mean of a minute at most. Above 1, the backlog grows.
     offered_load: float = 0.0
 
 
