@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from typing import Any
 
 import pytest
@@ -62,8 +63,17 @@ def test_every_label_of_a_query_is_one_of_its_metric_and_has_a_value_that_occurs
 def test_every_alert_says_how_severe_it_is_and_what_to_read() -> None:
     for name, rule in ALERTS.items():
         assert rule["labels"]["severity"] in ("critical", "warning", "info"), name
-        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}, name
-        assert rule["annotations"]["runbook_url"].endswith(f"/runbooks/{name}.html")
+        assert set(rule["annotations"]) == {"summary", "description", "runbook"}, name
+        assert ROOT / rule["annotations"]["runbook"] == RUNBOOKS / f"{name}.md"
+
+
+def test_the_documented_command_makes_links_of_all_runbooks() -> None:
+    page = (ROOT / "docs" / "how-to" / "monitoring.md").read_text(encoding="utf-8")
+    (expression,) = re.findall(r"^  \| sed -E '(.*)' \\$", page, re.MULTILINE)
+    rules = (ROOT / "manifests" / "monitoring" / "alerts.yaml").read_text(encoding="utf-8")
+    made = subprocess.run(["sed", "-E", expression], input=rules, capture_output=True, text=True, timeout=20, check=True).stdout
+    named = [one["annotations"]["runbook_url"] for group in yaml.safe_load(made)["spec"]["groups"] for one in group["rules"]]
+    assert named == [f"https://YOUR-ADDRESS/runbooks/{name}.html" for name in ALERTS]
 
 
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:

@@ -171,6 +171,6 @@ async def test_a_dead_scheduler_raises_its_alerts_until_it_is_back(world: World)
         lambda: found if {"AliseSchedulerDown", "AliseFailingOpen"} <= (found := prometheus.firing()).keys() else None,
     )
     assert fired["AliseSchedulerDown"]["labels"]["pod"] == "tiny-1"
-    assert fired["AliseSchedulerDown"]["annotations"]["runbook_url"].endswith("/AliseSchedulerDown.html")
+    assert fired["AliseSchedulerDown"]["annotations"]["runbook"] == "docs/runbooks/AliseSchedulerDown.md"
     world.scheduler.start()
     await asyncio.to_thread(prometheus.eventually, "the alert ends", lambda: "AliseSchedulerDown" not in prometheus.firing())

@@ -199,6 +199,15 @@ def test_every_value_has_its_effect() -> None:
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("address", ["https://docs.test/runbooks", "https://docs.test/runbooks/"])
+def test_alerts_link_to_the_runbooks_if_the_value_says_where_they_are(address: str) -> None:
+    rules = by_name(rendered({"runbooks": address, "components": {"monitoring": True}}))["PrometheusRule alise"]
+    annotations = {one["alert"]: one["annotations"] for group in rules["spec"]["groups"] for one in group["rules"]}
+    assert annotations["AliseOperatorDown"]["runbook_url"] == "https://docs.test/runbooks/AliseOperatorDown.html"
+    assert [name for name, one in annotations.items() if not one["runbook_url"].endswith(f"/runbooks/{name}.html")] == []
+
+
+@pytest.mark.process
 def test_the_users_roles_can_be_left_out() -> None:
     assert set(by_name(rendered())) - set(by_name(rendered({"userRoles": False}))) == {"ClusterRole alise-view", "ClusterRole alise-edit"}
 

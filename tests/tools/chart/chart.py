@@ -164,6 +164,8 @@ def _template(document: Object, components: list[Component], manifests: Path, co
         condition = _USER_ROLES if aggregated else _IN_CLUSTER
     if kind == "Deployment":
         _open(found, manifests)
+    if kind == "PrometheusRule":
+        _link(found)
     for component in components:
         for addition in component.additions:
             if (addition.kind, addition.name) == (kind, name):
@@ -200,6 +202,14 @@ def _open(deployment: Object, manifests: Path) -> None:
     for key in ("imagePullSecrets", "nodeSelector", "tolerations"):
         pod[key] = block(key, f".Values.{key}")
     pod["priorityClassName"] = Lines(("{{- with .Values.priorityClassName }}", "priorityClassName: {{ . }}", "{{- end }}"))
+
+
+def _link(rules: Object) -> None:
+    """The alerts with a link to their runbook, if the value says where the runbooks are."""
+    for group in rules["spec"]["groups"]:
+        for rule in group["rules"]:
+            page = f'{{{{ trimSuffix "/" . }}}}/{Path(rule["annotations"]["runbook"]).stem}.html'
+            rule["annotations"]["link"] = Lines(("{{- with $.Values.runbooks }}", f"runbook_url: {page}", "{{- end }}"))
 
 
 def links(manifests: Path) -> dict[str, str]:

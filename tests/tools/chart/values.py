@@ -44,6 +44,9 @@ def values_text(images: Mapping[str, str], resources: Object, components: Mappin
         _yaml({"resources": resources}),
         "# Where the operator's pod may run.",
         _yaml({"nodeSelector": {}, "tolerations": [], "priorityClassName": ""}),
+        "# Address of the runbooks in your copy of the documentation, such as https://docs.example.com/alise/runbooks. With it, the alerts",
+        "# of components.monitoring link to their pages (runbook_url).",
+        _yaml({"runbooks": ""}),
         "# Optional parts, which kustomize has as components.",
         "components:",
         *(f"  # {text}\n  {name}: false" for name, text in components.items()),
@@ -71,6 +74,7 @@ def schema(images: Sequence[str], components: Mapping[str, str], taken: frozense
         "nodeSelector": {"type": "object", "additionalProperties": {"type": "string"}},
         "tolerations": {"type": "array", "items": {"type": "object"}},
         "priorityClassName": {"type": "string", "maxLength": 253},
+        "runbooks": {"type": "string", "maxLength": 1024, "pattern": r"^(https?://[^\s\"]+)?$", "description": "An address, or empty."},
         "components": _closed({one: {"type": "boolean", "description": text} for one, text in components.items()}),
         # Helm's own, where the chart is a part of another one.
         "global": {"type": "object"},
