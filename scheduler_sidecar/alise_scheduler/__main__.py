@@ -14,6 +14,7 @@ from alise_contract.names import CONTROL_SOCKET, REQUESTS_SOCKET
 from . import logs
 from .config import Settings, env_name, flag_name, load
 from .errors import ConfigError
+from .parent import end_with_parent
 from .supervisor import HEARTBEAT_FD_ENV, RESTARTS_ENV, Heartbeat, Supervisor, child_environ, scheduler_command
 
 _USAGE_ERROR = 2
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             heartbeat = os.environ.get(HEARTBEAT_FD_ENV)
             restarts = os.environ.get(RESTARTS_ENV, "0")
+            if heartbeat:
+                end_with_parent()
             asyncio.run(run(settings, int(restarts) if restarts.isdigit() else 0, Heartbeat(int(heartbeat) if heartbeat else None)))
             return 0
         case "supervise":

@@ -5,7 +5,8 @@ the child when it dies, with a pause that doubles while the child dies young, an
 below it. It is synchronous and small on purpose, so that it has few ways to fail.
 
 The heartbeat is a pipe. The child writes a byte about once a second while its dispatcher turns. If writing fails, the supervisor is gone,
-and the child ends. `__main__.py` runs it for `alise-scheduler supervise`.
+and the child ends. If the supervisor itself is killed, the kernel kills the child (`parent.py`), also one that hangs. `__main__.py` runs it
+for `alise-scheduler supervise`.
 """
 
 import contextlib

@@ -1,5 +1,6 @@
 """The supervisor for real: a process of its own, with children that live, die, hang and leave orphans."""
 
+import contextlib
 import json
 import os
 import signal
@@ -179,6 +180,43 @@ def test_the_real_scheduler_comes_back_after_a_kill(tmp_path: Path) -> None:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+def test_a_killed_supervisor_leaves_no_scheduler_process_even_if_that_hangs(tmp_path: Path) -> None:
+    env = {**os.environ, "ALISE_SOCKET_DIR": str(tmp_path / "sock"), "ALISE_HTTP_PORT": "0", "ALISE_HTTP_HOST": "127.0.0.1"}
+    log = tmp_path / "log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen([sys.executable, "-m", "alise_scheduler", "supervise"], stderr=stream, env=env)
+
+    def pids() -> list[int]:
+        rows = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+        return [row["pid"] for row in rows if row["message"] == "scheduler started"]
+
+    try:
+        until(lambda: len(pids()) == 1)
+        os.kill(pids()[0], signal.SIGSTOP)
+        process.kill()
+        until(lambda: not alive(pids()[0]))
+    finally:
+        process.kill()
+        process.wait()
+        for pid in pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_a_background_process_ends_with_the_process_that_started_it() -> None:
+    child = "from alise_scheduler.predictor.training.background import step_back\nstep_back(); print(flush=True); input()"
+    starts = (
+        f"import subprocess, sys\nc = subprocess.Popen([sys.executable, '-c', {child!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+    )
+    starts += "c.stdout.readline(); print(c.pid, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", starts], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        os.kill(pid, signal.SIGSTOP)
+        parent.kill()
+    until(lambda: not alive(pid))
 
 
 @pytest.mark.parametrize(

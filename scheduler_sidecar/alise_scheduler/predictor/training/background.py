@@ -6,6 +6,8 @@ import os
 import sys
 from typing import Final
 
+from ...parent import end_with_parent
+
 LIMIT_SECONDS: Final = 900.0
 _MAX_LOG_CHARS: Final = 500
 # Variables that background work does not need.
@@ -41,7 +43,11 @@ async def run_module(name: str, *arguments: str, given: bytes = b"") -> bytes:
 
 
 def step_back() -> None:
-    """Gives this process the lowest priority, and lets it be killed first when memory is short: its work can be repeated."""
+    """Gives this process the lowest priority, lets it be killed first when memory is short, and ends it with the scheduler process.
+
+    Its work can be repeated.
+    """
+    end_with_parent()
     os.nice(19)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("1000")
