@@ -20,13 +20,14 @@ from alise_scheduler.predictor.models.calibration import middle
 from alise_scheduler.predictor.models.encoder import MODEL_FILE, VOCABULARY_FILE
 from alise_scheduler.predictor.models.prior import from_bytes, quantiles
 from alise_scheduler.predictor.served_head import serve_head
+from alise_scheduler.predictor.start import Where, start
 from alise_scheduler.predictor.storage.writer import Archive
 from alise_scheduler.predictor.training.background import BackgroundError
 from alise_scheduler.predictor.training.fit import train
 from alise_scheduler.predictor.training.loop import Learner
 from alise_scheduler.predictor.training.prior_fit import PRIOR_FILE, fingerprint, fit, stored_prior
 from alise_scheduler.predictor.training.prior_lines import Line, own_lines, read_lines
-from alise_scheduler.predictor.training.trial import FIRST_TRAINING
+from alise_scheduler.predictor.training.trial import FIRST_TRAINING, MIN_BETWEEN
 from tests.scheduler.hash_encoder import HashEncoder
 from tests.scheduler.predictor_builders import make_features, make_history, make_task
 
@@ -275,6 +276,57 @@ async def test_nothing_waits_for_a_prior_that_takes_long() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+def finished(count: int, predictor: LearnedPredictor) -> None:
+    """This number of requests ends."""
+    rng = np.random.default_rng(predictor.recent.added)
+    for _ in range(count):
+        prompt, tokens = make_task(rng)
+        predictor.learn(make_features(prompt), Observation(tokens, True))
+
+
+def test_a_scheduler_that_starts_with_a_history_and_no_head_trains_after_further_requests(tmp_path: Path) -> None:
+    first = start(Where(str(tmp_path)))
+    finished(FIRST_TRAINING, first.predictor)
+    first.archive.close()
+    second = start(Where(str(tmp_path)))
+    second.archive.close()
+    predictor = second.predictor
+    assert (predictor.recent.added, predictor.version) == (FIRST_TRAINING, 0)
+    predictor.prior = PRIOR
+    finished(MIN_BETWEEN - 1, predictor)
+    assert not predictor.wants_training()
+    finished(1, predictor)
+    assert predictor.wants_training()
+
+
+def test_without_a_prior_it_trains_at_once_because_nothing_serves_meanwhile() -> None:
+    predictor = LearnedPredictor()
+    finished(FIRST_TRAINING, predictor)
+    predictor.put_off()
+    assert predictor.wants_training()
+
+
+async def test_no_head_is_trained_while_the_prior_is_fitted() -> None:
+    predictor, trained, fitted = LearnedPredictor(), [], asyncio.Event()
+    finished(FIRST_TRAINING, predictor)
+
+    async def know() -> bytes:
+        await fitted.wait()
+        return PRIOR.to_bytes()
+
+    async def trains(history: bytes, version: int) -> bytes:
+        trained.append(version)
+        raise BackgroundError("that it began is enough")
+
+    learner = Learner(predictor, Archive(None, None), train=trains, know=know)
+    preparing = asyncio.create_task(learner.prepare())
+    assert not await learner.turn()
+    fitted.set()
+    await preparing
+    assert await learner.turn()
+    assert trained == [1]
 
 
 def test_the_process_answers_with_a_prior() -> None:

@@ -24,7 +24,7 @@ from .repeats import Repeats
 from .served_head import Prediction, ServedHead
 from .training.fit import MAX_ROWS
 from .training.samples import History, Recent, Sample
-from .training.trial import FIRST_TRAINING, Trial, Verdict, next_training, pinball
+from .training.trial import FIRST_TRAINING, MIN_BETWEEN, Trial, Verdict, next_training, pinball
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,8 @@ class LearnedPredictor:
         self._before: ServedHead | None = None
         self._trial = Trial()
         self._train_at = FIRST_TRAINING
+        # With a prior, no training comes before this number of finished requests.
+        self._put_off_to = 0
 
     @property
     def head_rows(self) -> int:
@@ -121,7 +123,15 @@ class LearnedPredictor:
     # --- training ---------------------------------------------------------------------------------------------------------------------
 
     def wants_training(self) -> bool:
-        return self.recent.added >= self._train_at
+        """Returns whether it is time to train, once it is known whether there is a prior."""
+        return self.recent.added >= (self._train_at if self.prior is None else max(self._train_at, self._put_off_to))
+
+    def put_off(self) -> None:
+        """Puts the first training off although the history of an earlier process would be enough for it, if a prior can serve meanwhile.
+
+        A start is when requests come, and the CPU is needed for them.
+        """
+        self._put_off_to = self.recent.added + MIN_BETWEEN
 
     def newest(self, rows: int = MAX_ROWS) -> History:
         """Returns what to train on, and puts off the next training until more has finished."""

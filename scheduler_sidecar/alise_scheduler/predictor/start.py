@@ -69,6 +69,8 @@ def start(where: Where) -> Parts:
         shared = _head_of_replicas(share)
         if shared is not None:
             _use(predictor, shared)
+    if not predictor.version:
+        predictor.put_off()
     log.info("history taken in", extra={"rows": len(predictor.recent), "head": predictor.version})
     archive.start()
     return Parts(predictor, archive, local is not None and local.recovered)

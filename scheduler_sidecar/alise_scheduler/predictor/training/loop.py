@@ -60,6 +60,7 @@ class Learner:
         self._on_turn = on_turn
         self._know = know
         self._versions = predictor.version
+        self._is_fitting = know is not None
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -99,16 +100,21 @@ class Learner:
                 self._on_failure()
             log.warning("no prior: lengths are learned from nothing", extra={"detail": str(error)})
             return
+        finally:
+            self._is_fitting = False
         self._predictor.prior = result
         log.info("prior in use", extra={"landmarks": 0 if result.worded is None else len(result.worded.weights)})
 
     async def turn(self) -> bool:
-        """Takes in what arrived and trains if it is time. Returns whether it trained."""
+        """Takes in what arrived and trains if it is time. Returns whether it trained.
+
+        Nothing is trained while the prior is fitted, which takes the same spare CPU, and may do for some time.
+        """
         for number, sample in enumerate(self._archive.arrived(MAX_ARRIVALS), start=1):
             self._predictor.take(sample)
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-        if not self._predictor.wants_training():
+        if self._is_fitting or not self._predictor.wants_training():
             return False
         history = self._predictor.newest()
         self._versions = version = self._versions + 1
