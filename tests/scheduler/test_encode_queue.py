@@ -88,6 +88,19 @@ async def test_a_text_that_is_less_urgent_is_left_out_while_another_waits() -> N
     assert (left_out, encoder.texts) == (None, ["an admission"])
 
 
+async def test_texts_that_are_less_urgent_take_a_tenth_of_the_threads_time_and_more_are_left_out_until_it_has_passed() -> None:
+    encoder, outcomes = Recording(seconds=0.06), list[str]()
+    now = 0.0
+    queue = EncodeQueue(encoder, 5.0, outcomes.append, clock=lambda: now, work_clock=lambda: encoder.at)
+    for _ in range(3):
+        await queue.encode_aside("a forecast")
+    assert await queue.encode("an admission") is not None
+    now = 1.0
+    assert await queue.encode_aside("a forecast") is not None
+    queue.close()
+    assert outcomes == ["encoded", "encoded", "busy", "encoded", "encoded"]
+
+
 async def test_a_slow_encoder_never_holds_up_the_loop() -> None:
     encoder = Recording(seconds=2.0)
     queue = EncodeQueue(encoder, timeout_seconds=5.0, clock=lambda: encoder.at, work_clock=lambda: encoder.at)

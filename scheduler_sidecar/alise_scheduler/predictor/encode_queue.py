@@ -4,7 +4,8 @@ A text that comes alone is encoded on the loop, if the encoder has been quick la
 takes as long again. While others wait, or right after another text, it goes to a thread and the loop stays free. A text that is late, or
 one too many, is left out: its prediction then rests on the features alone.
 
-`rpc/admission.py` calls `encode` for each admission, and `rpc/lengths.py` `encode_aside` for each question of an endpoint picker.
+`rpc/admission.py` calls `encode` for each admission, and `rpc/lengths.py` `encode_aside` for each question of an endpoint picker. Those of
+endpoint pickers take at most ASIDE_SHARE of the thread's time.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import concurrent.futures
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -25,6 +27,8 @@ MAX_WAITING: Final = 128
 # timeout.
 _LOOP_TIMEOUT_SHARE: Final = 0.25
 _SMOOTHING: Final = 0.2
+# The part of the last second that less urgent texts may take in the thread. More are left out.
+ASIDE_SHARE: Final = 0.1
 
 
 def _one_thread() -> concurrent.futures.ThreadPoolExecutor:
@@ -57,6 +61,8 @@ class EncodeQueue:
         self._usual_seconds = math.inf
         self._last_seconds = 0.0
         self._pool = _one_thread()
+        # When each less urgent text of the last second was encoded, and the CPU time that it took. The thread appends.
+        self._aside: deque[tuple[float, float]] = deque()
 
     async def encode(self, text: str) -> Row | None:
         """Returns the text's vector, [EMBEDDING]; None for an empty text or if there was no time."""
@@ -67,23 +73,36 @@ class EncodeQueue:
         quick = self._usual_seconds <= _LOOP_TIMEOUT_SHARE * self._timeout_seconds
         if quick and not self._waiting and began >= self._loop_free_at:
             return self._on_loop(encoder, text)
-        return await self._in_thread(encoder, text, began)
+        return await self._in_thread(self._work, encoder, text, began)
 
     async def encode_aside(self, text: str) -> Row | None:
-        """Returns the vector of a text that is less urgent than an admission's, as `encode` does; None while any other text waits.
+        """Returns the vector of a text that is less urgent than an admission's, as `encode` does; None while any other text waits, and
+        while such texts took more than ASIDE_SHARE of the last second.
 
         So an admission waits for one such text at most. It is encoded in the thread, never on the loop.
         """
         if self.encoder is None or not text or self._waiting:
             return None
-        return await self._in_thread(self.encoder, text, self._clock())
+        if self._aside_seconds() > ASIDE_SHARE:
+            self._count("busy")
+            return None
+        return await self._in_thread(self._work_aside, self.encoder, text, self._clock())
 
-    async def _in_thread(self, encoder: Encoder, text: str, began: float) -> Row | None:
+    def _aside_seconds(self) -> float:
+        """The CPU time of less urgent texts in the last second."""
+        oldest = self._clock() - 1.0
+        while self._aside and self._aside[0][0] <= oldest:
+            self._aside.popleft()
+        return sum(seconds for _, seconds in tuple(self._aside))
+
+    async def _in_thread(
+        self, work_on: Callable[[Encoder, str, float], Row | None], encoder: Encoder, text: str, began: float
+    ) -> Row | None:
         if self._waiting >= MAX_WAITING:
             self._count("busy")
             return None
         try:
-            work = asyncio.get_running_loop().run_in_executor(self._pool, self._work, encoder, text, began + self._timeout_seconds)
+            work = asyncio.get_running_loop().run_in_executor(self._pool, work_on, encoder, text, began + self._timeout_seconds)
         except RuntimeError:
             # No thread can be started, or the pool has been shut down: another one, and no embedding for this request.
             log.exception("the thread of the encoder has ended; a new one starts")
@@ -123,6 +142,14 @@ class EncodeQueue:
     def _work(self, encoder: Encoder, text: str, deadline: float) -> Row | None:
         """Runs in the thread. A text whose caller has stopped waiting is not encoded."""
         return None if self._clock() > deadline else self._timed(encoder, text)
+
+    def _work_aside(self, encoder: Encoder, text: str, deadline: float) -> Row | None:
+        """As `_work`, and notes how long it took."""
+        began = self._work_clock()
+        try:
+            return self._work(encoder, text, deadline)
+        finally:
+            self._aside.append((self._clock(), self._work_clock() - began))
 
     def _timed(self, encoder: Encoder, text: str) -> Row:
         began = self._work_clock()

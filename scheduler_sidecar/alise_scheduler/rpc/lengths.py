@@ -3,7 +3,8 @@
 `run.py` serves it on a TCP port of the pod if `lengths_port` is set. Nothing is admitted or learned from what is asked here.
 
 It shares the event loop with the engine's own admissions. Predictions are refused while those of the last second took more than a tenth of
-it, and their texts are embedded in a thread, where an admission waits for one of them at most. The load is looked at ten times a second for
+it. Their texts are embedded in a thread, where an admission waits for one of them at most; they are left out while those of the last second
+took more than a tenth of it there. The load is looked at ten times a second for
 all watches together. What grpc needs for a message is bounded only by MAX_CALLS, by MAX_MESSAGE_BYTES and by who may connect.
 """
 
