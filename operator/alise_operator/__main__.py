@@ -27,6 +27,9 @@ from alise_operator.errors import LeaseLost
 from alise_operator.held_requests import HeldRequests
 from alise_operator.kube import HttpKube, own_namespace
 from alise_operator.lease import Lease
+from alise_operator.load import Loads
+from alise_operator.page.read import Reader
+from alise_operator.page.server import serving_page
 from alise_operator.poller import Poller
 from alise_operator.reconcile import Reconciler
 from alise_operator.server import serving
@@ -53,8 +56,13 @@ async def run(settings: Settings) -> None:
         try:
             await lease.acquire()
             kube.before_write = lease.require
-            demands = Demands()
-            async with Poller() as poller, HeldRequests(kube) as held, serving_keda(settings, demands):
+            demands, loads = Demands(), Loads()
+            async with (
+                Poller() as poller,
+                HeldRequests(kube) as held,
+                serving_keda(settings, demands),
+                serving_page(Reader(kube, poller, loads, namespace=settings.watch_namespace), settings.page_port),
+            ):
                 reconciler = Reconciler(
                     kube,
                     poller,
@@ -62,6 +70,7 @@ async def run(settings: Settings) -> None:
                     keda=settings.keda_scaler(own_namespace()),
                     demands=demands,
                     held=held,
+                    loads=loads,
                     allowed=settings.allowed,
                     route_annotations=settings.route_annotations,
                     namespace=settings.watch_namespace,

@@ -76,6 +76,10 @@ class Pod:
     uid: str
     address: str
     ready: bool
+    requests_running: int = 0
+    requests_waiting: int = 0
+    # Preempted requests whose KV cache is in host memory.
+    requests_offloaded: int = 0
     terminating: bool
     # Scheduled but not ready, and no container status explains why.
     silent: bool
@@ -114,6 +118,12 @@ class Workload:
     ready: int
     # The rollout has made no progress for longer than a pod may take to start.
     stalled: bool
+    # Empty until it is scheduled.
+    node: str = ""
+    # Of all its containers.
+    restarts: int = 0
+    # As the API server writes it.
+    created: str = ""
     troubles: tuple[Trouble, ...] = ()
     # The template of the newest spec.
     template: str = ""
@@ -214,6 +224,9 @@ def view_report(text: str) -> PodReport:
         contract_version=report.contract_version,
         sidecar_connected=report.sidecar.connected,
         plan_fresh=report.sidecar.plan_fresh,
+        node=str(pod.get("spec", {}).get("nodeName", "")),
+        restarts=sum(int(one.get("restartCount", 0)) for one in _containers(status)),
+        created=str(meta.get("creationTimestamp", "")),
         contract_refused=report.sidecar.contract_refused or report.sidecar.refused_contract_version != 0,
         refused_contract_version=report.sidecar.refused_contract_version,
         encoder_missing=report.sidecar.encoder == ENCODER_STATE_MISSING,
@@ -242,6 +255,9 @@ def _view_kv(report: StatusReport) -> KvReport:
 
 
 def _containers(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        requests_running=report.requests_running,
+        requests_waiting=report.requests_waiting,
+        requests_offloaded=report.requests_offloaded,
     return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
 
 

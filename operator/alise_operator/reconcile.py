@@ -25,6 +25,7 @@ from alise_operator.held_requests import HeldRequests
 from alise_operator.kube import Kube, Resource
 from alise_operator.leaving import mark_leaving
 from alise_operator.observe import observe
+from alise_operator.load import Loads, load_of
 from alise_operator.observe_route import RouteObserver
 from alise_operator.poller import Poller
 from alise_operator.replicas import REASON, REPEAT_SECONDS, Reset, is_suspended, reset_by, reset_message, wanted_replicas
@@ -77,6 +78,7 @@ class Reconciler:
         # Empty for all namespaces.
         self._namespace = namespace
         self._allowed = allowed
+        loads: Loads | None = None,
         self._route_annotations = route_annotations
         self._routes = RouteObserver(kube, namespace=namespace, monotonic=monotonic)
         self._keda = keda
@@ -93,6 +95,7 @@ class Reconciler:
         # Those that metrics report.
         self._reported: set[Key] = set()
 
+        self._loads = loads if loads is not None else Loads()
     async def all_keys(self) -> list[Key]:
         """Returns every AliseEngine of the cluster, and forgets those that are gone. Raises ClusterError, ApplyError (not allowed)."""
         keys: list[Key] = []
@@ -261,6 +264,7 @@ class Reconciler:
 
     async def _discovered(self) -> Cluster:
         now = self._monotonic()
+        self._loads.set(key.namespace, key.name, load_of(seen.pods))
         if self._cluster is None or now - self._cluster[0] > DISCOVERY_SECONDS:
             found = await self._kube.discover(self._images)
             found = replace(found, allowed=self._allowed, route_annotations=self._route_annotations, keda_scaler=self._keda)
@@ -297,3 +301,4 @@ class Reconciler:
         self._reported.discard(key)
         metrics.RESOURCES.forget(key.namespace, key.name)
         self._autoscaler.forget(key.namespace, key.name)
+        self._loads.forget(key.namespace, key.name)

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from alise_contract import page
 from alise_contract.names import OPERATOR_HTTP_PORT, OPERATOR_SCALER_PORT
 from alise_operator.allowed import Allowed, read_allowed
 from alise_operator.cluster import Images, KedaScaler
@@ -44,6 +45,15 @@ class Settings(BaseModel):
     http_port: Annotated[
         int, Field(alias="ALISE_HTTP_PORT", ge=0, le=65535, description="Port of `/metrics` and `/healthz`. 0 picks a free port.")
     ] = OPERATOR_HTTP_PORT
+    page_port: Annotated[
+        int,
+        Field(
+            alias="ALISE_PAGE_PORT",
+            ge=0,
+            le=65535,
+            description="Port of the page that `kubectl alise ui` opens, on the pod's loopback only. 0 picks a free port.",
+        ),
+    ] = page.PORT
     resync_seconds: Annotated[
         float,
         Field(

@@ -1,6 +1,9 @@
 """The commands of `kubectl alise`: they read the cluster (`kubectl.py`), and print what the pure modules make of it."""
 
+import signal
 import sys
+import threading
+import webbrowser
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +16,9 @@ from alise_contract.names import API_GROUP, ENGINE_LABEL, KIND, PLURAL
 from alise_contract.release import release
 
 from . import bundle, drain, pods, requests_text, status_text
+from . import ui as local_ui
 from .errors import NotFoundError, PluginError
+from .forward import ForwardedOperator
 from .kubectl import Cluster, Kubectl, Target
 from .objects import Engine, Pod, engine_of, events_of, newest_template, pod_of
 
@@ -136,6 +141,33 @@ def support_bundle(name: str, output: Path | None, namespace: str | None, contex
     except OSError as error:
         raise PluginError(f"{path} cannot be written: {error.strerror}; give another --output") from error
     click.echo(f"{path} has {len(packed) // 1024 + 1} KiB. Secrets and prompts were taken out; read it before you pass it on.")
+
+
+@cli.command()
+@click.option("--port", default=8001, show_default=True, type=click.IntRange(0, 65535), help="Port on this machine; 0 picks a free one.")
+@click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
+@click.option("--namespace", "-n", metavar="NAME", default="alise-system", show_default=True, help="Namespace of the operator.")
+@click.option("--context", metavar="NAME", help="Context of the kubeconfig.")
+@click.option("--kubeconfig", metavar="FILE", help="Path of the kubeconfig file.")
+def ui(port: int, no_browser: bool, namespace: str, context: str | None, kubeconfig: str | None) -> None:
+    """Show all of this in a browser: a read-only page on this machine, until Ctrl-C."""
+
+    def cluster_of(its_namespace: str) -> Cluster:
+        return Kubectl(Target(its_namespace, context, kubeconfig), local_ui.CALL_SECONDS)
+
+    with ForwardedOperator(Kubectl(Target(namespace, context, kubeconfig)), namespace) as operator:
+        server, address = local_ui.serving(local_ui.Ui(operator, cluster_of), port)
+        with server:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            # First, so that a mistake is named here and not in the browser.
+            operator.start()
+            click.echo(f"The page is at {address} until you press Ctrl-C. The address has a key: it is for you alone.")
+            if not no_browser:
+                threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+            try:
+                server.serve_forever()
+            except KeyboardInterrupt:
+                click.echo("")
 
 
 def _print(lines: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import IO, Any, Final, Protocol
 
 from .errors import KubectlError, NoClusterError, NoKubectlError
 from .refusals import refusal
@@ -41,8 +41,9 @@ class Cluster(Protocol):
 class Kubectl:
     """The cluster that the person's kubectl talks to."""
 
-    def __init__(self, target: Target) -> None:
-        """Raises NoKubectlError."""
+    def __init__(self, target: Target, call_seconds: float = CALL_SECONDS) -> None:
+        """`call_seconds`: the deadline of a call that names none. Raises NoKubectlError."""
+        self._call_seconds = call_seconds
         program = shutil.which("kubectl")
         if program is None:
             raise NoKubectlError("kubectl is not on your PATH: install it, or add its folder to PATH")
@@ -50,7 +51,7 @@ class Kubectl:
         self._start = [program, *(f"{name}={value}" for name, value in options.items() if value is not None)]
 
     def get(self, *arguments: str) -> Any:
-        return json.loads(self.text("get", *arguments, "--output=json"))
+        return json.loads(self.text("get", *arguments, "--output=json", timeout_seconds=self._call_seconds))
 
     def text(self, *arguments: str, text_in: str | None = None, timeout_seconds: float = CALL_SECONDS) -> str:
         done = self._run(arguments, text_in, timeout_seconds)
@@ -59,11 +60,20 @@ class Kubectl:
         return done.stdout
 
     def run_in(self, pod: str, container: str, command: Sequence[str]) -> tuple[int, str, str]:
-        done = self._run(("exec", pod, f"--container={container}", "--", *command), None, CALL_SECONDS)
+        done = self._run(("exec", pod, f"--container={container}", "--", *command), None, self._call_seconds)
         # kubectl ends with the status of the command, and with 1 if it could not run it.
         if done.returncode and "command terminated with exit code" not in done.stderr:
             raise refusal(done.stderr)
         return done.returncode, done.stdout, done.stderr
+
+    def start(self, *arguments: str, errors: IO[str]) -> "subprocess.Popen[str]":
+        """Starts kubectl for a call that lasts, with what it prints in a pipe and its errors in a file. Raises KubectlError."""
+        try:
+            return subprocess.Popen(
+                [*self._start, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace"
+            )
+        except OSError as error:
+            raise KubectlError(f"kubectl cannot be started: {error}") from error
 
     def _run(self, arguments: Sequence[str], text_in: str | None, timeout_seconds: float) -> "subprocess.CompletedProcess[str]":
         try:

@@ -12,6 +12,16 @@ _COLUMNS: Final = ("POD", "#", "REQUEST", "PHASE", "CLASS", "LEVEL", "PREDICTED"
 
 def top_text(answers: Mapping[str, Answer], unknown: Mapping[str, str]) -> list[str]:
     """The requests of all pods, by pod and rank. `answers` and `unknown`, why a pod did not answer, are by the pod's name."""
+    lines = load_text(answers) + unknown_text(unknown)
+    rows = [_row(pod, place, request) for pod, answer in answers.items() for place, request in enumerate(answer["requests"], start=1)]
+    if rows:
+        lines += ["", *table(_COLUMNS, rows)]
+    left_out = sum(sum(answer["by_phase"].values()) - len(answer["requests"]) for answer in answers.values())
+    return lines + ([f"{left_out} more are not shown; see --limit."] if left_out > 0 else [])
+
+
+def load_text(answers: Mapping[str, Answer]) -> list[str]:
+    """What runs, waits and is preempted in each pod."""
     lines = []
     for pod, answer in answers.items():
         phases = answer["by_phase"]
@@ -23,12 +33,12 @@ def top_text(answers: Mapping[str, Answer], unknown: Mapping[str, str]) -> list[
         )
         if not answer["connected"]:
             lines.append(f"{pod}: its scheduler is not connected to the engine, so requests run in the order of arrival.")
-    lines += [f"{pod}: {why}." for pod, why in unknown.items()]
-    rows = [_row(pod, place, request) for pod, answer in answers.items() for place, request in enumerate(answer["requests"], start=1)]
-    if rows:
-        lines += ["", *table(_COLUMNS, rows)]
-    left_out = sum(sum(answer["by_phase"].values()) - len(answer["requests"]) for answer in answers.values())
-    return lines + ([f"{left_out} more are not shown; see --limit."] if left_out > 0 else [])
+    return lines
+
+
+def unknown_text(unknown: Mapping[str, str]) -> list[str]:
+    """Which pods did not answer, and why."""
+    return [f"{pod}: {why}." for pod, why in unknown.items()]
 
 
 def explain_text(request_id: str, answers: Mapping[str, Answer], unknown: Mapping[str, str]) -> list[str]:

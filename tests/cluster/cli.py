@@ -63,7 +63,7 @@ def _run(chosen: argparse.Namespace) -> int:
         case "build":
             print(build.build().folder)
         case "packages" if own is None:
-            packages.install((*packages.BUILD, *packages.CONTROL_PLANE, *packages.NODE, *packages.MONITORING))
+            packages.install((*packages.BUILD, *packages.CONTROL_PLANE, *packages.NODE, *packages.MONITORING, *packages.BROWSER))
         case "kubeconfig":
             if not cluster.status(at).up:
                 raise ClusterError(f"cluster {chosen.name} is not up; start it with `python -m tests.cluster up`")

@@ -33,6 +33,8 @@ NODE = (
 )
 # Prometheus and promtool, which the tests of alerts and of the dashboard run.
 MONITORING = ("prometheus",)
+# A browser, in which the tests look at the operator's page, and the letters that it draws.
+BROWSER = ("chromium", "fonts-dejavu-core")
 
 INSTALL_SECONDS = 1200
 LISTS_SECONDS = 300.0

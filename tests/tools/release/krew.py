@@ -21,7 +21,7 @@ _MAIN: Final = "import sys\n\nfrom kubectl_alise.__main__ import main\n\nsys.exi
 # What the plugin imports, by the folder that the package is in.
 _PACKAGES: Final = {"operator/kubectl_alise": "kubectl_alise", "engine_image/alise_contract": "alise_contract"}
 # The plugin uses no message of the contract.
-_NAMES: Final = frozenset({"__init__.py", "names.py", "release.py"})
+_NAMES: Final = frozenset({"__init__.py", "names.py", "page.py", "release.py"})
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 

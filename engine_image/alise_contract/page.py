@@ -1,0 +1,47 @@
+"""What the operator's page and `kubectl alise ui`, which opens it, agree on: which hosts it is asked by, its headers, and its places.
+
+A place is a part of the page that the operator leaves to the plugin. The plugin fills it with what the person's own rights let it read.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+# On the loopback of the operator's pod.
+PORT: Final = 9502
+# Of an engine's page: its requests by rank, and the account of the one that is asked for.
+REQUESTS_PLACE: Final = "alise:requests"
+ACCOUNT_PLACE: Final = "alise:account"
+# The parameter of an engine's page that names a request.
+REQUEST_PARAMETER: Final = "request"
+ENGINE_PATH: Final = re.compile(r"/engines/([a-z0-9][-a-z0-9]{0,62})/([a-z0-9][-.a-z0-9]{0,252})")
+# No script, no style of an element, nothing of another host, no frame around it.
+HEADERS: Final[Mapping[str, str]] = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_LOCAL: Final = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
+
+
+def is_local(host: str) -> bool:
+    """Returns whether a Host header names this machine. Another name that leads here is a website's, which wants to read the page."""
+    return _LOCAL.fullmatch(host) is not None
+
+
+def empty_place(place: str, text: str) -> str:
+    """Returns the place, with HTML that stands there until it is filled. No text of the page can look like it: `<` is escaped there."""
+    return f"<!--{place}-->{text}<!--/{place}-->"
+
+
+def filled(page: str, place: str, html: str) -> str:
+    """Returns the page with this HTML in the place; unchanged if it does not have the place."""
+    before, begins, rest = page.partition(f"<!--{place}-->")
+    _, ends, after = rest.partition(f"<!--/{place}-->")
+    return before + html + after if begins and ends else page
