@@ -147,3 +147,6 @@ AUTH_DIR: Final = "/etc/alise/auth"
 AUTH_CLASSES_ENV: Final = "ALISE_AUTH_CLASSES"
 # true: /metrics wants a key as well.
 AUTH_METRICS_ENV: Final = "ALISE_AUTH_METRICS"
+# Folder with the list of LoRA adapters (a mounted ConfigMap; `adapters.py`). Unset: no adapters of ours.
+ADAPTERS_DIR_ENV: Final = "ALISE_ADAPTERS_DIR"
+ADAPTERS_DIR: Final = "/etc/alise/adapters"

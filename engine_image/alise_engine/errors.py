@@ -5,6 +5,7 @@ AliseEngineError
 │   └── UnsupportedVllm    another vLLM than the one the plugin was written against
 ├── PayloadError           a utility call carried something that is not in `wire.calls`; nothing was changed
 ├── CoreUnavailable        EngineCore did not answer in time, refused the call, or is shutting down
+├── AdapterError           a LoRA adapter cannot be served; the message says why, and everything else is served
 └── ControlError           a call to the control server is refused; nothing was changed
     ├── VersionRefused     the caller has another contract version
     ├── InvalidCall        a field is outside the contract
@@ -32,6 +33,10 @@ class PayloadError(AliseEngineError, ValueError):
 
 class CoreUnavailable(AliseEngineError):
     """A utility call got no answer."""
+
+
+class AdapterError(AliseEngineError):
+    """A LoRA adapter cannot be served."""
 
 
 class ControlError(AliseEngineError):

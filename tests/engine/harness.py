@@ -55,6 +55,8 @@ class EngineOptions:
     hf_overrides: Mapping[str, Any] = field(default_factory=dict)
     # An executor's path; None: vLLM's own choice.
     executor: str | None = None
+    # LoRA adapters that run at the same time; 0: no LoRA.
+    adapters: int = 0
 
 
 @dataclass
@@ -121,6 +123,7 @@ class Engine:
                 enable_prefix_caching=options.prefix_caching,
                 hf_overrides=dict(options.hf_overrides),
                 distributed_executor_backend=options.executor,
+                **_lora(options),
                 **({} if current_platform.is_cpu() else {"async_scheduling": options.asynchronous}),
                 **({} if options.stock else ours),
             )
@@ -133,8 +136,10 @@ class Engine:
         self._count = 0
 
     # --- requests -------------------------------------------------------------------------------------------------------------------
-    def ask(self, prompt: list[int], tokens: int, job: str = "", hint: str = "", priority: int = 0, **sampling: Any) -> str:
-        """Adds a greedy request for exactly `tokens` tokens and returns the id that the test knows it by."""
+    def ask(
+        self, prompt: list[int], tokens: int, job: str = "", hint: str = "", priority: int = 0, adapter: Any = None, **sampling: Any
+    ) -> str:
+        """Adds a greedy request for exactly `tokens` tokens and returns the id that the test knows it by. `adapter`: a LoRARequest."""
         from vllm import SamplingParams
 
         self._count += 1
@@ -142,7 +147,7 @@ class Engine:
         extra = self.stamped(job, hint, priority) if job else {}
         parameters = SamplingParams(**{"temperature": 0.0, "max_tokens": tokens, "ignore_eos": True, "extra_args": extra} | sampling)
         self.answers[name] = Answer()
-        self.llm.llm_engine.add_request(name, {"prompt_token_ids": prompt}, parameters, priority=priority)
+        self.llm.llm_engine.add_request(name, {"prompt_token_ids": prompt}, parameters, priority=priority, lora_request=adapter)
         return name
 
     def stamped(self, job: str, hint: str = "", priority: int = 0) -> dict[str, Any]:
@@ -243,6 +248,12 @@ class Engine:
         self.llm = self.core = self.scheduler = None
         self._run.cleanup()
         gc.collect()
+
+
+def _lora(options: EngineOptions) -> dict[str, Any]:
+    if not options.adapters:
+        return {}
+    return {"enable_lora": True, "max_loras": options.adapters, "max_lora_rank": 8}
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """What the engine does with the plan, without an engine."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +72,62 @@ def test_preemptions_by_rank(
     runs: list[Running], waits: list[Waiting], slots: int, blocks: int, limits: LimitsRow, expected: tuple[str, ...]
 ) -> None:
     assert choose_preemptions(runs, waits, slots, blocks, limits) == expected
+
+
+def of(adapter: int, one: Any) -> Any:
+    return replace(one, adapter=adapter)
+
+
+@pytest.mark.parametrize(
+    ("runs", "waits", "expected"),
+    [
+        pytest.param([of(1, running("a", 5))], [of(2, waiting("b"))], (), id="there is a place for another adapter"),
+        pytest.param([of(1, running("a", 5)), of(2, running("b", 9))], [of(2, waiting("c"))], (), id="its adapter runs"),
+        pytest.param([of(1, running("a", 5)), of(2, running("b", 9))], [waiting("c")], (), id="it needs no adapter"),
+        pytest.param(
+            [of(1, running("a", 5)), of(2, running("b", 9))], [of(3, waiting("c"))], ("b",), id="the adapter of the worst request leaves"
+        ),
+        pytest.param(
+            [of(1, running("a", 5)), of(1, running("b", 9)), of(2, running("c", 6))],
+            [of(3, waiting("d"))],
+            ("c",),
+            id="the adapter leaves whose best request is the worst",
+        ),
+        pytest.param(
+            [of(1, running("a", 5)), of(1, running("b", 0)), of(2, running("c", 0))],
+            [of(3, waiting("d"))],
+            (),
+            id="an adapter with a request that is no worse stays, with all of its requests",
+        ),
+        pytest.param(
+            [of(1, running("a", 5)), of(1, running("b", 5, steps=1)), of(2, running("c", 0))],
+            [of(3, waiting("d"))],
+            (),
+            id="an adapter stays with a request that was just admitted",
+        ),
+        pytest.param(
+            [of(1, running("a", 0)), of(2, running("b", 0))],
+            [of(3, waiting("c", -1, 99)), of(1, waiting("d", -1))],
+            (),
+            id="nobody goes for one that would not fit even so, and nobody is served past it",
+        ),
+        pytest.param(
+            [of(1, running("a", 0)), of(2, running("b", 0)), running("c", 5, blocks=40)],
+            [of(3, waiting("d", 0)), waiting("e", 0, 50)],
+            ("c",),
+            id="one without a place for its adapter is skipped",
+        ),
+        pytest.param(
+            [of(1, running("a", 5)), of(2, running("b", 9))],
+            [of(3, waiting("c")), of(4, waiting("d"))],
+            ("b", "a"),
+            id="each candidate's adapter gets a place in turn",
+        ),
+    ],
+)
+def test_preemptions_for_the_place_of_an_adapter(runs: list[Running], waits: list[Waiting], expected: tuple[str, ...]) -> None:
+    """Two adapters run at a time, and there are free slots and 20 free blocks."""
+    assert choose_preemptions(runs, waits, 4, 20, LIMITS, max_adapters=2) == expected
 
 
 levels = st.integers(-3, 3)

@@ -29,6 +29,13 @@ class EncoderState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ENCODER_STATE_UNSPECIFIED: _ClassVar[EncoderState]
     ENCODER_STATE_READY: _ClassVar[EncoderState]
     ENCODER_STATE_MISSING: _ClassVar[EncoderState]
+
+class AdapterState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ADAPTER_STATE_UNSPECIFIED: _ClassVar[AdapterState]
+    ADAPTER_STATE_LOADING: _ClassVar[AdapterState]
+    ADAPTER_STATE_LOADED: _ClassVar[AdapterState]
+    ADAPTER_STATE_FAILED: _ClassVar[AdapterState]
 PHASE_UNSPECIFIED: Phase
 PHASE_WAITING: Phase
 PHASE_RUNNING: Phase
@@ -43,6 +50,10 @@ FINISH_REASON_ERROR: FinishReason
 ENCODER_STATE_UNSPECIFIED: EncoderState
 ENCODER_STATE_READY: EncoderState
 ENCODER_STATE_MISSING: EncoderState
+ADAPTER_STATE_UNSPECIFIED: AdapterState
+ADAPTER_STATE_LOADING: AdapterState
+ADAPTER_STATE_LOADED: AdapterState
+ADAPTER_STATE_FAILED: AdapterState
 
 class WatchRequest(_message.Message):
     __slots__ = ("contract_version", "client")
@@ -315,7 +326,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReport(_message.Message):
-    __slots__ = ("contract_version", "boot_id", "draining", "sidecar", "admission", "host_memory", "counters", "requests_running", "requests_waiting", "requests_offloaded", "open_requests", "vllm_version", "lacks_api_keys", "kv", "work")
+    __slots__ = ("contract_version", "boot_id", "draining", "sidecar", "admission", "host_memory", "counters", "requests_running", "requests_waiting", "requests_offloaded", "open_requests", "vllm_version", "lacks_api_keys", "kv", "work", "adapters")
     CONTRACT_VERSION_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
@@ -331,6 +342,7 @@ class StatusReport(_message.Message):
     LACKS_API_KEYS_FIELD_NUMBER: _ClassVar[int]
     KV_FIELD_NUMBER: _ClassVar[int]
     WORK_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     contract_version: int
     boot_id: str
     draining: bool
@@ -346,7 +358,20 @@ class StatusReport(_message.Message):
     lacks_api_keys: bool
     kv: KvStatus
     work: PredictedWork
-    def __init__(self, contract_version: _Optional[int] = ..., boot_id: _Optional[str] = ..., draining: bool = ..., sidecar: _Optional[_Union[SidecarStatus, _Mapping]] = ..., admission: _Optional[_Union[AdmissionStatus, _Mapping]] = ..., host_memory: _Optional[_Union[HostMemoryStatus, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., requests_running: _Optional[int] = ..., requests_waiting: _Optional[int] = ..., requests_offloaded: _Optional[int] = ..., open_requests: _Optional[int] = ..., vllm_version: _Optional[str] = ..., lacks_api_keys: bool = ..., kv: _Optional[_Union[KvStatus, _Mapping]] = ..., work: _Optional[_Union[PredictedWork, _Mapping]] = ...) -> None: ...
+    adapters: _containers.RepeatedCompositeFieldContainer[AdapterStatus]
+    def __init__(self, contract_version: _Optional[int] = ..., boot_id: _Optional[str] = ..., draining: bool = ..., sidecar: _Optional[_Union[SidecarStatus, _Mapping]] = ..., admission: _Optional[_Union[AdmissionStatus, _Mapping]] = ..., host_memory: _Optional[_Union[HostMemoryStatus, _Mapping]] = ..., counters: _Optional[_Union[Counters, _Mapping]] = ..., requests_running: _Optional[int] = ..., requests_waiting: _Optional[int] = ..., requests_offloaded: _Optional[int] = ..., open_requests: _Optional[int] = ..., vllm_version: _Optional[str] = ..., lacks_api_keys: bool = ..., kv: _Optional[_Union[KvStatus, _Mapping]] = ..., work: _Optional[_Union[PredictedWork, _Mapping]] = ..., adapters: _Optional[_Iterable[_Union[AdapterStatus, _Mapping]]] = ...) -> None: ...
+
+class AdapterStatus(_message.Message):
+    __slots__ = ("name", "source", "state", "message")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    source: str
+    state: AdapterState
+    message: str
+    def __init__(self, name: _Optional[str] = ..., source: _Optional[str] = ..., state: _Optional[_Union[AdapterState, str]] = ..., message: _Optional[str] = ...) -> None: ...
 
 class SidecarStatus(_message.Message):
     __slots__ = ("connected", "plan_fresh", "last_apply_age_seconds", "breaker", "refused_contract_version", "contract_refused", "encoder")

@@ -23,6 +23,7 @@ from alise_contract.names import STATUS_PATH
 from alise_contract.pod_key import pod_key
 from alise_contract.release import release
 
+from ..compat.served_adapters import ServedAdapters
 from ..errors import ConfigError, CoreUnavailable
 from . import variables
 from .body import BodyLimits
@@ -80,6 +81,8 @@ class ServerPlugin:
             await self._api.connect(EngineCoreClient(engine_client), text_only, names, _tracer(engine_client))
         except CoreUnavailable as error:
             raise ConfigError(f"the engine runs without alise's scheduler; start it with `alise-engine serve`: {error}") from error
+        # The last step: the server answers once this returns, and then has its adapters.
+        await self._api.serve_adapters(ServedAdapters(state.openai_serving_models, engine_client))
 
     def _noting_the_end(self, shutdown: Callable[..., Any]) -> Callable[..., Any]:
         """Notes whether the engine died. vLLM stops its engine before its server at a shutdown, and after it when the engine has died."""
@@ -108,7 +111,7 @@ def settings(environ: Mapping[str, str]) -> ApiSettings:
         key = pod_key(socket_dir)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the pod's key cannot be created in {socket_dir}: {error}; use another --alise-socket-dir") from error
-    auth_dir = variables.AUTH_DIR.read(environ)
+    auth_dir, adapters_dir = variables.AUTH_DIR.read(environ), variables.ADAPTERS_DIR.read(environ)
     return ApiSettings(
         socket_dir=socket_dir,
         admit_deadline_seconds=variables.ADMIT_DEADLINE.read(environ) / 1e3,
@@ -122,6 +125,7 @@ def settings(environ: Mapping[str, str]) -> ApiSettings:
             variables.TRUST_HEADERS.read(environ),
         ),
         auth_dir=Path(auth_dir) if auth_dir else None,
+        adapters_dir=Path(adapters_dir) if adapters_dir else None,
         guards_metrics=variables.AUTH_METRICS.read(environ),
         isolates_prefix_cache=variables.ISOLATE_PREFIX_CACHE.read(environ),
         traces_ratio=variables.TRACES_RATIO.read(environ),

@@ -25,6 +25,8 @@ from ..errors import CoreUnavailable
 from ..wire.calls import RequestRow, TraceRow
 from ..wire.stamp import stamp_key
 from ..wire.terms import PHASE_WAITING, PHASES
+from . import adapter_files
+from .adapter_loader import AdapterLoader, Server
 from .admission import Admission, Admitted, Ask, Decision, FailedOpen, FailOpenReason, Rejected, RejectReason
 from .body import BODIES_AT_ONCE, SMALL_TEXT_BYTES, TEXTS_AT_ONCE, BodyLimits, Uploads, max_json_bytes, max_text_bytes
 from .control.core import Core
@@ -57,6 +59,8 @@ class ApiSettings:
     rules: Rules = field(default_factory=Rules)
     # None: no API keys of ours.
     auth_dir: Path | None = None
+    # None: no adapters of ours.
+    adapters_dir: Path | None = None
     guards_metrics: bool = False
     isolates_prefix_cache: bool = False
     # Share of the requests that are traced, where traces are on.
@@ -94,6 +98,8 @@ class EngineApi:
         self._text_work = Uploads(0, SMALL_TEXT_BYTES)
         self._uploads = Uploads(BODIES_AT_ONCE * settings.limits.max_bytes)
         self._keys = KeyFolder(settings.auth_dir) if settings.auth_dir is not None else None
+        self._adapters: AdapterLoader | None = None
+        self._adapters_task: asyncio.Task[None] | None = None
         # Of vLLM's own --api-key.
         self._flag_keys: Keyring | None = None
         self._connected: _Connected | None = None
@@ -128,7 +134,17 @@ class EngineApi:
             self._traces = Traces(tracer, self._settings.traces_ratio, shape.model, served, progress.has, later)
         logger.info("engine boot=%s model=%s host_limit_bytes=%d", self._boot_id, shape.model, shape.host_limit_bytes)
 
+    async def serve_adapters(self, server: Server) -> None:
+        """Loads the adapters that the operator lists, and follows the list from now on."""
+        if self._settings.adapters_dir is not None:
+            self._adapters = AdapterLoader(self._settings.adapters_dir, server, adapter_files.find)
+            await self._adapters.first()
+            self._adapters_task = asyncio.create_task(self._adapters.run(), name="alise-adapters")
+
     async def stop(self) -> None:
+        if self._adapters_task is not None:
+            self._adapters_task.cancel()
+            await asyncio.gather(self._adapters_task, return_exceptions=True)
         connected, self._connected = self._connected, None
         if connected is not None:
             connected.poll.cancel()
@@ -329,6 +345,7 @@ class EngineApi:
                 lacks_api_keys=self._keys is not None and not self._keys.keyring().tenants,
                 kv=core.kv,
                 work=self._sidecar.fresh_work(),
+                adapters=self._adapters.rows() if self._adapters is not None else (),
             )
         )
 

@@ -15,11 +15,19 @@ from alise_contract.v1 import engine_control_pb2 as pb
 
 from ..wire.calls import Counters
 from ..wire.terms import PHASE_OFFLOADED, PHASE_PREEMPTED, PHASE_RESTORING, PHASE_RUNNING, PHASE_WAITING
+from .adapters import Row as AdapterRow
+from .adapters import State as AdapterState
 from .admission import FailOpenReason
 from .breaker import Phase as BreakerPhase
 from .control.convert import counters_message
 from .kv_room import KvRoom
 from .recent import RecentCount
+
+_ADAPTER_STATES: Final = {
+    AdapterState.LOADING: pb.ADAPTER_STATE_LOADING,
+    AdapterState.LOADED: pb.ADAPTER_STATE_LOADED,
+    AdapterState.FAILED: pb.ADAPTER_STATE_FAILED,
+}
 
 
 @dataclass(slots=True)
@@ -103,6 +111,7 @@ class Observed:
     kv: KvRoom | None = None
     # None: not known.
     work: pb.PredictedWork | None = None
+    adapters: Sequence[AdapterRow] = ()
 
 
 def report(seen: Observed) -> pb.StatusReport:
@@ -143,6 +152,10 @@ def report(seen: Observed) -> pb.StatusReport:
         lacks_api_keys=seen.lacks_api_keys,
         kv=None if seen.kv is None else pb.KvStatus(limit_tokens=seen.kv.limit_tokens, used_tokens=seen.kv.used_tokens, bits=seen.kv.bits),
         work=seen.work,
+        adapters=[
+            pb.AdapterStatus(name=row.adapter.name, source=row.adapter.source, state=_ADAPTER_STATES[row.state], message=row.message)
+            for row in seen.adapters
+        ],
     )
 
 

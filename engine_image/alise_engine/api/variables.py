@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from alise_contract.names import (
+    ADAPTERS_DIR_ENV,
     ADMIT_DEADLINE_ENV,
     ADMIT_DEADLINE_SECONDS,
     AUTH_CLASSES_ENV,
@@ -114,6 +115,13 @@ AUTH_CLASSES: Final[Variable[Mapping[str, str]]] = Variable(
 )
 AUTH_METRICS: Final = _flag(AUTH_METRICS_ENV, "Whether `/metrics` needs an API key too.")
 ISOLATE_PREFIX_CACHE: Final = _flag(ISOLATE_PREFIX_CACHE_ENV, "Whether each tenant has a prefix cache of its own.")
+ADAPTERS_DIR: Final = Variable(
+    ADAPTERS_DIR_ENV,
+    "",
+    str,
+    "a folder",
+    "Folder with `adapters.json`, the list of LoRA adapters to serve. Changes are noticed. Without it adapters are vLLM's own matter.",
+)
 # vLLM reads it too, for its --api-key.
 VLLM_API_KEY: Final = Variable(
     "VLLM_API_KEY", "", str, "an API key", "vLLM's own variable for one API key; tenants are then named by a hash of the key."

@@ -12,4 +12,5 @@ The rest of alise_engine uses only what vLLM documents as an extension point, an
     request_access      one request
     kv_blocks           the scheduler's KV blocks
     scheduler_access    the scheduler's queues, state and outputs
+    served_adapters     the LoRA adapters that clients can ask for
 """

@@ -79,6 +79,13 @@ REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "vllm.entrypoints.launchers.api_server.entry:signal.signal": (),
     "vllm.sampling_params:SamplingParams._validate_structured_outputs": (),
     "vllm.v1.worker.worker_base:WorkerWrapperBase.init_device": (),
+    "vllm.lora.request:LoRARequest.__eq__": (),
+    # What `served_adapters.py` changes.
+    "vllm.lora.request:LoRARequest": ("lora_name", "lora_int_id", "lora_path"),
+    "vllm.v1.engine.async_llm:AsyncLLM.add_lora": ("lora_request",),
+    "vllm.v1.engine.async_llm:AsyncLLM.__init__": ("vllm_config",),
+    "vllm.entrypoints.openai.models.serving:OpenAIServingModels.is_base_model": ("model_name",),
+    "vllm.utils.counter:AtomicCounter.inc": ("num",),
     "vllm.v1.worker.cpu_model_runner:CPUModelRunner._sample": (),
     "vllm.v1.worker.cpu_model_runner:CPUModelRunner._bookkeeping_sync": (),
     "vllm.v1.worker.gpu_input_batch:InputBatch.num_reqs": (),
@@ -103,11 +110,13 @@ REQUIRED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
         "kv_cache_config",
         "hash_block_size",
         "finished_req_ids",
+        "lora_config",
     ),
     "vllm.v1.request:Request": (
         "priority",
         "arrival_time",
         "status",
+        "lora_request",
         "num_computed_tokens",
         "num_stale_output_tokens",
         "num_preemptions",
@@ -127,6 +136,7 @@ REQUIRED_ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
     "vllm.config.model:ModelConfig": ("attention_chunk_size", "hf_text_config"),
     "vllm.v1.worker.gpu_model_runner:GPUModelRunner": ("input_batch", "discard_request_mask"),
     "vllm.v1.worker.gpu_input_batch:InputBatch": ("generators",),
+    "vllm.entrypoints.openai.models.serving:OpenAIServingModels": ("lora_requests", "lora_id_counter", "lora_resolver_lock"),
 }
 
 

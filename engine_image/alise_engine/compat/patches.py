@@ -103,6 +103,23 @@ def correct_workers() -> None:
     WorkerWrapperBase.init_device = corrected
 
 
+def tell_adapters_apart() -> None:
+    """Compares requests for LoRA adapters by name and number, in every process.
+
+    By name alone, as vLLM compares them, the worker keeps one of two versions of an adapter whose requests run in the same step. The
+    weights of the other are then missing once they have been evicted, which ends EngineCore.
+    """
+    from vllm.lora.request import LoRARequest
+
+    def equal(one: Any, other: object) -> bool:
+        return isinstance(other, LoRARequest) and (one.lora_name, one.lora_int_id) == (other.lora_name, other.lora_int_id)
+
+    def hashed(one: Any) -> int:
+        return hash((one.lora_name, one.lora_int_id))
+
+    LoRARequest.__eq__, LoRARequest.__hash__ = equal, hashed
+
+
 def draw_nothing_for_partial_prefills() -> None:
     """Lets a request with a seed be prefilled in several steps on a CPU.
 

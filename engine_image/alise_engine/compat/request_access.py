@@ -31,6 +31,11 @@ def may_be_saved(request: Request) -> bool:
     return request.sampling_params is not None and not request.resumable and not request.skip_reading_prefix_cache
 
 
+def adapter(request: Request) -> int:
+    """Returns the number of the request's LoRA adapter; 0 for none."""
+    return int(request.lora_request.lora_int_id) if request.lora_request is not None else 0
+
+
 def is_running(request: Request) -> bool:
     from vllm.v1.request import RequestStatus
 

@@ -47,6 +47,11 @@ def free_slots(scheduler: Scheduler) -> int:
     return int(scheduler.max_num_active_reqs) - len(scheduler.running) - int(scheduler.num_waiting_for_streaming_input)
 
 
+def max_adapters(scheduler: Scheduler) -> int:
+    """Returns how many LoRA adapters may run in one step; 0 without LoRA."""
+    return int(scheduler.lora_config.max_loras) if scheduler.lora_config is not None else 0
+
+
 def admits(scheduler: Scheduler) -> bool:
     """Returns False while the engine is paused."""
     from vllm.v1.core.sched.interface import PauseState

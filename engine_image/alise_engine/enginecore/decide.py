@@ -4,6 +4,7 @@ The scheduler mixin passes the queues as they are between two steps and carries 
 priority is `level * 2^32 + order` as in `alise_contract.names`, and ties go to the earlier arrival.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -79,6 +80,8 @@ class Running:
     own_blocks: int
     # Since it was (re)admitted.
     steps: int
+    # Number of its LoRA adapter; 0: none.
+    adapter: int = 0
 
     def worst_first(self) -> tuple[int, float]:
         return (-self.priority, -self.arrival_seconds)
@@ -91,35 +94,63 @@ class Waiting:
     arrival_seconds: float
     # Device blocks it takes from the free ones to be admitted.
     needs_blocks: int
+    # Number of its LoRA adapter; 0: none.
+    adapter: int = 0
 
 
 def choose_preemptions(
-    running: Sequence[Running], waiting: Sequence[Waiting], free_slots: int, free_blocks: int, limits: LimitsRow
+    running: Sequence[Running], waiting: Sequence[Waiting], free_slots: int, free_blocks: int, limits: LimitsRow, max_adapters: int = 0
 ) -> tuple[str, ...]:
     """Returns the ids of requests to preempt, worst first, so that better-ranked waiting requests can run.
 
     `waiting` is in the order of admission. Like the scheduler, this stops at the first request that does not fit. No request is preempted
-    for one that would not fit even then.
+    for one that would not fit even then. `max_adapters` LoRA adapters run at the same time; a request of another one is skipped, unless all
+    requests of one that runs can make room for it.
     """
     if limits.preempt_levels == 0:
         return ()
     victims = sorted((r for r in running if r.steps >= limits.min_quantum_steps), key=Running.worst_first)
+    adapters = Counter(r.adapter for r in running if r.adapter)
     chosen: list[str] = []
     for candidate in waiting:
-        # 1. The worst victims go until it fits.
-        taken = 0
-        while free_slots < 1 or free_blocks < candidate.needs_blocks:
+        # 1. Is there a place for its adapter? If not, all requests of another adapter go first.
+        leaving = _adapter_to_leave(candidate, victims, adapters, max_adapters, limits)
+        if leaving is None:
+            continue
+        victims = [*leaving, *(victim for victim in victims if victim not in leaving)]
+        # 2. The worst victims go until it fits.
+        taken, slots, blocks = 0, free_slots, free_blocks
+        while taken < len(leaving) or slots < 1 or blocks < candidate.needs_blocks:
             if taken == len(victims) or not outranks(candidate.priority, victims[taken].priority, limits):
                 return tuple(chosen)
-            free_slots += 1
-            free_blocks += victims[taken].own_blocks
+            slots += 1
+            blocks += victims[taken].own_blocks
             taken += 1
-        # 2. It fits: they do go, and it takes its place.
+        # 3. It fits: they do go, and it takes its place.
         chosen += [victim.request_id for victim in victims[:taken]]
+        adapters.subtract(victim.adapter for victim in victims[:taken] if victim.adapter)
+        adapters = +(adapters + Counter([candidate.adapter] if candidate.adapter else []))
         victims = victims[taken:]
-        free_slots -= 1
-        free_blocks -= candidate.needs_blocks
+        free_slots, free_blocks = slots - 1, blocks - candidate.needs_blocks
     return tuple(chosen)
+
+
+def _adapter_to_leave(
+    candidate: Waiting, victims: Sequence[Running], adapters: Counter[int], max_adapters: int, limits: LimitsRow
+) -> tuple[Running, ...] | None:
+    """Returns the requests that have to go so that there is a place for the candidate's adapter; None if there is no way.
+
+    `adapters` counts the running requests of each adapter. Only an adapter all of whose requests may go can leave; among several, it is the
+    one whose best request ranks lowest.
+    """
+    if not candidate.adapter or candidate.adapter in adapters or len(adapters) < max_adapters:
+        return ()
+    outranked: dict[int, list[Running]] = {}
+    for victim in victims:
+        if victim.adapter and outranks(candidate.priority, victim.priority, limits):
+            outranked.setdefault(victim.adapter, []).append(victim)
+    whole = [tuple(members) for adapter, members in outranked.items() if len(members) == adapters[adapter]]
+    return min(whole, key=lambda members: members[-1].worst_first(), default=None)
 
 
 @dataclass(frozen=True, slots=True)

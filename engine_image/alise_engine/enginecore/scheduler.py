@@ -151,6 +151,7 @@ class AliseMixin(Base):
             scheduler_access.free_slots(self),
             kv_blocks.free_blocks(self),
             self.plan.limits,
+            scheduler_access.max_adapters(self),
         )
         for request_id in chosen:
             self._evict(self.requests[request_id], Cause.RANK)
@@ -162,7 +163,12 @@ class AliseMixin(Base):
         # The base class counts the step that it is about to make when it makes it.
         steps = self.current_step - self.tracker.requests[request.request_id].admitted_step + 1
         own_blocks = kv_blocks.own_blocks(self, request.request_id)
-        return decide.Running(request.request_id, request.priority, request.arrival_time, own_blocks, steps)
+        adapter = request_access.adapter(request)
+        return decide.Running(request.request_id, request.priority, request.arrival_time, own_blocks, steps, adapter)
+
+    def _waiting_view(self, request: Request) -> decide.Waiting:
+        blocks, adapter = kv_blocks.needed_blocks(self, request), request_access.adapter(request)
+        return decide.Waiting(request.request_id, request.priority, request.arrival_time, blocks, adapter)
 
     def _evict(self, request: Request, cause: Cause) -> None:
         self.running.remove(request)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from alise_contract.names import ADMIT_DEADLINE_ENV, SOCKET_DIR, SOCKET_DIR_ENV
+from alise_contract.names import ADAPTERS_DIR_ENV, ADMIT_DEADLINE_ENV, SOCKET_DIR, SOCKET_DIR_ENV
 from alise_contract.quantities import memory_bytes
 
 from ..errors import ConfigError
@@ -252,7 +252,8 @@ def _environ(own: Own, given: Mapping[str, Any], machine: Machine, environ: Mapp
         }
         if given.get("enforce_eager", True):
             defaults |= _NOT_COMPILED
-        if machine.model_is_local:
+        if machine.model_is_local and ADAPTERS_DIR_ENV not in environ:
+            # Adapters may come from the hub.
             defaults["HF_HUB_OFFLINE"] = "1"
     return {**ours, **{name: value for name, value in defaults.items() if name not in environ}}
 

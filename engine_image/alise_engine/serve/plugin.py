@@ -25,14 +25,15 @@ def engine_died() -> bool:
 
 
 def register() -> None:
-    """`vllm.general_plugins`: makes the KV connector known by name, and corrects vLLM where it runs a model on a CPU."""
+    """`vllm.general_plugins`: makes the KV connector known by name, and corrects how vLLM runs a model on a CPU and compares adapters."""
     from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 
     if CONNECTOR_NAME not in KVConnectorFactory._registry:
         KVConnectorFactory.register_connector(CONNECTOR_NAME, CONNECTOR_MODULE, CONNECTOR_NAME)
-    from ..compat.patches import correct_workers
+    from ..compat.patches import correct_workers, tell_adapters_apart
 
     correct_workers()
+    tell_adapters_apart()
 
 
 def AliseEndpoint() -> "ServerPlugin":

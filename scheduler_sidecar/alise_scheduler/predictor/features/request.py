@@ -1,7 +1,8 @@
 """What an admission request says about the length of its answer, as small numbers and hashes. The text is read here and not kept.
 
 Hashes are keyed with a salt that is not stored beside them, so that stored hashes cannot be searched for known prompts. Those of texts and
-conversations include the tenant, so that a copy of another tenant's prompt is a different prompt.
+conversations include the tenant, so that a copy of another tenant's prompt is a different prompt. Those of texts include the model as well:
+a LoRA adapter answers a prompt at another length than the model does.
 
 Pure; `state.py` calls `extract` for each admission.
 """
@@ -58,7 +59,7 @@ def extract(question: Question, salt: bytes) -> ModelInput:
         # Many conversations begin with the same words, so the hash includes the tenant.
         now=_own_hash(question, question.conversation_now, salt),
         previous=_own_hash(question, question.conversation_previous, salt),
-        text=_own_hash(question, question.prompt and f"{question.conversation}\0{question.prompt}", salt),
+        text=_own_hash(question, question.prompt and f"{question.model}\0{question.conversation}\0{question.prompt}", salt),
         tenant=_hash(question.tenant, salt),
     )
 
