@@ -56,6 +56,7 @@ OWNED_FLAGS: Final = {
     "kv-offloading-size": "spec.kvOffload.hostMemory",
     "kv-offloading-backend": "spec.kvOffload.hostMemory",
     "tensor-parallel-size": "spec.engine.tensorParallelSize",
+    "otlp-traces-endpoint": "spec.observability.traces.endpoint",
 }
 # Flags that alise needs for itself, and flags that would disable or hide it.
 RESERVED_FLAGS: Final = {

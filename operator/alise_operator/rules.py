@@ -30,6 +30,7 @@ from alise_operator.kv_cache import WIDE_DTYPES
 from alise_operator.scaling_rules import autoscaling_problems
 from alise_operator.spec import Spec
 from alise_operator.spec_engine import Engine, Resources, served_names
+from alise_operator.trace_rules import TRACE_ENV, trace_problems
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
@@ -64,6 +65,7 @@ RESERVED_ENV: Final[Mapping[str, str]] = {
     AUTH_DIR_ENV: "spec.auth.secretRef",
     AUTH_CLASSES_ENV: "spec.auth.tenants",
     AUTH_METRICS_ENV: "spec.auth.guardMetrics",
+    **TRACE_ENV,
 }
 # Variables that only these fields may set: the engine must get the values that the operator calculates with.
 ENV_FIELDS: Final[Mapping[str, str]] = {**RESERVED_ENV, KV_SPACE_ENV: "spec.engine.env", "HF_TOKEN": "spec.model.tokenSecretRef"}
@@ -85,7 +87,7 @@ def check(spec: Spec, name: str) -> None:
     problems = [*_name(name), *_served_names(spec), *_route(spec), *_device(spec.engine)]
     problems += [*flag_problems(spec.engine, spec.kv_offload), *_env(spec)]
     problems += [*_eight_bits(spec), *_classes(spec), *_auth(spec), *_body_size(spec), *_cache(spec), *_claim(spec, name)]
-    problems += [*_sizes(spec), *_quantities(spec), *_memory(spec), *autoscaling_problems(spec)]
+    problems += [*_sizes(spec), *_quantities(spec), *_memory(spec), *autoscaling_problems(spec), *trace_problems(spec)]
     if problems:
         raise InvalidSpec(problems)
 

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from alise_operator.errors import InvalidSpec
 from alise_operator.spec_autoscaling import Autoscaling
 from alise_operator.spec_engine import Engine, KvOffload, Model, Resources
+from alise_operator.spec_observability import Observability
 from alise_operator.spec_routing import Routing
 from alise_operator.spec_types import (
     MAX_REPLICAS,
@@ -188,7 +189,8 @@ class NetworkPolicy(SpecModel):
     operator is always allowed. Default: all peers."""
     egress: Annotated[list[Opaque], Field(max_length=64)] | None = None
     """Connections that the pods may open, as `egress` of a Kubernetes NetworkPolicy, for example to the model hub and the database. DNS is
-    always allowed, and an empty list allows nothing else. Default: all connections."""
+    always allowed, and so is the collector of spec.observability.traces if it is an IP address or a Service. An empty list allows nothing
+    else. Default: all connections."""
 
 
 class Spec(SpecModel):
@@ -230,6 +232,8 @@ class Spec(SpecModel):
     """Access to the engine from outside the cluster."""
     routing: Routing = Field(default_factory=Routing)
     """Which replica a request goes to."""
+    observability: Observability = Field(default_factory=Observability)
+    """What the replicas report about requests, besides metrics."""
     network_policy: NetworkPolicy = Field(default_factory=NetworkPolicy)
     """Access to the pods from inside the cluster, and what the pods may connect to."""
     drain_seconds: Annotated[int, Field(ge=0, le=86_400)] = 300

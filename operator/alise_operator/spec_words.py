@@ -23,6 +23,8 @@ SERVED_NAME: Final = r"^[^-\x00-\x20\x7f][^\x00-\x20\x7f]{0,255}$"
 HOST: Final = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 PATH: Final = r"^/[^\x00-\x20\x7f]+$"
+# A dollar could be a variable that Kubernetes inserts.
+COLLECTOR: Final = r"^https?://([-.a-zA-Z0-9]+|\[[:.0-9a-fA-F]+\]):[0-9]{1,5}(/[-._~/a-zA-Z0-9]*)?$"
 # The message for a value that does not match, without the value.
 PATTERNS_IN_WORDS: Final = {
     QUANTITY: "is not a quantity such as 500m, 2 or 4Gi",
@@ -42,6 +44,10 @@ PATTERNS_IN_WORDS: Final = {
     VARIABLE: (
         "is not the name of a variable; names consist of letters, digits, underscores, dashes and dots, and begin with a letter or "
         "underscore"
+    ),
+    COLLECTOR: (
+        "is not the address of a collector; an address begins with http:// or https:// and has a host and a port, for example "
+        "http://collector.observability:4317"
     ),
     PATH: "is not the path of a folder; a path begins with / and has no spaces",
 }

@@ -44,6 +44,10 @@ SPECS: dict[str, dict[str, Any]] = {
         "engine": {"device": "cuda", "scratchSize": "1Gi", "resources": {"limits": {"habana.ai/gaudi": 1}}},
     },
     "an endpoint picker": {"routing": {"endpointPicker": {"hold": {"maxRequests": 5, "seconds": 30}}}, "replicas": 2},
+    "traces": {
+        "observability": {"traces": {"endpoint": "http://collector.observability:4317", "protocol": "grpc", "samplingRatio": "50m"}},
+        "networkPolicy": {"egress": []},
+    },
     "suspended": {"suspend": True, "replicas": 2},
     "a patched pod": {"podTemplate": {"spec": {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}]}}},
 }

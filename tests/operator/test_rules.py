@@ -377,7 +377,7 @@ def test_every_quantity_of_the_resource_is_a_size_that_is_checked_or_is_known_to
         for field, value in model["properties"].items()
         if pattern in json.dumps(value)
     }
-    assert found - {"RequestClass.weight"} == {
+    assert found - {"RequestClass.weight", "Traces.samplingRatio"} == {
         *("Admission.maxBodySize", "Engine.scratchSize", "KvOffload.hostMemory", "ModelCache.size"),
         *("Resources.limits", "Resources.requests"),
     }

@@ -2,13 +2,15 @@
 
 vLLM and torch open further ports without authentication for their own workers. All peers may connect unless the spec lists them; the
 operator, which polls the pods, always may. What the pods may connect to is limited only if the spec lists it; DNS is always allowed,
-because everything that a spec names (a hub, a database) is found by it. Pure; `children()` in __init__.py calls it.
+because everything that a spec names (a hub, a database) is found by it, and so is the collector of traces if a policy can name it. Pure;
+`children()` in __init__.py calls it.
 """
 
 from typing import Final
 
 from alise_contract.names import API_GROUP, ENGINE_PORT, LENGTHS_PORT, SCHEDULER_HTTP_PORT
 from alise_operator.children.meta import MANAGER, Manifest, Owner, metadata, selector
+from alise_operator.children.traces import trace_egress
 from alise_operator.cluster import Cluster
 from alise_operator.spec import Spec
 
@@ -28,7 +30,7 @@ def network_policy(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest | Non
     rules = [rule, *_lengths(spec, owner)]
     policy: Manifest = {"podSelector": {"matchLabels": selector(owner)}, "policyTypes": ["Ingress"], "ingress": rules}
     if spec.network_policy.egress is not None:
-        policy |= {"policyTypes": ["Ingress", "Egress"], "egress": [_DNS, *spec.network_policy.egress]}
+        policy |= {"policyTypes": ["Ingress", "Egress"], "egress": [_DNS, *trace_egress(spec, owner), *spec.network_policy.egress]}
     return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata(owner), "spec": policy}
 
 

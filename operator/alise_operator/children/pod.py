@@ -34,6 +34,7 @@ from alise_operator.children.devices import as_manifest, engine_resources
 from alise_operator.children.meta import Manifest, Owner, labels, selector
 from alise_operator.children.network_policy import serves_lengths
 from alise_operator.children.pod_needs import AUTH_VOLUME
+from alise_operator.children.traces import trace_args, trace_env
 from alise_operator.cluster import Cluster
 from alise_operator.rules import (
     KV_SPACE_ENV,
@@ -82,7 +83,7 @@ def one_node(spec: Spec) -> bool:
 
 def pod_template(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
     """Returns the generated pod template, before the user's patch."""
-    engine, scheduler = _engine(spec, cluster), _scheduler(spec, cluster)
+    engine, scheduler = _engine(spec, owner, cluster), _scheduler(spec, cluster)
     if cluster.native_sidecars:
         containers = {"initContainers": [scheduler | {"restartPolicy": "Always"}], "containers": [engine]}
     else:
@@ -139,7 +140,7 @@ def engine_args(spec: Spec) -> list[str]:
     for flag, value in optional.items():
         if value is not None:
             args += [flag, str(value)]
-    return args + list(engine.args)
+    return [*args, *trace_args(spec), *engine.args]
 
 
 def engine_image(engine: Engine, cluster: Cluster) -> str:
@@ -148,7 +149,7 @@ def engine_image(engine: Engine, cluster: Cluster) -> str:
     return cluster.images.engine_cpu if engine.device == "cpu" else cluster.images.engine_cuda
 
 
-def _engine(spec: Spec, cluster: Cluster) -> Manifest:
+def _engine(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
     mounts: list[Manifest] = [
         {"name": "run", "mountPath": RUN_DIR},
         {"name": "scratch", "mountPath": SCRATCH},
@@ -165,7 +166,7 @@ def _engine(spec: Spec, cluster: Cluster) -> Manifest:
         "imagePullPolicy": "IfNotPresent",
         "command": [*_INIT, "alise-engine"],
         "args": engine_args(spec),
-        "env": _engine_env(spec),
+        "env": _engine_env(spec, owner),
         "ports": [{"name": "http", "protocol": "TCP", "containerPort": ENGINE_PORT}],
         "resources": engine_resources(spec),
         "startupProbe": startup_probe(),
@@ -259,7 +260,7 @@ def _history_env(spec: Spec) -> list[Manifest]:
     return env
 
 
-def _engine_env(spec: Spec) -> list[Manifest]:
+def _engine_env(spec: Spec, owner: Owner) -> list[Manifest]:
     hub = CACHE if spec.model.cache is not None else f"{SCRATCH}/huggingface"
     fixed = {SOCKET_DIR_ENV: SOCKET_DIR, "HOME": SCRATCH, "TMPDIR": SCRATCH}
     env: list[Manifest] = [{"name": name, "value": value} for name, value in (fixed | admission_env(spec)).items()]
@@ -272,7 +273,7 @@ def _engine_env(spec: Spec) -> list[Manifest]:
         # Set explicitly, because the memory limit is checked against it.
         defaults[KV_SPACE_ENV] = str(cpu_kv_space_gib(spec.engine))
     env += [{"name": name, "value": value} for name, value in defaults.items() if name not in given]
-    return env + [variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.engine.env]
+    return env + trace_env(spec, owner) + [variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.engine.env]
 
 
 def startup_probe() -> Manifest:

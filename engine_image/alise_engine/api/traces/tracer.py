@@ -44,7 +44,7 @@ def _costs_no_request(method: Callable[Concatenate["Traces", P], R]) -> Callable
     """Logs what a method raises, once for all, and returns None."""
 
     @functools.wraps(method)
-    def harmless(traces: "Traces", *args: P.args, **kwargs: P.kwargs) -> R | None:
+    def harmless(traces: "Traces", /, *args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
             return method(traces, *args, **kwargs)
         except Exception:
