@@ -42,7 +42,7 @@ UNAPPLIED: Final = (
     Reason(
         "MissingApi",
         "The cluster does not serve a kind that the resource needs.",
-        "Install the API. The operator looks for it every minute.",
+        "Install the API. The operator looks for it again every 15 seconds.",
     ),
     Reason(
         "ApplyFailed",

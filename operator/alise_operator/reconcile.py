@@ -20,7 +20,7 @@ from alise_operator.autoscaler import Autoscaler
 from alise_operator.children import Owner, children
 from alise_operator.cluster import Cluster, Images, KedaScaler
 from alise_operator.demand import Demands
-from alise_operator.errors import ApplyError, ClusterError, Gone, InternalError, OperatorError, SpecError
+from alise_operator.errors import ApplyError, ClusterError, Gone, InternalError, MissingApi, OperatorError, SpecError
 from alise_operator.held_requests import HeldRequests
 from alise_operator.kube import Kube, Resource
 from alise_operator.leaving import mark_leaving
@@ -37,8 +37,9 @@ from alise_operator.status import changes, fold
 log = logging.getLogger(__name__)
 
 ENGINES: Final = Resource(f"{API_GROUP}/{API_VERSION}", PLURAL)
-# How often the operator discovers which APIs the cluster serves: CRDs are installed and removed.
+# How often the operator discovers which APIs the cluster serves, because CRDs come and go; and how often while a spec needs a missing one.
 DISCOVERY_SECONDS: Final = 60.0
+MISSING_API_SECONDS: Final = 5.0
 # Children are applied at least this often, whatever the watches report.
 REAPPLY_SECONDS: Final = 300.0
 
@@ -92,6 +93,8 @@ class Reconciler:
         self._resets: dict[str, Reset] = {}
         self._posted_at_seconds: dict[str, float] = {}
         self._cluster: tuple[float, Cluster] | None = None
+        # A spec has needed an API since then that the cluster did not serve.
+        self._lacks_api = False
         # Those that metrics report.
         self._reported: set[Key] = set()
 
@@ -145,6 +148,7 @@ class Reconciler:
             await self._apply(spec, owner, cluster, way)
         except (SpecError, ApplyError) as caught:
             error = caught
+            self._lacks_api |= isinstance(caught, MissingApi) or isinstance(caught.__cause__, Gone)
         except ClusterError as caught:
             if not caught.is_failure:
                 raise
@@ -265,10 +269,10 @@ class Reconciler:
     async def _discovered(self) -> Cluster:
         now = self._monotonic()
         self._loads.set(key.namespace, key.name, load_of(seen.pods))
-        if self._cluster is None or now - self._cluster[0] > DISCOVERY_SECONDS:
+        if self._cluster is None or now - self._cluster[0] > (MISSING_API_SECONDS if self._lacks_api else DISCOVERY_SECONDS):
             found = await self._kube.discover(self._images)
             found = replace(found, allowed=self._allowed, route_annotations=self._route_annotations, keda_scaler=self._keda)
-            self._cluster = (now, replace(found, picker_role_kind="Role" if self._namespace else "ClusterRole"))
+            self._cluster, self._lacks_api = (now, replace(found, picker_role_kind="Role" if self._namespace else "ClusterRole")), False
         return self._cluster[1]
 
     def _by_keda(self, before: Mapping[str, Any] | None) -> bool:
