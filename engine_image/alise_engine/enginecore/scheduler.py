@@ -147,7 +147,7 @@ class AliseMixin(Base):
             return
         chosen = decide.choose_preemptions(
             [self._running_view(request) for request in self.running],
-            [decide.Waiting(r.request_id, r.priority, r.arrival_time, kv_blocks.needed_blocks(self, r)) for r in waiting],
+            [self._waiting_view(request) for request in waiting],
             scheduler_access.free_slots(self),
             kv_blocks.free_blocks(self),
             self.plan.limits,
