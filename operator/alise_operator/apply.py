@@ -25,6 +25,7 @@ OWNED_KINDS: Final[Mapping[str, tuple[Resource, ...]]] = {
     "PersistentVolumeClaim": (Resource("v1", "persistentvolumeclaims"),),
     "NetworkPolicy": (Resource("networking.k8s.io/v1", "networkpolicies"),),
     "Service": (Resource("v1", "services"),),
+    "ConfigMap": (Resource("v1", "configmaps"),),
     "PodDisruptionBudget": (Resource("policy/v1", "poddisruptionbudgets"), Resource("policy/v1beta1", "poddisruptionbudgets")),
     "Deployment": (Resource("apps/v1", "deployments"),),
     "Ingress": (Resource("networking.k8s.io/v1", "ingresses"),),

@@ -226,6 +226,21 @@ def _status_schema() -> Schema:
                 "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": ["type"],
             },
+            "adapters": {
+                "type": "array",
+                "description": "LoRA adapters of spec.model.adapters, and the pods that serve them.",
+                "items": {
+                    "type": "object",
+                    "required": ["name", "loadedPods", "message"],
+                    "properties": {
+                        "name": _text("Name of the adapter."),
+                        "loadedPods": _integer("Number of ready pods that serve the adapter in the version of the spec.", "int32"),
+                        "message": _text("In how many pods the adapter is loaded, and why it is not in another."),
+                    },
+                },
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+            },
             "replicas": _integer("Number of pods.", "int32"),
             "readyReplicas": _integer("Number of pods that serve requests.", "int32"),
             "selector": _text("Label selector that matches the pods. Autoscalers read it."),

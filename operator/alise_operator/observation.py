@@ -11,7 +11,7 @@ from typing import Any, Final
 from google.protobuf import json_format
 
 from alise_contract.names import ENGINE_CONTAINER
-from alise_contract.v1.engine_control_pb2 import ENCODER_STATE_MISSING, StatusReport
+from alise_contract.v1.engine_control_pb2 import ENCODER_STATE_MISSING, AdapterState, StatusReport
 from alise_operator.children.meta import DELETION_COST_ANNOTATION, TEMPLATE_ANNOTATION, Manifest
 from alise_operator.endings import Ending, is_success, view_ending, wrong_image
 from alise_operator.kv_cache import LEAST_SECONDS, KvReport, Window
@@ -39,6 +39,19 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterReport:
+    """What a pod says about one LoRA adapter."""
+
+    name: str
+    # The version of the adapter, as `Adapter.source` has it.
+    source: str
+    # The name of an AdapterState; a number for one of a later contract.
+    state: str
+    # Why it could not be loaded.
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PodReport:
     """A pod's status report: the fields of the contract's StatusReport that conditions need."""
 
@@ -63,6 +76,11 @@ class PodReport:
     kv: KvReport | None = None
     # None if its scheduler has no fresh plan, or if it is of a release that does not report it.
     work: Work | None = None
+    adapters: tuple[AdapterReport, ...] = ()
+    requests_running: int = 0
+    requests_waiting: int = 0
+    # Preempted requests whose KV cache is in host memory.
+    requests_offloaded: int = 0
 
     @property
     def is_ranked(self) -> bool:
@@ -237,8 +255,16 @@ def view_report(text: str) -> PodReport:
         host_limit_bytes=report.host_memory.limit_bytes,
         host_used_bytes=report.host_memory.used_bytes,
         kv=_view_kv(report) if report.kv.limit_tokens else None,
+        adapters=tuple(AdapterReport(one.name, one.source, _state(one.state), one.message) for one in report.adapters),
+        requests_running=report.requests_running,
+        requests_waiting=report.requests_waiting,
+        requests_offloaded=report.requests_offloaded,
         work=view_work(report),
     )
+
+def _state(number: int) -> str:
+    return AdapterState.Name(number) if number in AdapterState.values() else str(number)  # type: ignore[arg-type]
+
 
 
 def _view_kv(report: StatusReport) -> KvReport:

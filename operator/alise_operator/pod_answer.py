@@ -8,8 +8,9 @@ import re
 from dataclasses import replace
 from typing import Final
 
+from alise_contract import adapters
 from alise_contract.names import ENGINE_PORT, STATUS_PATH
-from alise_operator.observation import PodReport, view_report
+from alise_operator.observation import AdapterReport, PodReport, view_report
 from alise_operator.sentences import words
 
 # A report is about one kilobyte long.
@@ -19,6 +20,8 @@ MAX_DEPTH: Final = 32
 # Reasons by which a report counts requests. The contract has five.
 MAX_REASONS: Final = 32
 MAX_NAME_CHARS: Final = 64
+# Each adapter, and the version that replaces it.
+MAX_ADAPTER_ROWS: Final = 2 * adapters.MAX_ADAPTERS
 _USE_OURS: Final = "use an alise engine image in spec.engine.image"
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKET: Final = re.compile(rb"[\[\]{}]")
@@ -72,6 +75,10 @@ def bounded(report: PodReport) -> PodReport:
         report,
         boot_id=_name(report.boot_id),
         failed_open_by_reason=tuple((_name(reason), count) for reason, count in report.failed_open_by_reason[:MAX_REASONS]),
+        adapters=tuple(
+            AdapterReport(_name(one.name), _name(one.source), _name(one.state), words(one.message)[: adapters.MAX_MESSAGE_CHARS])
+            for one in report.adapters[:MAX_ADAPTER_ROWS]
+        ),
     )
 
 

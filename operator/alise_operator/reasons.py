@@ -115,6 +115,11 @@ TROUBLES: Final = (
         "The Secret of `spec.auth.secretRef` contains no API key, so every request is rejected.",
         "Add an entry for each tenant to the Secret.",
     ),
+    Reason(
+        "AdapterNotLoaded",
+        "A pod could not load a LoRA adapter of `spec.model.adapters`. Everything else is served.",
+        "The message says why. Correct the adapter's `uri` or its files; the pod tries again by itself.",
+    ),
     *ROUTE,
     Reason(
         "MissingTlsSecret",
@@ -158,6 +163,7 @@ OTHERS: Final[Mapping[tuple[str, Truth], tuple[Reason, ...]]] = {
         Reason("Starting", "Pods are starting."),
         Reason("Draining", "Pods finish their open requests before they stop."),
         Reason("Stopping", "Pods that served no request yet are stopping."),
+        Reason("LoadingAdapters", "Pods are loading or unloading LoRA adapters. Nothing restarts."),
     ),
     ("Progressing", "False"): (Reason("Complete", "There is nothing left to do."),),
     ("Degraded", "False"): (Reason("AsExpected", "Nothing is wrong."),),

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Final
 
 from alise_contract.names import (
+    ADAPTERS_DIR_ENV,
     AUTH_CLASSES_ENV,
     AUTH_DIR_ENV,
     AUTH_METRICS_ENV,
@@ -23,6 +24,7 @@ from alise_contract.names import (
     TRUST_HEADERS_ENV,
 )
 from alise_contract.quantities import format_bytes, memory_bytes, parse_quantity, quantity_bytes
+from alise_operator.adapter_rules import adapter_problems, alias_problems
 from alise_operator.errors import InvalidSpec, Problem
 from alise_operator.flag_values import short, shown
 from alise_operator.flags import bad_dtype, flag_problems, given_flags, kv_cache_dtypes
@@ -66,6 +68,7 @@ RESERVED_ENV: Final[Mapping[str, str]] = {
     AUTH_CLASSES_ENV: "spec.auth.tenants",
     AUTH_METRICS_ENV: "spec.auth.guardMetrics",
     **TRACE_ENV,
+    ADAPTERS_DIR_ENV: "spec.model.adapters",
 }
 # Variables that only these fields may set: the engine must get the values that the operator calculates with.
 ENV_FIELDS: Final[Mapping[str, str]] = {**RESERVED_ENV, KV_SPACE_ENV: "spec.engine.env", "HF_TOKEN": "spec.model.tokenSecretRef"}
@@ -84,7 +87,7 @@ _SCRATCH_BYTES: Final = 32 * GIB
 
 def check(spec: Spec, name: str) -> None:
     """Raises InvalidSpec, which names every rule that the spec of the AliseEngine called `name` breaks."""
-    problems = [*_name(name), *_served_names(spec), *_route(spec), *_device(spec.engine)]
+    problems = [*_name(name), *alias_problems(spec), *adapter_problems(spec), *_route(spec), *_device(spec.engine)]
     problems += [*flag_problems(spec.engine, spec.kv_offload), *_env(spec)]
     problems += [*_eight_bits(spec), *_classes(spec), *_auth(spec), *_body_size(spec), *_cache(spec), *_claim(spec, name)]
     problems += [*_sizes(spec), *_quantities(spec), *_memory(spec), *autoscaling_problems(spec), *trace_problems(spec)]

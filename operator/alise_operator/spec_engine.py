@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from alise_contract.adapters import MAX_ADAPTERS
+from alise_operator.spec_adapters import Adapter, Lora
 from alise_operator.spec_types import Opaque, Quantity, SecretKeyRef, ServedName, SpecModel, rule, rules
 from alise_operator.spec_words import KUBERNETES_NAME, VARIABLE, WORD
 
@@ -53,6 +55,16 @@ class Model(SpecModel):
     cache: ModelCache | None = None
     """Volume that keeps downloaded weights across restarts. Removing this field deletes the claim that the operator created for it.
     Default: no volume, so each pod downloads the weights into its scratch volume."""
+    adapters: list[Adapter] = Field(
+        default_factory=list,
+        max_length=MAX_ADAPTERS,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    """LoRA adapters of the model, each a model name of its own. Running pods load and unload them without a restart, within about 90
+    seconds. Only where LoRA was off, that is without adapters and without spec.model.lora, the first adapter restarts the pods. Default:
+    none."""
+    lora: Lora | None = None
+    """Memory for LoRA adapters. `lora: {}` turns LoRA on before there are adapters. Default: on with adapters, and off without."""
 
 
 def served_names(model: Model) -> list[str]:

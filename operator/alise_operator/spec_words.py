@@ -20,6 +20,8 @@ CLASS_NAME: Final = r"^[^\x00-\x20,\x7f-\xa0]([^\x00-\x1f,\x7f-\x9f]*[^\x00-\x20
 WORD: Final = r"^[^-\x00-\x20\x7f][^\x00-\x20\x7f]*$"
 # The same for a name of at most 256 characters, with a message of its own.
 SERVED_NAME: Final = r"^[^-\x00-\x20\x7f][^\x00-\x20\x7f]{0,255}$"
+# A model name that needs no quotes in URLs, logs and labels.
+ADAPTER_NAME: Final = r"^[a-zA-Z0-9]([-._a-zA-Z0-9]*[a-zA-Z0-9])?$"
 HOST: Final = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 PATH: Final = r"^/[^\x00-\x20\x7f]+$"
@@ -32,6 +34,10 @@ PATTERNS_IN_WORDS: Final = {
     WORD: "is not a single word; remove spaces, and a dash at the beginning",
     SERVED_NAME: (
         "is not a single word; a name has no spaces and does not begin with a dash, and further names go into spec.model.aliases"
+    ),
+    ADAPTER_NAME: (
+        "is not the name of an adapter; names consist of letters, digits, dashes, underscores and dots, and begin and end with a letter or "
+        "digit"
     ),
     KUBERNETES_NAME: (
         "is not a Kubernetes name; names consist of lower-case letters, digits, dashes and dots, and begin and end with a letter or digit"

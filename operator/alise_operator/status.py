@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
-from alise_operator import kv_cache, reasons, scaling_condition
+from alise_operator import adapters, kv_cache, reasons, scaling_condition
 from alise_operator.children.meta import Owner, selector_text
 from alise_operator.children.route import url
 from alise_operator.conditions import Condition
@@ -99,6 +99,9 @@ def fold(
         "selector": selector_text(owner.name),
         "conditions": [_stamp(condition, before.get(condition.type), generation, now) for condition in conditions],
     }
+    listed = previous.get("adapters") if spec is None else adapters.statuses(adapters.view(spec, observation.pods))
+    if listed:
+        status["adapters"] = listed
     address = previous.get("url") if spec is None else url(spec.route, owner)
     # If nothing was ever applied, no Service has the address.
     is_absent = isinstance(error, SpecError) and workload is None
@@ -183,13 +186,16 @@ def progressing(spec: Spec | None, error: OperatorError | None, seen: Observatio
         return Condition("Progressing", "True", "Draining", f"waiting for {_pods(draining)} to finish open streams and stop")
     if stopping:
         return Condition("Progressing", "True", "Stopping", f"waiting for {_pods(stopping)} to stop")
+    if (changing := adapters.under_way(spec, adapters.view(spec, seen.pods), seen.pods)) is not None:
+        return Condition("Progressing", "True", "LoadingAdapters", changing)
     if workload.desired == 0:
         return Condition("Progressing", "False", "Complete", f"all pods are stopped because {_why_no_pods(spec)}")
     return Condition("Progressing", "False", "Complete", _count(workload))
 
 
 def degraded(error: OperatorError | None, seen: Observation, spec: Spec | None = None) -> Condition:
-    found = _sorted([*_troubles(seen), *_stalled(seen.workload), *reported_troubles(seen.pods), *seen.troubles])
+    failed = adapters.adapter_troubles(adapters.view(spec, seen.pods)) if spec is not None else ()
+    found = _sorted([*_troubles(seen), *_stalled(seen.workload), *reported_troubles(seen.pods), *seen.troubles, *failed])
     if error is not None:
         return Condition("Degraded", "True", error.reason, join([str(error), *_texts(found)]))
     if found:

@@ -25,6 +25,13 @@ SPECS: dict[str, dict[str, Any]] = {
             "cache": {"size": "10Gi", "storageClass": "fast", "accessMode": "ReadWriteMany"},
         }
     },
+    "LoRA adapters": {
+        "model": {
+            "uri": "org/model",
+            "adapters": [{"name": "support", "uri": "org/support-lora", "revision": "v2"}, {"name": "legal", "uri": "/adapters/legal"}],
+            "lora": {"maxRank": 64, "maxActive": 2},
+        }
+    },
     "two GPUs": {"engine": {"device": "cuda", "tensorParallelSize": 2, "maxModelLen": 4096, "maxNumSeqs": 8, "kvCacheDtype": "fp8"}},
     "classes and limits": {
         "scheduling": {"policy": "gittins", "ageing": False, "classes": [{"name": "batch", "weight": "250m", "sloTtftMs": 500}]},

@@ -41,7 +41,7 @@ def test_every_child_is_owned_labelled_and_named_like_its_engine(changes: dict[s
     for child in children(make_spec(**changes), OWNER, CURRENT):
         meta = child["metadata"]
         (reference,) = meta["ownerReferences"]
-        assert meta["name"] in ("tiny", "tiny-picker")
+        assert meta["name"] in ("tiny", "tiny-picker", "tiny-adapters")
         assert meta["namespace"] == "default"
         assert (reference["uid"], reference["controller"], reference["blockOwnerDeletion"]) == ("uid-tiny", True, True)
         assert meta["labels"]["app.kubernetes.io/managed-by"] == "alise-operator"

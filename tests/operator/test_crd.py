@@ -115,7 +115,7 @@ def test_defaults_of_the_schema_are_the_defaults_of_the_operator() -> None:
     defaults = {
         path: node["default"] for path, node in nodes(spec_schema) if "default" in node and node["default"] != {} and "[]" not in path
     }
-    given = {"model": {"uri": "x", "tokenSecretRef": {"name": "x"}, "cache": {"size": "1Gi"}}, "engine": {}}
+    given = {"model": {"uri": "x", "tokenSecretRef": {"name": "x"}, "cache": {"size": "1Gi"}, "lora": {}}, "engine": {}}
     shared = {"history": {"postgres": {"dsnSecretRef": {"name": "x"}, "keySecretRef": {"name": "x"}}}}
     optional = {"autoscaling": {"maxReplicas": 2}, "routing": {"endpointPicker": {}}}
     spec = Spec.model_validate(raw_spec(**given, predictor=shared, auth={"secretRef": {"name": "x"}}, **optional))

@@ -6,6 +6,7 @@ object is not wanted. Everything that a builder needs is an argument.
 
 from typing import Final
 
+from alise_operator.children.adapters import adapters
 from alise_operator.children.disruption_budget import disruption_budget
 from alise_operator.children.inference_pool import inference_pool
 from alise_operator.children.meta import Manifest, Owner
@@ -35,6 +36,7 @@ def children(spec: Spec, owner: Owner, cluster: Cluster, limits: GatewayLimits =
     wanted = [
         service_account(owner),
         model_cache(spec, owner, workload["spec"]["template"]),
+        adapters(spec, owner),
         network_policy(spec, owner, cluster),
         service(owner),
         disruption_budget(spec, owner, cluster),

@@ -9,6 +9,8 @@ import json
 from typing import Any, Final
 
 from alise_contract.names import (
+    ADAPTERS_DIR,
+    ADAPTERS_DIR_ENV,
     AUTH_CLASSES_ENV,
     AUTH_DIR,
     AUTH_DIR_ENV,
@@ -30,10 +32,12 @@ from alise_contract.names import (
     TRUST_HEADERS_ENV,
 )
 from alise_contract.quantities import format_bytes, parse_quantity, quantity_bytes
+from alise_operator.adapter_rules import lora, lora_args
+from alise_operator.children.adapters import adapters_name
 from alise_operator.children.devices import as_manifest, engine_resources
 from alise_operator.children.meta import Manifest, Owner, labels, selector
 from alise_operator.children.network_policy import serves_lengths
-from alise_operator.children.pod_needs import AUTH_VOLUME
+from alise_operator.children.pod_needs import ADAPTERS_VOLUME, AUTH_VOLUME
 from alise_operator.children.traces import trace_args, trace_env
 from alise_operator.cluster import Cluster
 from alise_operator.rules import (
@@ -140,7 +144,7 @@ def engine_args(spec: Spec) -> list[str]:
     for flag, value in optional.items():
         if value is not None:
             args += [flag, str(value)]
-    return [*args, *trace_args(spec), *engine.args]
+    return [*args, *lora_args(model), *trace_args(spec), *engine.args]
 
 
 def engine_image(engine: Engine, cluster: Cluster) -> str:
@@ -161,6 +165,8 @@ def _engine(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
         # The whole folder, without a subPath: only then does the kubelet update the files when the Secret changes.
         mounts.append({"name": AUTH_VOLUME, "mountPath": AUTH_DIR, "readOnly": True})
     return {
+    if lora(spec.model) is not None:
+        mounts.append({"name": ADAPTERS_VOLUME, "mountPath": ADAPTERS_DIR, "readOnly": True})
         "name": ENGINE_CONTAINER,
         "image": engine_image(spec.engine, cluster),
         "imagePullPolicy": "IfNotPresent",
@@ -226,7 +232,7 @@ def scheduler_env(spec: Spec) -> dict[str, str]:
 
 
 def admission_env(spec: Spec) -> dict[str, str]:
-    """Returns the settings of the engine's API server process: who may send requests, how many and how large."""
+    """Returns the settings of the engine's API server process: who may send requests, how many and how large, and its adapters."""
     admission = spec.admission
     env = {
         MAX_PENDING_ENV: str(admission.max_pending),
@@ -241,6 +247,8 @@ def admission_env(spec: Spec) -> dict[str, str]:
         env[AUTH_CLASSES_ENV] = _json({tenant.name: tenant.class_ for tenant in spec.auth.tenants})
         env[AUTH_METRICS_ENV] = _bool(spec.auth.guard_metrics)
     return env
+    if lora(spec.model) is not None:
+        env[ADAPTERS_DIR_ENV] = ADAPTERS_DIR
 
 
 def _classes_env(spec: Spec) -> dict[str, str]:
@@ -302,6 +310,8 @@ def _volumes(spec: Spec, owner: Owner) -> list[Manifest]:
     if spec.auth is not None:
         volumes.append({"name": AUTH_VOLUME, "secret": {"secretName": spec.auth.secret_ref.name, "defaultMode": _AUTH_MODE}})
     return volumes
+    if lora(spec.model) is not None:
+        volumes.append({"name": ADAPTERS_VOLUME, "configMap": {"name": adapters_name(owner), "defaultMode": _LIST_MODE}})
 
 
 def _from_secret(name: str, reference: SecretKey) -> Manifest:

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from alise_contract.names import AUTH_DIR, AUTH_DIR_ENV, ENGINE_CONTAINER, RUN_DIR, SCHEDULER_CONTAINER
+from alise_contract.names import ADAPTERS_DIR, AUTH_DIR, AUTH_DIR_ENV, ENGINE_CONTAINER, RUN_DIR, SCHEDULER_CONTAINER
 from alise_operator.children.devices import device_problems
 from alise_operator.children.meta import Manifest, Owner, selector
 from alise_operator.children.pod_lists import CONTAINER_LISTS
@@ -19,10 +19,19 @@ from alise_operator.sentences import quote
 from alise_operator.spec import Spec
 
 AUTH_VOLUME: Final = "api-keys"
+ADAPTERS_VOLUME: Final = "adapter-list"
 # Volumes whose source may not change. The others are places to write to, which may be elsewhere.
-_FIXED_VOLUMES: Final = {"run": "it holds the sockets between engine and scheduler", AUTH_VOLUME: "it holds the API keys"}
+_FIXED_VOLUMES: Final = {
+    "run": "it holds the sockets between engine and scheduler",
+    AUTH_VOLUME: "it holds the API keys",
+    ADAPTERS_VOLUME: "it holds the list of adapters",
+}
 # Mounts that may not change, and why.
-_FIXED_MOUNTS: Final = {RUN_DIR: "it holds the sockets between engine and scheduler", AUTH_DIR: "it holds the API keys"}
+_FIXED_MOUNTS: Final = {
+    RUN_DIR: "it holds the sockets between engine and scheduler",
+    AUTH_DIR: "it holds the API keys",
+    ADAPTERS_DIR: "it holds the list of adapters",
+}
 # By container: the fields to use instead of a command.
 _INSTEAD_OF_COMMAND: Final = {
     ENGINE_CONTAINER: (
