@@ -23,9 +23,9 @@ from alise_operator.replicas import Scale, scale_of
 OWNED_KINDS: Final[Mapping[str, tuple[Resource, ...]]] = {
     "ServiceAccount": (Resource("v1", "serviceaccounts"),),
     "PersistentVolumeClaim": (Resource("v1", "persistentvolumeclaims"),),
+    "ConfigMap": (Resource("v1", "configmaps"),),
     "NetworkPolicy": (Resource("networking.k8s.io/v1", "networkpolicies"),),
     "Service": (Resource("v1", "services"),),
-    "ConfigMap": (Resource("v1", "configmaps"),),
     "PodDisruptionBudget": (Resource("policy/v1", "poddisruptionbudgets"), Resource("policy/v1beta1", "poddisruptionbudgets")),
     "Deployment": (Resource("apps/v1", "deployments"),),
     "Ingress": (Resource("networking.k8s.io/v1", "ingresses"),),

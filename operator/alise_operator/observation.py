@@ -94,10 +94,6 @@ class Pod:
     uid: str
     address: str
     ready: bool
-    requests_running: int = 0
-    requests_waiting: int = 0
-    # Preempted requests whose KV cache is in host memory.
-    requests_offloaded: int = 0
     terminating: bool
     # Scheduled but not ready, and no container status explains why.
     silent: bool
@@ -122,6 +118,12 @@ class Pod:
     template: str = ""
     # Its annotation pod-deletion-cost; empty if it has none.
     deletion_cost: str = ""
+    # Empty until it is scheduled.
+    node: str = ""
+    # Of all its containers.
+    restarts: int = 0
+    # As the API server writes it.
+    created: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +138,13 @@ class Workload:
     ready: int
     # The rollout has made no progress for longer than a pod may take to start.
     stalled: bool
-    # Empty until it is scheduled.
-    node: str = ""
-    # Of all its containers.
-    restarts: int = 0
-    # As the API server writes it.
-    created: str = ""
     troubles: tuple[Trouble, ...] = ()
     # The template of the newest spec.
     template: str = ""
     # A rollout starts a new pod before it stops an old one.
     surges: bool = True
+    # The resource version of the Deployment.
+    version: str = ""
 
     def pods(self) -> dict[str, int]:
         """Returns the number of pods by state, for metrics."""
@@ -198,6 +196,7 @@ def view_workload(deployment: Manifest) -> Workload:
         troubles=troubles,
         template=_template(deployment["spec"].get("template", {})),
         surges=deployment["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge", 1) != 0,
+        version=str(deployment["metadata"].get("resourceVersion", "")),
     )
 
 
@@ -225,6 +224,9 @@ def view_pod(pod: Manifest) -> Pod:
         ended=status.get("phase") in ("Failed", "Succeeded"),
         template=_template(pod),
         deletion_cost=str((meta.get("annotations") or {}).get(DELETION_COST_ANNOTATION, "")),
+        node=str(pod.get("spec", {}).get("nodeName", "")),
+        restarts=sum(int(one.get("restartCount", 0)) for one in _containers(status)),
+        created=str(meta.get("creationTimestamp", "")),
     )
 
 
@@ -242,9 +244,6 @@ def view_report(text: str) -> PodReport:
         contract_version=report.contract_version,
         sidecar_connected=report.sidecar.connected,
         plan_fresh=report.sidecar.plan_fresh,
-        node=str(pod.get("spec", {}).get("nodeName", "")),
-        restarts=sum(int(one.get("restartCount", 0)) for one in _containers(status)),
-        created=str(meta.get("creationTimestamp", "")),
         contract_refused=report.sidecar.contract_refused or report.sidecar.refused_contract_version != 0,
         refused_contract_version=report.sidecar.refused_contract_version,
         encoder_missing=report.sidecar.encoder == ENCODER_STATE_MISSING,
@@ -255,16 +254,16 @@ def view_report(text: str) -> PodReport:
         host_limit_bytes=report.host_memory.limit_bytes,
         host_used_bytes=report.host_memory.used_bytes,
         kv=_view_kv(report) if report.kv.limit_tokens else None,
+        work=view_work(report),
         adapters=tuple(AdapterReport(one.name, one.source, _state(one.state), one.message) for one in report.adapters),
         requests_running=report.requests_running,
         requests_waiting=report.requests_waiting,
         requests_offloaded=report.requests_offloaded,
-        work=view_work(report),
     )
+
 
 def _state(number: int) -> str:
     return AdapterState.Name(number) if number in AdapterState.values() else str(number)  # type: ignore[arg-type]
-
 
 
 def _view_kv(report: StatusReport) -> KvReport:
@@ -281,9 +280,6 @@ def _view_kv(report: StatusReport) -> KvReport:
 
 
 def _containers(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-        requests_running=report.requests_running,
-        requests_waiting=report.requests_waiting,
-        requests_offloaded=report.requests_offloaded,
     return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
 
 

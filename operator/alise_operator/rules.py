@@ -31,7 +31,7 @@ from alise_operator.flags import bad_dtype, flag_problems, given_flags, kv_cache
 from alise_operator.kv_cache import WIDE_DTYPES
 from alise_operator.scaling_rules import autoscaling_problems
 from alise_operator.spec import Spec
-from alise_operator.spec_engine import Engine, Resources, served_names
+from alise_operator.spec_engine import Engine, Resources
 from alise_operator.trace_rules import TRACE_ENV, trace_problems
 
 KIB: Final = 1 << 10
@@ -188,16 +188,6 @@ def _name(name: str) -> Iterator[Problem]:
         yield Problem(
             "metadata.name", f"{name!r} cannot name a Service; begin with a letter, and use at most 63 characters of a-z, 0-9 and -"
         )
-
-
-def _served_names(spec: Spec) -> Iterator[Problem]:
-    names = served_names(spec.model)
-    for index, alias in enumerate(spec.model.aliases):
-        if alias in names[: index + 1]:
-            own = "spec.model.uri" if spec.model.served_name is None else "spec.model.servedName"
-            first = names.index(alias)
-            already = f"spec.model.aliases[{first - 1}]" if first else own
-            yield Problem(f"spec.model.aliases[{index}]", f"{alias!r} is already {already}; remove it")
 
 
 def _route(spec: Spec) -> Iterator[Problem]:

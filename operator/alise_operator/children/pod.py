@@ -58,6 +58,7 @@ HISTORY: Final = "/var/lib/alise"
 CACHE_VOLUME: Final = "model-cache"
 # Owner and group may read; fsGroup gives the files the group of the containers.
 _AUTH_MODE: Final = 0o440
+_LIST_MODE: Final = 0o444
 # About four times the size of 100,000 requests.
 _HISTORY_LIMIT: Final = "512Mi"
 # Time after the drain in which vLLM stops its workers and then the scheduler exits.
@@ -164,9 +165,9 @@ def _engine(spec: Spec, owner: Owner, cluster: Cluster) -> Manifest:
     if spec.auth is not None:
         # The whole folder, without a subPath: only then does the kubelet update the files when the Secret changes.
         mounts.append({"name": AUTH_VOLUME, "mountPath": AUTH_DIR, "readOnly": True})
-    return {
     if lora(spec.model) is not None:
         mounts.append({"name": ADAPTERS_VOLUME, "mountPath": ADAPTERS_DIR, "readOnly": True})
+    return {
         "name": ENGINE_CONTAINER,
         "image": engine_image(spec.engine, cluster),
         "imagePullPolicy": "IfNotPresent",
@@ -246,9 +247,9 @@ def admission_env(spec: Spec) -> dict[str, str]:
         env[AUTH_DIR_ENV] = AUTH_DIR
         env[AUTH_CLASSES_ENV] = _json({tenant.name: tenant.class_ for tenant in spec.auth.tenants})
         env[AUTH_METRICS_ENV] = _bool(spec.auth.guard_metrics)
-    return env
     if lora(spec.model) is not None:
         env[ADAPTERS_DIR_ENV] = ADAPTERS_DIR
+    return env
 
 
 def _classes_env(spec: Spec) -> dict[str, str]:
@@ -309,9 +310,9 @@ def _volumes(spec: Spec, owner: Owner) -> list[Manifest]:
         volumes.append({"name": CACHE_VOLUME, "persistentVolumeClaim": {"claimName": spec.model.cache.claim_name or owner.name}})
     if spec.auth is not None:
         volumes.append({"name": AUTH_VOLUME, "secret": {"secretName": spec.auth.secret_ref.name, "defaultMode": _AUTH_MODE}})
-    return volumes
     if lora(spec.model) is not None:
         volumes.append({"name": ADAPTERS_VOLUME, "configMap": {"name": adapters_name(owner), "defaultMode": _LIST_MODE}})
+    return volumes
 
 
 def _from_secret(name: str, reference: SecretKey) -> Manifest:

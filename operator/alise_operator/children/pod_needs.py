@@ -116,7 +116,8 @@ def _volumes(template: Manifest, generated: Manifest) -> Iterator[Problem]:
         name = volume["name"]
         if name not in given:
             yield Problem(
-                f"{FIELD}.spec.volumes", f"must keep the volume {name!r}; all volumes except run and {AUTH_VOLUME} may have another source"
+                f"{FIELD}.spec.volumes",
+                f"must keep the volume {name!r}; all volumes except {', '.join(_FIXED_VOLUMES)} may have another source",
             )
         elif name in _FIXED_VOLUMES and given[name] != volume:
             yield Problem(
