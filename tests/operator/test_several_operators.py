@@ -206,7 +206,10 @@ def test_every_right_that_the_operator_has_is_used(plane: ControlPlane, engine: 
 
 def _everything_and_then_as_little_as_it_may_have(engine: Engine) -> None:
     shared = {"size": "1Gi", "accessMode": "ReadWriteMany"}
-    engine.apply(replicas=2, model={"uri": "org/model", "cache": shared}, route={"type": "Ingress", "hosts": ["a.b"], "className": "c"})
+    model = {"uri": "org/model", "cache": shared, "adapters": [{"name": "support", "uri": "org/adapter"}]}
+    engine.apply(replicas=2, model=model, route={"type": "Ingress", "hosts": ["a.b"], "className": "c"})
+    listed = Engine(engine.access, engine.namespace, f"{engine.name}-adapters")
+    listed.child("configmap")
     for kind in ("persistentvolumeclaim", "poddisruptionbudget", "networkpolicy", "ingresses.networking.k8s.io"):
         engine.child(kind)
     pod = engine.wait_for_pods(2)[0]["metadata"]["name"]
@@ -220,6 +223,7 @@ def _everything_and_then_as_little_as_it_may_have(engine: Engine) -> None:
     engine.apply(**BARE)
     for kind in ("persistentvolumeclaim", "poddisruptionbudget", "networkpolicy", "httproutes.gateway.networking.k8s.io"):
         eventually(f"the {kind} is pruned", partial(_is_gone, engine, kind))
+    eventually("the list of adapters is pruned", partial(_is_gone, listed, "configmap"))
 
 
 def _more_pods_and_then_fewer(engine: Engine) -> None:
