@@ -101,9 +101,9 @@ async def act(settings: Settings, kube: HttpKube, lease: Lease, app: App) -> Non
     handlers.configure(kopf_settings, is_namespaced=bool(settings.watch_namespace))
     holding = asyncio.create_task(lease.hold(), name="lease")
     async with app:
-        app.run_beside("watch of resources", watch_engines(kube, settings.watch_namespace, app.queue.add))
+        app.run_beside("watch of resources", watch_engines(kube, settings.watch_namespace, app.changed, app.reconciler.missed))
         app.run_beside("held requests", app.reconciler.wake(app.queue.add))
-        app.run_beside("watch of pods", watch_pods(kube, settings.watch_namespace, app.queue.add))
+        app.run_beside("watch of pods", watch_pods(kube, settings.watch_namespace, app.changed, app.reconciler.missed))
         handlers.register(registry, app)
         scope = {"namespaces": [settings.watch_namespace]} if settings.watch_namespace else {"clusterwide": True}
         watching = asyncio.create_task(kopf.operator(registry=registry, settings=kopf_settings, standalone=True, **scope), name="kopf")

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
 from alise_operator import metrics
@@ -23,6 +24,8 @@ WORKERS_PER_NAMESPACE: Final = 6
 # A reconcile makes a few dozen calls, each with a deadline. After this time it is cancelled and retried later, so that one AliseEngine
 # cannot delay the others.
 RECONCILE_SECONDS: Final = 120.0
+# The resync adds AliseEngines while fewer than this wait.
+AHEAD: Final = 2 * WORKERS
 # A reconcile that cannot even be cancelled hangs.
 STUCK_SECONDS: Final = 300.0
 
@@ -59,6 +62,11 @@ class App:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def changed(self, key: Key) -> None:
+        """Requests a reconcile that reads the AliseEngine again."""
+        self.reconciler.changed(key)
+        self.queue.add(key)
+
     def unhealthy(self) -> str | None:
         """Returns why this process should be restarted; None if it works."""
         now = time.monotonic()
@@ -73,13 +81,22 @@ class App:
     async def _resync(self) -> None:
         """Lists every AliseEngine and adds it to the queue. The watches only make the operator react sooner."""
         while True:
+            began = time.monotonic()
             try:
+                await self.reconciler.verify()
                 for key in await self.reconciler.all_keys():
+                    await self._turn(began + self._resync_seconds)
                     self.queue.add(key)
             except (ClusterError, ApplyError) as error:
                 log.warning("the AliseEngines could not be listed", extra={"error": str(error)})
             self._last_resync = time.monotonic()
-            await asyncio.sleep(self._resync_seconds)
+            await asyncio.sleep(max(self._resync_seconds / 2, began + self._resync_seconds - self._last_resync))
+
+    async def _turn(self, until_seconds: float) -> None:
+        """Waits while many keys wait, so that an AliseEngine that changes is not behind all the others; but not after this time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(until_seconds - time.monotonic()):
+                await self.queue.fewer_than(AHEAD)
 
     async def _work(self) -> None:
         while True:

@@ -17,13 +17,15 @@ from alise_operator.kube import PAGE, in_cluster, in_cluster_server
 from alise_operator.reconcile import Key
 
 # The kinds of children that are watched: a child that another writer edits or deletes is applied again.
-WATCHED: Final = (
+WATCHED: Final[tuple[tuple[str, str | None, str], ...]] = (
     ("", "v1", "services"),
     ("", "v1", "serviceaccounts"),
     ("apps", "v1", "deployments"),
     ("networking.k8s.io", "v1", "ingresses"),
     ("networking.k8s.io", "v1", "networkpolicies"),
     ("gateway.networking.k8s.io", "v1", "httproutes"),
+    # In the version that the API server prefers.
+    ("policy", None, "poddisruptionbudgets"),
 )
 
 
@@ -45,9 +47,9 @@ def register(registry: kopf.OperatorRegistry, app: App) -> None:
 
     async def child_seen(event: Any, namespace: str, labels: Any, **_: Any) -> None:
         child = event["object"]
-        app.reconciler.child_changed(child["kind"], child, deleted=event["type"] == "DELETED")
-        if labels.get(ENGINE_LABEL):
-            app.queue.add(Key(namespace, labels[ENGINE_LABEL]))
+        needed = app.reconciler.child_changed(child["kind"], child, deleted=event["type"] == "DELETED")
+        if needed and labels.get(ENGINE_LABEL):
+            app.changed(Key(namespace, labels[ENGINE_LABEL]))
 
     kopf.on.login(registry=registry)(login)
     for group, version, plural in WATCHED:

@@ -23,6 +23,7 @@ from alise_operator.children.meta import MANAGER, Manifest
 from alise_operator.cluster import HTTP_ROUTE, INFERENCE_POOL, SCALED_OBJECT, Cluster, Images
 from alise_operator.errors import AnswerTooLarge, ApplyError, ClusterError, Gone
 from alise_operator.refusals import UNCONVERTED
+from alise_operator.schema_fields import documents_field, has_field
 
 REQUEST_SECONDS: Final = 15.0
 # Objects of a page. An object has 1.5 MiB at most, a pod a few KiB: a page that is larger than an answer may be is read in smaller pages.
@@ -88,9 +89,13 @@ class Kube(Protocol):
     ) -> Sequence[Manifest]:
         """As `pages` in one list, of the first MAX_LISTED objects or a few more. Raises ApplyError (not allowed), ClusterError."""
 
-    def watch(self, resource: Resource, namespace: str, *, labels: str = "") -> AsyncIterator[Manifest]:
-        """The metadata of each object that changes from now on, until the server ends it. Raises Gone (the kind is not served),
-        ApplyError (not allowed), ClusterError."""
+    async def version(self, resource: Resource, namespace: str, *, labels: str = "") -> str:
+        """The version of the list of these objects now. Raises Gone (the kind is not served), ApplyError (not allowed), ClusterError."""
+
+    def watch(self, resource: Resource, namespace: str, *, labels: str = "", since: str = "") -> AsyncIterator[Manifest]:
+        """The metadata of each object that changes from now on, or after a version, until the server ends it. An object without a name is
+        a version to go on from. Raises Gone (the kind is not served), ApplyError (not allowed), ClusterError (410: the version is too old).
+        """
 
     async def apply(self, resource: Resource, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
         """Server-side apply with our field manager. Raises ApplyError, ClusterError."""
@@ -105,7 +110,7 @@ class Kube(Protocol):
         """Sets the replicas through the scale subresource, if the object still has this version. Raises Gone, ApplyError, ClusterError
         (409: it has another version)."""
 
-    async def patch(self, resource: Resource, namespace: str, name: str, changes: Manifest) -> Manifest:
+    async def patch(self, resource: Resource, namespace: str, name: str, changes: Manifest, *, dry_run: bool = False) -> Manifest:
         """Merges some fields into the object, without owning it as `apply` does. Raises Gone, ApplyError, ClusterError."""
 
     async def create(self, resource: Resource, manifest: Manifest) -> None:
@@ -196,15 +201,18 @@ class HttpKube:
                 break
         return found
 
-    async def watch(self, resource: Resource, namespace: str, *, labels: str = "") -> AsyncIterator[Manifest]:
-        path, query = resource.path(namespace), _selectors(labels, "")
-        # Start at the present state of the list: existing objects need no event.
-        begin = await self._call("GET", path, query | {"limit": "1"}, accept=_METADATA_LIST)
-        since = {"watch": "true", "timeoutSeconds": str(WATCH_SECONDS), "resourceVersion": begin["metadata"]["resourceVersion"]}
+    async def version(self, resource: Resource, namespace: str, *, labels: str = "") -> str:
+        query = _selectors(labels, "") | {"limit": "1"}
+        return str((await self._call("GET", resource.path(namespace), query, accept=_METADATA_LIST))["metadata"]["resourceVersion"])
+
+    async def watch(self, resource: Resource, namespace: str, *, labels: str = "", since: str = "") -> AsyncIterator[Manifest]:
+        path, since = resource.path(namespace), since or await self.version(resource, namespace, labels=labels)
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": since, "timeoutSeconds": str(WATCH_SECONDS)}
+        query |= _selectors(labels, "")
         request = f"WATCH {path}"
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
-                response = await self._send("GET", path, query | since, None, _METADATA, _JSON, WATCH_SECONDS + REQUEST_SECONDS)
+                response = await self._send("GET", path, query, None, _METADATA, _JSON, WATCH_SECONDS + REQUEST_SECONDS)
             async with response:
                 if response.status != 200:
                     answered(request, response.status, await response.content.read(MAX_ANSWER_BYTES))
@@ -239,8 +247,8 @@ class HttpKube:
         changes = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
         await self._call("PATCH", path, query, changes, content_type="application/merge-patch+json")
 
-    async def patch(self, resource: Resource, namespace: str, name: str, changes: Manifest) -> Manifest:
-        path, query = resource.path(namespace, name), {"fieldManager": MANAGER}
+    async def patch(self, resource: Resource, namespace: str, name: str, changes: Manifest, *, dry_run: bool = False) -> Manifest:
+        path, query = resource.path(namespace, name), {"fieldManager": MANAGER} | ({"dryRun": "All"} if dry_run else {})
         return await self._call("PATCH", path, query, changes, content_type="application/merge-patch+json")
 
     async def create(self, resource: Resource, manifest: Manifest) -> None:
@@ -343,30 +351,6 @@ async def _read(request: str, response: aiohttp.ClientResponse) -> bytes:
             response.close()
             raise AnswerTooLarge(f"{request}: the API server answered with more than {MAX_ANSWER_BYTES} bytes")
     return bytes(content)
-
-
-def has_field(definition: Manifest, version: str, path: Sequence[str]) -> bool:
-    """Returns whether the CRD's schema of the version has the field. It descends into items of lists; open objects have every field."""
-    schemas = [one.get("schema", {}).get("openAPIV3Schema", {}) for one in definition["spec"]["versions"] if one["name"] == version]
-    return all(_has_path(schema, path) for schema in schemas)
-
-
-def documents_field(document: Manifest, kind: str, path: Sequence[str]) -> bool:
-    """Returns whether the kind has the field in an OpenAPI v3 document of the API server."""
-    schemas = (document.get("components") or {}).get("schemas") or {}
-    fitting = [one for one in schemas.values() if any(of.get("kind") == kind for of in one.get("x-kubernetes-group-version-kind") or ())]
-    return bool(fitting) and all(_has_path(one, path) for one in fitting)
-
-
-def _has_path(node: Manifest, path: Sequence[str]) -> bool:
-    for name in path:
-        if node.get("x-kubernetes-preserve-unknown-fields"):
-            return True
-        child = node.get("properties", {}).get(name)
-        if child is None:
-            return False
-        node = child.get("items", child)
-    return True
 
 
 def _parse_version(git_version: str) -> tuple[int, int]:

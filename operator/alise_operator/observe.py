@@ -9,31 +9,37 @@ from typing import Final
 
 from alise_contract.names import PICKER_SUFFIX
 from alise_operator.apply import OWNED_KINDS
-from alise_operator.children.meta import Owner
+from alise_operator.children.meta import Manifest, Owner
 from alise_operator.children.network_policy import PICKER_LABEL
 from alise_operator.errors import ApplyError, Gone
 from alise_operator.kube import Kube, Resource
 from alise_operator.observation import Observation, Trouble, view_workload
 from alise_operator.picker_ready import has_ready_pod, unavailable
-from alise_operator.pods import find_pods, with_events
+from alise_operator.pods import Found, find_pods, with_events
 from alise_operator.poller import Poller
 
 SECRETS: Final = Resource("v1", "secrets")
 
 
 async def observe(
-    kube: Kube, poller: Poller, owner: Owner, *, tls_secret: str | None = None, picker_at: datetime | None = None
+    kube: Kube,
+    poller: Poller,
+    owner: Owner,
+    *,
+    tls_secret: str | None = None,
+    picker_at: datetime | None = None,
+    created: Manifest | None = None,
 ) -> Observation:
     """Returns the report. `tls_secret` is the Secret that the Ingress names, `picker_at` the present time if there is an endpoint picker.
 
-    Raises ClusterError.
+    `created` is a Deployment that was created just now, and so has no pods. Raises ClusterError.
     """
     try:
-        deployment = await kube.get(OWNED_KINDS["Deployment"][0], owner.namespace, owner.name)
+        deployment = created or await kube.get(OWNED_KINDS["Deployment"][0], owner.namespace, owner.name)
     except Gone:
         deployment = None
     workload = view_workload(deployment) if deployment is not None else None
-    found = await find_pods(kube, owner, deployment)
+    found = await find_pods(kube, owner, deployment) if created is None else Found()
     pods = await with_events(kube, owner.namespace, await poller.poll(found.pods))
     troubles = [*await _tls_troubles(kube, owner, tls_secret), *await _picker_troubles(kube, owner, picker_at)]
     return Observation(workload, pods, tuple(troubles), found.is_cut)

@@ -2,8 +2,8 @@
 
 It watches the cluster through kube.py and writes nothing; __main__.py runs the two watches beside the workers. kopf is not used here,
 because it keeps a record and a task per object and processes every version of it: an AliseEngine may have ten thousand pods, and may be
-edited a hundred times a second. These watches read only metadata and keep nothing. A missed event costs only time, because the resync
-requests a reconcile of every AliseEngine.
+edited a hundred times a second. These watches read only metadata, and keep nothing but the version at which they go on. A missed event
+costs only time, because the resync requests a reconcile of every AliseEngine, which reads it again if anything may have changed.
 """
 
 import asyncio
@@ -20,19 +20,27 @@ from alise_operator.reconcile import ENGINES, Key
 
 log = logging.getLogger(__name__)
 
-# The pause after a watch that failed. One that the server ended is reopened at once.
+# The pause after a watch that failed. One that the server ended is reopened at once, at the version where it ended.
 PAUSE_SECONDS: Final = 5.0
+# The API server no longer knows what happened after the version.
+GONE: Final = 410
+Seen = Callable[[Key], None]
 
 
-async def watch_engines(kube: Kube, namespace: str, seen: Callable[[Key], None], *, pause_seconds: float = PAUSE_SECONDS) -> None:
-    """Calls `seen` with each AliseEngine that changes, in one namespace, or in all if it is empty. Never returns."""
-    await _watch(kube, ENGINES, namespace, "", lambda meta: str(meta["name"]), seen, pause_seconds)
+async def watch_engines(
+    kube: Kube, namespace: str, seen: Seen, missed: Callable[[], None], *, pause_seconds: float = PAUSE_SECONDS
+) -> None:
+    """Calls `seen` with each AliseEngine that changes, in one namespace, or in all if it is empty. Never returns.
+
+    It calls `missed` whenever changes before this moment may not have been seen.
+    """
+    await _watch(kube, ENGINES, namespace, "", lambda meta: str(meta["name"]), seen, missed, pause_seconds)
 
 
-async def watch_pods(kube: Kube, namespace: str, seen: Callable[[Key], None], *, pause_seconds: float = PAUSE_SECONDS) -> None:
-    """Calls `seen` with the AliseEngine of each pod that changes, in one namespace, or in all if it is empty. Never returns."""
+async def watch_pods(kube: Kube, namespace: str, seen: Seen, missed: Callable[[], None], *, pause_seconds: float = PAUSE_SECONDS) -> None:
+    """Calls `seen` with the AliseEngine of each pod that changes, and `missed` as `watch_engines` does. Never returns."""
     labels = f"{MANAGED_BY}={MANAGER}"
-    await _watch(kube, PODS, namespace, labels, lambda meta: (meta.get("labels") or {}).get(ENGINE_LABEL), seen, pause_seconds)
+    await _watch(kube, PODS, namespace, labels, lambda meta: (meta.get("labels") or {}).get(ENGINE_LABEL), seen, missed, pause_seconds)
 
 
 async def _watch(
@@ -41,17 +49,27 @@ async def _watch(
     namespace: str,
     labels: str,
     name_of: Callable[[Manifest], str | None],
-    seen: Callable[[Key], None],
+    seen: Seen,
+    missed: Callable[[], None],
     pause_seconds: float,
 ) -> None:
+    since = ""
     while True:
         try:
-            async for thing in kube.watch(resource, namespace, labels=labels):
+            if not since:
+                # Existing objects need no event.
+                since = await kube.version(resource, namespace, labels=labels)
+                missed()
+            async for thing in kube.watch(resource, namespace, labels=labels, since=since):
                 meta = thing["metadata"]
-                name = name_of(meta)
+                since = meta.get("resourceVersion") or since
+                name = name_of(meta) if meta.get("name") else None
                 if name:
                     seen(Key(meta["namespace"], name))
         except (ClusterError, ApplyError) as error:
+            if isinstance(error, ClusterError) and error.status == GONE:
+                since = ""
+                continue
             log.warning(
                 "a watch failed and is reopened", extra={"kind": resource.plural, "error": str(error), "pause_seconds": pause_seconds}
             )

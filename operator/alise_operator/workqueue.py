@@ -52,6 +52,7 @@ class WorkQueue(Generic[K]):
         # Keys that may be taken, by group. The group whose turn it is comes first; a group without waiting keys has no entry.
         self._ready: dict[Hashable, deque[K]] = {}
         self._changed = asyncio.Event()
+        self._taken = asyncio.Event()
         self._waiting: set[K] = set()
         self._working: set[K] = set()
         self._busy: Counter[Hashable] = Counter()
@@ -87,11 +88,18 @@ class WorkQueue(Generic[K]):
             self._changed.clear()
             await self._changed.wait()
         self._waiting.discard(key)
+        self._taken.set()
         self._working.add(key)
         self._busy[self._group_of(key)] += 1
         self._spend(key)
         metrics.QUEUE_LENGTH.set(self.waiting)
         return key
+
+    async def fewer_than(self, most: int) -> None:
+        """Waits until fewer keys than this wait."""
+        while self.waiting >= most:
+            self._taken.clear()
+            await self._taken.wait()
 
     def done(self, key: K) -> None:
         self._working.discard(key)

@@ -1,18 +1,21 @@
-"""The operator against a real API server: from `create` to children, how long the control plane takes to start, and what one namespace can
-cost the operator and the others (operator_hostile.py); then, on a whole node, from `apply` to Ready (operator_node.py); and whether the
-manifests keep to Kubernetes' schemas and to checkov's rules (manifests.py), and whether the operator takes fuzzed specs (fuzz.py).
+"""The operator against a real API server, in parts: from `create` to children (children), a thousand AliseEngines (scale, in
+operator_scale.py), what one namespace can cost the operator and the others (hostile, in operator_hostile.py), on a whole node from `apply`
+to Ready (node, in operator_node.py), whether the manifests keep to Kubernetes' schemas and to checkov's rules (manifests), and whether the
+operator takes fuzzed specs (fuzz). PARTS names some of them; without it, all are measured.
 
 Against the control plane alone the operator runs as its own process with its own rights, and nothing waits for pods.
 """
 
 import asyncio
+import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from alise_operator.kube import HttpKube
-from tests.bench import fuzz, manifests, operator_hostile, operator_node
+from tests.bench import fuzz, manifests, operator_hostile, operator_node, operator_scale
 from tests.bench.harness import Figure, Row, Settings, median, percentile
 from tests.bench.operator_children import engine, until_children
 from tests.cluster.control_plane import ControlPlane
@@ -20,6 +23,16 @@ from tests.operator.control_plane import install, running_operator
 
 
 def measure(settings: Settings) -> Iterator[Row]:
+    """The rows of each part, in the order of PARTS below."""
+    wanted = os.environ.get("PARTS", "").split() or list(PARTS)
+    if unknown := [part for part in wanted if part not in PARTS]:
+        raise SystemExit(f"PARTS={' '.join(unknown)}: expected some of {', '.join(PARTS)}")
+    for part in PARTS:
+        if part in wanted:
+            yield from PARTS[part](settings)
+
+
+def _children(settings: Settings) -> Iterator[Row]:
     """One control plane per seed; on it engines one after another, then a burst of engines at once."""
     engines = 5 if settings.quick else 30
     for seed in range(settings.seeds):
@@ -30,27 +43,44 @@ def measure(settings: Settings) -> Iterator[Row]:
                 for seconds in asyncio.run(_one_by_one(cp.kubeconfig, engines)):
                     yield {"seed": seed, "what": "children", "seconds": seconds}
                 yield {"seed": seed, "what": "burst", "engines": engines, "seconds": asyncio.run(_burst(cp.kubeconfig, engines))}
-    yield from operator_hostile.measure(settings)
-    yield from operator_node.measure(settings)
-    yield from manifests.measure()
-    yield from fuzz.fuzz_operator(fuzz.QUICK_SPECS)
+
+
+PARTS: Final[Mapping[str, Callable[[Settings], Iterator[Row]]]] = {
+    "children": _children,
+    "scale": operator_scale.measure,
+    "hostile": operator_hostile.measure,
+    "node": operator_node.measure,
+    "manifests": lambda settings: manifests.measure(),
+    "fuzz": lambda settings: fuzz.fuzz_operator(fuzz.QUICK_SPECS),
+}
 
 
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
-    """From the rows alone."""
-    found = {what: [row["seconds"] for row in rows if row["what"] == what] for what in ("control_plane_start", "children", "ready")}
-    per_engine = [row["seconds"] / row["engines"] for row in rows if row["what"] == "burst"]
-    return [
-        Figure("operator_children_p50_ms", 1000 * percentile(found["children"], 0.5), "ms", "lower"),
-        Figure("operator_children_p99_ms", 1000 * percentile(found["children"], 0.99), "ms", "lower"),
-        Figure("operator_burst_ms_per_engine", 1000 * median(per_engine), "ms", "lower"),
-        Figure("control_plane_start_seconds", median(found["control_plane_start"]), "s", "lower"),
-        *hostile_figures(rows),
-        Figure("apply_to_ready_seconds", median(found["ready"]), "s", "lower"),
-        *(Figure(row["name"], row["megabytes"], "MB", "lower") for row in rows if row["what"] == "image"),
-        *manifests.figures(rows),
-        *fuzz.operator_figures(rows),
-    ]
+    """From the rows alone, of the parts that were measured."""
+    found: list[Figure] = []
+    kinds = {row.get("what") for row in rows}
+    if "children" in kinds:
+        children = [row["seconds"] for row in rows if row["what"] == "children"]
+        per_engine = [row["seconds"] / row["engines"] for row in rows if row["what"] == "burst"]
+        start = [row["seconds"] for row in rows if row["what"] == "control_plane_start"]
+        found += [
+            Figure("operator_children_p50_ms", 1000 * percentile(children, 0.5), "ms", "lower"),
+            Figure("operator_children_p99_ms", 1000 * percentile(children, 0.99), "ms", "lower"),
+            Figure("operator_burst_ms_per_engine", 1000 * median(per_engine), "ms", "lower"),
+            Figure("control_plane_start_seconds", median(start), "s", "lower"),
+        ]
+    if "converge" in kinds:
+        found += operator_scale.figures(rows)
+    if "beside_edits" in kinds:
+        found += hostile_figures(rows)
+    if "ready" in kinds:
+        found.append(Figure("apply_to_ready_seconds", median(row["seconds"] for row in rows if row["what"] == "ready"), "s", "lower"))
+        found += [Figure(row["name"], row["megabytes"], "MB", "lower") for row in rows if row["what"] == "image"]
+    if "manifest" in kinds:
+        found += manifests.figures(rows)
+    if "fuzzed_specs" in kinds:
+        found += fuzz.operator_figures(rows)
+    return found
 
 
 def hostile_figures(rows: Sequence[Row]) -> list[Figure]:

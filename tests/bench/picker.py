@@ -5,14 +5,17 @@ that is paced by the clock (`tests/picker/paced_replica.py`): four slots, 10 ms 
 process at LOAD of what all slots can serve. Answers are as long as the data set's, which the replica alone knows. All systems start cold
 and are warmed by the same requests, which are not counted.
 
-The load is skewed: a share of the arrivals goes to one replica past Envoy, as it comes from clients inside the cluster or from a second
-gateway, and takes most of its slots. Counted are the requests through Envoy. LOADS=even sends them all through Envoy.
+There are two loads. "skewed": a share of the arrivals goes to one replica past Envoy, as it comes from clients inside the cluster or from
+a second gateway, and takes most of its slots. Counted are the requests through Envoy. "even": all go through Envoy. LOADS names one.
+
+Runs are kept in bench-results/picker.kept.jsonl, and are not repeated.
 
 The added latency is that of requests to idle replicas, one after the other, with the picker and without it: the difference of the medians.
 The time in the picker under load, with the predictions that it asks for, is the median by its own histogram.
 """
 
 import asyncio
+import json
 import os
 import random
 import tempfile
@@ -24,7 +27,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from tests.bench.harness import Figure, Row, Settings, median, percentile
+from tests.bench.harness import RESULTS, Figure, Row, Settings, median, percentile
 from tests.bench.workload import Prompt, load
 from tests.cluster.gateway.envoy import Envoy
 from tests.picker.envoy_before import HOST, envoy_before, routed
@@ -33,6 +36,7 @@ from tests.picker.replica_processes import PickerProcess, Started, ready, starte
 from tests.tools import encoder as encoders
 
 SYSTEMS: Final = ("round_robin", "least_requests", "picker")
+LOADS: Final = ("skewed", "even")
 REPLICAS: Final = 4
 SLOTS: Final = 4
 STEP_SECONDS: Final = 0.010
@@ -53,23 +57,35 @@ PROMPT_CHARS: Final = 2000
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    """A row per counted request and per probe."""
+    """A row per counted request, per probe and per run; those of kept runs come from the file."""
+    path = RESULTS / "picker.kept.jsonl"
+    held = [] if settings.quick or not path.exists() else list(map(json.loads, path.read_text().splitlines()))
+    loads = os.environ.get("LOADS", "").split() or list(LOADS)
+    if unknown := [one for one in loads if one not in LOADS]:
+        raise SystemExit(f"LOADS={' '.join(unknown)}: expected some of {', '.join(LOADS)}")
+    for skew in loads:
+        for seed in range(settings.seeds):
+            for system in SYSTEMS if seed % 2 == 0 else SYSTEMS[::-1]:
+                rows = [row for row in held if (row["skew"], row["seed"], row["system"]) == (skew, seed, system)]
+                if not rows:
+                    rows = one_run(settings, skew, seed, system)
+                    if not settings.quick:
+                        with path.open("a") as out:
+                            out.writelines(json.dumps(row) + "\n" for row in rows)
+                yield from rows
+
+
+def one_run(settings: Settings, skew: str, seed: int, system: str) -> list[Row]:
+    """The rows of one system with the requests of one seed."""
     encoder = encoders.setting(encoders.wanted())
     scale = 0.3 if settings.quick else 1.0
-    skew = os.environ.get("LOADS", "skewed")
-    if skew not in ("even", "skewed"):
-        raise SystemExit(f"LOADS={skew}: expected even or skewed")
-    for seed in range(settings.seeds):
-        workload = load(settings.dataset, 6000, seed)
-        prompts = [Prompt(one.text[:PROMPT_CHARS], min(one.output_tokens, LONGEST_TOKENS)) for one in workload.prompts]
-        past = PAST_SHARE if skew == "skewed" else 0.0
-        sent = plan(prompts, seed, (WARMUP_SECONDS + MEASURED_SECONDS) * scale, past)
-        order = SYSTEMS if seed % 2 == 0 else SYSTEMS[::-1]
-        for system in order:
-            common = {"seed": seed, "system": system, "workload": f"{skew}_{workload.name}", "encoder": bool(encoder)}
-            with tempfile.TemporaryDirectory(prefix="alise-") as folder, started(Path(folder)) as processes:
-                rows = asyncio.run(_run(processes, system, sent, encoder, WARMUP_SECONDS * scale))
-            yield from ({**row, **common} for row in rows)
+    workload = load(settings.dataset, 6000, seed)
+    prompts = [Prompt(one.text[:PROMPT_CHARS], min(one.output_tokens, LONGEST_TOKENS)) for one in workload.prompts]
+    sent = plan(prompts, seed, (WARMUP_SECONDS + MEASURED_SECONDS) * scale, PAST_SHARE if skew == "skewed" else 0.0)
+    common = {"seed": seed, "system": system, "skew": skew, "workload": f"{skew}_{workload.name}", "encoder": bool(encoder)}
+    with tempfile.TemporaryDirectory(prefix="alise-") as folder, started(Path(folder)) as processes:
+        rows = asyncio.run(_run(processes, system, sent, encoder, WARMUP_SECONDS * scale))
+    return [{**row, **common} for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,33 +176,47 @@ async def _ask(client: aiohttp.ClientSession, url: str, prompt: Prompt) -> Row:
 
 
 def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
-    """Ratios of the 99th percentile of the time to the first token, paired by seed; the added latency; what failed."""
+    """Ratios of the 99th percentile of the time to the first token, and what they are made of, by load; the added latency; failures."""
+    found = [figure for name in dict.fromkeys(row["workload"] for row in rows) for figure in _of_load(name, rows)]
+    seeds = sorted({row["seed"] for row in rows})
+
+    def probed(system: str, seed: int) -> float:
+        mine = (row for row in rows if (row["kind"], row["system"], row["seed"]) == ("probe", system, seed))
+        return median(1000 * row["ttft_seconds"] for row in mine)
+
+    added = [probed("picker", seed) - probed("least_requests", seed) for seed in seeds]
+    found.append(Figure("picker_added_latency_p50_ms", median(added), f"ms {_spread(added)}", "lower", 3.0))
     requests = [row for row in rows if row["kind"] == "request"]
-    seeds = sorted({row["seed"] for row in requests})
-    name = requests[0]["workload"]
+    found.append(Figure("picker_failed_requests", sum(row["status"] != 200 for row in requests), "requests", "lower", 0))
+    return found
 
-    def p99(system: str, seed: int) -> float:
-        return percentile((row["ttft_seconds"] for row in requests if (row["system"], row["seed"]) == (system, seed)), 0.99)
 
+def _of_load(name: str, all_rows: Sequence[Row]) -> list[Figure]:
+    """The median over seeds of what is paired by seed, and the 99th percentile of all seeds' requests together."""
+    rows = [row for row in all_rows if row["workload"] == name]
+    seeds = sorted({row["seed"] for row in rows})
+    waits = {
+        (system, seed): [row["ttft_seconds"] for row in rows if (row["kind"], row["system"], row["seed"]) == ("request", system, seed)]
+        for system in SYSTEMS
+        for seed in seeds
+    }
     found = []
     for other, goal in (("round_robin", 0.7), ("least_requests", 0.9)):
-        ratios = [p99("picker", seed) / p99(other, seed) for seed in seeds]
-        unit = f"ratio [{min(ratios):.2f}–{max(ratios):.2f}]"
-        found.append(Figure(f"picker_p99_ttft_vs_{other}_{name}", median(ratios), unit, "lower", goal))
+        ratios = [percentile(waits["picker", seed], 0.99) / percentile(waits[other, seed], 0.99) for seed in seeds]
+        goal_here = goal if name.startswith("skewed") else None
+        found.append(Figure(f"picker_p99_ttft_vs_{other}_{name}", median(ratios), f"ratio {_spread(ratios)}", "lower", goal_here))
     for system in SYSTEMS:
-        found.append(Figure(f"p99_ttft_s_{system}_{name}", median(p99(system, seed) for seed in seeds), "s", "lower"))
-        mine = [row["ttft_seconds"] for row in requests if row["system"] == system]
-        found.append(Figure(f"mean_ttft_s_{system}_{name}", sum(mine) / len(mine), "s", "lower"))
-    probes = {
-        system: median(1000 * row["ttft_seconds"] for row in rows if row["kind"] == "probe" and row["system"] == system)
-        for system in ("picker", "least_requests")
-    }
-    found.append(Figure("picker_added_latency_p50_ms", probes["picker"] - probes["least_requests"], "ms", "lower", 3.0))
+        pooled = [wait for seed in seeds for wait in waits[system, seed]]
+        found.append(Figure(f"p99_ttft_s_{system}_{name}", percentile(pooled, 0.99), "s, all seeds", "lower"))
+        found.append(Figure(f"mean_ttft_s_{system}_{name}", sum(pooled) / len(pooled), "s", "lower"))
     runs = [row["decided"] for row in rows if row["kind"] == "run" and row["system"] == "picker"]
-    found.append(Figure(f"picker_decision_p50_ms_{name}", median(median_ms(run) for run in runs), "ms", "lower", 3.0))
+    decided = [median_ms(run) for run in runs]
+    found.append(Figure(f"picker_decision_p50_ms_{name}", median(decided), f"ms {_spread(decided)}", "lower", 3.0))
     predicted = sum(run["ok"] for run in runs) / max(1.0, sum(run[one] for run in runs for one in ("ok", "not_needed", "failed")))
     found.append(Figure(f"picker_predicted_share_{name}", predicted, "share of requests", "lower"))
-    failed = sum(1 for row in requests if row["status"] != 200)
-    found.append(Figure("picker_failed_requests", failed, "requests", "lower", 0))
-    found.append(Figure("picker_counted_requests", len(requests) / len(SYSTEMS), "requests per system", "higher"))
+    found.append(Figure(f"picker_counted_requests_{name}", sum(map(len, waits.values())) / len(SYSTEMS), "requests per system", "higher"))
     return found
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"[{min(values):.3g}–{max(values):.3g}]"

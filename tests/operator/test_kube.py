@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from alise_operator.errors import ApplyError, ClusterError, Gone, OperatorError
-from alise_operator.kube import answered, as_yaml, has_field, in_cluster_server
+from alise_operator.kube import answered, as_yaml, in_cluster_server
+from alise_operator.schema_fields import has_field
 
 TYPED_PATCH = (
     "failed to create typed patch object (default/tiny; apps/v1, Kind=Deployment): .spec.nodeSelectr: field not declared in schema"

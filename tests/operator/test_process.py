@@ -181,7 +181,7 @@ async def test_a_reconcile_that_takes_too_long_is_cancelled_and_retried(
 
 async def test_a_pod_that_changes_asks_for_its_resource() -> None:
     kube, seen = FakeKube(), asyncio.Queue[Key]()
-    watching = asyncio.create_task(watch_pods(kube, "", seen.put_nowait))
+    watching = asyncio.create_task(watch_pods(kube, "", seen.put_nowait, lambda: None))
     for labels in (None, {}, {"alise.dev/engine": "tiny"}):
         kube.changes.put_nowait({"metadata": {"namespace": "default", "name": "tiny-1", "labels": labels}})
     assert await asyncio.wait_for(seen.get(), 10) == Key("default", "tiny")
@@ -191,7 +191,7 @@ async def test_a_pod_that_changes_asks_for_its_resource() -> None:
 
 async def test_a_resource_that_changes_is_asked_for() -> None:
     kube, seen = FakeKube(), asyncio.Queue[Key]()
-    watching = asyncio.create_task(watch_engines(kube, "", seen.put_nowait))
+    watching = asyncio.create_task(watch_engines(kube, "", seen.put_nowait, lambda: None))
     kube.changes.put_nowait({"metadata": {"namespace": "default", "name": "tiny"}})
     assert await asyncio.wait_for(seen.get(), 10) == Key("default", "tiny")
     watching.cancel()
@@ -200,7 +200,7 @@ async def test_a_resource_that_changes_is_asked_for() -> None:
 async def test_a_watch_that_fails_is_opened_again() -> None:
     kube, seen = FakeKube(), asyncio.Queue[Key]()
     kube.away = True
-    watching = asyncio.create_task(watch_pods(kube, "", seen.put_nowait, pause_seconds=0.0))
+    watching = asyncio.create_task(watch_pods(kube, "", seen.put_nowait, lambda: None, pause_seconds=0.0))
     await until(lambda: kube.refusals >= 2)
     kube.away = False
     kube.changes.put_nowait({"metadata": {"namespace": "default", "name": "tiny-1", "labels": {"alise.dev/engine": "tiny"}}})

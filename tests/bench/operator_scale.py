@@ -1,0 +1,255 @@
+"""A thousand AliseEngines: what the operator takes beside plain server-side apply of the same children, and what it costs once they exist.
+
+Each size has a control plane of its own: etcd, the API server and the controller manager on the cores on which the operator runs, too. The
+children are first applied without an operator, by as many workers as it has, with its client and its field manager, without owners and with
+nothing read or tried before. Then the same AliseEngines are created, and the operator makes the children.
+
+Counted are the operator's requests in the API server's audit log, those of its watches included. The AliseEngines have no pods, because a
+control plane has no node: what pods add is polls of the pods, which the API server does not see, and an event for each change of a pod.
+"""
+
+import asyncio
+import itertools
+import json
+import math
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import linear_regression
+from typing import Any, Final
+
+from alise_operator.app import WORKERS
+from alise_operator.apply import OWNED_KINDS
+from alise_operator.children import Owner, children
+from alise_operator.cluster import Images
+from alise_operator.kube import HttpKube, Resource
+from alise_operator.reconcile import ENGINES
+from alise_operator.spec import parse
+from tests.bench.harness import Figure, Row, Settings, percentile
+from tests.bench.operator_children import engine
+from tests.cluster.control_plane import ControlPlane
+from tests.operator.control_plane import OperatorProcess, eventually, install, running_operator
+
+SIZES: Final = (100, 300, 1000)
+QUICK_SIZES: Final = (20, 60)
+PLAIN, SCALED = "plain", "scaled"
+# Two of the operator's verifications of all children, and eight rounds of its clock.
+WATCHED_SECONDS: Final = 120.0
+CONVERGE_SECONDS: Final = 900.0
+# Without a reconcile for this time but those of the clock, all work of a burst is done.
+QUIET_SECONDS: Final = 5.0
+EDITS: Final = 100
+EDIT_SECONDS: Final = 60.0
+LOOK_SECONDS: Final = 0.005
+ACCOUNT: Final = "system:serviceaccount:alise-system:alise-operator"
+POLICY: Final = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived", "ResponseStarted", "Panic"],
+    "rules": [{"level": "Metadata", "users": [ACCOUNT]}, {"level": "None"}],
+}
+DEPLOYMENTS: Final = OWNED_KINDS["Deployment"][0]
+
+
+def measure(settings: Settings) -> Iterator[Row]:
+    """A row per size for each thing that is measured, and one per edit."""
+    for size in QUICK_SIZES if settings.quick else SIZES:
+        with tempfile.TemporaryDirectory(prefix="alise-") as name:
+            yield from ({"seed": 0, "resources": size, **row} for row in _one_size(Path(name), size))
+
+
+def _one_size(folder: Path, size: int) -> Iterator[Row]:
+    policy, log = folder / "policy.json", folder / "audit.log"
+    policy.write_text(json.dumps(POLICY))
+    with ControlPlane(f"--audit-policy-file={policy}", f"--audit-log-path={log}") as cp:
+        if cp.belongs_to_user:
+            raise SystemExit("the benchmark of 1,000 resources needs a control plane of its own: unset KUBECONFIG")
+        install(cp)
+        for namespace in (PLAIN, SCALED):
+            cp.access.kubectl("create", "namespace", namespace)
+        yield {"what": "plain_apply", "seconds": asyncio.run(_plain(cp.kubeconfig, size))}
+        # The resync as it is by default.
+        with running_operator(cp, folder, ALISE_RESYNC_SECONDS="15") as operator:
+            eventually("the operator acts", operator.is_active)
+            time.sleep(QUIET_SECONDS)
+            yield {"what": "memory", "when": "empty", "mb": memory_mb(operator, "VmRSS")}
+            before = len(requests(log))
+            yield {"what": "converge", "seconds": asyncio.run(_converged(cp.kubeconfig, operator, size))}
+            yield {"what": "requests", "when": "converging", "by": Counter(requests(log)[before:])}
+            _settle(operator)
+            before, cpu = len(requests(log)), _cpu_seconds(operator)
+            time.sleep(WATCHED_SECONDS)
+            found = requests(log)[before:]
+            yield {"what": "requests", "when": "quiet", "seconds": WATCHED_SECONDS, "by": Counter(found),
+                   "cpu_seconds": _cpu_seconds(operator) - cpu}  # fmt: skip
+            for seconds in asyncio.run(_edits(cp.kubeconfig, size)):
+                yield {"what": "edit", "seconds": seconds}
+            yield {"what": "memory", "when": "peak", "mb": memory_mb(operator, "VmHWM")}
+            yield {"what": "memory", "when": "end", "mb": memory_mb(operator, "VmRSS")}
+
+
+def _resource(number: int, namespace: str) -> dict[str, Any]:
+    return engine(f"of-{number:04}", namespace)
+
+
+async def _plain(kubeconfig: Path, size: int) -> float:
+    """Seconds to apply the children of that many AliseEngines, without any."""
+    async with HttpKube(kubeconfig) as kube:
+        cluster = await kube.discover(Images())
+        given = []
+        for number in range(size):
+            name = f"of-{number:04}"
+            made = children(parse(_resource(number, PLAIN)["spec"]), Owner(name, PLAIN, "none"), cluster)
+            for child in made:
+                # The garbage collector would delete the children of an owner that does not exist.
+                del child["metadata"]["ownerReferences"]
+            given.append(made)
+
+        async def apply(made: Sequence[dict[str, Any]]) -> None:
+            for child in made:
+                await kube.apply(_kind(child), child)
+
+        began = time.monotonic()
+        await _in_turns([lambda made=made: apply(made) for made in given])  # type: ignore[misc]
+        return time.monotonic() - began
+
+
+def _kind(child: dict[str, Any]) -> Resource:
+    return next(one for one in OWNED_KINDS[child["kind"]] if one.group_version == child["apiVersion"])
+
+
+async def _in_turns(work: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Does all of it, as many at a time as the operator has workers."""
+    left = iter(work)
+
+    async def worker() -> None:
+        for one in left:
+            await one()
+
+    await asyncio.gather(*(worker() for _ in range(WORKERS)))
+
+
+async def _converged(kubeconfig: Path, operator: OperatorProcess, size: int) -> float:
+    """Seconds from the first `create` until the children of all AliseEngines exist."""
+    async with HttpKube(kubeconfig) as kube:
+        began = time.monotonic()
+        await _in_turns([lambda number=number: kube.create(ENGINES, _resource(number, SCALED)) for number in range(size)])  # type: ignore[misc]
+        while min(_applied(operator, kind) for kind in ("Deployment", "Ingress", "Service")) < size:
+            if time.monotonic() - began > CONVERGE_SECONDS:
+                raise TimeoutError(f"the children of {size} AliseEngines did not appear within {CONVERGE_SECONDS:.0f} s")
+            await asyncio.sleep(0.2)
+        seconds = time.monotonic() - began
+        for kind in ("Deployment", "Ingress", "Service"):
+            found = [one async for page in kube.pages(OWNED_KINDS[kind][0], SCALED, slim=True) for one in page]
+            if len(found) != size:
+                raise AssertionError(f"{len(found)} of {size} exist: {kind}")
+        return seconds
+
+
+def _applied(operator: OperatorProcess, kind: str) -> float:
+    return _metric(operator, f'alise_operator_children_applied_total{{kind="{kind}"}}')
+
+
+def _metric(operator: OperatorProcess, series: str) -> float:
+    lines = [line for line in operator.get("/metrics").splitlines() if line.startswith(f"{series} ")]
+    return float(lines[0].rsplit(" ", 1)[1]) if lines else 0.0
+
+
+def _settle(operator: OperatorProcess) -> None:
+    """Until the queue is empty, and nothing was written for a while."""
+    ends, quiet_since, before = time.monotonic() + CONVERGE_SECONDS, time.monotonic(), -1.0
+    while time.monotonic() < ends:
+        written = _metric(operator, "alise_operator_status_writes_total")
+        if written != before or _metric(operator, "alise_operator_queue_length"):
+            quiet_since, before = time.monotonic(), written
+        if time.monotonic() - quiet_since > QUIET_SECONDS:
+            return
+        time.sleep(0.25)
+    raise TimeoutError(f"the operator still writes after {CONVERGE_SECONDS:.0f} s")
+
+
+def requests(log: Path) -> list[str]:
+    """The operator's requests so far, as `verb resource`. A watch that is open is not among them yet."""
+    found = []
+    with log.open() as lines:
+        for line in lines:
+            with_object = json.loads(line)
+            what = with_object.get("objectRef") or {}
+            path = "/".join(filter(None, (what.get("resource"), what.get("subresource")))) or with_object["requestURI"].partition("?")[0]
+            is_dry = "dryRun=" in with_object["requestURI"]
+            found.append(f"{with_object['verb']} {path}{' (dry run)' if is_dry else ''}")
+    return found
+
+
+async def _edits(kubeconfig: Path, size: int) -> list[float]:
+    """For each edit, seconds until the Deployment has it. One after another, on AliseEngines drawn by a fixed seed."""
+    rng, found = random.Random(0), []
+    async with HttpKube(kubeconfig) as kube:
+        for number in itertools.islice(itertools.count(), EDITS):
+            name, seconds = f"of-{rng.randrange(size):04}", 100 + number
+            began = time.monotonic()
+            await kube.patch(ENGINES, SCALED, name, {"spec": {"drainSeconds": seconds}})
+            while True:
+                there = await kube.get(DEPLOYMENTS, SCALED, name)
+                if there["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= seconds:
+                    break
+                if time.monotonic() - began > EDIT_SECONDS:
+                    raise TimeoutError(f"an edit of {name} did not reach its Deployment within {EDIT_SECONDS:.0f} s")
+                await asyncio.sleep(LOOK_SECONDS)
+            found.append(time.monotonic() - began)
+            # So that edits do not always come at the same moment of the clock's rounds.
+            await asyncio.sleep(rng.uniform(0.0, 0.4))
+    return found
+
+
+def memory_mb(operator: OperatorProcess, field: str) -> float:
+    """VmRSS, the memory of the process, or VmHWM, the most that it has had."""
+    lines = Path(f"/proc/{operator.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def _cpu_seconds(operator: OperatorProcess) -> float:
+    fields = Path(f"/proc/{operator.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def figures(rows: Sequence[Row]) -> list[Figure]:
+    """Of the largest size, and how time and memory grow over the sizes."""
+    mine = [row for row in rows if row.get("resources")]
+    sizes = sorted({row["resources"] for row in mine})
+
+    def value(what: str, size: int, field: str, **more: str) -> float:
+        wanted = {"what": what, "resources": size, **more}
+        return float(next(row[field] for row in mine if wanted.items() <= row.items()))
+
+    most = sizes[-1]
+    quiet = {size: _per_minute(mine, size) for size in sizes}
+    edits = [row["seconds"] for row in mine if row["what"] == "edit" and row["resources"] == most]
+    grown = {size: value("memory", size, "mb", when="peak") - value("memory", size, "mb", when="empty") for size in sizes}
+    return [
+        Figure(f"converge_ratio_{most}", value("converge", most, "seconds") / value("plain_apply", most, "seconds"), "", "lower", 1.5),
+        *(Figure(f"converge_seconds_{size}", value("converge", size, "seconds"), "s", "lower") for size in sizes),
+        *(Figure(f"plain_apply_seconds_{size}", value("plain_apply", size, "seconds"), "s", "lower") for size in sizes),
+        Figure("edit_p50_s", percentile(edits, 0.5), "s", "lower"),
+        Figure("edit_p99_s", percentile(edits, 0.99), "s", "lower", 1.0),
+        Figure("operator_rss_mb", value("memory", most, "mb", when="peak"), "MB", "lower", 250),
+        Figure("operator_rss_empty_mb", value("memory", most, "mb", when="empty"), "MB", "lower"),
+        *(Figure(f"requests_per_resource_minute_{size}", quiet[size], "", "lower", 1.0 if size == most else None) for size in sizes),
+        Figure("quiet_cpu_share", value("requests", most, "cpu_seconds", when="quiet") / WATCHED_SECONDS, "cores", "lower"),
+        Figure("converge_growth", exponent({size: value("converge", size, "seconds") for size in sizes}), "power of n", "lower", 1.1),
+        Figure("memory_growth", exponent(grown), "power of n", "lower", 1.1),
+    ]  # fmt: skip
+
+
+def _per_minute(rows: Sequence[Row], size: int) -> float:
+    row = next(row for row in rows if row["what"] == "requests" and row["when"] == "quiet" and row["resources"] == size)
+    return float(sum(row["by"].values()) / size * 60 / row["seconds"])
+
+
+def exponent(values: dict[int, float]) -> float:
+    """The slope of a line through the logarithms: 1 for what grows with the number, 2 for what grows with its square."""
+    sizes, grown = [math.log(size) for size in values], [math.log(value) for value in values.values()]
+    return float(linear_regression(sizes, grown).slope)
