@@ -35,13 +35,11 @@ def is_local(host: str) -> bool:
     return _LOCAL.fullmatch(host) is not None
 
 
-def empty_place(place: str, text: str) -> str:
-    """Returns the place, with HTML that stands there until it is filled. No text of the page can look like it: `<` is escaped there."""
-    return f"<!--{place}-->{text}<!--/{place}-->"
-
-
 def filled(page: str, place: str, html: str) -> str:
-    """Returns the page with this HTML in the place; unchanged if it does not have the place."""
+    """Returns the page with this HTML in the place, which stands between two comments; unchanged if it does not have the place.
+
+    No other text of the page can look like them, because `<` is escaped there.
+    """
     before, begins, rest = page.partition(f"<!--{place}-->")
     _, ends, after = rest.partition(f"<!--/{place}-->")
     return before + html + after if begins and ends else page

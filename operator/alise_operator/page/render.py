@@ -26,7 +26,7 @@ _PAUSED: Final = "paused"
 
 @cache
 def _environment() -> "Environment":
-    # Loaded with the first page, because an operator whose page nobody opens does without the memory that it takes.
+    # Loaded with the first page, because an operator whose page is never opened does without the memory that it takes.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     found = Environment(
@@ -36,7 +36,7 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals.update(release=release(), refresh_seconds=REFRESH_SECONDS, place_begin=_begin, place_end=_end)
+    found.globals.update(release=release(), refresh_seconds=REFRESH_SECONDS)
     return found
 
 
@@ -77,15 +77,3 @@ def static(name: str) -> bytes:
 
 def _rendered(template: str, now: datetime, pause: Pause, **values: Any) -> str:
     return _environment().get_template(template).render(at=now.strftime("%H:%M:%S UTC"), pause=pause, **values)
-
-
-def _begin(place: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(f"<!--{place}-->")
-
-
-def _end(place: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(f"<!--/{place}-->")

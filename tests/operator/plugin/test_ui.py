@@ -33,7 +33,8 @@ class FixedOperator:
         self.asked.append(path)
         if self.error is not None:
             raise self.error
-        text = f"a{page.empty_place(page.ACCOUNT_PLACE, '')}b{page.empty_place(page.REQUESTS_PLACE, 'with your own rights')}c"
+        places = ((page.ACCOUNT_PLACE, ""), (page.REQUESTS_PLACE, "with your own rights"))
+        text = "".join(f"<!--{place}-->{text}<!--/{place}-->" for place, text in places)
         return Answer(self.status, "text/html; charset=utf-8", text.encode())
 
 

@@ -12,7 +12,7 @@ from alise_operator.settings import Settings
 
 Object = dict[str, Any]
 # Settings that have a value of their own in the chart, or that follow from the Deployment.
-_ELSEWHERE: Final = frozenset({"ALISE_LOG_LEVEL", "ALISE_WATCH_NAMESPACE", "ALISE_HTTP_HOST", "ALISE_HTTP_PORT"})
+_ELSEWHERE: Final = frozenset({"ALISE_LOG_LEVEL", "ALISE_WATCH_NAMESPACE", "ALISE_HTTP_HOST", "ALISE_HTTP_PORT", "ALISE_PAGE_PORT"})
 _QUANTITY: Final = {
     "description": "A quantity of Kubernetes, such as 250m or 512Mi.",
     "type": ["string", "number"],
