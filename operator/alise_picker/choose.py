@@ -2,7 +2,8 @@
 
 A replica reports its active sequences by level (`alise_contract/v1/lengths.proto`). A request waits for the work at its own level and
 better ones, on the replica's slots, as in the sidecar's own admission. What was sent to a replica and is not in its report yet is added,
-or a burst would go to one replica as a whole.
+or a burst would go to one replica as a whole. A report says how many requests have arrived, so each request counts once: as sent, or in
+the report.
 
     1. replicas that drain, or whose figures are old, count only if there are no others
     2. the least wait of this request, and among equal ones the least work in all
@@ -22,8 +23,8 @@ from alise_contract.names import MAX_LEVEL
 HOME_SECONDS: Final = 1.0
 # Figures that are older count as unknown. Replicas send them at least every second.
 STALE_SECONDS: Final = 3.0
-# A request that was sent this long before a report arrived is in the report.
-IN_TRANSIT_SECONDS: Final = 0.15
+# A request that has not arrived this long after it was sent was refused before it reached the sidecar, for its key for example.
+LOST_SECONDS: Final = 1.0
 # Waits that differ by less are equal: the prediction is no better.
 EQUAL_SECONDS: Final = 0.02
 MAX_RETRY_SECONDS: Final = 600
@@ -50,6 +51,8 @@ class Load:
     connected: bool = True
     # 0: it refuses no request for its wait.
     max_wait_seconds: float = 0.0
+    # Requests that had reached its sidecar since that started.
+    arrivals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Endpoint:
 
     address: str
     load: Load | None = None
-    # The newest requests that were sent there.
+    # What was sent there and is not in `load` yet.
     sent: tuple[Sent, ...] = ()
 
 
@@ -175,15 +178,19 @@ def total_seconds(endpoint: Endpoint) -> float:
     return _ahead(endpoint, MAX_LEVEL)[1] / _slots(endpoint)
 
 
-def unreported(endpoint: Endpoint) -> tuple[Sent, ...]:
-    """Returns what was sent to the replica and is not in its report yet."""
-    load = endpoint.load
-    return endpoint.sent if load is None else tuple(one for one in endpoint.sent if one.at > load.at - IN_TRANSIT_SECONDS)
+def unreported(sent: Sequence[Sent], before: Load | None, load: Load) -> tuple[Sent, ...]:
+    """Returns what is not in the report `load`, of what was sent to the replica and was not in the report `before` it.
+
+    Requests arrive in about the order in which they were sent. If the sidecar has restarted meanwhile, it counts from 0 again, and only the
+    time says which requests have not arrived.
+    """
+    arrived = max(0, load.arrivals - before.arrivals) if before is not None else 0
+    return tuple(one for one in sent[arrived:] if one.at > load.at - LOST_SECONDS)
 
 
 def _ahead(endpoint: Endpoint, level: int) -> tuple[float, float]:
     """Returns sequences and seconds of work at this level and better ones."""
-    rows: list[LevelLoad | Sent] = [*(endpoint.load.levels if endpoint.load is not None else ()), *unreported(endpoint)]
+    rows: list[LevelLoad | Sent] = [*(endpoint.load.levels if endpoint.load is not None else ()), *endpoint.sent]
     ahead = [row for row in rows if row.level <= level]
     return sum(row.samples for row in ahead), sum(row.work_seconds for row in ahead)
 

@@ -138,8 +138,10 @@ class Picker:
             endpoints = self._replicas.endpoints()
         decision = choose(endpoints, request, self._clock(), self._turn)
         if isinstance(decision, Chosen):
-            work = work or request.samples * _typical_work(endpoints)
-            self._replicas.note(decision.address, Sent(self._clock(), level, request.samples, work))
+            if generates(asked.method, asked.path):
+                # Others do not ask the replica's sidecar for admission, and take no slot.
+                work = work or request.samples * _typical_work(endpoints)
+                self._replicas.note(decision.address, Sent(self._clock(), level, request.samples, work))
             self._homes.remember(description.conversation_now, decision.address)
         return decision
 

@@ -93,13 +93,7 @@ class Replicas:
 
     def endpoints(self) -> list[Endpoint]:
         """Returns the replicas as `choose()` reads them, in a fixed order."""
-        found = []
-        for replica in self._replicas.values():
-            endpoint = Endpoint(replica.target.address, replica.load, tuple(replica.sent))
-            still = unreported(endpoint)
-            while len(replica.sent) > len(still):
-                replica.sent.popleft()
-            found.append(Endpoint(replica.target.address, replica.load, still))
+        found = [Endpoint(replica.target.address, replica.load, tuple(replica.sent)) for replica in self._replicas.values()]
         return sorted(found, key=lambda one: one.address)
 
     def note(self, address: str, sent: Sent) -> None:
@@ -162,7 +156,9 @@ class Replicas:
                 # wait_for would lose a cancellation that comes together with the end of the stream.
                 async with asyncio.timeout(STALE_SECONDS):
                     report = await anext(reports)
-                replica.load = load_of(report, self._clock())
+                load = load_of(report, self._clock())
+                replica.sent = deque(unreported(tuple(replica.sent), replica.load, load), maxlen=MAX_SENT)
+                replica.load = load
         finally:
             call.cancel()
 
@@ -170,7 +166,8 @@ class Replicas:
 def load_of(report: lengths_pb2.LoadReport, at: float) -> Load:
     """Returns a report as a value. Numbers that no replica has become harmless ones: a hostile replica can only describe itself."""
     rows = tuple(LevelLoad(_level(row.level), _number(row.samples), _number(row.work_seconds)) for row in list(report.levels)[:MAX_LEVELS])
-    return Load(at, rows, max(1.0, _number(report.slots)), report.draining, report.connected, _number(report.max_wait_seconds))
+    limit = _number(report.max_wait_seconds)
+    return Load(at, rows, max(1.0, _number(report.slots)), report.draining, report.connected, limit, report.arrivals)
 
 
 def prediction_of(answer: lengths_pb2.PredictResponse) -> Prediction:

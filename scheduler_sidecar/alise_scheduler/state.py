@@ -92,7 +92,7 @@ class State:
         self._predictor_failures = 0
         # What each admitted job added to the load and to the admission queue.
         self._added: dict[str, tuple[int, ArrivingRequest]] = {}
-        self._queue = AdmissionQueue()
+        self._queue, self._arrivals = AdmissionQueue(), 0
         self._began_at, self._decided_at = math.inf, -math.inf
         # What the predictor needs of each active job when it ends.
         self._details: dict[str, Hint] = {}
@@ -127,6 +127,7 @@ class State:
         """Admits a request with a priority and a hint, or rejects it with a reason."""
         rule = self.classes.get(ask.objective, ClassRule())
         known = ask.job_id in self.book.jobs
+        self._arrivals += not known
         asked, probe, new = self._estimated(ask, at)
         lengths, weight, prompt_tokens = probe.lengths, probe.weight, probe.prompt_tokens
         arrival = ArrivingRequest(new, probe.samples, weight, probe.tenant, by_length=not ask.neutral)
@@ -162,7 +163,8 @@ class State:
 
     def load_report(self) -> LoadReport:
         """Returns the load by level, as the last decision and the admissions since have it."""
-        return load_report(self._queue.backlog(), self.load.draining, self.session is not None, self.admit_limits.max_wait_seconds)
+        limit = self.admit_limits.max_wait_seconds
+        return load_report(self._queue.backlog(), self.load.draining, self.session is not None, limit, arrivals=self._arrivals)
 
     def _estimated(self, ask: Ask, at: float, remember: bool = True) -> tuple[ModelInput | None, Job, Estimate]:
         """What the predictor is given about a request, the job that it would be, and its estimate."""

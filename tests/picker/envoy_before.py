@@ -31,10 +31,10 @@ def routed(
     return envoy_resources(Objects([make_ingress()], [], [], services, endpoints), body_mode, own_balancing)
 
 
-def envoy_before(folder: Path, resources: Resources) -> Envoy:
-    """An Envoy that is not started yet."""
+def envoy_before(folder: Path, resources: Resources, picker_seconds: float = envoys.MESSAGE_SECONDS) -> Envoy:
+    """An Envoy that is not started yet. After `picker_seconds` it balances by itself."""
     (folder / "envoy").mkdir()
-    envoy = Envoy(folder / "envoy")
+    envoy = Envoy(folder / "envoy", picker_seconds=picker_seconds)
     envoy.update(resources)
     return envoy
 

@@ -1,6 +1,7 @@
 """Which replica gets a request: the decision in plain functions."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from alise_contract.names import MAX_LEVEL
 from alise_picker.choose import (
     HOME_SECONDS,
-    IN_TRANSIT_SECONDS,
+    LOST_SECONDS,
     MAX_RETRY_SECONDS,
     STALE_SECONDS,
     Chosen,
@@ -26,6 +27,7 @@ from alise_picker.choose import (
     choose,
     needs_length,
     turn_seconds,
+    unreported,
 )
 
 NOW = 1000.0
@@ -101,11 +103,30 @@ def test_nothing_is_shed_while_one_replica_is_unknown() -> None:
     assert chosen(choose(endpoints, Request(), NOW, 0)) == "a"
 
 
-def test_what_was_sent_counts_until_the_report_has_it() -> None:
-    sent = (Sent(NOW - 0.01, 0, 1.0, 5.0), Sent(NOW - 0.01, 0, 1.0, 5.0))
-    old = tuple(Sent(NOW - IN_TRANSIT_SECONDS - 1, 0, 1.0, 5.0) for _ in range(2))
-    assert turn_seconds(make_endpoint("a", sent=sent), 0, 1.0) == 2.5
-    assert turn_seconds(make_endpoint("a", sent=old), 0, 1.0) == 0.0
+def test_what_was_sent_counts_like_what_is_reported() -> None:
+    sent = Sent(NOW, 0, 1.0, 5.0)
+    assert turn_seconds(make_endpoint("a", (0, 1.0, 5.0), sent=(sent,)), 0, 1.0) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "left"),
+    [
+        pytest.param(10, 10, [1, 2, 3], id="none has arrived"),
+        pytest.param(10, 12, [3], id="the first two have arrived"),
+        pytest.param(10, 99, [], id="others' requests have arrived too"),
+        pytest.param(10, 1, [1, 2, 3], id="the sidecar has started again"),
+        pytest.param(None, 12, [1, 2, 3], id="the first report"),
+    ],
+)
+def test_what_was_sent_is_left_out_once_the_report_has_it(before: int | None, now: int, left: list[int]) -> None:
+    sent = [Sent(NOW - 0.01, level, 1.0, 5.0) for level in (1, 2, 3)]
+    earlier = None if before is None else Load(NOW - 0.1, arrivals=before)
+    assert [one.level for one in unreported(sent, earlier, Load(NOW, arrivals=now))] == left
+
+
+def test_a_request_that_never_arrives_counts_for_a_second() -> None:
+    sent = [Sent(at, 0, 1.0, 5.0) for at in (NOW - LOST_SECONDS, NOW - LOST_SECONDS + 0.01)]
+    assert unreported(sent, Load(NOW - 0.1), Load(NOW)) == (sent[1],)
 
 
 @pytest.mark.parametrize(
@@ -156,3 +177,26 @@ def test_a_request_is_placed_whenever_a_replica_does_not_drain(pool: list[Endpoi
 def test_a_worse_rank_never_waits_less(load: Load, level: int, samples: float) -> None:
     endpoint = Endpoint("a", load)
     assert turn_seconds(endpoint, level, samples) <= turn_seconds(endpoint, MAX_LEVEL, samples) * (1 + 1e-9) + 1e-9
+
+
+events = st.lists(st.tuples(st.sampled_from(["arrives", "reports"]), st.sampled_from("abcd")), max_size=6)
+
+
+@given(st.lists(events, min_size=8, max_size=8), st.integers(0, 7), st.floats(0.1, 60))
+def test_a_burst_fills_all_slots_whenever_its_requests_arrive_and_are_reported(between: list[Any], turn: int, work: float) -> None:
+    """Four replicas with two slots each, and eight requests: `between` is what happens before each is placed."""
+    arrived = dict.fromkeys("abcd", 0)
+    pool = {name: make_endpoint(name) for name in "abcd"}
+    placed = dict.fromkeys("abcd", 0)
+    for happens in between:
+        for event, name in happens:
+            if event == "arrives":
+                arrived[name] = min(placed[name], arrived[name] + 1)
+            else:
+                count = arrived[name]
+                load = Load(NOW, (LevelLoad(0, count, count * work),) if count else (), slots=2.0, arrivals=count)
+                pool[name] = Endpoint(name, load, unreported(pool[name].sent, pool[name].load, load))
+        name = chosen(choose(list(pool.values()), Request(), NOW, turn))
+        placed[name] += 1
+        pool[name] = replace(pool[name], sent=(*pool[name].sent, Sent(NOW, 0, 1.0, 1.0)))
+    assert placed == dict.fromkeys("abcd", 2)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -15,12 +15,13 @@ from alise_contract.v1 import admission_pb2
 from alise_contract.v1 import lengths_pb2 as pb
 from alise_contract.v1.lengths_pb2_grpc import LengthsStub
 from alise_scheduler.admissions import Ask
+from alise_scheduler.core.admit import Rejected
 from alise_scheduler.core.backlog import Backlog
 from alise_scheduler.core.estimate import Estimate
 from alise_scheduler.core.lengths import Lengths
 from alise_scheduler.core.load_report import LevelLoad, LoadReport, load_report
 from alise_scheduler.core.reports import Phase
-from alise_scheduler.rpc.lengths import MAX_PREDICTIONS, LengthsServer, LengthsService
+from alise_scheduler.rpc.lengths import MAX_PREDICTIONS, LengthsServer, LengthsService, to_message
 from alise_scheduler.state import State
 from tests.scheduler.builders import make_ask, make_request, make_state, opened
 from tests.scheduler.pod import Encoding, until
@@ -160,6 +161,16 @@ def test_a_running_and_a_waiting_request_are_in_the_load() -> None:
     report = state.load_report()
     assert sum(row.samples for row in report.levels) == 2
     assert report.slots == 1
+
+
+def test_every_request_that_asks_for_admission_is_counted_once_also_if_it_is_refused() -> None:
+    state = opened(make_state())
+    for job in ("a", "a"):
+        state.admit(make_ask(job), 0.0)
+    state.load = replace(state.load, draining=True)
+    assert isinstance(state.admit(make_ask("b"), 0.0), Rejected)
+    report = state.load_report()
+    assert (report.arrivals, to_message(report).arrivals) == (2, 2)
 
 
 def test_a_withdrawn_request_leaves_no_row() -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from alise_contract.v1 import admission_pb2 as alise__contract_dot_v1_dot_admission__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61lise_contract/v1/lengths.proto\x12\x08\x61lise.v1\x1a!alise_contract/v1/admission.proto\"T\n\x0ePredictRequest\x12\'\n\x07request\x18\x01 \x01(\x0b\x32\x16.alise.v1.AdmitRequest\x12\x19\n\x11without_embedding\x18\x02 \x01(\x08\"`\n\x0fPredictResponse\x12\x11\n\tquantiles\x18\x01 \x03(\x02\x12\r\n\x05level\x18\x02 \x01(\x11\x12\x14\n\x0cwork_seconds\x18\x03 \x01(\x02\x12\x15\n\ralone_seconds\x18\x04 \x01(\x02\"\x12\n\x10WatchLoadRequest\"\x7f\n\nLoadReport\x12#\n\x06levels\x18\x01 \x03(\x0b\x32\x13.alise.v1.LevelLoad\x12\r\n\x05slots\x18\x02 \x01(\x02\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x18\n\x10max_wait_seconds\x18\x05 \x01(\x02\"A\n\tLevelLoad\x12\r\n\x05level\x18\x01 \x01(\x11\x12\x0f\n\x07samples\x18\x02 \x01(\x02\x12\x14\n\x0cwork_seconds\x18\x03 \x01(\x02\x32\x8a\x01\n\x07Lengths\x12>\n\x07Predict\x12\x18.alise.v1.PredictRequest\x1a\x19.alise.v1.PredictResponse\x12?\n\tWatchLoad\x12\x1a.alise.v1.WatchLoadRequest\x1a\x14.alise.v1.LoadReport0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61lise_contract/v1/lengths.proto\x12\x08\x61lise.v1\x1a!alise_contract/v1/admission.proto\"T\n\x0ePredictRequest\x12\'\n\x07request\x18\x01 \x01(\x0b\x32\x16.alise.v1.AdmitRequest\x12\x19\n\x11without_embedding\x18\x02 \x01(\x08\"`\n\x0fPredictResponse\x12\x11\n\tquantiles\x18\x01 \x03(\x02\x12\r\n\x05level\x18\x02 \x01(\x11\x12\x14\n\x0cwork_seconds\x18\x03 \x01(\x02\x12\x15\n\ralone_seconds\x18\x04 \x01(\x02\"\x12\n\x10WatchLoadRequest\"\x91\x01\n\nLoadReport\x12#\n\x06levels\x18\x01 \x03(\x0b\x32\x13.alise.v1.LevelLoad\x12\r\n\x05slots\x18\x02 \x01(\x02\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x18\n\x10max_wait_seconds\x18\x05 \x01(\x02\x12\x10\n\x08\x61rrivals\x18\x06 \x01(\x04\"A\n\tLevelLoad\x12\r\n\x05level\x18\x01 \x01(\x11\x12\x0f\n\x07samples\x18\x02 \x01(\x02\x12\x14\n\x0cwork_seconds\x18\x03 \x01(\x02\x32\x8a\x01\n\x07Lengths\x12>\n\x07Predict\x12\x18.alise.v1.PredictRequest\x1a\x19.alise.v1.PredictResponse\x12?\n\tWatchLoad\x12\x1a.alise.v1.WatchLoadRequest\x1a\x14.alise.v1.LoadReport0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,10 +38,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTRESPONSE']._serialized_end=262
   _globals['_WATCHLOADREQUEST']._serialized_start=264
   _globals['_WATCHLOADREQUEST']._serialized_end=282
-  _globals['_LOADREPORT']._serialized_start=284
-  _globals['_LOADREPORT']._serialized_end=411
-  _globals['_LEVELLOAD']._serialized_start=413
-  _globals['_LEVELLOAD']._serialized_end=478
-  _globals['_LENGTHS']._serialized_start=481
-  _globals['_LENGTHS']._serialized_end=619
+  _globals['_LOADREPORT']._serialized_start=285
+  _globals['_LOADREPORT']._serialized_end=430
+  _globals['_LEVELLOAD']._serialized_start=432
+  _globals['_LEVELLOAD']._serialized_end=497
+  _globals['_LENGTHS']._serialized_start=500
+  _globals['_LENGTHS']._serialized_end=638
 # @@protoc_insertion_point(module_scope)

@@ -32,18 +32,20 @@ class WatchLoadRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class LoadReport(_message.Message):
-    __slots__ = ("levels", "slots", "draining", "connected", "max_wait_seconds")
+    __slots__ = ("levels", "slots", "draining", "connected", "max_wait_seconds", "arrivals")
     LEVELS_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     MAX_WAIT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ARRIVALS_FIELD_NUMBER: _ClassVar[int]
     levels: _containers.RepeatedCompositeFieldContainer[LevelLoad]
     slots: float
     draining: bool
     connected: bool
     max_wait_seconds: float
-    def __init__(self, levels: _Optional[_Iterable[_Union[LevelLoad, _Mapping]]] = ..., slots: _Optional[float] = ..., draining: bool = ..., connected: bool = ..., max_wait_seconds: _Optional[float] = ...) -> None: ...
+    arrivals: int
+    def __init__(self, levels: _Optional[_Iterable[_Union[LevelLoad, _Mapping]]] = ..., slots: _Optional[float] = ..., draining: bool = ..., connected: bool = ..., max_wait_seconds: _Optional[float] = ..., arrivals: _Optional[int] = ...) -> None: ...
 
 class LevelLoad(_message.Message):
     __slots__ = ("level", "samples", "work_seconds")

@@ -32,12 +32,14 @@ class LoadReport:
     connected: bool
     # 0: no limit.
     max_wait_seconds: float
+    # Requests that asked for admission since the process started.
+    arrivals: int = 0
 
 
-def load_report(backlog: Backlog, draining: bool, connected: bool, max_wait_seconds: float) -> LoadReport:
+def load_report(backlog: Backlog, draining: bool, connected: bool, max_wait_seconds: float, arrivals: int = 0) -> LoadReport:
     """Returns the report of a backlog. Jobs that were withdrawn since the last decision cancel their own rows out."""
     at = backlog.level - MIN_LEVEL
     samples = np.bincount(at, weights=backlog.samples, minlength=LEVELS)
     work = np.bincount(at, weights=backlog.work_seconds, minlength=LEVELS)
     rows = tuple(LevelLoad(int(row) + MIN_LEVEL, float(samples[row]), max(0.0, float(work[row]))) for row in np.flatnonzero(samples > 0.0))
-    return LoadReport(rows, float(backlog.slots), draining, connected, max_wait_seconds)
+    return LoadReport(rows, float(backlog.slots), draining, connected, max_wait_seconds, arrivals)

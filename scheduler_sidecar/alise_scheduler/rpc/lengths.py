@@ -117,8 +117,9 @@ def to_message(report: LoadReport) -> pb.LoadReport:
     """The report as a message."""
     levels = [pb.LevelLoad(level=row.level, samples=row.samples, work_seconds=row.work_seconds) for row in report.levels]
     return pb.LoadReport(
-        levels=levels, slots=report.slots, draining=report.draining, connected=report.connected, max_wait_seconds=report.max_wait_seconds
-    )
+        levels=levels, slots=report.slots, draining=report.draining, connected=report.connected,
+        max_wait_seconds=report.max_wait_seconds, arrivals=report.arrivals,
+    )  # fmt: skip
 
 
 class LengthsServer:

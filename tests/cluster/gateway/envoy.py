@@ -14,6 +14,7 @@ from typing import Self
 
 from tests.cluster.errors import ClusterError, NotReady
 from tests.cluster.gateway import files
+from tests.cluster.gateway.picker import MESSAGE_SECONDS
 from tests.cluster.gateway.resources import Objects, Resources, envoy_resources
 
 READY_SECONDS = 30.0
@@ -26,9 +27,10 @@ LOG_CHARACTERS = 2000
 class Envoy:
     """A running Envoy; `update` changes what it routes. It ends with the block, and with the process that started it."""
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
-        """Start nothing yet. `folder` must exist; port 0 takes a free one."""
+    def __init__(self, folder: Path, port: int = 0, picker_seconds: float = MESSAGE_SECONDS) -> None:
+        """Start nothing yet. `folder` must exist; port 0 takes a free one. After `picker_seconds` a picker is passed over."""
         self._folder = folder
+        self._picker_seconds = picker_seconds
         self._wanted_port = port
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -49,7 +51,7 @@ class Envoy:
         if not (self._folder / "rds.json").exists():
             self.update(envoy_resources(Objects()))  # Envoy wants its files to exist
         config = self._folder / "bootstrap.json"
-        config.write_text(json.dumps(files.bootstrap(self._folder, self._wanted_port)), encoding="utf-8")
+        config.write_text(json.dumps(files.bootstrap(self._folder, self._wanted_port, self._picker_seconds)), encoding="utf-8")
         address_file = self._folder / "admin.address"
         argv = [program(), "--config-path", str(config), "--admin-address-path", str(address_file)]
         argv += ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]

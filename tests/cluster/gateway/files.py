@@ -15,7 +15,7 @@ LISTENER = "ingress"
 EXTENSION = "type.googleapis.com/envoy.extensions"
 
 
-def bootstrap(folder: Path, port: int) -> Json:
+def bootstrap(folder: Path, port: int, picker_seconds: float = picker.MESSAGE_SECONDS) -> Json:
     """Envoy's static part: one listener on the loopback address (port 0: a free one), and where the rest is found."""
     manager = {
         "@type": f"{EXTENSION}.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -24,7 +24,7 @@ def bootstrap(folder: Path, port: int) -> Json:
         "request_timeout": "0s",
         "rds": {"route_config_name": ROUTE_CONFIG_NAME, "config_source": _source(folder / "rds.json")},
         "http_filters": [
-            picker.filter_config(),
+            picker.filter_config(picker_seconds),
             {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{EXTENSION}.filters.http.router.v3.Router"}},
         ],
         "access_log": [

@@ -12,12 +12,12 @@ Json = dict[str, Any]
 FILTER = "envoy.filters.http.ext_proc"
 HEADER, NAMESPACE = "x-gateway-destination-endpoint", "envoy.lb"
 # A picker that takes longer is passed over. It may ask for more time, to hold a request, up to the second one.
-MESSAGE_TIMEOUT, MAX_MESSAGE_TIMEOUT = "0.2s", "3600s"
+MESSAGE_SECONDS, MAX_MESSAGE_TIMEOUT = 0.2, "3600s"
 PORT = "grpc"
 BUFFERED = "BUFFERED_PARTIAL"
 
 
-def filter_config() -> Json:
+def filter_config(message_seconds: float = MESSAGE_SECONDS) -> Json:
     """The HTTP filter, which is off except on routes that name a picker."""
     return {
         "name": FILTER,
@@ -26,7 +26,7 @@ def filter_config() -> Json:
             "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
             "grpc_service": {"envoy_grpc": {"cluster_name": "picker"}},
             "failure_mode_allow": True,
-            "message_timeout": MESSAGE_TIMEOUT,
+            "message_timeout": f"{message_seconds}s",
             "max_message_timeout": MAX_MESSAGE_TIMEOUT,
             "processing_mode": _mode(BUFFERED),
             "metadata_options": {"receiving_namespaces": {"untyped": [NAMESPACE]}},
