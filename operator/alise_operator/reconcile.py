@@ -24,8 +24,8 @@ from alise_operator.errors import ApplyError, ClusterError, Gone, InternalError,
 from alise_operator.held_requests import HeldRequests
 from alise_operator.kube import Kube, Resource
 from alise_operator.leaving import mark_leaving
-from alise_operator.observe import observe
 from alise_operator.load import Loads, load_of
+from alise_operator.observe import observe
 from alise_operator.observe_route import RouteObserver
 from alise_operator.poller import Poller
 from alise_operator.replicas import REASON, REPEAT_SECONDS, Reset, is_suspended, reset_by, reset_message, wanted_replicas
@@ -67,6 +67,7 @@ class Reconciler:
         keda: KedaScaler | None = None,
         demands: Demands | None = None,
         held: HeldRequests | None = None,
+        loads: Loads | None = None,
         allowed: Allowed = RESTRICTED,
         route_annotations: frozenset[str] = frozenset(),
         namespace: str = "",
@@ -79,11 +80,11 @@ class Reconciler:
         # Empty for all namespaces.
         self._namespace = namespace
         self._allowed = allowed
-        loads: Loads | None = None,
         self._route_annotations = route_annotations
         self._routes = RouteObserver(kube, namespace=namespace, monotonic=monotonic)
         self._keda = keda
         self._autoscaler = Autoscaler(kube, demands=demands, held=held, now=now, monotonic=monotonic)
+        self._loads = loads if loads is not None else Loads()
         self._now = now
         self._monotonic = monotonic
         self._applied: dict[str, Applied] = {}
@@ -98,7 +99,6 @@ class Reconciler:
         # Those that metrics report.
         self._reported: set[Key] = set()
 
-        self._loads = loads if loads is not None else Loads()
     async def all_keys(self) -> list[Key]:
         """Returns every AliseEngine of the cluster, and forgets those that are gone. Raises ClusterError, ApplyError (not allowed)."""
         keys: list[Key] = []
@@ -186,6 +186,7 @@ class Reconciler:
             autoscaling=scaling,
         )
         self._reported.add(key)
+        self._loads.set(key.namespace, key.name, load_of(seen.pods))
         metrics.RESOURCES.report(key.namespace, key.name, status, seen.workload.pods() if seen.workload is not None else {})
         await self._report(key, owner, previous, status)
         if bug is not None:
@@ -268,7 +269,6 @@ class Reconciler:
 
     async def _discovered(self) -> Cluster:
         now = self._monotonic()
-        self._loads.set(key.namespace, key.name, load_of(seen.pods))
         if self._cluster is None or now - self._cluster[0] > (MISSING_API_SECONDS if self._lacks_api else DISCOVERY_SECONDS):
             found = await self._kube.discover(self._images)
             found = replace(found, allowed=self._allowed, route_annotations=self._route_annotations, keda_scaler=self._keda)
