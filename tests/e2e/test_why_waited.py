@@ -1,9 +1,12 @@
-"""A person asks why a request waits: the header of its answer, `kubectl alise`, and the line of the log, on real pods."""
+"""A person asks why a request waits: the header of its answer, `kubectl alise`, its page, and the line of the log, on real pods."""
 
 import json
+import re
 import subprocess
+import sys
+import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,27 @@ pytestmark = pytest.mark.e2e
 SECONDS = 15.0
 DRAINED_SECONDS = 6.0
 Alise = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+Open = Callable[[str], str]
+
+
+@pytest.fixture
+def page(access: Access, tmp_path: Path) -> Iterator[Open]:
+    """Reads a path of the page that `kubectl alise ui` serves, as a browser that was given its address."""
+    command = [sys.executable, "-m", "kubectl_alise", "ui", "--no-browser", "--port=0"]
+    process = subprocess.Popen(command, env=running.environment(access.kubeconfig, tmp_path), stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"(http://127\.0\.0\.1:\d+)/(\S+)", line)
+        assert found is not None, line
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        opener.open(f"{found[1]}/{found[2]}", timeout=30).close()
+        yield lambda path: str(opener.open(f"{found[1]}{path}", timeout=30).read().decode())
+    finally:
+        process.terminate()
+        assert process.wait(timeout=10) == 0
 
 
 @pytest.fixture
@@ -70,6 +94,19 @@ def test_a_person_with_kubectl_learns_why_a_request_waits_and_waited(alise: Alis
     ended = alise("explain", tiny.name, name).stdout
     assert "The answer reached its maximum number of tokens." in ended
     assert "When it began to wait, " in ended
+
+
+def test_a_person_sees_requests_in_the_operators_page(page: Open, tiny: Resource, client: OpenAI) -> None:
+    name = f"req-{uuid.uuid4().hex[:8]}"
+    named = client.with_options(default_headers={REQUEST_ID_HEADER: name})
+    stream = Stream(named, "Tell me a long story", tokens_in(client, SECONDS)).start().wait_started()
+    assert f"/engines/{NAMESPACE}/{tiny.name}" in page("/")
+    shown = page(f"/engines/{NAMESPACE}/{tiny.name}?request={name}")
+    stream.result()
+    assert f"{tiny.only_pod()}: 1 run on 2 slots" in shown
+    assert f"{name} in {tiny.only_pod()}: model {MODEL}" in shown
+    assert "It runs: " in shown
+    assert "could not be read" not in shown
 
 
 def test_every_answer_has_the_id_that_explains_it(alise: Alise, tiny: Resource, client: OpenAI) -> None:
