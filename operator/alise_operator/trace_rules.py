@@ -13,7 +13,7 @@ from alise_operator.spec import Spec
 
 ENDPOINT_ENV: Final = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 PROTOCOL_ENV: Final = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
-POD_NAME_ENV: Final = "ALISE_POD_NAME"
+POD_NAME_ENV: Final = "OTEL_RESOURCE_POD_NAME"
 _FIELD: Final = "spec.observability.traces"
 # Variables that only these fields may set.
 TRACE_ENV: Final[Mapping[str, str]] = {

@@ -117,7 +117,8 @@ def test_defaults_of_the_schema_are_the_defaults_of_the_operator() -> None:
     }
     given = {"model": {"uri": "x", "tokenSecretRef": {"name": "x"}, "cache": {"size": "1Gi"}, "lora": {}}, "engine": {}}
     shared = {"history": {"postgres": {"dsnSecretRef": {"name": "x"}, "keySecretRef": {"name": "x"}}}}
-    optional = {"autoscaling": {"maxReplicas": 2}, "routing": {"endpointPicker": {}}}
+    traces = {"traces": {"endpoint": "http://x:1"}}
+    optional = {"autoscaling": {"maxReplicas": 2}, "routing": {"endpointPicker": {}}, "observability": traces}
     spec = Spec.model_validate(raw_spec(**given, predictor=shared, auth={"secretRef": {"name": "x"}}, **optional))
     dumped = spec.model_dump(by_alias=True)
     for path, default in defaults.items():

@@ -42,7 +42,7 @@ def test_the_engine_understands_the_ratio_and_its_traces_name_the_pod() -> None:
     assert variables.TRACES_RATIO.read(environ) == 0.05
     assert (environ["OTEL_SERVICE_NAME"], environ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"]) == (OWNER.name, "grpc")
     attributes = dict(pair.split("=") for pair in environ["OTEL_RESOURCE_ATTRIBUTES"].split(","))
-    assert (attributes["k8s.namespace.name"], attributes["k8s.pod.name"]) == (OWNER.namespace, "$(ALISE_POD_NAME)")
+    assert (attributes["k8s.namespace.name"], attributes["k8s.pod.name"]) == (OWNER.namespace, "$(OTEL_RESOURCE_POD_NAME)")
 
 
 def test_the_users_own_name_of_the_service_stays() -> None:

@@ -98,7 +98,7 @@ class ServerPlugin:
 
 
 def _tracer(engine_client: Any) -> Tracer | None:
-    """Returns a tracer of the provider that vLLM has made for `--otlp-traces-endpoint`; None without the flag."""
+    """Returns a tracer of the provider that vLLM creates for `--otlp-traces-endpoint`; None without the flag."""
     if engine_client.observability_config.otlp_traces_endpoint is None:
         return None
     return trace.get_tracer("alise_engine", release())

@@ -186,7 +186,7 @@ class PollAnswer(Struct, frozen=True, array_like=True):
     # At most MAX_STEPS_PER_POLL, oldest first.
     steps: tuple[StepRow, ...]
     counters: Counters
-    # Of the requests in `finished` that are traced, and of earlier ones that no poll has reported.
+    # The traced requests in `finished`, and earlier ones that no poll has reported.
     traces: tuple[TraceRow, ...] = ()
 
 

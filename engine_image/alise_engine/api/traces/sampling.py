@@ -1,7 +1,7 @@
 """Decides which requests are traced; pure.
 
 Sampling is parent-based with a bound. A client that sends a trace context asks with its sampled flag: without the flag its request is not
-traced, and with it the request is traced, but only so many times a second beyond the ratio that the resource sets. A client could
+traced, and with it the request is traced, but only ASKED_PER_SECOND times beyond the ratio that the resource sets. A client could
 otherwise have every request traced. `tracer.py` draws the number and reads the clock.
 """
 
