@@ -15,6 +15,7 @@ from alise_operator.kube import Kube
 from alise_operator.load import Loads
 from alise_operator.observe import observe
 from alise_operator.page import view
+from alise_operator.page.shown import EnginePage, Overview
 from alise_operator.pods import EVENTS
 from alise_operator.poller import Poller
 from alise_operator.reconcile import ENGINES
@@ -39,7 +40,7 @@ class Reader:
     def time(self) -> datetime:
         return self._now()
 
-    async def overview(self, namespace: str = "") -> view.Overview:
+    async def overview(self, namespace: str = "") -> Overview:
         """Returns the list of all AliseEngines, or those of a namespace. Raises ClusterError, ApplyError (not allowed)."""
         found: list[Manifest] = []
         is_cut = False
@@ -53,9 +54,9 @@ class Reader:
         shown = view.overview(found, loads, self._now(), namespace=namespace)
         if not is_cut:
             return shown
-        return view.Overview(shown.rows, shown.tiles, (f"Only {len(found)} are read. Choose a namespace.", *shown.missing), namespace)
+        return Overview(shown.rows, shown.tiles, (f"Only {len(found)} are read. Choose a namespace.", *shown.missing), namespace)
 
-    async def engine(self, namespace: str, name: str) -> view.EnginePage:
+    async def engine(self, namespace: str, name: str) -> EnginePage:
         """Returns all about one AliseEngine. Raises Gone (also for a namespace that is not managed), ClusterError, ApplyError."""
         if self._namespace not in ("", namespace):
             raise Gone(f"this operator manages the namespace {self._namespace} only", status=404)

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from alise_contract import page
 from alise_contract.release import release
-from alise_operator.page.view import EnginePage, Overview
+from alise_operator.page.shown import EnginePage, Overview
 
 if TYPE_CHECKING:
     from jinja2 import Environment

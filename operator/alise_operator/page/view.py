@@ -1,20 +1,18 @@
-"""Decides what the page shows, from objects of the API server and from the pods' reports: values that the templates only print. Pure.
+"""Decides what the page shows, from objects of the API server and from the pods' reports. Its results are the values of shown.py. Pure.
 
 Every text may be a user's or a pod's. It stays as it is here, and render.py escapes it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from alise_operator.children.meta import Manifest
 from alise_operator.load import Load, load_of
 from alise_operator.observation import Observation, Pod
+from alise_operator.page.shown import AdapterRow, Badge, ConditionRow, EnginePage, EventRow, Overview, PodRow, Row, Share, Tile, Tone
 from alise_operator.sentences import gist
 
-# A colour, and what it says.
-Tone = Literal["good", "busy", "warn", "bad", "idle"]
 # Conditions whose True is good news. For all others, it is False.
 _GOOD: Final = frozenset({"Ready", "RouteReady", "AutoscalingActive"})
 # Conditions that describe what goes on and say nothing bad.
@@ -25,105 +23,6 @@ _ORDER: Final = ("Ready", "Degraded", "RouteReady", "Progressing", "KVCacheShort
 _TONES: Final[Sequence[Tone]] = ("bad", "warn", "busy", "idle", "good")
 MOST_EVENTS: Final = 12
 _UNKNOWN: Final = "–"
-
-
-@dataclass(frozen=True, slots=True)
-class Badge:
-    text: str
-    tone: Tone
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An AliseEngine in the list of all."""
-
-    namespace: str
-    name: str
-    model: str
-    state: Badge
-    pods: str
-    running: str
-    waiting: str
-    backlog: str
-    # What is wrong and what to do; empty if nothing is.
-    trouble: str
-    age: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    label: str
-    value: str
-    tone: Tone
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    rows: Sequence[Row]
-    tiles: Sequence[Tile]
-    # What the list does not have, and why.
-    missing: Sequence[str] = ()
-    namespace: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ConditionRow:
-    type: str
-    badge: Badge
-    message: str
-    since: str
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """How much of something is used."""
-
-    percent: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class PodRow:
-    name: str
-    node: str
-    state: Badge
-    spec: str
-    restarts: int
-    age: str
-    running: str
-    waiting: str
-    parked: str
-    backlog: str
-    ranked: str
-    kv: Share | None
-    host: Share | None
-    # Why figures are missing, or what keeps the pod from working.
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
-class EventRow:
-    reason: str
-    tone: Tone
-    message: str
-    age: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class EnginePage:
-    namespace: str
-    name: str
-    model: str
-    state: Badge
-    summary: str
-    url: str
-    troubles: Sequence[ConditionRow]
-    tiles: Sequence[Tile]
-    conditions: Sequence[ConditionRow]
-    pods: Sequence[PodRow]
-    events: Sequence[EventRow]
-    missing: Sequence[str]
 
 
 def overview(found: Iterable[Manifest], loads: Mapping[tuple[str, str], Load], now: datetime, *, namespace: str = "") -> Overview:
@@ -175,6 +74,10 @@ def engine_page(
         tiles=tiles,
         conditions=conditions,
         pods=[_pod(pod, template, now) for pod in seen.pods] if seen is not None else [],
+        adapters=[
+            AdapterRow(str(one.get("name", "")), _sentence(str(one.get("message", ""))))
+            for one in resource.get("status", {}).get("adapters", ())
+        ],
         events=[_event(one, now) for one in sorted(events, key=_event_time, reverse=True)[:MOST_EVENTS]],
         missing=[*missing, *cut],
     )

@@ -179,7 +179,8 @@ async def test_what_a_user_or_a_pod_wrote_is_text() -> None:
     kube = FakeKube()
     given = {"Ready": ("True", HOSTILE, HOSTILE), "Degraded": ("True", HOSTILE, HOSTILE), HOSTILE: ("True", HOSTILE, HOSTILE)}
     kube.put(ENGINES, engine(model=HOSTILE, conditions=given))
-    kube.objects[("aliseengines", NAMESPACE, NAME)]["status"]["url"] = f"javascript:{HOSTILE}"
+    status = kube.objects[("aliseengines", NAMESPACE, NAME)]["status"]
+    status |= {"url": f"javascript:{HOSTILE}", "adapters": [{"name": HOSTILE, "message": HOSTILE}]}
     pod = a_pod(PODS[0])
     pod["spec"]["nodeName"] = HOSTILE
     put_pods(kube, NAME, NAMESPACE, [pod])

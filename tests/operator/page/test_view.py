@@ -7,6 +7,7 @@ import pytest
 from alise_operator.load import Load, load_of
 from alise_operator.observation import Observation, Trouble
 from alise_operator.page import view
+from alise_operator.page.shown import AdapterRow, Share
 from alise_operator.predicted_work import Work
 from tests.operator.builders import make_pod, make_report, make_workload
 from tests.operator.page.installation import DEGRADED, NOW, ago, engine, event
@@ -91,7 +92,7 @@ def test_a_pod_shows_what_it_reports() -> None:
     (row,) = shown.pods
     assert (row.running, row.waiting, row.parked, row.backlog, row.ranked) == ("8", "5", "2", "94 s", "by rank")
     assert (row.spec, row.node, row.restarts, row.age) == ("older", "node-1", 2, "3 h 10 min")
-    assert row.host == view.Share(50, "0.5 of 1.0 GiB")
+    assert row.host == Share(50, "0.5 of 1.0 GiB")
     assert row.kv is None
 
 
@@ -102,6 +103,13 @@ def test_the_newest_events_come_first() -> None:
         ("New", "warn", "Last.", "2 min", 3),
         ("Old", "idle", "First.", "50 min", 1),
     ]
+
+
+def test_adapters_say_in_how_many_pods_they_are_loaded() -> None:
+    resource = engine()
+    resource["status"]["adapters"] = [{"name": "sql", "loadedPods": 1, "message": "loaded in 1 of 2 pods that report"}]
+    shown = view.engine_page(resource, None, (), (), NOW).adapters
+    assert shown == [AdapterRow("sql", "Loaded in 1 of 2 pods that report.")]
 
 
 def test_the_load_of_pods_counts_those_that_are_silent() -> None:
