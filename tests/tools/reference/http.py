@@ -21,6 +21,11 @@ REQUEST_HEADERS: Final[Mapping[tuple[str, ...], str]] = {
         f"An id of the client's choice: 1 to {names.MAX_REQUEST_ID_CHARS} printable ASCII characters without spaces. It is returned, "
         "logged, and finds the request in [explanations](../how-to/why-did-my-request-wait.md). Another value is dropped."
     ),
+    ("traceparent",): (
+        "W3C trace context of the client. With `spec.observability.traces`, its trace is [continued](../how-to/traces.md), and its sampled "
+        "flag decides whether the request is traced."
+    ),
+    ("tracestate",): "W3C trace state, passed on to the spans of the trace if it has fewer than 512 characters.",
     (names.PRIORITY_HEADER,): "Removed: clients cannot choose the priority of a request. The same holds for `priority` in the body.",
 }
 RESPONSE_HEADERS: Final[Mapping[str, str]] = {
