@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 REDACTED: Final = "(redacted)"
-# Names of variables and fields whose values are secrets.
-_SECRET_NAME: Final = re.compile(r"(?i)token|secret|password|passwd|credential|api_?-?key|private_?key|(?<![a-z])dsn|authorization")
+# Names of variables and fields whose values are secrets. Collectors of traces take theirs in OTEL_EXPORTER_OTLP_HEADERS.
+_SECRET_NAME: Final = re.compile(
+    r"(?i)token|secret|password|passwd|credential|api_?-?key|private_?key|(?<![a-z])dsn|authorization|otlp_(?:\w+_)?headers"
+)
 # The ends of names by which a text gives a secret: `api_key=…`, `"password": "…"`, `--hf-token …`. Longer words, as max_tokens, are none.
 _SECRET_END: Final = r"(?:token|secret|passw(?:or)?d|credentials?|api[_-]?keys?|private[_-]?key|authorization|dsn)"
 # Quoted, in a list, or all up to the next space: rather too much than too little.

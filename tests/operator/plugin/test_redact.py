@@ -14,6 +14,8 @@ OBJECTS = [
     pytest.param({"env": [{"name": "HF_TOKEN", "value": "SECRET"}]}, id="a variable with a token"),
     pytest.param({"env": [{"name": "DB_PASSWORD", "value": "SECRET"}]}, id="a variable with a password"),
     pytest.param({"env": [{"name": "ALISE_HISTORY_DSN", "value": "host=db password=SECRET"}]}, id="a variable with a DSN"),
+    pytest.param({"env": [{"name": "OTEL_EXPORTER_OTLP_TRACES_HEADERS", "value": "x-team=SECRET"}]}, id="headers for a collector"),
+    pytest.param({"env": [{"name": "OTEL_EXPORTER_OTLP_HEADERS", "value": "x-team=SECRET"}]}, id="headers for all collectors"),
     pytest.param({"args": ["--api-key", "SECRET"]}, id="a flag and its value"),
     pytest.param({"args": ["--api-key=SECRET"]}, id="a flag with its value"),
     pytest.param({"value": "postgresql://alise:SECRET@db/alise"}, id="a URL with a password"),
