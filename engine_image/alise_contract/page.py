@@ -14,7 +14,8 @@ REQUESTS_PLACE: Final = "alise:requests"
 ACCOUNT_PLACE: Final = "alise:account"
 # The parameter of an engine's page that names a request.
 REQUEST_PARAMETER: Final = "request"
-ENGINE_PATH: Final = re.compile(r"/engines/([a-z0-9][-a-z0-9]{0,62})/([a-z0-9][-.a-z0-9]{0,252})")
+NAMESPACE: Final = re.compile(r"[a-z0-9][-a-z0-9]{0,62}")
+ENGINE_PATH: Final = re.compile(rf"/engines/({NAMESPACE.pattern})/([a-z0-9][-.a-z0-9]{{0,252}})")
 # No script, no style of an element, nothing of another host, no frame around it.
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": (

@@ -73,8 +73,12 @@ def application(reader: Reader, read_seconds: float = READ_SECONDS) -> web.Appli
             return told(request, 500, "This page failed", "Please report this bug with the operator's log.")
 
     async def overview(request: web.Request) -> web.Response:
+        namespace = request.query.get("namespace", "")
+        if namespace and page.NAMESPACE.fullmatch(namespace) is None:
+            return told(request, 404, "There is no such namespace", "The list of all AliseEngines leads to every page.")
+
         async def reading() -> str:
-            return render.overview(await reader.overview(request.query.get("namespace", "")), reader.time(), render.pause_of(request.query))
+            return render.overview(await reader.overview(namespace), reader.time(), render.pause_of(request.query))
 
         return await read(request, reading)
 

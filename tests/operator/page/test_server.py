@@ -102,7 +102,7 @@ async def test_names_of_this_machine_are_answered(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/engines/team-chat/nothing", "/engines/team-chat/..%2Fx", "/engines/A/b", "/nothing", "/engines/team-chat"]
+    "path", ["/engines/team-chat/nothing", "/engines/team-chat/..%2Fx", "/engines/A/b", "/nothing", "/engines/team-chat", "/?namespace=.."]
 )
 async def test_what_does_not_exist_is_not_found(path: str) -> None:
     async with served(reader()) as ask:

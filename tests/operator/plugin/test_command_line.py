@@ -6,7 +6,7 @@ import pytest
 
 from kubectl_alise.__main__ import complete, main
 
-COMMANDS = ("status", "top", "explain", "drain", "support-bundle")
+COMMANDS = ("status", "top", "explain", "drain", "support-bundle", "ui")
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,7 +20,9 @@ def test_a_mistake_is_named_and_the_status_is_2(capsys: pytest.CaptureFixture[st
     assert "REQUEST" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [["status"], ["top"], ["explain", "chat", "req-7"], ["drain", "chat-1"], ["support-bundle", "chat"]])
+@pytest.mark.parametrize(
+    "command", [["status"], ["top"], ["explain", "chat", "req-7"], ["drain", "chat-1"], ["support-bundle", "chat"], ["ui"]]
+)
 def test_without_kubectl_every_command_says_so(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,8 @@ import pytest
 from kubectl_alise.local_rules import Admitted, Redirect, Refused, admission
 
 KEY, PORT = "secret-key", 8001
-HOST, COOKIE = f"127.0.0.1:{PORT}", f"other=1; alise_ui_{PORT}={KEY}"
+# Other servers of the machine set odd cookies.
+HOST, COOKIE = f"127.0.0.1:{PORT}", f'other={{"a": 1, [}}; @; alise_ui_{PORT}={KEY}'
 
 
 def asked(target: str, host: str = HOST, cookies: str = "") -> Any:
