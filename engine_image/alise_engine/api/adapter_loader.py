@@ -50,6 +50,7 @@ class AdapterLoader:
         self._clock = clock
         self._books = adapters.Books()
         self._text: str | None = None
+        self._complaint = ""
 
     def rows(self) -> list[adapters.Row]:
         return adapters.rows(self._books)
@@ -104,5 +105,8 @@ class AdapterLoader:
             if text != self._text:
                 self._text = text
                 self._books = adapters.wanting(self._books, contract.load(text))
+                self._complaint = ""
         except (OSError, ValueError) as error:
-            logger.error("the list of adapters in %s cannot be read, so the adapters stay as they are: %s", self._file, error)
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                logger.error("the list of adapters in %s cannot be read, so the adapters stay as they are: %s", self._file, error)

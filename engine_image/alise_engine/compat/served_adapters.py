@@ -47,6 +47,7 @@ class ServedAdapters:
                 # vLLM raises bare Exceptions for a failed utility call.
                 raise AdapterError(str(error).removeprefix("Call to add_lora method failed: ")) from error
             self._models.lora_requests[name] = request
+            self._before.add((name, str(folder)))
 
     async def drop(self, name: str) -> None:
         """Removes the name. The weights stay until others need their place, because requests may still run with them."""
@@ -59,7 +60,6 @@ class ServedAdapters:
         The prefix cache knows an adapter by its name and path, and must not find the blocks of files that were replaced in their folder.
         """
         if (name, str(folder)) not in self._before:
-            self._before.add((name, str(folder)))
             return folder
         if self._links is None:
             self._links = Path(tempfile.mkdtemp(prefix="alise-adapters-"))
