@@ -72,7 +72,7 @@ class Autoscaler:
         self._memory: dict[Owner, Memory] = {}
         # Those without pods, which a held request wakes.
         self._asleep: set[Owner] = set()
-        # Since when their pickers have not said how many requests they hold.
+        # Since when their pickers have not answered how many requests they hold.
         self._unanswered_since: dict[Owner, float] = {}
 
     async def follow(

@@ -43,9 +43,9 @@ def unanswered(owner: Owner) -> Trouble:
     name = f"{owner.name}{PICKER_SUFFIX}"
     return Trouble(
         REASON,
-        f"the endpoint picker {name} has not told the operator for a minute how many requests it holds, so the last pod is not removed; "
-        f"the operator must reach port {PICKER_HTTP_PORT} of the Service {owner.namespace}/{name}: check the NetworkPolicies of both "
-        f"namespaces, and kubectl logs -n {owner.namespace} deployment/{name}",
+        f"the endpoint picker {name} has not answered for a minute when the operator asks how many requests it holds, so the last pod is "
+        f"not removed; the operator must reach port {PICKER_HTTP_PORT} of the Service {owner.namespace}/{name}: check the NetworkPolicies "
+        f"of both namespaces, and kubectl logs -n {owner.namespace} deployment/{name}",
     )
 
 

@@ -20,7 +20,8 @@ from alise_operator.autoscaler import Autoscaler
 from alise_operator.children import Owner, children
 from alise_operator.cluster import Cluster, Images, KedaScaler
 from alise_operator.demand import Demands
-from alise_operator.errors import ApplyError, ClusterError, Gone, InternalError, MissingApi, OperatorError, SpecError
+from alise_operator.discovery import Discovery
+from alise_operator.errors import ApplyError, ClusterError, Gone, InternalError, OperatorError, SpecError
 from alise_operator.held_requests import HeldRequests
 from alise_operator.kube import Kube, Resource
 from alise_operator.leaving import mark_leaving
@@ -37,9 +38,6 @@ from alise_operator.status import changes, fold
 log = logging.getLogger(__name__)
 
 ENGINES: Final = Resource(f"{API_GROUP}/{API_VERSION}", PLURAL)
-# How often the operator discovers which APIs the cluster serves, because CRDs come and go; and how often while a spec needs a missing one.
-DISCOVERY_SECONDS: Final = 60.0
-MISSING_API_SECONDS: Final = 5.0
 # Children are applied at least this often, whatever the watches report.
 REAPPLY_SECONDS: Final = 300.0
 
@@ -76,13 +74,12 @@ class Reconciler:
     ) -> None:
         self._kube = kube
         self._poller = poller
-        self._images = images
         # Empty for all namespaces.
         self._namespace = namespace
-        self._allowed = allowed
-        self._route_annotations = route_annotations
+        self._discovery = Discovery(
+            kube, images, allowed=allowed, route_annotations=route_annotations, keda=keda, namespace=namespace, monotonic=monotonic
+        )
         self._routes = RouteObserver(kube, namespace=namespace, monotonic=monotonic)
-        self._keda = keda
         self._autoscaler = Autoscaler(kube, demands=demands, held=held, now=now, monotonic=monotonic)
         self._loads = loads if loads is not None else Loads()
         self._now = now
@@ -93,9 +90,6 @@ class Reconciler:
         # uid of an owner whose Deployment another writer scaled -> the change, until the event is posted; and when it was last posted.
         self._resets: dict[str, Reset] = {}
         self._posted_at_seconds: dict[str, float] = {}
-        self._cluster: tuple[float, Cluster] | None = None
-        # A spec has needed an API since then that the cluster did not serve.
-        self._lacks_api = False
         # Those that metrics report.
         self._reported: set[Key] = set()
 
@@ -142,13 +136,13 @@ class Reconciler:
             spec = parse(resource.get("spec"))
             check(spec, key.name)
             # 3. Which children should exist? 4. Apply them. An invalid spec leaves the children of the last valid one unchanged.
-            cluster = await self._discovered()
+            cluster = await self._discovery.cluster()
             way = await self._routes.look(spec, owner, cluster)
             await self._mark_leaving(spec, owner)
             await self._apply(spec, owner, cluster, way)
         except (SpecError, ApplyError) as caught:
             error = caught
-            self._lacks_api |= isinstance(caught, MissingApi) or isinstance(caught.__cause__, Gone)
+            self._discovery.note(caught)
         except ClusterError as caught:
             if not caught.is_failure:
                 raise
@@ -267,17 +261,9 @@ class Reconciler:
         except (ApplyError, ClusterError) as error:
             log.warning("an event could not be posted", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(error)})
 
-    async def _discovered(self) -> Cluster:
-        now = self._monotonic()
-        if self._cluster is None or now - self._cluster[0] > (MISSING_API_SECONDS if self._lacks_api else DISCOVERY_SECONDS):
-            found = await self._kube.discover(self._images)
-            found = replace(found, allowed=self._allowed, route_annotations=self._route_annotations, keda_scaler=self._keda)
-            self._cluster, self._lacks_api = (now, replace(found, picker_role_kind="Role" if self._namespace else "ClusterRole")), False
-        return self._cluster[1]
-
     def _by_keda(self, before: Mapping[str, Any] | None) -> bool:
         """Returns whether KEDA scales; by the present condition while the cluster could not be discovered."""
-        return scaling_condition.is_by_keda(before) if self._cluster is None else self._cluster[1].keda is not None
+        return scaling_condition.is_by_keda(before) if self._discovery.known is None else self._discovery.known.keda is not None
 
     async def _report(self, key: Key, owner: Owner, previous: Mapping[str, Any], status: dict[str, Any]) -> None:
         if dict(previous) == status:

@@ -7,11 +7,12 @@ import pytest
 
 from alise_operator.children.meta import Manifest
 from alise_operator.cluster import Cluster
+from alise_operator.discovery import DISCOVERY_SECONDS
 from alise_operator.kube import Resource
 from alise_operator.observe import SECRETS
 from alise_operator.observe_route import CLAIMS_SECONDS, INGRESS_CLASSES, SECRET_SECONDS
 from alise_operator.reads import MAX_AGE_SECONDS, VERIFY_SECONDS
-from alise_operator.reconcile import DISCOVERY_SECONDS, ENGINES
+from alise_operator.reconcile import ENGINES
 from tests.operator.builders import CURRENT, raw_spec
 from tests.operator.fake_kube import FakeKube
 from tests.operator.world import KEY, World

@@ -8,11 +8,10 @@ import pytest
 from alise_operator import metrics
 from alise_operator import reconcile as reconciling
 from alise_operator.apply import OWNED_KINDS
-from alise_operator.cluster import Cluster
 from alise_operator.errors import ClusterError
 from alise_operator.observe import SECRETS
-from alise_operator.reconcile import DISCOVERY_SECONDS, ENGINES, MISSING_API_SECONDS, REAPPLY_SECONDS
-from tests.operator.builders import GATEWAY_API, raw_spec
+from alise_operator.reconcile import ENGINES, REAPPLY_SECONDS
+from tests.operator.builders import raw_spec
 from tests.operator.world import KEY, World
 
 DEPLOYMENTS, SERVICES = OWNED_KINDS["Deployment"][0], OWNED_KINDS["Service"][0]
@@ -242,35 +241,6 @@ async def test_other_api_keys_do_not_roll_the_pods(world: World) -> None:
     world.restart()
     await world.reconcile()
     assert world.deployment()["spec"]["template"] == template
-
-
-async def test_the_gateway_api_is_found_when_it_is_installed_later(world: World) -> None:
-    world.kube.cluster = Cluster(34, frozenset())
-    world.kube.put_engine(raw_spec(route=HTTP_ROUTE))
-    assert (await world.reconcile())["Ready"]["reason"] == "MissingApi"
-    world.kube.cluster = Cluster(34, frozenset({GATEWAY_API}))
-    world.seconds += DISCOVERY_SECONDS + 1
-    assert (await world.reconcile())["Ready"]["reason"] == "Starting"
-    assert world.kube.names("httproutes") == ["tiny"]
-
-
-async def test_an_api_that_a_spec_needs_is_looked_for_more_often(world: World) -> None:
-    world.kube.cluster = Cluster(34, frozenset())
-    world.kube.put_engine(raw_spec(route=HTTP_ROUTE))
-    await world.reconcile()
-    world.kube.cluster = Cluster(34, frozenset({GATEWAY_API}))
-    world.seconds += MISSING_API_SECONDS + 1
-    assert (await world.reconcile())["Ready"]["reason"] == "Starting"
-
-
-async def test_an_api_that_no_spec_needs_is_looked_for_once_a_minute(world: World) -> None:
-    await world.reconcile()
-    world.kube.cluster = Cluster(34, frozenset())
-    world.seconds += MISSING_API_SECONDS + 1
-    world.kube.put_engine(raw_spec(route=HTTP_ROUTE), generation=2)
-    assert (await world.reconcile())["Ready"]["reason"] == "Starting"
-    world.seconds += DISCOVERY_SECONDS
-    assert (await world.reconcile())["Degraded"]["reason"] == "MissingApi"
 
 
 async def test_a_refused_child_is_reported_with_the_servers_message_and_retried(world: World) -> None:
