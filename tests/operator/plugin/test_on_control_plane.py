@@ -113,3 +113,33 @@ def test_names_are_completed_from_the_cluster(control_plane: ControlPlane, serve
     words = ["status", "-n", served.namespace, "ti"]
     done = subprocess.run([sys.executable, "-c", program, *words], env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.splitlines() == ["tiny", ":4"]
+
+
+def test_an_operator_that_is_not_there_has_no_page(run: Run, control_plane: ControlPlane, namespace: str) -> None:
+    done = run(control_plane.kubeconfig, "ui", "--no-browser", "--port=0", "-n", namespace)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"there is no operator in the namespace {namespace}: give its namespace with -n" in done.stderr
+
+
+def test_a_person_who_may_not_look_at_the_operator_is_told_which_right_is_missing(
+    run: Run, control_plane: ControlPlane, namespace: str
+) -> None:
+    done = run(control_plane.kubeconfig_for(namespace, "default"), "ui", "--no-browser", "--port=0")
+    assert (done.returncode, 'cannot list resource "pods"' in done.stderr) == (1, True), done.stderr
+
+
+def test_a_port_that_cannot_be_forwarded_ends_the_page_with_the_reason(run: Run, control_plane: ControlPlane, namespace: str) -> None:
+    """No kubelet runs this pod, so nothing forwards its port."""
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "op-1", "namespace": namespace, "labels": {"app.kubernetes.io/name": "alise-operator"}},
+        "spec": {"containers": [{"name": "operator", "image": "x"}]},
+    }
+    control_plane.access.apply(pod)
+    ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    control_plane.access.patch(f"/api/v1/namespaces/{namespace}/pods/op-1/status", {"status": ready})
+    done = run(control_plane.kubeconfig, "ui", "--no-browser", "--port=0", "-n", namespace)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "kubectl failed: " in done.stderr
+    assert "op-1" in done.stderr
