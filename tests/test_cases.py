@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CASES = [
     *("D1", "D2", "D3"),
     *("R1", "R2", "R3", "R4", "R5", "R6"),
-    *("L1", "L2", "L3", "L4", "L5", "L6", "L7"),
+    *("L1", "L2", "L3", "L4", "L5", "L6", "L7", "L8"),
     *("N1", "N2", "N3", "N4", "N5", "N6"),
     *("A1", "A2", "A3", "A6", "A7", "A9", "A12", "A13", "A14", "A15", "A17", "A18", "A19", "A20", "A21", "A23", "A24", "A25", "A26", "A28"),
     *("embeddings", "0600", "salt", "DSN", "head depth", "archive thread", "poll", "ports", "SIGTERM", "compile"),
