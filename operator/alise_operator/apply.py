@@ -8,7 +8,7 @@ children are tried with a dry run before the first is written, so one that the c
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -67,21 +67,40 @@ def version_of(child: Mapping[str, Manifest]) -> str:
     return f"{counted}, {digest([{key: meta.get(key) for key in ('labels', 'ownerReferences')}])}"
 
 
-async def apply_children(kube: Kube, owner: Owner, manifests: list[Manifest], *, changed: bool, at_seconds: float) -> Applied:
+async def apply_children(
+    kube: Kube,
+    owner: Owner,
+    manifests: list[Manifest],
+    *,
+    changed: bool,
+    at_seconds: float,
+    is_new: bool = False,
+    answered: Callable[[Manifest, Manifest], None] = lambda manifest, answer: None,
+) -> Applied:
     """Applies the manifests and deletes the owner's other children.
 
-    `changed` says that these manifests were not applied before, so they are tried with a dry run first.
+    `changed` says that these manifests were not applied before, so they are tried with a dry run first. `is_new`: the owner certainly has
+    no children yet, so none are searched for. `answered` is called with each manifest and the child that the cluster has made of it.
     Raises NameTaken, ApplyError (if the manifests have changed, nothing was written), ClusterError.
     """
-    existing = await _owned(kube, owner)
+    existing = {} if is_new else await _owned(kube, owner)
     wanted = {_key(manifest) for manifest in manifests}
-    await asyncio.gather(*(_refuse_foreign(kube, owner, manifest) for manifest in manifests if _key(manifest) not in existing))
+    missing = [manifest for manifest in manifests if _key(manifest) not in existing]
     if changed:
-        await try_children(kube, manifests)
+        try:
+            tried = await try_children(kube, manifests)
+        except ApplyError:
+            # That an object belongs to another owner says more than why the cluster would not change it.
+            await asyncio.gather(*(_refuse_foreign(kube, owner, manifest) for manifest in missing))
+            raise
+        # A dry run that creates an object answers without a resource version.
+        missing = [one for one in missing if tried[_key(one)]["metadata"].get("resourceVersion")]
+    await asyncio.gather(*(_refuse_foreign(kube, owner, manifest) for manifest in missing))
     applied = Applied(digest(manifests), at_seconds)
     for manifest in manifests:
         answer = await _apply_one(kube, manifest, dry_run=False)
         metrics.APPLIED.labels(manifest["kind"]).inc()
+        answered(manifest, answer)
         applied.versions[_key(manifest)] = version_of(answer)
         if _key(manifest) == ("Deployment", owner.name):
             applied.scale = scale_of(answer)
@@ -92,9 +111,31 @@ async def apply_children(kube: Kube, owner: Owner, manifests: list[Manifest], *,
     return applied
 
 
-async def try_children(kube: Kube, manifests: Iterable[Manifest]) -> None:
-    """Asks the cluster whether it would accept all manifests, and writes nothing. Raises ApplyError, ClusterError."""
-    await asyncio.gather(*(_apply_one(kube, manifest, dry_run=True) for manifest in manifests))
+async def try_children(kube: Kube, manifests: Iterable[Manifest]) -> dict[tuple[str, str], Manifest]:
+    """Asks the cluster whether it would accept all manifests, and writes nothing. Returns what each would become.
+
+    Raises ApplyError, ClusterError.
+    """
+    given = list(manifests)
+    answers = await asyncio.gather(*(_apply_one(kube, manifest, dry_run=True) for manifest in given))
+    return {_key(manifest): answer for manifest, answer in zip(given, answers, strict=True)}
+
+
+async def all_children(kube: Kube, namespace: str) -> dict[str, dict[tuple[str, str], tuple[str, str]]]:
+    """Returns the children of all AliseEngines, in one namespace or in all if it is empty, by the uid of their owner.
+
+    Of each child: (kind, name) -> (what `version_of` returns, resource version). Raises ApplyError (not allowed), ClusterError.
+    """
+    found: dict[str, dict[tuple[str, str], tuple[str, str]]] = {}
+    for kind, resources in OWNED_KINDS.items():
+        for resource in resources:
+            async for page in kube.pages(resource, namespace, labels=f"{MANAGED_BY}={MANAGER}", slim=True):
+                for child in page:
+                    meta = child["metadata"]
+                    seen = (version_of(child), str(meta.get("resourceVersion", "")))
+                    for reference in meta.get("ownerReferences", ()):
+                        found.setdefault(reference.get("uid", ""), {})[(kind, meta["name"])] = seen
+    return found
 
 
 async def apply_replicas(kube: Kube, owner: Owner, replicas: int) -> bool:

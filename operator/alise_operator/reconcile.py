@@ -15,9 +15,10 @@ from typing import Any, Final
 from alise_contract.names import API_GROUP, API_VERSION, PLURAL
 from alise_operator import events, metrics, scaling_condition
 from alise_operator.allowed import RESTRICTED, Allowed
-from alise_operator.apply import Applied, apply_children, apply_replicas, digest, version_of
+from alise_operator.apply import Applied, all_children, apply_children, apply_replicas, digest, version_of
 from alise_operator.autoscaler import Autoscaler
 from alise_operator.children import Owner, children
+from alise_operator.children.meta import Manifest
 from alise_operator.cluster import Cluster, Images, KedaScaler
 from alise_operator.demand import Demands
 from alise_operator.discovery import Discovery
@@ -26,9 +27,11 @@ from alise_operator.held_requests import HeldRequests
 from alise_operator.kube import Kube, Resource
 from alise_operator.leaving import mark_leaving
 from alise_operator.load import Loads, load_of
+from alise_operator.observation import Observation
 from alise_operator.observe import observe
 from alise_operator.observe_route import RouteObserver
 from alise_operator.poller import Poller
+from alise_operator.reads import READ_KINDS, Memory, Reads, is_at_rest
 from alise_operator.replicas import REASON, REPEAT_SECONDS, Reset, is_suspended, reset_by, reset_message, wanted_replicas
 from alise_operator.route_ready import Way, gateway_limits
 from alise_operator.rules import check
@@ -38,7 +41,7 @@ from alise_operator.status import changes, fold
 log = logging.getLogger(__name__)
 
 ENGINES: Final = Resource(f"{API_GROUP}/{API_VERSION}", PLURAL)
-# Children are applied at least this often, whatever the watches report.
+# Children are compared with what was applied, or else applied, at least this often, whatever the watches report.
 REAPPLY_SECONDS: Final = 300.0
 
 
@@ -49,12 +52,19 @@ class Key:
     namespace: str
     name: str
 
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.namespace, self.name
+
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
 
 class Reconciler:
-    """Brings one AliseEngine at a time to the state in its spec. It remembers what it last applied, and reads everything else."""
+    """Brings one AliseEngine at a time to the state in its spec.
+
+    It remembers what it last applied, and what it last read of those at rest (reads.py). It reads everything else.
+    """
 
     def __init__(
         self,
@@ -90,6 +100,9 @@ class Reconciler:
         # uid of an owner whose Deployment another writer scaled -> the change, until the event is posted; and when it was last posted.
         self._resets: dict[str, Reset] = {}
         self._posted_at_seconds: dict[str, float] = {}
+        self._memory = Memory()
+        # uids of those that may have children: all that existed when this process first listed them, and those that it has applied.
+        self._may_have_children: set[str] | None = None
         # Those that metrics report.
         self._reported: set[Key] = set()
 
@@ -100,12 +113,42 @@ class Reconciler:
         async for page in self._kube.pages(ENGINES, self._namespace, slim=True):
             keys += [Key(one["metadata"]["namespace"], one["metadata"]["name"]) for one in page]
             uids |= {one["metadata"]["uid"] for one in page}
+            for one in page:
+                self._memory.listed((one["metadata"]["namespace"], one["metadata"]["name"]), str(one["metadata"]["resourceVersion"]))
+        self._memory.keep(frozenset(key.place for key in keys))
+        # Those that are created after this have only the children that this process gives them, because it holds the lease.
+        self._may_have_children = uids if self._may_have_children is None else self._may_have_children & uids
         self._applied = {uid: applied for uid, applied in self._applied.items() if uid in uids}
         self._resets = {uid: reset for uid, reset in self._resets.items() if uid in uids}
         self._posted_at_seconds = {uid: at for uid, at in self._posted_at_seconds.items() if uid in uids}
         for key in self._reported - set(keys):
             self._forget(key)
         return keys
+
+    def changed(self, key: Key) -> None:
+        """Notes that the AliseEngine, a pod or a child of it has changed, so that the next reconcile reads all of it."""
+        self._memory.drop(key.place)
+
+    def missed(self) -> None:
+        """Notes that changes may not have been reported."""
+        self._memory.drop_all()
+
+    async def verify(self) -> None:
+        """Every few minutes, compares all children with what was applied and read, because not every change is watched, or reported.
+
+        Raises ClusterError, ApplyError (not allowed); children are then applied again after REAPPLY_SECONDS.
+        """
+        began = self._monotonic()
+        if not self._memory.is_due(began):
+            return
+        found = await all_children(self._kube, self._namespace)
+        for uid, applied in list(self._applied.items()):
+            if applied.at_seconds < began:
+                if {child: version for child, (version, _) in found.get(uid, {}).items()} == applied.versions:
+                    applied.at_seconds = began
+                else:
+                    del self._applied[uid]
+        self._memory.verified({uid: {child: version for child, (_, version) in own.items()} for uid, own in found.items()}, began)
 
     async def wake(self, seen: Callable[[Key], None]) -> None:
         """Calls `seen` with each AliseEngine without pods for which the endpoint picker holds a request. Never returns."""
@@ -116,30 +159,47 @@ class Reconciler:
 
         Raises ClusterError if the API server could not be asked, and re-raises an unexpected exception (a bug) after reporting it.
         """
+        reads, error, began = self._memory.recall(key.place, self._monotonic()), None, self._monotonic()
+        if reads is not None and reads.owner.uid in self._applied and await self._is_unchanged(reads):
+            # Only the pods' own reports can be others than before.
+            seen = replace(reads.seen, pods=await self._poller.poll(reads.seen.pods))
+            await self._conclude(key, reads.resource, reads.owner, reads.spec, None, seen, reads.way)
+            return None
+        self._memory.begin(key.place)
+        reads = None
+        try:
+            reads, error = await self._from_the_cluster(key, began)
+        finally:
+            self._memory.end(key.place, reads)
+        return error
+
+    async def _from_the_cluster(self, key: Key, began: float) -> tuple[Reads | None, OperatorError | None]:
+        """Does all of a reconcile. Returns what was read, if the AliseEngine is at rest, and the error."""
         # 1. Read the AliseEngine as it is now.
         try:
             resource = await self._kube.get(ENGINES, key.namespace, key.name)
         except Gone:
             self._forget(key)
-            return None
+            return None, None
         meta = resource["metadata"]
         if "deletionTimestamp" in meta:
             # The garbage collector removes the children by their owner reference.
-            return None
+            return None, None
         owner = Owner(key.name, key.namespace, meta["uid"])
         spec: Spec | None = None
         way: Way | None = None
         error: OperatorError | None = None
         bug: Exception | None = None
+        created: Manifest | None = None
         try:
             # 2. Is the spec valid?
             spec = parse(resource.get("spec"))
             check(spec, key.name)
             # 3. Which children should exist? 4. Apply them. An invalid spec leaves the children of the last valid one unchanged.
             cluster = await self._discovery.cluster()
-            way = await self._routes.look(spec, owner, cluster)
+            way = await self._routes.look(spec, owner, cluster, Way() if self._is_new(owner) else None)
             await self._mark_leaving(spec, owner)
-            await self._apply(spec, owner, cluster, way)
+            created = await self._apply(spec, owner, cluster, way)
         except (SpecError, ApplyError) as caught:
             error = caught
             self._discovery.note(caught)
@@ -158,7 +218,27 @@ class Reconciler:
         # 5. What does the cluster report?
         tls_secret = spec.route.tls_secret if spec is not None else None
         has_picker = spec is not None and spec.routing.endpoint_picker is not None
-        seen = await observe(self._kube, self._poller, owner, tls_secret=tls_secret, picker_at=self._now() if has_picker else None)
+        picker_at = self._now() if has_picker else None
+        seen = await observe(self._kube, self._poller, owner, tls_secret=tls_secret, picker_at=picker_at, created=created)
+        await self._conclude(key, resource, owner, spec, error, seen, way)
+        if bug is not None:
+            raise bug
+        is_done = error is None and created is None and owner.uid in self._applied and is_at_rest(seen) and not has_picker
+        if spec is None or way is None or not is_done:
+            return None, error
+        return Reads.of(resource, spec, owner, cluster, way, seen, began), None
+
+    async def _conclude(
+        self,
+        key: Key,
+        resource: Manifest,
+        owner: Owner,
+        spec: Spec | None,
+        error: OperatorError | None,
+        seen: Observation,
+        way: Way | None,
+    ) -> None:
+        """Scales the AliseEngine and reports on it."""
         # 6. Does the predicted work need another number of pods? If so, the change of the spec brings the next reconcile.
         previous = resource.get("status", {})
         # A child that the cluster refuses says nothing against the spec, and the number of pods is applied all the same.
@@ -170,7 +250,7 @@ class Reconciler:
         status = fold(
             spec=spec,
             owner=owner,
-            generation=meta["generation"],
+            generation=resource["metadata"]["generation"],
             error=error,
             observation=seen,
             way=way,
@@ -183,20 +263,30 @@ class Reconciler:
         self._loads.set(key.namespace, key.name, load_of(seen.pods))
         metrics.RESOURCES.report(key.namespace, key.name, status, seen.workload.pods() if seen.workload is not None else {})
         await self._report(key, owner, previous, status)
-        if bug is not None:
-            raise bug
-        return error
 
-    def child_changed(self, kind: str, child: Mapping[str, Any], *, deleted: bool) -> None:
-        """Notes a child that a watch reported. If another writer edited or deleted it, the next reconcile applies it again."""
+    async def _is_unchanged(self, reads: Reads) -> bool:
+        """Returns whether what no watch reports is as it was read: APIs, classes, Gateways, the hosts of others, the certificate."""
+        spec, owner = reads.spec, reads.owner
+        if await self._discovery.cluster() != reads.cluster or await self._routes.look(spec, owner, reads.cluster, reads.way) != reads.way:
+            return False
+        return spec.route.tls_secret is None or await self._routes.has_secret(owner.namespace, spec.route.tls_secret)
+
+    def child_changed(self, kind: str, child: Mapping[str, Any], *, deleted: bool) -> bool:
+        """Notes a child that a watch reported, and returns whether it needs a reconcile.
+
+        If another writer edited or deleted it, that reconcile applies it again.
+        """
         meta = child["metadata"]
         seen = None if deleted else version_of(child)
+        is_known = False
         for reference in meta.get("ownerReferences", ()):
             if reference.get("uid") in self._applying:
                 # The result of the apply is not known yet; the two are compared at its end.
                 self._applying[reference["uid"]][(kind, meta["name"])] = seen
             applied = self._applied.get(reference.get("uid", ""))
             known = applied.versions.get((kind, meta["name"])) if applied is not None else None
+            place, version = (meta["namespace"], reference["name"]), str(meta.get("resourceVersion", ""))
+            is_known |= known == seen and (kind not in READ_KINDS or self._memory.is_known(place, (kind, meta["name"]), version))
             if known is not None and known != seen:
                 log.info("a child was changed by another writer and is applied again", extra={"child": f"{kind}/{meta['name']}"})
                 # The endpoint picker has a Deployment, too.
@@ -205,26 +295,40 @@ class Reconciler:
                 if reset is not None:
                     self._resets[reference["uid"]] = reset
                 self._applied.pop(reference["uid"], None)
+        return deleted or not is_known
 
     async def _mark_leaving(self, spec: Spec, owner: Owner) -> None:
         """Marks the pods that should leave, if the number of pods falls."""
         before = self._applied.get(owner.uid)
         may_fall = before is None or before.scale is None or before.scale.replicas > spec.replicas
-        if may_fall and spec.replicas and not spec.suspend:
+        if may_fall and spec.replicas and not spec.suspend and not self._is_new(owner):
             await mark_leaving(self._kube, self._poller, owner, spec.replicas)
 
-    async def _apply(self, spec: Spec, owner: Owner, cluster: Cluster, way: Way) -> None:
+    def _is_new(self, owner: Owner) -> bool:
+        """Returns whether the AliseEngine certainly has no children yet."""
+        return self._may_have_children is not None and owner.uid not in self._may_have_children
+
+    async def _apply(self, spec: Spec, owner: Owner, cluster: Cluster, way: Way) -> Manifest | None:
+        """Applies the children, unless they are as they should be. Returns the Deployment if it is the first of the AliseEngine."""
         manifests = children(spec, owner, cluster, gateway_limits(spec, owner, way))
         wanted, now = digest(manifests), self._monotonic()
         before = self._applied.get(owner.uid)
         changed = before is None or before.digest != wanted
         if before is not None and not changed and now - before.at_seconds < REAPPLY_SECONDS:
-            return
+            return None
         # Forget it first, so that an apply that fails half way is repeated in full.
         self._applied.pop(owner.uid, None)
+        is_new, answers = self._is_new(owner), dict[str, Manifest]()
+        if self._may_have_children is not None:
+            self._may_have_children.add(owner.uid)
+
+        def answered(manifest: Manifest, answer: Manifest) -> None:
+            if is_new and manifest["kind"] == "Deployment":
+                answers[manifest["metadata"]["name"]] = answer
+
         meanwhile = self._applying[owner.uid] = {}
         try:
-            applied = await apply_children(self._kube, owner, manifests, changed=changed, at_seconds=now)
+            applied = await apply_children(self._kube, owner, manifests, changed=changed, at_seconds=now, is_new=is_new, answered=answered)
         finally:
             del self._applying[owner.uid]
         # A child that was meanwhile deleted or changed is applied again; the watch has requested that reconcile.
@@ -233,6 +337,7 @@ class Reconciler:
         await self._post_reset(owner, applied, suspended=spec.suspend)
         if changed:
             log.info("children applied", extra={"engine": f"{owner.namespace}/{owner.name}", "children": len(manifests)})
+        return answers.get(owner.name)
 
     async def _apply_replicas(self, raw: object, owner: Owner) -> None:
         """Scales the Deployment of the last valid spec. A failure is only logged: the error that led here is reported and retried."""

@@ -88,7 +88,11 @@ class FakeKube:
             self.pages_read += 1
             yield found[start : start + PAGE]
 
-    async def watch(self, resource: Resource, namespace: str, *, labels: str = "") -> AsyncIterator[Manifest]:
+    async def version(self, resource: Resource, namespace: str, *, labels: str = "") -> str:
+        self._check()
+        return str(self._version)
+
+    async def watch(self, resource: Resource, namespace: str, *, labels: str = "", since: str = "") -> AsyncIterator[Manifest]:
         self._check()
         while True:
             yield await self.changes.get()
@@ -99,11 +103,13 @@ class FakeKube:
             raise ApplyError(self.refused[resource.plural])
         if resource.plural in self.failing:
             raise ClusterError("failed calling webhook", status=self.failing[resource.plural])
-        if dry_run:
-            return manifest
         name = manifest["metadata"]["name"]
-        self.writes.append(("apply", resource.plural, name))
         before = self.objects.get((resource.plural, manifest["metadata"]["namespace"], name), {})
+        if dry_run:
+            # An object that exists keeps its version; one that would be created has none.
+            known = {key: before["metadata"][key] for key in ("uid", "resourceVersion")} if before else {}
+            return manifest | {"metadata": manifest["metadata"] | known}
+        self.writes.append(("apply", resource.plural, name))
         stored = self.put(resource, manifest | {"status": before.get("status", {})})
         self.on_apply(stored)
         return stored
