@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -142,6 +143,12 @@ def own_namespace(env: Mapping[str, str] = os.environ) -> str:
     return _NAMESPACE_FILE.read_text().strip() if in_cluster(env) else Cluster(0, frozenset()).operator_namespace
 
 
+def proxy_for(server: str) -> str | None:
+    """Returns the proxy that the environment (HTTPS_PROXY, NO_PROXY) names for the server's URL; None if there is none."""
+    url = urlsplit(server)
+    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
+
+
 class HttpKube:
     """A `Kube` over HTTP. Use as an asynchronous context manager."""
 
@@ -160,6 +167,9 @@ class HttpKube:
             config.load_incluster_config(client_configuration=configuration)
         else:
             await config.load_kube_config(client_configuration=configuration)
+        # Otherwise each request looks for a proxy in the environment and for a password in ~/.netrc, each in a thread: most of its time.
+        configuration.client_session_kwargs = {"trust_env": False}
+        configuration.proxy = configuration.proxy or proxy_for(configuration.host)
         self._api = client.ApiClient(configuration)
         return self
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from alise_operator.errors import ApplyError, ClusterError, Gone, OperatorError
-from alise_operator.kube import answered, as_yaml, in_cluster_server
+from alise_operator.kube import answered, as_yaml, in_cluster_server, proxy_for
 from alise_operator.schema_fields import has_field
 
 TYPED_PATCH = (
@@ -95,3 +95,21 @@ def test_a_crds_schema_says_whether_a_field_is_there(rule: dict[str, Any], has: 
 def test_what_is_applied_is_the_same_to_a_reader_of_yaml_and_of_json(text: str) -> None:
     manifest = {text: [text, None, 1.5]}
     assert yaml.safe_load(as_yaml(manifest)) == json.loads(as_yaml(manifest)) == manifest
+
+
+@pytest.mark.parametrize(
+    ("env", "proxy"),
+    [
+        pytest.param({}, None, id="no proxy"),
+        pytest.param({"https_proxy": "http://proxy:3128"}, "http://proxy:3128", id="one for its scheme"),
+        pytest.param({"http_proxy": "http://proxy:3128"}, None, id="one for another scheme"),
+        pytest.param({"https_proxy": "http://proxy:3128", "no_proxy": "api.test"}, None, id="the server is excepted"),
+    ],
+)
+def test_the_proxy_of_the_environment_is_used(env: dict[str, str], proxy: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_for("https://api.test:6443") == proxy
