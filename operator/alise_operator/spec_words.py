@@ -26,7 +26,9 @@ HOST: Final = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0
 VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_.-]*$"
 PATH: Final = r"^/[^\x00-\x20\x7f]+$"
 # A dollar could be a variable that Kubernetes inserts.
-COLLECTOR: Final = r"^https?://([-.a-zA-Z0-9]+|\[[:.0-9a-fA-F]+\]):[0-9]{1,5}(/[-._~/a-zA-Z0-9]*)?$"
+COLLECTOR: Final = (
+    r"^https?://([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*|\[[:.0-9a-f]+\]):[0-9]{1,5}(/[-._~/a-zA-Z0-9]*)?$"
+)
 # The message for a value that does not match, without the value.
 PATTERNS_IN_WORDS: Final = {
     QUANTITY: "is not a quantity such as 500m, 2 or 4Gi",
@@ -52,8 +54,8 @@ PATTERNS_IN_WORDS: Final = {
         "underscore"
     ),
     COLLECTOR: (
-        "is not the address of a collector; an address begins with http:// or https:// and has a host and a port, for example "
-        "http://collector.observability:4317"
+        "is not the address of a collector; an address begins with http:// or https:// and has a host in lower-case letters and a "
+        "port, for example http://collector.observability:4317"
     ),
     PATH: "is not the path of a folder; a path begins with / and has no spaces",
 }

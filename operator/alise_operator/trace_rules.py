@@ -1,5 +1,6 @@
 """The rules of `spec.observability.traces` that join several fields. Pure; rules.py calls `trace_problems()`."""
 
+import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -28,7 +29,17 @@ def trace_problems(spec: Spec) -> Iterator[Problem]:
     traces = spec.observability.traces
     if traces is None:
         return
-    path = urlsplit(traces.endpoint).path
+    try:
+        address = urlsplit(traces.endpoint)
+        path, has_port = address.path, bool(address.port)
+        if traces.endpoint.partition("://")[2].startswith("["):
+            # Older versions of Python take anything between the brackets.
+            ipaddress.ip_address(address.hostname or "")
+    except ValueError as error:
+        yield Problem(f"{_FIELD}.endpoint", f"{quote(traces.endpoint)} is not an address: {error}; correct the host or the port")
+        return
+    if not has_port:
+        yield Problem(f"{_FIELD}.endpoint", f"{quote(traces.endpoint)} has port 0; use the collector's port, usually 4317 or 4318")
     if traces.protocol == "grpc" and path not in ("", "/"):
         yield Problem(
             f"{_FIELD}.endpoint",

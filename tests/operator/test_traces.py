@@ -99,6 +99,16 @@ REFUSED = [
         "add the collector's path, usually /v1/traces",
         id="no path with HTTP",
     ),
+    pytest.param(
+        traced("http://collector:65536"),
+        "spec.observability.traces.endpoint",
+        "correct the host or the port",
+        id="a port that there is not",
+    ),
+    pytest.param(traced("http://collector:0"), "spec.observability.traces.endpoint", "has port 0", id="port 0"),
+    pytest.param(
+        traced("http://[1::2::3]:4317"), "spec.observability.traces.endpoint", "correct the host or the port", id="no address of IPv6"
+    ),
     pytest.param(traced(samplingRatio="1.5"), "spec.observability.traces.samplingRatio", "'1.5' is not between 0 and 1", id="a ratio"),
     pytest.param(
         traced() | {"engine": {"device": "cpu", "args": ["--disable-log-stats"]}},
@@ -136,6 +146,8 @@ def test_a_problem_names_its_field_and_the_way_out(changes: dict[str, Any], fiel
         pytest.param("http://user:secret@collector:4317", id="a password"),
         pytest.param("http://collector:4317/$(HF_TOKEN)", id="a variable that Kubernetes would insert"),
         pytest.param("grpc://collector:4317", id="another scheme"),
+        pytest.param("http://..:4317", id="no host"),
+        pytest.param("http://Collector:4317", id="capitals, which no Service has"),
         pytest.param("http://collector:4317 --port 1", id="a second word"),
     ],
 )

@@ -4,6 +4,7 @@ Pure: pod.py and network_policy.py call it. The scheduler sends no traces; the e
 """
 
 import ipaddress
+from typing import Final
 from urllib.parse import urlsplit
 
 from alise_contract.names import TRACES_RATIO_ENV
@@ -11,6 +12,8 @@ from alise_contract.quantities import parse_quantity
 from alise_operator.children.meta import Manifest, Owner
 from alise_operator.spec import Spec
 from alise_operator.trace_rules import POD_NAME_ENV, PROTOCOL_ENV
+
+_MAX_NAMESPACE_CHARS: Final = 63
 
 
 def trace_args(spec: Spec) -> list[str]:
@@ -64,6 +67,6 @@ def _peer(host: str, owner: Owner) -> Manifest | None:
     else:
         return {"ipBlock": {"cidr": f"{ip}/{ip.max_prefixlen}"}}
     _, namespace, *rest = [*host.split("."), owner.namespace] if "." not in host else host.split(".")
-    if rest and rest[0] != "svc":
+    if (rest and rest[0] != "svc") or len(namespace) > _MAX_NAMESPACE_CHARS:
         return None
     return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}

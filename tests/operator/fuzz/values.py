@@ -82,6 +82,18 @@ _STRINGS: Final[Mapping[str, Sequence[str]]] = {
     "image": ("localhost/a:dev", "a b", " a", "", "a" * 1024, "$(X)", "\x00"),
     "kvCacheDtype": ("auto", "fp8", "fp8_e4m3", "nvfp4", "int4", "AUTO", "a" * 64),
     "encoder": ("/e", "/a\u2003b", "/" + "a" * 1023, "/.."),
+    "endpoint": (
+        "http://collector:4317",
+        "https://otlp.example.com:443/v1/traces",
+        "http://collector.observability.svc:4318/v1/traces",
+        "http://10.1.2.3:4317",
+        "http://[fd00::7]:4317",
+        "http://[1::2::3]:4317",
+        "http://a:0",
+        "http://a:99999",
+        "http://a." + "b" * 70 + ":4317",
+        "http://a:4317/$(X)",
+    ),
     "storageClass": ("fast", "Fast_1", "a b", "a" * 253, "\x1b"),
     "key": ("token", "a b", "..", ".", "a/b", "a" * 253, "ü"),
 }
