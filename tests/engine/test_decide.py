@@ -156,6 +156,33 @@ def test_every_preemption_lets_a_better_request_run(
     assert choose_preemptions(victims, candidates, slots, blocks, limits) == chosen
 
 
+@given(
+    st.lists(st.tuples(levels, st.integers(1, 9), st.integers(0, 2)), max_size=8),
+    st.lists(st.tuples(levels, st.integers(1, 20), st.integers(0, 4)), max_size=6),
+    st.integers(0, 2),
+)
+def test_every_preemption_for_an_adapter_makes_a_place_for_it(
+    runs: list[tuple[int, int, int]], waits: list[tuple[int, int, int]], slots: int
+) -> None:
+    """Two adapters run at a time, and some of those that wait are of others."""
+    victims = [of(adapter, running(f"v{i}", level, float(i), blocks)) for i, (level, blocks, adapter) in enumerate(runs)]
+    candidates = [of(adapter, waiting(f"c{i}", level, blocks)) for i, (level, blocks, adapter) in enumerate(sorted(waits))]
+    chosen = choose_preemptions(victims, candidates, slots, 10, LIMITS, max_adapters=2)
+    if not chosen:
+        return
+    left = {victim.adapter for victim in victims if victim.request_id not in chosen and victim.adapter}
+    gone = [victim for victim in victims if victim.request_id in chosen]
+    room = 10 + sum(victim.own_blocks for victim in gone)
+    fits = [
+        one
+        for one in candidates
+        if len(left | ({one.adapter} if one.adapter else set())) <= 2 and one.needs_blocks <= room and slots + len(gone) >= 1
+    ]
+    assert fits
+    for victim in gone:
+        assert any(decide.outranks(one.priority, victim.priority, LIMITS) for one in fits)
+
+
 def rank(job: str, level: int = 0) -> RankRow:
     return RankRow(job, level, 0, 0)
 
