@@ -2,18 +2,20 @@
 
 The only module that creates, changes and deletes children; reconcile.py calls it. An existing object that has the name of a child but
 another owner is never taken over: a forced apply would overwrite it, and our owner reference would delete it with the AliseEngine. All
-children are tried with a dry run before the first is written, so one that the cluster refuses leaves the others unchanged.
+children are tried with a dry run before the first is written, so one that the cluster refuses leaves the others unchanged. A child that is
+refused only because of what another writer added to it is cleared of that.
 """
 
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from alise_operator import metrics
 from alise_operator.children.meta import MANAGED_BY, MANAGER, Manifest, Owner, selector_text
+from alise_operator.drift import kept_entries, taken_back
 from alise_operator.errors import ApplyError, ClusterError, Gone, NameTaken
 from alise_operator.kube import Kube, Resource
 from alise_operator.refusals import with_source
@@ -47,6 +49,8 @@ class Applied:
     at_seconds: float
     # Version of each child in the answer of the cluster; a different one later means that another writer changed it.
     versions: dict[tuple[str, str], str] = field(default_factory=dict)
+    # Generation of each child that has one, in the same answers.
+    generations: dict[tuple[str, str], int] = field(default_factory=dict)
     # Replicas of the Deployment in the answer; a different number later means that a user or an autoscaler scaled it.
     scale: Scale | None = None
 
@@ -65,6 +69,11 @@ def version_of(child: Mapping[str, Manifest]) -> str:
     generation = meta.get("generation")
     counted = f"generation {generation}" if generation is not None else f"version {meta.get('resourceVersion')}"
     return f"{counted}, {digest([{key: meta.get(key) for key in ('labels', 'ownerReferences')}])}"
+
+
+def generation_of(child: Mapping[str, Manifest]) -> int:
+    """Returns the generation of a child; 0 for kinds without one, such as Services."""
+    return int(child.get("metadata", {}).get("generation") or 0)
 
 
 async def apply_children(
@@ -88,7 +97,7 @@ async def apply_children(
     missing = [manifest for manifest in manifests if _key(manifest) not in existing]
     if changed:
         try:
-            tried = await try_children(kube, manifests)
+            tried = await try_children(kube, manifests, existing)
         except ApplyError:
             # That an object belongs to another owner says more than why the cluster would not change it.
             await asyncio.gather(*(_refuse_foreign(kube, owner, manifest) for manifest in missing))
@@ -98,10 +107,12 @@ async def apply_children(
     await asyncio.gather(*(_refuse_foreign(kube, owner, manifest) for manifest in missing))
     applied = Applied(digest(manifests), at_seconds)
     for manifest in manifests:
-        answer = await _apply_one(kube, manifest, dry_run=False)
+        answer = await _apply_one(kube, manifest, dry_run=False, exists=_key(manifest) in existing)
         metrics.APPLIED.labels(manifest["kind"]).inc()
         answered(manifest, answer)
         applied.versions[_key(manifest)] = version_of(answer)
+        if generation := generation_of(answer):
+            applied.generations[_key(manifest)] = generation
         if _key(manifest) == ("Deployment", owner.name):
             applied.scale = scale_of(answer)
     for key, (resource, uid) in existing.items():
@@ -111,13 +122,15 @@ async def apply_children(
     return applied
 
 
-async def try_children(kube: Kube, manifests: Iterable[Manifest]) -> dict[tuple[str, str], Manifest]:
+async def try_children(
+    kube: Kube, manifests: Iterable[Manifest], existing: Collection[tuple[str, str]] = ()
+) -> dict[tuple[str, str], Manifest]:
     """Asks the cluster whether it would accept all manifests, and writes nothing. Returns what each would become.
 
-    Raises ApplyError, ClusterError.
+    `existing`: (kind, name) of the owner's children that exist. Raises ApplyError, ClusterError.
     """
     given = list(manifests)
-    answers = await asyncio.gather(*(_apply_one(kube, manifest, dry_run=True) for manifest in given))
+    answers = await asyncio.gather(*(_apply_one(kube, manifest, dry_run=True, exists=_key(manifest) in existing) for manifest in given))
     return {_key(manifest): answer for manifest, answer in zip(given, answers, strict=True)}
 
 
@@ -191,9 +204,14 @@ async def _refuse_foreign(kube: Kube, owner: Owner, manifest: Manifest) -> None:
         )
 
 
-async def _apply_one(kube: Kube, manifest: Manifest, *, dry_run: bool) -> Manifest:
+async def _apply_one(kube: Kube, manifest: Manifest, *, dry_run: bool, exists: bool) -> Manifest:
     try:
-        return await kube.apply(_resource(manifest), manifest, dry_run=dry_run)
+        try:
+            return await kube.apply(_resource(manifest), manifest, dry_run=dry_run)
+        except ApplyError:
+            if not exists or (cleared := await _clear(kube, manifest, dry_run=dry_run)) is None:
+                raise
+            return cleared
     except Gone as error:
         # The namespace is being deleted, or the CRD of the kind was removed after discovery.
         raise ApplyError(f"{manifest['kind']} {manifest['metadata']['name']}: {error}") from error
@@ -205,3 +223,18 @@ async def _apply_one(kube: Kube, manifest: Manifest, *, dry_run: bool) -> Manife
             raise
         what = f"{manifest['kind']} {manifest['metadata']['name']}"
         raise ClusterError(f"the cluster failed to apply {what}, and the operator tries again: {error}", status=error.status) from error
+
+
+async def _clear(kube: Kube, manifest: Manifest, *, dry_run: bool) -> Manifest | None:
+    """Sets back what another writer owns of the child and applies it; None if there is nothing of another writer. Raises as `apply`."""
+    resource, meta = _resource(manifest), manifest["metadata"]
+    changes = taken_back(manifest, await kube.get(resource, meta["namespace"], meta["name"]))
+    if changes is None:
+        return None
+    answer = await kube.patch(resource, meta["namespace"], meta["name"], changes, dry_run=dry_run)
+    if dry_run:
+        return answer
+    answer = await kube.apply(resource, manifest)
+    # The merge patch made the operator an owner by other means than apply, which would keep the fields in the child for good.
+    freed = {"metadata": {"managedFields": kept_entries(answer), "resourceVersion": answer["metadata"]["resourceVersion"]}}
+    return await kube.patch(resource, meta["namespace"], meta["name"], freed)

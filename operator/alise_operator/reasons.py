@@ -226,6 +226,12 @@ EVENTS: Final = (
         "Something else than the operator changed the number of replicas of the Deployment, and the operator set it back.",
         "Let autoscalers target the AliseEngine instead of its Deployment.",
     ),
+    Reason(
+        "ChildRestored",
+        "Something else than the operator changed or deleted an object of the resource, and the operator restored it. The message names "
+        "the fields.",
+        "Change the field of the AliseEngine that the message names. What others add beside the operator's fields stays.",
+    ),
     Reason("ScaledUp", "The autoscaler added pods. The message says why."),
     Reason("ScaledDown", "The autoscaler removed pods. The message says why."),
 )

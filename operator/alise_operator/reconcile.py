@@ -32,7 +32,8 @@ from alise_operator.observe import observe
 from alise_operator.observe_route import RouteObserver
 from alise_operator.poller import Poller
 from alise_operator.reads import READ_KINDS, Memory, Reads, is_at_rest
-from alise_operator.replicas import REASON, REPEAT_SECONDS, Reset, is_suspended, reset_by, reset_message, wanted_replicas
+from alise_operator.replicas import is_suspended, wanted_replicas
+from alise_operator.restores import Restores
 from alise_operator.route_ready import Way, gateway_limits
 from alise_operator.rules import check
 from alise_operator.spec import Spec, parse
@@ -97,9 +98,7 @@ class Reconciler:
         self._applied: dict[str, Applied] = {}
         # uid of an owner whose children are being applied -> the version of each child seen meanwhile; None if deleted.
         self._applying: dict[str, dict[tuple[str, str], str | None]] = {}
-        # uid of an owner whose Deployment another writer scaled -> the change, until the event is posted; and when it was last posted.
-        self._resets: dict[str, Reset] = {}
-        self._posted_at_seconds: dict[str, float] = {}
+        self._restores = Restores()
         self._memory = Memory()
         # uids of those that may have children: all that existed when this process first listed them, and those that it has applied.
         self._may_have_children: set[str] | None = None
@@ -119,8 +118,7 @@ class Reconciler:
         # Those that are created after this have only the children that this process gives them, because it holds the lease.
         self._may_have_children = uids if self._may_have_children is None else self._may_have_children & uids
         self._applied = {uid: applied for uid, applied in self._applied.items() if uid in uids}
-        self._resets = {uid: reset for uid, reset in self._resets.items() if uid in uids}
-        self._posted_at_seconds = {uid: at for uid, at in self._posted_at_seconds.items() if uid in uids}
+        self._restores.keep(uids)
         for key in self._reported - set(keys):
             self._forget(key)
         return keys
@@ -289,12 +287,8 @@ class Reconciler:
             is_known |= known == seen and (kind not in READ_KINDS or self._memory.is_known(place, (kind, meta["name"]), version))
             if known is not None and known != seen:
                 log.info("a child was changed by another writer and is applied again", extra={"child": f"{kind}/{meta['name']}"})
-                # The endpoint picker has a Deployment, too.
-                scaled = (kind, meta["name"]) == ("Deployment", reference.get("name")) and not deleted
-                reset = reset_by(child, applied.scale) if scaled and applied and applied.scale else None
-                if reset is not None:
-                    self._resets[reference["uid"]] = reset
-                self._applied.pop(reference["uid"], None)
+                owner = Owner(reference["name"], meta["namespace"], reference["uid"])
+                self._restores.note(owner, kind, child, self._applied.pop(owner.uid), deleted=deleted)
         return deleted or not is_known
 
     async def _mark_leaving(self, spec: Spec, owner: Owner) -> None:
@@ -323,6 +317,7 @@ class Reconciler:
             self._may_have_children.add(owner.uid)
 
         def answered(manifest: Manifest, answer: Manifest) -> None:
+            self._restores.compare(owner, wanted, manifest, answer)
             if is_new and manifest["kind"] == "Deployment":
                 answers[manifest["metadata"]["name"]] = answer
 
@@ -334,7 +329,7 @@ class Reconciler:
         # A child that was meanwhile deleted or changed is applied again; the watch has requested that reconcile.
         if all(applied.versions[child] == seen for child, seen in meanwhile.items() if child in applied.versions):
             self._applied[owner.uid] = applied
-        await self._post_reset(owner, applied, suspended=spec.suspend)
+        await self._post_restores(owner, applied, suspended=spec.suspend)
         if changed:
             log.info("children applied", extra={"engine": f"{owner.namespace}/{owner.name}", "children": len(manifests)})
         return answers.get(owner.name)
@@ -352,17 +347,11 @@ class Reconciler:
         except (ApplyError, ClusterError) as failure:
             log.warning("replicas could not be applied", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(failure)})
 
-    async def _post_reset(self, owner: Owner, applied: Applied, *, suspended: bool) -> None:
-        """Posts an event that says what to scale instead of the Deployment, at most once in some minutes."""
-        reset, now = self._resets.pop(owner.uid, None), self._monotonic()
-        if reset is None or applied.scale is None or applied.scale.replicas == reset.found:
-            return
-        if now - self._posted_at_seconds.get(owner.uid, float("-inf")) < REPEAT_SECONDS:
-            return
-        self._posted_at_seconds[owner.uid] = now
+    async def _post_restores(self, owner: Owner, applied: Applied, *, suspended: bool) -> None:
+        """Posts an event for each child that another writer had changed, which says what to change instead."""
         try:
-            message = reset_message(replace(reset, wanted=applied.scale.replicas), owner, suspended=suspended)
-            await events.warn(self._kube, REASON, message, owner, now=self._now())
+            for news in self._restores.news(owner, applied, suspended=suspended, now_seconds=self._monotonic()):
+                await events.warn(self._kube, news.reason, news.message, owner, now=self._now())
         except (ApplyError, ClusterError) as error:
             log.warning("an event could not be posted", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(error)})
 

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 
-from alise_operator import autoscaler, errors, reasons, replicas
+from alise_operator import autoscaler, errors, reasons, replicas, restores
 from alise_operator.errors import OperatorError
 from tests.tools.house.tree import files, nodes, parsed
 
@@ -74,7 +74,7 @@ def test_every_type_of_condition_is_in_the_table() -> None:
 
 
 def test_the_events_without_a_condition_are_in_the_table() -> None:
-    assert [one.name for one in reasons.EVENTS] == [replicas.REASON, autoscaler.UP, autoscaler.DOWN]
+    assert [one.name for one in reasons.EVENTS] == [replicas.REASON, restores.REASON, autoscaler.UP, autoscaler.DOWN]
 
 
 def test_no_reason_is_described_twice() -> None:

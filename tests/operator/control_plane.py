@@ -62,6 +62,19 @@ def install_into(cp: ControlPlane, namespace: str) -> None:
     cp.access.kubectl("apply", "-f", "-", text_in=text)
 
 
+def operator_environment(cp: ControlPlane, namespace: str = "") -> dict[str, str]:
+    """The environment of an operator with the rights of its ServiceAccount; with a namespace, of one for it alone."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("KUBERNETES_")}
+    return env | {
+        "KUBECONFIG": str(cp.kubeconfig_for(namespace or "alise-system", "alise-operator")),
+        "ALISE_HTTP_HOST": "127.0.0.1",
+        "ALISE_HTTP_PORT": "0",
+        "ALISE_PAGE_PORT": "0",
+        "ALISE_RESYNC_SECONDS": "1",
+        "ALISE_WATCH_NAMESPACE": namespace,
+    }
+
+
 @contextmanager
 def running_operator(
     cp: ControlPlane, folder: Path, *, namespace: str = "", module: str = "alise_operator", **settings: str
@@ -71,14 +84,7 @@ def running_operator(
     `namespace`: looks after this one alone, with the rights that `install_into` gave; `settings`: further environment variables.
     """
     log = folder / f"operator-{time.monotonic_ns()}.log"
-    env = {name: value for name, value in os.environ.items() if not name.startswith("KUBERNETES_")}
-    env |= {
-        "KUBECONFIG": str(cp.kubeconfig_for(namespace or "alise-system", "alise-operator")),
-        "ALISE_HTTP_HOST": "127.0.0.1",
-        "ALISE_HTTP_PORT": "0",
-        "ALISE_RESYNC_SECONDS": "1",
-        "ALISE_WATCH_NAMESPACE": namespace,
-    }
+    env = operator_environment(cp, namespace)
     with log.open("wb") as out:
         process = subprocess.Popen([sys.executable, "-m", module], env=env | settings, stdout=out, stderr=out)
         try:

@@ -126,7 +126,7 @@ class FakeKube:
         kept = {key: value for key, value in status.items() if value is not None}
         self.objects[(resource.plural, namespace, name)]["status"] = kept
 
-    async def patch(self, resource: Resource, namespace: str, name: str, changes: Manifest) -> Manifest:
+    async def patch(self, resource: Resource, namespace: str, name: str, changes: Manifest, *, dry_run: bool = False) -> Manifest:
         self._check()
         if resource.plural in self.refused:
             raise ApplyError(self.refused[resource.plural])

@@ -1,0 +1,174 @@
+"""Children that a person edits, and a spec that is edited ten times at once, by the real operator process against a real API server."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.control_plane import ControlPlane
+from tests.operator.control_plane import MANIFESTS, Engine, OperatorProcess, eventually
+
+pytestmark = pytest.mark.controlplane
+
+REPLACE_PORT = [{"op": "replace", "path": "/spec/ports/0/port", "value": 8080}]
+OTHER_BOUND = [{"op": "remove", "path": "/spec/maxUnavailable"}, {"op": "add", "path": "/spec/minAvailable", "value": 2}]
+OTHER_IMAGE = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "mine:1"}]
+OTHER_VOLUME = [{"op": "replace", "path": "/spec/template/spec/volumes/1", "value": {"name": "scratch", "hostPath": {"path": "/"}}}]
+OTHER_HOST = [{"op": "replace", "path": "/spec/rules/0/host", "value": "other.test"}]
+OTHER_POLICY = [{"op": "replace", "path": "/spec/ingress/0/ports/0/port", "value": 22}]
+OTHER_TARGET = [{"op": "replace", "path": "/spec/ports/0/targetPort", "value": 22}]
+SHORTER_DRAIN = [{"op": "replace", "path": "/spec/template/spec/terminationGracePeriodSeconds", "value": 1}]
+
+
+NAMESPACE = "hand-edits"
+
+
+@pytest.fixture(scope="module")
+def settled(control_plane: ControlPlane, operator: OperatorProcess) -> Iterator[Engine]:
+    """An engine with every child that a small one may have, all of them applied. The tests share it."""
+    control_plane.access.kubectl("create", "namespace", NAMESPACE)
+    engine = Engine(control_plane.access, NAMESPACE)
+    engine.apply(replicas=2)
+    engine.wait_for_pods(2)
+    engine.until("Ready", "False", "Starting")
+    yield engine
+    control_plane.access.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+class Restored:
+    """The events about restored children since the test began."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._before = {one["metadata"]["uid"] for one in self._events()}
+
+    def _events(self) -> list[dict[str, Any]]:
+        return [one for one in self._engine.events() if one["reason"] in ("ChildRestored", "ReplicasReset")]
+
+    def messages(self) -> list[str]:
+        return [one["message"] for one in self._events() if one["metadata"]["uid"] not in self._before]
+
+
+@pytest.fixture
+def restored(settled: Engine) -> Restored:
+    return Restored(settled)
+
+
+def edit(engine: Engine, kind: str, changes: list[dict[str, Any]]) -> None:
+    engine.kubectl("patch", kind, engine.name, "--type=json", "-p", json.dumps(changes))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "field", "way"),
+    [
+        pytest.param(
+            "deployment",
+            OTHER_IMAGE,
+            "spec.template.spec.containers[engine].image",
+            "change spec.engine.image or spec.podTemplate of the AliseEngine",
+            id="the image of the engine",
+        ),
+        pytest.param(
+            "deployment", OTHER_VOLUME, "spec.template.spec.volumes[scratch].emptyDir", "change spec.podTemplate", id="the kind of a volume"
+        ),
+        pytest.param("service", REPLACE_PORT, "spec.ports[http].port", "create a Service of your own", id="the port of the Service"),
+        pytest.param(
+            "poddisruptionbudget", OTHER_BOUND, "spec.maxUnavailable", "lets one pod at a time be evicted", id="the bound of the budget"
+        ),
+        pytest.param("ingresses.networking.k8s.io", OTHER_HOST, "spec.rules", "change spec.route.hosts", id="the host of the route"),
+        pytest.param("networkpolicy", OTHER_POLICY, "spec.ingress", "change spec.networkPolicy.from", id="who may connect"),
+    ],
+)
+def test_an_edited_child_is_restored_and_an_event_names_the_field_and_the_right_way(
+    settled: Engine, restored: Restored, kind: str, changes: list[dict[str, Any]], field: str, way: str
+) -> None:
+    before = settled.child(kind)
+    edit(settled, kind, changes)
+    (message,) = eventually("an event says so", restored.messages)
+    assert settled.one(kind)["spec"] == before["spec"]
+    # The API server says who owns a field, and not who has removed one.
+    by = "" if changes == OTHER_BOUND else " by kubectl-patch"
+    assert message.startswith(f"{before['kind']} tiny was changed{by} and has been restored ({field})")
+    assert way in message
+    assert settled.condition("Degraded")["status"] == "False"
+
+
+def test_a_deleted_child_is_created_again_and_an_event_says_so(settled: Engine, restored: Restored) -> None:
+    settled.kubectl("delete", "service", "tiny")
+    assert eventually("an event says so", restored.messages) == [
+        "Service tiny was deleted and has been created again, because the AliseEngine needs it"
+    ]
+
+
+def test_a_writer_that_does_not_give_up_causes_one_event(settled: Engine, restored: Restored) -> None:
+    ports = settled.child("service")["spec"]["ports"]
+    for _ in range(4):
+        edit(settled, "service", OTHER_TARGET)
+        eventually("the port is restored", lambda: settled.one("service")["spec"]["ports"] == ports)
+    assert len(eventually("an event says so", restored.messages)) == 1
+
+
+def test_what_is_added_beside_the_operators_fields_stays_and_causes_no_event(settled: Engine, restored: Restored) -> None:
+    settled.kubectl("rollout", "restart", "deployment/tiny")
+    settled.kubectl("annotate", "service", "tiny", "example.com/cost-centre=7")
+    edit(settled, "service", [{"op": "add", "path": "/spec/externalIPs", "value": ["192.0.2.1"]}])
+    # A later edit of the operator's fields: once it is restored, the others have been looked at.
+    edit(settled, "deployment", SHORTER_DRAIN)
+    (message,) = eventually("the later edit is restored", restored.messages)
+    assert "(spec.template.spec.terminationGracePeriodSeconds); change spec.drainSeconds of the AliseEngine" in message
+    assert "kubectl.kubernetes.io/restartedAt" in settled.one("deployment")["spec"]["template"]["metadata"]["annotations"]
+    assert settled.one("service")["metadata"]["annotations"]["example.com/cost-centre"] == "7"
+    assert settled.one("service")["spec"]["externalIPs"] == ["192.0.2.1"]
+
+
+def test_the_operators_own_changes_cause_no_event(settled: Engine, restored: Restored) -> None:
+    for replicas, seqs in ((1, 3), (3, 4)):
+        settled.patch({"replicas": replicas, "engine": {"maxNumSeqs": seqs}, "route": {"hosts": [f"{seqs}.{NAMESPACE}.test"]}})
+        settled.until("Ready", "False", "Starting")
+    settled.patch({"suspend": True})
+    settled.until("Ready", "False", "Suspended")
+    assert restored.messages() == []
+
+
+# --- A spec that is edited again and again ------------------------------------------------------------------------------------------
+
+EDITS = 10
+# What one edit changes: the template of the pods, the number of pods, and the route.
+MOST_REPLICASETS = 4
+
+
+def versions(engine: Engine) -> str:
+    """The resource in ten versions, one after the other, as one stream for a single kubectl."""
+    sample = yaml.safe_load((MANIFESTS / "samples" / "tiny.yaml").read_text())
+    documents = []
+    for number in range(1, EDITS + 1):
+        spec = sample["spec"] | {"replicas": 1 + number % 3}
+        spec["engine"] = sample["spec"]["engine"] | {"maxNumSeqs": number}
+        spec["route"] = sample["spec"]["route"] | {"hosts": [f"{number}.{engine.namespace}.test"]}
+        documents.append(json.dumps(sample | {"metadata": {"name": engine.name}, "spec": spec}))
+    return "\n".join(documents)
+
+
+def replica_sets(engine: Engine) -> int:
+    return len(engine.kubectl("get", "replicasets", "-l", f"alise.dev/engine={engine.name}", "-o", "name").split())
+
+
+def test_of_ten_edits_in_a_row_the_last_one_wins_and_pods_are_not_started_for_each(engine: Engine) -> None:
+    engine.apply()
+    engine.wait_for_pods(1)
+    engine.until("Ready", "False", "Starting")
+    generation = engine.get()["metadata"]["generation"]
+    engine.kubectl("apply", "-f", "-", text_in=versions(engine))
+    assert engine.get()["metadata"]["generation"] == generation + EDITS
+    last = eventually(
+        "the last edit is reported",
+        lambda: found if (found := engine.get())["status"]["observedGeneration"] == generation + EDITS else None,
+    )
+    workload = engine.one("deployment")["spec"]
+    assert "--max-num-seqs=10" in " ".join(workload["template"]["spec"]["containers"][0]["args"]).replace("seqs ", "seqs=")
+    assert workload["replicas"] == last["spec"]["replicas"] == 2
+    assert engine.one("poddisruptionbudget")["spec"]["maxUnavailable"] == 1
+    assert engine.one("ingresses.networking.k8s.io")["spec"]["rules"][0]["host"] == f"10.{engine.namespace}.test"
+    assert replica_sets(engine) <= MOST_REPLICASETS
