@@ -91,3 +91,23 @@ def test_an_annotation_that_a_controller_would_run_is_refused_with_the_setting_t
         engine
     )
     assert engine.one("ingresses.networking.k8s.io") == {}
+
+
+def test_a_picker_that_cannot_be_pulled_is_in_degraded_until_it_is_ready(engine: Engine) -> None:
+    engine.apply(routing={"endpointPicker": {}})
+    label = f"alise.dev/picker={engine.name}"
+
+    def picker_pod() -> str:
+        return engine.kubectl("get", "pods", "-l", label, "-o", "jsonpath={.items[0].metadata.name}", "--ignore-not-found")
+
+    pod = eventually("the picker has a pod", lambda: picker_pod() if engine.kubectl("get", "pods", "-l", label, "-o", "name") else None)
+    waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
+    status = {"name": "picker", "image": "x", "imageID": "", "ready": False, "restartCount": 0, "state": {"waiting": waiting}}
+    engine.set_pod_status(pod, {"containerStatuses": [status]})
+    said = engine.until("Degraded", "True", "PickerUnavailable")["message"]
+    assert "ImagePullBackOff: no such image" in said
+    assert f"kubectl describe pods -n {engine.namespace} -l {label}" in said
+    running = status | {"ready": True, "started": True, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}
+    conditions = [{"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"} for kind in ("PodScheduled", "Ready")]
+    engine.set_pod_status(pod, {"phase": "Running", "conditions": conditions, "containerStatuses": [running]})
+    engine.until("Degraded", "False", "AsExpected")
