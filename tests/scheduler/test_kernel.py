@@ -9,6 +9,7 @@ from alise_scheduler.predictor.models.kernel import MANY_ROWS, fit
 from alise_scheduler.predictor.training.fit import MAX_ROWS
 
 
+@pytest.mark.process
 def test_rows_that_differ_in_few_numbers_are_fitted_as_well_as_the_noise_allows() -> None:
     # Prompts without a text, as token ids are, leave a few numbers. The kernel matrix of their landmarks is nearly singular.
     rng = np.random.default_rng(0)
