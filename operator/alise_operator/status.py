@@ -179,7 +179,8 @@ def progressing(spec: Spec | None, error: OperatorError | None, seen: Observatio
     if blocked is not None and (is_rolling or workload.ready < workload.desired):
         return Condition("Progressing", "False", blocked.reason, f"the rollout is blocked: {gist([blocked.message], _SEE_DEGRADED)}")
     if is_rolling:
-        return Condition("Progressing", "True", "RollingOut", "pods with the current spec are replacing older ones")
+        how = ", which stay until enough newer ones are ready" if workload.surges else ""
+        return Condition("Progressing", "True", "RollingOut", f"pods with the current spec are replacing older ones{how}")
     if workload.ready < workload.desired:
         return Condition("Progressing", "True", "Starting", _count(workload))
     if draining:

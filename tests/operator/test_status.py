@@ -77,6 +77,12 @@ def test_progressing(error: OperatorError | None, observation: Observation, stat
     assert condition.message
 
 
+@pytest.mark.parametrize(("surges", "said"), [(True, "older ones, which stay until enough newer ones are ready"), (False, "older ones")])
+def test_a_rollout_says_whether_older_pods_wait_for_newer_ones(surges: bool, said: str) -> None:
+    message = progressing(make_spec(), None, seen(desired=2, updated=1, replicas=2, surges=surges)).message
+    assert message == f"pods with the current spec are replacing {said}"
+
+
 def test_while_only_pods_of_the_previous_spec_serve_ready_says_so() -> None:
     starting = make_pod(name="tiny-2", ready=False, report=None, template="new")
     condition = ready(make_spec(), None, rolling(starting))
