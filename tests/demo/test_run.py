@@ -1,11 +1,13 @@
 """What `make run` says, from numbers alone."""
 
+import re
 import sys
 import time
 
 import pytest
 
 from tests.cluster.errors import ClusterError
+from tests.cluster.progress import say, step
 from tests.tools import run_cluster, run_forward, run_report
 from tests.tools.run_report import NOTHING, Answer, PodNumbers
 
@@ -24,6 +26,18 @@ alise_scheduler_length_ratio_bucket{le="+Inf"} 10.0
 alise_scheduler_length_ratio_count 10.0
 alise_scheduler_length_ratio_sum 12.0
 """
+
+
+def test_a_step_is_named_again_after_a_line_that_came_between(capsys: pytest.CaptureFixture[str]) -> None:
+    with step("start the node"):
+        say("    images: built")
+    assert re.sub(r"[0-9.]+ s", "1.0 s", capsys.readouterr().err) == "  start the node … \n    images: built\n  start the node … 1.0 s\n"
+
+
+def test_a_step_without_lines_between_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with step("start the node"):
+        pass
+    assert re.fullmatch(r"  start the node … [0-9.]+ s\n", capsys.readouterr().err)
 
 
 def test_a_pods_numbers_come_from_its_status_and_its_sidecars_metrics() -> None:
@@ -66,7 +80,7 @@ def test_the_table_of_answers() -> None:
         pytest.param(
             1,
             {"reason": "Starting", "message": "one pod loads\nmore"},
-            "tiny: 1 of 2 pods ready; Starting: one pod loads",
+            "tiny: 1 of 2 pods ready; the resource says Starting: one pod loads",
             id="while it starts",
         ),
     ],

@@ -223,4 +223,4 @@ def progress_line(ready: int, wanted: int, condition: dict[str, str]) -> str:
     """The line that is shown meanwhile."""
     if not condition:
         return f"{NAME}: the operator has not acted on the change yet"
-    return f"{NAME}: {ready} of {wanted} pods ready; {condition['reason']}: {condition['message'].splitlines()[0][:110]}"
+    return f"{NAME}: {ready} of {wanted} pods ready; the resource says {condition['reason']}: {condition['message'].splitlines()[0][:110]}"
