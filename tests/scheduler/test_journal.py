@@ -119,14 +119,25 @@ def test_a_waiting_request_is_told_who_is_ahead_and_when_its_turn_comes(state: S
 def test_an_ended_request_says_how_long_each_phase_took_and_why(state: State) -> None:
     waited_and_ended(state)
     (match,) = explain(state, "my-id", 30.0)["matches"]
-    assert match["sentences"][:5] == (
+    assert match["sentences"][:7] == (
         "It ended 10 s ago. The model ended the answer.",
         "It waited 4.8 s before its first step.",
-        "When it began to wait, 1 request ranked before it (1 of them ran), and about 1 can run at once: "
+        "When it began to wait, 1 request ranked before it (1 of them ran), and about 1 could run at once: "
         "1 of the same level that arrived earlier.",
         "Requests of the same level run in the order of arrival.",
+        "Its turn was then expected in about 3.4 s.",
         "It was preempted once, and did not run for 8.0 s.",
+        "After the last preemption, 1 request ranked before it: 1 of the same level that arrived earlier.",
     )
+
+
+def test_a_late_request_is_told_that_those_ahead_are_not_late_or_have_less_work_left(state: State) -> None:
+    for job, phase, at in (("a", Phase.RUNNING, 0.1), ("late", Phase.WAITING, 0.2), ("fresh", Phase.WAITING, 100.0)):
+        admit(state, job, at - 0.1)
+        report(state, job, phase, at)
+    (match,) = explain(state, "late", 101.5)["matches"]
+    assert match["standing"]["rule"] == "late"
+    assert "1 not late or with less work left" in match["sentences"][1]
 
 
 def test_a_request_without_a_connection_to_the_engine_says_so() -> None:

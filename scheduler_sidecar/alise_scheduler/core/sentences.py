@@ -1,6 +1,6 @@
 """Puts the account of a request into sentences: how long each phase took, and why. `journal.py` calls it when a person asks.
 
-For example: "14 requests rank before it (8 of them run now), and about 8 run at once: 3 overdue, 11 with less work left."
+For example: "14 requests rank before it (8 of them run now), and about 8 can run at once: 3 overdue, 11 with less work left."
 """
 
 from collections.abc import Iterator, Mapping
@@ -76,10 +76,13 @@ def _ended(request: EndedRequest, policy: Policy, ago_seconds: float) -> Iterato
     yield f"It waited {_seconds(request.waited_seconds)} before its first step."
     if request.queued is not None and request.queued.rule is not Rule.NONE:
         yield from _why(request.queued, policy, now=False)
+        if request.queued.turn_seconds > 0:
+            yield f"Its turn was then expected in about {_seconds(request.queued.turn_seconds)}."
     if request.preemptions:
         yield f"It was preempted {_times(request.preemptions)}, and did not run for {_seconds(request.preempted_seconds)}."
         if request.preempted is not None and request.preempted.ahead.total:
-            yield f"After the last preemption, {_count(request.preempted.ahead.total, 'request')} ranked before it."
+            who = _count(request.preempted.ahead.total, "request")
+            yield f"After the last preemption, {who} ranked before it: {_by_rule(request.preempted)}."
     yield f"It ran for {_seconds(request.ran_seconds)} and generated {_count(request.generated_tokens, 'token')}."
     yield from _prediction(request.facts)
 
@@ -87,18 +90,23 @@ def _ended(request: EndedRequest, policy: Policy, ago_seconds: float) -> Iterato
 def _why(standing: Standing, policy: Policy, now: bool) -> Iterator[str]:
     ahead = standing.ahead
     if ahead.total:
-        parts = (
-            (ahead.share, "of tenants within their share"),
-            (ahead.overdue, "overdue"),
-            (ahead.length, "with less work left"),
-            (ahead.arrival, "of the same level that arrived earlier"),
-        )
-        what = ", ".join(f"{count} {text}" for count, text in parts if count)
         subject = f"{_count(ahead.total, 'request')} {_verb(ahead.total, now, 'rank')} before it"
         runs = f"{ahead.running} of them {_verb(ahead.running, now, 'run')}" + (" now" if now else "")
-        begun = subject if now else f"When it began to wait, {subject}"
-        yield f"{begun} ({runs}), and about {standing.slots:.0f} can run at once: {what}."
+        begun, can = (subject, "can") if now else (f"When it began to wait, {subject}", "could")
+        yield f"{begun} ({runs}), and about {standing.slots:.0f} {can} run at once: {_by_rule(standing)}."
     yield _rule(standing, policy)
+
+
+def _by_rule(standing: Standing) -> str:
+    ahead = standing.ahead
+    parts = (
+        (ahead.share, "of tenants within their share"),
+        (ahead.overdue, "overdue"),
+        # A late request counts as eight times as long, so some of these have more work left than it has.
+        (ahead.length, "not late or with less work left" if standing.rule is Rule.LATE else "with less work left"),
+        (ahead.arrival, "of the same level that arrived earlier"),
+    )
+    return ", ".join(f"{count} {text}" for count, text in parts if count)
 
 
 def _rule(standing: Standing, policy: Policy) -> str:
