@@ -37,7 +37,7 @@ test-processes: install
 test-e2e: install
 	@$(PYTHON) -m pytest tests --durations=15 -m "e2e"
 
-check: install ## Lint, types, import contracts, unit and contract tests: under a minute
+check: install ## Lint, types, import contracts, unit and contract tests, in about a minute
 	@$(BESIDE) lint types unit
 
 lint: install

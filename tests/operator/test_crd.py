@@ -82,7 +82,19 @@ def test_kubectl_explain_shows_the_default_of_every_field_that_can_be_left_out()
     assert silent == [], "the descriptions do not say `Default: `"
 
 
-UNITS = ("second", "millisecond", "token", "byte", "Number of", "number of", "Minimum amount", "Maximum amount", "multiple", "weight")
+UNITS = (
+    "second",
+    "millisecond",
+    "token",
+    "byte",
+    "Number of",
+    "number of",
+    "Minimum amount",
+    "Maximum amount",
+    "multiple",
+    "weight",
+    "percent",
+)
 
 
 def test_kubectl_explain_shows_the_unit_of_every_number() -> None:

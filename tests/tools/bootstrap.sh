@@ -44,7 +44,7 @@ ldconfig -p 2>/dev/null | grep -q libgomp.so.1 || missing+=(libgomp1)
 
 if [ ! -x .venv/bin/python ]; then say "virtual environment with $("$python" --version)"; "$python" -m venv .venv; fi
 started=$SECONDS
-say "Python packages from $lock (2 GB installed; about two minutes when nothing is cached)"
+say "Python packages from $lock (3 GB installed; about two minutes when nothing is cached)"
 install=(.venv/bin/pip install --quiet --disable-pip-version-check --no-deps)
 locked=("${install[@]}" --require-hashes)
 # The CPU build of torch is not on PyPI: it comes from a find-links folder that pip is configured with, or else from PyTorch's own index. Its
