@@ -84,6 +84,9 @@ class App:
             began = time.monotonic()
             try:
                 await self.reconciler.verify()
+            except (ClusterError, ApplyError) as error:
+                log.warning("the children of AliseEngines could not be listed", extra={"error": str(error)})
+            try:
                 for key in await self.reconciler.all_keys():
                     await self._turn(began + self._resync_seconds)
                     self.queue.add(key)

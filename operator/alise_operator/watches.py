@@ -69,7 +69,6 @@ async def _watch(
         except (ClusterError, ApplyError) as error:
             if isinstance(error, ClusterError) and error.status == GONE:
                 since = ""
-                continue
             log.warning(
                 "a watch failed and is reopened", extra={"kind": resource.plural, "error": str(error), "pause_seconds": pause_seconds}
             )

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import aiohttp
 import kopf
@@ -18,6 +18,7 @@ from alise_operator.__main__ import RECURSION_LIMIT, parser
 from alise_operator.app import App
 from alise_operator.children.meta import MANAGED_BY, Manifest
 from alise_operator.cluster import Images
+from alise_operator.errors import ClusterError
 from alise_operator.kube import PAGE, Resource, answered
 from alise_operator.poller import Poller
 from alise_operator.reconcile import Key, Reconciler
@@ -195,6 +196,35 @@ async def test_a_resource_that_changes_is_asked_for() -> None:
     kube.changes.put_nowait({"metadata": {"namespace": "default", "name": "tiny"}})
     assert await asyncio.wait_for(seen.get(), 10) == Key("default", "tiny")
     watching.cancel()
+
+
+async def test_a_watch_goes_on_where_it_ended_and_says_when_it_cannot() -> None:
+    class Versions(FakeKube):
+        async def watch(self, resource: Resource, namespace: str, *, labels: str = "", since: str = "") -> AsyncIterator[Manifest]:
+            opened.append(since)
+            match len(opened):
+                case 1:
+                    # As at the end of a quiet watch: a version, and no object.
+                    yield {"metadata": {"resourceVersion": "7"}}
+                case 2:
+                    raise ClusterError("too old", status=410)
+                case _:
+                    await asyncio.Event().wait()
+
+    kube, opened, missed = Versions(), list[str](), list[str]()
+    watching = asyncio.create_task(watch_pods(kube, "", lambda _: None, lambda: missed.append("all"), pause_seconds=0.0))
+    await until(lambda: len(opened) == 3)
+    assert opened == ["0", "7", "0"]
+    assert len(missed) == 2
+    watching.cancel()
+
+
+async def test_engines_are_looked_at_although_their_children_cannot_be_listed() -> None:
+    kube = FakeKube()
+    kube.forbidden.add("networkpolicies")
+    kube.put_engine(raw_spec())
+    async with Poller() as poller, make_app(kube, poller):
+        await until(lambda: kube.status_patches)
 
 
 async def test_a_watch_that_fails_is_opened_again() -> None:
