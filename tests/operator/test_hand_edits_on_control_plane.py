@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from alise_operator.workqueue import BURST
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.control_plane import MANIFESTS, Engine, OperatorProcess, eventually
 
@@ -135,12 +136,15 @@ def test_the_operators_own_changes_cause_no_event(settled: Engine, restored: Res
 # --- A spec that is edited again and again ------------------------------------------------------------------------------------------
 
 EDITS = 10
-# What one edit changes: the template of the pods, the number of pods, and the route.
-MOST_REPLICASETS = 4
+# The first template, and those that the queue lets through at once; then there is a pause between two.
+MOST_REPLICASETS = 1 + BURST
 
 
 def versions(engine: Engine) -> str:
-    """The resource in ten versions, one after the other, as one stream for a single kubectl."""
+    """The resource in ten versions, one after the other, as one stream for a single kubectl.
+
+    Each has another template of the pods, another number of them, and another host.
+    """
     sample = yaml.safe_load((MANIFESTS / "samples" / "tiny.yaml").read_text())
     documents = []
     for number in range(1, EDITS + 1):
