@@ -53,6 +53,8 @@ class Applied:
     generations: dict[tuple[str, str], int] = field(default_factory=dict)
     # Replicas of the Deployment in the answer; a different number later means that a user or an autoscaler scaled it.
     scale: Scale | None = None
+    # Digest of each manifest.
+    manifests: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 def digest(manifests: Iterable[Manifest]) -> str:
@@ -84,20 +86,28 @@ async def apply_children(
     changed: bool,
     at_seconds: float,
     is_new: bool = False,
+    before: Applied | None = None,
     answered: Callable[[Manifest, Manifest], None] = lambda manifest, answer: None,
 ) -> Applied:
     """Applies the manifests and deletes the owner's other children.
 
     `changed` says that these manifests were not applied before, so they are tried with a dry run first. `is_new`: the owner certainly has
-    no children yet, so none are searched for. `answered` is called with each manifest and the child that the cluster has made of it.
+    no children yet, so none are searched for. `before`: what was applied to children that nobody has changed since, so that only manifests
+    that differ from it are written. `answered` is called with each manifest and the child that the cluster has made of it.
     Raises NameTaken, ApplyError (if the manifests have changed, nothing was written), ClusterError.
     """
-    existing = {} if is_new else await _owned(kube, owner)
-    wanted = {_key(manifest) for manifest in manifests}
-    missing = [manifest for manifest in manifests if _key(manifest) not in existing]
+    digests = {_key(manifest): digest([manifest]) for manifest in manifests}
+    wanted = set(digests)
+    kept = {key for key in wanted if before is not None and before.manifests.get(key) == digests[key]}
+    # Children are searched for to remove those that are no longer wanted.
+    is_known = is_new or (before is not None and set(before.manifests) <= wanted)
+    existing = {} if is_known else await _owned(kube, owner)
+    present = set(existing) | (set(before.versions) if before is not None else set())
+    written = [manifest for manifest in manifests if _key(manifest) not in kept]
+    missing = [manifest for manifest in written if _key(manifest) not in present]
     if changed:
         try:
-            tried = await try_children(kube, manifests, existing)
+            tried = await try_children(kube, written, present)
         except ApplyError:
             # That an object belongs to another owner says more than why the cluster would not change it.
             await asyncio.gather(*(_refuse_foreign(kube, owner, manifest) for manifest in missing))
@@ -105,9 +115,13 @@ async def apply_children(
         # A dry run that creates an object answers without a resource version.
         missing = [one for one in missing if tried[_key(one)]["metadata"].get("resourceVersion")]
     await asyncio.gather(*(_refuse_foreign(kube, owner, manifest) for manifest in missing))
-    applied = Applied(digest(manifests), at_seconds)
-    for manifest in manifests:
-        answer = await _apply_one(kube, manifest, dry_run=False, exists=_key(manifest) in existing)
+    applied = Applied(digest(manifests), at_seconds, manifests=digests)
+    if before is not None and kept:
+        applied.at_seconds, applied.scale = before.at_seconds, before.scale
+        applied.versions = {key: version for key, version in before.versions.items() if key in kept}
+        applied.generations = {key: generation for key, generation in before.generations.items() if key in kept}
+    for manifest in written:
+        answer = await _apply_one(kube, manifest, dry_run=False, exists=_key(manifest) in present)
         metrics.APPLIED.labels(manifest["kind"]).inc()
         answered(manifest, answer)
         applied.versions[_key(manifest)] = version_of(answer)

@@ -323,7 +323,10 @@ class Reconciler:
 
         meanwhile = self._applying[owner.uid] = {}
         try:
-            applied = await apply_children(self._kube, owner, manifests, changed=changed, at_seconds=now, is_new=is_new, answered=answered)
+            last = before if changed else None
+            applied = await apply_children(
+                self._kube, owner, manifests, changed=changed, at_seconds=now, is_new=is_new, before=last, answered=answered
+            )
         finally:
             del self._applying[owner.uid]
         # A child that was meanwhile deleted or changed is applied again; the watch has requested that reconcile.

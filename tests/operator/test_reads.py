@@ -48,12 +48,17 @@ def kube_of(world: World) -> CountingKube:
     return world.kube
 
 
+def edited(**changes: Any) -> dict[str, Any]:
+    """The spec of an AliseEngine with a route and a certificate."""
+    return raw_spec(route={"type": "Ingress", "hosts": ["a.test"], "className": "nginx", "tlsSecret": "cert"}, **changes)
+
+
 async def at_rest(**spec: Any) -> World:
     """An AliseEngine whose children are applied, which has been read since, and the lists that say so."""
     world = World(kube=CountingKube())
     world.kube.put(INGRESS_CLASSES, {"metadata": {"name": "nginx", "namespace": ""}})
     world.kube.put(SECRETS, {"metadata": {"name": "cert"}})
-    world.kube.put_engine(raw_spec(route={"type": "Ingress", "hosts": ["a.test"], "className": "nginx", "tlsSecret": "cert"}, **spec))
+    world.kube.put_engine(edited(**spec))
     await world.reconciler.verify()
     await world.reconciler.all_keys()
     for _ in range(3):
@@ -195,3 +200,30 @@ async def test_an_older_engine_may_have_children() -> None:
     world.kube.put_engine(raw_spec())
     await world.reconciler.all_keys()
     assert "networkpolicies" in await reads(world)
+
+
+async def test_an_edit_writes_only_the_children_that_differ() -> None:
+    world = await at_rest()
+    world.kube.writes.clear()
+    world.kube.put_engine(edited(drainSeconds=77), generation=2)
+    world.reconciler.changed(KEY)
+    assert "networkpolicies" not in await reads(world)
+    assert world.kube.writes == [("apply", "deployments", "tiny")]
+
+
+async def test_a_child_that_an_edit_no_longer_wants_is_found_and_deleted() -> None:
+    world = await at_rest()
+    world.kube.put_engine(raw_spec(), generation=2)
+    world.reconciler.changed(KEY)
+    await world.reconcile()
+    assert world.kube.names("ingresses") == []
+
+
+async def test_an_edit_restores_a_child_that_was_deleted_meanwhile() -> None:
+    world = await at_rest()
+    service = world.kube.objects.pop(("services", "default", "tiny"))
+    world.reconciler.child_changed("Service", service, deleted=True)
+    world.kube.put_engine(edited(drainSeconds=77), generation=2)
+    world.reconciler.changed(KEY)
+    await world.reconcile()
+    assert world.kube.names("services") == ["tiny"]

@@ -154,7 +154,8 @@ async def test_pods_are_scaled_whatever_else_is_wrong(world: World, change: dict
 
 async def test_pods_are_scaled_while_the_cluster_refuses_the_rest(world: World) -> None:
     await world.reconcile()
-    world.kube.refused["services"] = "exceeded quota"
+    # Several pods come with a disruption budget.
+    world.kube.refused["poddisruptionbudgets"] = "exceeded quota"
     world.kube.put_engine(raw_spec(replicas=3), generation=2)
     assert (await world.reconcile())["Degraded"]["reason"] == "ApplyFailed"
     assert world.deployment()["spec"]["replicas"] == 3
