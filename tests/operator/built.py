@@ -12,16 +12,21 @@ HTTP_ROUTE = {
     "hosts": ["llm.example.com"],
     "parentRef": {"name": "public", "namespace": "edge", "sectionName": "https"},
 }
-# Specs that between them reach every field.
+# Specs that between them reach every field (test_crd.py).
 SPECS: dict[str, dict[str, Any]] = {
     "the least": {},
-    "several replicas behind an Ingress": {"replicas": 3, "route": INGRESS | {"tlsSecret": "cert"}},
-    "an HTTPRoute": {"route": HTTP_ROUTE},
+    "several replicas behind an Ingress": {
+        "replicas": 3,
+        "route": INGRESS | {"tlsSecret": "cert", "annotations": {"cert-manager.io/cluster-issuer": "letsencrypt"}},
+    },
+    "an HTTPRoute": {"route": HTTP_ROUTE | {"timeouts": "Omit"}},
     "a cached model with a token": {
         "model": {
             "uri": "org/model",
             "revision": "main",
-            "tokenSecretRef": {"name": "hub"},
+            "servedName": "chat",
+            "aliases": ["gpt-3.5-turbo"],
+            "tokenSecretRef": {"name": "hub", "key": "read"},
             "cache": {"size": "10Gi", "storageClass": "fast", "accessMode": "ReadWriteMany"},
         }
     },
@@ -33,6 +38,57 @@ SPECS: dict[str, dict[str, Any]] = {
         }
     },
     "two GPUs": {"engine": {"device": "cuda", "tensorParallelSize": 2, "maxModelLen": 4096, "maxNumSeqs": 8, "kvCacheDtype": "fp8"}},
+    "an engine and a scheduler of the user's": {
+        "engine": {
+            "image": "registry.example.com/engine:1",
+            "args": ["--seed=7"],
+            "env": [
+                {"name": "HF_HOME", "value": "/hub"},
+                {"name": "LICENSE", "valueFrom": {"secretKeyRef": {"name": "plugin", "key": "license"}}},
+            ],
+            "rollout": "replace",
+            "resources": {
+                "requests": {"cpu": "2"},
+                "limits": {"memory": "48Gi"},
+                "claims": [{"name": "gpu", "request": "one"}],
+            },
+        },
+        "kvOffload": {"hostMemory": "2Gi", "quantization": "int8"},
+        "scheduling": {
+            "image": "registry.example.com/scheduler:1",
+            "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}, "claims": [{"name": "gpu", "request": "one"}]},
+        },
+        "podTemplate": {"spec": {"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]}},
+        "drainSeconds": 60,
+    },
+    "an order of the user's": {"scheduling": {"slowdownTarget": 20, "overdueSeconds": 60, "preemption": False}},
+    "a history that replicas share": {
+        "predictor": {
+            "encoder": "/models/encoder",
+            "history": {
+                "embeddings": False,
+                "postgres": {"dsnSecretRef": {"name": "db", "key": "url"}, "keySecretRef": {"name": "db", "key": "salt"}},
+            },
+        }
+    },
+    "autoscaling": {
+        "autoscaling": {
+            "minReplicas": 0,
+            "maxReplicas": 4,
+            "targetBacklogSeconds": 30,
+            "idleSeconds": 900,
+            "scaleDown": {"stabilizationSeconds": 120},
+        },
+        "routing": {"endpointPicker": {}},
+    },
+    "headers of a gateway that other peers reach": {
+        "admission": {"trustHeaders": True},
+        "routing": {
+            "endpointPicker": {"from": [{"podSelector": {}}]},
+            "lengthsFrom": [{"podSelector": {"matchLabels": {"app": "picker"}}}],
+        },
+        "networkPolicy": {"enabled": True},
+    },
     "classes and limits": {
         "scheduling": {"policy": "gittins", "ageing": False, "classes": [{"name": "batch", "weight": "250m", "sloTtftMs": 500}]},
         "admission": {"maxPending": 5, "maxWaitSeconds": 7},

@@ -17,7 +17,7 @@ BUILT_ON = [
     pytest.param(changes, cluster, id=f"{name} on {version}")
     for name, changes in SPECS.items()
     for version, cluster in (("a current cluster", CURRENT), ("1.20", OLD))
-    if cluster.http_route or changes.get("route") != HTTP_ROUTE
+    if cluster.http_route or changes.get("route", {}).get("type") != "HTTPRoute"
 ]
 # Kinds without a current schema in kubernetes-validate.
 UNCHECKED = {"HTTPRoute", "policy/v1beta1"}

@@ -12,6 +12,7 @@ import yaml
 from alise_operator.crd import custom_resource_definition, render
 from alise_operator.spec import Spec
 from tests.operator.builders import raw_spec
+from tests.operator.built import SPECS
 from tests.operator.old_crd import crd_without_rules, schema_without_rules
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -103,6 +104,20 @@ def test_kubectl_explain_shows_the_unit_of_every_number() -> None:
     numbers = [(path, text) for path, text, value in fields if value.get("type") == "integer" or value.get("x-kubernetes-int-or-string")]
     unclear = [path for path, text in numbers if not any(unit in text for unit in UNITS)]
     assert unclear == [], f"the descriptions say none of {', '.join(UNITS)}"
+
+
+def given(value: Any, path: str = ".spec") -> Iterator[str]:
+    """The path of every field in this value."""
+    for name, child in value.items() if isinstance(value, dict) else ():
+        yield f"{path}.{name}"
+        yield from given(child, f"{path}.{name}")
+    for item in value if isinstance(value, list) else ():
+        yield from given(item, path + "[]")
+
+
+def test_the_specs_of_the_tests_between_them_reach_every_field() -> None:
+    reached = {path for changes in SPECS.values() for path in given(raw_spec(**changes))}
+    assert [path for path, _, _ in fields_of_the_spec() if path not in reached] == [], "add them to SPECS in tests/operator/built.py"
 
 
 def test_the_scale_subresource_points_at_fields_that_exist() -> None:
