@@ -88,10 +88,10 @@ async def observer(engine: ServedEngine) -> AsyncIterator[Observer]:
             await following
 
 
-def asked_for() -> tuple[str, dict[str, str]]:
+def asked_for(flags: str = "01") -> tuple[str, dict[str, str]]:
     """A trace id of a client's, and the headers with which it asks for the trace."""
     trace_id = secrets.token_hex(16)
-    return trace_id, {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-01", "x-request-id": f"client-{trace_id[:8]}"}
+    return trace_id, {"traceparent": f"00-{trace_id}-{secrets.token_hex(8)}-{flags}", "x-request-id": f"client-{trace_id[:8]}"}
 
 
 async def chat(engine: ServedEngine, max_tokens: int, headers: dict[str, str] | None = None, **more: Any) -> int:
@@ -140,7 +140,8 @@ async def test_a_request_that_is_preempted_and_restored_is_one_trace_from_client
 
 
 async def test_samples_of_a_request_are_in_its_trace(engine: ServedEngine, collector: Collector, sidecar: FakeAdmission) -> None:
-    trace_id, headers = asked_for()
+    # As of a trace that began in the API server: sampled, with a random id.
+    trace_id, headers = asked_for("03")
     assert await chat(engine, 20, headers, n=2, temperature=1.0) == 200
     await eventually(lambda: len(collector.of(trace_id)) == 4, "ours, the admission's and one for each sample", EXPORTED_SECONDS)
     [ours] = collector.of(trace_id, "chat tiny")

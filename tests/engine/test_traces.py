@@ -16,6 +16,7 @@ from opentelemetry.trace import StatusCode
 
 from alise_contract.v1 import admission_pb2
 from alise_engine.api.traces import tracer as tracing
+from alise_engine.compat import request_access
 from alise_engine.wire.calls import Mark
 from tests.engine.api_fakes import FakeAdmission, eventually, make_finished, make_row, reject
 from tests.engine.middleware_server import Server, chat, serving
@@ -112,6 +113,24 @@ async def test_a_request_that_is_not_traced_hands_the_engine_a_context_that_is_n
         contexts = [request.trace_headers for request in server.engine]
     assert contexts == [tracing.NOT_TRACED, tracing.NOT_TRACED]
     assert spans.exporter.get_finished_spans() == ()
+
+
+@pytest.mark.parametrize(
+    ("headers", "traced"),
+    [
+        pytest.param({}, True, id="a trace that begins here"),
+        pytest.param(SAMPLED, True, id="the client's trace"),
+        pytest.param({"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-03"}, True, id="the client's trace, whose id is random"),
+        pytest.param(UNSAMPLED, False, id="not sampled"),
+        pytest.param({"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-02"}, False, id="not sampled, with a random id"),
+    ],
+)
+async def test_the_engine_notes_what_happens_to_the_requests_that_are_traced(
+    spans: Spans, sidecar: FakeAdmission, tmp_path: Path, headers: dict[str, str], traced: bool
+) -> None:
+    async with serving(tmp_path, tracer=spans.tracer) as server:
+        await server.post(chat(), headers=headers)
+        assert request_access.is_traced(server.seen()) is traced
 
 
 async def test_without_traces_a_clients_context_is_left_alone(server: Server, sidecar: FakeAdmission) -> None:

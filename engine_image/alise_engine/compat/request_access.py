@@ -4,11 +4,16 @@ Used by the scheduler, the prefetcher and the connector.
 """
 
 import hashlib
-from typing import Any
+import re
+from typing import Any, Final
 
 from ..wire.terms import FINISH_ABORT, FINISH_ERROR, FINISH_LENGTH, FINISH_STOP
 
 Request = Any
+
+# The flags of a W3C trace context, which are its last part.
+_FLAGS: Final = re.compile(r"-([0-9a-f]{2})$")
+_SAMPLED: Final = 1
 
 
 def extra_args(request: Request) -> dict[str, Any]:
@@ -20,7 +25,9 @@ def extra_args(request: Request) -> dict[str, Any]:
 
 def is_traced(request: Request) -> bool:
     """Returns whether the request has a W3C trace context that is sampled. vLLM drops all contexts where traces are off."""
-    return request.trace_headers is not None and request.trace_headers.get("traceparent", "").endswith("-01")
+    flags = _FLAGS.search((request.trace_headers or {}).get("traceparent", ""))
+    # The other bits do not matter: where the trace begins here, the second one is set, because its id is random.
+    return flags is not None and bool(int(flags[1], 16) & _SAMPLED)
 
 
 def may_be_saved(request: Request) -> bool:
