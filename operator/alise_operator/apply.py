@@ -62,15 +62,15 @@ def digest(manifests: Iterable[Manifest]) -> str:
 
 
 def version_of(child: Mapping[str, Manifest]) -> str:
-    """Returns what changes if another writer edits the child.
+    """Returns what changes if another writer edits the child, or creates it anew.
 
-    This is its generation, which status updates do not change, or else its resource version, together with the labels and owners, by which
-    it is found and removed and which do not change the generation.
+    This is its generation, which status updates do not change, or else its resource version, together with its uid and with the labels and
+    owners, by which it is found and removed and which do not change the generation.
     """
     meta = child.get("metadata", {})
     generation = meta.get("generation")
     counted = f"generation {generation}" if generation is not None else f"version {meta.get('resourceVersion')}"
-    return f"{counted}, {digest([{key: meta.get(key) for key in ('labels', 'ownerReferences')}])}"
+    return f"{counted}, {digest([{key: meta.get(key) for key in ('uid', 'labels', 'ownerReferences')}])}"
 
 
 def generation_of(child: Mapping[str, Manifest]) -> int:
@@ -92,7 +92,7 @@ async def apply_children(
     """Applies the manifests and deletes the owner's other children.
 
     `changed` says that these manifests were not applied before, so they are tried with a dry run first. `is_new`: the owner certainly has
-    no children yet, so none are searched for. `before`: what was applied to children that nobody has changed since, so that only manifests
+    no children yet, so none are searched for. `before`: what was applied to children that are unchanged since, so that only manifests
     that differ from it are written. `answered` is called with each manifest and the child that the cluster has made of it.
     Raises NameTaken, ApplyError (if the manifests have changed, nothing was written), ClusterError.
     """

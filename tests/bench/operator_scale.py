@@ -225,7 +225,7 @@ def _cpu_seconds(operator: OperatorProcess) -> float:
 
 
 def figures(rows: Sequence[Row]) -> list[Figure]:
-    """Of the largest size, and how time and memory grow over the sizes."""
+    """The figures of the largest size, and how time and memory grow over the sizes."""
     mine = [row for row in rows if row.get("resources")]
     sizes = sorted({row["resources"] for row in mine})
 

@@ -16,7 +16,18 @@ PACKAGES = {
     "yaml": "pyyaml", "pydantic_core": "pydantic", "prometheus_client": "prometheus-client", "pythonjsonlogger": "python-json-logger",
 }  # fmt: skip
 # What vLLM itself is made of: the engine runs in its process and with its versions.
-WITH_VLLM = {"fastapi", "huggingface_hub", "numpy", "opentelemetry", "prometheus-client", "safetensors", "starlette", "tokenizers", "torch", "triton"}
+WITH_VLLM = {
+    "fastapi",
+    "huggingface_hub",
+    "numpy",
+    "opentelemetry",
+    "prometheus-client",
+    "safetensors",
+    "starlette",
+    "tokenizers",
+    "torch",
+    "triton",
+}
 # `alise_simulator --plots` on a developer's machine; no image draws.
 PLOTS = {"matplotlib"}
 
