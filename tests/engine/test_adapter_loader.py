@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 from pathlib import Path
 
@@ -17,14 +18,17 @@ MAX_RANK = 16
 
 
 class Table:
-    """What clients can ask for. `refused`: the names that the engine cannot load."""
+    """What clients can ask for. `refused`: the names that the engine cannot load; `broken`: those whose loading meets a bug."""
 
     def __init__(self) -> None:
         self.max_rank = MAX_RANK
         self.served: dict[str, Path] = {}
         self.refused: set[str] = set()
+        self.broken: set[str] = set()
 
     async def serve(self, name: str, folder: Path) -> None:
+        if name in self.broken:
+            raise RuntimeError("a bug")
         if name in self.refused:
             raise AdapterError(f"the weights of {name}\nhave another shape " + "x" * 1000)
         self.served[name] = folder
@@ -108,6 +112,17 @@ async def test_one_that_cannot_be_loaded_is_reported_in_one_short_line_and_tried
     assert table.served.keys() == {"support"}
 
 
+async def test_a_bug_with_one_adapter_keeps_neither_the_server_nor_the_other_adapters_from_starting(
+    loader: AdapterLoader, listed: Path, table: Table, tmp_path: Path
+) -> None:
+    support, legal = (Adapter(name, str(write_files(tmp_path / name))) for name in ("support", "legal"))
+    table.broken = {"support"}
+    write(listed, support, legal)
+    await loader.first()
+    assert table.served.keys() == {"legal"}
+    assert loader.rows() == [Row(legal, State.LOADED), Row(support, State.FAILED, "unexpected RuntimeError: a bug")]
+
+
 @pytest.mark.parametrize("text", ["", "no JSON", '[{"name": "x"}]'])
 async def test_a_list_that_cannot_be_read_changes_nothing(
     loader: AdapterLoader, listed: Path, table: Table, tmp_path: Path, text: str
@@ -133,6 +148,7 @@ async def test_a_list_that_is_missing_serves_the_model_alone(loader: AdapterLoad
         pytest.param({}, "adapter_config.json cannot be read", id="no rank"),
         pytest.param([], "adapter_config.json cannot be read", id="another shape"),
         pytest.param({"r": "many"}, "adapter_config.json cannot be read", id="a rank that is no number"),
+        pytest.param({"r": math.inf}, "adapter_config.json cannot be read", id="a rank without bound"),
     ],
 )
 def test_a_configuration_that_cannot_be_served_is_named(tmp_path: Path, config: object, message: str) -> None:

@@ -38,7 +38,7 @@ def check(folder: Path, max_rank: int) -> None:
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         rank = max(int(config["r"]), *(int(rank) for rank in (config.get("rank_pattern") or {}).values()), 0)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise AdapterError(f"{CONFIG_FILE} cannot be read: {type(error).__name__}: {error}") from error
     if rank > max_rank:
         raise AdapterError(f"its rank is {rank} and spec.model.lora.maxRank is {max_rank}; raise maxRank, which restarts the pods")

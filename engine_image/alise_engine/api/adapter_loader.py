@@ -91,12 +91,20 @@ class AdapterLoader:
             folder = await self._find(adapter, self._server.max_rank)
             await self._server.serve(adapter.name, folder)
         except AdapterError as error:
-            message = " ".join(str(error).split())[: contract.MAX_MESSAGE_CHARS]
-            logger.error("adapter %s (%s) cannot be served: %s", adapter.name, adapter.uri, message)
-            self._books = adapters.failed(self._books, adapter, message, self._clock())
+            self._failed(adapter, str(error))
+            return
+        except Exception as error:
+            # A bug, or files that nothing here foresees. It must not keep the model and the other adapters from being served.
+            logger.exception("adapter %s (%s) failed unexpectedly", adapter.name, adapter.uri)
+            self._failed(adapter, f"unexpected {type(error).__name__}: {error}")
             return
         self._books = adapters.loaded(self._books, adapter)
         logger.info("adapter loaded name=%s uri=%s seconds=%.1f", adapter.name, adapter.uri, self._clock() - began)
+
+    def _failed(self, adapter: Adapter, why: str) -> None:
+        message = " ".join(why.split())[: contract.MAX_MESSAGE_CHARS]
+        logger.error("adapter %s (%s) cannot be served: %s", adapter.name, adapter.uri, message)
+        self._books = adapters.failed(self._books, adapter, message, self._clock())
 
     def _read(self) -> None:
         """An unreadable list changes nothing: what is served stays."""
