@@ -39,6 +39,8 @@ class Engine:
     url: str
     conditions: tuple[Condition, ...]
     created: datetime | None
+    # (name, in how many pods it is loaded and why it is not in another) of each LoRA adapter.
+    adapters: tuple[tuple[str, str], ...] = ()
 
     def condition(self, kind: str) -> Condition | None:
         return next((one for one in self.conditions if one.type == kind), None)
@@ -102,6 +104,7 @@ def engine_of(found: Object) -> Engine:
         url=status.get("url", ""),
         conditions=conditions,
         created=time_of(meta.get("creationTimestamp")),
+        adapters=tuple((str(one.get("name", "")), str(one.get("message", ""))) for one in status.get("adapters", ())),
     )
 
 

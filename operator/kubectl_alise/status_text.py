@@ -76,6 +76,7 @@ def _status(
 ) -> Iterator[str]:
     yield f"{engine.namespace}/{engine.name}: {_summary(engine)}"
     yield f"Model {engine.model}. {_route(engine)}"
+    yield from (f"Adapter {name}: {message}." for name, message in engine.adapters)
     yield ""
     yield from _trouble(engine)
     yield ""

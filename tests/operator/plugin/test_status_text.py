@@ -25,6 +25,13 @@ def test_a_resource_that_serves_says_so_and_that_nothing_is_wrong() -> None:
     assert "Nothing is wrong." in text
 
 
+def test_each_adapter_is_a_line_with_the_pods_that_serve_it() -> None:
+    resource = engine("chat", *FINE)
+    assert "Adapter" not in status(resource, pod())
+    resource["status"]["adapters"] = [{"name": "support", "loadedPods": 1, "message": "loaded in 1 of 2 pods that report"}]
+    assert "\nAdapter support: loaded in 1 of 2 pods that report.\n" in status(resource, pod())
+
+
 def test_what_is_wrong_is_said_once_with_what_to_do() -> None:
     whole = "the Secret keys does not exist: create it with `kubectl create secret`. The pods wait."
     bad = (
