@@ -1,6 +1,7 @@
 """The stamp on an engine request: signed where the engine is handed the request, believed in EngineCore, and nothing else is."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,6 +108,13 @@ async def test_a_task_started_meanwhile_carries_the_stamp_too() -> None:
     await asyncio.gather(*tasks)
     assert [read_stamp(extra, KEY) for _, extra, _ in client.handed] == [STAMP] * 3
     assert client.entered[-1].engine_requests == 3
+
+
+async def test_the_ticket_learns_which_lora_adapter_serves_the_request() -> None:
+    ticket = Ticket(STAMP)
+    CURRENT.set(ticket)
+    await Client().add_request("r", {}, Params(None), lora_request=SimpleNamespace(lora_name="support"))
+    assert ticket.adapter == "support"
 
 
 async def test_a_request_that_the_engine_refuses_is_not_counted() -> None:

@@ -128,6 +128,14 @@ def test_clients_cannot_invent_names_of_spans(model: str, expected: str) -> None
     assert (span_name(made, frozenset({"tiny"})), len(made.model) <= 256) == (expected, True)
 
 
+def test_a_request_for_a_lora_adapter_names_it() -> None:
+    made = record(PARKED)
+    made.describe(Description(Endpoint.CHAT_COMPLETIONS, "support"))
+    made.adapter = "support"
+    assert span_name(made, frozenset({"tiny"})) == "chat support"
+    assert attributes(made, "tiny")["gen_ai.response.model"] == "support"
+
+
 def test_a_request_that_failed_open_says_so() -> None:
     found, _ = events(record(story(("running", 10), ("ended", 20)), decision=FailedOpen(FailOpenReason.DEADLINE)))
     assert [(event.name, event.attributes) for event in found[:2]] == [("queued", {}), ("failed open", {"alise.reason": "deadline"})]

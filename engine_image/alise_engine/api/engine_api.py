@@ -294,7 +294,7 @@ class EngineApi:
         # This may be after the HTTP answer, because a background response continues.
         self._pending.accepted(ticket.stamp.job_id, owner_of(ticket.tenant), ticket.engine_requests)
         if self._traces is not None:
-            self._traces.entered(ticket.stamp.job_id, ticket.engine_requests)
+            self._traces.entered(ticket.stamp.job_id, ticket.engine_requests, ticket.adapter)
 
     def _queue_is_half_full(self) -> bool:
         """Returns whether the queue is at least half full. Then a request that runs unnoticed could cost another request its place."""

@@ -23,6 +23,8 @@ class Ticket:
     cache_salt: str = ""
     # The W3C trace context of its span; None: traces are off.
     trace_headers: Mapping[str, str] | None = None
+    # Name of the LoRA adapter that serves it; empty: the model itself.
+    adapter: str = ""
     # Engine requests that were made of it so far.
     engine_requests: int = 0
 
@@ -54,6 +56,8 @@ def stamping(add_request: AddRequest, key: bytes, on_enter: Callable[[Ticket], N
             more["trace_headers"] = ticket.trace_headers
         answer = await add_request(request_id, prompt, params, **more)
         if ticket is not None:
+            if (lora := more.get("lora_request")) is not None:
+                ticket.adapter = lora.lora_name
             ticket.engine_requests += getattr(params, "n", 1)
             on_enter(ticket)
         return answer

@@ -77,6 +77,8 @@ class Record:
     asked_ns: int = 0
     decided_ns: int = 0
     decision: Decision | None = None
+    # Name of the LoRA adapter that serves it; empty: the model itself.
+    adapter: str = ""
     # Engine requests that were made of it, and those that have ended.
     entered: int = 0
     ended: int = 0
@@ -109,7 +111,8 @@ class Record:
 def span_name(record: Record, served: frozenset[str]) -> str:
     """Returns the name of the span. Clients cannot invent names: only a model that is served is a part of it."""
     operation = _operation(record)
-    return f"{operation} {record.model}" if record.model in served else operation
+    name = record.adapter or (record.model if record.model in served else "")
+    return f"{operation} {name}" if name else operation
 
 
 def is_error(record: Record) -> bool:
@@ -123,7 +126,7 @@ def end_ns(record: Record) -> int:
 
 
 def attributes(record: Record, model: str) -> Attributes:
-    """Returns the attributes of the span. `model` is the name of the model in answers."""
+    """Returns the attributes of the span. `model` is the name of the model itself in answers."""
     found: Attributes = {
         "gen_ai.operation.name": _operation(record),
         "gen_ai.provider.name": "vllm",
@@ -193,7 +196,7 @@ def _prediction(record: Record) -> Attributes:
 def _usage(record: Record, model: str) -> Attributes:
     endings = [story.ending for story in record.stories]
     found: Attributes = {
-        "gen_ai.response.model": model,
+        "gen_ai.response.model": record.adapter or model,
         "gen_ai.response.finish_reasons": tuple(ending.reason for ending in endings[:MAX_STORIES]),
         # Samples share their prompt.
         "gen_ai.usage.input_tokens": max(ending.prompt_tokens for ending in endings),

@@ -107,10 +107,10 @@ class Traces:
         child.end(self._epoch_ns + record.decided_ns)
 
     @_costs_no_request
-    def entered(self, job_id: str, engine_requests: int) -> None:
-        """Notes how many engine requests were made of a request so far."""
+    def entered(self, job_id: str, engine_requests: int, adapter: str) -> None:
+        """Notes how many engine requests were made of a request so far, and the LoRA adapter that serves them; empty: the model."""
         if (opened := self._open.get(job_id)) is not None:
-            opened[1].entered = engine_requests
+            opened[1].entered, opened[1].adapter = engine_requests, adapter
 
     @_costs_no_request
     def told(self, stories: Sequence[TraceRow]) -> None:
