@@ -25,6 +25,8 @@ HOME_SECONDS: Final = 1.0
 STALE_SECONDS: Final = 3.0
 # A request that has not arrived this long after it was sent was refused before it reached the sidecar, for its key for example.
 LOST_SECONDS: Final = 1.0
+# A sidecar of an older release does not count arrivals: a request that was sent this long before its report arrived is in the report.
+IN_TRANSIT_SECONDS: Final = 0.15
 # Waits that differ by less are equal: the prediction is no better.
 EQUAL_SECONDS: Final = 0.02
 MAX_RETRY_SECONDS: Final = 600
@@ -185,7 +187,8 @@ def unreported(sent: Sequence[Sent], before: Load | None, load: Load) -> tuple[S
     time says which requests have not arrived.
     """
     arrived = max(0, load.arrivals - before.arrivals) if before is not None else 0
-    return tuple(one for one in sent[arrived:] if one.at > load.at - LOST_SECONDS)
+    counts = load.arrivals > 0 or not load.levels
+    return tuple(one for one in sent[arrived:] if one.at > load.at - (LOST_SECONDS if counts else IN_TRANSIT_SECONDS))
 
 
 def _ahead(endpoint: Endpoint, level: int) -> tuple[float, float]:

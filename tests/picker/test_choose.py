@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from alise_contract.names import MAX_LEVEL
 from alise_picker.choose import (
     HOME_SECONDS,
+    IN_TRANSIT_SECONDS,
     LOST_SECONDS,
     MAX_RETRY_SECONDS,
     STALE_SECONDS,
@@ -127,6 +128,12 @@ def test_what_was_sent_is_left_out_once_the_report_has_it(before: int | None, no
 def test_a_request_that_never_arrives_counts_for_a_second() -> None:
     sent = [Sent(at, 0, 1.0, 5.0) for at in (NOW - LOST_SECONDS, NOW - LOST_SECONDS + 0.01)]
     assert unreported(sent, Load(NOW - 0.1), Load(NOW)) == (sent[1],)
+
+
+def test_a_replica_of_an_older_release_counts_no_arrivals_and_a_request_in_its_report_counts_once() -> None:
+    sent = (Sent(NOW - IN_TRANSIT_SECONDS - 0.01, 0, 1, 1), Sent(NOW - 0.01, 0, 1, 1))
+    report = Load(NOW, (LevelLoad(0, 1, 1),))
+    assert unreported(sent, Load(NOW - 0.1), report) == (sent[1],)
 
 
 @pytest.mark.parametrize(
