@@ -39,6 +39,9 @@ OWNED_KINDS: Final[Mapping[str, tuple[Resource, ...]]] = {
 
 # Kinds of which every AliseEngine has one under its own name, which the operator never deletes.
 ALWAYS_WANTED: Final = frozenset({"ServiceAccount", "Service", "Deployment"})
+# The child has another version by now.
+_CONFLICT: Final = 409
+_ATTEMPTS: Final = 3
 
 
 @dataclass(slots=True)
@@ -221,7 +224,7 @@ async def _refuse_foreign(kube: Kube, owner: Owner, manifest: Manifest) -> None:
 async def _apply_one(kube: Kube, manifest: Manifest, *, dry_run: bool, exists: bool) -> Manifest:
     try:
         try:
-            return await kube.apply(_resource(manifest), manifest, dry_run=dry_run)
+            return await (kube.apply(_resource(manifest), manifest, dry_run=True) if dry_run else _apply_alone(kube, manifest))
         except ApplyError:
             if not exists or (cleared := await _clear(kube, manifest, dry_run=dry_run)) is None:
                 raise
@@ -246,9 +249,26 @@ async def _clear(kube: Kube, manifest: Manifest, *, dry_run: bool) -> Manifest |
     if changes is None:
         return None
     answer = await kube.patch(resource, meta["namespace"], meta["name"], changes, dry_run=dry_run)
-    if dry_run:
-        return answer
-    answer = await kube.apply(resource, manifest)
-    # The merge patch made the operator an owner by other means than apply, which would keep the fields in the child for good.
-    freed = {"metadata": {"managedFields": kept_entries(answer), "resourceVersion": answer["metadata"]["resourceVersion"]}}
-    return await kube.patch(resource, meta["namespace"], meta["name"], freed)
+    return answer if dry_run else await _apply_alone(kube, manifest)
+
+
+async def _apply_alone(kube: Kube, manifest: Manifest) -> Manifest:
+    """Applies the manifest, and gives up what the operator owns of the child by a merge patch, because that would stay in it for good.
+
+    Controllers write the child's status at the same time. What cannot be given up now is given up at a later apply. Raises as `apply`.
+    """
+    resource, meta = _resource(manifest), manifest["metadata"]
+    for _ in range(_ATTEMPTS):
+        answer = await kube.apply(resource, manifest)
+        kept = kept_entries(answer)
+        if len(kept) == len(answer["metadata"].get("managedFields") or ()):
+            break
+        freed = {"metadata": {"managedFields": kept, "resourceVersion": answer["metadata"]["resourceVersion"]}}
+        try:
+            return await kube.patch(resource, meta["namespace"], meta["name"], freed)
+        except ApplyError:
+            break
+        except ClusterError as error:
+            if error.status != _CONFLICT:
+                raise
+    return answer

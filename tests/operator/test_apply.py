@@ -1,10 +1,13 @@
 """Which children are created, changed, pruned and left alone in a cluster."""
 
+from typing import Any
+
 import pytest
 
-from alise_operator.apply import OWNED_KINDS, apply_children
+from alise_operator.apply import OWNED_KINDS, apply_children, version_of
 from alise_operator.children import children
-from alise_operator.errors import ApplyError, NameTaken
+from alise_operator.children.meta import MANAGER, Manifest
+from alise_operator.errors import ApplyError, ClusterError, NameTaken
 from alise_operator.kube import Resource
 from tests.operator.builders import CURRENT, OWNER, make_spec
 from tests.operator.fake_kube import FakeKube
@@ -92,3 +95,38 @@ async def test_an_endpoint_picker_that_is_turned_off_goes_whole_and_the_model_st
     assert kube.names("rolebindings") == []
     for plural in ("serviceaccounts", "networkpolicies", "services", "deployments"):
         assert kube.names(plural) == ["tiny"]
+
+
+class OwningKube(FakeKube):
+    """The operator owns a field of the Service by a merge patch, and other writers are faster a few times."""
+
+    def __init__(self, conflicts: int) -> None:
+        super().__init__()
+        self.conflicts = conflicts
+        self.freed: list[Any] = []
+
+    async def apply(self, resource: Resource, manifest: Manifest, *, dry_run: bool = False) -> Manifest:
+        answer = await super().apply(resource, manifest, dry_run=dry_run)
+        if resource == SERVICES and not dry_run and not self.freed:
+            answer["metadata"]["managedFields"] = [{"manager": MANAGER, "operation": one} for one in ("Apply", "Update")]
+        return answer
+
+    async def patch(self, resource: Resource, namespace: str, name: str, changes: Manifest, *, dry_run: bool = False) -> Manifest:
+        if self.conflicts:
+            self.conflicts -= 1
+            raise ClusterError("the object has been modified", status=409)
+        self.freed += changes["metadata"]["managedFields"]
+        return self.objects[(resource.plural, namespace, name)]
+
+
+@pytest.mark.parametrize("conflicts", [0, 1, 4])
+async def test_what_the_operator_owns_by_a_merge_patch_is_given_up_in_the_end(conflicts: int) -> None:
+    kube = OwningKube(conflicts)
+    for _ in range(2):
+        await put(kube)
+    assert kube.freed == [{"manager": MANAGER, "operation": "Apply"}]
+
+
+def test_a_child_that_was_created_anew_has_another_version() -> None:
+    first, second = ({"metadata": {"uid": uid, "generation": 1}} for uid in ("first", "second"))
+    assert version_of(first) != version_of(second)
