@@ -22,8 +22,12 @@ log = logging.getLogger(__name__)
 
 # The pause after a watch that failed. One that the server ended is reopened at once, at the version where it ended.
 PAUSE_SECONDS: Final = 5.0
+# Watches are reopened once in this time at most.
+LEAST_SECONDS: Final = 1.0
 # The API server no longer knows what happened after the version.
 GONE: Final = 410
+# It has not come to the version: its store was set back to an earlier state.
+TOO_NEW: Final = 504
 Seen = Callable[[Key], None]
 
 
@@ -53,8 +57,9 @@ async def _watch(
     missed: Callable[[], None],
     pause_seconds: float,
 ) -> None:
-    since = ""
+    since, loop = "", asyncio.get_running_loop()
     while True:
+        opened = loop.time()
         try:
             if not since:
                 # Existing objects need no event.
@@ -66,8 +71,11 @@ async def _watch(
                 name = name_of(meta) if meta.get("name") else None
                 if name:
                     seen(Key(meta["namespace"], name))
+            # A proxy may end each watch at once.
+            await asyncio.sleep(max(0.0, opened + min(pause_seconds, LEAST_SECONDS) - loop.time()))
         except (ClusterError, ApplyError) as error:
-            if isinstance(error, ClusterError) and error.status == GONE:
+            # A version that the API server refuses would be refused for ever.
+            if isinstance(error, ApplyError) or error.status in (GONE, TOO_NEW):
                 since = ""
             log.warning(
                 "a watch failed and is reopened", extra={"kind": resource.plural, "error": str(error), "pause_seconds": pause_seconds}

@@ -18,7 +18,7 @@ from alise_operator.__main__ import RECURSION_LIMIT, parser
 from alise_operator.app import App
 from alise_operator.children.meta import MANAGED_BY, Manifest
 from alise_operator.cluster import Images
-from alise_operator.errors import ClusterError
+from alise_operator.errors import ApplyError, ClusterError, OperatorError
 from alise_operator.kube import PAGE, Resource, answered
 from alise_operator.poller import Poller
 from alise_operator.reconcile import Key, Reconciler
@@ -216,6 +216,44 @@ async def test_a_watch_goes_on_where_it_ended_and_says_when_it_cannot() -> None:
     await until(lambda: len(opened) == 3)
     assert opened == ["0", "7", "0"]
     assert len(missed) == 2
+    watching.cancel()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        pytest.param(ClusterError("Too large resource version", status=504), id="the store was set back"),
+        pytest.param(ApplyError("invalid resource version"), id="another store"),
+    ],
+)
+async def test_a_watch_does_not_ask_again_for_a_version_that_is_refused(refusal: OperatorError) -> None:
+    class Refusing(FakeKube):
+        async def watch(self, resource: Resource, namespace: str, *, labels: str = "", since: str = "") -> AsyncIterator[Manifest]:
+            opened.append(since)
+            if len(opened) == 1:
+                yield {"metadata": {"resourceVersion": "7"}}
+                raise refusal
+            await asyncio.Event().wait()
+
+    opened = list[str]()
+    watching = asyncio.create_task(watch_pods(Refusing(), "", lambda _: None, lambda: None, pause_seconds=0.0))
+    await until(lambda: len(opened) == 2)
+    assert opened == ["0", "0"]
+    watching.cancel()
+
+
+async def test_a_watch_that_ends_at_once_is_not_opened_without_a_pause() -> None:
+    class Ending(FakeKube):
+        async def watch(self, resource: Resource, namespace: str, *, labels: str = "", since: str = "") -> AsyncIterator[Manifest]:
+            opened.append(since)
+            for one in ():
+                yield one
+
+    opened = list[str]()
+    watching = asyncio.create_task(watch_pods(Ending(), "", lambda _: None, lambda: None))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(opened) == 1
     watching.cancel()
 
 
