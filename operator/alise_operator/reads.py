@@ -45,8 +45,9 @@ class Reads:
     def of(cls, resource: Manifest, spec: Spec, owner: Owner, cluster: Cluster, way: Way, seen: Observation, at_seconds: float) -> "Reads":
         """Returns the reads, without the managed fields, which are most of an object."""
         versions = {("Deployment", owner.name): seen.workload.version if seen.workload is not None else ""}
-        if way.route is not None:
-            versions[spec.route.type, owner.name] = str(way.route["metadata"].get("resourceVersion", ""))
+        if spec.route.type in READ_KINDS:
+            # A route that was created just now is not in what was read.
+            versions[spec.route.type, owner.name] = str(way.route["metadata"].get("resourceVersion", "")) if way.route is not None else ""
         meta = {name: value for name, value in resource["metadata"].items() if name != "managedFields"}
         return cls(resource | {"metadata": meta}, spec, owner, cluster, way, seen, versions, at_seconds)
 

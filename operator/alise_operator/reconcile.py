@@ -264,10 +264,16 @@ class Reconciler:
 
     async def _is_unchanged(self, reads: Reads) -> bool:
         """Returns whether what no watch reports is as it was read: APIs, classes, Gateways, the hosts of others, the certificate."""
-        spec, owner = reads.spec, reads.owner
-        if await self._discovery.cluster() != reads.cluster or await self._routes.look(spec, owner, reads.cluster, reads.way) != reads.way:
+        spec, owner, secret = reads.spec, reads.owner, reads.spec.route.tls_secret
+        try:
+            is_same = await self._discovery.cluster() == reads.cluster
+            is_same = is_same and await self._routes.look(spec, owner, reads.cluster, reads.way) == reads.way
+            return is_same and (secret is None or await self._routes.has_secret(owner.namespace, secret))
+        except ClusterError as error:
+            # A failure of the server is reported by a reconcile that reads everything.
+            if not error.is_failure:
+                raise
             return False
-        return spec.route.tls_secret is None or await self._routes.has_secret(owner.namespace, spec.route.tls_secret)
 
     def child_changed(self, kind: str, child: Mapping[str, Any], *, deleted: bool) -> bool:
         """Notes a child that a watch reported, and returns whether it needs a reconcile.
@@ -371,6 +377,8 @@ class Reconciler:
             await self._kube.patch_status(ENGINES, owner.namespace, owner.name, status | removed)
         except Gone:
             return
+        # The status that was read is an older one now, also before the watch says so.
+        self._memory.drop(key.place)
         metrics.STATUS_WRITES.inc()
         changed = changes(previous, status)
         for condition in changed:

@@ -8,6 +8,7 @@ import pytest
 from alise_operator.children.meta import Manifest
 from alise_operator.cluster import Cluster
 from alise_operator.discovery import DISCOVERY_SECONDS
+from alise_operator.errors import ClusterError
 from alise_operator.kube import Resource
 from alise_operator.observe import SECRETS
 from alise_operator.observe_route import CLAIMS_SECONDS, INGRESS_CLASSES, SECRET_SECONDS
@@ -53,15 +54,16 @@ def edited(**changes: Any) -> dict[str, Any]:
     return raw_spec(route={"type": "Ingress", "hosts": ["a.test"], "className": "nginx", "tlsSecret": "cert"}, **changes)
 
 
-async def at_rest(**spec: Any) -> World:
+async def at_rest(kube: CountingKube | None = None, **spec: Any) -> World:
     """An AliseEngine whose children are applied, which has been read since, and the lists that say so."""
-    world = World(kube=CountingKube())
+    world = World(kube=kube or CountingKube())
     world.kube.put(INGRESS_CLASSES, {"metadata": {"name": "nginx", "namespace": ""}})
     world.kube.put(SECRETS, {"metadata": {"name": "cert"}})
     world.kube.put_engine(edited(**spec))
     await world.reconciler.verify()
     await world.reconciler.all_keys()
-    for _ in range(3):
+    # Two of them write the status, the third one reads what they wrote, and the last one looks at what no watch reports.
+    for _ in range(4):
         await world.reconcile()
     kube_of(world).gets.clear()
     return world
@@ -137,6 +139,48 @@ async def test_what_no_watch_reports_is_looked_at(change: Callable[[World], Any]
     await world.reconcile()
     change(world)
     world.seconds += seconds + 1
+    assert ENGINES.plural in await reads(world)
+
+
+async def test_a_failure_of_the_server_is_reported_although_the_engine_is_at_rest() -> None:
+    class Failing(CountingKube):
+        async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
+            if resource == INGRESS_CLASSES and self.failing:
+                raise ClusterError("conversion webhook failed", status=500)
+            return await super().get(resource, namespace, name)
+
+    world = await at_rest(Failing())
+    world.kube.failing["ingressclasses"] = 500
+    world.seconds += CLAIMS_SECONDS + 1
+    assert (await world.reconcile())["Degraded"]["reason"] == "ClusterUnavailable"
+
+
+async def test_the_engine_is_read_again_after_its_status_was_written() -> None:
+    world = await at_rest()
+    world.set_ready(1)
+    world.reconciler.changed(KEY)
+    written = len(world.kube.status_patches)
+    assert (await world.reconcile())["Ready"]["status"] == "True"
+    assert len(world.kube.status_patches) == written + 1
+    assert ENGINES.plural in await reads(world)
+
+
+async def test_a_route_that_was_not_there_when_it_was_read_is_found_by_the_list_of_children() -> None:
+    world = World(kube=CountingKube())
+    world.kube.put(INGRESS_CLASSES, {"metadata": {"name": "nginx", "namespace": ""}})
+    world.kube.put(SECRETS, {"metadata": {"name": "cert"}})
+    world.kube.put_engine(edited())
+    await world.reconciler.verify()
+    for _ in range(2):
+        await world.reconcile()
+    route = world.kube.objects.pop(("ingresses", "default", "tiny"))
+    world.reconciler.changed(KEY)
+    for _ in range(3):
+        await world.reconcile()
+    assert await reads(world) == []
+    world.kube.put(INGRESSES, route)
+    world.seconds += VERIFY_SECONDS
+    await world.reconciler.verify()
     assert ENGINES.plural in await reads(world)
 
 
