@@ -83,7 +83,8 @@ class Restores:
         # If the manifests have changed as well, a difference may be the operator's own.
         if account is not None and edit is not None and edit.digest == digest:
             message = _message(key, edit, manifest, answer, owner)
-            account.messages += [message] if message else []
+            # An apply that never ends well, and a writer that does not give up, would add the same again and again.
+            account.messages += [message] if message and message not in account.messages else []
 
     def news(self, owner: Owner, applied: Applied, *, suspended: bool, now_seconds: float) -> list[News]:
         """Returns the events to post, none of them twice in REPEAT_SECONDS."""

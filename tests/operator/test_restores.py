@@ -161,3 +161,11 @@ def test_an_engine_that_is_gone_is_forgotten() -> None:
     said(restores, manifest, edit(manifest, ports=[]))
     restores.keep(set())
     assert said(restores, manifest, edit(manifest, ports=[])) != []
+
+
+def test_a_writer_that_does_not_give_up_while_no_apply_ends_well_adds_one_message() -> None:
+    restores, service = Restores(), child("Service")
+    for _ in range(3):
+        restores.note(OWNER, "Service", edit(service, ports=[]), applied(service), deleted=False)
+        restores.compare(OWNER, "digest", service, live(service, generation=5))
+    assert len(restores.news(OWNER, applied(service), suspended=False, now_seconds=0.0)) == 1
