@@ -3,9 +3,10 @@
     needed = offered load + backlog / target
 
 This many pods serve what arrives, and the backlog within the target besides. `decide()` follows the number under these rules:
-- It adds pods at once. While pods are starting, the backlog grows although they will serve it, so then only the offered load adds pods.
-  Otherwise the part of the backlog counts that remains when a new pod is ready: the present pods serve the rest sooner.
-- It removes pods only if fewer would be at most 80% busy with the work, and have been enough for the whole stabilization time. If the
+- It adds pods at once, if more than 110% of the present ones are needed: the load of a minute fluctuates by some percent. While pods are
+  starting, the backlog grows although they will serve it, so then only the offered load adds pods. Otherwise the part of the backlog
+  counts that remains when a new pod is ready: the present pods serve the rest sooner.
+- It removes pods only if fewer would be at most 90% busy with the work, and have been enough for the whole stabilization time. If the
   work of a ready pod is not known, no pod is removed.
 - A number that another writer sets is like a recommendation: it is raised at once, and lowered only after the stabilization time.
 - It never leaves the bounds. The last pod is removed only after `idle_seconds` without any request. A held request brings one back, and
@@ -21,8 +22,10 @@ from alise_operator.observation import Pod
 from alise_operator.predicted_work import NO_WORK, Work, total
 from alise_operator.spec_autoscaling import Autoscaling
 
+# Pods are added only if the work needs more than this times the present ones. A HorizontalPodAutoscaler tolerates as much.
+TOLERATED: Final = 1.1
 # Pods are removed only if the work keeps those that remain no busier than this. Otherwise the next fluctuation would add a pod again.
-MOST_BUSY: Final = 0.8
+MOST_BUSY: Final = 0.9
 # A resource without pods whose picker has not answered for this time gets one: requests may be waiting there, or refused.
 SILENT_PICKER_SECONDS: Final = 60.0
 # Pods that took longer to start were kept from it, by a full cluster for example. That says nothing about the next ones.
@@ -141,9 +144,9 @@ def recommended(pool: Pool, rule: Rule, start_seconds: float = 0.0) -> int:
     """Returns the number of pods for the work of this moment; one more than allowed stands for any larger number."""
     load, needed, most = pool.work.offered_load, pool.work.needed_pods(rule.target_seconds), rule.most + 1
     remains = max(0.0, pool.work.backlog_seconds - max(0.0, pool.replicas - load) * start_seconds)
-    more = _whole(load if pool.starting else load + remains / rule.target_seconds, most)
-    if more > pool.replicas:
-        return more
+    more = load if pool.starting else load + remains / rule.target_seconds
+    if more > TOLERATED * pool.replicas:
+        return _whole(more, most)
     if pool.silent or not pool.ready:
         return min(pool.replicas, most)
     return min(pool.replicas, _whole(needed / MOST_BUSY, most))

@@ -31,9 +31,9 @@ HARDWARE: Final = "h100-qwen3-32b"
 # Requests for each arrival of the trace, so that its mean needs four pods in the conversations and two in the code.
 TRACES: Final = {"azure2023_conv": 2, "azure2023_code": 4}
 TARGETS: Final = {
-    "predicted work": (15.0, 30.0, 60.0, 120.0),
+    "predicted work": (15.0, 60.0, 240.0, 480.0),
     "queue length": (2.0, 5.0, 10.0, 20.0),
-    "running requests": (8.0, 12.0, 16.0, 20.0),
+    "running requests": (8.0, 12.0, 16.0, 20.0, 22.0),
 }
 LEAST_IN_TIME: Final = 0.9
 SPREAD_SECONDS: Final = 10.0
