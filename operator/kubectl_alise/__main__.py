@@ -8,6 +8,7 @@ from click.shell_completion import ShellComplete
 
 from .cli import cli
 from .errors import PluginError
+from .tables import printable
 
 _PROGRAM = "kubectl alise"
 # Cobra's directive that says: complete with nothing else, for example no file names.
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         cli.main(None if arguments is None else list(arguments), prog_name=_PROGRAM, standalone_mode=False)
     except PluginError as error:
-        click.echo(f"{_PROGRAM}: {error}", err=True)
+        click.echo(printable(f"{_PROGRAM}: {error}"), err=True)
         return 1
     except click.ClickException as error:
         error.show()

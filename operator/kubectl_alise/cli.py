@@ -21,6 +21,7 @@ from .errors import NotFoundError, PluginError
 from .forward import ForwardedOperator
 from .kubectl import Cluster, Kubectl, Target
 from .objects import Engine, Pod, engine_of, events_of, newest_template, pod_of
+from .tables import printable
 
 _KIND: Final = f"{PLURAL}.{API_GROUP}"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -171,7 +172,7 @@ def ui(port: int, no_browser: bool, namespace: str, context: str | None, kubecon
 
 
 def _print(lines: Sequence[str]) -> None:
-    click.echo("\n".join(lines))
+    click.echo(printable("\n".join(lines)))
 
 
 def _pods(cluster: Cluster, name: str) -> list[Pod]:

@@ -1,7 +1,12 @@
-"""Tables and durations as kubectl prints them; pure."""
+"""Tables and durations as kubectl prints them, and texts that any terminal can show; pure."""
 
 from collections.abc import Sequence
 from datetime import datetime
+
+
+def printable(text: str) -> str:
+    """The text with a space for each control character but line ends. A pod may answer anything, and a terminal obeys some of them."""
+    return text if text.isprintable() else "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:

@@ -31,6 +31,22 @@ def test_without_kubectl_every_command_says_so(
     assert capsys.readouterr().err == "kubectl alise: kubectl is not on your PATH: install it, or add its folder to PATH\n"
 
 
+@pytest.mark.parametrize(
+    "script", ["printf 'error: a\\033[2Jb' >&2; exit 1", """echo '{"items": [{"metadata": {"name": "a\\u001b[2Jb"}}]}'"""]
+)
+def test_control_characters_of_the_cluster_do_not_reach_the_terminal(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "kubectl"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    main(["status"])
+    printed = "".join(capsys.readouterr())
+    assert "a [2Jb" in printed
+    assert "\x1b" not in printed
+
+
 def test_commands_and_flags_are_completed_as_kubectl_asks_for_it(capsys: pytest.CaptureFixture[str]) -> None:
     complete(["st"])
     *found, directive = capsys.readouterr().out.splitlines()
