@@ -84,16 +84,19 @@ class ForwardedOperator:
         pod = operator_pod.leader(pods, lease, self._namespace)
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
             process = self._kubectl.start("port-forward", f"pod/{pod}", f":{page.PORT}", "--address=127.0.0.1", errors=errors)
+            # From here on `_stop` ends it, also after a Ctrl-C.
+            self._process = process
             too_late = threading.Timer(START_SECONDS, process.kill)
             too_late.start()
-            match = _FORWARDED.search(process.stdout.readline() if process.stdout is not None else "")
-            too_late.cancel()
+            try:
+                match = _FORWARDED.search(process.stdout.readline() if process.stdout is not None else "")
+            finally:
+                too_late.cancel()
             if match is None:
-                process.kill()
-                process.wait()
+                self._stop()
                 errors.seek(0)
                 raise refusal(errors.read())
-        self._process, self._port = process, int(match[1])
+        self._port = int(match[1])
         # kubectl prints a line for each connection, and would wait if its pipe were full.
         threading.Thread(target=_drain, args=(process.stdout,), daemon=True).start()
 

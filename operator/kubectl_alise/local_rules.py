@@ -38,7 +38,7 @@ def admission(target: str, host: str, cookies: str, key: str, port: int) -> Refu
     """What becomes of a GET: `target` is its path with the query, `host` and `cookies` are its headers, `key` that of this start."""
     if not page.is_local(host):
         return Refused(421, "Open the page as http://127.0.0.1 or localhost.")
-    if not target.startswith("/") or target.startswith("//"):
+    if not target.startswith("/") or target.startswith("//") or not target.isascii():
         return Refused(404, "There is no such page.")
     parts = urlsplit(target)
     query = parse_qsl(parts.query, keep_blank_values=True)

@@ -40,6 +40,10 @@ def test_a_website_whose_name_leads_here_gets_nothing_with_any_key(host: str) ->
     assert asked(f"/?key={KEY}", host, COOKIE) == Refused(421, "Open the page as http://127.0.0.1 or localhost.")
 
 
+def test_a_path_that_no_browser_sends_is_refused() -> None:
+    assert asked("/engines/t\xe9am/chat", cookies=COOKIE) == Refused(404, "There is no such page.")
+
+
 @pytest.mark.parametrize("target", [f"//evil.example.com/?key={KEY}", f"http://evil.example.com/?key={KEY}", ""])
 def test_the_key_leads_to_no_other_host(target: str) -> None:
     assert asked(target, cookies=COOKIE) == Refused(404, "There is no such page.")
