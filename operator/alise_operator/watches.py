@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from alise_contract.names import ENGINE_LABEL
-from alise_operator.children.meta import MANAGED_BY, MANAGER, Manifest
+from alise_operator.children.meta import Manifest
 from alise_operator.errors import ApplyError, ClusterError
 from alise_operator.kube import Kube, Resource
 from alise_operator.pods import PODS
@@ -43,8 +43,10 @@ async def watch_engines(
 
 async def watch_pods(kube: Kube, namespace: str, seen: Seen, missed: Callable[[], None], *, pause_seconds: float = PAUSE_SECONDS) -> None:
     """Calls `seen` with the AliseEngine of each pod that changes, and `missed` as `watch_engines` does. Never returns."""
-    labels = f"{MANAGED_BY}={MANAGER}"
-    await _watch(kube, PODS, namespace, labels, lambda meta: (meta.get("labels") or {}).get(ENGINE_LABEL), seen, missed, pause_seconds)
+    # By the label that a pod must have: spec.podTemplate may change the others.
+    await _watch(
+        kube, PODS, namespace, ENGINE_LABEL, lambda meta: (meta.get("labels") or {}).get(ENGINE_LABEL), seen, missed, pause_seconds
+    )
 
 
 async def _watch(

@@ -16,7 +16,7 @@ from alise_operator import app as apps
 from alise_operator import handlers, logs
 from alise_operator.__main__ import RECURSION_LIMIT, parser
 from alise_operator.app import App
-from alise_operator.children.meta import MANAGED_BY, Manifest
+from alise_operator.children.meta import MANAGED_BY, Manifest, selector
 from alise_operator.cluster import Images
 from alise_operator.errors import ApplyError, ClusterError, OperatorError
 from alise_operator.kube import PAGE, Resource, answered
@@ -26,7 +26,7 @@ from alise_operator.server import serving
 from alise_operator.settings import ConfigError, Settings, load
 from alise_operator.watches import watch_engines, watch_pods
 from alise_operator.workqueue import FIRST_RETRY_SECONDS
-from tests.operator.builders import raw_spec
+from tests.operator.builders import OWNER, raw_spec
 from tests.operator.fake_kube import FakeKube
 
 
@@ -190,6 +190,20 @@ async def test_a_pod_that_changes_asks_for_its_resource() -> None:
     watching.cancel()
 
 
+async def test_pods_are_watched_by_the_label_that_a_template_cannot_change() -> None:
+    class Selecting(FakeKube):
+        async def version(self, resource: Resource, namespace: str, *, labels: str = "") -> str:
+            asked.append(labels)
+            return await super().version(resource, namespace, labels=labels)
+
+    asked = list[str]()
+    watching = asyncio.create_task(watch_pods(Selecting(), "", lambda _: None, lambda: None))
+    await until(lambda: bool(asked))
+    watching.cancel()
+    (label,) = asked
+    assert label in selector(OWNER)
+
+
 async def test_a_resource_that_changes_is_asked_for() -> None:
     kube, seen = FakeKube(), asyncio.Queue[Key]()
     watching = asyncio.create_task(watch_engines(kube, "", seen.put_nowait, lambda: None))
@@ -246,7 +260,8 @@ async def test_a_watch_that_ends_at_once_is_not_opened_without_a_pause() -> None
     class Ending(FakeKube):
         async def watch(self, resource: Resource, namespace: str, *, labels: str = "", since: str = "") -> AsyncIterator[Manifest]:
             opened.append(since)
-            for one in ():
+            nothing: tuple[Manifest, ...] = ()
+            for one in nothing:
                 yield one
 
     opened = list[str]()
