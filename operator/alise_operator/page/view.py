@@ -19,6 +19,8 @@ _GOOD: Final = frozenset({"Ready", "RouteReady", "AutoscalingActive"})
 _NEUTRAL: Final = frozenset({"Progressing", "AutoscalingActive"})
 # Reasons of a resource that has no pods because it was asked for.
 _STOPPED: Final = frozenset({"Suspended", "ScaledToZero"})
+# What goes on, by the reason of Progressing, if it is no rollout.
+_UNDER_WAY: Final = {"LoadingAdapters": "Loading adapters", "Draining": "Draining", "Stopping": "Stopping pods"}
 _ORDER: Final = ("Ready", "Degraded", "RouteReady", "Progressing", "KVCacheShort", "AutoscalingActive")
 _TONES: Final[Sequence[Tone]] = ("bad", "warn", "busy", "idle", "good")
 MOST_EVENTS: Final = 12
@@ -96,8 +98,9 @@ def state_of(resource: Manifest) -> Badge:
         return Badge(reason or "Not ready", "busy" if reason == "Starting" and degraded.get("status") != "True" else "bad")
     if degraded.get("status") == "True" or found.get("RouteReady", {}).get("status") == "False":
         return Badge("Degraded", "warn")
-    if found.get("Progressing", {}).get("status") == "True":
-        return Badge("Rolling out", "busy")
+    progressing = found.get("Progressing", {})
+    if progressing.get("status") == "True":
+        return Badge(_UNDER_WAY.get(str(progressing.get("reason", "")), "Rolling out"), "busy")
     return Badge("Serving", "good")
 
 
