@@ -13,6 +13,7 @@ from alise_engine.api import adapter_files
 from alise_engine.api.adapter_loader import AdapterLoader
 from alise_engine.api.adapters import FIRST_PAUSE_SECONDS, Row, State
 from alise_engine.errors import AdapterError
+from tests.engine.api_fakes import eventually
 
 MAX_RANK = 16
 
@@ -121,6 +122,30 @@ async def test_a_bug_with_one_adapter_keeps_neither_the_server_nor_the_other_ada
     await loader.first()
     assert table.served.keys() == {"legal"}
     assert loader.rows() == [Row(legal, State.LOADED), Row(support, State.FAILED, "unexpected RuntimeError: a bug")]
+
+
+async def test_a_download_that_hangs_keeps_no_adapter_served_that_is_taken_off_the_list(listed: Path, table: Table, tmp_path: Path) -> None:
+    ended = asyncio.Event()
+
+    async def find(adapter: Adapter, max_rank: int) -> Path:
+        if adapter.name == "slow":
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+        return await adapter_files.find(adapter, max_rank)
+
+    support, legal = (Adapter(name, str(write_files(tmp_path / name))) for name in ("support", "legal"))
+    loader = AdapterLoader(listed, table, find, check_seconds=0.001)
+    write(listed, support, Adapter("slow", "org/slow"))
+    turning = asyncio.create_task(loader.turn())
+    await eventually(lambda: "support" in table.served, "the first one is loaded")
+    write(listed, Adapter("slow", "org/slow"))
+    await eventually(lambda: "support" not in table.served, "it is dropped while the other one is downloaded")
+    assert not turning.done()
+    write(listed, legal)
+    await turning
+    assert (set(table.served), ended.is_set()) == ({"legal"}, True)
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", '[{"name": "x"}]'])

@@ -43,11 +43,19 @@ Find = Callable[[Adapter, int], Awaitable[Path]]
 
 
 class AdapterLoader:
-    def __init__(self, folder: Path, server: Server, find: Find, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        server: Server,
+        find: Find,
+        clock: Callable[[], float] = time.monotonic,
+        check_seconds: float = CHECK_SECONDS,
+    ) -> None:
         self._file = folder / contract.FILE
         self._server = server
         self._find = find
         self._clock = clock
+        self._check_seconds = check_seconds
         self._books = adapters.Books()
         self._text: str | None = None
         self._complaint = ""
@@ -66,7 +74,7 @@ class AdapterLoader:
     async def run(self) -> None:
         """Follows the list until it is cancelled."""
         while True:
-            await asyncio.sleep(CHECK_SECONDS)
+            await asyncio.sleep(self._check_seconds)
             try:
                 await self.turn()
             except Exception:
@@ -75,20 +83,26 @@ class AdapterLoader:
     async def turn(self) -> None:
         """Drops and loads until everything that can be done now is done. The list is read again before each step."""
         while True:
-            self._read()
-            if (name := adapters.to_drop(self._books)) is not None:
-                await self._server.drop(name)
-                self._books = adapters.dropped(self._books, name)
-                logger.info("adapter dropped name=%s", name)
-            elif (adapter := adapters.to_load(self._books, self._clock())) is not None:
-                await self._load(adapter)
-            else:
+            await self._follow()
+            if (adapter := adapters.to_load(self._books, self._clock())) is None:
                 return
+            await self._load(adapter)
+
+    async def _follow(self) -> None:
+        """Reads the list, and drops what it does not have."""
+        self._read()
+        while (name := adapters.to_drop(self._books)) is not None:
+            await self._server.drop(name)
+            self._books = adapters.dropped(self._books, name)
+            logger.info("adapter dropped name=%s", name)
 
     async def _load(self, adapter: Adapter) -> None:
         began = self._clock()
         try:
-            folder = await self._find(adapter, self._server.max_rank)
+            folder = await self._found(adapter)
+            if folder is None:
+                logger.info("adapter no longer wanted, its files are not looked for any more name=%s", adapter.name)
+                return
             await self._server.serve(adapter.name, folder)
         except AdapterError as error:
             self._failed(adapter, str(error))
@@ -100,6 +114,22 @@ class AdapterLoader:
             return
         self._books = adapters.loaded(self._books, adapter)
         logger.info("adapter loaded name=%s uri=%s seconds=%.1f", adapter.name, adapter.uri, self._clock() - began)
+
+    async def _found(self, adapter: Adapter) -> Path | None:
+        """Returns the folder with the files, or None once the list does not have the adapter any more.
+
+        A download may take minutes; adapters that are taken off the list meanwhile are dropped all the same. Raises AdapterError.
+        """
+        finding = asyncio.ensure_future(self._find(adapter, self._server.max_rank))
+        try:
+            while not (await asyncio.wait({finding}, timeout=self._check_seconds))[0]:
+                await self._follow()
+                if adapter not in self._books.wanted:
+                    return None
+            return finding.result()
+        finally:
+            finding.cancel()
+            await asyncio.gather(finding, return_exceptions=True)
 
     def _failed(self, adapter: Adapter, why: str) -> None:
         message = " ".join(why.split())[: contract.MAX_MESSAGE_CHARS]
