@@ -12,6 +12,7 @@ from alise_contract.names import ENGINE_LABEL, ENGINE_PORT, RUN_DIR
 from alise_operator.allowed import TERMS, Allowed
 from alise_operator.apply import OWNED_KINDS, digest
 from alise_operator.children import children
+from alise_operator.children.adapters import adapters_name
 from alise_operator.children.meta import Manifest
 from alise_operator.children.picker import picker_name
 from alise_operator.children.pod_policy import policy_problems
@@ -70,7 +71,7 @@ def children_are_whole(raw: Any) -> None:
         _expect(json.loads(json.dumps(manifests, allow_nan=False)) == manifests, "children that JSON changes")
         for manifest in manifests:
             meta = manifest["metadata"]
-            _expect(meta["name"] in (OWNER.name, picker_name(OWNER)), f"a child of another name: {meta}"[:500])
+            _expect(meta["name"] in (OWNER.name, picker_name(OWNER), adapters_name(OWNER)), f"a child of another name: {meta}"[:500])
             _expect(meta["namespace"] == OWNER.namespace, f"a child in another namespace: {meta}"[:500])
             _expect(meta["ownerReferences"][0]["uid"] == OWNER.uid, "a child without its owner")
         pods = {one["metadata"]["name"]: one["spec"]["template"] for one in manifests if one["kind"] == "Deployment"}
