@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import kubernetes_validate
 import pytest
 
 from alise_contract import adapters as contract
@@ -17,6 +16,7 @@ from alise_operator.rules import check
 from tests.operator.builders import make_pod, make_report, make_spec, report_text
 from tests.operator.built import build, container, pod
 from tests.operator.statuses import condition_of, seen, status_of
+from tests.tools.kubernetes_schemas import validate
 
 SUPPORT = {"name": "support", "uri": "org/support-lora", "revision": "v2"}
 LEGAL = {"name": "legal", "uri": "/adapters/legal"}
@@ -108,7 +108,7 @@ def test_without_adapters_nothing_of_lora_is_in_the_pods() -> None:
 def test_the_pods_mount_the_list_and_run_with_lora() -> None:
     manifests = build(model=model(SUPPORT, LEGAL, lora={"maxRank": 64, "maxActive": 2}))
     config_map = manifests["ConfigMap"]
-    kubernetes_validate.validate(config_map, "1.37", strict=True)
+    validate(config_map)
     assert config_map["metadata"]["name"] == "tiny-adapters"
     assert contract.load(config_map["data"][contract.FILE]) == (
         contract.Adapter("support", "org/support-lora", "v2"),

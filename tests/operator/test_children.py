@@ -5,13 +5,13 @@ The pod is in test_children_pod.py, its settings are in test_children_settings.p
 
 from typing import Any
 
-import kubernetes_validate
 import pytest
 
 from alise_operator.children import children
 from alise_operator.cluster import Cluster
 from tests.operator.builders import CURRENT, OLD, OWNER, make_spec
 from tests.operator.built import HTTP_ROUTE, INGRESS, SPECS, build, container, pod
+from tests.tools.kubernetes_schemas import validate
 
 BUILT_ON = [
     pytest.param(changes, cluster, id=f"{name} on {version}")
@@ -27,7 +27,7 @@ UNCHECKED = {"HTTPRoute", "policy/v1beta1"}
 def test_children_are_valid_for_a_current_cluster(changes: dict[str, Any], cluster: Cluster) -> None:
     checked = [child for child in children(make_spec(**changes), OWNER, cluster) if not UNCHECKED & {child["kind"], child["apiVersion"]}]
     for child in checked:
-        kubernetes_validate.validate(child, "1.37", strict=True)
+        validate(child)
     assert {"Deployment", "Service"} <= {child["kind"] for child in checked}
 
 

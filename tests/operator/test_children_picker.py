@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import kubernetes_validate
 import pytest
 
 from alise_contract.names import LENGTHS_PORT, PICKER_GRPC_PORT, PICKER_HTTP_PORT
@@ -12,6 +11,7 @@ from alise_operator.cluster import INFERENCE_POOL, Cluster
 from alise_picker.__main__ import arguments
 from alise_picker.server import GRACE_SECONDS
 from tests.operator.builders import CURRENT, OWNER, make_spec
+from tests.tools.kubernetes_schemas import validate
 
 ON: dict[str, Any] = {"routing": {"endpointPicker": {}}}
 GATEWAY = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateways"}}}
@@ -53,7 +53,7 @@ def test_a_picker_is_a_deployment_with_a_service_an_account_and_the_right_to_fol
     assert set(mine) == {"Deployment", "NetworkPolicy", "RoleBinding", "Service", "ServiceAccount"}
     assert mine["RoleBinding"]["roleRef"]["name"] == "alise-picker"
     for one in mine.values():
-        kubernetes_validate.validate(one, "1.37", strict=True)
+        validate(one)
         assert one["metadata"]["ownerReferences"][0]["uid"] == OWNER.uid
 
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -23,6 +22,7 @@ from alise_operator.children.picker import ROLE as PICKER_ROLE
 from alise_operator.handlers import WATCHED
 from alise_operator.lease import LEASE_NAME
 from alise_operator.settings import Settings
+from tests.tools.kubernetes_schemas import validate
 
 FOLDER = Path(__file__).parents[2] / "manifests"
 NAMESPACED = FOLDER / "overlays" / "namespaced"
@@ -94,7 +94,7 @@ def used() -> Rights:
 
 @pytest.mark.parametrize("document", DOCUMENTS + OPTIONAL, ids=lambda document: f"{document['kind']} {document['metadata']['name']}")
 def test_the_manifest_is_valid_for_a_current_cluster(document: dict[str, Any]) -> None:
-    assert kubernetes_validate.validate(document, "1.37", strict=True)
+    assert validate(document)
 
 
 def test_the_operator_may_do_exactly_what_it_does() -> None:

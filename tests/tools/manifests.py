@@ -20,6 +20,7 @@ from alise_operator.cluster import HTTP_ROUTE, Cluster
 from alise_operator.spec import parse
 from tests.cluster.commands import run
 from tests.tools.chart import rendering
+from tests.tools.kubernetes_schemas import validate
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "manifests"
@@ -148,7 +149,7 @@ def against_schemas(manifests: Iterable[Manifest], versions: Iterable[str] = VER
     for version in versions:
         for manifest in checked:
             try:
-                kubernetes_validate.validate(manifest.body, version, strict=True)
+                validate(manifest.body, version)
             except kubernetes_validate.SchemaNotFoundError as error:
                 yield Finding(manifest.name, f"kubernetes {version}", str(error.message))
             except kubernetes_validate.ValidationError as error:
