@@ -37,6 +37,9 @@ OWNED_KINDS: Final[Mapping[str, tuple[Resource, ...]]] = {
     "InferencePool": (Resource("inference.networking.k8s.io/v1", "inferencepools"),),
 }
 
+# In what the API server says of an object whose values it refuses.
+_INVALID: Final = " is invalid: "
+
 # Kinds of which every AliseEngine has one under its own name, which the operator never deletes.
 ALWAYS_WANTED: Final = frozenset({"ServiceAccount", "Service", "Deployment"})
 # The child has another version by now.
@@ -225,8 +228,10 @@ async def _apply_one(kube: Kube, manifest: Manifest, *, dry_run: bool, exists: b
     try:
         try:
             return await (kube.apply(_resource(manifest), manifest, dry_run=True) if dry_run else _apply_alone(kube, manifest))
-        except ApplyError:
-            if not exists or (cleared := await _clear(kube, manifest, dry_run=dry_run)) is None:
+        except ApplyError as error:
+            # Only values can contradict each other; a quota, a webhook or an unknown field refuses the manifest itself.
+            cleared = await _clear(kube, manifest, dry_run=dry_run) if exists and _INVALID in str(error) else None
+            if cleared is None:
                 raise
             return cleared
     except Gone as error:
@@ -243,7 +248,10 @@ async def _apply_one(kube: Kube, manifest: Manifest, *, dry_run: bool, exists: b
 
 
 async def _clear(kube: Kube, manifest: Manifest, *, dry_run: bool) -> Manifest | None:
-    """Sets back what another writer owns of the child and applies it; None if there is nothing of another writer. Raises as `apply`."""
+    """Writes the manifest over what another writer owns of the child, and applies it; None if there is nothing of another writer.
+
+    The patch has the whole spec, so its dry run says as much as one of `apply`. Raises as `apply`.
+    """
     resource, meta = _resource(manifest), manifest["metadata"]
     changes = taken_back(manifest, await kube.get(resource, meta["namespace"], meta["name"]))
     if changes is None:

@@ -37,16 +37,16 @@ def writer_of(seen: Mapping[str, Any], fields: Sequence[str]) -> str:
 
 
 def taken_back(manifest: Manifest, live: Mapping[str, Any]) -> Manifest | None:
-    """Returns a JSON merge patch that sets back what other writers own in the child's spec, and removes what they added to it.
+    """Returns a JSON merge patch that writes the manifest's spec into the child and removes what other writers added to it.
 
     Needed if the two together are not valid, for example a port of a Service with another number under the same name. None if no other
-    writer owns any of it.
+    writer owns any of it. Labels and annotations of pods stay: they contradict nothing, and `kubectl rollout restart` writes one.
     """
     trees = [tree["f:spec"] for tree in _trees(live, own=False) if "f:spec" in tree]
     wanted = manifest.get("spec")
     if not trees or not isinstance(wanted, dict):
         return None
-    return {"spec": _set_back(wanted, live.get("spec") or {}, trees)}
+    return {"spec": _written_over(wanted, trees)}
 
 
 def kept_entries(child: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -113,16 +113,12 @@ def _has(tree: Tree, path: Sequence[str]) -> bool:
     return True
 
 
-def _set_back(wanted: Manifest, live: Mapping[str, Any], trees: Sequence[Tree]) -> Manifest:
-    changes = {name: value for name, value in wanted.items() if name not in live}
-    touched = {key[2:] for tree in trees for key in tree if key.startswith("f:")} if all(trees) else set(live)
-    for name in sorted(touched):
-        if name == "metadata":
-            # Labels and annotations of pods contradict nothing, and `kubectl rollout restart` writes one.
-            continue
-        value = wanted.get(name)
-        is_object = isinstance(value, dict) and isinstance(live.get(name), dict)
-        changes[name] = _set_back(value, live[name], _below(trees, f"f:{name}")) if is_object and value is not None else value
+def _written_over(wanted: Manifest, trees: Sequence[Tree]) -> Manifest:
+    added = {key[2:] for tree in trees for key in tree if key.startswith("f:")} - wanted.keys()
+    changes: Manifest = dict.fromkeys(sorted(added))
+    for name, value in wanted.items():
+        is_object = isinstance(value, dict) and name != "metadata"
+        changes[name] = _written_over(value, _below(trees, f"f:{name}")) if is_object else value
     return changes
 
 

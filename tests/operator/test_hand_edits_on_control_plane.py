@@ -124,6 +124,15 @@ def test_what_is_added_beside_the_operators_fields_stays_and_causes_no_event(set
     assert settled.one("service")["spec"]["externalIPs"] == ["192.0.2.1"]
 
 
+def test_a_spec_that_the_cluster_refuses_is_not_applied_in_part_although_others_have_written_to_children(settled: Engine) -> None:
+    settled.kubectl("rollout", "restart", "deployment/tiny")
+    settled.patch({"podTemplate": {"spec": {"volumes": [{"name": "A B"}]}}, "networkPolicy": {"egress": []}})
+    settled.until("Degraded", "True", "ApplyFailed")
+    assert settled.one("networkpolicy")["spec"]["policyTypes"] == ["Ingress"]
+    settled.patch({"podTemplate": None, "networkPolicy": None})
+    settled.until("Degraded", "False", "AsExpected")
+
+
 def test_the_operators_own_changes_cause_no_event(settled: Engine, restored: Restored) -> None:
     for replicas, seqs in ((1, 3), (3, 4)):
         settled.patch({"replicas": replicas, "engine": {"maxNumSeqs": seqs}, "route": {"hosts": [f"{seqs}.{NAMESPACE}.test"]}})
