@@ -108,7 +108,7 @@ class AdapterLoader:
             self._failed(adapter, str(error))
             return
         except Exception as error:
-            # A bug, or files that nothing here foresees. It must not keep the model and the other adapters from being served.
+            # A bug, or files of an unexpected kind. It must not keep the model and the other adapters from being served.
             logger.exception("adapter %s (%s) failed unexpectedly", adapter.name, adapter.uri)
             self._failed(adapter, f"unexpected {type(error).__name__}: {error}")
             return
