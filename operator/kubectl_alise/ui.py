@@ -5,6 +5,7 @@
 
 import errno
 import secrets
+import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -84,17 +85,25 @@ def _page(status: int, title: str, text: str) -> Answer:
     return Answer(status, "text/html; charset=utf-8", page_parts.page_html(title, text).encode())
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Prints nothing about a browser that went away, which is usual: the terminal is the person's."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
+
 def serving(ui: Ui, port: int, key: str | None = None) -> tuple[ThreadingHTTPServer, str]:
     """The server, which listens and whose `serve_forever` serves, and the address to open. Raises PluginError if the port is taken."""
     secret = key or secrets.token_urlsafe(24)
     try:
-        server = ThreadingHTTPServer((HOST, port), _handler(ui, secret))
+        server = _Server((HOST, port), _handler(ui, secret))
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES):
             raise PluginError(f"port {port} cannot be opened: {error.strerror}") from error
         why = "is in use" if error.errno == errno.EADDRINUSE else "may not be opened by you"
         raise PluginError(f"port {port} {why}: give another one with --port, or --port=0 for a free one") from error
-    server.daemon_threads = True
     return server, f"http://{HOST}:{server.server_port}/?{KEY_PARAMETER}={secret}"
 
 

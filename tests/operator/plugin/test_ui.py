@@ -167,3 +167,17 @@ def test_a_port_that_is_taken_is_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(PluginError, match=f"port {port} is in use: give another one with --port, or --port=0 for a free one"):
             serving(Ui(FixedOperator(), lambda _: cluster()), port, KEY)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_printed"),
+    [pytest.param(BrokenPipeError(), False, id="a browser that went away"), pytest.param(ValueError("a bug"), True, id="a bug")],
+)
+def test_the_terminal_shows_bugs_alone(error: Exception, is_printed: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    server, _ = serving(Ui(FixedOperator(), lambda _: cluster()), 0, KEY)
+    with server:
+        try:
+            raise error
+        except Exception:
+            server.handle_error(None, ("127.0.0.1", 1))  # type: ignore[arg-type]
+    assert ("a bug" in capsys.readouterr().err) is is_printed
