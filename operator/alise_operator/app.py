@@ -81,17 +81,18 @@ class App:
     async def _resync(self) -> None:
         """Lists every AliseEngine and adds it to the queue. The watches only make the operator react sooner."""
         while True:
-            began = time.monotonic()
+            began, keys = time.monotonic(), list[Key]()
+            try:
+                keys = await self.reconciler.all_keys()
+            except (ClusterError, ApplyError) as error:
+                log.warning("the AliseEngines could not be listed", extra={"error": str(error)})
             try:
                 await self.reconciler.verify()
             except (ClusterError, ApplyError) as error:
                 log.warning("the children of AliseEngines could not be listed", extra={"error": str(error)})
-            try:
-                for key in await self.reconciler.all_keys():
-                    await self._turn(began + self._resync_seconds)
-                    self.queue.add(key)
-            except (ClusterError, ApplyError) as error:
-                log.warning("the AliseEngines could not be listed", extra={"error": str(error)})
+            for key in keys:
+                await self._turn(began + self._resync_seconds)
+                self.queue.add(key)
             self._last_resync = time.monotonic()
             await asyncio.sleep(max(self._resync_seconds / 2, began + self._resync_seconds - self._last_resync))
 

@@ -109,6 +109,8 @@ async def _plain(kubeconfig: Path, size: int) -> float:
             for child in made:
                 # The garbage collector would delete the children of an owner that does not exist.
                 del child["metadata"]["ownerReferences"]
+                # The operator, which is started later, would take them for its own.
+                del child["metadata"]["labels"][MANAGED_BY]
             given.append(made)
 
         async def apply(made: Sequence[dict[str, Any]]) -> None:
