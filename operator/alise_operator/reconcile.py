@@ -276,25 +276,25 @@ class Reconciler:
             return False
 
     def child_changed(self, kind: str, child: Mapping[str, Any], *, deleted: bool) -> bool:
-        """Notes a child that a watch reported, and returns whether it needs a reconcile.
-
-        If another writer edited or deleted it, that reconcile applies it again.
-        """
+        """Notes a child that a watch reported, and returns whether it needs a reconcile, which applies it again if another writer edited
+        or deleted it."""
         meta = child["metadata"]
-        seen = None if deleted else version_of(child)
-        is_known = False
+        seen, key, is_known = None if deleted else version_of(child), (kind, meta["name"]), False
         for reference in meta.get("ownerReferences", ()):
-            if reference.get("uid") in self._applying:
+            owner = Owner(reference["name"], meta["namespace"], reference.get("uid", ""))
+            if owner.uid in self._applying:
                 # The result of the apply is not known yet; the two are compared at its end.
-                self._applying[reference["uid"]][(kind, meta["name"])] = seen
-            applied = self._applied.get(reference.get("uid", ""))
-            known = applied.versions.get((kind, meta["name"])) if applied is not None else None
-            place, version = (meta["namespace"], reference["name"]), str(meta.get("resourceVersion", ""))
-            is_known |= known == seen and (kind not in READ_KINDS or self._memory.is_known(place, (kind, meta["name"]), version))
-            if known is not None and known != seen:
+                self._applying[owner.uid][key] = seen
+            # Of several children that were changed at once, the first one ends that they count as applied.
+            applied = self._applied.get(owner.uid) or self._restores.applied(owner.uid)
+            known = applied.versions.get(key) if applied is not None else None
+            version = str(meta.get("resourceVersion", ""))
+            is_read = kind not in READ_KINDS or self._memory.is_known((owner.namespace, owner.name), key, version)
+            is_known |= owner.uid in self._applied and known == seen and is_read
+            if applied is not None and known is not None and known != seen:
                 log.info("a child was changed by another writer and is applied again", extra={"child": f"{kind}/{meta['name']}"})
-                owner = Owner(reference["name"], meta["namespace"], reference["uid"])
-                self._restores.note(owner, kind, child, self._applied.pop(owner.uid), deleted=deleted)
+                self._applied.pop(owner.uid, None)
+                self._restores.note(owner, kind, child, applied, deleted=deleted)
         return deleted or not is_known
 
     async def _mark_leaving(self, spec: Spec, owner: Owner) -> None:

@@ -47,6 +47,8 @@ class _Account:
     """What is known of one AliseEngine."""
 
     edits: dict[Child, _Edit] = field(default_factory=dict)
+    # What was applied before the edits.
+    applied: Applied | None = None
     reset: Reset | None = None
     messages: list[str] = field(default_factory=list)
     # When each message was posted; of a number of pods, its reason.
@@ -70,10 +72,15 @@ class Restores:
             # The watch is behind: this is what the operator itself had applied before.
             return
         account = self._accounts.setdefault(owner.uid, _Account())
-        account.edits[key] = _Edit(child, applied.digest, deleted)
+        account.edits[key], account.applied = _Edit(child, applied.digest, deleted), applied
         # The endpoint picker has a Deployment, too.
         if key == ("Deployment", owner.name) and not deleted and applied.scale is not None:
             account.reset = reset_by(child, applied.scale) or account.reset
+
+    def applied(self, uid: str) -> Applied | None:
+        """Returns what was applied before the first of the changes that have not been restored yet; None if there are none."""
+        account = self._accounts.get(uid)
+        return account.applied if account is not None else None
 
     def compare(self, owner: Owner, digest: str, manifest: Manifest, answer: Mapping[str, Any]) -> None:
         """Compares a child that was applied just now with the one that another writer had left."""

@@ -54,6 +54,17 @@ async def test_a_deleted_child_that_was_seen_comes_back_at_once(world: World) ->
     assert world.kube.names("services") == ["tiny"]
 
 
+async def test_each_of_several_children_that_were_deleted_at_once_has_an_event(world: World) -> None:
+    await world.reconcile()
+    for kind, plural in (("Service", "services"), ("NetworkPolicy", "networkpolicies")):
+        world.reconciler.child_changed(kind, world.kube.objects.pop((plural, "default", "tiny")), deleted=True)
+    await world.reconcile()
+    said = [one["message"] for (plural, _, _), one in world.kube.objects.items() if plural == "events" and one["reason"] == "ChildRestored"]
+    assert sorted(message.partition(" ")[0] for message in said) == ["NetworkPolicy", "Service"]
+    await world.reconcile()
+    assert world.kube.names("services") == world.kube.names("networkpolicies") == ["tiny"]
+
+
 async def test_an_edited_child_is_put_right(world: World) -> None:
     await world.reconcile()
     deployment = world.deployment()
@@ -101,7 +112,10 @@ async def test_a_child_that_changes_while_the_others_are_applied_is_applied_agai
 
 
 async def test_children_seen_as_they_were_applied_are_not_applied_again(world: World) -> None:
-    world.kube.on_apply = lambda written: world.reconciler.child_changed(written["kind"], written, deleted=False)
+    def seen(written: dict[str, Any]) -> None:
+        world.reconciler.child_changed(written["kind"], written, deleted=False)
+
+    world.kube.on_apply = seen
     await world.reconcile()
     writes = list(world.kube.writes)
     await world.reconcile()
