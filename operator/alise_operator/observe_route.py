@@ -92,6 +92,9 @@ class RouteObserver:
         until, found = self._lookups.get(place, (float("-inf"), NOT_ASKED))
         if now >= until:
             found = await self._get(resource, namespace, name)
+            if resource == SECRETS and found.found is not None:
+                # That it exists is all that counts; a private key is not kept.
+                found = Lookup({}, known=True)
             if len(self._lookups) >= MAX_LOOKUPS:
                 self._lookups = {one: kept for one, kept in self._lookups.items() if kept[0] > now}
             self._lookups[place] = (now + seconds, found)

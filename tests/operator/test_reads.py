@@ -11,7 +11,7 @@ from alise_operator.discovery import DISCOVERY_SECONDS
 from alise_operator.errors import ClusterError
 from alise_operator.kube import Resource
 from alise_operator.observe import SECRETS
-from alise_operator.observe_route import CLAIMS_SECONDS, INGRESS_CLASSES, SECRET_SECONDS
+from alise_operator.observe_route import CLAIMS_SECONDS, INGRESS_CLASSES, SECRET_SECONDS, RouteObserver
 from alise_operator.reads import MAX_AGE_SECONDS, VERIFY_SECONDS
 from alise_operator.reconcile import ENGINES
 from tests.operator.builders import CURRENT, raw_spec
@@ -191,6 +191,16 @@ async def test_what_changes_while_it_is_read_is_read_again() -> None:
     await world.reconcile()
     kube_of(world).while_reading = lambda: None
     assert ENGINES.plural in await reads(world)
+
+
+async def test_that_a_certificate_exists_is_remembered_and_its_private_key_is_not() -> None:
+    kube = CountingKube()
+    kube.put(SECRETS, {"metadata": {"name": "cert"}, "data": {"tls.key": "private"}})
+    observer = RouteObserver(kube, monotonic=lambda: 0.0)
+    for name, exists in (("cert", True), ("none", False)):
+        assert [await observer.has_secret("default", name) for _ in range(2)] == [exists, exists]
+    assert kube.gets == [SECRETS.plural, SECRETS.plural]
+    assert "private" not in str(observer._lookups)
 
 
 async def test_a_missing_secret_is_looked_for_at_each_round() -> None:
