@@ -100,6 +100,27 @@ def test_the_api_server_refuses_what_the_schema_forbids(engine: Engine, spec: di
         engine.patch(spec)
 
 
+def test_a_rollout_does_not_keep_autoscaling_from_its_minimum(engine: Engine) -> None:
+    engine.apply()
+    engine.wait_for_pods(1)
+    for round_ in range(3):
+        engine.patch({"engine": {"env": [{"name": "ROUND", "value": str(round_)}]}})
+    engine.patch({"autoscaling": SCALING})
+    eventually("the Deployment has the minimum", lambda: engine.one("deployment").get("spec", {}).get("replicas") == 2)
+    # A pod of an older template stays until one of the newest is ready.
+    template = engine.one("deployment")["spec"]["template"]["spec"]
+
+    def newest() -> list[str]:
+        return [
+            one["metadata"]["name"] for one in engine.pods() if one["spec"]["containers"][0].get("env") == template["containers"][0]["env"]
+        ]
+
+    eventually("two pods of the newest template exist", lambda: len(newest()) == 2)
+    assert "pods are starting" in engine.until("AutoscalingActive", "True", "PodsStarting")["message"]
+    assert "older ones, which stay until enough newer ones are ready" in engine.until("Progressing", "True", "RollingOut")["message"]
+    assert len(engine.pods()) == 3
+
+
 # --- KEDA ---------------------------------------------------------------------------------------------------------------------------
 
 
