@@ -291,7 +291,8 @@ class Reconciler:
             version = str(meta.get("resourceVersion", ""))
             is_read = kind not in READ_KINDS or self._memory.is_known((owner.namespace, owner.name), key, version)
             is_known |= owner.uid in self._applied and known == seen and is_read
-            if applied is not None and known is not None and known != seen:
+            # While children are applied, the watch also shows the operator's own writes.
+            if applied is not None and known is not None and known != seen and owner.uid not in self._applying:
                 log.info("a child was changed by another writer and is applied again", extra={"child": f"{kind}/{meta['name']}"})
                 self._applied.pop(owner.uid, None)
                 self._restores.note(owner, kind, child, applied, deleted=deleted)
