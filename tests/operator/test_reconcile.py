@@ -65,6 +65,19 @@ async def test_each_of_several_children_that_were_deleted_at_once_has_an_event(w
     assert world.kube.names("services") == world.kube.names("networkpolicies") == ["tiny"]
 
 
+async def test_the_operators_own_writes_hide_no_event_if_the_watch_shows_them_while_children_are_applied(world: World) -> None:
+    await world.reconcile()
+    service = world.kube.objects.pop(("services", "default", "tiny"))
+    world.reconciler.child_changed("Service", service, deleted=True)
+    world.kube.on_apply = lambda written: void(world.reconciler.child_changed(written["kind"], written, deleted=False))
+    await world.reconcile()
+    assert ("Warning", "ChildRestored") in world.events()
+
+
+def void(_: object) -> None:
+    return None
+
+
 async def test_an_edited_child_is_put_right(world: World) -> None:
     await world.reconcile()
     deployment = world.deployment()
