@@ -4,6 +4,7 @@ reconcile.py asks for it in each reconcile. A spec that needs an API that is mis
 minute.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -42,16 +43,28 @@ class Discovery:
         self._monotonic = monotonic
         self._at_seconds = 0.0
         self._lacks_api = False
+        self._asking: asyncio.Task[Cluster] | None = None
         # None before the first discovery.
         self.known: Cluster | None = None
 
     async def cluster(self) -> Cluster:
         """Returns the cluster. Raises ClusterError."""
+        age_seconds = self._monotonic() - self._at_seconds
+        if self.known is not None and age_seconds <= (MISSING_API_SECONDS if self._lacks_api else DISCOVERY_SECONDS):
+            return self.known
+        # The workers notice at the same time, and one of them asks.
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask(), name="discovery")
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> Cluster:
         now = self._monotonic()
-        if self.known is None or now - self._at_seconds > (MISSING_API_SECONDS if self._lacks_api else DISCOVERY_SECONDS):
+        try:
             found = await self._kube.discover(self._images)
-            found = replace(found, allowed=self._allowed, route_annotations=self._route_annotations, keda_scaler=self._keda)
-            self.known, self._at_seconds, self._lacks_api = replace(found, picker_role_kind=self._picker_role_kind), now, False
+        finally:
+            self._asking = None
+        found = replace(found, allowed=self._allowed, route_annotations=self._route_annotations, keda_scaler=self._keda)
+        self.known, self._at_seconds, self._lacks_api = replace(found, picker_role_kind=self._picker_role_kind), now, False
         return self.known
 
     def note(self, error: OperatorError) -> None:

@@ -263,7 +263,7 @@ def view_report(text: str) -> PodReport:
 
 
 def _state(number: int) -> str:
-    return AdapterState.Name(number) if number in AdapterState.values() else str(number)  # type: ignore[arg-type]
+    return AdapterState.Name(number) if number in AdapterState.values() else str(number)
 
 
 def _view_kv(report: StatusReport) -> KvReport:

@@ -285,7 +285,7 @@ class Reconciler:
             if owner.uid in self._applying:
                 # The result of the apply is not known yet; the two are compared at its end.
                 self._applying[owner.uid][key] = seen
-            # Of several children that were changed at once, the first one ends that they count as applied.
+            # The first of several changed children ends that all of them count as applied, so that the restores know them, too.
             applied = self._applied.get(owner.uid) or self._restores.applied(owner.uid)
             known = applied.versions.get(key) if applied is not None else None
             version = str(meta.get("resourceVersion", ""))
