@@ -192,6 +192,7 @@ def test_every_right_that_the_operator_has_is_used(plane: ControlPlane, engine: 
     _install_kinds_of_other_projects(plane)
     with running_operator(plane, tmp_path, **keda) as operator:
         _objects_of_other_projects(second)
+        _children_that_belong_to_nothing(Engine(engine.access, engine.namespace, "third"))
     assert operator.forbidden() == []
     documents = yaml.safe_load_all((MANIFESTS / "operator" / "rbac.yaml").read_text())
     (role,) = (one for one in documents if (one["kind"], one["metadata"]["name"]) == ("ClusterRole", "alise-operator"))
@@ -253,6 +254,24 @@ def _objects_of_other_projects(engine: Engine) -> None:
     engine.patch({"autoscaling": None, "routing": None})
     for owner, kind in made:
         eventually(f"the {kind} {owner.name} is pruned", partial(_is_gone, owner, kind))
+
+
+def _children_that_belong_to_nothing(engine: Engine) -> None:
+    """Objects with the names of the children are looked at, and not taken over."""
+    model = {
+        "uri": "org/model",
+        "cache": {"size": "1Gi", "accessMode": "ReadWriteMany"},
+        "adapters": [{"name": "support", "uri": "org/adapter"}],
+    }
+    route = {"type": "Ingress", "hosts": ["c.d"], "className": "c"}
+    everything: dict[str, Any] = {
+        "model": model, "route": route, "autoscaling": {"minReplicas": 2, "maxReplicas": 3}, "routing": {"endpointPicker": {}}
+    }  # fmt: skip
+    engine.apply(replicas=2, **everything)
+    engine.until("Ready", "False", "Starting")
+    engine.kubectl("delete", f"alise/{engine.name}", "--cascade=orphan")
+    engine.apply(replicas=2, **everything)
+    engine.until("Ready", "False", "NameTaken")
 
 
 def granted(role: dict[str, Any]) -> set[tuple[str, str, str]]:
