@@ -57,6 +57,8 @@ class Applied:
     versions: dict[tuple[str, str], str] = field(default_factory=dict)
     # Generation of each child that has one, in the same answers.
     generations: dict[tuple[str, str], int] = field(default_factory=dict)
+    # Resource version of each child, in the same answers.
+    written: dict[tuple[str, str], str] = field(default_factory=dict)
     # Replicas of the Deployment in the answer; a different number later means that a user or an autoscaler scaled it.
     scale: Scale | None = None
     # Digest of each manifest.
@@ -77,6 +79,11 @@ def version_of(child: Mapping[str, Manifest]) -> str:
     generation = meta.get("generation")
     counted = f"generation {generation}" if generation is not None else f"version {meta.get('resourceVersion')}"
     return f"{counted}, {digest([{key: meta.get(key) for key in ('uid', 'labels', 'ownerReferences')}])}"
+
+
+def resource_version_of(child: Mapping[str, Manifest]) -> str:
+    """Returns the version that every write of the child changes; empty if it has none."""
+    return str(child.get("metadata", {}).get("resourceVersion") or "")
 
 
 def generation_of(child: Mapping[str, Manifest]) -> int:
@@ -126,11 +133,13 @@ async def apply_children(
         applied.at_seconds, applied.scale = before.at_seconds, before.scale
         applied.versions = {key: version for key, version in before.versions.items() if key in kept}
         applied.generations = {key: generation for key, generation in before.generations.items() if key in kept}
+        applied.written = {key: version for key, version in before.written.items() if key in kept}
     for manifest in written:
         answer = await _apply_one(kube, manifest, dry_run=False, exists=_key(manifest) in present)
         metrics.APPLIED.labels(manifest["kind"]).inc()
         answered(manifest, answer)
         applied.versions[_key(manifest)] = version_of(answer)
+        applied.written[_key(manifest)] = resource_version_of(answer)
         if generation := generation_of(answer):
             applied.generations[_key(manifest)] = generation
         if _key(manifest) == ("Deployment", owner.name):

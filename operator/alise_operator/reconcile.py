@@ -7,7 +7,7 @@ missed event, a restart or two changes at once need no extra code. One AliseEngi
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -33,7 +33,7 @@ from alise_operator.observe_route import RouteObserver
 from alise_operator.poller import Poller
 from alise_operator.reads import READ_KINDS, Memory, Reads, is_at_rest
 from alise_operator.replicas import is_suspended, wanted_replicas
-from alise_operator.restores import Restores
+from alise_operator.restores import Meanwhile, News, Restores
 from alise_operator.route_ready import Way, gateway_limits
 from alise_operator.rules import check
 from alise_operator.spec import Spec, parse
@@ -96,8 +96,8 @@ class Reconciler:
         self._now = now
         self._monotonic = monotonic
         self._applied: dict[str, Applied] = {}
-        # uid of an owner whose children are being applied -> the version of each child seen meanwhile; None if deleted.
-        self._applying: dict[str, dict[tuple[str, str], str | None]] = {}
+        # uid of an owner whose children are being applied -> each child seen meanwhile.
+        self._applying: dict[str, dict[tuple[str, str], Meanwhile]] = {}
         self._restores = Restores()
         self._memory = Memory()
         # uids of those that may have children: all that existed when this process first listed them, and those that it has applied.
@@ -276,15 +276,14 @@ class Reconciler:
             return False
 
     def child_changed(self, kind: str, child: Mapping[str, Any], *, deleted: bool) -> bool:
-        """Notes a child that a watch reported, and returns whether it needs a reconcile, which applies it again if another writer edited
-        or deleted it."""
+        """Notes a child that a watch reported, and returns whether it needs a reconcile."""
         meta = child["metadata"]
         seen, key, is_known = None if deleted else version_of(child), (kind, meta["name"]), False
         for reference in meta.get("ownerReferences", ()):
             owner = Owner(reference["name"], meta["namespace"], reference.get("uid", ""))
             if owner.uid in self._applying:
                 # The result of the apply is not known yet; the two are compared at its end.
-                self._applying[owner.uid][key] = seen
+                self._applying[owner.uid][key] = Meanwhile(child, seen)
             # The first of several changed children ends that all of them count as applied, so that the restores know them, too.
             applied = self._applied.get(owner.uid) or self._restores.applied(owner.uid)
             known = applied.versions.get(key) if applied is not None else None
@@ -336,10 +335,11 @@ class Reconciler:
             )
         finally:
             del self._applying[owner.uid]
+        news = self._restores.news(owner, applied, suspended=spec.suspend, now_seconds=now)
         # A child that was meanwhile deleted or changed is applied again; the watch has requested that reconcile.
-        if all(applied.versions[child] == seen for child, seen in meanwhile.items() if child in applied.versions):
+        if self._restores.note_meanwhile(owner, meanwhile, applied):
             self._applied[owner.uid] = applied
-        await self._post_restores(owner, applied, suspended=spec.suspend)
+        await self._post_restores(owner, news)
         if changed:
             log.info("children applied", extra={"engine": f"{owner.namespace}/{owner.name}", "children": len(manifests)})
         return answers.get(owner.name)
@@ -357,11 +357,11 @@ class Reconciler:
         except (ApplyError, ClusterError) as failure:
             log.warning("replicas could not be applied", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(failure)})
 
-    async def _post_restores(self, owner: Owner, applied: Applied, *, suspended: bool) -> None:
+    async def _post_restores(self, owner: Owner, news: Sequence[News]) -> None:
         """Posts an event for each child that another writer had changed, which says what to change instead."""
         try:
-            for news in self._restores.news(owner, applied, suspended=suspended, now_seconds=self._monotonic()):
-                await events.warn(self._kube, news.reason, news.message, owner, now=self._now())
+            for one in news:
+                await events.warn(self._kube, one.reason, one.message, owner, now=self._now())
         except (ApplyError, ClusterError) as error:
             log.warning("an event could not be posted", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(error)})
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from alise_contract.names import ENGINE_LABEL, KIND
-from alise_operator.apply import Applied, generation_of
+from alise_operator.apply import Applied, generation_of, resource_version_of
 from alise_operator.children.meta import Manifest, Owner
 from alise_operator.drift import edited_fields, writer_of
 from alise_operator.refusals import source_of
@@ -31,6 +31,14 @@ class News:
 
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Meanwhile:
+    """A child as the watch showed it while children were applied; without a version if it was deleted."""
+
+    child: Mapping[str, Any]
+    version: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,17 @@ class Restores:
         # The endpoint picker has a Deployment, too.
         if key == ("Deployment", owner.name) and not deleted and applied.scale is not None:
             account.reset = reset_by(child, applied.scale) or account.reset
+
+    def note_meanwhile(self, owner: Owner, meanwhile: Mapping[Child, Meanwhile], applied: Applied) -> bool:
+        """Notes the children that another writer has changed while they were applied, and returns whether all are as they were applied.
+
+        The watch also shows the operator's own writes of that time, so only what is newer than the answer to the last of them counts.
+        """
+        others = {key: seen for key, seen in meanwhile.items() if key in applied.versions and applied.versions[key] != seen.version}
+        for key, seen in others.items():
+            if seen.version is None or _is_newer(resource_version_of(seen.child), applied.written.get(key, "")):
+                self.note(owner, key[0], seen.child, applied, deleted=seen.version is None)
+        return not others
 
     def applied(self, uid: str) -> Applied | None:
         """Returns what was applied before the first of the changes that have not been restored yet; None if there are none."""
@@ -151,3 +170,8 @@ def _without(key: Child, owner: Owner) -> str:
     if key == ("Deployment", owner.name):
         return "; to stop all pods, set spec.suspend to true"
     return f"; to do without it, change {source}" if source is not None else ""
+
+
+def _is_newer(version: str, than: str) -> bool:
+    """Returns whether one resource version is after the other. The API server counts them up; others may not be numbers."""
+    return version.isdecimal() and than.isdecimal() and int(version) > int(than)

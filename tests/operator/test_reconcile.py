@@ -122,6 +122,7 @@ async def test_a_child_that_changes_while_the_others_are_applied_is_applied_agai
     await world.reconcile()
     await world.reconcile()
     assert world.kube.objects[("services", "default", "tiny")]["spec"]["type"] == "ClusterIP"
+    assert ("Warning", "ChildRestored") in world.events()
 
 
 async def test_children_seen_as_they_were_applied_are_not_applied_again(world: World) -> None:
