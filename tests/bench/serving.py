@@ -91,7 +91,7 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
         for metric, (of_row, take) in METRICS.items():
             ratios = [value["alise"] / value["stock"] for value in by_seed(requests, share, of_row, take)]
             if ratios:
-                unit = f"ratio [{min(ratios):.2f}–{max(ratios):.2f}], {told} encoder"
+                unit = f"ratio [{min(ratios):.2f}–{max(ratios):.2f}], {len(ratios)} seeds, {told} encoder"
                 found.append(Figure(f"{metric}_vs_stock_{at}", median(ratios), unit, "lower"))
         found += _throughput([row for row in runs if row["load"] == share], at)
     for system in SYSTEMS:
@@ -113,7 +113,7 @@ def _throughput(runs: Sequence[Row], at: str) -> list[Figure]:
                 spent = median(row["cpu_seconds"][process] for row in own)
                 found.append(Figure(f"cpu_s_{process}_{system}_{at}", spent, "s of CPU", "lower"))
     ratios = [rates["alise", seed] / rates["stock", seed] for seed in sorted({row["seed"] for row in runs})]
-    unit = f"ratio [{min(ratios):.2f}–{max(ratios):.2f}]"
+    unit = f"ratio [{min(ratios):.2f}–{max(ratios):.2f}], {len(ratios)} seeds"
     found.append(Figure(f"tokens_per_s_vs_stock_{at}", median(ratios), unit, "higher"))
     return found
 
