@@ -31,6 +31,7 @@ _TRANSPARENT: Final = frozenset(
     | {"asynccontextmanager", "override", "abstractmethod", "runtime_checkable", "final"}
 )
 _OWN_BASES: Final = frozenset({"object", "Protocol", "Generic", "ABC", "Exception", "ValueError", "RuntimeError"})
+_EXPRESSION_IN_TEMPLATE: Final = re.compile(r"{[{%](.*?)[}%]}", re.DOTALL)
 _PATH_IN_TEXT: Final = re.compile(r"[A-Za-z_][\w.:]*")
 
 
@@ -66,6 +67,8 @@ def unused() -> list[Name]:
     loaded = set(_PATH_IN_TEXT.findall(text("pyproject.toml"))) | {
         one for name in files("Dockerfile") for one in re.findall(r"\w+", text(name))
     }
+    # Templates read attributes in their expressions.
+    loaded |= {word for path in files(".html") for code in _EXPRESSION_IN_TEMPLATE.findall(text(path)) for word in re.findall(r"\w+", code)}
     named = {part for one in loaded for part in re.split(r"[.:]", one)}
     return [
         one
