@@ -15,7 +15,7 @@ BESIDE = $(MAKE) --no-print-directory --jobs
 .PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom docs proto crd chart reference dashboard flags hardware lock bench picture release clean
 
 help: ## What there is
-	@grep -hE '^[a-z%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
 
 install:
 	@tests/tools/bootstrap.sh
@@ -28,22 +28,22 @@ test: check ## All tests: the fast tier, the real engine, a real API server, and
 	@$(PYTHON) -m tests.cluster packages
 	@failed=0; $(BESIDE) --keep-going test-engine test-processes || failed=1; $(BESIDE) test-e2e || failed=1; exit $$failed
 
-test-engine: install
+test-engine: install ## The tests that start the real engine
 	@$(PYTHON) -m pytest tests --durations=10 -m "engine" | sed -u "s/^/[engine] /"
 
-test-processes: install
+test-processes: install ## The tests that start a real API server, a database or other processes
 	@$(PYTHON) -m pytest tests --durations=10 -m "controlplane or database or process or node" | sed -u "s/^/[processes] /"
 
-test-e2e: install
+test-e2e: install ## The tests of the whole node, end to end
 	@$(PYTHON) -m pytest tests --durations=15 -m "e2e"
 
 check: install ## Lint, types, import contracts, unit and contract tests, in about a minute
 	@$(BESIDE) lint types unit
 
-lint: install
+lint: install ## Style, formatting and import contracts alone
 	@{ $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && .venv/bin/lint-imports; } | sed -u "s/^/[lint] /"
 
-types: install
+types: install ## Type checks alone
 	@$(PYTHON) -m mypy operator scheduler_sidecar engine_image tests | sed -u "s/^/[types] /"
 
 unit: install ## The fast tests alone; TESTS=tests/operator/test_spec.py: those of a file or folder
@@ -109,5 +109,5 @@ picture: install ## Draws README's picture from the rows of make bench-gain or b
 bench-gpu: ## What only a GPU can show, with the Python that sees it (GPU_PYTHON=python3): first without vLLM, then with it where it is installed
 	@$${GPU_PYTHON:-python3} -m tests.bench gpu
 
-clean: ## Removes what the tools left in this folder; $$ALISE_CACHE stays
+clean: ## Removes what the tools left in this folder; $ALISE_CACHE stays
 	@rm -rf bench-results dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
