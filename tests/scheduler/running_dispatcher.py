@@ -30,7 +30,7 @@ class Bench:
         return answer
 
     async def enter(self, job_id: str, phase: Phase = Phase.WAITING, **fields: object) -> Admitted:
-        """Admits a job and lets it show up in the engine."""
+        """Admits a job and lets it show up in the engine. `fields` are those of the admission request, as in `make_ask`."""
         answer = await self.admit(job_id, **fields)
         self.engine.report(make_request(job_id, phase, hint=answer.hint))
         await self.clock.advance(0.05)
