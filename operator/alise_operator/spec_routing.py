@@ -1,4 +1,7 @@
-"""`spec.routing` as a value: which replica a request goes to. Part of the `Spec` in spec.py, and pure as it is."""
+"""`spec.routing` as a value: which replica a request goes to. Part of the `Spec` in spec.py, and pure as it is.
+
+picker.py, inference_pool.py and network_policy.py in children/ follow it.
+"""
 
 from typing import Annotated
 
