@@ -1,4 +1,4 @@
-"""Choose the replica for one request: the one in which it would wait least; pure, time and turn are arguments.
+"""Choose the replica for one request: the one in which it would wait least; pure, time and turn are arguments. `picker.py` calls it.
 
 A replica reports its active sequences by level (`alise_contract/v1/lengths.proto`). A request waits for the work at its own level and
 better ones, on the replica's slots, as in the sidecar's own admission. What was sent to a replica and is not in its report yet is added,
