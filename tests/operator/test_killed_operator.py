@@ -41,7 +41,7 @@ def engine(plane: ControlPlane, request: pytest.FixtureRequest) -> Iterator[Engi
 def kill_operator_at_write(plane: ControlPlane, engine: Engine, number: int) -> tuple[str, ...]:
     """Runs an operator that ends as by SIGKILL right before this write, and returns the kinds of the children that exist then."""
     env = operator_environment(plane, engine.namespace) | {DIE_AT_WRITE: str(number)}
-    ended = subprocess.run([sys.executable, "-m", "tests.operator.dying_operator"], env=env, timeout=60, capture_output=True, check=False)
+    ended = subprocess.run([sys.executable, "-m", "tests.operator.dying_operator"], env=env, timeout=180, capture_output=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()[-2000:]
     # It would run out by itself; that another operator waits for it is another test's.
     engine.kubectl("delete", "lease", LEASE_NAME)
