@@ -174,7 +174,7 @@ def progressing(spec: Spec | None, error: OperatorError | None, seen: Observatio
     if workload.stalled:
         causes = [gist(found, _SEE_DEGRADED)] if (found := _texts(_sorted(_troubles(seen)))) else []
         return Condition("Progressing", "False", "Stalled", "; ".join(["the rollout is stuck", *causes]))
-    is_rolling = workload.updated < workload.desired or workload.replicas > max(workload.updated, workload.desired)
+    is_rolling = workload.replicas > workload.updated
     blocked = _blocked(seen)
     if blocked is not None and (is_rolling or workload.ready < workload.desired):
         return Condition("Progressing", "False", blocked.reason, f"the rollout is blocked: {gist([blocked.message], _SEE_DEGRADED)}")

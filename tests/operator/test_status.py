@@ -55,6 +55,7 @@ def test_a_bad_first_spec_says_that_nothing_runs() -> None:
         pytest.param(None, seen(observed=False), "True", "Applying", id="a spec that was not taken up yet"),
         pytest.param(None, seen(desired=2, updated=1, replicas=2, ready=2), "True", "RollingOut", id="old pods among new ones"),
         pytest.param(None, seen(desired=1, updated=1, replicas=2, ready=2), "True", "RollingOut", id="old pods still there"),
+        pytest.param(None, seen(desired=2, updated=1, replicas=1, ready=1), "True", "Starting", id="one more pod, none of them old"),
         pytest.param(None, seen(ready=0), "True", "Starting", id="a pod that loads its model"),
         pytest.param(
             None, seen(make_pod(), make_pod(name="tiny-2", terminating=True)), "True", "Draining", id="a pod that finishes its streams"
