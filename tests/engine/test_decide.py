@@ -28,7 +28,7 @@ def waiting(name: str, level: int = 0, blocks: int = 4) -> Waiting:
     ("runs", "waits", "slots", "blocks", "limits", "expected"),
     [
         pytest.param([running("a", 5)], [waiting("b", 0)], 0, 99, LIMITS, ("a",), id="a better one takes the slot of a worse one"),
-        pytest.param([running("a", 5)], [waiting("b", 0)], 1, 99, LIMITS, (), id="nobody goes while a slot and its blocks are free"),
+        pytest.param([running("a", 5)], [waiting("b", 0)], 1, 99, LIMITS, (), id="none is evicted while a slot and its blocks are free"),
         pytest.param([running("a", 5)], [waiting("b", 0)], 1, 2, LIMITS, ("a",), id="blocks that are missing are taken from a worse one"),
         pytest.param([running("a", 0)], [waiting("b", 0)], 0, 99, LIMITS, (), id="equals do not preempt each other"),
         pytest.param([running("a", 0)], [waiting("b", 5)], 0, 99, LIMITS, (), id="a worse one waits"),
@@ -53,7 +53,7 @@ def waiting(name: str, level: int = 0, blocks: int = 4) -> Waiting:
         pytest.param(
             [running("a", 5), running("b", 6)], [waiting("c", 0, 8)], 0, 0, LIMITS, ("b", "a"), id="as many go as its blocks take"
         ),
-        pytest.param([running("a", 5)], [waiting("b", 0, 50)], 0, 0, LIMITS, (), id="nobody goes for one that would not fit even so"),
+        pytest.param([running("a", 5)], [waiting("b", 0, 50)], 0, 0, LIMITS, (), id="none is evicted for one that would not fit even so"),
         pytest.param(
             [running("a", 5), running("b", 6)],
             [waiting("c", 0), waiting("d", 0)],
@@ -64,7 +64,7 @@ def waiting(name: str, level: int = 0, blocks: int = 4) -> Waiting:
             id="each candidate is served in turn",
         ),
         pytest.param(
-            [running("a", 5)], [waiting("b", 0, 50), waiting("c", 0)], 0, 0, LIMITS, (), id="nobody is served past one that does not fit"
+            [running("a", 5)], [waiting("b", 0, 50), waiting("c", 0)], 0, 0, LIMITS, (), id="none is served past one that does not fit"
         ),
     ],
 )
@@ -109,7 +109,7 @@ def of(adapter: int, one: Any) -> Any:
             [of(1, running("a", 0)), of(2, running("b", 0))],
             [of(3, waiting("c", -1, 99)), of(1, waiting("d", -1))],
             (),
-            id="nobody goes for one that would not fit even so, and nobody is served past it",
+            id="none is evicted for one that would not fit even so, and none is served past it",
         ),
         pytest.param(
             [of(1, running("a", 0)), of(2, running("b", 0)), running("c", 5, blocks=40)],
@@ -258,12 +258,12 @@ def parked(name: str, level: int = 0, needs: int = 4, host: int = 4, ewt_ms: int
     ("waits", "spare", "limits", "expected"),
     [
         pytest.param([parked("a", ewt_ms=10**6)], 4, LIMITS, ("a",), id="the next one is brought back however long it waits"),
-        pytest.param([parked("a")], 3, LIMITS, (), id="nobody for whom there are too few blocks"),
+        pytest.param([parked("a")], 3, LIMITS, (), id="none for which there are too few blocks"),
         pytest.param([parked("a"), parked("b", ewt_ms=600)], 8, LIMITS, ("a", "b"), id="a turn within the transfer and the margin"),
         pytest.param([parked("a"), parked("b", ewt_ms=601)], 8, LIMITS, ("a",), id="not yet, when the turn is farther than that"),
         pytest.param([parked("new", host=0), parked("b")], 7, LIMITS, (), id="the blocks of a better arrival are left to it"),
         pytest.param([parked("new", host=0), parked("b")], 8, LIMITS, ("b",), id="past a better arrival, when there are blocks for both"),
-        pytest.param([parked("big", needs=9), parked("b")], 8, LIMITS, (), id="nobody is served past one that does not fit"),
+        pytest.param([parked("big", needs=9), parked("b")], 8, LIMITS, (), id="none is served past one that does not fit"),
         pytest.param([parked("a", prefetched=True), parked("b")], 4, LIMITS, ("b",), id="whoever is prefetched already costs nothing more"),
         pytest.param([parked("a"), parked("b", 1, prefetched=True)], 0, LIMITS, ("a",), id="what a worse one has reserved is spare"),
         pytest.param([parked("a"), parked("b", prefetched=True)], 0, LIMITS, (), id="blocks reserved for an equal one do not"),

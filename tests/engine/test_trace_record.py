@@ -111,7 +111,7 @@ def test_nothing_of_the_prompt_is_in_a_trace() -> None:
     [
         pytest.param("key-0123456789abcdef", None, id="a hash of an API key"),
         pytest.param("team-a/ann@example.com", "team-a", id="a part, which may name a person"),
-        pytest.param("", None, id="nobody"),
+        pytest.param("", None, id="no tenant"),
     ],
 )
 def test_the_tenant_is_named_only_where_its_name_gives_nothing_away(tenant: str, expected: str | None) -> None:

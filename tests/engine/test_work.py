@@ -19,7 +19,7 @@ def test_a_worker_that_copied_nothing_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("given", "beside"),
     [
-        pytest.param({7, 8}, True, id="nobody gets its blocks"),
+        pytest.param({7, 8}, True, id="no request gets its blocks"),
         pytest.param({3, 8}, False, id="somebody gets one of its blocks"),
         pytest.param(set(), True, id="no block is given out"),
     ],
