@@ -47,6 +47,8 @@ class Description:
     turns: int = 1
     # 0: none.
     max_tokens: int = 0
+    # An answer that is not cut has at least this many; the highest number if it goes on as long as it can.
+    min_tokens: int = 0
     # Engine requests.
     n: int = 1
     structured: bool = False
@@ -93,6 +95,7 @@ def describe(endpoint: Endpoint, body: JSON) -> Description:
         conversation_now=prompt.conversation_now,
         conversation_previous=prompt.conversation_previous,
         temperature=_temperature(body.get("temperature")),
+        min_tokens=_min_tokens(body, general.max_tokens),
     )
 
 
@@ -114,6 +117,16 @@ def _max_tokens(endpoint: Endpoint, body: Mapping[str, JSON]) -> int:
             return _count(body.get("max_output_tokens"))
         case _:
             return _count(body.get("max_completion_tokens")) or _count(body.get("max_tokens"))
+
+
+def _min_tokens(body: Mapping[str, JSON], max_tokens: int) -> int:
+    """Returns the least number of tokens of an answer that is not cut.
+
+    With `ignore_eos`, as benchmarks send it, a model goes on until `max_tokens`, unless the client named another end for it.
+    """
+    most = max_tokens or _UINT32_MAX
+    ends = any(body.get(name) for name in ("stop", "stop_token_ids")) or _structured(body)
+    return most if body.get("ignore_eos") is True and not ends else min(_count(body.get("min_tokens")), most)
 
 
 def _is_zero(value: JSON) -> bool:

@@ -33,8 +33,9 @@ from alise_picker.metrics import Metrics
 from alise_picker.question import described, generates, is_described, question_of
 from alise_picker.replicas import Prediction, Replicas
 
-# A gateway learns of a ready pod a little later than the picker does.
-SETTLE_SECONDS: Final = 0.5
+# A gateway learns of a ready pod later than the picker does, in a busy cluster by a second or two. If it knows no other, it would answer
+# 503 until then.
+SETTLE_SECONDS: Final = 3.0
 # The work of a request that no replica says anything about.
 ASSUMED_WORK_SECONDS: Final = 1.0
 
@@ -79,7 +80,7 @@ class Picker:
 
     def must_hold(self, asked: Asked) -> bool:
         """Returns whether a request that comes now has to wait for a replica, and may."""
-        return not usable(self._replicas.endpoints()) and self._refusal(asked) is None
+        return not self._gateways_know_one() and self._refusal(asked) is None
 
     @property
     def hold_seconds(self) -> float:
@@ -94,7 +95,8 @@ class Picker:
 
     async def decide(self, asked: Asked) -> Decision:
         """Returns the decision about one request, held first if no replica is ready."""
-        if not usable(self._replicas.endpoints()) and (refusal := await self._held(asked)) is not None:
+        refusal = None if self._gateways_know_one() else await self._held(asked)
+        if refusal is not None and not usable(self._replicas.endpoints()):
             self._metrics.decisions.labels(refusal).inc()
             return NoEndpoint()
         began = time.perf_counter()
@@ -148,6 +150,11 @@ class Picker:
     async def _predicted(self, description: Description, home: str) -> Prediction | None:
         return await self._replicas.predict(question_of(description), home, self._predict_seconds)
 
+    def _gateways_know_one(self) -> bool:
+        """Returns whether a replica is ready, and so has one been for long enough that gateways know it."""
+        settled = self._clock() - self._replicas.back_at >= self._settle_seconds
+        return settled and bool(usable(self._replicas.endpoints()))
+
     def _refusal(self, asked: Asked) -> str | None:
         """Returns why a request is not held; None if it may be."""
         worth_it = generates(asked.method, asked.path) and (asked.has_key or not self._hold.needs_key)
@@ -163,7 +170,7 @@ class Picker:
         try:
             async with hold:
                 self._holds.add(hold)
-                while not usable(self._replicas.endpoints()):
+                while not self._gateways_know_one():
                     await self._replicas.any_ready.wait()
                     # All of those that are ready may drain.
                     await asyncio.sleep(self._settle_seconds)

@@ -72,6 +72,7 @@ def question_of(description: Description) -> pb.AdmitRequest:
         prompt_chars=description.prompt_chars,
         turns=description.turns,
         max_tokens=min(description.max_tokens, (1 << 32) - 1),
+        min_tokens=description.min_tokens,
         n=description.n,
         structured=description.structured,
         conversation=description.conversation,

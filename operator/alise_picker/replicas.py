@@ -7,6 +7,7 @@ again after a second, and until then its figures grow old.
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -75,9 +76,12 @@ class Replicas:
         self.any_ready = asyncio.Event()
         # Whether the list of replicas was read once.
         self.listed = False
+        # When there was a replica again after there had been none.
+        self.back_at = -math.inf
 
     def set(self, targets: Sequence[Target]) -> None:
         """Follows these replicas from now on, and no others."""
+        had_none = self.listed and not self._replicas
         self.listed = True
         for target in [one for one in self._replicas if one not in targets]:
             self._drop(self._replicas.pop(target))
@@ -87,6 +91,7 @@ class Replicas:
                 replica.task = asyncio.create_task(self._follow(replica), name=f"load of {target.address}")
                 self._replicas[target] = replica
         if self._replicas:
+            self.back_at = self._clock() if had_none else self.back_at
             self.any_ready.set()
         else:
             self.any_ready.clear()

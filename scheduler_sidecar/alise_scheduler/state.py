@@ -223,13 +223,14 @@ class State:
 
     def _predict(self, ask: Ask, remember: bool) -> tuple[ModelInput | None, Lengths]:
         """What the predictor is given about a request, and the predicted length of its answer; the prior if the predictor fails."""
+        longest = ask.question.max_tokens or (self.shape.max_model_len if ask.question.min_tokens else 0)
         try:
             asked = None if ask.neutral else extract(ask.question, self._salt)
             asked = asked if remember or asked is None else asked.without_tenant()
-            return asked, self.predictor.predict(asked, ask.question.max_tokens, remember)
+            return asked, self.predictor.predict(asked, longest, remember)
         except Exception:
             self._predictor_failed("a length could not be predicted")
-            return None, sane(PRIOR.tokens, ask.question.max_tokens)
+            return None, sane(PRIOR.tokens, longest)
 
     def _predictor_failed(self, event: str) -> None:
         self.metrics.background_failures.labels("predictor").inc()

@@ -62,6 +62,7 @@ def test_a_process_that_ignores_sigterm_is_ended_all_the_same(at: State) -> None
 def test_only_the_named_processes_are_ended(at: State) -> None:
     processes.start(at, "first", WAIT)
     processes.start(at, "second", WAIT)
+    assert processes.wait_until(lambda: len(processes.find(at)) == 2, timeout_seconds=30)
     processes.end(at, ["first"])
     assert [process.name for process in processes.find(at)] == ["second"]
 
@@ -70,6 +71,7 @@ def test_another_clusters_process_is_left_alone(at: State, tmp_path: Path) -> No
     other = State(tmp_path / "cluster-2")  # its path begins with the first one's
     other.create()
     processes.start(other, "waiter", WAIT)
+    assert processes.wait_until(lambda: processes.find(other) != [], timeout_seconds=30)
     processes.end(at)
     left = processes.find(other)
     processes.end(other)

@@ -34,6 +34,12 @@ class Asker:
                 self.failures.append(error)
             time.sleep(0.1)
 
+    def answers(self) -> int:
+        """How many questions were answered so far. Raises what ended one of them badly."""
+        if self.failures:
+            raise self.failures[0]
+        return self.answered
+
     def __enter__(self) -> "Asker":
         self._thread.start()
         return self

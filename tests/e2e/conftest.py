@@ -68,7 +68,8 @@ def tiny(target: run_cluster.Target) -> Iterator[Resource]:
 @pytest.fixture(scope="session")
 def client(target: run_cluster.Target, tiny: Resource) -> Iterator[OpenAI]:
     """The openai client, through Envoy."""
-    with Gateway(target.access.kubeconfig) as gateway:
+    # While pods start, a picker may take longer than a gateway usually waits for it.
+    with Gateway(target.access.kubeconfig, picker_seconds=2.0) as gateway:
         client = openai_client(gateway.url, HOST)
 
         def answers() -> bool:
@@ -86,6 +87,8 @@ def one_idle_replica(tiny: Resource) -> None:
     """Every test starts with one ready pod that has nothing to do, whatever the test before it left."""
     if tiny.read()["spec"]["replicas"] != 1:
         tiny.kubectl("scale", "alise/tiny", "--replicas=1")
+    # The pods alone may still be those from before the last test's final edit.
+    tiny.wait_condition("Progressing", "False", 240, reason="Complete")
     wait_until("one ready pod", lambda: len(tiny.pods()) == 1 and len(tiny.ready_pods()) == 1, 240)
     pod = tiny.only_pod()
     wait_until("an idle engine", lambda: tiny.requests_in_engine(pod) == 0, 120)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from openai import OpenAI
+from openai import APIStatusError, OpenAI
 
 from alise_contract.names import ENGINE_LABEL
 from tests.cluster.resource import Resource, wait_until
@@ -104,3 +104,12 @@ class Stream:
         if self._thread.is_alive():
             raise TimeoutError(f"{self.prompt!r} is not answered after {timeout_seconds:.0f} s; {len(self.pieces)} pieces so far")
         return self.text
+
+
+def answers(client: OpenAI) -> bool:
+    """Whether a stream comes whole. The gateway hears of a route or a pod a moment after the operator does."""
+    try:
+        Stream(client, "Which way did you come?", 10).start().result()
+    except APIStatusError:
+        return False
+    return True

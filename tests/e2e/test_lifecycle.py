@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from openai import APIStatusError, OpenAI
+from openai import OpenAI
 
 from alise_contract.names import ENGINE_LABEL
 from tests.cluster.access import Access
@@ -13,12 +13,15 @@ from tests.cluster.gateway import gateway_api
 from tests.cluster.gateway.resources import INGRESS_CLASS
 from tests.cluster.resource import NAMESPACE, Resource, wait_until
 from tests.e2e.conftest import manifest
-from tests.e2e.support import Stream, children
+from tests.e2e.support import Stream, answers, children
 
 pytestmark = pytest.mark.e2e
 
 
 def test_kubectl_get_tells_the_state_at_a_glance(tiny: Resource) -> None:
+    # Two polls that a busy pod missed make it Degraded until the next one.
+    tiny.wait_condition("Ready", "True", 60)
+    tiny.wait_condition("Degraded", "False", 60)
     header, line = tiny.kubectl("get", "alise", "tiny").splitlines()
     assert header.split() == ["NAME", "MODEL", "POLICY", "READY", "REASON", "DEGRADED", "REPLICAS", "URL", "AGE"]
     cells = line.split()
@@ -104,21 +107,11 @@ def routes(resource: Resource) -> list[str]:
     return resource.kubectl("get", "ingresses,httproutes", "-l", f"{ENGINE_LABEL}={resource.name}", "-o", "name").split()
 
 
-def answers(client: OpenAI) -> bool:
-    """Whether a stream comes whole. Between one route and the next there may be none for a moment."""
-    try:
-        Stream(client, "Which way did you come?", 10).start().result()
-    except APIStatusError:
-        return False
-    return True
-
-
 def test_a_model_that_cannot_be_loaded_is_explained(access: Access, tiny: Resource) -> None:
     access.apply(manifest("broken", model={"uri": "/models/absent"}, route={"type": "None"}))
     resource = Resource(access, "broken")
     try:
-        degraded = resource.wait_condition("Degraded", "True", 180)
-        assert degraded["reason"] == "PodsCrashing"
+        degraded = resource.wait_condition("Degraded", "True", 180, reason="PodsCrashing")
         assert "kubectl logs" in degraded["message"]
         assert resource.condition("Ready")["status"] == "False"
     finally:

@@ -13,7 +13,7 @@ from tests.cluster.access import Access, user_cluster
 from tests.cluster.programs import kubectl_path
 from tests.cluster.resource import NAMESPACE, Resource, wait_until
 from tests.e2e.clients import LONG_SECONDS, Asker, Busy, leaving_pod
-from tests.e2e.support import Stream, tokens_in
+from tests.e2e.support import Stream, answers, tokens_in
 from tests.tools import run_cluster
 
 pytestmark = pytest.mark.e2e
@@ -91,6 +91,7 @@ def test_suspending_finishes_the_open_streams_and_resuming_serves_again(tiny: Re
     finally:
         tiny.patch({"suspend": False})
     tiny.wait_condition("Ready", "True", 240)
+    wait_until("the gateway knows the new pod", lambda: answers(client), 30)
     Stream(client, "Are you there?", 3).start().result()
 
 
@@ -106,17 +107,19 @@ def test_an_upgrade_of_crd_and_operator_leaves_pod_streams_and_history(target: r
     pod, operator = tiny.only_pod(), "deployment/alise-operator"
     # Servers before 1.25 do not know the rules of a CRD, which their kubectl would refuse.
     tiny.access.kubectl("apply", "--validate=false", "-f", str(CRD_OF_THE_RELEASE_BEFORE))
-    tokens, finished = tokens_in(client, LONG_SECONDS), finished_requests(tiny, pod)
+    tokens = tokens_in(client, LONG_SECONDS)
+    # The scheduler counts an answer a moment after the client has it.
+    finished = wait_until("an answer is counted", lambda: finished_requests(tiny, pod), 30)
     with Asker(client, tokens) as first, Asker(client, tokens) as second:
         wait_until("open streams", lambda: tiny.requests_in_engine(pod) == 2, 60)
         run_cluster.install(target)
         tiny.access.kubectl("-n", "alise-system", "rollout", "restart", operator)
-        tiny.access.kubectl("-n", "alise-system", "rollout", "status", operator, "--timeout=60s", timeout_seconds=70)
+        tiny.access.kubectl("-n", "alise-system", "rollout", "status", operator, "--timeout=180s", timeout_seconds=190)
         tiny.patch({"networkPolicy": {"enabled": False}})
         try:
-            wait_until("the new operator acts", lambda: not tiny.kubectl("get", "networkpolicy", "tiny", "--ignore-not-found"), 60)
+            wait_until("the new operator acts", lambda: not tiny.kubectl("get", "networkpolicy", "tiny", "--ignore-not-found"), 120)
         finally:
             tiny.patch({"networkPolicy": None})
     assert first.failures + second.failures == []
     assert tiny.only_pod() == pod
-    assert finished_requests(tiny, pod) > finished > 0
+    wait_until("the scheduler has gone on counting", lambda: finished_requests(tiny, pod) > finished, 30)

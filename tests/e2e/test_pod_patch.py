@@ -18,7 +18,7 @@ from tests.tools import run_cluster
 pytestmark = pytest.mark.e2e
 
 NAME = "patched"
-SECONDS = 30.0
+SECONDS = 60.0
 CLAIM = "team-weights"
 Spec = dict[str, Any]
 

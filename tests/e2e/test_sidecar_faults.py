@@ -116,6 +116,8 @@ def test_a_scheduler_that_hangs_costs_no_request_and_is_started_again(tiny: Reso
 
 def test_a_sidecar_that_is_down_shows_in_the_conditions_and_goes_away(tiny: Resource, client: OpenAI) -> None:
     pod = tiny.only_pod()
+    # What the tests above did is in the status for a minute.
+    tiny.wait_condition("Degraded", "False", 120)
     killer = threading.Thread(target=lambda: kill_scheduler(tiny, pod, seconds=45.0))
     killer.start()
     degraded = tiny.wait_condition("Degraded", "True", 60)

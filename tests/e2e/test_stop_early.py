@@ -26,7 +26,7 @@ def test_pods_that_are_deleted_while_they_start_are_gone_long_before_their_drain
         for resource in starting:
             target.access.apply(manifest(resource.name, drainSeconds=DRAIN_SECONDS, route={"type": "None"}))
         for resource, words in starting.items():
-            wait_until(f"the engine of {resource.name} at {words!r}", partial(has_come_to, resource, words), 120, every_seconds=0.5)
+            wait_until(f"the engine of {resource.name} at {words!r}", partial(has_come_to, resource, words), 240, every_seconds=0.5)
             assert resource.ready_pods() == [], "it was ready before it could be deleted: nothing was tried"
             resource.kubectl("delete", "alise", resource.name, "--wait=false")
     finally:

@@ -25,7 +25,7 @@ def test_cancelling_a_stream_ends_the_request_in_the_engine_within_a_second(tiny
         model="tiny", messages=[{"role": "user", "content": "Go on."}], max_tokens=12000, stream=True, extra_body={"ignore_eos": True}
     )
     next(stream)
-    wait_until("the request showing in the pod's status", lambda: tiny.requests_in_engine(pod) == 1, 1, every_seconds=0.05)
+    wait_until("the request showing in the pod's status", lambda: tiny.requests_in_engine(pod) == 1, 10, every_seconds=0.05)
     stream.close()
     closed = time.monotonic()
     wait_until("the cancelled request leaving the engine", lambda: tiny.requests_in_engine(pod) == 0, 10, every_seconds=0.05)

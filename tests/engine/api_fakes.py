@@ -261,7 +261,7 @@ class Exchange:
         return json.loads(self.data)
 
 
-async def eventually(condition: Callable[[], bool], what: str, within_seconds: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], what: str, within_seconds: float = 30.0) -> None:
     """Waits for what another task does; fails, naming it, when it does not happen."""
     deadline_seconds = time.monotonic() + within_seconds
     while not condition():

@@ -78,9 +78,8 @@ class ServedEngine:
 @contextlib.contextmanager
 def serving(model: Path, *flags: str, **environment: str) -> Iterator[ServedEngine]:
     """`environment` comes on top of what a user's shell has."""
-    with tempfile.TemporaryDirectory(prefix="alise-") as directory:
+    with tempfile.TemporaryDirectory(prefix="alise-") as directory, held_port() as port:
         sockets, log = Path(directory) / "sock", Path(directory) / "engine.log"
-        port = _free_port()
         command = [sys.executable, "-m", "alise_engine.serve.cli", "serve", str(model), "--port", str(port), *flags]
         # Other tests run engines inside this process and set vLLM up for that; the child gets what a user's shell has.
         environ = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
@@ -119,10 +118,18 @@ def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-30:])
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextlib.contextmanager
+def held_port() -> Iterator[int]:
+    """A free TCP port that the kernel gives to no other process, inside.
+
+    A server that sets SO_REUSEADDR, as most do, can listen on it.
+    """
+    with socket.socket() as holder:
+        # The second is for gRPC, whose servers set both.
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            holder.setsockopt(socket.SOL_SOCKET, option, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 class Observer:

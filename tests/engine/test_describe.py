@@ -120,6 +120,28 @@ LIMITS = [
 BODIES = {CHAT: chat(("user", "hi")), COMPLETIONS: {"prompt": "hi"}, RESPONSES: {"input": "hi"}, MESSAGES: chat(("user", "hi"))}
 
 
+LEAST = [
+    pytest.param(CHAT, {}, 0, id="none"),
+    pytest.param(CHAT, {"min_tokens": 7, "max_tokens": 9}, 7, id="min_tokens"),
+    pytest.param(CHAT, {"min_tokens": 9, "max_tokens": 7}, 7, id="never more than the limit"),
+    pytest.param(CHAT, {"ignore_eos": True, "max_tokens": 9}, 9, id="ignore_eos goes on until the limit, as in benchmarks"),
+    pytest.param(CHAT, {"ignore_eos": True}, 2**32 - 1, id="ignore_eos without a limit"),
+    pytest.param(COMPLETIONS, {"ignore_eos": True}, 16, id="ignore_eos with a completion's default limit"),
+    pytest.param(CHAT, {"ignore_eos": True, "max_tokens": 9, "stop": ["\n"]}, 0, id="ignore_eos with a text that stops it"),
+    pytest.param(CHAT, {"ignore_eos": True, "max_tokens": 9, "stop_token_ids": [3]}, 0, id="ignore_eos with tokens that stop it"),
+    pytest.param(CHAT, {"ignore_eos": True, "max_tokens": 9, "stop": [], "stop_token_ids": None}, 9, id="ignore_eos with empty stops"),
+    pytest.param(
+        CHAT, {"ignore_eos": True, "max_tokens": 9, "response_format": {"type": "json_object"}}, 0, id="ignore_eos with a grammar that ends"
+    ),
+    pytest.param(CHAT, {"ignore_eos": "yes", "min_tokens": "many"}, 0, id="values of other types"),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "more", "min_tokens"), LEAST)
+def test_the_least_number_of_output_tokens(endpoint: Endpoint, more: dict[str, Any], min_tokens: int) -> None:
+    assert described(endpoint, {**BODIES[endpoint], **more}).min_tokens == min_tokens
+
+
 @pytest.mark.parametrize(("endpoint", "more", "max_tokens"), LIMITS)
 def test_the_clients_limit_on_output_tokens(endpoint: Endpoint, more: dict[str, Any], max_tokens: int) -> None:
     assert described(endpoint, {**BODIES[endpoint], **more}).max_tokens == max_tokens
@@ -270,6 +292,9 @@ KEYS = [
     "system",
     "previous_response_id",
     "structured_outputs",
+    "ignore_eos",
+    "min_tokens",
+    "stop",
 ]
 
 

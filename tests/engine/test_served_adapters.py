@@ -142,9 +142,9 @@ async def test_an_answer_ends_with_the_version_with_which_it_began(
     engine: ServedEngine, client: openai.AsyncOpenAI, listed: Listed
 ) -> None:
     async def long() -> openai.AsyncStream[Completion]:
-        # Streamed, because each read has a deadline.
+        # Streamed, because each read has a deadline. It must run until the newer version is served.
         return await client.completions.create(
-            model="support", prompt=PROMPT, max_tokens=1500, temperature=0.0, stream=True, extra_body={"ignore_eos": True}
+            model="support", prompt=PROMPT, max_tokens=MAX_MODEL_LEN - 100, temperature=0.0, stream=True, extra_body={"ignore_eos": True}
         )
 
     old, stream = await answer(client, "support"), await long()

@@ -46,8 +46,15 @@ async def test_embeddings_are_counted_and_carry_the_pods_stamp(engine: ServedEng
 
 
 async def test_the_status_says_that_nothing_is_open(engine: ServedEngine) -> None:
+    # It may still count a request that has just ended.
+    async with asyncio.timeout(30):
+        while await open_and_running(engine) != (0, 0):  # noqa: ASYNC110 it is another process that tells
+            await asyncio.sleep(0.1)
+
+
+async def open_and_running(engine: ServedEngine) -> tuple[int, int]:
     report = await engine.status()
-    assert (report["open_requests"], report["requests_running"]) == (0, 0)
+    return report["open_requests"], report["requests_running"]
 
 
 def test_a_drain_ends_when_nothing_is_open(engine: ServedEngine) -> None:

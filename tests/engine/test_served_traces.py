@@ -17,7 +17,7 @@ from alise_contract.v1 import engine_control_pb2 as pb
 from alise_engine.serve import tiny_model
 from tests.engine.api_fakes import FakeAdmission, admission_server, eventually
 from tests.engine.otlp_collector import Collector, attributes, collecting
-from tests.engine.served import HTTP_SECONDS, Observer, ServedEngine, serving
+from tests.engine.served import HTTP_SECONDS, Observer, ServedEngine, held_port, serving
 
 pytestmark = pytest.mark.engine
 
@@ -29,16 +29,11 @@ EXPORTED_SECONDS = 30.0
 ENDURING_TOKENS = 1200
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def port() -> int:
+def port() -> Iterator[int]:
     """The port of the collector, which is there in some tests only."""
-    return free_port()
+    with held_port() as port:
+        yield port
 
 
 @pytest.fixture(scope="module")

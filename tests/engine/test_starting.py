@@ -18,7 +18,8 @@ from alise_engine.serve.cli import main
 from alise_engine.serve.starting import _parents, descendants
 
 START_SECONDS = 120.0
-STOP_SECONDS = 5.0
+# Less than vLLM's own shutdown takes, and enough for a busy machine.
+STOP_SECONDS = 15.0
 
 
 def eventually(true: Callable[[], bool], seconds: float, what: str) -> None:

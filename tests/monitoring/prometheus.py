@@ -19,9 +19,9 @@ import yaml
 from tests.cluster import packages
 from tests.monitoring.sources import groups
 
-READY_SECONDS: Final = 30.0
+READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 10.0
-CALL_SECONDS: Final = 10.0
+CALL_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.2
 T = TypeVar("T")
 

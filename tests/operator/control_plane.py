@@ -37,6 +37,11 @@ def eventually(what: str, probe: Callable[[], T | None], *, seconds: float = 60.
     raise AssertionError(f"within {seconds:.0f} s: {what}; last seen: {last!r}")
 
 
+def whole_lines(log: Path) -> list[str]:
+    """The lines of a file that a process writes, without one that it is just writing."""
+    return [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
 def install_crd(cp: ControlPlane) -> None:
     """The CRD as a user installs it; without CEL rules, which kubectl refuses on old servers."""
     minor = int(cp.access.get("/version")["gitVersion"].split(".")[1])
@@ -112,13 +117,12 @@ class OperatorProcess:
 
     def lines(self) -> list[Object]:
         """Its log, one JSON object per line."""
-        return [json.loads(line) for line in self._log.read_text().splitlines() if line]
+        return [json.loads(line) for line in whole_lines(self._log) if line.strip()]
 
     def port(self) -> int | None:
         if self.process.poll() is not None:
             raise AssertionError(f"the operator ended with {self.process.returncode}: {self._log.read_text()[-3000:]}")
-        text = self._log.read_text()
-        started = [json.loads(line) for line in text.splitlines() if '"operator started"' in line]
+        started = [json.loads(line) for line in whole_lines(self._log) if '"operator started"' in line]
         return int(started[0]["port"]) if started else None
 
     def said(self, message: str) -> bool:
@@ -133,7 +137,7 @@ class OperatorProcess:
         return [text for line in self.lines() if "forbidden" in (text := json.dumps(line)) and "being terminated" not in text]
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port()}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port()}{path}", timeout=30) as answer:
             return str(answer.read().decode())
 
     def reconciles(self, outcome: str | None = None) -> float:

@@ -118,7 +118,7 @@ def test_a_rollout_does_not_keep_autoscaling_from_its_minimum(engine: Engine) ->
     eventually("two pods of the newest template exist", lambda: len(newest()) == 2)
     assert "pods are starting" in engine.until("AutoscalingActive", "True", "PodsStarting")["message"]
     assert "older ones, which stay until enough newer ones are ready" in engine.until("Progressing", "True", "RollingOut")["message"]
-    assert len(engine.pods()) == 3
+    engine.wait_for_pods(3)
 
 
 # --- KEDA ---------------------------------------------------------------------------------------------------------------------------
@@ -158,8 +158,8 @@ def test_where_keda_is_it_scales_by_the_operators_scaler(keda_plane: ControlPlan
         credentials = grpc.ssl_channel_credentials(authority)
         with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
             stub = ExternalScalerStub(channel)
-            assert stub.IsActive(reference, timeout=5).result
-            (value,) = stub.GetMetrics(pb.GetMetricsRequest(scaledObjectRef=reference), timeout=5).metricValues
+            assert stub.IsActive(reference, timeout=30).result
+            (value,) = stub.GetMetrics(pb.GetMetricsRequest(scaledObjectRef=reference), timeout=30).metricValues
         assert value.metricValueFloat == 60.0
 
         engine.patch({"autoscaling": None})

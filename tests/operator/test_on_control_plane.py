@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from tests.operator.control_plane import Engine, OperatorProcess, eventually
+from tests.cluster.errors import CommandFailed
+from tests.operator.control_plane import Engine, Object, OperatorProcess, eventually
 
 pytestmark = pytest.mark.controlplane
 
@@ -45,6 +46,8 @@ def test_a_ready_pod_makes_the_engine_ready_and_its_end_unready(engine: Engine) 
 def test_a_stranger_reads_the_state_in_kubectl_get_and_describe(engine: Engine) -> None:
     engine.apply()
     engine.until("Ready", "False", "Starting")
+    # The Deployment's controller counts its pods a little later.
+    eventually("the pod is counted", lambda: engine.get()["status"]["replicas"] == 1)
     header, row = engine.kubectl("get", "alise").splitlines()[:2]
     assert header.split() == ["NAME", "MODEL", "POLICY", "READY", "REASON", "DEGRADED", "REPLICAS", "URL", "AGE"]
     assert row.split()[:8] == [
@@ -73,8 +76,13 @@ def test_an_invalid_patch_keeps_the_children_and_is_announced_once(engine: Engin
     condition = engine.until("Degraded", "True", "InvalidSpec")
     assert "spec.engine.kvCacheDtype: 'int4' is not available on device cpu; use one of auto, fp8" in condition["message"]
     assert engine.child("deployment")["spec"] == before["spec"]
-    warnings = [one for one in engine.events() if (one["type"], one["reason"]) == ("Warning", "InvalidSpec")]
-    assert [one["count"] for one in warnings] == [1]
+
+    def warnings() -> list[Object]:
+        return [one for one in engine.events() if (one["type"], one["reason"]) == ("Warning", "InvalidSpec")]
+
+    # Events are posted after the status.
+    eventually("it is announced", warnings)
+    assert [one["count"] for one in warnings()] == [1]
     engine.patch({"engine": {"kvCacheDtype": "fp8"}, "replicas": 2})
     engine.until("Degraded", "False", "AsExpected")
     eventually("the mended spec is applied", lambda: engine.one("deployment")["spec"]["replicas"] == 2)
@@ -152,7 +160,17 @@ def test_a_webhook_that_fails_is_reported_on_the_resource_until_it_is_repaired(e
     engine.access.apply(
         {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": meta, "webhooks": [webhook]}
     )
+
+    def is_in_force() -> bool:
+        """The API server learns of a webhook a little later."""
+        try:
+            engine.kubectl("annotate", "deployment", "tiny", "example.com/tried=yes", "--dry-run=server")
+        except CommandFailed as error:
+            return "nobody.example.com" in str(error)
+        return False
+
     try:
+        eventually("the webhook is in force", is_in_force)
         engine.patch({"replicas": 2})
         engine.until("Ready", "False", "ClusterUnavailable")
         condition = engine.until("Degraded", "True", "ClusterUnavailable")

@@ -66,7 +66,7 @@ def test_fixed_users_are_left_out_after_creation_too(engine: Engine, removed: ob
         "apply", *options, "-f", "-", text_in=json.dumps({key: wanted[key] for key in ("apiVersion", "kind", "metadata", "spec")})
     )
     kept = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    eventually("the users are left out", lambda: security(engine) == kept, seconds=20)
+    eventually("the users are left out", lambda: security(engine) == kept)
 
 
 def test_an_existing_claim_is_mounted_and_neither_created_nor_deleted(engine: Engine) -> None:

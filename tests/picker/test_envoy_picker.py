@@ -79,13 +79,13 @@ def upstreams(answers: Sequence[Answer]) -> Counter[str]:
 async def test_requests_avoid_the_replica_with_a_queue(
     client: aiohttp.ClientSession, tmp_path: Path, picker: PickerProcess, four: list[ReplicaProcess], mode: str
 ) -> None:
-    behind = [asyncio.create_task(ask(client, f"http://{four[0].address}", chat(max_tokens=LONG_TOKENS))) for _ in range(3)]
-
     async def knows_of_the_queue() -> bool:
         return await picker.metric("alise_picker_free_slots") == 6
 
-    await until(knows_of_the_queue, "the picker knows that three replicas have two free slots each")
+    # The queue lasts for some seconds, so Envoy is there before it.
     with envoy_before(tmp_path, routed(four, picker.port, mode), SECONDS) as envoy:
+        behind = [asyncio.create_task(ask(client, f"http://{four[0].address}", chat(max_tokens=LONG_TOKENS))) for _ in range(3)]
+        await until(knows_of_the_queue, "the picker knows that three replicas have two free slots each")
         answers = [await ask(client, envoy.url, chat(max_tokens=LONG_TOKENS), answer_tokens=2) for _ in range(6)]
     for task in behind:
         task.cancel()

@@ -18,7 +18,7 @@ from alise_picker.endpoints import fixed, targets_of
 from alise_picker.question import GENERATING, MAX_DESCRIBED_BYTES, described, is_described, question_of
 from alise_picker.replicas import Target, load_of, prediction_of
 
-CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 7, "temperature": 0.5, "n": 2}
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 7, "min_tokens": 3, "temperature": 0.5, "n": 2}
 
 
 def test_a_question_is_the_one_that_the_engine_asks_at_admission() -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from alise_scheduler.admissions import Admitted
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.lengths import Lengths
@@ -99,6 +101,40 @@ def test_a_forecast_does_not_say_how_the_answers_of_a_conversation_were() -> Non
     state.forecast(make_ask("", **turn), 0.0)
     admitted, forecast = ((one.previous != 0, one.text != 0, one.tenant != 0) for one in predictor.asked)
     assert (admitted, forecast) == ((True, True, True), (False, False, False))
+
+
+@pytest.mark.parametrize(
+    ("limits", "lengths"),
+    [
+        pytest.param({"max_tokens": 700, "min_tokens": 700}, {700.0}, id="as long as the client allows"),
+        pytest.param({"min_tokens": 2**32 - 1}, {4096.0}, id="as long as the context is"),
+    ],
+)
+def test_an_answer_that_cannot_end_earlier_is_predicted_exactly(limits: dict[str, int], lengths: set[float]) -> None:
+    state = opened(make_state(), max_model_len=4096)
+    assert set(state.forecast(make_ask("", **limits), 0.0)[0].tokens) == lengths
+
+
+def test_an_answer_is_never_expected_to_be_shorter_than_the_client_allows() -> None:
+    state, _ = make()
+    plain, longer = (state.forecast(make_ask("", min_tokens=tokens), 0.0)[0].tokens for tokens in (0, 200))
+    assert longer == tuple(max(value, 200.0) for value in plain)
+    assert longer[0] < longer[-1]
+
+
+def test_nothing_is_learned_from_an_answer_that_the_client_made_that_long() -> None:
+    taught, predictor = make()
+    for number in range(20):
+        answer(taught, f"j{number}", 900, min_tokens=900, prompt=f"question {number}")
+    assert predictor.remembered == 0
+    assert taught.forecast(make_ask(""), 1.0)[0] == make()[0].forecast(make_ask(""), 1.0)[0]
+
+
+def test_an_answer_that_went_on_after_the_clients_minimum_is_learned_from() -> None:
+    taught, _ = make()
+    for number in range(20):
+        answer(taught, f"j{number}", 900, min_tokens=2, prompt=f"question {number}")
+    assert taught.forecast(make_ask(""), 1.0)[0].median > make()[0].forecast(make_ask(""), 1.0)[0].median
 
 
 def test_a_request_of_several_samples_is_learned_from_once_by_the_sample_that_ends_last() -> None:

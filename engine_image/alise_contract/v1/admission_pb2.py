@@ -24,31 +24,31 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!alise_contract/v1/admission.proto\x12\x08\x61lise.v1\"\xed\x03\n\x0c\x41\x64mitRequest\x12\x18\n\x10\x63ontract_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12$\n\x08\x65ndpoint\x18\x03 \x01(\x0e\x32\x12.alise.v1.Endpoint\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06prompt\x18\x05 \x01(\t\x12\x14\n\x0cprompt_chars\x18\x06 \x01(\x04\x12\r\n\x05turns\x18\x07 \x01(\r\x12\x12\n\nmax_tokens\x18\x08 \x01(\r\x12\t\n\x01n\x18\t \x01(\r\x12\x12\n\nstructured\x18\x0b \x01(\x08\x12\x0e\n\x06tenant\x18\x0c \x01(\t\x12\x11\n\tobjective\x18\r \x01(\t\x12\x13\n\x0bslo_ttft_ms\x18\x0e \x01(\r\x12\x14\n\x0c\x63onversation\x18\x0f \x01(\t\x12\x18\n\x10\x63onversation_now\x18\x10 \x01(\t\x12\x1d\n\x15\x63onversation_previous\x18\x11 \x01(\t\x12\x18\n\x0btemperature\x18\x12 \x01(\x02H\x00\x88\x01\x01\x12\x1d\n\x15\x64\x65\x61\x64line_monotonic_ms\x18\x13 \x01(\x04\x12\x11\n\twithdrawn\x18\x14 \x01(\x08\x12\x12\n\nrequest_id\x18\x15 \x01(\t\x12\x0e\n\x06traced\x18\x16 \x01(\x08\x42\x0e\n\x0c_temperatureJ\x04\x08\n\x10\x0bR\tstreaming\"k\n\rAdmitResponse\x12&\n\x08\x61\x64mitted\x18\x01 \x01(\x0b\x32\x12.alise.v1.AdmittedH\x00\x12&\n\x08rejected\x18\x02 \x01(\x0b\x32\x12.alise.v1.RejectedH\x00\x42\n\n\x08\x64\x65\x63ision\"z\n\x0b\x41\x64mitAnswer\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12+\n\x08response\x18\x02 \x01(\x0b\x32\x17.alise.v1.AdmitResponseH\x00\x12$\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x11.alise.v1.FailureH\x00\x42\x08\n\x06result\"(\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"T\n\x08\x41\x64mitted\x12\x10\n\x08priority\x18\x01 \x01(\x12\x12\x0c\n\x04hint\x18\x02 \x01(\x0c\x12(\n\nprediction\x18\x03 \x01(\x0b\x32\x14.alise.v1.Prediction\"I\n\nPrediction\x12\x15\n\rmedian_tokens\x18\x01 \x01(\x01\x12\x11\n\tencode_us\x18\x02 \x01(\r\x12\x11\n\tdecide_us\x18\x03 \x01(\r\"\xcb\x01\n\x08Rejected\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.alise.v1.Rejected.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1b\n\x13retry_after_seconds\x18\x03 \x01(\r\"f\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11REASON_OVERLOADED\x10\x01\x12\x18\n\x14REASON_WAIT_TOO_LONG\x10\x02\x12\x13\n\x0fREASON_DRAINING\x10\x03*\xa0\x01\n\x08\x45ndpoint\x12\x18\n\x14\x45NDPOINT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45NDPOINT_CHAT_COMPLETIONS\x10\x01\x12\x18\n\x14\x45NDPOINT_COMPLETIONS\x10\x02\x12\x16\n\x12\x45NDPOINT_RESPONSES\x10\x03\x12\x15\n\x11\x45NDPOINT_MESSAGES\x10\x04\x12\x12\n\x0e\x45NDPOINT_OTHER\x10\x05\x32\x45\n\tAdmission\x12\x38\n\x05\x41\x64mit\x12\x16.alise.v1.AdmitRequest\x1a\x17.alise.v1.AdmitResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!alise_contract/v1/admission.proto\x12\x08\x61lise.v1\"\x81\x04\n\x0c\x41\x64mitRequest\x12\x18\n\x10\x63ontract_version\x18\x01 \x01(\r\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12$\n\x08\x65ndpoint\x18\x03 \x01(\x0e\x32\x12.alise.v1.Endpoint\x12\r\n\x05model\x18\x04 \x01(\t\x12\x0e\n\x06prompt\x18\x05 \x01(\t\x12\x14\n\x0cprompt_chars\x18\x06 \x01(\x04\x12\r\n\x05turns\x18\x07 \x01(\r\x12\x12\n\nmax_tokens\x18\x08 \x01(\r\x12\t\n\x01n\x18\t \x01(\r\x12\x12\n\nstructured\x18\x0b \x01(\x08\x12\x0e\n\x06tenant\x18\x0c \x01(\t\x12\x11\n\tobjective\x18\r \x01(\t\x12\x13\n\x0bslo_ttft_ms\x18\x0e \x01(\r\x12\x14\n\x0c\x63onversation\x18\x0f \x01(\t\x12\x18\n\x10\x63onversation_now\x18\x10 \x01(\t\x12\x1d\n\x15\x63onversation_previous\x18\x11 \x01(\t\x12\x18\n\x0btemperature\x18\x12 \x01(\x02H\x00\x88\x01\x01\x12\x1d\n\x15\x64\x65\x61\x64line_monotonic_ms\x18\x13 \x01(\x04\x12\x11\n\twithdrawn\x18\x14 \x01(\x08\x12\x12\n\nrequest_id\x18\x15 \x01(\t\x12\x0e\n\x06traced\x18\x16 \x01(\x08\x12\x12\n\nmin_tokens\x18\x17 \x01(\rB\x0e\n\x0c_temperatureJ\x04\x08\n\x10\x0bR\tstreaming\"k\n\rAdmitResponse\x12&\n\x08\x61\x64mitted\x18\x01 \x01(\x0b\x32\x12.alise.v1.AdmittedH\x00\x12&\n\x08rejected\x18\x02 \x01(\x0b\x32\x12.alise.v1.RejectedH\x00\x42\n\n\x08\x64\x65\x63ision\"z\n\x0b\x41\x64mitAnswer\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12+\n\x08response\x18\x02 \x01(\x0b\x32\x17.alise.v1.AdmitResponseH\x00\x12$\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x11.alise.v1.FailureH\x00\x42\x08\n\x06result\"(\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"T\n\x08\x41\x64mitted\x12\x10\n\x08priority\x18\x01 \x01(\x12\x12\x0c\n\x04hint\x18\x02 \x01(\x0c\x12(\n\nprediction\x18\x03 \x01(\x0b\x32\x14.alise.v1.Prediction\"I\n\nPrediction\x12\x15\n\rmedian_tokens\x18\x01 \x01(\x01\x12\x11\n\tencode_us\x18\x02 \x01(\r\x12\x11\n\tdecide_us\x18\x03 \x01(\r\"\xcb\x01\n\x08Rejected\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.alise.v1.Rejected.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1b\n\x13retry_after_seconds\x18\x03 \x01(\r\"f\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11REASON_OVERLOADED\x10\x01\x12\x18\n\x14REASON_WAIT_TOO_LONG\x10\x02\x12\x13\n\x0fREASON_DRAINING\x10\x03*\xa0\x01\n\x08\x45ndpoint\x12\x18\n\x14\x45NDPOINT_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45NDPOINT_CHAT_COMPLETIONS\x10\x01\x12\x18\n\x14\x45NDPOINT_COMPLETIONS\x10\x02\x12\x16\n\x12\x45NDPOINT_RESPONSES\x10\x03\x12\x15\n\x11\x45NDPOINT_MESSAGES\x10\x04\x12\x12\n\x0e\x45NDPOINT_OTHER\x10\x05\x32\x45\n\tAdmission\x12\x38\n\x05\x41\x64mit\x12\x16.alise.v1.AdmitRequest\x1a\x17.alise.v1.AdmitResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'alise_contract.v1.admission_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENDPOINT']._serialized_start=1186
-  _globals['_ENDPOINT']._serialized_end=1346
+  _globals['_ENDPOINT']._serialized_start=1206
+  _globals['_ENDPOINT']._serialized_end=1366
   _globals['_ADMITREQUEST']._serialized_start=48
-  _globals['_ADMITREQUEST']._serialized_end=541
-  _globals['_ADMITRESPONSE']._serialized_start=543
-  _globals['_ADMITRESPONSE']._serialized_end=650
-  _globals['_ADMITANSWER']._serialized_start=652
-  _globals['_ADMITANSWER']._serialized_end=774
-  _globals['_FAILURE']._serialized_start=776
-  _globals['_FAILURE']._serialized_end=816
-  _globals['_ADMITTED']._serialized_start=818
-  _globals['_ADMITTED']._serialized_end=902
-  _globals['_PREDICTION']._serialized_start=904
-  _globals['_PREDICTION']._serialized_end=977
-  _globals['_REJECTED']._serialized_start=980
-  _globals['_REJECTED']._serialized_end=1183
-  _globals['_REJECTED_REASON']._serialized_start=1081
-  _globals['_REJECTED_REASON']._serialized_end=1183
-  _globals['_ADMISSION']._serialized_start=1348
-  _globals['_ADMISSION']._serialized_end=1417
+  _globals['_ADMITREQUEST']._serialized_end=561
+  _globals['_ADMITRESPONSE']._serialized_start=563
+  _globals['_ADMITRESPONSE']._serialized_end=670
+  _globals['_ADMITANSWER']._serialized_start=672
+  _globals['_ADMITANSWER']._serialized_end=794
+  _globals['_FAILURE']._serialized_start=796
+  _globals['_FAILURE']._serialized_end=836
+  _globals['_ADMITTED']._serialized_start=838
+  _globals['_ADMITTED']._serialized_end=922
+  _globals['_PREDICTION']._serialized_start=924
+  _globals['_PREDICTION']._serialized_end=997
+  _globals['_REJECTED']._serialized_start=1000
+  _globals['_REJECTED']._serialized_end=1203
+  _globals['_REJECTED_REASON']._serialized_start=1101
+  _globals['_REJECTED_REASON']._serialized_end=1203
+  _globals['_ADMISSION']._serialized_start=1368
+  _globals['_ADMISSION']._serialized_end=1437
 # @@protoc_insertion_point(module_scope)

@@ -184,6 +184,7 @@ def request_message(ask: Ask) -> admission_pb2.AdmitRequest:
         prompt_chars=description.prompt_chars,
         turns=description.turns,
         max_tokens=description.max_tokens,
+        min_tokens=description.min_tokens,
         n=description.n,
         structured=description.structured,
         tenant=_sendable(ask.caller.tenant),

@@ -88,9 +88,14 @@ class LearnedPredictor:
             self._remember(predicted)
         log_quantiles = predicted.prediction.log_quantiles
         calibrated = self._calibration.apply(log_quantiles, _groups(request), request.tenant)
-        return sane(np.exp(self._repeats.apply(calibrated, request.text, request.tenant)).tolist(), max_tokens)
+        tokens = np.exp(self._repeats.apply(calibrated, request.text, request.tenant))
+        return sane(np.maximum(tokens, request.min_tokens).tolist(), max_tokens)
 
     def learn(self, request: ModelInput, observation: Observation) -> None:
+        if observation.tokens <= request.min_tokens:
+            # The client, and not the prompt, made it as long as it is.
+            self.forget(request)
+            return
         log_tokens = math.log(max(1, observation.tokens))
         if observation.ended:
             self._repeats.learn(request.text, request.tenant, log_tokens)

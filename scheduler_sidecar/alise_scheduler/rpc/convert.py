@@ -73,6 +73,7 @@ def to_ask(message: pb.AdmitRequest, embedding: NDArray[np.float32] | None = Non
             prompt_chars=message.prompt_chars,
             turns=message.turns,
             max_tokens=message.max_tokens,
+            min_tokens=message.min_tokens,
             structured=message.structured,
             tenant=_name(message.tenant),
             conversation=_name(message.conversation),

@@ -12,6 +12,7 @@ import aiohttp
 from tests.cluster.errors import ClusterError, NotReady
 from tests.cluster.gateway.answers import accepted
 from tests.cluster.gateway.envoy import Envoy
+from tests.cluster.gateway.picker import MESSAGE_SECONDS
 from tests.cluster.gateway.resources import Objects, Resources, envoy_resources
 from tests.cluster.gateway.watch import Api, Mirror, status_patches
 from tests.cluster.progress import say
@@ -29,11 +30,11 @@ class Gateway:
     thread with an event loop of its own, so that tests of any kind can use it.
     """
 
-    def __init__(self, kubeconfig: Path, port: int = 0) -> None:
-        """Start nothing yet."""
+    def __init__(self, kubeconfig: Path, port: int = 0, picker_seconds: float = MESSAGE_SECONDS) -> None:
+        """Start nothing yet. After `picker_seconds` an endpoint picker is passed over."""
         self._kubeconfig = kubeconfig
         self._folder = tempfile.TemporaryDirectory(prefix="alise-gateway-")
-        self._envoy = Envoy(Path(self._folder.name), port)
+        self._envoy = Envoy(Path(self._folder.name), port, picker_seconds)
         self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
         self._first_update = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -40,6 +40,8 @@ class Question:
     # Hashes of the conversation as its next turn will name it, and as the turn before named it.
     conversation_now: str = ""
     conversation_previous: str = ""
+    # An answer that is not cut has at least this many tokens, or as many as the model's context holds.
+    min_tokens: int = 0
     # [EMBEDDING] of length 1; None: no encoder, or no time for it.
     embedding: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
@@ -61,6 +63,7 @@ def extract(question: Question, salt: bytes) -> ModelInput:
         previous=_own_hash(question, question.conversation_previous, salt),
         text=_own_hash(question, question.prompt and f"{question.model}\0{question.conversation}\0{question.prompt}", salt),
         tenant=_hash(question.tenant, salt),
+        min_tokens=question.min_tokens,
     )
 
 

@@ -46,7 +46,7 @@ class ModelInput:
     """What the predictor is given about a request.
 
     `numbers` [NUMBERS], NaN where `conversation.complete` fills in; `embedding` [EMBEDDING] of length 1, or None. The other fields are
-    64-bit hashes, 0 for none.
+    64-bit hashes, 0 for none, but for `min_tokens`.
     """
 
     numbers: Row
@@ -59,6 +59,8 @@ class ModelInput:
     # The newest text, in this place of this conversation.
     text: int = 0
     tenant: int = 0
+    # The client's lower bound on the length.
+    min_tokens: int = 0
 
     def without_tenant(self) -> Self:
         """The same request from no tenant, and outside of conversations: its prediction shows nothing that one tenant has sent."""
