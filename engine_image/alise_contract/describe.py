@@ -22,6 +22,7 @@ COMPLETIONS_MAX_TOKENS: Final = 16
 MAX_SAMPLES: Final = 1 << 20
 # A longer name is no model's, and vLLM answers 404; the sidecar is not sent a megabyte of it.
 MAX_MODEL_CHARS: Final = 1024
+_YES: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
 _UINT32_MAX: Final = (1 << 32) - 1
 _UINT64_MAX: Final = (1 << 64) - 1
 
@@ -95,7 +96,7 @@ def describe(endpoint: Endpoint, body: JSON) -> Description:
         conversation_now=prompt.conversation_now,
         conversation_previous=prompt.conversation_previous,
         temperature=_temperature(body.get("temperature")),
-        min_tokens=_min_tokens(body, general.max_tokens),
+        min_tokens=_min_tokens(endpoint, body, general.max_tokens),
     )
 
 
@@ -119,14 +120,22 @@ def _max_tokens(endpoint: Endpoint, body: Mapping[str, JSON]) -> int:
             return _count(body.get("max_completion_tokens")) or _count(body.get("max_tokens"))
 
 
-def _min_tokens(body: Mapping[str, JSON], max_tokens: int) -> int:
-    """Returns the least number of tokens of an answer that is not cut.
+def _min_tokens(endpoint: Endpoint, body: Mapping[str, JSON], max_tokens: int) -> int:
+    """Returns the least number of tokens of an answer that is not cut, on the routes and with the fields on which vLLM keeps to it.
 
     With `ignore_eos`, as benchmarks send it, a model goes on until `max_tokens`, unless the client named another end for it.
     """
+    if endpoint is Endpoint.MESSAGES or _structured(body) or any(body.get(name) for name in ("use_beam_search", "repetition_detection")):
+        return 0
     most = max_tokens or _UINT32_MAX
-    ends = any(body.get(name) for name in ("stop", "stop_token_ids")) or _structured(body)
-    return most if body.get("ignore_eos") is True and not ends else min(_count(body.get("min_tokens")), most)
+    if _truth(body.get("ignore_eos")) and not any(body.get(name) for name in ("stop", "stop_token_ids")):
+        return most
+    return 0 if endpoint is Endpoint.RESPONSES else min(_count(body.get("min_tokens")), most)
+
+
+def _truth(value: JSON) -> bool:
+    """Returns a yes or no as vLLM's parser reads it."""
+    return value == 1 if isinstance(value, bool | int | float) else isinstance(value, str) and value.lower() in _YES
 
 
 def _is_zero(value: JSON) -> bool:

@@ -75,6 +75,8 @@ class Endpoint:
     load: Load | None = None
     # What was sent there and is not in `load` yet.
     sent: tuple[Sent, ...] = ()
+    # When it became ready.
+    since: float = -math.inf
 
 
 @dataclass(frozen=True, slots=True)

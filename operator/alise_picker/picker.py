@@ -5,6 +5,7 @@ the request.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,6 +37,10 @@ from alise_picker.replicas import Prediction, Replicas
 # A gateway learns of a ready pod later than the picker does, in a busy cluster by a second or two. If it knows no other, it would answer
 # 503 until then.
 SETTLE_SECONDS: Final = 3.0
+# How often a held request looks whether gateways know a replica, while one is ready.
+LOOK_SECONDS: Final = 0.25
+# What Envoy waits longer than a request is held at most.
+_MARGIN_SECONDS: Final = 1.0
 # The work of a request that no replica says anything about.
 ASSUMED_WORK_SECONDS: Final = 1.0
 
@@ -84,17 +89,19 @@ class Picker:
 
     @property
     def hold_seconds(self) -> float:
-        return self._hold.seconds + self._settle_seconds
+        """How long Envoy has to wait for the decision about a request that is held."""
+        return self._hold.seconds + _MARGIN_SECONDS
 
     def stop_holding(self) -> None:
-        """Refuses the requests that are held, and holds no others."""
+        """Holds no requests any longer: those that are held are refused, or sent on if a replica is ready."""
         self._stopping = True
         for hold in self._holds:
             if not hold.expired():
                 hold.reschedule(asyncio.get_running_loop().time())
 
     async def decide(self, asked: Asked) -> Decision:
-        """Returns the decision about one request, held first if no replica is ready."""
+        """Returns the decision about one request, held first if gateways know no replica yet. One that may not be held is refused only if
+        no replica is ready."""
         refusal = None if self._gateways_know_one() else await self._held(asked)
         if refusal is not None and not usable(self._replicas.endpoints()):
             self._metrics.decisions.labels(refusal).inc()
@@ -151,9 +158,9 @@ class Picker:
         return await self._replicas.predict(question_of(description), home, self._predict_seconds)
 
     def _gateways_know_one(self) -> bool:
-        """Returns whether a replica is ready, and so has one been for long enough that gateways know it."""
-        settled = self._clock() - self._replicas.back_at >= self._settle_seconds
-        return settled and bool(usable(self._replicas.endpoints()))
+        """Returns whether a replica has been ready for so long that gateways know it."""
+        settled = self._clock() - self._settle_seconds
+        return any(one.since <= settled for one in usable(self._replicas.endpoints()))
 
     def _refusal(self, asked: Asked) -> str | None:
         """Returns why a request is not held; None if it may be."""
@@ -163,17 +170,21 @@ class Picker:
         return "hold_full" if asked.crowded or self.waiting >= self._hold.max_requests else None
 
     async def _held(self, asked: Asked) -> str | None:
-        """Waits until a replica is ready. Returns why it did not wait any longer; None if there is a replica."""
+        """Waits until gateways know a replica. Returns why it did not wait any longer; None if there is a replica."""
         if (refusal := self._refusal(asked)) is not None:
             return refusal
         hold = asyncio.timeout(self._hold.seconds)
         try:
             async with hold:
                 self._holds.add(hold)
-                while not self._gateways_know_one():
+                goes_at = math.inf
+                # Replicas may come and go: once it has waited for one to be known, it goes to any.
+                while not self._gateways_know_one() and not (self._clock() >= goes_at and usable(self._replicas.endpoints())):
                     await self._replicas.any_ready.wait()
+                    if usable(self._replicas.endpoints()):
+                        goes_at = min(goes_at, self._clock() + self._settle_seconds)
                     # All of those that are ready may drain.
-                    await asyncio.sleep(self._settle_seconds)
+                    await asyncio.sleep(min(LOOK_SECONDS, self._settle_seconds))
         except TimeoutError:
             return "no_endpoint" if self._stopping else "hold_expired"
         finally:

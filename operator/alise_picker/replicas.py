@@ -58,6 +58,7 @@ class Prediction:
 class _Replica:
     target: Target
     channel: grpc.aio.Channel
+    since: float = -math.inf
     load: Load | None = None
     sent: deque[Sent] = field(default_factory=lambda: deque(maxlen=MAX_SENT))
     task: "asyncio.Task[None] | None" = None
@@ -76,29 +77,27 @@ class Replicas:
         self.any_ready = asyncio.Event()
         # Whether the list of replicas was read once.
         self.listed = False
-        # When there was a replica again after there had been none.
-        self.back_at = -math.inf
 
     def set(self, targets: Sequence[Target]) -> None:
         """Follows these replicas from now on, and no others."""
-        had_none = self.listed and not self._replicas
+        # Those of the first list were there before, for all that is known.
+        since = self._clock() if self.listed else -math.inf
         self.listed = True
         for target in [one for one in self._replicas if one not in targets]:
             self._drop(self._replicas.pop(target))
         for target in targets:
             if target not in self._replicas:
-                replica = _Replica(target, grpc.aio.insecure_channel(target.lengths, options=_OPTIONS))
+                replica = _Replica(target, grpc.aio.insecure_channel(target.lengths, options=_OPTIONS), since=since)
                 replica.task = asyncio.create_task(self._follow(replica), name=f"load of {target.address}")
                 self._replicas[target] = replica
         if self._replicas:
-            self.back_at = self._clock() if had_none else self.back_at
             self.any_ready.set()
         else:
             self.any_ready.clear()
 
     def endpoints(self) -> list[Endpoint]:
         """Returns the replicas as `choose()` reads them, in a fixed order."""
-        found = [Endpoint(replica.target.address, replica.load, tuple(replica.sent)) for replica in self._replicas.values()]
+        found = [Endpoint(replica.target.address, replica.load, tuple(replica.sent), replica.since) for replica in self._replicas.values()]
         return sorted(found, key=lambda one: one.address)
 
     def note(self, address: str, sent: Sent) -> None:

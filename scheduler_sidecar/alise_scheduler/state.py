@@ -171,10 +171,10 @@ class State:
         rule = self.classes.get(ask.objective, ClassRule())
         # Never above the class's weight, so that such a route is no way around a class with a low weight.
         weight = min(1.0, rule.weight) if ask.neutral else rule.weight
-        asked, lengths = self._predict(ask, remember)
         # The engine will refuse a prompt that does not fit; until then it must not count as hours of work.
         longest = self.shape.max_model_len if self._boot_id else _LONGEST_PROMPT
         prompt_tokens = max(1, min(ask.question.prompt_chars // CHARS_PER_TOKEN, longest))
+        asked, lengths = self._predict(ask, max(1, longest - prompt_tokens), remember)
         probe = Job(
             id=ask.job_id, order=0, lengths=lengths, weight=weight, tenant=ask.question.tenant, max_tokens=ask.question.max_tokens,
             samples=max(1, ask.samples), prompt_tokens=prompt_tokens, arrived_at=at, phase_at=at,
@@ -221,9 +221,9 @@ class State:
         work[level - MIN_LEVEL] = max(0.0, work[level - MIN_LEVEL] + work_seconds)
         self.load = replace(self.load, live=max(0, self.load.live + jobs), work_seconds=work)
 
-    def _predict(self, ask: Ask, remember: bool) -> tuple[ModelInput | None, Lengths]:
+    def _predict(self, ask: Ask, room: int, remember: bool) -> tuple[ModelInput | None, Lengths]:
         """What the predictor is given about a request, and the predicted length of its answer; the prior if the predictor fails."""
-        longest = ask.question.max_tokens or (self.shape.max_model_len if ask.question.min_tokens else 0)
+        longest = min(ask.question.max_tokens or room, room) if ask.question.min_tokens else ask.question.max_tokens
         try:
             asked = None if ask.neutral else extract(ask.question, self._salt)
             asked = asked if remember or asked is None else asked.without_tenant()
@@ -370,15 +370,15 @@ class State:
 
     def _learn(self, ended: Ended, at: float) -> None:
         finished, hint = ended.finished, self._details.get(ended.finished.job_id)
-        # A request of several samples is learned from once, or it would weigh as much as that many requests. Its last sample counts: the
-        # first one to end is a short one, and lengths that are too short would let such requests go before all others.
-        asked, seen = self._asked.get(finished.job_id), observation(finished)
+        # A request of several samples is learned from once, by the last of them: by the first to end, such requests would seem short.
+        asked = self._asked.get(finished.job_id)
+        seen = observation(finished, asked.min_tokens if asked is not None else 0)
         if ended.last and asked is not None and seen is not None:
             try:
                 self.predictor.learn(asked, seen)
             except Exception:
                 self._predictor_failed("a length could not be learned")
-        self._ends.publish(ended, hint.klass if hint else "", self.cost)
+        self._ends.publish(ended, hint.klass if hint else "", self.cost, forced=asked is not None and seen is None)
         self.journal.ended(ended, at)
         if ended.last:
             self._forget((finished.job_id,), finished.reason.value)

@@ -62,8 +62,11 @@ class PublishedEnds:
         self._log_error = 0.0
         self._observed = 0
 
-    def publish(self, ended: Ended, objective: str, cost: CostModel) -> None:
-        """Counts a finished request by its class. Only an answer that the model ended by itself says how good its prediction was."""
+    def publish(self, ended: Ended, objective: str, cost: CostModel, forced: bool = False) -> None:
+        """Counts a finished request by its class. Only an answer that the model ended by itself says how good its prediction was.
+
+        One that is `forced` went on for as long as the client demanded.
+        """
         finished, klass = ended.finished, self._metrics.class_of(objective)
         self._metrics.ended.labels(finished.reason.value, klass).inc()
         if finished.preemptions:
@@ -73,7 +76,7 @@ class PublishedEnds:
         self._metrics.wait_seconds.observe(finished.waited_seconds + finished.preempted_seconds, klass)
         if ended.job is not None and finished.reason in _COMPLETE and finished.generated_tokens:
             self._metrics.slowdown.observe(slowdown(ended.job, finished, cost), klass)
-        if ended.job is None or finished.reason is not FinishReason.STOP or not finished.generated_tokens:
+        if ended.job is None or forced or finished.reason is not FinishReason.STOP or not finished.generated_tokens:
             return
         predicted = ended.job.lengths
         # 0.69 is a factor of two.

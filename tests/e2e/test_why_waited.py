@@ -20,7 +20,7 @@ from tests.operator.plugin import running
 
 pytestmark = pytest.mark.e2e
 # Long enough for three programs of a person while a request waits, also on a busy machine.
-SECONDS = 25.0
+SECONDS = 20.0
 DRAINED_SECONDS = 6.0
 Alise = Callable[..., "subprocess.CompletedProcess[str]"]
 

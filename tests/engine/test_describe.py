@@ -133,7 +133,19 @@ LEAST = [
     pytest.param(
         CHAT, {"ignore_eos": True, "max_tokens": 9, "response_format": {"type": "json_object"}}, 0, id="ignore_eos with a grammar that ends"
     ),
-    pytest.param(CHAT, {"ignore_eos": "yes", "min_tokens": "many"}, 0, id="values of other types"),
+    pytest.param(CHAT, {"ignore_eos": "Yes", "max_tokens": 9}, 9, id="ignore_eos in a word, as vLLM's parser takes it"),
+    pytest.param(CHAT, {"ignore_eos": 1.0, "max_tokens": 9}, 9, id="ignore_eos as a number"),
+    pytest.param(CHAT, {"ignore_eos": "perhaps", "min_tokens": "many"}, 0, id="values that vLLM refuses"),
+    pytest.param(CHAT, {"min_tokens": "7"}, 7, id="a number as text"),
+    pytest.param(CHAT, {"min_tokens": 7, "stop": "."}, 7, id="no text stops it before min_tokens"),
+    pytest.param(CHAT, {"min_tokens": 7, "structured_outputs": {"regex": "a"}}, 0, id="a grammar ends before min_tokens"),
+    pytest.param(CHAT, {"min_tokens": 7, "use_beam_search": True}, 0, id="a beam search knows no min_tokens"),
+    pytest.param(
+        CHAT, {"ignore_eos": True, "repetition_detection": {"max_pattern_size": 3}}, 0, id="ignore_eos with an end to repetitions"
+    ),
+    pytest.param(RESPONSES, {"ignore_eos": True, "max_output_tokens": 9}, 9, id="a response with ignore_eos"),
+    pytest.param(RESPONSES, {"min_tokens": 7}, 0, id="a response knows no min_tokens"),
+    pytest.param(MESSAGES, {"ignore_eos": True, "min_tokens": 7, "max_tokens": 9}, 0, id="Anthropic's messages know neither"),
 ]
 
 

@@ -25,6 +25,7 @@ from tests.scheduler.pod import until as now
 
 ASKED = Asked("POST", "/v1/chat/completions", b"{}")
 TARGET = Target("127.0.0.1:1", "127.0.0.1:1")
+OTHER = Target("127.0.0.1:2", "127.0.0.1:2")
 # Envoy's own with the picker; enough for its first answer on a busy machine.
 PATIENCE_SECONDS = 1.0
 
@@ -56,38 +57,90 @@ async def test_a_held_request_is_placed_when_a_replica_is_ready(replicas: Replic
 
 
 class Minute:
-    """A replica is ready again at second 100, and gateways know it three seconds later."""
+    """Replicas and a picker whose clock a test moves. Gateways know a replica three seconds after it became ready."""
 
-    def __init__(self, limits: HoldLimits, had_one_before: bool = False) -> None:
-        self.at = 90.0
-        self.replicas = Replicas(clock=lambda: self.at)
-        self.replicas.set([TARGET] if had_one_before else [])
+    def __init__(self, limits: HoldLimits) -> None:
         self.at = 100.0
-        self.replicas.set([TARGET])
-        self.picker = Picker(self.replicas, Metrics(), limits, clock=lambda: self.at, settle_seconds=3.0)
+        self.replicas, self.metrics = Replicas(clock=lambda: self.at), Metrics()
+        self.picker = Picker(self.replicas, self.metrics, limits, clock=lambda: self.at, settle_seconds=3.0)
+
+    def ready(self, *targets: Target, at: float) -> None:
+        """These replicas, and no others, are ready from now on."""
+        self.at = at
+        self.replicas.set(targets)
 
 
-async def test_a_request_that_comes_before_gateways_know_the_first_replica_is_held() -> None:
-    minute = Minute(HoldLimits(10, 60.0))
+@pytest.fixture
+async def minute(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Minute]:
+    monkeypatch.setattr("alise_picker.picker.LOOK_SECONDS", 0.005)
+    minute = Minute(getattr(request, "param", HoldLimits(10, 60.0)))
+    minute.ready(at=90.0)
+    yield minute
+    await minute.replicas.close()
+
+
+async def test_a_held_request_goes_on_as_soon_as_gateways_know_the_replica(minute: Minute) -> None:
+    held = asyncio.create_task(minute.picker.decide(ASKED))
+    await now(lambda: minute.picker.waiting)
+    minute.ready(TARGET, at=100.0)
     minute.at = 102.9
-    assert minute.picker.must_hold(ASKED)
+    done, _ = await asyncio.wait([held], timeout=0.1)
+    assert not done
+    minute.at = 103.0
+    assert isinstance(await held, Chosen)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "held"),
+    [
+        pytest.param((), (TARGET,), True, id="the first replica"),
+        pytest.param((OTHER,), (TARGET,), True, id="one instead of another"),
+        pytest.param((OTHER,), (OTHER, TARGET), False, id="one beside another, which gateways know"),
+    ],
+)
+async def test_a_request_is_held_where_gateways_know_no_ready_replica(
+    minute: Minute, before: tuple[Target, ...], after: tuple[Target, ...], held: bool
+) -> None:
+    minute.ready(*before, at=90.0)
+    minute.ready(*after, at=100.0)
+    minute.at = 102.9
+    assert minute.picker.must_hold(ASKED) is held
     minute.at = 103.0
     assert not minute.picker.must_hold(ASKED)
-    assert isinstance(await minute.picker.decide(ASKED), Chosen)
-    await minute.replicas.close()
 
 
-async def test_a_request_is_placed_at_once_where_there_was_a_replica_before() -> None:
-    minute = Minute(HoldLimits(10, 60.0), had_one_before=True)
+async def test_replicas_that_a_picker_finds_at_its_start_are_taken_for_known() -> None:
+    minute = Minute(HoldLimits(10, 60.0))
+    minute.ready(TARGET, at=100.0)
     assert not minute.picker.must_hold(ASKED)
     await minute.replicas.close()
 
 
-@pytest.mark.parametrize("limits", [pytest.param(HoldLimits(), id="none is held"), pytest.param(HoldLimits(1, 0.001), id="for a moment")])
-async def test_a_ready_replica_that_gateways_may_not_know_is_better_than_a_refusal(limits: HoldLimits) -> None:
-    minute = Minute(limits)
+async def test_a_replica_that_comes_and_goes_does_not_hold_a_request_for_ever(minute: Minute) -> None:
+    held = asyncio.create_task(minute.picker.decide(ASKED))
+    await now(lambda: minute.picker.waiting)
+    for second in range(100, 105):
+        minute.ready(at=second)
+        minute.ready(TARGET, at=second)
+        done, _ = await asyncio.wait([held], timeout=0.1)
+        assert bool(done) is (second >= 103)
+
+
+@pytest.mark.parametrize(
+    "minute", [pytest.param(HoldLimits(), id="none is held"), pytest.param(HoldLimits(1, 0.001), id="for a moment")], indirect=True
+)
+async def test_a_ready_replica_that_gateways_may_not_know_is_better_than_a_refusal(minute: Minute) -> None:
+    minute.ready(TARGET, at=100.0)
     assert isinstance(await minute.picker.decide(ASKED), Chosen)
-    await minute.replicas.close()
+    assert (metric(minute.metrics, "hold_expired"), metric(minute.metrics, "no_endpoint"), minute.picker.waiting) == (0, 0, 0)
+
+
+async def test_a_picker_that_stops_sends_on_what_only_waits_for_gateways(minute: Minute) -> None:
+    minute.ready(TARGET, at=100.0)
+    held = asyncio.create_task(minute.picker.decide(ASKED))
+    await now(lambda: minute.picker.waiting)
+    minute.picker.stop_holding()
+    assert isinstance(await held, Chosen)
 
 
 @pytest.mark.parametrize(

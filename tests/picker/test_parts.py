@@ -25,6 +25,7 @@ def test_a_question_is_the_one_that_the_engine_asks_at_admission() -> None:
     description = described("/v1/chat/completions", json.dumps(CHAT).encode())
     asked = admission.request_message(admission.Ask("", description, Caller()))
     assert question_of(description) == asked
+    assert (asked.max_tokens, asked.min_tokens) == (7, 3)
 
 
 @pytest.mark.parametrize(

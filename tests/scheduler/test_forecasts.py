@@ -8,6 +8,7 @@ from alise_scheduler.admissions import Admitted
 from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.lengths import Lengths
 from alise_scheduler.core.reports import EngineUpdate, Finished, FinishReason, Phase
+from alise_scheduler.metrics import BATCH
 from alise_scheduler.predictor.features.row import ModelInput
 from alise_scheduler.predictor.interface import Observation
 from alise_scheduler.predictor.learned import LearnedPredictor
@@ -42,11 +43,11 @@ def make() -> tuple[State, Counting]:
     return opened(make_state(predictor=predictor), max_num_seqs=1), predictor
 
 
-def answer(state: State, job: str, tokens: int, **fields: Any) -> None:
+def answer(state: State, job: str, tokens: int, reason: FinishReason = FinishReason.STOP, **fields: Any) -> None:
     """Admits a request, and ends it with this length."""
     state.admit(make_ask(job, **fields), 0.0)
     state.update(EngineUpdate((make_request(job, Phase.RUNNING),)), 0.1)
-    state.update(EngineUpdate(finished=(Finished(f"r-{job}", job, FinishReason.STOP, tokens),)), 0.2)
+    state.update(EngineUpdate(finished=(Finished(f"r-{job}", job, reason, tokens),)), 0.2)
 
 
 def test_a_forecast_takes_no_place_of_an_admitted_request() -> None:
@@ -82,7 +83,7 @@ def test_a_request_that_is_admitted_again_is_remembered_once() -> None:
 
 
 def test_a_forecast_does_not_say_whether_a_tenant_has_sent_exactly_this_text() -> None:
-    question = {"prompt": "the merger with Acme", "tenant": "team-a"}
+    question: dict[str, Any] = {"prompt": "the merger with Acme", "tenant": "team-a"}
     without, _ = make()
     state, _ = make()
     for number in range(6):
@@ -107,12 +108,19 @@ def test_a_forecast_does_not_say_how_the_answers_of_a_conversation_were() -> Non
     ("limits", "lengths"),
     [
         pytest.param({"max_tokens": 700, "min_tokens": 700}, {700.0}, id="as long as the client allows"),
-        pytest.param({"min_tokens": 2**32 - 1}, {4096.0}, id="as long as the context is"),
+        pytest.param({"min_tokens": 2**32 - 1, "prompt_chars": 400}, {3996.0}, id="until the context is full"),
+        pytest.param({"max_tokens": 9000, "min_tokens": 9000, "prompt_chars": 400}, {3996.0}, id="more than the context holds"),
     ],
 )
 def test_an_answer_that_cannot_end_earlier_is_predicted_exactly(limits: dict[str, int], lengths: set[float]) -> None:
     state = opened(make_state(), max_model_len=4096)
-    assert set(state.forecast(make_ask("", **limits), 0.0)[0].tokens) == lengths
+    admitted = state.admit(make_ask("a", **limits), 0.0)
+    assert isinstance(admitted, Admitted)
+    assert set(state.book.jobs["a"].lengths.tokens) == lengths == {admitted.predicted_tokens}
+
+
+def test_without_an_engine_an_answer_without_an_end_counts_as_a_long_one() -> None:
+    assert make_state().forecast(make_ask("", min_tokens=2**32 - 1), 0.0)[0].median > 100_000
 
 
 def test_an_answer_is_never_expected_to_be_shorter_than_the_client_allows() -> None:
@@ -122,19 +130,25 @@ def test_an_answer_is_never_expected_to_be_shorter_than_the_client_allows() -> N
     assert longer[0] < longer[-1]
 
 
-def test_nothing_is_learned_from_an_answer_that_the_client_made_that_long() -> None:
-    taught, predictor = make()
-    for number in range(20):
-        answer(taught, f"j{number}", 900, min_tokens=900, prompt=f"question {number}")
+@pytest.mark.parametrize(
+    ("reason", "tokens", "learned"),
+    [
+        pytest.param(FinishReason.LENGTH, 900, False, id="at its limit"),
+        pytest.param(FinishReason.ABORT, 300, False, id="by the client before"),
+        pytest.param(FinishReason.STOP, 901, False, id="with the first token that may end it"),
+        pytest.param(FinishReason.STOP, 1000, True, id="later by itself"),
+        pytest.param(FinishReason.STOP, 10, True, id="before, because the engine ignores the minimum"),
+    ],
+)
+def test_an_answer_with_a_minimum_length_is_learned_from_unless_the_minimum_kept_it_going(
+    reason: FinishReason, tokens: int, learned: bool
+) -> None:
+    state, predictor = make()
+    for number in range(BATCH):
+        answer(state, f"j{number}", tokens, reason, min_tokens=900, prompt=f"question {number}")
+    assert predictor.learned == [tokens] * BATCH * learned
     assert predictor.remembered == 0
-    assert taught.forecast(make_ask(""), 1.0)[0] == make()[0].forecast(make_ask(""), 1.0)[0]
-
-
-def test_an_answer_that_went_on_after_the_clients_minimum_is_learned_from() -> None:
-    taught, _ = make()
-    for number in range(20):
-        answer(taught, f"j{number}", 900, min_tokens=2, prompt=f"question {number}")
-    assert taught.forecast(make_ask(""), 1.0)[0].median > make()[0].forecast(make_ask(""), 1.0)[0].median
+    assert state.metrics.registry.get_sample_value("alise_scheduler_length_ratio_count") == BATCH * learned
 
 
 def test_a_request_of_several_samples_is_learned_from_once_by_the_sample_that_ends_last() -> None:

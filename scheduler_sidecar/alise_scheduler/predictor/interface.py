@@ -30,11 +30,14 @@ class Predictor(Protocol):
         """Drops what it remembers of a request that will not be learned from."""
 
 
-def observation(finished: Finished) -> Observation | None:
+def observation(finished: Finished, min_tokens: int = 0) -> Observation | None:
     """Returns the observation in an end; None if nothing can be learned from it.
 
-    A stop teaches the length, a length cap or an abort that it was at least that long, an error nothing.
+    A stop teaches the length, a length cap or an abort that it was at least that long, an error nothing. Neither does an answer that the
+    client's `min_tokens` kept going: its end comes with the token after them. A stop before them shows that the engine ignored them.
     """
-    if finished.generated_tokens <= 0 or finished.reason is FinishReason.ERROR:
+    tokens, ended = finished.generated_tokens, finished.reason is FinishReason.STOP
+    forced = tokens <= min_tokens + 1 and not (ended and tokens < min_tokens) if min_tokens else False
+    if tokens <= 0 or forced or finished.reason is FinishReason.ERROR:
         return None
-    return Observation(finished.generated_tokens, finished.reason is FinishReason.STOP)
+    return Observation(tokens, ended)

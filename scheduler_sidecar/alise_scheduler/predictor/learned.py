@@ -92,10 +92,6 @@ class LearnedPredictor:
         return sane(np.maximum(tokens, request.min_tokens).tolist(), max_tokens)
 
     def learn(self, request: ModelInput, observation: Observation) -> None:
-        if observation.tokens <= request.min_tokens:
-            # The client, and not the prompt, made it as long as it is.
-            self.forget(request)
-            return
         log_tokens = math.log(max(1, observation.tokens))
         if observation.ended:
             self._repeats.learn(request.text, request.tenant, log_tokens)
