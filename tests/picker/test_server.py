@@ -73,7 +73,7 @@ async def test_a_server_that_stops_refuses_what_it_holds_at_once(server: Server,
     stopping = asyncio.create_task(server.stop(60.0))
     waits_longer: Any = await stream.read()
     refused: Any = await stream.read()
-    assert waits_longer.HasField("override_message_timeout")
+    assert waits_longer.override_message_timeout.ToSeconds() == LIMITS.seconds + 1
     assert refused.immediate_response.status.code == 503
     assert "retry-after" in {one.header.key for one in refused.immediate_response.headers.set_headers}
     await stream.done_writing()
