@@ -113,7 +113,8 @@ async def _run(processes: Started, system: str, sent: Sequence[Sending], encoder
     await ready(replicas, picker)
     own = "ROUND_ROBIN" if system == "round_robin" else "LEAST_REQUEST"
     resources = routed(replicas, picker.port if picker else None, own_balancing=own)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
+    # Not on a connection that the server is just closing, which it does after five seconds without a request.
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0)) as client:
         with envoy_before(processes.folder, resources) as envoy:
             probes = await _probes(client, envoy)
             before = await _decided(picker)
