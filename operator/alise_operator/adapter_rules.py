@@ -19,7 +19,7 @@ from alise_operator.spec_engine import Model, served_names
 RUNTIME_LOADING_ENV: Final = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][-._A-Za-z0-9]*/[A-Za-z0-9][-._A-Za-z0-9]*")
 # Flags that the fields determine.
-_FLAGS: Final = {
+LORA_FLAGS: Final = {
     "enable-lora": "spec.model.lora",
     "lora-modules": "spec.model.adapters",
     "max-lora-rank": "spec.model.lora.maxRank",
@@ -65,8 +65,8 @@ def adapter_problems(spec: Spec) -> Iterator[Problem]:
     if lora(spec.model) is None:
         return
     for index, name, _ in given_flags(spec.engine.args):
-        if name in _FLAGS:
-            yield Problem(f"spec.engine.args[{index}]", f"--{name} is set here, and LoRA by spec.model; use {_FLAGS[name]}")
+        if name in LORA_FLAGS:
+            yield Problem(f"spec.engine.args[{index}]", f"--{name} is set here, and LoRA by spec.model; use {LORA_FLAGS[name]}")
     for index, variable in enumerate(spec.engine.env):
         if variable.name == RUNTIME_LOADING_ENV and variable.value not in ("", "0", "false", "False"):
             yield Problem(

@@ -68,10 +68,12 @@ def gist(parts: Sequence[str], elsewhere: str) -> str:
     if len(text) <= _MAX_REPEATED:
         return text
     first = _first_clause(parts[0])
+    if first == text and len(text) <= _MAX_CLAUSE:
+        return text
     if len(first) > _MAX_CLAUSE:
         cut = first[:_MAX_CLAUSE]
         first = (cut.rpartition(" ")[0] or cut) + "…"
-    return f"{first}; {elsewhere}"
+    return f"{first.removesuffix('.')}; {elsewhere}"
 
 
 def _first_clause(text: str) -> str:

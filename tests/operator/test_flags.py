@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from alise_engine.serve.compose import _UNSUPPORTED
 from alise_engine.serve.compose import CPU_KV_CACHE_DTYPES as ENGINE_CPU_KV_CACHE_DTYPES
-from alise_operator.children.pod import EXIT_MARGIN_SECONDS
+from alise_operator.adapter_rules import LORA_FLAGS
+from alise_operator.children.pod import EXIT_MARGIN_SECONDS, engine_args
 from alise_operator.errors import InvalidSpec
 from alise_operator.flag_table import BY_NAME
 from alise_operator.flags import (
@@ -25,6 +26,7 @@ from alise_operator.flags import (
 )
 from alise_operator.rules import check
 from tests.operator.builders import make_spec
+from tests.operator.built import SPECS
 
 
 def problems(*args: str, **engine: Any) -> list[str]:
@@ -299,3 +301,11 @@ def test_the_refusal_of_an_offloading_size_says_what_the_field_is_now() -> None:
 def test_a_token_in_the_arguments_is_not_repeated_in_the_refusal() -> None:
     (problem,) = flag_problems(make_spec(engine={"device": "cpu", "args": ["--hf-token", "hf_x"]}).engine)
     assert "hf_x" not in problem.text
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_flag_that_a_field_becomes_is_known_so_that_it_is_not_given_twice(name: str) -> None:
+    spec = make_spec(**SPECS[name])
+    own = engine_args(spec)[: -len(spec.engine.args) or None]
+    flags = {arg.removeprefix("--") for arg in own if arg.startswith("--")}
+    assert flags - {*OWNED_FLAGS, *RESERVED_FLAGS, *FIELD_FLAGS, *LORA_FLAGS} == set()

@@ -16,6 +16,8 @@ SEE = "see the condition Degraded"
         pytest.param(["no image", "no node " * 20], f"no image; {SEE}", id="several parts"),
         pytest.param(["no image. Check its name, " + "or " * 50], f"no image; {SEE}", id="a text of several sentences"),
         pytest.param(["no image (a; b), alas; " + "or " * 50], f"no image (a; b), alas; {SEE}", id="a semicolon in parentheses"),
+        pytest.param(["wor d" * 30 + "."], "wor d" * 30 + ".", id="one clause, which has no rest"),
+        pytest.param(["no image.", "no node " * 20], f"no image; {SEE}", id="a part that ends like a sentence"),
         pytest.param(["word " * 60], f"{('word ' * 40).rstrip()}…; {SEE}", id="a long clause"),
         pytest.param(["x" * 300], f"{'x' * 200}…; {SEE}", id="a long word"),
     ],

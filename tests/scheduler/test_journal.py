@@ -102,6 +102,16 @@ def test_requests_with_the_same_id_are_all_explained_the_active_one_first(state:
     ]  # fmt: skip
 
 
+def test_a_waiting_request_is_told_of_running_ones_that_rank_behind_it(state: State) -> None:
+    admit(state, "a", min_tokens=1900)
+    report(state, "a", Phase.RUNNING, 0.1)
+    for job in "bc":
+        admit(state, job, 0.1)
+        report(state, job, Phase.WAITING, 0.2)
+    (match,) = explain(state, "c", 3.0)["matches"]
+    assert match["sentences"][1].startswith("1 request ranks before it (0 of them run now; 1 running one ranks behind it), and about 1 can")
+
+
 def test_a_waiting_request_is_told_who_is_ahead_and_when_its_turn_comes(state: State) -> None:
     admit(state, "a")
     report(state, "a", Phase.RUNNING, 0.1)

@@ -103,7 +103,7 @@ def demonstrate(target: Target, began: float) -> None:
         answers += load(way_in)
         after = {pod: numbers.since(before.get(pod, NOTHING)) for pod, numbers in read_pods(resource).items()}
         report(target, way_in, answers, after)
-        if sys.stdin.isatty() and way_in.gateway:
+        if stays_open(way_in):
             say(f"\nThe ingress stays open at {way_in.urls[0]}. Ctrl-C ends it and what this run brought up.")
             threading.Event().wait()
 
@@ -200,15 +200,24 @@ def read_pods(resource: Resource) -> Mapping[str, PodNumbers]:
     return found
 
 
+def stays_open(way_in: Ingress) -> bool:
+    """Whether the ingress stays open after the run, for a person at a terminal."""
+    return way_in.gateway and sys.stdin.isatty()
+
+
 def report(target: Target, way_in: Ingress, answers: Sequence[Answer], pods: Mapping[str, PodNumbers]) -> None:
     """Print the tables and what to type next. Raises ClusterError when a pod answered nothing."""
     print(f"\n{answers_table(answers)}\n\n{pods_table(pods)}\n", flush=True)
     idle = [name for name, numbers in pods.items() if numbers.requests == 0]
     if idle or len(pods) < REPLICAS:
         raise ClusterError(f"requests should have reached {REPLICAS} pods; without any: {', '.join(idle) or 'a pod that is gone'}")
-    gateway = "python -m tests.cluster.gateway --port 8080   # the ingress again, in a terminal of its own" if way_in.gateway else None
-    url = "http://127.0.0.1:8080" if way_in.gateway else way_in.urls[0]
-    kubeconfig, down = user_cluster() or str(target.access.kubeconfig), None if target.belongs_to_user else "make cluster-down"
+    # At a terminal, Ctrl-C takes down what this run brought up.
+    by_itself = target.belongs_to_user or (target.started_here and stays_open(way_in))
+    gateway, url, down = None, way_in.urls[0], None if by_itself else "make cluster-down"
+    if way_in.gateway and not stays_open(way_in):
+        gateway = "python -m tests.cluster.gateway --port 8080   # the ingress again, in a terminal of its own"
+        url = "http://127.0.0.1:8080"
+    kubeconfig = user_cluster() or str(target.access.kubeconfig)
     kubectl = None if shutil.which("kubectl") else str(Path(kubectl_path()).parent)
     print(next_commands(kubeconfig, url, HOST, gateway, down, str(Path(sys.executable).parent), kubectl), flush=True)
 

@@ -73,7 +73,7 @@ class PodRow:
     age: str
     running: str
     waiting: str
-    parked: str
+    offloaded: str
     backlog: str
     ranked: str
     kv: Share | None

@@ -60,7 +60,7 @@ def engine_page(
         Tile("pods ready", f"{int(resource.get('status', {}).get('readyReplicas', 0))} of {_wanted(resource)}", "idle"),
         Tile("requests running", _UNKNOWN if load is None else str(load.running), "idle"),
         Tile("requests waiting", _UNKNOWN if load is None else str(load.waiting), "idle"),
-        Tile("parked in host memory", _UNKNOWN if load is None else str(load.parked), "idle"),
+        Tile("offloaded to host memory", _UNKNOWN if load is None else str(load.parked), "idle"),
         Tile("predicted work", backlog, "idle"),
     )
     template = seen.workload.template if seen is not None and seen.workload is not None else ""
@@ -229,7 +229,7 @@ def _pod(pod: Pod, template: str, now: datetime) -> PodRow:
         age=age(pod.created, now),
         running=str(report.requests_running) if report is not None else _UNKNOWN,
         waiting=str(report.requests_waiting) if report is not None else _UNKNOWN,
-        parked=str(report.requests_offloaded) if report is not None else _UNKNOWN,
+        offloaded=str(report.requests_offloaded) if report is not None else _UNKNOWN,
         backlog=duration(report.work.backlog_seconds) if report is not None and report.work is not None else _UNKNOWN,
         ranked=_UNKNOWN if report is None else "by rank" if report.is_ranked else "by arrival",
         kv=_share(kv.used_tokens, kv.limit_tokens, f"{kv.used_tokens:,} of {kv.limit_tokens:,} tokens") if kv is not None else None,

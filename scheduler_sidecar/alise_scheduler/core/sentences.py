@@ -92,6 +92,8 @@ def _why(standing: Standing, policy: Policy, now: bool) -> Iterator[str]:
     if ahead.total:
         subject = f"{_count(ahead.total, 'request')} {_verb(ahead.total, now, 'rank')} before it"
         runs = f"{ahead.running} of them {_verb(ahead.running, now, 'run')}" + (" now" if now else "")
+        if behind := standing.running_behind:
+            runs += f"; {_count(behind, 'running one')} {_verb(behind, now, 'rank')} behind it"
         begun, can = (subject, "can") if now else (f"When it began to wait, {subject}", "could")
         yield f"{begun} ({runs}), and about {standing.slots:.0f} {can} run at once: {_by_rule(standing)}."
     yield _rule(standing, policy)

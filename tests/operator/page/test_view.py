@@ -92,7 +92,7 @@ def test_a_pod_shows_what_it_reports() -> None:
     pod = make_pod(report=report, node="node-1", restarts=2, created=ago(hours=3, minutes=10), template="old")
     shown = view.engine_page(engine(), Observation(make_workload(template="new"), (pod,)), (), (), NOW)
     (row,) = shown.pods
-    assert (row.running, row.waiting, row.parked, row.backlog, row.ranked) == ("8", "5", "2", "94 s", "by rank")
+    assert (row.running, row.waiting, row.offloaded, row.backlog, row.ranked) == ("8", "5", "2", "94 s", "by rank")
     assert (row.spec, row.node, row.restarts, row.age) == ("older", "node-1", 2, "3 h 10 min")
     assert row.host == Share(50, "0.5 of 1.0 GiB")
     assert row.kv is None
