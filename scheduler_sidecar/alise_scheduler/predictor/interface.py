@@ -37,7 +37,8 @@ def observation(finished: Finished, min_tokens: int = 0) -> Observation | None:
     client's `min_tokens` kept going: its end comes with the token after them. A stop before them shows that the engine ignored them.
     """
     tokens, ended = finished.generated_tokens, finished.reason is FinishReason.STOP
-    forced = tokens <= min_tokens + 1 and not (ended and tokens < min_tokens) if min_tokens else False
+    # Hardly an answer is empty, so a minimum of one token keeps none going.
+    forced = min_tokens > 1 and tokens <= min_tokens + 1 and not (ended and tokens < min_tokens)
     if tokens <= 0 or forced or finished.reason is FinishReason.ERROR:
         return None
     return Observation(tokens, ended)
