@@ -39,8 +39,9 @@ from alise_picker.replicas import Prediction, Replicas
 SETTLE_SECONDS: Final = 3.0
 # How often a held request looks whether gateways know a replica, while one is ready.
 LOOK_SECONDS: Final = 0.25
-# What Envoy waits longer than a request is held at most.
+# What Envoy waits longer than a request is held at most, and the longest time that it waits at all.
 _MARGIN_SECONDS: Final = 1.0
+_ENVOY_SECONDS: Final = 3600.0
 # The work of a request that no replica says anything about.
 ASSUMED_WORK_SECONDS: Final = 1.0
 
@@ -90,7 +91,7 @@ class Picker:
     @property
     def hold_seconds(self) -> float:
         """How long Envoy has to wait for the decision about a request that is held."""
-        return self._hold.seconds + _MARGIN_SECONDS
+        return min(self._hold.seconds + _MARGIN_SECONDS, _ENVOY_SECONDS)
 
     def stop_holding(self) -> None:
         """Holds no requests any longer: those that are held are refused, or sent on if a replica is ready."""

@@ -90,6 +90,11 @@ async def test_a_held_request_goes_on_as_soon_as_gateways_know_the_replica(minut
     assert isinstance(await held, Chosen)
 
 
+@pytest.mark.parametrize(("held", "waits"), [pytest.param(300.0, 301.0, id="a margin"), pytest.param(3600.0, 3600.0, id="Envoy's limit")])
+def test_envoy_is_told_to_wait_a_little_longer_than_a_request_is_held(held: float, waits: float) -> None:
+    assert Picker(Replicas(), Metrics(), HoldLimits(1, held)).hold_seconds == waits
+
+
 @pytest.mark.parametrize(
     ("before", "after", "held"),
     [

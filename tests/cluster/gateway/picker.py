@@ -12,7 +12,7 @@ Json = dict[str, Any]
 FILTER = "envoy.filters.http.ext_proc"
 HEADER, NAMESPACE = "x-gateway-destination-endpoint", "envoy.lb"
 # A picker that takes longer is passed over. It may ask for more time, to hold a request, up to the second one.
-MESSAGE_SECONDS, MAX_MESSAGE_TIMEOUT = 0.2, "3700s"
+MESSAGE_SECONDS, MAX_MESSAGE_TIMEOUT = 0.2, "3600s"
 PORT = "grpc"
 BUFFERED = "BUFFERED_PARTIAL"
 
