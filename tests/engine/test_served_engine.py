@@ -197,13 +197,14 @@ async def test_the_stamped_priority_and_hint_are_the_engine_requests(
         for _ in range(20):
             response = await http.post(path, json={"model": "tiny", **FORGED, **body}, headers={"X-Vllm-Priority": "-99"})
             assert response.status_code == 200, response.text
-            await eventually(lambda: sidecar.requests[-1].job_id in observer.finished, "the job's ending")
-            if observer.rows:
+            job = sidecar.requests[-1].job_id
+            await eventually(lambda job=job: job in observer.finished, "the job's ending")  # type: ignore[misc]
+            # A request of the test before may be in the first report.
+            if job in observer.rows:
                 break
-    job = sidecar.requests[-1].job_id
     row = observer.rows[job][0]
     assert (row.priority, row.hint) == (pack_priority(-7, 42), b"hint")
-    assert observer.rows.keys() == {job}
+    assert "mine" not in observer.rows
     assert (response.headers["x-alise-class"], response.headers["x-alise-outcome"] in ("admitted", "neutral")) == ("default", True)
 
 

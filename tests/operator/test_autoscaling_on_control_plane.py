@@ -11,7 +11,7 @@ from alise_contract.v1 import externalscaler_pb2 as pb
 from alise_contract.v1.externalscaler_pb2_grpc import ExternalScalerStub
 from alise_operator.children.meta import DELETION_COST_ANNOTATION
 from tests.cluster.control_plane import ControlPlane
-from tests.operator.control_plane import Engine, OperatorProcess, eventually, install, running_operator
+from tests.operator.control_plane import Engine, Object, OperatorProcess, eventually, install, running_operator
 from tests.operator.keda_crd import scaled_object_crd
 from tests.operator.test_scaler import write_certificate
 
@@ -106,16 +106,17 @@ def test_a_rollout_does_not_keep_autoscaling_from_its_minimum(engine: Engine) ->
     for round_ in range(3):
         engine.patch({"engine": {"env": [{"name": "ROUND", "value": str(round_)}]}})
     engine.patch({"autoscaling": SCALING})
-    eventually("the Deployment has the minimum", lambda: engine.one("deployment").get("spec", {}).get("replicas") == 2)
+    last = {"name": "ROUND", "value": "2"}
+
+    def has_last_edit(pod: Object) -> bool:
+        return last in pod["spec"]["containers"][0]["env"]
+
+    eventually(
+        "the Deployment has the last edit and the minimum",
+        lambda: (spec := engine.one("deployment")["spec"])["replicas"] == 2 and has_last_edit(spec["template"]),
+    )
     # A pod of an older template stays until one of the newest is ready.
-    template = engine.one("deployment")["spec"]["template"]["spec"]
-
-    def newest() -> list[str]:
-        return [
-            one["metadata"]["name"] for one in engine.pods() if one["spec"]["containers"][0].get("env") == template["containers"][0]["env"]
-        ]
-
-    eventually("two pods of the newest template exist", lambda: len(newest()) == 2)
+    eventually("two pods of the newest template exist", lambda: len(list(filter(has_last_edit, engine.pods()))) == 2)
     assert "pods are starting" in engine.until("AutoscalingActive", "True", "PodsStarting")["message"]
     assert "older ones, which stay until enough newer ones are ready" in engine.until("Progressing", "True", "RollingOut")["message"]
     engine.wait_for_pods(3)
