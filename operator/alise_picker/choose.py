@@ -5,7 +5,7 @@ better ones, on the replica's slots, as in the sidecar's own admission. What was
 or a burst would go to one replica as a whole. A report says how many requests have arrived, so each request counts once: as sent, or in
 the report.
 
-    1. replicas that drain, or whose figures are old, count only if there are no others
+    1. replicas that drain take none, and those whose figures are old count only if there are no others
     2. the least wait of this request, and among equal ones the least work in all
     3. the replica of the conversation's last turn, unless its wait is longer by more than HOME_SECONDS
     4. if every replica would refuse the request for its wait, it is refused here

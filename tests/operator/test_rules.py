@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 from alise_contract.quantities import PATTERN
+from alise_operator.children.pod import admission_env
 from alise_operator.rules import RESERVED_ENV, check
 from alise_operator.spec import Spec, parse
 from tests.operator.builders import make_spec, raw_spec
+from tests.operator.built import SPECS
 from tests.operator.complaints import KEYS, complaint, engine
 
 SAMPLES = sorted((Path(__file__).parents[2] / "manifests" / "samples").glob("*.yaml"))
@@ -299,6 +301,11 @@ def test_fields_that_do_not_fit_together_are_refused_with_field_value_and_what_i
 def test_a_variable_that_the_operator_sets_is_refused_with_the_field_to_use(name: str) -> None:
     message = complaint(engine(env=[{"name": name, "value": "1"}]))
     assert message == f"spec.engine.env[0]: {name} is set by the operator" + (f"; use {RESERVED_ENV[name]}" if RESERVED_ENV[name] else "")
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_setting_of_the_api_server_that_a_field_becomes_cannot_be_set_as_well(name: str) -> None:
+    assert admission_env(make_spec(**SPECS[name])).keys() - RESERVED_ENV.keys() == set()
 
 
 @pytest.mark.parametrize("name", ["a.b", "1st", "x" * 64])
