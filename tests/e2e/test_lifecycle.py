@@ -111,7 +111,8 @@ def test_a_model_that_cannot_be_loaded_is_explained(access: Access, tiny: Resour
     access.apply(manifest("broken", model={"uri": "/models/absent"}, route={"type": "None"}))
     resource = Resource(access, "broken")
     try:
-        degraded = resource.wait_condition("Degraded", "True", 180, reason="PodsCrashing")
+        degraded = resource.wait_condition("Degraded", "True", 180)
+        assert degraded["reason"] == "PodsCrashing"
         assert "kubectl logs" in degraded["message"]
         assert resource.condition("Ready")["status"] == "False"
     finally:

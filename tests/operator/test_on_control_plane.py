@@ -166,7 +166,7 @@ def test_a_webhook_that_fails_is_reported_on_the_resource_until_it_is_repaired(e
         try:
             engine.kubectl("annotate", "deployment", "tiny", "example.com/tried=yes", "--dry-run=server")
         except CommandFailed as error:
-            return "nobody.example.com" in str(error)
+            return str(webhook["name"]) in str(error)
         return False
 
     try:
