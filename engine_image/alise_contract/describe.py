@@ -2,7 +2,8 @@
 
 It knows the bodies of OpenAI's chat, completions and responses and of Anthropic's messages, as far as admission needs them. It does not
 validate: a body that it does not understand is described as `Endpoint.OTHER`, counted and ranked neutral, and vLLM's own answer is what the
-client sees. It never raises, whatever the JSON. `prompts` reads the prompt, `conversation` names the conversation.
+client sees. It never raises, whatever the JSON. `prompts` reads the prompt, `conversation` names the conversation. The engine's
+`parsing.py` and the picker's `question.py` call it.
 """
 
 import math

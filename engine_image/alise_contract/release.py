@@ -1,4 +1,7 @@
-"""Which release of alise a process belongs to, for `--version` and for the metric that all processes have."""
+"""Which release of alise a process belongs to, for `--version` and for the metric that all processes have.
+
+The `metrics.py` of each room and the programs' command lines call it; it reads the metadata of the installed package.
+"""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final

@@ -101,8 +101,8 @@ async def act(settings: Settings, kube: HttpKube, lease: Lease, app: App) -> Non
     handlers.configure(kopf_settings, is_namespaced=bool(settings.watch_namespace))
     holding = asyncio.create_task(lease.hold(), name="lease")
     async with app:
-        app.run_beside("watch of resources", watch_engines(kube, settings.watch_namespace, app.changed, app.reconciler.missed))
-        app.run_beside("held requests", app.reconciler.wake(app.queue.add))
+        app.run_beside("watch of resources", watch_engines(kube, settings.watch_namespace, app.edited, app.reconciler.missed))
+        app.run_beside("held requests", app.reconciler.wake(app.awaited))
         app.run_beside("watch of pods", watch_pods(kube, settings.watch_namespace, app.changed, app.reconciler.missed))
         handlers.register(registry, app)
         scope = {"namespaces": [settings.watch_namespace]} if settings.watch_namespace else {"clusterwide": True}

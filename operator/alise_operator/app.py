@@ -44,6 +44,8 @@ class App:
         )
         self._resync_seconds = resync_seconds
         self._started: dict[Key, float] = {}
+        # As the watch last reported them.
+        self._generations: dict[Key, int] = {}
         self._last_resync = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -67,6 +69,16 @@ class App:
         self.reconciler.changed(key)
         self.queue.add(key)
 
+    def edited(self, key: Key, generation: int) -> None:
+        """Requests a reconcile of an AliseEngine that a watch reported; before others if its spec is new, and not only its status."""
+        self.reconciler.changed(key)
+        self.queue.add(key, first=self._generations.get(key) != generation)
+        self._generations[key] = generation
+
+    def awaited(self, key: Key) -> None:
+        """Requests a reconcile for which a client waits."""
+        self.queue.add(key, first=True)
+
     def unhealthy(self) -> str | None:
         """Returns why this process should be restarted; None if it works."""
         now = time.monotonic()
@@ -84,6 +96,7 @@ class App:
             began, keys = time.monotonic(), list[Key]()
             try:
                 keys = await self.reconciler.all_keys()
+                self._generations = {key: self._generations[key] for key in keys if key in self._generations}
             except (ClusterError, ApplyError) as error:
                 log.warning("the AliseEngines could not be listed", extra={"error": str(error)})
             try:
@@ -97,7 +110,7 @@ class App:
             await asyncio.sleep(max(self._resync_seconds / 2, began + self._resync_seconds - self._last_resync))
 
     async def _turn(self, until_seconds: float) -> None:
-        """Waits while many keys wait, so that an AliseEngine that changes is not behind all the others; but not after this time."""
+        """Waits while many keys wait, so that an AliseEngine whose pods change is not behind all the others; but not after this time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(until_seconds - time.monotonic()):
                 await self.queue.fewer_than(AHEAD)

@@ -11,11 +11,11 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from alise_operator import metrics
 from alise_operator.children.meta import MANAGED_BY, MANAGER, Manifest, Owner, selector_text
-from alise_operator.drift import kept_entries, taken_back
+from alise_operator.drift import applied_fields, kept_entries, taken_back
 from alise_operator.errors import ApplyError, ClusterError, Gone, NameTaken
 from alise_operator.kube import Kube, Resource
 from alise_operator.refusals import with_source
@@ -65,19 +65,23 @@ class Applied:
     manifests: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
-def digest(manifests: Iterable[Manifest]) -> str:
+def digest(manifests: Iterable[Mapping[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(list(manifests), sort_keys=True).encode()).hexdigest()
 
 
 def version_of(child: Mapping[str, Manifest]) -> str:
     """Returns what changes if another writer edits the child, or creates it anew.
 
-    This is its generation, which status updates do not change, or else its resource version, together with its uid and with the labels and
-    owners, by which it is found and removed and which do not change the generation.
+    This is its generation, which status updates do not change, together with its uid and with the labels and owners, by which it is found
+    and removed and which do not change the generation. A Service or ServiceAccount has no generation, and controllers add to it what they
+    need, such as a token or an address: of these the fields count that the operator owns, because who changes one of them takes it over.
     """
     meta = child.get("metadata", {})
-    generation = meta.get("generation")
-    counted = f"generation {generation}" if generation is not None else f"version {meta.get('resourceVersion')}"
+    generation, own = meta.get("generation"), applied_fields(child)
+    if generation is not None:
+        counted = f"generation {generation}"
+    else:
+        counted = f"fields {digest(own)}" if own else f"version {meta.get('resourceVersion')}"
     return f"{counted}, {digest([{key: meta.get(key) for key in ('uid', 'labels', 'ownerReferences')}])}"
 
 

@@ -58,6 +58,11 @@ def kept_entries(child: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [one for one in entries if one.get("manager") != MANAGER or one.get("operation") != "Update"]
 
 
+def applied_fields(child: Mapping[str, Any]) -> list[Tree]:
+    """Returns which fields the operator owns by server-side apply; nothing if the API server does not say it."""
+    return [entry["fieldsV1"] for entry in _entries(child, own=True) if entry.get("operation") == "Apply" and "fieldsV1" in entry]
+
+
 def _entries(child: Mapping[str, Any], *, own: bool) -> Iterator[Mapping[str, Any]]:
     for entry in child["metadata"].get("managedFields") or ():
         if (entry.get("manager") == MANAGER) == own and entry.get("subresource") != "status":

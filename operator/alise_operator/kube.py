@@ -2,7 +2,8 @@
 
 Every call has a deadline. A refusal is an ApplyError with the server's message, a temporary failure is a ClusterError (it is retried, and
 answers of 500 and above are reported as well), and a missing object is Gone. Lists are read in pages, so neither their size nor their
-parsing grows with the contents of a namespace; where names and owners are enough, only the metadata of objects is read.
+parsing grows with the contents of a namespace; where names and owners are enough, only the metadata of objects is read. `__main__.py`
+creates it for the operator, and the picker's `__main__.py` for the picker.
 """
 
 import asyncio

@@ -28,7 +28,8 @@ def advice(message: str, pod: Manifest) -> str:
         return ""
     shown = " and ".join(f"{_amount(name, total[name])} {name}" for name in dict.fromkeys((*_ALWAYS_SHOWN, *short)) if name in total)
     fields = " and ".join(_field(name) for name in short)
-    return f"; the pod requests {shown} in total; lower {fields}, stop another workload, or add a node"
+    ways = f"lower {fields}, stop another workload, add a node, or wait if a pod is about to leave, as in a rollout"
+    return f"; the pod requests {shown} in total; {ways}"
 
 
 def _field(resource: str) -> str:

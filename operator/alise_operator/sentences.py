@@ -1,6 +1,6 @@
 """Makes texts fit into a message: quotes of the cluster, of pods and of users, and joins, all on one line and of a bounded length.
 
-Pure. The modules that write messages of conditions, events and refusals call this one.
+Pure. The modules that write messages, such as `status.py`, `observation.py` and `endings.py`, call this one.
 """
 
 import json

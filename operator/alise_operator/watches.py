@@ -28,11 +28,13 @@ LEAST_SECONDS: Final = 1.0
 GONE: Final = 410
 # It has not come to the version: its store was set back to an earlier state.
 TOO_NEW: Final = 504
+# Also gets the generation, which only edits of the spec change.
+EngineSeen = Callable[[Key, int], None]
 Seen = Callable[[Key], None]
 
 
 async def watch_engines(
-    kube: Kube, namespace: str, seen: Seen, missed: Callable[[], None], *, pause_seconds: float = PAUSE_SECONDS
+    kube: Kube, namespace: str, seen: EngineSeen, missed: Callable[[], None], *, pause_seconds: float = PAUSE_SECONDS
 ) -> None:
     """Calls `seen` with each AliseEngine that changes, in one namespace, or in all if it is empty. Never returns.
 
@@ -43,10 +45,12 @@ async def watch_engines(
 
 async def watch_pods(kube: Kube, namespace: str, seen: Seen, missed: Callable[[], None], *, pause_seconds: float = PAUSE_SECONDS) -> None:
     """Calls `seen` with the AliseEngine of each pod that changes, and `missed` as `watch_engines` does. Never returns."""
+
     # By the label that a pod must have: spec.podTemplate may change the others.
-    await _watch(
-        kube, PODS, namespace, ENGINE_LABEL, lambda meta: (meta.get("labels") or {}).get(ENGINE_LABEL), seen, missed, pause_seconds
-    )
+    def name_of(meta: Manifest) -> str | None:
+        return (meta.get("labels") or {}).get(ENGINE_LABEL)
+
+    await _watch(kube, PODS, namespace, ENGINE_LABEL, name_of, lambda key, _: seen(key), missed, pause_seconds)
 
 
 async def _watch(
@@ -55,7 +59,7 @@ async def _watch(
     namespace: str,
     labels: str,
     name_of: Callable[[Manifest], str | None],
-    seen: Seen,
+    seen: EngineSeen,
     missed: Callable[[], None],
     pause_seconds: float,
 ) -> None:
@@ -72,7 +76,7 @@ async def _watch(
                 since = meta.get("resourceVersion") or since
                 name = name_of(meta) if meta.get("name") else None
                 if name:
-                    seen(Key(meta["namespace"], name))
+                    seen(Key(meta["namespace"], name), int(meta.get("generation") or 0))
             # A proxy may end each watch at once.
             await asyncio.sleep(max(0.0, opened + min(pause_seconds, LEAST_SECONDS) - loop.time()))
         except (ClusterError, ApplyError) as error:

@@ -1,9 +1,10 @@
-"""A work queue for keys, with a rate for each key and turns for groups of keys.
+"""A work queue for keys, with a rate for each key, turns for groups of keys, and a lane for keys that go first.
 
 app.py owns the queue; it knows nothing of Kubernetes. Its guarantees are those of client-go: a key is queued at most once, one worker at a
 time processes it, and a key that is added meanwhile is processed again. Handlers only add keys, because a reconcile reads everything and
 does not depend on what happened. No key and no group of keys can block the others: a key that is added again and again is processed BURST
-times at once and then once per spacing, groups (namespaces) take turns, and one group never occupies all workers.
+times at once and then once per spacing, groups (namespaces) take turns, and one group never occupies all workers. What a person waits for
+goes first, however many other keys wait, and these still get a share of the workers.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ LAST_RETRY_SECONDS: Final = 60.0
 # An edit causes up to three events: its own, those of the children and that of the status. Two edits in a row are processed at once.
 BURST: Final = 6
 SPACING_SECONDS: Final = 2.0
+# While other keys wait, one of them is taken after this many that go first.
+MOST_IN_A_ROW: Final = 4
 # When more keys than this are remembered, those with their full burst are forgotten.
 _REMEMBERED: Final = 1000
 
@@ -31,6 +34,32 @@ class Timer(Protocol):
 
 # Calls back after a number of seconds; asyncio's `loop.call_later`, or a test's own clock.
 CallLater = Callable[[float, Callable[[], None]], Timer]
+
+
+class _Lane(Generic[K]):
+    """Keys by group. The group whose turn it is comes first; a group without waiting keys has no entry."""
+
+    def __init__(self) -> None:
+        self._groups: dict[Hashable, deque[K]] = {}
+
+    def append(self, group: Hashable, key: K) -> None:
+        self._groups.setdefault(group, deque()).append(key)
+
+    def remove(self, group: Hashable, key: K) -> None:
+        self._groups[group].remove(key)
+        if not self._groups[group]:
+            del self._groups[group]
+
+    def pop(self, may_have_a_worker: Callable[[Hashable], bool]) -> K | None:
+        """Returns the oldest key of the first group that may have another worker, and moves that group to the end."""
+        for group, keys in self._groups.items():
+            if may_have_a_worker(group):
+                key = keys.popleft()
+                del self._groups[group]
+                if keys:
+                    self._groups[group] = keys
+                return key
+        return None
 
 
 class WorkQueue(Generic[K]):
@@ -49,14 +78,18 @@ class WorkQueue(Generic[K]):
         self._at_a_time = at_a_time
         self._spacing_seconds = spacing_seconds
         self._now = now
-        # Keys that may be taken, by group. The group whose turn it is comes first; a group without waiting keys has no entry.
-        self._ready: dict[Hashable, deque[K]] = {}
+        # Keys that may be taken: those that go first, and the others.
+        self._lanes = _Lane[K](), _Lane[K]()
+        self._in_a_row = 0
+        # Waiting keys that go first.
+        self._first: set[K] = set()
         self._changed = asyncio.Event()
         self._taken = asyncio.Event()
         self._waiting: set[K] = set()
         self._working: set[K] = set()
         self._busy: Counter[Hashable] = Counter()
-        self._again: set[K] = set()
+        # Keys that were added while they were processed, and whether they go first.
+        self._again: dict[K, bool] = {}
         self._failures: dict[K, int] = {}
         self._timers: dict[K, Timer] = {}
         # Keys that wait for their rate; and the time at which each recent key has its full burst again.
@@ -68,12 +101,20 @@ class WorkQueue(Generic[K]):
         """The number of keys that no worker has taken yet."""
         return len(self._waiting)
 
-    def add(self, key: K) -> None:
-        """Queues the key, now or as soon as its rate allows."""
+    def add(self, key: K, *, first: bool = False) -> None:
+        """Queues the key, now or as soon as its rate allows. A key that goes `first` is taken before those that do not."""
         if key in self._working:
-            self._again.add(key)
-        elif key not in self._waiting:
+            self._again[key] = first or self._again.get(key, False)
+        elif key in self._waiting:
+            if first and key not in self._first:
+                self._first.add(key)
+                if key not in self._held:
+                    self._lanes[1].remove(self._group_of(key), key)
+                    self._make_ready(key)
+        else:
             self._waiting.add(key)
+            if first:
+                self._first.add(key)
             metrics.QUEUE_LENGTH.set(self.waiting)
             pause_seconds = self._full_at.get(key, 0.0) - (BURST - 1) * self._spacing_seconds - self._now()
             if pause_seconds > 0:
@@ -88,6 +129,7 @@ class WorkQueue(Generic[K]):
             self._changed.clear()
             await self._changed.wait()
         self._waiting.discard(key)
+        self._first.discard(key)
         self._taken.set()
         self._working.add(key)
         self._busy[self._group_of(key)] += 1
@@ -109,8 +151,7 @@ class WorkQueue(Generic[K]):
             del self._busy[group]
         self._changed.set()
         if key in self._again:
-            self._again.discard(key)
-            self.add(key)
+            self.add(key, first=self._again.pop(key))
 
     def retry(self, key: K) -> float:
         """Queues the key after a pause that doubles with every consecutive failure, and returns the pause in seconds."""
@@ -141,17 +182,16 @@ class WorkQueue(Generic[K]):
         self._make_ready(key)
 
     def _make_ready(self, key: K) -> None:
-        self._ready.setdefault(self._group_of(key), deque()).append(key)
+        self._lanes[0 if key in self._first else 1].append(self._group_of(key), key)
         self._changed.set()
 
     def _next(self) -> K | None:
-        """Returns the oldest key of the first group that may have another worker, and moves that group to the end."""
-        for group, keys in self._ready.items():
-            if self._at_a_time is None or self._busy[group] < self._at_a_time:
-                key = keys.popleft()
-                del self._ready[group]
-                if keys:
-                    self._ready[group] = keys
+        """Returns the key that the next free worker takes; None if none may be taken."""
+        first, others = self._lanes
+        for lane in (first, others) if self._in_a_row < MOST_IN_A_ROW else (others, first):
+            key = lane.pop(lambda group: self._at_a_time is None or self._busy[group] < self._at_a_time)
+            if key is not None:
+                self._in_a_row = self._in_a_row + 1 if lane is first else 0
                 return key
         return None
 

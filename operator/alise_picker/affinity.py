@@ -1,7 +1,7 @@
 """Remember which replica answered a conversation's last turn, for as many conversations as fit; mutable.
 
 Names are digests of all messages (`alise_contract/conversation.py`), so a client that does not know a conversation cannot ask for its
-replica.
+replica. `picker.py` keeps one.
 """
 
 from collections import OrderedDict

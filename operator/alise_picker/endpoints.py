@@ -1,7 +1,8 @@
 """Which replicas are ready: from the EndpointSlices of the resource's Service, followed through the API server; or a fixed list.
 
 EndpointSlices say what is needed and no more: pods would show their whole specs. The picker may list and watch them in its namespace, and
-nothing else. While the API server is away, the last list stays in force.
+nothing else; besides, it reads the API server's version and API groups. While the API server is away, the last list stays in force.
+`__main__.py` runs it.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Envoy's side: the gRPC service ExternalProcessor, one stream per request.
 
 exchange.py reads the messages and writes the answers, picker.py decides. The service has Envoy's name; its messages are the subset of
-`alise_contract/v1/ext_proc.proto`.
+`alise_contract/v1/ext_proc.proto`. `__main__.py` starts it.
 """
 
 from collections.abc import AsyncIterator

@@ -1,4 +1,7 @@
-"""HTTP of the picker: /metrics, /healthz, and /waiting for the operator, which wakes a resource whose requests are held."""
+"""HTTP of the picker: /metrics, /healthz, and /waiting for the operator, which wakes a resource whose requests are held.
+
+`__main__.py` starts it.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

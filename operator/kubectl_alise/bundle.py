@@ -1,6 +1,7 @@
 """What a support bundle is made of: the objects and logs of one resource, read, cleaned (`redact.py`) and packed.
 
-A part that cannot be read is a file that says why: a bundle of a broken cluster is what a bundle is for.
+A part that cannot be read is a file that says why: a bundle of a broken cluster is what a bundle is for. `cli.py` calls it and writes the
+file.
 """
 
 import io

@@ -1,4 +1,7 @@
-"""The commands of `kubectl alise`: they read the cluster (`kubectl.py`), and print what the pure modules make of it."""
+"""The commands of `kubectl alise`, which `__main__.py` runs: they read the cluster (`kubectl.py`), and print what the pure modules return.
+
+Three do more: `drain` evicts a pod, `support-bundle` writes a file, and `ui` serves a page on this machine and opens a browser.
+"""
 
 import signal
 import sys

@@ -1,4 +1,5 @@
-"""The errors of the plugin. Every message is for the person at the terminal: what was wrong, where, and what to do.
+"""The errors of the plugin, which `__main__.py` prints. Every message is for the person at the terminal: what was wrong, where, and what to
+do.
 
 PluginError
 ├── NoKubectlError      there is no program `kubectl`

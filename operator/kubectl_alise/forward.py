@@ -1,4 +1,7 @@
-"""Reads the operator's page through `kubectl port-forward`, which it starts again if the operator's pod was replaced."""
+"""Reads the operator's page through `kubectl port-forward`, which it starts again if the operator's pod was replaced.
+
+`cli.py` starts it, and `ui.py` reads the page with it.
+"""
 
 import http.client
 import re

@@ -1,6 +1,7 @@
 """Runs kubectl, the only way from the plugin to a cluster: so every setting, login and proxy of the person's kubectl counts.
 
-Every call has a deadline, and every failure is a PluginError that says what to do (`refusals.py`).
+Every call has a deadline, except `start`, whose caller `forward.py` ends the process. Every failure is a PluginError that says what to do
+(`refusals.py`). `cli.py` creates it.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Who may read the page on this machine: a browser that was given the key of this start, by a name of this machine; pure.
 
 The page shows what the person's rights let it read, and any user of the machine can connect to its loopback. So the address that is printed
-has a key, which the first answer turns into a cookie.
+has a key, which the first answer turns into a cookie. `ui.py` asks it about each request.
 """
 
 import hmac

@@ -1,6 +1,7 @@
 """AliseEngines, their pods and their events as frozen values, read from what the API server returns; pure.
 
-Fields that are missing have a neutral value: an object may be seconds old, or of an older release.
+Fields that are missing have a neutral value: an object may be seconds old, or of an older release. `cli.py`, `drain.py` and `ui.py` call
+it.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,6 +1,6 @@
 """HTML of what the plugin fills into the operator's page: requests by rank, and the account of one; pure.
 
-An id is chosen by a client, and a pod may answer anything: every value is escaped, and only numbers become attributes.
+An id is chosen by a client, and a pod may answer anything: every value is escaped, and only numbers become attributes. `ui.py` calls it.
 """
 
 from collections.abc import Iterator, Mapping

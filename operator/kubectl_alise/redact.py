@@ -1,7 +1,7 @@
 """Takes secrets and prompts out of what goes into a support bundle; pure.
 
 Secrets are never read, but a person may have written one into a field: a literal variable, a flag, a URL. Prompts are in the engine's log
-if the person switched vLLM's logging of requests on. What is taken out is replaced by REDACTED.
+if the person switched vLLM's logging of requests on. What is taken out is replaced by REDACTED. `bundle.py` calls it.
 """
 
 import re

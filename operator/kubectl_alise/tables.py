@@ -1,4 +1,7 @@
-"""Tables and durations as kubectl prints them, and texts that any terminal can show; pure."""
+"""Tables and durations as kubectl prints them, and texts that any terminal can show; pure.
+
+`cli.py`, `status_text.py` and `requests_text.py` call it.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,4 +1,7 @@
-"""A baseline: the mean length of the answers to requests with the same kind of words."""
+"""A baseline: the mean length of the answers to requests with the same kind of words.
+
+`tests/bench/predictor.py` compares the product's predictor with it.
+"""
 
 import re
 from typing import Final

@@ -1,7 +1,8 @@
 """The paper's predictor, as a baseline: the neighbours' mean length where one is similar enough, elsewhere an MLP on the embedding.
 
 What the paper leaves open is ours: 25 neighbours, weighted by similarity; similar enough at a cosine of 0.8; one hidden layer of 64;
-lengths as logarithms. Its one number becomes a distribution by the errors that each branch makes on rows it did not see.
+lengths as logarithms. Its one number becomes a distribution by the errors that each branch makes on rows it did not see. `rules.py` creates
+it for the benchmarks.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The rules by which benchmarks let lengths be learned: the product's own, and the paper's."""
+"""The rules by which benchmarks let lengths be learned: the product's own, and the paper's. `tests/bench/predictor.py` reads them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """Ends this process with the one that started it, however that ends: the kernel sends SIGKILL.
 
-The scheduler process calls it under the supervisor, and background processes call it under the scheduler process. Without it, a parent that
-is killed leaves its children behind: a scheduler that hangs keeps its ports, and a training goes on beside the next one's.
+The scheduler process calls it under the supervisor (`__main__.py`), and background processes call it under the scheduler process
+(`training/background.py`). Without it, a parent that is killed leaves its children behind: a scheduler that hangs keeps its ports, and a
+training goes on beside the next one's.
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 The numbers are in `hardware.json` beside this file, which `make hardware` makes from NVIDIA's measured tables. Each profile says where its
 numbers come from and how far the linear step model is from them. One profile stands for the whole engine: with several devices, bytes per
-token, host memory and links are the sums over them.
+token, host memory and links are the sums over them. `__main__.py` and the benchmarks of `tests/bench` read them.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Predicted lengths for the requests of a trace, as quantiles [N, QUANTILES]. The command and the benchmarks use them. Pure."""
+"""Predicted lengths for the requests of a trace, as quantiles [N, QUANTILES]. `__main__.py` and the benchmarks use them. Pure."""
 
 import numpy as np
 

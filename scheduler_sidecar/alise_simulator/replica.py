@@ -1,4 +1,4 @@
-"""A simulated engine: slots, KV blocks, chunked prefill, preemption by rank, a host store. Discrete events, not steps.
+"""A simulated engine: slots, KV blocks, chunked prefill, preemption by rank, a host store. Discrete events, not steps. `run.py` creates it.
 
 It does what the real engine's scheduler does, at the same moments: between two steps it looks for waiting requests that outrank running
 ones by enough levels, preempts the worst, admits the best while slots and blocks last, and prefills in chunks. Steps in which requests

@@ -1,6 +1,7 @@
 """The layers of the predictor, each with what turns it off and the code that only it needs.
 
 Nothing of the product has a switch for this: a layer is turned off by replacing functions of the predictor's modules for one run.
+`ablation.py` calls it.
 """
 
 import ast

@@ -1,7 +1,7 @@
 """How long an Admit takes beside live jobs: a real sidecar process, a real unix socket, an engine that reports.
 
 Two loads: one request at a time without any, and open-loop bursts of ten every 100 ms beside 1,000 live jobs whose progress is reported
-all the time. `sidecar.py` measures a steady stream beside a long history.
+all the time. `sidecar.py` measures a steady stream beside a long history. `predictor.py` runs it.
 """
 
 import asyncio

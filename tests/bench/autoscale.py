@@ -7,7 +7,7 @@ targets on the requests of one seed. Its target is the one with the fewest GPU h
 within ten times their unloaded time, or if there is none, the one at which the most are. The figures are those of this target on the
 requests of other seeds.
 
-Runs are kept in bench-results/autoscale.kept.jsonl, and are not repeated.
+Runs are kept in bench-results/autoscale.kept.jsonl, and are not repeated. `make bench-autoscale` runs it.
 """
 
 import json

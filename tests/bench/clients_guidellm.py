@@ -1,4 +1,7 @@
-"""GuideLLM in a virtual environment of its own below $ALISE_CACHE, installed once from guidellm.lock: its packages conflict with ours."""
+"""GuideLLM in a virtual environment of its own below $ALISE_CACHE, installed once from guidellm.lock: its packages conflict with ours.
+
+`clients.py` calls it.
+"""
 
 import hashlib
 import os

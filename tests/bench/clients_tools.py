@@ -1,4 +1,7 @@
-"""Third-party load generators: the command line of each, the data set in the format that it reads, and what its JSON result says. Pure."""
+"""Third-party load generators: the command line of each, the data set in the format that it reads, and what its JSON result says. Pure.
+
+`clients.py` calls it.
+"""
 
 import hashlib
 import json

@@ -1,7 +1,7 @@
 """How fast a core writes KV down and reads it back, against a plain copy of the same bytes; and how many bytes it takes.
 
 One layer of an 8B model (8 KV heads of 128 channels, bf16), 4,096 tokens in blocks that lie here and there. CPU time of one thread; the
-copy is measured in turn with each codec, because other load on the machine slows both.
+copy is measured in turn with each codec, because other load on the machine slows both. `engine.py` runs it.
 """
 
 import time

@@ -2,7 +2,7 @@
 
 Teacher-forced on text that the model has not seen. A preemption sends all blocks that the host does not have yet through the codec and
 back, as the engine does: complete blocks once, the last one each time. Rows are sums over one window, so that every figure can be
-computed from them.
+computed from them. `engine.py` runs it.
 """
 
 from collections.abc import Iterator, Sequence

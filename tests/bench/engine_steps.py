@@ -6,6 +6,7 @@ the ones that run, and two would be needed to take a place, so every step asks.
 
 An engine that serves is polled every twentieth of a second. Every fourth poll looks at all requests for their progress (`poll`): the
 clock is moved so that the one after a plan does. The ones between (`quiet poll`) look at the requests to which something has happened.
+`engine.py` runs it.
 """
 
 import os

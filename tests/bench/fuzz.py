@@ -2,6 +2,7 @@
 cores, so it runs on request only.
 
 A row is one target: how many inputs it took, and what it found. The inputs of findings are kept below bench-results/fuzz/.
+`make bench-fuzz` runs it.
 """
 
 import hashlib

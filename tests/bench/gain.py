@@ -6,7 +6,7 @@ at the same moments. Predictions are the sidecar's own, learned online from a co
 of Alpaca, the last half of ShareGPT). Where a request does not fit a device at all, it is left out for all systems.
 
 Runs are kept in bench-results/gain.kept.jsonl and not repeated as long as a small probe of their system comes to the same times, so a
-benchmark that was broken off goes on where it was. JOBS says how many run at once (all cores otherwise).
+benchmark that was broken off goes on where it was. JOBS says how many run at once (all cores otherwise). `make bench-gain` runs it.
 """
 
 import hashlib

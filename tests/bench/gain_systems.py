@@ -1,6 +1,7 @@
 """The systems that are compared: stock vLLM, alise, alise without one of its parts, and other rules for who goes first.
 
 Every rule is the production core with other settings, or a driver of its own beside it. `DESCRIPTIONS` describes what is compared.
+`gain.py` runs them.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 A suite is a module with two functions: `measure(settings)` yields raw rows as they are measured, `figures(rows, settings)` computes
 every figure from those rows alone. The rows are written beside the figures, so that anyone can compute them again
-(`python -m tests.bench NAME --recompute`).
+(`python -m tests.bench NAME --recompute`). `__main__.py` and every suite call it.
 """
 
 import json

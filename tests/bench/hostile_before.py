@@ -2,7 +2,7 @@
 
 Both sidecars run on one core with a history of their own making, and are asked the same questions in turn, so that whatever else the
 machine does meets both. The commit before is checked out for the time of the run; where it is not to be had (a shallow clone), there are
-no rows, and the figure is left out.
+no rows, and the figure is left out. `hostile.py` runs it.
 """
 
 import asyncio

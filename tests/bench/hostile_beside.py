@@ -5,7 +5,7 @@ connections allow; and the same client, with as many connections, sends honest r
 honest request itself, its twin as fast as it can). Both clients, the
 engine and the scheduler share the cores of this machine. The ratio is of 99th percentiles over all seeds; where a side has fewer than 100
 honest requests it is of 95th percentiles, and the figure says so. Run it on a machine that does nothing else: on a busy one the ratios are
-those of its other work.
+those of its other work. `hostile.py` runs it.
 """
 
 import asyncio

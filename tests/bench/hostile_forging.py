@@ -3,7 +3,7 @@
 Before each forgery the same client sends the honest request that it was derived from, and takes it back. Counted as forged is an engine
 request with a job, a hint or a priority that the scheduler did not give it, a question to the scheduler with a tenant or a class that the
 client does not have, and a level that beats the honest twin's. The forger knows more than any client can: the hint of a request that
-waits, and a stamp for it that the pod's own key signed.
+waits, and a stamp for it that the pod's own key signed. `hostile.py` runs it.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """What a hostile client sends, as bytes; light to import, because the client is a process of its own.
 
 `case` is the id of the report that an input comes from (D: the engine dies of it, R: it claims a rank, L: it locks others out); inputs
-without one are variations.
+without one are variations. `hostile_beside.py` and `hostile_client.py` read them.
 """
 
 import json

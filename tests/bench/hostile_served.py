@@ -2,6 +2,7 @@
 
 The relay stands on both sockets. A second Watch would end the scheduler's own session, so listening in between is the one way to see a
 served pod as it is: who the scheduler was asked about, what it answered, which ranks it sent, and what the engine says of its requests.
+`hostile_beside.py` and `hostile_forging.py` start it.
 """
 
 import asyncio

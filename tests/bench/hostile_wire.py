@@ -1,4 +1,7 @@
-"""HTTP/1.1 written by hand: requests that no client library would send, and no cost in the client but the socket's."""
+"""HTTP/1.1 written by hand: requests that no client library would send, and no cost in the client but the socket's.
+
+`hostile_beside.py`, `hostile_client.py` and `hostile_forging.py` send with it.
+"""
 
 import asyncio
 import contextlib

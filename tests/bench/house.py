@@ -1,6 +1,6 @@
 """How the repository is kept: circles of imports, sizes, prose, and what is documented. Counted over the tree in seconds, nothing is run.
 
-`python -m tests.tools.house [FIGURE…]` prints what is counted, with file and line.
+`make bench-house` runs it. `python -m tests.tools.house [FIGURE…]` prints what is counted, with file and line.
 """
 
 from collections.abc import Iterator, Sequence

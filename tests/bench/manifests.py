@@ -1,7 +1,7 @@
 """How many manifests are checked, and what is found: Kubernetes' schemas from 1.29 to 1.37, and checkov's rules.
 
-A part of `make bench-operator`. The manifests are what kubectl makes of every kustomization, what Helm makes of the chart, the samples, and
-the children that the operator builds for each of them.
+A part of `make bench-operator` (`operator.py`). The manifests are what kubectl makes of every kustomization, what Helm makes of the chart,
+the samples, and the children that the operator builds for each of them.
 """
 
 from collections.abc import Iterator, Sequence

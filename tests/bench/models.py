@@ -1,4 +1,7 @@
-"""Models of the benchmarks, built once and kept in $ALISE_CACHE/models: a trained one, and one with a realistic KV cache."""
+"""Models of the benchmarks, built once and kept in $ALISE_CACHE/models: a trained one, and one with a realistic KV cache.
+
+`engine_quality.py`, `engine_restore.py`, `gpu_vllm.py`, `serving_processes.py` and `tests/emulated` use them.
+"""
 
 import os
 import shutil

@@ -3,7 +3,8 @@ operator_scale.py), what one namespace can cost the operator and the others (hos
 to Ready (node, in operator_node.py), whether the manifests keep to Kubernetes' schemas and to checkov's rules (manifests), and whether the
 operator takes fuzzed specs (fuzz). PARTS names some of them; without it, all are measured.
 
-Against the control plane alone the operator runs as its own process with its own rights, and nothing waits for pods.
+Against the control plane alone the operator runs as its own process with its own rights, and nothing waits for pods. `make bench-operator`
+runs it.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""How long the operator takes from an engine's creation to its last child."""
+"""How long the operator takes from an engine's creation to its last child. `operator.py` runs it."""
 
 import asyncio
 import time

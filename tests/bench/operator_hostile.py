@@ -1,6 +1,7 @@
 """What one namespace costs the operator and the others: pods that answer with too much (N2), ten thousand pods (N3), an edit loop (N5).
 
-Against a real API server and controller manager, without a node: pods are objects, and the hostile ones answer on loopback.
+Against a real API server and controller manager, without a node: pods are objects, and the hostile ones answer on loopback. `operator.py`
+runs it.
 """
 
 import asyncio

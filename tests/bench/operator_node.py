@@ -1,4 +1,4 @@
-"""From `kubectl apply` to Ready on the whole node, and how large the images are. Real pods of the real images."""
+"""From `kubectl apply` to Ready on the whole node, and how large the images are. Real pods of the real images. `operator.py` runs it."""
 
 import time
 from collections.abc import Iterator

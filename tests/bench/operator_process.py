@@ -1,4 +1,7 @@
-"""The operator's process as it is, but that pods may be on loopback, at the port that POD_PORT names: hostile pods need no cluster then."""
+"""The operator's process as it is, but that pods may be on loopback, at the port that POD_PORT names: hostile pods need no cluster then.
+
+`operator_hostile.py` starts it.
+"""
 
 import os
 from functools import partial

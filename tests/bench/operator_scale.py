@@ -6,6 +6,7 @@ nothing read or tried before. Then the same AliseEngines are created, and the op
 
 Counted are the operator's requests in the API server's audit log, those of its watches included. The AliseEngines have no pods, because a
 control plane has no node: what pods add is polls of the pods, which the API server does not see, and an event for each change of a pod.
+`operator.py` runs it.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import linear_regression
 from typing import Any, Final
@@ -40,8 +41,8 @@ PLAIN, SCALED = "plain", "scaled"
 # Two of the operator's verifications of all children, and eight rounds of its clock.
 WATCHED_SECONDS: Final = 120.0
 CONVERGE_SECONDS: Final = 900.0
-# Without a reconcile for this time but those of the clock, all work of a burst is done.
-QUIET_SECONDS: Final = 5.0
+# If no status is written for this time, which is longer than a round of the clock, all work of a burst is done.
+QUIET_SECONDS: Final = 20.0
 EDITS: Final = 100
 EDIT_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 0.005
@@ -54,6 +55,7 @@ POLICY: Final = {
 }
 OURS: Final = f"{MANAGED_BY}={MANAGER}"
 DEPLOYMENTS: Final = OWNED_KINDS["Deployment"][0]
+KINDS: Final = ("ServiceAccount", "NetworkPolicy", "Service", "Deployment", "Ingress")
 
 
 def measure(settings: Settings) -> Iterator[Row]:
@@ -76,13 +78,13 @@ def _one_size(folder: Path, size: int) -> Iterator[Row]:
         # The resync as it is by default.
         with running_operator(cp, folder, ALISE_RESYNC_SECONDS="15") as operator:
             eventually("the operator acts", operator.is_active)
-            time.sleep(QUIET_SECONDS)
+            time.sleep(5.0)
             yield {"what": "memory", "when": "empty", "mb": memory_mb(operator, "VmRSS")}
             before = len(requests(log))
-            cpu, seconds = _cpu_seconds(operator), asyncio.run(_converged(cp.kubeconfig, operator, size))
+            cpu, seconds = _cpu_seconds(operator), asyncio.run(_converged(cp.kubeconfig, size))
             yield {"what": "converge", "seconds": seconds, "cpu_seconds": _cpu_seconds(operator) - cpu}
             yield {"what": "requests", "when": "converging", "by": Counter(requests(log)[before:])}
-            _settle(operator)
+            asyncio.run(_settled(cp.kubeconfig))
             before, cpu = len(requests(log)), _cpu_seconds(operator)
             time.sleep(WATCHED_SECONDS)
             found = requests(log)[before:]
@@ -137,48 +139,60 @@ async def _in_turns(work: Sequence[Callable[[], Awaitable[None]]]) -> None:
     await asyncio.gather(*(worker() for _ in range(WORKERS)))
 
 
-async def _converged(kubeconfig: Path, operator: OperatorProcess, size: int) -> float:
-    """Seconds from the first `create` until the children of all AliseEngines exist."""
+async def _converged(kubeconfig: Path, size: int) -> float:
+    """Seconds from the first `create` until the children of all AliseEngines exist.
+
+    Watches look on, because each look at a thousand objects, or at the operator's metrics, would take time from the operator.
+    """
     async with HttpKube(kubeconfig) as kube:
+        watching = [asyncio.create_task(_until_there(kube, OWNED_KINDS[kind][0], size)) for kind in KINDS]
+        # The watches begin before the first child.
+        await asyncio.sleep(1.0)
         began = time.monotonic()
         await _in_turns([lambda number=number: kube.create(ENGINES, _resource(number, SCALED)) for number in range(size)])  # type: ignore[misc]
-        while (there := await _children_of_all(kube, operator, size)) < size:
-            if time.monotonic() - began > CONVERGE_SECONDS:
-                raise TimeoutError(f"only {there} of {size} AliseEngines have their children after {CONVERGE_SECONDS:.0f} s")
-            await asyncio.sleep(0.2)
+        async with asyncio.timeout(CONVERGE_SECONDS):
+            await asyncio.gather(*watching)
         return time.monotonic() - began
 
 
-async def _children_of_all(kube: HttpKube, operator: OperatorProcess, size: int) -> int:
-    """How many AliseEngines have all children. The cluster is asked once the operator has applied as many as there must be."""
-    kinds = ("ServiceAccount", "NetworkPolicy", "Service", "Deployment", "Ingress")
-    applied = min(_applied(operator, kind) for kind in kinds)
-    if applied < size:
-        # Some may have been applied twice.
-        return min(int(applied), size - 1)
-    return min([sum([len(page) async for page in kube.pages(OWNED_KINDS[kind][0], SCALED, labels=OURS, slim=True)]) for kind in kinds])
-
-
-def _applied(operator: OperatorProcess, kind: str) -> float:
-    return _metric(operator, f'alise_operator_children_applied_total{{kind="{kind}"}}')
-
-
-def _metric(operator: OperatorProcess, series: str) -> float:
-    lines = [line for line in operator.get("/metrics").splitlines() if line.startswith(f"{series} ")]
-    return float(lines[0].rsplit(" ", 1)[1]) if lines else 0.0
-
-
-def _settle(operator: OperatorProcess) -> None:
-    """Until the queue is empty, and nothing was written for a while."""
-    ends, quiet_since, before = time.monotonic() + CONVERGE_SECONDS, time.monotonic(), -1.0
-    while time.monotonic() < ends:
-        written = _metric(operator, "alise_operator_status_writes_total")
-        if written != before or _metric(operator, "alise_operator_queue_length"):
-            quiet_since, before = time.monotonic(), written
-        if time.monotonic() - quiet_since > QUIET_SECONDS:
+async def _until_there(kube: HttpKube, resource: Resource, size: int) -> None:
+    """Until the operator has created that many objects of the kind."""
+    names = set[str]()
+    async for thing in _changes(kube, resource, OURS):
+        names.add(thing["metadata"]["name"])
+        if len(names) == size:
             return
-        time.sleep(0.25)
-    raise TimeoutError(f"the operator still writes after {CONVERGE_SECONDS:.0f} s")
+
+
+async def _changes(kube: HttpKube, resource: Resource, labels: str = "") -> AsyncIterator[dict[str, Any]]:
+    """Each change of an object of the kind from now on."""
+    since = await kube.version(resource, SCALED, labels=labels)
+    while True:
+        # The API server ends each watch after some minutes.
+        async for thing in kube.watch(resource, SCALED, labels=labels, since=since):
+            since = thing["metadata"]["resourceVersion"]
+            if "name" in thing["metadata"]:
+                yield thing
+
+
+async def _settled(kubeconfig: Path) -> None:
+    """Until no AliseEngine has changed for a while."""
+    async with HttpKube(kubeconfig) as kube, asyncio.timeout(CONVERGE_SECONDS):
+        changes = asyncio.Queue[str]()
+
+        async def watch() -> None:
+            async for thing in _changes(kube, ENGINES):
+                changes.put_nowait(thing["metadata"]["name"])
+
+        watching = asyncio.create_task(watch())
+        try:
+            while True:
+                await asyncio.wait_for(changes.get(), QUIET_SECONDS)
+        except TimeoutError:
+            if watching.done():
+                # With the error that ended it.
+                watching.result()
+            watching.cancel()
 
 
 def requests(log: Path) -> list[str]:

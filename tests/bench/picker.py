@@ -11,7 +11,7 @@ a second gateway, and takes most of its slots. Counted are the requests through 
 Runs are kept in bench-results/picker.kept.jsonl, and are not repeated.
 
 The added latency is that of requests to idle replicas, one after the other, with the picker and without it: the difference of the medians.
-The time in the picker under load, with the predictions that it asks for, is the median by its own histogram.
+The time in the picker under load, with the predictions that it asks for, is the median by its own histogram. `make bench-picker` runs it.
 """
 
 import asyncio

@@ -6,7 +6,7 @@ of traces without texts it hears the prompt's length alone), `noise` (the truth 
 are stock vLLM's two orders, a skip-join feedback queue, and shortest remaining first with true lengths and no ageing (`srpt`), which is
 what the gain is measured against. Every policy sees the same arrivals: seeds are paired. Besides: what a decision costs, how fast the
 simulator is, how it agrees with the real engine, and what one tenant's flood does to another. Tables and plots are in
-bench-results/policies/.
+bench-results/policies/. `make bench-policies` runs it.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""Decisions with the core alone: imports nothing that the core does not, so that its memory can be read off the process."""
+"""Decisions with the core alone: imports nothing that the core does not, so that its memory can be read off the process.
+
+`policies.py` runs it in a process of its own.
+"""
 
 from alise_scheduler.core.decide import decide
 from alise_scheduler.core.exec_time import CostModel

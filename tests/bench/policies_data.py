@@ -1,4 +1,7 @@
-"""What the policy sweep replays: requests, and what the sidecar's predictor predicted for each before its answer was known."""
+"""What the policy sweep replays: requests, and what the sidecar's predictor predicted for each before its answer was known.
+
+`policies.py`, `gain.py`, `ablation.py` and `shedding.py` call it.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

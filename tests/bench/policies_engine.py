@@ -8,7 +8,8 @@ of the same steps are kept, which a fitted cost model has to explain.
 The flood: a quiet tenant at a twentieth of the capacity beside two others and one that is calm or sends a hundred times as much; the
 sidecar lets in as many as it does by default.
 
-`python -m tests.bench.policies_engine REQUESTS [SEEDS]` prints a JSON line per run; the policies suite reads them.
+`python -m tests.bench.policies_engine REQUESTS [SEEDS]` prints a JSON line per run; the policies suite (`policies.py`) starts it and reads
+them.
 """
 
 import base64

@@ -1,4 +1,7 @@
-"""What one tenant's flood does to another: a quiet tenant's time to first token beside a calm neighbour, and beside a loud one."""
+"""What one tenant's flood does to another: a quiet tenant's time to first token beside a calm neighbour, and beside a loud one.
+
+`policies.py` runs it.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Final

@@ -1,5 +1,7 @@
 """Tables and plots of the policy sweep: one table and one picture a data set, bands from the lowest to the highest seed; and one table of
 what the default gains over first come, first served, and where it gains nothing.
+
+`policies.py` calls it.
 """
 
 from collections.abc import Sequence

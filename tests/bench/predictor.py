@@ -7,7 +7,8 @@ alone). What it costs in a sidecar is `sidecar.py`'s and `admit.py`'s.
 
 Beside the learned predictor: the paper's rule, the mean of a request's class, the prompt's length, and another answer of the same model.
 And the split: trained once on all rows before the held-out ones, and learning only a conversation's answers. It leaves out the held-out
-rows of conversations that began among those before; the others are scored on its rows as well (`…_on_split_rows`).
+rows of conversations that began among those before; the others are scored on its rows as well (`…_on_split_rows`). `make bench-predictor`
+runs it.
 """
 
 import heapq

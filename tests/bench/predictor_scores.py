@@ -1,4 +1,7 @@
-"""What predictions are worth: figures of predicted distributions against real lengths, and the plot of them."""
+"""What predictions are worth: figures of predicted distributions against real lengths, and the plot of them.
+
+`predictor.py` and `ablation.py` call it.
+"""
 
 from collections.abc import Sequence
 from typing import Any

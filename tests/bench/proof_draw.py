@@ -1,4 +1,7 @@
-"""Draws a picture once, for two uses: SVG that takes its colours from the page it is in, and a PNG on white."""
+"""Draws a picture once, for two uses: SVG that takes its colours from the page it is in, and a PNG on white.
+
+`proof_pictures.py` and `proof_served.py` draw with it.
+"""
 
 import io
 import re

@@ -1,7 +1,7 @@
 """The table of figures: what each means, its goal, what was measured with the spread over seeds, and the command.
 
 `proof_figures.toml` lists them. A figure is computed by the suite that owns it; the spread is the same computation on the rows of each seed
-alone, and an ablation is the same computation with the rows of another system in the place of alise's.
+alone, and an ablation is the same computation with the rows of another system in the place of alise's. `proof.py` calls it.
 """
 
 import re

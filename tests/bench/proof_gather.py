@@ -1,7 +1,8 @@
 """Collects the rows of a long measurement piece by piece, so that a run that was broken off goes on where it stopped.
 
 A piece of work has an identity, which each of its rows carries. Its rows are written together when all of them have come, so a piece is in
-the file whole or not at all. The estimate of what is left takes the pieces of this run as typical of the others.
+the file whole or not at all. The estimate of what is left takes the pieces of this run as typical of the others. `proof_sources.py` calls
+it.
 """
 
 import json

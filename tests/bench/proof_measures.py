@@ -1,7 +1,7 @@
 """What the report computes from the rows of the simulator's grid: means over seeds, paired ratios, and the highest load served well.
 
 A load is a share of what the device serves while its KV memory is full, with a KV cache of 16 bits. Every function takes
-rows of the kind `gain` and returns plain values.
+rows of the kind `gain` and returns plain values. `proof_tables.py`, `proof_pictures.py` and `proof_page.py` call it.
 """
 
 from collections.abc import Iterable, Sequence

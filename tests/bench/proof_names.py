@@ -1,4 +1,7 @@
-"""The names, colours and markers of systems, profiles and data sets in the report."""
+"""The names, colours and markers of systems, profiles and data sets in the report.
+
+`proof_page.py`, `proof_pictures.py` and `proof_served.py` read them.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

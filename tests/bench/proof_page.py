@@ -1,4 +1,4 @@
-"""Puts the report together: sentences computed from the rows, and the page that holds pictures and tables."""
+"""Puts the report together: sentences computed from the rows, and the page that holds pictures and tables. `proof.py` calls it."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,7 @@
-"""The pictures of the report. Lines are means over seeds, bands reach from the lowest seed to the highest."""
+"""The pictures of the report. Lines are means over seeds, bands reach from the lowest seed to the highest.
+
+`proof.py` and `proof_picture.py` call it.
+"""
 
 import textwrap
 from collections.abc import Sequence

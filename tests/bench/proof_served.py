@@ -1,4 +1,7 @@
-"""The tables and the picture of the real engine on an emulated device: over HTTP with our client, and with clients of others."""
+"""The tables and the picture of the real engine on an emulated device: over HTTP with our client, and with clients of others.
+
+`proof.py` calls it.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Where the report's rows come from: the simulator's grid, the emulated engine over HTTP, clients of others, and the other suites' figures.
 
 PARTS names the sources that may be measured, all of them without it; the others give the rows that they already have. `PARTS=none` measures
-nothing. Rows carry the name of their suite.
+nothing. Rows carry the name of their suite. `proof.py` and `proof_picture.py` call it.
 """
 
 import json

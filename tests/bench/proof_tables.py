@@ -1,4 +1,7 @@
-"""The tables of the report that come from the simulator's grid. Each function takes rows and returns a table of finished text."""
+"""The tables of the report that come from the simulator's grid. Each function takes rows and returns a table of finished text.
+
+`proof.py` and `proof_page.py` call it.
+"""
 
 import math
 from collections.abc import Iterable, Sequence

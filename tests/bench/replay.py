@@ -3,7 +3,7 @@
 The step model of each GPU is fitted to first and last tokens of the first half of its run (`replay_fit.py`). Compared are the means and the
 99th percentiles of the other half: requests whose first token (TTFT) or last token (TPOT, end to end) came after the middle of the run.
 The same over the whole run is reported beside it, without a goal. Without the published data (`vllm_runs/` in ALISE_DATA or DATASET)
-nothing is measured.
+nothing is measured. `make bench-replay` runs it.
 """
 
 import sys

@@ -2,6 +2,7 @@
 
 Only first and last tokens before the middle of the run are looked at. The simulator replays the run with trial coefficients, and their
 times are brought close to the run's. The start, to which the fit is held loosely, is NVIDIA's table of the same GPU or of its sibling.
+`replay.py` and `tests/tools/hardware.py` call it.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Published runs of stock vLLM on real GPUs, as the replay needs them: configuration, requests and the times the engine reported.
 
 A run is three files below `vllm_runs/` of the data (LLMServingSim's repository, MIT): NAME.meta.json, NAME.requests.jsonl and
-NAME.timeseries.csv. They are never copied into the repository.
+NAME.timeseries.csv. They are never copied into the repository. `replay.py` and `tests/tools/hardware.py` read them.
 """
 
 import json

@@ -6,7 +6,7 @@ alise starts cold and learns while it serves, with the encoder that its image ha
 requests that both answered.
 
 The model has 25 million random parameters, so that on a CPU a step is mostly the model's, as on a GPU, and not the server's Python. Wall
-time on a shared machine is noisy: read the ratios, and their spread over seeds.
+time on a shared machine is noisy: read the ratios, and their spread over seeds. `make bench-serving` runs it.
 """
 
 import asyncio

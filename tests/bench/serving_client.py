@@ -1,4 +1,7 @@
-"""An open-loop client that costs the machine little: a stream's bytes are counted, not parsed, but for the end with its usage."""
+"""An open-loop client that costs the machine little: a stream's bytes are counted, not parsed, but for the end with its usage.
+
+`clients.py` and `serving_emulated.py` ask with it.
+"""
 
 import asyncio
 import json

@@ -1,9 +1,9 @@
 """alise beside stock vLLM on an emulated device: real server, scheduler, plugin and sidecar on the wall clock, the model off these cores.
 
-`make bench-serving DEVICE=h100-qwen3-32b`. Requests arrive as a Poisson process at shares of what the device could serve with its KV memory
-always full, as in the simulator's benchmarks; stock vLLM serves less. Answers end after as many tokens as the data set's real ones, which
-neither system knows. Which system goes first changes from seed to seed, and each starts cold. The same requests, arrivals and predictions
-are simulated beside it.
+`make bench-serving DEVICE=h100-qwen3-32b` runs it (`__main__.py`). Requests arrive as a Poisson process at shares of what the device could
+serve with its KV memory always full, as in the simulator's benchmarks; stock vLLM serves less. Answers end after as many tokens as the data
+set's real ones, which neither system knows. Which system goes first changes from seed to seed, and each starts cold. The same requests,
+arrivals and predictions are simulated beside it.
 
 TIME_SCALE wall seconds pass for each of the device's, for both systems (without it, as many as these cores need); latencies are the
 device's, CPU seconds are the machine's. `late_steps_share` says whether the cores carried it: the share of steps before which the device

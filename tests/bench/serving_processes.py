@@ -1,4 +1,7 @@
-"""alise and stock vLLM as processes of their own: started, ready, and what each of their processes took of the CPU."""
+"""alise and stock vLLM as processes of their own: started, ready, and what each of their processes took of the CPU.
+
+`serving.py`, `serving_emulated.py` and `clients.py` start them.
+"""
 
 import contextlib
 import os

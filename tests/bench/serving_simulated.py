@@ -1,4 +1,7 @@
-"""The requests of an emulated engine in the simulator: how many a second the device can serve, and how long the same ones take there."""
+"""The requests of an emulated engine in the simulator: how many a second the device can serve, and how long the same ones take there.
+
+`serving_emulated.py` and `clients.py` call it.
+"""
 
 import base64
 import json

@@ -7,7 +7,7 @@ asks has the others.
 Times are by the clock. Other load on the machine lengthens them, so beside them stand the CPU time that the sidecar spent, and how long
 its threads were ready and waited for a core, per admission: what a machine with a free core would not see. Neighbours on the same processor
 lengthen even that: the least and the most of the medians of ten parts of the load say by how much, and a question that is refused at
-once, asked at the same pace, what of an admission is the way there and back.
+once, asked at the same pace, what of an admission is the way there and back. `predictor.py` runs it.
 """
 
 import asyncio

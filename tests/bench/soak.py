@@ -2,6 +2,7 @@
 
 The rounds of `tests/engine/fuzz.py`, half of them with everything that goes wrong in it and half restoring all that was preempted, for the
 four kinds of engine in turn. A row names its engine, mix and seed: `Round(engine, questions, seed, mix)` is that round again.
+`make bench-soak` runs it.
 """
 
 import os

@@ -1,7 +1,7 @@
 """A vLLM logits processor that ends an answer after the number of tokens its request names, with the end-of-sequence token.
 
 So a benchmark replays real answer lengths on a model whose text is noise, and only the engine knows them: the scheduler sees an
-answer that ended by itself (a length cap would give the length away in advance).
+answer that ended by itself (a length cap would give the length away in advance). `serving_processes.py` names it to vLLM.
 """
 
 import json

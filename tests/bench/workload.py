@@ -1,7 +1,7 @@
 """Workloads for benchmarks: prompts with the token counts of real answers, or a seeded synthetic one.
 
 Data sets are read from where the user points (DATASET or ALISE_DATA) and never copied. A figure of a data set is named after the file's
-stem; a synthetic one ends in `_synthetic`.
+stem; a synthetic one ends in `_synthetic`. `serving.py`, `clients.py`, `picker.py` and the other suites load them.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""Talk to any cluster: everything goes through a kubeconfig and kubectl."""
+"""Talk to any cluster: everything goes through a kubeconfig and kubectl. `cluster.py`, `control_plane.py` and `cli.py` use it."""
 
 import base64
 import json

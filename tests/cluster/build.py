@@ -2,7 +2,8 @@
 
 Three things differ from upstream's own build. GOPATH mode, because module mode refuses the old go.mod under Go 1.19. The vendored
 reflect2 is replaced by Debian's, because the old one breaks under Go >= 1.18: the API server would die at the first custom resource
-("fatal error: fault" in reflect2.(*UnsafeMapType)). And two periods of kubelet are shorter, see KUBELET_PERIODS.
+("fatal error: fault" in reflect2.(*UnsafeMapType)). And two periods of kubelet are shorter, see KUBELET_PERIODS. `cli.py`, `cluster.py` and
+`programs.py` call it.
 """
 
 import hashlib

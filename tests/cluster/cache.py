@@ -1,4 +1,7 @@
-"""Where built and downloaded things lie, and the lock that keeps two runs from building the same one."""
+"""Where built and downloaded things lie, and the lock that keeps two runs from building the same one.
+
+`build.py`, `packages.py`, `image_build.py` and the tools of `tests/tools` ask it.
+"""
 
 import fcntl
 import os

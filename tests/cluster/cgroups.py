@@ -1,4 +1,7 @@
-"""A control group of our own in every hierarchy: all pods live below it, so the processes in it are ours whatever became of containerd."""
+"""A control group of our own in every hierarchy: all pods live below it, so the processes in it are ours whatever became of containerd.
+
+`footprint.py` calls it.
+"""
 
 import os
 from collections.abc import Iterator

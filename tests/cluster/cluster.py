@@ -1,4 +1,7 @@
-"""Bring a cluster up, take it down, say how it is. One lock per cluster, so that two commands never work on it at once."""
+"""Bring a cluster up, take it down, say how it is. One lock per cluster, so that two commands never work on it at once.
+
+`cli.py`, `tests/tools/run_cluster.py` and the fixtures of `tests/e2e` call it.
+"""
 
 import shutil
 import subprocess

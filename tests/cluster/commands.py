@@ -1,4 +1,7 @@
-"""Run another program to its end: always with a deadline, its output kept for the error message."""
+"""Run another program to its end: always with a deadline, its output kept for the error message.
+
+The other files of `tests/cluster` run programs with it.
+"""
 
 import os
 import shlex

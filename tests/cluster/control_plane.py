@@ -1,6 +1,7 @@
 """etcd, kube-apiserver and kube-controller-manager: an API server that behaves as in production, without a node.
 
-`with ControlPlane() as cp:` is what tests use: free ports, a folder of its own, gone at the end; several run side by side.
+`with ControlPlane() as cp:` is what tests use: free ports, a folder of its own, gone at the end; several run side by side. `tests/operator`
+and `tests/bench` start one, and `cluster.py` starts one with its node.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What can go wrong in the cluster tool.
+"""What can go wrong in the cluster tool. The files of `tests/cluster` raise them, and `cli.py` prints them.
 
 ClusterError            shown to the user as one message, without a traceback
 ├── UnsupportedMachine  this machine cannot run the cluster; the message says what to use instead

@@ -1,6 +1,7 @@
 """What a node changes on the machine outside of its own folder, written down before it is changed, and undone from that record.
 
-Mounts are not among it: containerd and kubelet live in a mount namespace of their own (see node.py), which ends with them.
+Mounts are not among it: containerd and kubelet live in a mount namespace of their own (see node.py), which ends with them. `cluster.py` and
+`node.py` call it.
 """
 
 import hashlib

@@ -1,7 +1,8 @@
 """Base images without a registry: a minimal Debian 12 with Python, built once by debootstrap from the machine's own mirror.
 
 They stand in for `python:3.11-slim-bookworm`, which the Dockerfiles name. The base of an image has Python 3.11 and apt-get; the base of the
-stages that build has Python's venv module, and so pip, besides. debootstrap and apt-get check Debian's signatures.
+stages that build has Python's venv module, and so pip, besides. debootstrap and apt-get check Debian's signatures. `image_build.py` and
+`image_tools.py` call it.
 """
 
 import hashlib

@@ -1,7 +1,8 @@
 """Manifests with the images' names as they are in the user's registry.
 
 There an image is tagged with its content. A node keeps an image that it has (IfNotPresent), so under one tag a second push would never
-reach it; and a tag that is another one is what makes the operator and the engines roll over to it.
+reach it; and a tag that is another one is what makes the operator and the engines roll over to it. `image_build.py`,
+`tests/tools/run_cluster.py` and the fixtures of `tests/e2e` call it.
 """
 
 import re

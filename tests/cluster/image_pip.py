@@ -1,7 +1,7 @@
 """Where this machine's pip takes packages from, carried into an image build.
 
 A build container sees neither the machine's pip.conf nor its folders. What pip is configured with here goes in as a build secret (so that
-no index address or password stays in a layer), and folders that it names are mounted.
+no index address or password stays in a layer), and folders that it names are mounted. `image_build.py` calls it.
 """
 
 import ast

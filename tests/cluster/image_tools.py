@@ -1,4 +1,7 @@
-"""The programs that build images, behind one interface: buildah with our own base, or docker, podman or buildah with public ones."""
+"""The programs that build images, behind one interface: buildah with our own base, or docker, podman or buildah with public ones.
+
+`image_build.py` calls it.
+"""
 
 import hashlib
 import io

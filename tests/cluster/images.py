@@ -1,6 +1,7 @@
 """Images in our containerd: write small ones, import archives, list what is there.
 
-containerd's content is in the cache and outlives a cluster, so an archive is imported once. Nothing is ever pulled.
+containerd's content is in the cache and outlives a cluster, so an archive is imported once. Nothing is ever pulled. `cluster.py`, `node.py`
+and `tests/tools/run_cluster.py` call it.
 """
 
 import hashlib

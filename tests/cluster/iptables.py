@@ -1,7 +1,7 @@
 """Take the rules of Kubernetes and CNI out of iptables again, and leave all others.
 
 kubelet, kube-proxy and the CNI plugins put all their rules into chains of their own, KUBE-* and CNI-*, and reach those by jumps from
-the built-in chains. A node is started only where no such chain exists, so afterwards all of them are the node's.
+the built-in chains. A node is started only where no such chain exists, so afterwards all of them are the node's. `footprint.py` calls it.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""What the machine's own network leaves free for the cluster: its address, and ranges for pods and Services. Decides; changes nothing."""
+"""What the machine's own network leaves free for the cluster: its address, and ranges for pods and Services. Decides; changes nothing.
+
+`cluster.py` and `footprint.py` ask it.
+"""
 
 import ipaddress
 import json

@@ -5,7 +5,7 @@ seen by no other process and is gone with the last process in it, however that e
 (footprint.BUILT_IN_PATHS) lead to our folder there.
 
 Pods get their addresses from the `ptp` plugin: a routed link per pod and no bridge, so that nothing depends on br_netfilter and no
-interface outlives its pod.
+interface outlives its pod. `cluster.py` starts it.
 """
 
 import json

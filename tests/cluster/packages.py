@@ -1,6 +1,6 @@
 """The Debian packages the cluster is made of, installed where they are missing.
 
-Knows package names and apt-get; what each package is for is written beside its name.
+Knows package names and apt-get; what each package is for is written beside its name. `cli.py`, `build.py` and `image_tools.py` call it.
 """
 
 import os

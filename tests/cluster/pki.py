@@ -1,6 +1,7 @@
 """The certificates and keys of one cluster, and kubeconfigs with them.
 
-Everything is created anew for each cluster and thrown away with it, so validity is short and nothing is renewed.
+Everything is created anew for each cluster and thrown away with it, so validity is short and nothing is renewed. `control_plane.py` and
+`node.py` create them.
 """
 
 import base64

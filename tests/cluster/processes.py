@@ -2,7 +2,8 @@
 
 A process of ours carries the path of its cluster's folder in its environment, for as long as it exists; its
 children inherit it. So nothing has to be written down in time, no process id can go stale, and what another user or cluster runs is
-never taken for ours. Signals go through a pidfd that was opened before the environment was checked.
+never taken for ours. Signals go through a pidfd that was opened before the environment was checked. `control_plane.py`, `node.py` and
+`footprint.py` call it.
 """
 
 import os

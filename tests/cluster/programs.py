@@ -1,4 +1,7 @@
-"""Which programs make the control plane: ours from Debian's source, or those of `KUBEBUILDER_ASSETS`."""
+"""Which programs make the control plane: ours from Debian's source, or those of `KUBEBUILDER_ASSETS`.
+
+`control_plane.py` and whatever runs kubectl ask it.
+"""
 
 import os
 import shutil

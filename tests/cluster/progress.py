@@ -1,6 +1,7 @@
 """One line per step on standard error, with the seconds it took.
 
-A line that another thread says while a step goes on gets a line of its own; the step is then named again where it ends.
+A line that another thread says while a step goes on gets a line of its own; the step is then named again where it ends. The other files of
+`tests/cluster` and `tests/tools/run.py` print with it.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Fetch the source package of Kubernetes from the Debian mirror this machine already uses.
 
 The system's own package lists are only read: their source lines are rewritten into private lists in our cache, so the mirror, its
-keys and its proxy settings stay those of the machine. apt-get checks every signature and checksum.
+keys and its proxy settings stay those of the machine. apt-get checks every signature and checksum. `build.py` calls it.
 """
 
 import re

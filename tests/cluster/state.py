@@ -2,6 +2,8 @@
 
 `$ALISE_CACHE/clusters/<name>/`      a cluster that outlives the command that started it (`up` … `down`)
 `$ALISE_CACHE/clusters/owned/<id>/`  a cluster that ends with the process that started it, which holds `<id>.lock`
+
+`cluster.py`, `control_plane.py` and `footprint.py` use it.
 """
 
 import fcntl

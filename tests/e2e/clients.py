@@ -1,4 +1,7 @@
-"""Clients that stream all the while, for tests in which pods come and go."""
+"""Clients that stream all the while, for tests in which pods come and go.
+
+`test_operations.py`, `test_scaling.py` and `test_picker.py` use them.
+"""
 
 import threading
 import time

@@ -1,4 +1,6 @@
-"""What the end-to-end tests do to a cluster and ask of it. Everything is real: kubectl, pods, Envoy, the openai client."""
+"""What the tests of `tests/e2e` ask of a cluster: which children a resource has, and streamed answers. It changes nothing there. Everything
+is real: kubectl, pods, Envoy, the openai client.
+"""
 
 import threading
 import time

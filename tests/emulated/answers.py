@@ -1,4 +1,7 @@
-"""What the emulated model answers: tokens that follow from the KV of all tokens before them, without any arithmetic of a model. Pure."""
+"""What the emulated model answers: tokens that follow from the KV of all tokens before them, without any arithmetic of a model. Pure.
+
+`worker.py` calls it.
+"""
 
 import math
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """`--distributed-executor-backend tests.emulated.executor.EmulatedExecutor`: a device whose steps last as long as a real one's.
 
 vLLM's engine submits a step and gets a future; the thread that waits for it sleeps until the device's step has ended (`pacing.py`). With
-asynchronous scheduling, which GPUs have by default and which this turns on here, the engine schedules the next step meanwhile.
+asynchronous scheduling, which GPUs have by default and which this turns on here, the engine schedules the next step meanwhile. `launch.py`
+names it to vLLM.
 """
 
 import json

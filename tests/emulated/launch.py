@@ -2,6 +2,8 @@
 
 DEVICE       a profile of the simulator, such as h100-qwen3-32b; `:8bit` behind it keeps KV in 8 bits
 TIME_SCALE   wall seconds per second of the device, where the cores cannot carry the rate
+
+`serving_emulated.py`, `clients.py` and `tests/tools/serve.py` call it.
 """
 
 import os

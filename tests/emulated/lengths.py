@@ -1,7 +1,7 @@
 """How many tokens the emulated model answers a prompt with, as a data set has it, for clients that cannot say it.
 
 Such a client sends a prompt alone, and a real model decides when its answer ends. ALISE_EMULATED_LENGTHS names a file with the length of
-the answer to each prompt, which only the worker reads: neither the scheduler nor the sidecar knows it.
+the answer to each prompt, which only the worker (`worker.py`) reads: neither the scheduler nor the sidecar knows it.
 """
 
 import hashlib

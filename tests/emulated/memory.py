@@ -2,7 +2,7 @@
 
 A word depends on its token and position, and the next token of an answer depends on the words of all tokens before it, read through the
 request's block table. So an answer differs from an undisturbed one as soon as a block was lost, restored to another place, or given to
-another request too early, just as with a model that attends to its cache.
+another request too early, just as with a model that attends to its cache. `worker.py` keeps it.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """The model that an emulated device serves: a configuration and a tokenizer, no weights.
 
 The tokenizer is a byte-level BPE trained on Python's own documentation, so that an English prompt has about as many tokens as with a real
-model's (a token per byte would fill the KV cache with prompts). It is built once and kept in $ALISE_CACHE/models.
+model's (a token per byte would fill the KV cache with prompts). It is built once and kept in $ALISE_CACHE/models. `launch.py` and
+`worker.py` read it.
 """
 
 import json

@@ -7,6 +7,7 @@ The device has two queues, as a GPU has two streams: one computes steps, one mov
     copies beside it   run on the link while it computes, and the next step waits for them
 
 So a step that is submitted while the one before it runs starts the moment that one ends, and the host's work overlaps with the device's.
+`executor.py` and `worker.py` call it.
 """
 
 import json

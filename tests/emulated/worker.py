@@ -2,7 +2,7 @@
 
 It follows the scheduler's outputs as vLLM's model runner (V1) does, and carries out what alise's connector tells its workers (`kv/work.py`)
 on words instead of tensors. Not exercised: the model, the sampler (temperature, penalties, log-probabilities, grammars), attention, LoRA,
-images, and the connector's own copies (`kv/worker.py`, `kv/copies.py`, the codecs).
+images, and the connector's own copies (`kv/worker.py`, `kv/copies.py`, the codecs). `executor.py` creates it.
 """
 
 import json

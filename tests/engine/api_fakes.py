@@ -1,4 +1,7 @@
-"""What stands beside the API-server half of the engine in its tests: EngineCore, the sidecar's Admission service, an ASGI client."""
+"""What stands beside the API-server half of the engine in its tests: EngineCore, the sidecar's Admission service, an ASGI client.
+
+`conftest.py`, `middleware_server.py` and many tests of `tests/engine` use them.
+"""
 
 import asyncio
 import json

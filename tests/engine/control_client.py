@@ -1,4 +1,7 @@
-"""The API half of an engine before a fake EngineCore, and a client of its control server."""
+"""The API half of an engine before a fake EngineCore, and a client of its control server.
+
+`test_control_server.py` and `test_drain.py` use it.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -3,7 +3,7 @@
 An engine of these tests has a few slots and, beside the requests under test, nothing to do. To preempt a job at an exact token, a test has
 the crowd `displace` it: takers of the best rank fill every free slot and the job's own. Behind them stands a line of prompts that together
 need more blocks than the device has, ranked between the takers and the job. The line never runs. It keeps the job's KV on the host, because
-blocks of a better-ranked request are not given to a prefetch.
+blocks of a better-ranked request are not given to a prefetch. `harness.py` keeps one.
 """
 
 from typing import TYPE_CHECKING, Final

@@ -1,7 +1,7 @@
 """The fused kernels against their torch reference, in Triton's interpreter and a process of its own.
 
 Prints a JSON object: for each case how many bytes of the rows differ, and how far the restored numbers are apart, in units of the numbers'
-own precision. The interpreter cuts a bf16 off where a GPU rounds it, so there one unit is nothing.
+own precision. The interpreter cuts a bf16 off where a GPU rounds it, so there one unit is nothing. `test_fused_int8.py` starts it.
 """
 
 import json

@@ -1,6 +1,7 @@
 """Compiles the fused kernels for GPUs, on a machine without one: what Triton's interpreter runs its compiler may refuse.
 
 Prints a JSON object: for each kernel, shape and GPU the instructions whose results a GPU may round otherwise than the reference does.
+`test_fused_int8.py` starts it.
 """
 
 import json

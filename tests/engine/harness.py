@@ -1,4 +1,4 @@
-"""An engine that a test steps by hand."""
+"""An engine that a test steps by hand. The tests of `tests/engine` and the benchmarks of the engine in `tests/bench` step it."""
 
 import gc
 import os

@@ -1,4 +1,7 @@
-"""An application behind the middleware, without vLLM and without a socket; it hands requests to an engine as vLLM does."""
+"""An application behind the middleware, without vLLM and without a socket; it hands requests to an engine as vLLM does.
+
+`test_middleware.py`, the tests beside it and `tests/fuzz/requests.py` send requests to it.
+"""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A collector of traces: a real gRPC server of OTLP's TraceService, in the test's process."""
+"""A collector of traces: a real gRPC server of OTLP's TraceService, in the test's process. `test_served_traces.py` starts it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

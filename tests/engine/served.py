@@ -1,4 +1,7 @@
-"""A real `alise-engine serve` on the tiny model, as a child process, and what the tests do to it."""
+"""A real `alise-engine serve` on the tiny model, as a child process, and what the tests do to it.
+
+`test_served_engine.py` and the other tests of a served engine start it.
+"""
 
 import asyncio
 import contextlib

@@ -1,4 +1,7 @@
-"""A LoRA adapter with random weights for the tiny model, as PEFT saves one."""
+"""A LoRA adapter with random weights for the tiny model, as PEFT saves one.
+
+`test_lora.py`, `test_served_adapters.py` and `tests/e2e/test_adapters.py` write one.
+"""
 
 import json
 from pathlib import Path

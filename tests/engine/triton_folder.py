@@ -1,4 +1,7 @@
-"""Triton for its interpreter, kept beside the environment: 0.7 GB that only this needs, and that vLLM's CPU build would look at."""
+"""Triton for its interpreter, kept beside the environment: 0.7 GB that only this needs, and that vLLM's CPU build would look at.
+
+`test_fused_int8.py` and `tests/bench/test_gpu_dry_run.py` call it; it downloads once, into $ALISE_CACHE.
+"""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Bytes in place of AdmitRequest messages: each is refused in words, or answered within the contract."""
+"""Bytes in place of AdmitRequest messages: each is refused in words, or answered within the contract. `targets.py` lists it."""
 
 from typing import Final
 

@@ -1,4 +1,7 @@
-"""Bodies as clients send them, and as hostile clients have sent them: what the fuzzers begin with."""
+"""Bodies as clients send them, and as hostile clients have sent them: what the fuzzers begin with.
+
+`requests.py`, `descriptions.py`, `callers.py` and `admissions.py` read them.
+"""
 
 from typing import Any, Final
 

@@ -1,4 +1,7 @@
-"""Headers that claim an identity, and stamps on engine requests: neither is believed unless a key or a signature proves it."""
+"""Headers that claim an identity, and stamps on engine requests: neither is believed unless a key or a signature proves it.
+
+`targets.py` lists it.
+"""
 
 from collections.abc import Coroutine
 from dataclasses import dataclass

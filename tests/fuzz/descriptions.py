@@ -1,4 +1,4 @@
-"""Any JSON as the body of a request: it is described, and the description fits into a message to the sidecar."""
+"""Any JSON as the body of a request: it is described, and the description fits into a message to the sidecar. `targets.py` lists it."""
 
 import json
 from typing import Final

@@ -1,4 +1,4 @@
-"""What a fuzz target raises when something is not as it should be."""
+"""What a fuzz target raises when something is not as it should be. All targets, such as `requests.py` and `plans.py`, call it."""
 
 
 class Finding(AssertionError):

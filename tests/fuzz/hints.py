@@ -1,4 +1,4 @@
-"""Bytes in place of a hint: never believed unless signed for this job, and never an error even if they are."""
+"""Bytes in place of a hint: never believed unless signed for this job, and never an error even if they are. `targets.py` lists it."""
 
 import math
 from typing import Final

@@ -1,4 +1,7 @@
-"""Bytes in place of plans: an Apply, and a call as EngineCore gets it. Each is refused in words, or carried out within the contract."""
+"""Bytes in place of plans: an Apply, and a call as EngineCore gets it. Each is refused in words, or carried out within the contract.
+
+`targets.py` lists it.
+"""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""A target with a mistake in it, to see that the fuzzer finds mistakes."""
+"""A target with a mistake in it, to see that the fuzzer finds mistakes. `test_fuzz.py` runs it."""
 
 from tests.fuzz.finding import expect
 from tests.fuzz.inputs import WORDS

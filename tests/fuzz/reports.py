@@ -1,4 +1,4 @@
-"""Bytes in place of WatchResponse messages: the sidecar takes them in, and what it plans is sound."""
+"""Bytes in place of WatchResponse messages: the sidecar takes them in, and what it plans is sound. `targets.py` lists it."""
 
 from typing import Final
 

@@ -2,7 +2,7 @@
 
 An input begins with a byte of flags (which server, how the body arrives), then is a request as HTTP/1 writes one: a line with method and
 path, header lines, an empty line, the body. Behind the middleware is an application that hands requests to an engine as vLLM's handlers do:
-it believes the client's priority and arguments, answers, streams, refuses or fails.
+it believes the client's priority and arguments, answers, streams, refuses or fails. `targets.py` lists it.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Runs fuzz targets in processes of their own, several at a time, and collects what they found."""
+"""Runs fuzz targets in processes of their own, several at a time, and collects what they found.
+
+`__main__.py`, `test_fuzz.py` and `tests/bench/fuzz.py` call it.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The sidecar's state, fresh for every input, and what must hold of what it decides."""
+"""The sidecar's state, fresh for every input, and what must hold of what it decides. `admissions.py` and `reports.py` call it."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,7 @@
-"""The fuzz targets: modules with `target(data)`, which raises when something is wrong, and `seeds()`, the inputs to begin with."""
+"""The fuzz targets: modules with `target(data)`, which raises when something is wrong, and `seeds()`, the inputs to begin with.
+
+`child.py` loads one of them in a process of its own, which `run.py` starts.
+"""
 
 import importlib
 from typing import Final, Protocol, cast

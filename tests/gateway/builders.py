@@ -1,4 +1,7 @@
-"""Objects of the API server with what does not matter filled in."""
+"""Objects of the API server with what does not matter filled in.
+
+The tests of `tests/gateway` and `tests/picker/envoy_before.py` build them.
+"""
 
 from collections.abc import Sequence
 

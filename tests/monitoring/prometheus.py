@@ -1,4 +1,7 @@
-"""Debian's Prometheus in a folder of its own, scraping real endpoints with the rules of manifests/monitoring."""
+"""Debian's Prometheus in a folder of its own, scraping real endpoints with the rules of manifests/monitoring.
+
+`test_alerts.py`, `test_on_engine.py` and `test_adapter_rule.py` start it.
+"""
 
 import contextlib
 import json

@@ -1,4 +1,7 @@
-"""What manifests/monitoring asks Prometheus: the alerts' rules and the dashboard's queries."""
+"""What manifests/monitoring asks Prometheus: the alerts' rules and the dashboard's queries.
+
+`prometheus.py` and the tests of `tests/monitoring` read them.
+"""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Specs and cluster objects for tests; what does not matter to a test has a value here."""
+"""Specs and cluster objects for tests; what does not matter to a test has a value here. The tests of `tests/operator` build with it."""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""Children that are built from specs for tests, and specs that between them reach every field."""
+"""Children that are built from specs for tests, and specs that between them reach every field.
+
+The tests of `tests/operator` and `fuzz/specs.py` use them.
+"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the operator says of a bad spec."""
+"""What the operator says of a bad spec. `test_rules.py` and `test_spec.py` ask it."""
 
 from typing import Any
 

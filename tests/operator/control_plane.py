@@ -1,4 +1,7 @@
-"""A real API server with the real operator process against it, running with the rights of its own ServiceAccount and no others."""
+"""A real API server with the real operator process against it, running with the rights of its own ServiceAccount and no others.
+
+The fixtures of `conftest.py` and the benchmarks of the operator in `tests/bench` start it.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""The operator, which kills itself as SIGKILL does, right before one of its writes: `DIE_AT_WRITE` counts them, dry runs included."""
+"""The operator, which kills itself as SIGKILL does, right before one of its writes: `DIE_AT_WRITE` counts them, dry runs included.
+
+`test_killed_operator.py` starts it.
+"""
 
 import os
 import signal

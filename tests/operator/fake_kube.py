@@ -1,4 +1,7 @@
-"""An API server in memory: keeps what is applied, hands out versions, refuses what a test wants it to refuse."""
+"""An API server in memory: keeps what is applied, hands out versions, refuses what a test wants it to refuse.
+
+`world.py` and many tests of `tests/operator` use it.
+"""
 
 import copy
 from asyncio import Queue

@@ -1,4 +1,7 @@
-"""The CRD of the InferencePool, with the fields that the operator sets, and closed against others like that of keda_crd.py."""
+"""The CRD of the InferencePool, with the fields that the operator sets, and closed against others like that of keda_crd.py.
+
+`test_several_operators.py` installs it.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""What an OpenAPI schema of Kubernetes says of pod templates."""
+"""What an OpenAPI schema of Kubernetes says of pod templates.
+
+`test_merge.py`, `test_pods_on_control_plane.py` and `fuzz/pods.py` ask it.
+"""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,7 @@
-"""Observations and statuses for tests of conditions; what does not matter to a test has a value here."""
+"""Observations and statuses for tests of conditions; what does not matter to a test has a value here.
+
+`test_status.py`, `test_degraded.py` and `test_changes.py` build them.
+"""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -130,3 +130,24 @@ async def test_what_the_operator_owns_by_a_merge_patch_is_given_up_in_the_end(co
 def test_a_child_that_was_created_anew_has_another_version() -> None:
     first, second = ({"metadata": {"uid": uid, "generation": 1}} for uid in ("first", "second"))
     assert version_of(first) != version_of(second)
+
+
+def owned(fields: dict[str, Any], *others: dict[str, Any], version: str = "1") -> Manifest:
+    """A child without a generation."""
+    entries = [{"manager": MANAGER, "operation": "Apply", "fieldsV1": fields}, *others]
+    return {"metadata": {"uid": "first", "resourceVersion": version, "managedFields": entries}}
+
+
+def test_a_child_without_a_generation_has_another_version_once_another_writer_has_taken_a_field_over() -> None:
+    edited = owned({"f:spec": {}}, {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": {"f:spec": {"f:ports": {}}}})
+    assert version_of(owned({"f:spec": {"f:ports": {}}})) != version_of(edited)
+
+
+def test_a_child_without_a_generation_keeps_its_version_while_controllers_only_add_to_it() -> None:
+    added = {"manager": "kube-controller-manager", "operation": "Update", "fieldsV1": {"f:secrets": {}}}
+    assert version_of(owned({"f:spec": {}})) == version_of(owned({"f:spec": {}}, added, version="2"))
+
+
+def test_without_managed_fields_every_write_is_another_version() -> None:
+    first, second = ({"metadata": {"uid": "first", "resourceVersion": version}} for version in ("1", "2"))
+    assert version_of(first) != version_of(second)

@@ -25,6 +25,7 @@ SHORTER_DRAIN = [{"op": "replace", "path": "/spec/template/spec/terminationGrace
 
 
 NAMESPACE = "hand-edits"
+CHANGED_BY_OTHERS = "a child was changed by another writer and is applied again"
 # The event follows what it is about, so a look in between finds none.
 MOST_TRIES = 5
 
@@ -145,6 +146,18 @@ def test_what_is_added_beside_the_operators_fields_stays_and_causes_no_event(set
     assert "kubectl.kubernetes.io/restartedAt" in settled.one("deployment")["spec"]["template"]["metadata"]["annotations"]
     assert settled.one("service")["metadata"]["annotations"]["example.com/cost-centre"] == "7"
     assert settled.one("service")["spec"]["externalIPs"] == ["192.0.2.1"]
+
+
+def test_what_a_controller_adds_to_a_child_does_not_apply_it_again(settled: Engine, operator: OperatorProcess) -> None:
+    """As the registry of OpenShift and the token controller of old clusters add to every ServiceAccount."""
+    lines = len(operator.lines())
+    settled.kubectl("patch", "serviceaccount", "tiny", "--type=merge", "-p", '{"imagePullSecrets": [{"name": "registry"}]}')
+    # A later edit of the operator's field: once it is restored, the watch has shown both.
+    settled.kubectl("patch", "serviceaccount", "tiny", "--type=merge", "-p", '{"automountServiceAccountToken": true}')
+    eventually("the field is restored", lambda: settled.one("serviceaccount")["automountServiceAccountToken"] is False)
+    written = [line["child"] for line in operator.lines()[lines:] if line["message"] == CHANGED_BY_OTHERS]
+    assert written == ["ServiceAccount/tiny"]
+    assert settled.one("serviceaccount")["imagePullSecrets"] == [{"name": "registry"}]
 
 
 def test_a_spec_that_the_cluster_refuses_is_not_applied_in_part_although_others_have_written_to_children(settled: Engine) -> None:

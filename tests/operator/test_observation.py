@@ -79,7 +79,7 @@ BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s r
             },
             "Unschedulable",
             "1 Insufficient cpu; the pod requests 2.25 cpu and 4Gi memory in total; lower spec.engine.resources.requests.cpu, stop another "
-            "workload, or add a node",
+            "workload, add a node, or wait if a pod is about to leave, as in a rollout",
             id="no node has room for its requests",
         ),
         pytest.param(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from alise_operator.workqueue import BURST, LAST_RETRY_SECONDS, SPACING_SECONDS, WorkQueue
+from alise_operator.workqueue import BURST, LAST_RETRY_SECONDS, MOST_IN_A_ROW, SPACING_SECONDS, WorkQueue
 
 
 @dataclass
@@ -144,7 +144,7 @@ async def test_in_the_long_run_a_key_is_worked_on_once_per_spacing() -> None:
     for _ in range(10_000):
         queue.add("edited")
         clock.pass_seconds(0.01)
-        while queue._ready:
+        while queue.waiting and not clock.pending:
             turns += 1
             queue.done(await queue.take())
     assert turns == pytest.approx(100 / SPACING_SECONDS + BURST, abs=2)
@@ -197,6 +197,54 @@ async def test_a_namespace_that_comes_while_others_wait_has_its_turn_in_the_next
     assert await queue.take() == "crowd/0"
     queue.add("late/1")
     assert {await queue.take(), await queue.take()} == {"crowd/1", "late/1"}
+
+
+async def test_a_key_that_goes_first_is_worked_on_before_all_that_wait() -> None:
+    queue: WorkQueue[str] = WorkQueue(ManualClock().call_later)
+    for number in range(1_000):
+        queue.add(f"resync-{number}")
+    queue.add("edited", first=True)
+    assert await queue.take() == "edited"
+
+
+async def test_a_key_that_waits_already_goes_first_once_it_is_edited() -> None:
+    queue: WorkQueue[str] = WorkQueue(ManualClock().call_later)
+    for key in ("a", "b", "edited"):
+        queue.add(key)
+    queue.add("edited", first=True)
+    queue.add("edited")
+    assert await drained(queue) == ["edited", "a", "b"]
+
+
+async def test_a_key_that_is_edited_during_its_work_goes_first_afterwards() -> None:
+    queue: WorkQueue[str] = WorkQueue(ManualClock().call_later)
+    queue.add("edited")
+    key = await queue.take()
+    queue.add("a")
+    queue.add("edited", first=True)
+    queue.add("edited")
+    queue.done(key)
+    assert await drained(queue) == ["edited", "a"]
+
+
+async def test_a_held_key_that_is_edited_goes_first_as_soon_as_its_rate_allows() -> None:
+    clock = ManualClock()
+    queue = hasty(clock)
+    await worked(queue, "edited", BURST)
+    queue.add("edited")
+    queue.add("a")
+    queue.add("edited", first=True)
+    clock.pass_seconds(SPACING_SECONDS)
+    assert await drained(queue) == ["edited", "a"]
+
+
+async def test_keys_that_do_not_go_first_still_have_their_share() -> None:
+    queue: WorkQueue[str] = WorkQueue(ManualClock().call_later)
+    queue.add("resync")
+    for number in range(100):
+        queue.add(f"edited-{number}", first=True)
+    taken = [await queue.take() for _ in range(MOST_IN_A_ROW + 1)]
+    assert taken[-1] == "resync"
 
 
 async def test_one_namespace_never_has_all_workers() -> None:

@@ -1,4 +1,4 @@
-"""Routes, Gateways and what they answer, for tests of RouteReady."""
+"""Routes, Gateways and what they answer, for tests of RouteReady. `test_route_ready.py` and `test_gateway_answers.py` build them."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""A reconciler between a cluster in memory and a clock that the test moves."""
+"""A reconciler between a cluster in memory and a clock that the test moves. `conftest.py` and `test_reconcile.py` create it."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta

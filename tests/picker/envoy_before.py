@@ -1,4 +1,7 @@
-"""Envoy before replicas of this machine, with and without a picker."""
+"""Envoy before replicas of this machine, with and without a picker.
+
+`test_envoy_picker.py`, `test_holding.py` and `tests/bench/picker.py` start it.
+"""
 
 import asyncio
 import time

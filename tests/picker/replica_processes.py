@@ -1,4 +1,7 @@
-"""Replicas, the picker and Envoy as processes of this machine, and what a test does with them."""
+"""Replicas, the picker and Envoy as processes of this machine, and what a test does with them.
+
+`test_envoy_picker.py`, `test_holding.py` and `tests/bench/picker.py` start them.
+"""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A connection to admission.sock, as the middleware has it."""
+"""A connection to admission.sock, as the middleware has it. `test_rpc_stream.py` and `test_withdrawals.py` open it."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Builders that hide what does not matter to a test."""
+"""Builders that hide what does not matter to a test. The tests of `tests/scheduler` build with it."""
 
 import asyncio
 import heapq

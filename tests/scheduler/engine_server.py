@@ -1,4 +1,7 @@
-"""A small real `EngineControl` server on a unix socket: what the sidecar's client is tested against."""
+"""A small real `EngineControl` server on a unix socket: what the sidecar's client is tested against.
+
+`pod.py`, `test_process.py` and `tests/bench/admit.py` start it.
+"""
 
 import asyncio
 import os

@@ -1,6 +1,6 @@
 """An engine in memory: its events come from the test, and plans are kept and answered.
 
-No time passes in it: a test reports every change itself.
+No time passes in it: a test reports every change itself. `running_dispatcher.py` creates it.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""A sidecar's parts with real sockets between them: server, dispatcher, a small real EngineControl server."""
+"""A sidecar's parts with real sockets between them: server, dispatcher, a small real EngineControl server.
+
+`test_rpc.py`, `test_rpc_stream.py` and `test_withdrawals.py` start it.
+"""
 
 import asyncio
 import contextlib

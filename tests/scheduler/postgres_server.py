@@ -1,6 +1,6 @@
 """A real PostgreSQL with pgvector on a unix socket in a folder of its own.
 
-The programs come from the PyPI package pgserver: Debian 12 has PostgreSQL 15 and no pgvector for it.
+The programs come from the PyPI package pgserver: Debian 12 has PostgreSQL 15 and no pgvector for it. `test_postgres.py` starts it.
 """
 
 import importlib.util

@@ -1,4 +1,7 @@
-"""Requests, samples and small histories for the predictor's tests."""
+"""Requests, samples and small histories for the predictor's tests.
+
+`test_learned.py`, `test_store.py` and `tests/bench/sidecar.py` build with it.
+"""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Small engines and traces, and drivers that check themselves."""
+"""Small engines and traces, and drivers that check themselves. The tests of `tests/simulation` build with it."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""vLLM's own scheduler without an engine: a step takes a given time, and every sampled token is there at its end."""
+"""vLLM's own scheduler without an engine: a step takes a given time, and every sampled token is there at its end.
+
+`test_against_vllm.py` compares the simulator with it.
+"""
 
 from collections import deque
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Chats, one at a time and in batches: tools, structured output, and messages of every form."""
+"""Chats, one at a time and in batches: tools, structured output, and messages of every form. `requests.py` lists them."""
 
 from collections.abc import Iterator
 from typing import Any, Final

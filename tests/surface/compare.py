@@ -3,7 +3,7 @@
 Equal means: the same status, content type and header names; the same JSON with the same keys, texts, token ids, finish reasons and errors.
 What differs between two answers of the same server is ignored: ids, times, and how tokens are split into the chunks of a stream
 (tokens that are ready together are sent in one). A stream is therefore compared by its result: the order of its kinds of events,
-the keys of each kind, and the texts, lists and last numbers that the events add up to.
+the keys of each kind, and the texts, lists and last numbers that the events add up to. `run.py` and `fuzz.py` call it.
 """
 
 import json

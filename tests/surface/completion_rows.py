@@ -1,4 +1,7 @@
-"""Completions: every sampling parameter, the forms of a prompt, structured output, and what a client may not set."""
+"""Completions: every sampling parameter, the forms of a prompt, structured output, and what a client may not set.
+
+`requests.py` lists them.
+"""
 
 from collections.abc import Iterator
 from typing import Any

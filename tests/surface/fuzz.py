@@ -2,7 +2,8 @@
 
 Each operation gets three kinds of bodies: valid ones, invalid ones, and a good request of the table with a few fields replaced by valid
 values. The third kind gets further into the server, which rejects most of the others at their first field. The seed is fixed and lengths
-are bounded, so that every run sends the same requests and takes about as long.
+are bounded, so that every run sends the same requests and takes about as long. `__main__.py` and `tests/e2e/keyed/test_request_surface.py`
+run it.
 """
 
 import contextlib

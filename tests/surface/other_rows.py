@@ -1,4 +1,7 @@
-"""The other routes: invocations, token ids, scores, routes that do not generate, and bodies that no route can parse."""
+"""The other routes: invocations, token ids, scores, routes that do not generate, and bodies that no route can parse.
+
+`requests.py` lists them.
+"""
 
 import json
 from collections.abc import Iterator

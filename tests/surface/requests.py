@@ -4,7 +4,8 @@ A row is one HTTP request with a sentence for its id. Nothing here is random: ei
 that behave the same way give the same answers. Rows are played in order, one at a time; a row may name an earlier one whose answer it
 continues.
 
-`case` names the report that a row comes from: D and R are inputs of hostile clients, A are public bug reports.
+`case` names the report that a row comes from: D and R are inputs of hostile clients, A are public bug reports. `run.py` plays them, and
+`fuzz.py` varies them.
 """
 
 from typing import Final

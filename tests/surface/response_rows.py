@@ -1,4 +1,4 @@
-"""OpenAI's responses, which are stored and continued, and Anthropic's messages."""
+"""OpenAI's responses, which are stored and continued, and Anthropic's messages. `requests.py` lists them."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,7 @@
-"""What a row of the request surface is, and what the tables share: routes, limits of the servers, bodies and schemas."""
+"""What a row of the request surface is, and what the tables share: routes, limits of the servers, bodies and schemas.
+
+`requests.py`, `run.py`, `compare.py` and the `*_rows.py` files read it.
+"""
 
 import json
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Starts stock vLLM and ours on this machine with comparable flags."""
+"""Starts stock vLLM and ours on this machine with comparable flags. `__main__.py` and `tests/bench/hostile.py` start them."""
 
 import contextlib
 import os

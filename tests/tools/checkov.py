@@ -1,7 +1,7 @@
 """Run checkov's rules for Kubernetes over manifests: `findings(manifests)`.
 
 checkov needs about a hundred packages, in versions that do not agree with ours, so it is installed in an environment of its own below
-$ALISE_CACHE, from tests/tools/checkov.lock. It asks nothing over the network.
+$ALISE_CACHE, from tests/tools/checkov.lock. It asks nothing over the network. `tests/bench/manifests.py` calls it.
 """
 
 import hashlib

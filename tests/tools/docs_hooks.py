@@ -1,4 +1,4 @@
-"""MkDocs hooks of the documentation site.
+"""MkDocs hooks of the documentation site; mkdocs.yml names this file.
 
 A navigation entry that names a folder lists all pages of the folder. A link from a page to a file outside of docs/ works in the
 repository and has no target on the site, so it becomes plain text there; if the file does not exist, the strict build fails.

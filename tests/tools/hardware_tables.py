@@ -1,7 +1,8 @@
 """Prints step times from NVIDIA's measured tables. It runs in a virtual environment of its own and imports nothing of ours.
 
 It reads a JSON list of engines (`model`, `system`, `devices`, `kv`, `points`) on standard input, where a point is (prefill tokens, decoding
-requests, context of each), and prints milliseconds in the same order, or null where the tables have no such KV type.
+requests, context of each), and prints milliseconds in the same order, or null where the tables have no such KV type. `hardware.py` starts
+it.
 """
 
 import importlib

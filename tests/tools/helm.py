@@ -1,7 +1,7 @@
 """Helm as a library: `sdk()` returns the package helm_python, which holds Helm's own Go code in a shared library.
 
 It comes from PyPI by the checksum in helm.lock and is kept below $ALISE_CACHE, because it is 85 MB that only the tests and releases of the
-chart need.
+chart need. `chart/rendering.py` and `tests/operator/test_chart.py` call it.
 """
 
 import hashlib

@@ -1,4 +1,7 @@
-"""The archive of a built image: where the builder wrote it, or saved from docker's or podman's store for as long as it is read."""
+"""The archive of a built image: where the builder wrote it, or saved from docker's or podman's store for as long as it is read.
+
+`sbom.py` and `release/images.py` open it.
+"""
 
 import tempfile
 from collections.abc import Iterator

@@ -1,6 +1,7 @@
 """Read the files of an image from its OCI archive, as a container would see them: `ImageFiles.open(path)`.
 
-Layers are laid over one another, and what a later one removes is gone. Nothing is unpacked.
+Layers are laid over one another, and what a later one removes is gone. Nothing is unpacked. `sbom.py`, `sbom_components.py` and
+`release/images.py` read with it.
 """
 
 import json

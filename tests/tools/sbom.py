@@ -1,7 +1,8 @@
 """Write what each image is made of, as CycloneDX: `make sbom`.
 
-One JSON file per image in dist/sbom: Debian's packages as dpkg knows them, Python's as they are installed, with the checksums that their
-lock allows, and the sentence encoder. All of it is read from the built image, not from what it should hold.
+It first builds the images that changed. One JSON file per image in dist/sbom: Debian's packages as dpkg knows them, Python's as they are
+installed, with the checksums that their lock allows, and the sentence encoder. All of it is read from the built image, not from what it
+should hold.
 """
 
 import argparse

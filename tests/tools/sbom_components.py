@@ -1,4 +1,4 @@
-"""The components of an image, found in its files: `bill(image)`."""
+"""The components of an image, found in its files: `bill(image)`. `sbom.py` calls it."""
 
 import hashlib
 import re

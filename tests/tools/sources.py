@@ -1,7 +1,7 @@
 """A digest of what source files do, for results that are kept as long as the code behind them is the same.
 
-Comments, docstrings and formatting of Python do not count, because editing a sentence must not cost hours of computing. The cached encoder,
-the kept predictions and the ablation use it.
+Comments, docstrings and formatting of Python do not count, because editing a sentence must not cost hours of computing. `encoder.py`,
+`tests/bench/policies_data.py` and `tests/bench/ablation.py` use it.
 """
 
 import ast

@@ -1,7 +1,7 @@
 """Finds the files of a LoRA adapter: in a folder of the pod, or downloaded from Hugging Face by a process of its own.
 
 Runs in the API server's process, so that EngineCore never waits for a download. The download is a process because a thread cannot be
-stopped when its deadline has passed.
+stopped when its deadline has passed. `engine_api.py` passes its `find` to the loader of adapters.
 """
 
 import asyncio

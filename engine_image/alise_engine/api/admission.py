@@ -1,6 +1,6 @@
 """Asks the sidecar whether a request may enter the engine, and with which priority.
 
-Always answers within the deadline: a failure becomes `FailedOpen`.
+Always answers within the deadline: a failure becomes `FailedOpen`. `engine_api.py` creates it, and `middleware.py` acts on its answers.
 
 This module and the connection are the only ones of the middleware's modules that use gRPC's status codes and protobuf.
 """

@@ -1,7 +1,7 @@
 """vLLM's endpoint plugin: installs alise's half of the API-server process. The only module of `api` that reads the environment.
 
 `attach_router` runs before vLLM adds its own middleware, and the middleware added last is the outermost: ours ends up inside API-key
-authentication.
+authentication. `serve/plugin.py` creates it.
 """
 
 import importlib.metadata

@@ -1,7 +1,7 @@
 """Puts the API-server process' half of alise together: one `EngineApi` per server.
 
-The endpoint plugin creates it before the application is built, because the middleware and the status route need it. It is connected to the
-engine once there is one, and stopped with the application.
+The endpoint plugin (`endpoint.py`) creates it before the application is built, because the middleware and the status route need it. It is
+connected to the engine once there is one, and stopped with the application.
 """
 
 import asyncio

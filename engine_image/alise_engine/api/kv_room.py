@@ -1,4 +1,4 @@
-"""Expresses the KV cache on the device in tokens: its size, and how many are in use."""
+"""Expresses the KV cache on the device in tokens: its size, and how many are in use. Pure; `progress.py` calls it after each poll."""
 
 from dataclasses import dataclass
 

@@ -7,7 +7,7 @@
 
 Bodies reach vLLM byte for byte: rank, job id and hint are not in them. What vLLM would refuse is refused by vLLM, in its own words. A
 scheduler that is dead, slow or of another version costs the order of requests, never a request; API keys and limits are enforced all the
-same. The endpoint plugin adds this before vLLM adds its own middleware, so that it runs inside vLLM's own API-key check, if there is one.
+same. `endpoint.py` adds this before vLLM adds its own middleware, so that it runs inside vLLM's own API-key check, if there is one.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Which of vLLM 0.32's routes put work into the engine, and which may be reached without an API key; pure.
 
 A POST that no list here knows counts as generating, so that a route that a later vLLM adds cannot be used to get around admission. A test
-compares the lists with the routes of the running application.
+compares the lists with the routes of the running application. `middleware.py` asks it about each request.
 """
 
 from enum import Enum

@@ -3,6 +3,7 @@
 The middleware knows the HTTP request, and vLLM's handlers make engine requests of it. The stamp travels between the two in a context
 variable, which tasks inherit. It is written in `AsyncLLM.add_request`, the only way into the engine, over whatever a client wrote into a
 body, a header or an unusual route. A request that bypassed the middleware is neutral. `wire/stamp.py` signs the stamp and reads it.
+`middleware.py` sets the context variable, and `engine_api.py` wraps the method.
 """
 
 from collections.abc import Callable, Coroutine, Mapping

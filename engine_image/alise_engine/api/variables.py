@@ -1,6 +1,6 @@
 """The environment variables of the API-server process, which the operator writes from the resource; pure.
 
-Each variable says what it means, what is allowed and its default; `endpoint.settings` reads an environment with them.
+Each variable says what it means, what is allowed and its default; `endpoint.py` reads an environment with them.
 """
 
 import json

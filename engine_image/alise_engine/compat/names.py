@@ -1,6 +1,6 @@
 """Lists the names of vLLM 0.32.0 that this package uses, public and private.
 
-The upstream-compatibility test calls `missing`, so that it fails first when upstream moves.
+The upstream-compatibility test calls `missing`, so that it fails first when upstream moves, and `refusals.py` compares the version.
 """
 
 import importlib

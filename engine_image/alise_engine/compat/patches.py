@@ -1,6 +1,7 @@
 """Corrects vLLM 0.32.0 in the running process, where no setting or extension point allows it.
 
-Each function may be called twice. `names.py` lists the names that are replaced, so that a change of vLLM is noticed.
+Each function may be called twice. `names.py` lists the names that are replaced, so that a change of vLLM is noticed. `serve/plugin.py`,
+`serve/cli.py` and `enginecore/scheduler.py` call them.
 """
 
 import functools

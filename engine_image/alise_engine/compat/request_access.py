@@ -1,6 +1,6 @@
 """What alise reads of one vLLM request, and how its blocks are kept out of the shared prefix cache.
 
-Used by the scheduler, the prefetcher and the connector.
+`scheduler.py`, `prefetch.py` and `kv/connector.py` call it.
 """
 
 import hashlib

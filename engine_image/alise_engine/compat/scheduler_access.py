@@ -1,6 +1,6 @@
 """Access to the queues, the state and the outputs of vLLM's scheduler; its KV blocks are in `kv_blocks`.
 
-Used by the scheduler, the prefetcher and the connector.
+`scheduler.py`, `prefetch.py` and `kv/connector.py` call it.
 """
 
 from collections.abc import Iterable, Iterator

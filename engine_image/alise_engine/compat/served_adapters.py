@@ -1,7 +1,7 @@
 """vLLM's table of LoRA adapters: loads an adapter into the engine, and lets clients ask for it by name.
 
 vLLM's own routes for this (`/v1/load_lora_adapter`) are open to every client, so they stay closed and the table is changed here, as they
-change it. `api/adapter_loader.py` calls it.
+change it. `api/endpoint.py` creates it, and `api/adapter_loader.py` calls it.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Decides how the engine carries out the plan: pure functions over frozen data.
 
-The scheduler mixin passes the queues as they are between two steps and carries out the answers. Lower priority runs first;
+The scheduler mixin (`scheduler.py`) passes the queues as they are between two steps and carries out the answers. Lower priority runs first;
 priority is `level * 2^32 + order` as in `alise_contract.names`, and ties go to the earlier arrival.
 """
 

@@ -10,6 +10,7 @@ so the blocks can be taken back at any time:
     the prefix cache is reset                   all are revoked
 
 vLLM's own asynchronous loads have none of this: they need a free slot to start, cannot be revoked, and overtake all that wait.
+`scheduler.py` creates it and calls it.
 """
 
 from collections.abc import Iterable

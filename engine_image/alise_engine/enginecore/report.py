@@ -1,4 +1,4 @@
-"""Reports the engine's shape and its counters since boot. `scheduler.py` calls it."""
+"""Reports the engine's shape, its counters since boot, and how much KV memory is in use now. `scheduler.py` calls it."""
 
 from typing import Any
 

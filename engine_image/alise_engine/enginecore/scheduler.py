@@ -1,7 +1,7 @@
 """Extends vLLM's scheduler to carry out the plan: worse-ranked requests are preempted before a step, then the base class schedules.
 
-A mixin over `Scheduler` and `AsyncScheduler`; `--scheduler-cls` names `make_scheduler`, which picks one by `async_scheduling`.
-Decisions are made in `decide` and `kv.ledger`; this module passes them the queues, acts, and reports to the `Tracker`.
+A mixin over `Scheduler` and `AsyncScheduler`; `serve/plugin.py` has the name of `make_scheduler` for `--scheduler-cls`; it picks one by
+`async_scheduling`. Decisions are made in `decide` and `kv.ledger`; this module passes them the queues, acts, and reports to the `Tracker`.
 EngineCore is single-threaded: utility calls arrive in `__call__` between two steps, so there are no locks.
 
 One step:

@@ -1,7 +1,7 @@
 """Measures steps: rows for the execution-time model, and the time spent on recomputing.
 
 Asynchronous scheduling schedules a step while the one before it runs, so a step is noted when it is scheduled and timed when its output is
-there. No vLLM but for the attributes of its requests, no clock.
+there. No vLLM but for the attributes of its requests, no clock. `scheduler.py` calls it.
 """
 
 from collections import Counter, deque

@@ -1,7 +1,7 @@
 """Collects what the control server polls: rows of requests, endings, steps and counters. No vLLM, no clock, no decisions.
 
-The scheduler mixin reports events; `poll` returns what changed since the last poll. Every buffer is bounded: without polls the oldest
-endings and steps are dropped, and rows of active requests are built when they are polled.
+The scheduler mixin (`scheduler.py`) reports events; `poll` returns what changed since the last poll. Every buffer is bounded: without polls
+the oldest endings and steps are dropped, and rows of active requests are built when they are polled.
 """
 
 from collections import deque

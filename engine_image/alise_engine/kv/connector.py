@@ -1,8 +1,8 @@
 """Implements vLLM's KV connector: saves KV of preempted requests to host memory and restores it.
 
-For vLLM both halves are one class. The scheduler's half is here: it keeps the books (`HostLedger`) and instructs the workers at every step
-(`work.py`). The workers' half (`worker.py`, only called from here) carries the instructions out in order, and reports blocks that it could
-not restore.
+For vLLM both halves are one class, which it loads by the name that `serve/plugin.py` registers. The scheduler's half is here: it keeps the
+books (`HostLedger`) and instructs the workers at every step (`work.py`). The workers' half (`worker.py`, only called from here) carries the
+instructions out in order, and reports blocks that it could not restore.
 
     preempted    scheduler.save()          -> Drop(s), Save     worker.handle_preemptions(), before anything is overwritten
     re-admitted  get_num_new_matched_tokens, update_state_after_alloc

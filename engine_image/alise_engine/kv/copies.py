@@ -2,7 +2,8 @@
 
 On a CPU a copy runs beside the step in a second thread, where there is a core for it: torch's operators release the interpreter lock. The
 caller guarantees that these blocks are not used before the next step begins; `begin_step` waits for unfinished copies. So a step never sees
-a partial copy, and the books may be changed at the beginning of each step as if all copies had been instantaneous.
+a partial copy, and the books may be changed at the beginning of each step as if all copies had been instantaneous. `connector.py` creates
+it, and `worker.py` calls it.
 """
 
 import os

@@ -11,6 +11,8 @@ What leaves first, when a copy must make room (every row before the next):
     1. the longest expected wait
     2. the latest arrival
 Copies that would leave after the new one stay. If too little room is left, a prefix of the new copy is kept and the rest is recomputed.
+
+`connector.py` calls it.
 """
 
 from collections.abc import Iterable, Mapping

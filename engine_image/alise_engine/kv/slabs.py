@@ -3,7 +3,8 @@
 The piece is cut into slabs of one length, and a slab holds rows of one codec, side by side, until the last of them is freed. Rows fill
 slabs that are partly used before they begin a new one, the fullest first. When no slab is free but one codec has a slab's worth of free
 rows, its emptiest slab is cleared by moving its rows into the others. So no more than one slab per codec is ever lost to fragmentation,
-and what `usable_bytes` promises always fits, whatever came and went before.
+and what `usable_bytes` promises always fits, whatever came and went before. `host_pool.py` calls it, and `connector.py` computes the sizes
+with it.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,7 @@
-"""Instructions of the scheduler's half of the connector to the workers for one step, and their reports. Values only."""
+"""Instructions of the scheduler's half of the connector to the workers for one step, and their reports. Values only.
+
+`connector.py` writes the instructions, and `worker.py` carries them out.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,8 @@
-"""Entry points of the plugin; they register and start nothing.
+"""Entry points of the plugin, which vLLM loads by the names in pyproject.toml.
 
 `register` runs in every vLLM process (API server, EngineCore, workers), before any configuration exists: it must stay cheap and must not
-import the engine.
+import the engine. It registers the KV connector, and corrects vLLM in the process through `compat/patches.py`. `AliseEndpoint` reads the
+environment, and creates the pod's key if there is none.
 """
 
 import logging

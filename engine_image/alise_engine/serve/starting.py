@@ -1,7 +1,7 @@
 """What SIGTERM and SIGINT do until the server serves: end the process and everything it has started, at once.
 
 There is nothing to save before the server serves, so nothing is asked to leave here. Once it serves, vLLM's own handlers on the event loop
-take over, which let open requests end.
+take over, which let open requests end. `cli.py` calls it.
 """
 
 import os

@@ -1,7 +1,8 @@
 """The stamp that the API server writes into an engine request, and that the scheduler in EngineCore reads: job, priority and hint.
 
 It is signed with a key that is derived from the pod's key. The scheduler trusts only stamps with a valid signature, so neither a value that
-a client sent under these names nor a request that bypassed the middleware counts.
+a client sent under these names nor a request that bypassed the middleware counts. `api/stamping.py` signs with it, and
+`enginecore/scheduler.py` reads with it.
 """
 
 from collections.abc import Mapping

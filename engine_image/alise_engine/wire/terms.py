@@ -1,4 +1,7 @@
-"""The words that both processes use for phases, endings and codecs. Imports nothing, so that `kv` can be used without vLLM's packages."""
+"""The words that both processes use for phases, endings and codecs. Imports nothing, so that `kv` can be used without vLLM's packages.
+
+Files of `api`, `enginecore` and `kv` read them.
+"""
 
 from typing import Final
 

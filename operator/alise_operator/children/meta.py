@@ -1,4 +1,4 @@
-"""Names, labels and owner references that all children share. Pure; every builder uses them, and so does what finds children again."""
+"""Names, labels and owner references that all children share. Pure; the builders of `children/` and what finds children again use them."""
 
 from dataclasses import dataclass
 from typing import Any, Final

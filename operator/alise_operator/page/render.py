@@ -1,6 +1,7 @@
 """Makes HTML of what view.py decided. Pure, except that templates are read once, from this package.
 
 Jinja2 escapes every value that a template prints. What the plugin fills in later stands between marks that no escaped text can hold.
+`server.py` calls it.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
 """Serves the page on the loopback of the operator's pod. Only `kubectl port-forward` leads there, and so the rights of its namespace.
 
 It answers GET on three kinds of paths and changes nothing. Every answer has a deadline and forbids scripts, frames and other hosts. A
-request whose Host header is not this machine's is refused: it comes from a website whose name resolves to the loopback.
+request whose Host header is not this machine's is refused: it comes from a website whose name resolves to the loopback. `__main__.py`
+starts it.
 """
 
 import asyncio

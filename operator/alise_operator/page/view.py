@@ -1,6 +1,6 @@
 """Decides what the page shows, from objects of the API server and from the pods' reports. Its results are the values of shown.py. Pure.
 
-Every text may be a user's or a pod's. It stays as it is here, and render.py escapes it.
+Every text may be a user's or a pod's. It stays as it is here, and render.py escapes it. `read.py` calls it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Puts the account of a request into sentences: how long each phase took, and why. `journal.py` calls it when a person asks.
+"""Puts the account of a request into sentences: how long each phase took, and why. `explain.py` calls it when a person asks.
 
 For example: "14 requests rank before it (8 of them run now), and about 8 can run at once: 3 overdue, 11 with less work left."
 """

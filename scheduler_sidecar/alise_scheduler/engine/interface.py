@@ -1,4 +1,4 @@
-"""What the dispatcher needs of an engine. `client.py` implements it over gRPC, and the tests have an engine in memory."""
+"""What the dispatcher (`dispatcher.py`) needs of an engine. `client.py` implements it over gRPC, and the tests have an engine in memory."""
 
 from collections.abc import AsyncIterator
 from typing import Protocol

@@ -4,8 +4,8 @@ A text that comes alone is encoded on the loop, if the encoder has been quick la
 takes as long again. While others wait, or right after another text, it goes to a thread and the loop stays free. A text that is late, or
 one too many, is left out: its prediction then rests on the features alone.
 
-`rpc/admission.py` calls `encode` for each admission, and `rpc/lengths.py` `encode_aside` for each question of an endpoint picker. Those of
-endpoint pickers take at most ASIDE_SHARE of the thread's time.
+`run.py` creates it. `rpc/admission.py` calls `encode` for each admission, and `rpc/lengths.py` `encode_aside` for each question of an
+endpoint picker. Those of endpoint pickers take at most ASIDE_SHARE of the thread's time.
 """
 
 import asyncio

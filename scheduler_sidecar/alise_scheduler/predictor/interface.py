@@ -1,4 +1,7 @@
-"""What the scheduler needs of a predictor, and what it tells it of a request that has ended."""
+"""What the scheduler needs of a predictor, and what it tells it of a request that has ended.
+
+`state.py` calls a predictor through it, and `learned.py` is one.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol

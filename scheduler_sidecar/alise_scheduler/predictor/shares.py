@@ -3,7 +3,7 @@
 With one tenant there is no limit and the oldest entry goes first, as in a plain ring or LRU cache. With several, no tenant takes more than
 `most()` of the room, and when room is needed the oldest entry of the tenant with the most entries goes. The empty tenant is one of them.
 
-Pure data structures; conversations, repeated texts, samples and stores use them.
+Pure data structures; `conversation.py`, `repeats.py`, `samples.py` and both stores use them.
 """
 
 from collections import OrderedDict, deque

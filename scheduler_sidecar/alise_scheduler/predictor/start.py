@@ -1,6 +1,7 @@
 """Assembles the predictor from what is available: an encoder or none, a folder or none, a database or none.
 
-It logs what is missing and never fails. `run.py` calls `start` and `load_encoder` in a thread.
+It logs what is missing and goes on without it. `run.py` calls `start` and `load_encoder` in a thread, and catches any other error of
+`start`.
 """
 
 import logging

@@ -1,4 +1,7 @@
-"""A save and a restore by the engine's own copies, beside what the link to the host carries in one plain copy of pinned memory."""
+"""A save and a restore by the engine's own copies, beside what the link to the host carries in one plain copy of pinned memory.
+
+`parts.py` runs it.
+"""
 
 import time
 from collections.abc import Callable, Iterator

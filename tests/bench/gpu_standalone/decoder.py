@@ -1,4 +1,7 @@
-"""A plain torch decoder of a Llama's shape with random weights, which reads its KV cache by blocks as an engine does."""
+"""A plain torch decoder of a Llama's shape with random weights, which reads its KV cache by blocks as an engine does.
+
+`decoding.py` runs it.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Final

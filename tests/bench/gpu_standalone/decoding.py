@@ -1,4 +1,4 @@
-"""Steps of a decoding batch alone, and with saves, restores, or both beside each of them."""
+"""Steps of a decoding batch alone, and with saves, restores, or both beside each of them. `parts.py` runs it."""
 
 import time
 from collections.abc import Iterator

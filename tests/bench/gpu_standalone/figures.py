@@ -1,4 +1,7 @@
-"""What the rows of the parts come to: every figure from the rows alone. A part without rows has no figures."""
+"""What the rows of the parts come to: every figure from the rows alone. A part without rows has no figures.
+
+`__main__.py` and `tests/bench/gpu.py` call it.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Final

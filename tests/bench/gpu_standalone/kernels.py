@@ -1,4 +1,7 @@
-"""The fused INT8 kernels: whether they write what their torch reference writes, and how many bytes per second they move."""
+"""The fused INT8 kernels: whether they write what their torch reference writes, and how many bytes per second they move.
+
+`parts.py` runs it.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""The device that the parts run on: a GPU, or in a dry run the CPU, on which every stream is in order and Triton interprets its kernels."""
+"""The device that the parts run on: a GPU, or in a dry run the CPU, on which every stream is in order and Triton interprets its kernels.
+
+`__main__.py` creates it, and every part gets it.
+"""
 
 import statistics
 import subprocess

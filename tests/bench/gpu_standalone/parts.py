@@ -1,4 +1,7 @@
-"""The parts, each in a process of its own: what goes wrong on a device stays with the process that asked for it."""
+"""The parts, each in a process of its own: what goes wrong on a device stays with the process that asked for it.
+
+`__main__.py` and `tests/bench/gpu.py` call it.
+"""
 
 import os
 import sys

@@ -1,4 +1,7 @@
-"""Rows that outlive what goes wrong: a measurement that fails becomes a row, and so does a process that ends."""
+"""Rows that outlive what goes wrong: a measurement that fails becomes a row, and so does a process that ends.
+
+`parts.py` and the parts themselves call it.
+"""
 
 import json
 import subprocess

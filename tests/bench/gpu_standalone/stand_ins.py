@@ -1,6 +1,7 @@
 """The three names of vLLM that the engine's copies import, for a machine without vLLM: a logger and two base classes without behaviour.
 
 They stand in where vLLM is installed, too, so that the figures are of the same code everywhere; nothing else of vLLM can be imported then.
+`parts.py` installs them in its process.
 """
 
 import importlib.util

@@ -1,4 +1,8 @@
-"""A worker's half of the engine with a KV cache of random numbers: what the connector builds in a vLLM worker, without vLLM."""
+"""A worker's half of the engine with a KV cache of random numbers: what the connector builds in a vLLM worker, without vLLM.
+
+`copies.py` and `decoding.py` build one. Where the engine's memory cannot be locked, it replaces `alise_engine.kv.host_memory.allocate` for
+the process.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """What a controller answers to an HTTPRoute: accepted, or why not; pure.
 
-As the Gateway API defines it, for what a test gateway needs: hosts, listeners by name, and namespaces from All or Same.
+As the Gateway API defines it, for what a test gateway needs: hosts, listeners by name, and namespaces from All or Same. `controller.py` and
+`watch.py` call it.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,7 @@
-"""The gateway: a real Envoy that follows the cluster's Ingress and HTTPRoute objects. For tests and the demo only."""
+"""The gateway: a real Envoy that follows the cluster's Ingress and HTTPRoute objects. For tests and the demo only.
+
+`__main__.py`, `tests/tools/run.py` and the fixtures of `tests/e2e` start it.
+"""
 
 import asyncio
 import tempfile

@@ -1,6 +1,6 @@
 """Envoy's configuration on disk: a bootstrap that never changes, and xDS files that Envoy takes up when they are moved into place.
 
-Nothing restarts on an update, and no stream is cut: Envoy swaps routes and endpoints in memory.
+Nothing restarts on an update, and no stream is cut: Envoy swaps routes and endpoints in memory. `envoy.py` calls it.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""The Gateway API's kinds and the test gateway's classes: ours in a cluster of ours, the user's own kinds in theirs."""
+"""The Gateway API's kinds and the test gateway's classes: ours in a cluster of ours, the user's own kinds in theirs.
+
+`tests/tools/run_cluster.py`, `tests/operator` and `tests/e2e` call it.
+"""
 
 from pathlib import Path
 from typing import Final

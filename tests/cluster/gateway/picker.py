@@ -1,6 +1,6 @@
 """Envoy's configuration where a Service has an endpoint picker; pure. The same as docs/how-to/endpoint-picker.md shows.
 
-A Service `tiny` has one if its namespace has a Service `tiny-picker` with a port `grpc`.
+A Service `tiny` has one if its namespace has a Service `tiny-picker` with a port `grpc`. `resources.py` calls it.
 """
 
 from typing import Any

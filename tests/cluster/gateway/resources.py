@@ -2,7 +2,8 @@
 
 Knows Ingress, Gateway, HTTPRoute, Service and Endpoints as plain JSON objects, and Envoy's RouteConfiguration, Cluster and
 ClusterLoadAssignment. Only what a test ingress needs: HTTP without TLS, host and path matches, weighted backends. What it does not know
-(filters, header matches) it leaves out and says so in `Resources.warnings`, instead of routing wrongly.
+(filters, header matches) it leaves out and says so in `Resources.warnings`, instead of routing wrongly. `controller.py` and `envoy.py` call
+it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Keep a copy of the objects that the gateway reads, and write the little status that says the gateway took them."""
+"""Keep a copy of the objects that the gateway reads, and write the little status that says the gateway took them.
+
+`controller.py` runs it.
+"""
 
 import asyncio
 import json

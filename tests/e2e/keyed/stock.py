@@ -1,4 +1,4 @@
-"""A pod of stock vLLM in our image, to compare with."""
+"""A pod of stock vLLM in our image, to compare with. `conftest.py` starts it; this file only builds the manifest."""
 
 from typing import Any
 

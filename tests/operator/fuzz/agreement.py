@@ -1,4 +1,7 @@
-"""What holds of a spec on a real API server: the CRD's schema and the operator agree, and children are taken or the field is named."""
+"""What holds of a spec on a real API server: the CRD's schema and the operator agree, and children are taken or the field is named.
+
+`test_fuzzed_specs.py` calls it.
+"""
 
 import asyncio
 import json

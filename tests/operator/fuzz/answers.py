@@ -1,4 +1,7 @@
-"""What a pod may answer when it is asked for its status: a good report that was changed, or anything at all; and what must hold then."""
+"""What a pod may answer when it is asked for its status: a good report that was changed, or anything at all; and what must hold then.
+
+`test_fuzzed_reports.py` and `tests/bench/fuzz.py` use it.
+"""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Arguments of the engine, from the table of vLLM's flags: right and wrong names, spellings and values."""
+"""Arguments of the engine, from the table of vLLM's flags: right and wrong names, spellings and values. `specs.py` draws them."""
 
 from typing import Any, Final
 

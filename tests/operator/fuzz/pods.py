@@ -1,4 +1,7 @@
-"""Patches of a pod template, from the schema of pods that Kubernetes publishes: right fields, wrong ones, and what would harm a node."""
+"""Patches of a pod template, from the schema of pods that Kubernetes publishes: right fields, wrong ones, and what would harm a node.
+
+`specs.py` draws them.
+"""
 
 import json
 from functools import cache

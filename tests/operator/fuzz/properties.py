@@ -1,4 +1,7 @@
-"""What holds for every spec, however wrong it is. A property takes a resource's `spec` and raises Broken, or what the operator raised."""
+"""What holds for every spec, however wrong it is. A property takes a resource's `spec` and raises Broken, or what the operator raised.
+
+`run.py` and `agreement.py` try them.
+"""
 
 import asyncio
 import copy

@@ -1,4 +1,7 @@
-"""Tries specs against all properties, and goes on after a finding, which is shrunk first."""
+"""Tries specs against all properties, and goes on after a finding, which is shrunk first.
+
+`test_fuzzed_specs.py`, `test_fuzzed_reports.py` and `tests/bench/fuzz.py` call it.
+"""
 
 import json
 import logging

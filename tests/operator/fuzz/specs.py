@@ -1,4 +1,7 @@
-"""Specs of three kinds: of the CRD's schema, good ones with some fields replaced by anything, and good ones with a patch of their pods."""
+"""Specs of three kinds: of the CRD's schema, good ones with some fields replaced by anything, and good ones with a patch of their pods.
+
+`run.py` draws them.
+"""
 
 import copy
 from collections.abc import Iterator, Mapping

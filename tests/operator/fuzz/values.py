@@ -1,4 +1,7 @@
-"""Values that specs are made of: any JSON, and for each kind of field those near its edges, usual ones and hostile ones."""
+"""Values that specs are made of: any JSON, and for each kind of field those near its edges, usual ones and hostile ones.
+
+`specs.py`, `pods.py`, `args.py` and `answers.py` draw them.
+"""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Debian's Chromium without a window: a page as a browser makes it, and its picture."""
+"""Debian's Chromium without a window: a page as a browser makes it, and its picture.
+
+`test_in_chromium.py` and `test_on_control_plane.py` start it.
+"""
 
 import shutil
 import subprocess

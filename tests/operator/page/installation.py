@@ -1,4 +1,7 @@
-"""A cluster in memory with AliseEngines in several states, pods that report, and requests: what the page is looked at with."""
+"""A cluster in memory with AliseEngines in several states, pods that report, and requests: what the page is looked at with.
+
+`test_in_chromium.py`, `test_server.py` and `test_view.py` use it.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,7 @@
-"""A cluster in memory beside the Protocol of `kubectl_alise.kubectl`; the real one is in test_on_control_plane.py and the e2e tests."""
+"""A cluster in memory beside the Protocol of `kubectl_alise.kubectl`; the real one is in test_on_control_plane.py and the e2e tests.
+
+The tests of `tests/operator/plugin` and `page/installation.py` use it.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,7 @@
-"""Objects as an API server returns them, for the tests of the plugin."""
+"""Objects as an API server returns them, for the tests of the plugin.
+
+`test_status_text.py`, `test_pods.py` and the other tests of the plugin build them.
+"""
 
 from typing import Any
 

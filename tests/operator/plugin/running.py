@@ -1,4 +1,7 @@
-"""Runs `kubectl alise` as a person does, with a kubeconfig and with the kubectl of the cluster tool on PATH."""
+"""Runs `kubectl alise` as a person does, with a kubeconfig and with the kubectl of the cluster tool on PATH.
+
+`test_on_control_plane.py` and `tests/e2e/test_why_waited.py` call it.
+"""
 
 import os
 import subprocess

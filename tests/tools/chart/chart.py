@@ -2,7 +2,7 @@
 
 Every object of manifests/operator is a template, those of overlays/namespaced are rendered with `scope: namespace`, those of
 overlays/production with more than one replica, and every component is a value below `components`. So the chart and kustomize install the
-same, and a test compares what they render.
+same, and a test compares what they render. `__main__.py` writes them (`make chart`).
 """
 
 import copy

@@ -1,4 +1,6 @@
-"""What Helm makes of the chart: `rendered(values)`. Needs no cluster."""
+"""What Helm makes of the chart: `rendered(values)`. Needs no cluster, but `helm.py` may download the Helm library.
+`tests/tools/manifests.py` calls it.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,6 @@
 """The chart's values: their defaults with comments, and the JSON schema that Helm checks them by. Pure.
 
-What the operator's Deployment says is the default; the operator's own settings give the schema of `settings`.
+What the operator's Deployment says is the default; the operator's own settings give the schema of `settings`. `chart.py` calls it.
 """
 
 from collections.abc import Mapping, Sequence

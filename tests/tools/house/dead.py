@@ -2,7 +2,7 @@
 
 A name counts as used where it is read: as a variable, as an attribute of anything, in a pattern, or as the last part of a dotted path in a
 string (vLLM and entry points load classes by such paths). So a name that another thing has as well can be missed, and none is reported that
-is used.
+is used. `figures.py` counts them.
 """
 
 import ast

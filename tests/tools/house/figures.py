@@ -1,4 +1,4 @@
-"""The figures of the house: what is counted, and how."""
+"""The figures of the house: what is counted, and how. `__main__.py`, `tests/bench/house.py` and `test_house.py` read them."""
 
 from collections.abc import Callable, Mapping
 from typing import Final

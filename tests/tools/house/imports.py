@@ -1,4 +1,7 @@
-"""Import circles between the modules of the product and of its tools. Imports inside functions and for type checkers count, too."""
+"""Import circles between the modules of the product and of its tools. Imports inside functions and for type checkers count, too.
+
+`figures.py` counts them.
+"""
 
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter

@@ -1,4 +1,4 @@
-"""Prose: lines that are too long, and words of a lexicon that has better ones."""
+"""Prose: lines that are too long, and words of a lexicon that has better ones. `figures.py` counts them."""
 
 import ast
 import re

@@ -1,4 +1,7 @@
-"""Which files the figures of the house are about."""
+"""Which files the figures of the house are about.
+
+The other files of `tests/tools/house` ask it; it runs `git ls-files` and reads the tree.
+"""
 
 import ast
 import subprocess

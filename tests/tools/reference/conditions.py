@@ -1,4 +1,4 @@
-"""The page of conditions and events, from the operator's table of reasons."""
+"""The page of conditions and events, from the operator's table of reasons. `__main__.py` writes it to docs/reference/conditions.md."""
 
 from collections.abc import Iterable
 

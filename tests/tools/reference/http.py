@@ -1,4 +1,7 @@
-"""The page of what alise adds to vLLM's HTTP API, from the constants and tables of the middleware."""
+"""The page of what alise adds to vLLM's HTTP API, from the constants and tables of the middleware.
+
+`__main__.py` writes it to docs/reference/http.md.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Final

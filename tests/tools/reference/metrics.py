@@ -1,4 +1,7 @@
-"""The page of the metrics, from the registries that the operator, the scheduler and the engine declare them in."""
+"""The page of the metrics, from the registries that the operator, the scheduler and the engine declare them in.
+
+`__main__.py` writes it to docs/reference/metrics.md.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

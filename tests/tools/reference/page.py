@@ -1,4 +1,7 @@
-"""What the generated pages of the reference share: the head of a page, and Markdown tables."""
+"""What the generated pages of the reference share: the head of a page, and Markdown tables.
+
+`conditions.py`, `http.py`, `metrics.py`, `resource.py` and `settings.py` call it.
+"""
 
 import textwrap
 from collections.abc import Iterable, Sequence

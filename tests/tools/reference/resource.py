@@ -1,4 +1,7 @@
-"""The page of the resource's fields, from the schema of the custom resource definition."""
+"""The page of the resource's fields, from the schema of the custom resource definition.
+
+`__main__.py` writes it to docs/reference/aliseengine.md.
+"""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""The page of environment variables and flags, from the settings that the operator, the scheduler and the engine read them with."""
+"""The page of environment variables and flags, from the settings that the operator, the scheduler and the engine read them with.
+
+`__main__.py` writes it to docs/reference/settings.md.
+"""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Metrics and settings that the reference pages miss or that have no description."""
+"""Metrics and settings that the reference pages miss or that have no description. `tests/tools/house/figures.py` counts them."""
 
 import re
 from pathlib import Path

@@ -1,6 +1,6 @@
 """What prevents a release, each a sentence that says what to do; and the notes of a version from CHANGELOG.md.
 
-Pure, but for `of_tree`, which asks git.
+Pure, but for `of_tree` and `committed_at`, which ask git. `__main__.py` calls it.
 """
 
 import re

@@ -1,6 +1,6 @@
 """The files of a release that need no built image.
 
-The same sources give the same bytes: no clock and no order of a folder shows in them.
+The same sources give the same bytes: no clock and no order of a folder shows in them. `__main__.py` writes them.
 """
 
 import gzip

@@ -1,4 +1,7 @@
-"""What a release needs of the built images: their bills of materials, and their place in the registry."""
+"""What a release needs of the built images: their bills of materials, and their place in the registry.
+
+`__main__.py` writes the bills and pushes the images with it.
+"""
 
 import uuid
 from pathlib import Path

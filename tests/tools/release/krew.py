@@ -1,6 +1,7 @@
 """The kubectl plugin for krew: one program that needs nothing but Python, in an archive, and the manifest that krew reads.
 
 The program is a zip file that Python runs: the plugin, the names of the contract, and click. The same sources give the same bytes.
+`__main__.py` writes both.
 """
 
 import gzip

@@ -1,4 +1,4 @@
-"""The wheel of a release, which holds `kubectl alise`: `pip install 'FILE[kubectl]'` installs the plugin."""
+"""The wheel of a release, which holds `kubectl alise`: `pip install 'FILE[kubectl]'` installs the plugin. `__main__.py` builds it."""
 
 import os
 import subprocess

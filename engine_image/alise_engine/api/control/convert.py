@@ -1,4 +1,7 @@
-"""Converts protobuf messages to the values of `wire.calls` and back; no other module of `api/control` reads messages' fields."""
+"""Converts protobuf messages to the values of `wire.calls` and back; no other module of `api/control` reads messages' fields.
+
+`server.py` and `api/status.py` call it.
+"""
 
 import base64
 import math

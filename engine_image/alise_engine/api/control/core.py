@@ -1,4 +1,7 @@
-"""Calls EngineCore: the only way there is a utility call to our scheduler, and each has a deadline."""
+"""Calls EngineCore: the only way there is a utility call to our scheduler, and each has a deadline.
+
+`progress.py` and `server.py` call it.
+"""
 
 import asyncio
 from typing import Any, Final, Protocol

@@ -3,6 +3,7 @@ full, one per 500 ms while there is room, none when idle.
 
 Every poll feeds the open Watch, the metrics, the status report and the drain. Polling runs while an HTTP request is open or the engine
 has an active request (a background response outlives its HTTP request), and a little longer, so that no transition is missed.
+`engine_api.py` creates it, and `server.py` opens a watch on it.
 """
 
 import asyncio

@@ -1,4 +1,6 @@
-"""Serves EngineControl over gRPC on a unix socket of the pod. It forwards calls; EngineCore decides at every step."""
+"""Serves EngineControl over gRPC on a unix socket of the pod. It checks versions and sessions, and EngineCore decides how a plan is carried
+out. `engine_api.py` starts it.
+"""
 
 import asyncio
 import logging

@@ -2,7 +2,7 @@
 
 The span of a request is open from its arrival to the end of its answer, and is ended once the engine has reported what happened to the
 request. The provider's queue is bounded: spans that a collector does not take in time are dropped. `record.py` knows what a span says, and
-`sampling.py` decides which requests have one. A failure here costs the trace, never the request.
+`sampling.py` decides which requests have one. A failure here costs the trace, never the request. `engine_api.py` creates it.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """What is known of a conversation from its earlier answers, and the numbers and vectors that a model is given about it.
 
-`Conversations` keeps the newest turns of each conversation, by the hash that its next turn will name. The predictor adds a turn when it has
-finished and asks for the conversation when the next one arrives. Nothing here reads a clock or a file.
+`Conversations` keeps the newest turns of each conversation, by the hash that its next turn will name. The predictor (`learned.py`) adds a
+turn when it has finished and asks for the conversation when the next one arrives. Nothing here reads a clock or a file.
 """
 
 import math

@@ -1,7 +1,8 @@
 """The row of numbers that describes a request to the models: its columns, and the part that the request itself fills.
 
 A row is REQUEST, TEXT_NAMES (`text.py`), EXPECTED and CONVERSATION, in this order; NaN means unknown. `conversation.complete` fills in what
-depends on the conversation. Rows stay in memory and in the history, and no text can be read back from them.
+depends on the conversation. Rows stay in memory and in the history, and no text can be read back from them. `request.py` fills one, and
+`learned.py` reads it.
 """
 
 import math

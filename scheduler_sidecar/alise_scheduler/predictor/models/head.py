@@ -5,7 +5,8 @@
 3. The quantiles of all lengths turn the rank into log tokens.
 4. A second regression on the same landmarks estimates the error. A table of standardized errors, by rank, turns it into quantiles.
 
-Does not train (`training/fit.py` does). A head holds arrays only, so reading one from a file executes nothing.
+Does not train: `training/fit.py` does, and `served_head.py` predicts with the result. A head holds arrays only, so reading one from a file
+executes nothing.
 """
 
 import io

@@ -2,7 +2,8 @@
 
 Two kernel regressions give any prompt an expected length: one on the embedding and the text's numbers, one on the numbers alone, for a
 prompt without an embedding. Only the order and the ratios of these lengths count, because the calibration and the head learn a model's own
-lengths from its answers. `training/prior_fit.py` fits the regressions; this file evaluates them and reads them from bytes.
+lengths from its answers. `training/prior_fit.py` fits the regressions; this file evaluates them for `learned.py` and `served_head.py`, and
+reads them from bytes.
 """
 
 import io

@@ -1,6 +1,6 @@
 """BERT's uncased tokenizer: text to word-piece ids. It is written out here because the library for it depends on an HTTP client.
 
-It agrees with Hugging Face's `tokenizers`; a test compares them. The pieces of frequent words are cached.
+It agrees with Hugging Face's `tokenizers`; a test compares them. The pieces of frequent words are cached. `encoder.py` calls it.
 """
 
 import re

@@ -1,4 +1,7 @@
-"""Decides what a message may contain about a database's connection string, which holds a password that libpq's messages quote."""
+"""Reads a database's connection string: its password for `keys.py`, and what a message may contain of it for `postgres.py`.
+
+libpq's messages quote the password. Nothing here connects to a database.
+"""
 
 import re
 from typing import Any, Final

@@ -5,6 +5,7 @@ creates the tables, for which the user needs that right, and the right to create
 
 The database is believed as far as it has to be: rows are lengths and numbers, bounded where they are used; heads are signed with a key that
 it does not have. The salt of the hashes is not in it. No text of libpq about a connection gets out, because it quotes the password.
+`start.py` opens it.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """Trains in the background and takes in what other replicas learned: one task beside the dispatcher, on its event loop.
 
 Training runs in a process of its own (`process.py`) at the lowest priority, which is the first to be killed when memory is short; so does
-the fitting of a prior (`prior_fit.py`). What the loop does itself takes milliseconds: copying the newest rows and switching heads.
+the fitting of a prior (`prior_fit.py`). What the loop does itself takes milliseconds: copying the newest rows and switching heads. `run.py`
+starts it.
 """
 
 import asyncio
