@@ -63,10 +63,10 @@ def render() -> str:
             *prose(
                 f"The id has vLLM's own name for it, `{names.REQUEST_ID_HEADER}`, and not a name of alise's, because clients know it: "
                 "OpenAI's Python client returns it as `answer._request_id`, proxies write it to their logs, and vLLM makes its own "
-                "ids of it, such as `chatcmpl-ID` in the answer. vLLM returns it only with `--enable-request-id-headers`, and then on"
-                " every route; here routes that generate always have it, other routes never, and that flag changes nothing. Two "
-                "requests with the same id stay two requests: alise has a further id for each, which its logs call `job`, and which "
-                "is returned where the client sent none."
+                "ids of one that the client or a gateway sent, such as `chatcmpl-ID` in the answer. vLLM returns it only with "
+                "`--enable-request-id-headers`, and then on every route; here routes that generate always have it, other routes never, "
+                "and that flag changes nothing. Two requests with the same id stay two requests: alise has a further id for each, which "
+                "its logs call `job`, and which is returned where none was sent; the id in the answer is then another one, of vLLM's."
             ),
         ],
         [
