@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from alise_contract.names import MAX_LEVEL, MIN_LEVEL, pack_priority, unpack_priority
+from alise_contract.names import MAX_LEVEL, MIN_LEVEL, XARG_PREFIX, pack_priority, unpack_priority
 from alise_engine.api.identity import MAX_LABEL_CHARS, Caller, Keyring, Rules, caller, digest, slo_ttft_ms
 from alise_engine.api.stamping import CURRENT, Ticket, stamping
 from alise_engine.wire.stamp import NEUTRAL_PRIORITY, Stamp, read_stamp, stamp_key, stamped_args
@@ -97,9 +97,11 @@ def _engine(reader: Reader) -> None:
     expect(reached == [stamp.priority if stamp is not None else NEUTRAL_PRIORITY], f"the engine was given priority {reached}")
     level, _ = unpack_priority(reached[0])
     expect(MIN_LEVEL <= level <= MAX_LEVEL, f"level {level}")
-    ours = {"alise_job", "alise_hint", "alise_stamp"}
-    foreign = {name: value for name, value in (theirs if isinstance(theirs, dict) else {}).items() if name not in ours}
-    kept = {name: value for name, value in (params.extra_args or {}).items() if name not in ours}
+    # Everything that begins as our names do is ours.
+    foreign, kept = (
+        {name: value for name, value in args.items() if not name.startswith(XARG_PREFIX)}
+        for args in (theirs if isinstance(theirs, dict) else {}, params.extra_args or {})
+    )
     expect(repr(kept) == repr(foreign), "an argument of the client's was lost")
 
 
@@ -128,6 +130,7 @@ def seeds() -> list[bytes]:
         bytes([_STAMP]) + encoded({**honest, "alise_hint": ""}),
         bytes([_STAMP]) + encoded({"alise_stamp": honest["alise_stamp"].replace(".", ".0")}),
         bytes([_ENGINE, 1]) + bytes(18) + encoded(honest) + encoded(-99),
+        bytes([_ENGINE, 0]) + encoded({"alise_jobs": 1, "alise": 2}) + encoded(0),
     ]
     found += [
         bytes([_ENGINE, 0]) + encoded(body.get("vllm_xargs")) + encoded(body.get("priority"))

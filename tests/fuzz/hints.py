@@ -67,4 +67,5 @@ def seeds() -> list[bytes]:
         bytes([2]) + job + body,
         bytes([2]) + job + body[:-1],
         bytes([2]) + job + body.replace(b"gold", b"\xff\xfe\xfd\xfc"),
+        bytes([2]) + job + encode(Hint(PRIOR, 1.0, "gold", "€" * 300), _KEY, _JOB)[:-MAC_BYTES],
     ]

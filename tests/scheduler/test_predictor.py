@@ -54,6 +54,14 @@ def test_a_hint_is_small_whatever_its_texts() -> None:
     assert len(encode(Hint(PRIOR, 1.0, "k" * 5000, "ü" * 5000), KEY, "j" * 64)) <= 650 < MAX_HINT_BYTES
 
 
+@given(st.text(max_size=400), st.text(alphabet="aü€😀", min_size=60, max_size=300))
+def test_a_hint_that_was_read_is_written_as_it_was(klass: str, tenant: str) -> None:
+    read = decode(encode(Hint(PRIOR, 1.0, klass, tenant), KEY, "j"), KEY, "j")
+    assert read is not None
+    assert tenant.startswith(read.tenant)
+    assert decode(encode(read, KEY, "j"), KEY, "j") == read
+
+
 def signed(body: bytes) -> bytes:
     return body + mac(KEY, b"j", body)
 
@@ -79,6 +87,7 @@ BODY = GOOD[:-MAC_BYTES]
         pytest.param(signed(BODY[:3] + struct.pack("<f", 1e9) + BODY[7:]), id="a billion tokens"),
         pytest.param(signed(BODY[:43] + struct.pack("<f", float("inf")) + BODY[47:]), id="infinite weight"),
         pytest.param(signed(BODY + b"more"), id="with something behind it"),
+        pytest.param(signed(BODY.replace(b"batch", b"\xff" * 5)), id="a class that is no UTF-8"),
     ],
 )
 def test_a_hint_that_cannot_be_ours_is_none(data: bytes) -> None:

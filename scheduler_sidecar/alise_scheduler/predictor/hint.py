@@ -66,7 +66,8 @@ def _name(job_id: str) -> bytes:
 
 
 def _text(value: str) -> bytes:
-    data = value.encode("utf-8", "replace")[:MAX_TEXT_BYTES]
+    """Returns the text with its length; one that is too long ends after a whole character."""
+    data = value.encode("utf-8", "replace")[:MAX_TEXT_BYTES].decode("utf-8", "ignore").encode()
     return bytes([len(data)]) + data
 
 
@@ -75,6 +76,9 @@ def _read_texts(data: bytes) -> tuple[str, str] | None:
     for _ in range(2):
         if not data or len(data) < 1 + data[0]:
             return None
-        texts.append(data[1 : 1 + data[0]].decode("utf-8", "replace"))
+        try:
+            texts.append(data[1 : 1 + data[0]].decode())
+        except UnicodeDecodeError:
+            return None
         data = data[1 + data[0] :]
     return (texts[0], texts[1]) if not data else None
