@@ -41,8 +41,8 @@ PLAIN, SCALED = "plain", "scaled"
 # Two of the operator's verifications of all children, and eight rounds of its clock.
 WATCHED_SECONDS: Final = 120.0
 CONVERGE_SECONDS: Final = 900.0
-# If no status is written for this time, which is longer than a round of the clock, all work of a burst is done.
-QUIET_SECONDS: Final = 20.0
+# If no status is written for three rounds of the clock, all work of a burst is done: each AliseEngine is read once more after the last.
+QUIET_SECONDS: Final = 45.0
 EDITS: Final = 100
 EDIT_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 0.005
