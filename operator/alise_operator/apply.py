@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from alise_operator import metrics
 from alise_operator.children.meta import MANAGED_BY, MANAGER, Manifest, Owner, selector_text
-from alise_operator.drift import applied_fields, kept_entries, taken_back
+from alise_operator.drift import applied_fields, applied_metadata, kept_entries, taken_back
 from alise_operator.errors import ApplyError, ClusterError, Gone, NameTaken
 from alise_operator.kube import Kube, Resource
 from alise_operator.refusals import with_source
@@ -72,14 +72,15 @@ def digest(manifests: Iterable[Mapping[str, Any]]) -> str:
 def version_of(child: Mapping[str, Manifest]) -> str:
     """Returns what changes if another writer edits the child, or creates it anew.
 
-    This is its generation, which status updates do not change, together with its uid and with the labels and owners, by which it is found
-    and removed and which do not change the generation. A Service or ServiceAccount has no generation, and controllers add to it what they
-    need, such as a token or an address: of these the fields count that the operator owns, because who changes one of them takes it over.
+    This is its generation, which status updates do not change, together with its uid, and with the labels, annotations and owners, which
+    do not change the generation: of annotations, which of them the operator owns, because who changes one takes it over. A Service, a
+    ServiceAccount and a ConfigMap have no generation, and controllers add to them what they need, such as a token or an address: of these
+    counts what the operator owns, and when it last changed that.
     """
     meta = child.get("metadata", {})
     generation, own = meta.get("generation"), applied_fields(child)
     if generation is not None:
-        counted = f"generation {generation}"
+        counted = f"generation {generation}, {digest(applied_metadata(child))}"
     else:
         counted = f"fields {digest(own)}" if own else f"version {meta.get('resourceVersion')}"
     return f"{counted}, {digest([{key: meta.get(key) for key in ('uid', 'labels', 'ownerReferences')}])}"

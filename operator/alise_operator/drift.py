@@ -58,9 +58,21 @@ def kept_entries(child: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [one for one in entries if one.get("manager") != MANAGER or one.get("operation") != "Update"]
 
 
-def applied_fields(child: Mapping[str, Any]) -> list[Tree]:
-    """Returns which fields the operator owns by server-side apply; nothing if the API server does not say it."""
-    return [entry["fieldsV1"] for entry in _entries(child, own=True) if entry.get("operation") == "Apply" and "fieldsV1" in entry]
+def applied_fields(child: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns which fields the operator owns by server-side apply, and when it last changed one; nothing if the API server does not say it.
+
+    Controllers that add fields of their own change neither.
+    """
+    return [{"fields": entry.get("fieldsV1"), "time": entry.get("time")} for entry in _own_applies(child)]
+
+
+def applied_metadata(child: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns which labels, annotations and owners the operator owns by server-side apply."""
+    return [(entry.get("fieldsV1") or {}).get("f:metadata") or {} for entry in _own_applies(child)]
+
+
+def _own_applies(child: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [entry for entry in _entries(child, own=True) if entry.get("operation") == "Apply"]
 
 
 def _entries(child: Mapping[str, Any], *, own: bool) -> Iterator[Mapping[str, Any]]:

@@ -151,3 +151,17 @@ def test_a_child_without_a_generation_keeps_its_version_while_controllers_only_a
 def test_without_managed_fields_every_write_is_another_version() -> None:
     first, second = ({"metadata": {"uid": "first", "resourceVersion": version}} for version in ("1", "2"))
     assert version_of(first) != version_of(second)
+
+
+def test_a_later_write_of_the_same_fields_by_the_operator_itself_is_another_version() -> None:
+    """A request that timed out may be carried out after the next one."""
+    first, late = owned({"f:data": {}}), owned({"f:data": {}})
+    late["metadata"]["managedFields"][0]["time"] = "2026-01-01T00:00:15Z"
+    assert version_of(first) != version_of(late)
+
+
+def test_an_annotation_that_another_writer_has_taken_over_is_another_version_although_the_generation_is_not() -> None:
+    first, edited = owned({"f:metadata": {"f:annotations": {"f:timeout": {}}}}), owned({"f:metadata": {}})
+    for child in (first, edited):
+        child["metadata"]["generation"] = 1
+    assert version_of(first) != version_of(edited)

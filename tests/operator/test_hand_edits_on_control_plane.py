@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from alise_operator.drift import applied_fields, applied_metadata
 from alise_operator.workqueue import BURST, SPACING_SECONDS
 from tests.cluster.control_plane import ControlPlane
 from tests.operator.control_plane import MANIFESTS, Engine, OperatorProcess, eventually
@@ -146,6 +147,36 @@ def test_what_is_added_beside_the_operators_fields_stays_and_causes_no_event(set
     assert "kubectl.kubernetes.io/restartedAt" in settled.one("deployment")["spec"]["template"]["metadata"]["annotations"]
     assert settled.one("service")["metadata"]["annotations"]["example.com/cost-centre"] == "7"
     assert settled.one("service")["spec"]["externalIPs"] == ["192.0.2.1"]
+
+
+def test_an_annotation_of_the_operators_is_restored(settled: Engine) -> None:
+    kind = "ingresses.networking.k8s.io"
+    before = settled.child(kind)["metadata"]["annotations"]
+    settled.kubectl("annotate", kind, "tiny", "--overwrite", *(f"{name}=edited" for name in before))
+    eventually("the annotations are restored", lambda: settled.one(kind)["metadata"]["annotations"] == before)
+
+
+def test_what_another_wrote_under_the_operators_name_is_written_over(settled: Engine, operator: OperatorProcess) -> None:
+    """As a request that timed out and is carried out after the next one: the operator owns the same fields as before."""
+    before = settled.one("service")
+    late: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "tiny"},
+        "spec": {key: before["spec"][key] for key in ("ports", "type")},
+    }
+    late["metadata"] |= {key: before["metadata"][key] for key in ("labels", "ownerReferences")}
+    late["spec"]["selector"] = dict.fromkeys(before["spec"]["selector"], "late")
+    lines = len(operator.lines())
+    arguments = ("apply", "--server-side", "--field-manager=alise-operator", "--force-conflicts", "-f", "-")
+    tried = json.loads(settled.kubectl(*arguments, "--dry-run=server", "-o", "jsonpath={$}", text_in=json.dumps(late)))
+    assert applied_metadata(tried) == applied_metadata(before)
+    assert [entry["fields"] for entry in applied_fields(tried)] == [entry["fields"] for entry in applied_fields(before)]
+    # The API server notes the second of a write.
+    time.sleep(1.1)
+    settled.kubectl(*arguments, text_in=json.dumps(late))
+    eventually("it is written over", lambda: settled.one("service")["spec"]["selector"] == before["spec"]["selector"])
+    assert "Service/tiny" in [line["child"] for line in operator.lines()[lines:] if line["message"] == CHANGED_BY_OTHERS]
 
 
 def test_what_a_controller_adds_to_a_child_does_not_apply_it_again(settled: Engine, operator: OperatorProcess) -> None:
