@@ -68,10 +68,10 @@ class FakeEngine:
         self.requests[request.request_id] = request
         self._update(EngineUpdate(requests=(replace(request, hint=b"") if known else request,), draining=self.draining))
 
-    def finish(self, request_id: str, reason: FinishReason = FinishReason.STOP) -> None:
-        """A request ends with the tokens it had."""
+    def finish(self, request_id: str, reason: FinishReason = FinishReason.STOP, **measured: float) -> None:
+        """A request ends with the tokens it had. `measured` are further fields of Finished, such as `ttft_seconds`."""
         request = self.requests.pop(request_id)
-        done = Finished(request_id, request.job_id, reason, request.generated_tokens)
+        done = Finished(request_id, request.job_id, reason, request.generated_tokens, **measured)  # type: ignore[arg-type]
         self._update(EngineUpdate(finished=(done,), draining=self.draining))
 
     def steps(self, *steps: Step) -> None:

@@ -43,7 +43,10 @@ class Bench:
         return [plan.ranks[job_id].level for plan in self.plans() if job_id in plan.ranks]
 
     def metric(self, name: str, **labels: str) -> float:
-        return self.state.metrics.registry.get_sample_value(name, labels) or 0.0
+        """Returns a metric's value. Raises AssertionError where no series has this name and these labels."""
+        value = self.state.metrics.registry.get_sample_value(name, labels)
+        assert value is not None, f"there is no series {name}{labels or ''}"
+        return value
 
 
 @contextlib.asynccontextmanager

@@ -1,5 +1,6 @@
 """What a client or the engine can send must not affect the others: extreme values, odd reports, routes of unknown text, metrics."""
 
+import dataclasses
 import itertools
 import math
 import re
@@ -224,47 +225,50 @@ async def test_a_plan_that_cannot_be_sent_is_not_the_last_one(monkeypatch: pytes
 # --- L6: metrics ----------------------------------------------------------------------------------------------------------------------
 
 
-def one_request(state: State, number: int, tokens: int) -> None:
+# A count of events, which is published at once.
+EVENTS = ("preemptions",)
+MEASURED = tuple(one.name for one in dataclasses.fields(Finished) if one.type in (int, float) and one.name not in EVENTS)
+
+
+def one_request(state: State, number: int, size: int) -> None:
+    """A request whose every number is of this size: those that the engine reports at its end, and the time of its admission."""
     job = f"j{number}"
     state.admit(make_ask(job), 1.0)
-    state.update(EngineUpdate(requests=(make_request(job, Phase.RUNNING, generated_tokens=tokens),)), 2.0)
-    state.update(
-        EngineUpdate(
-            finished=(Finished(f"r-{job}", job, FinishReason.STOP, generated_tokens=tokens, ttft_seconds=0.123, age_seconds=2.0),)
-        ),
-        3.0,
-    )
-    state.metrics.admit_seconds.observe(0.001)
-
-
-HELD_BACK = (
-    *("answer_tokens", "length_ratio", "length_log_error", "ttft_seconds"),
-    *("wait_seconds", "slowdown", "admit_seconds", "neutral_seconds"),
-)
+    state.update(EngineUpdate(requests=(make_request(job, Phase.RUNNING, generated_tokens=size),)), 2.0)
+    done = Finished(f"r-{job}", job, FinishReason.STOP, **dict.fromkeys(MEASURED, size))  # type: ignore[arg-type]
+    state.update(EngineUpdate(finished=(done,)), 3.0)
+    state.metrics.admit_seconds.observe(size / 1000)
 
 
 def scraped(state: State) -> dict[Any, float]:
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in state.metrics.registry.collect()
-        if family.name.removeprefix("alise_scheduler_") in HELD_BACK
+        if not family.name.startswith(("process_", "python_"))
         for sample in family.samples
         if not sample.name.endswith("_created")
     }
 
 
-def test_l6_between_two_scrapes_no_sum_shows_what_one_request_was() -> None:
-    state = opened(make_state())
-    one_request(state, 0, 10)
-    scrapes = [scraped(state)]
-    for number in range(1, 64):
-        one_request(state, number, 10 + number)
+def scrapes_of(first_size: int) -> list[dict[Any, float]]:
+    """Returns a scrape after each of 64 requests, each a little larger than the one before it."""
+    state, scrapes = opened(make_state()), []
+    for number in range(64):
+        one_request(state, number, first_size + number)
         scrapes.append(scraped(state))
-    for name in {key[0] for key in scrapes[0]}:
-        own = [{key: value for key, value in scrape.items() if key[0] == name} for scrape in scrapes]
+    return scrapes
+
+
+def test_l6_between_two_scrapes_no_metric_shows_what_one_request_was() -> None:
+    small, large = scrapes_of(10), scrapes_of(500)
+    # What depends on how large the requests were, found by what differs, so that a new metric is among them.
+    telling = {key[0] for key in small[0] if any(one[key] != other[key] for one, other in zip(small, large, strict=True))}
+    assert {"alise_scheduler_answer_tokens_total", "alise_scheduler_wait_seconds_sum", "alise_scheduler_neutral_seconds"} <= telling
+    for name in telling:
+        own = [{key: value for key, value in scrape.items() if key[0] == name} for scrape in small]
         changed = [number for number in range(1, 64) if own[number] != own[number - 1]]
-        assert all(later - sooner >= BATCH for sooner, later in itertools.pairwise(changed)), name
-    assert scrapes[-1][("alise_scheduler_answer_tokens_total", ("kind", "real"))] == sum(range(10, 74))
+        assert all(later - sooner >= BATCH for sooner, later in itertools.pairwise([-1, *changed])), name
+    assert small[-1][("alise_scheduler_answer_tokens_total", ("kind", "real"))] == sum(range(10, 74))
 
 
 @pytest.mark.parametrize(

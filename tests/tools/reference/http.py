@@ -8,7 +8,7 @@ from typing import Final
 
 from alise_contract import names
 from alise_engine.api.outcomes import ADMISSION_REFUSALS, OUTCOMES, Outcome, Refusal
-from alise_engine.api.routes import METRICS_PATH, OPEN_PATHS
+from alise_engine.api.routes import DESCRIBED, METRICS_PATH, OPEN_PATHS
 from tests.tools.reference.page import code, page, prose, table
 
 # What each request header means, by the header or by all of its spellings.
@@ -56,7 +56,10 @@ def render() -> str:
         [
             "## Response headers",
             "",
-            *prose("Answers of routes that generate have the first three headers."),
+            *prose(
+                "Answers of [routes that generate](#routes-that-generate) have the first three headers, refusals included. Other answers "
+                "have none of the three, and neither has a 401, whose outcome only the metric below counts."
+            ),
             "",
             *table(("header", "meaning"), ((code(name), meaning) for name, meaning in RESPONSE_HEADERS.items())),
             "",
@@ -74,7 +77,8 @@ def render() -> str:
             "",
             *prose(
                 f"The outcome is the value of `{names.OUTCOME_RESPONSE_HEADER}` and of the label `outcome` of the metric "
-                "`alise_engine_http_requests_total`. Where no status is listed, vLLM answers the request, and its status codes apply."
+                "`alise_engine_http_requests_total`. Where no status is listed, vLLM answers the request, and its status codes apply. On "
+                "other routes, the metric counts only what is refused: bodies, and requests without an API key."
             ),
             "",
             *table(("outcome", "status", "error type", "WebSocket code", "meaning"), map(_outcome, OUTCOMES)),
@@ -85,6 +89,14 @@ def render() -> str:
             '{"error": {"message": "this replica is draining; try again", "type": "ServiceUnavailableError", "param": null, "code": 503}}',
             "```",
         ],
+        ["## Routes that generate"],
+        prose(
+            "A route generates if a POST to it gives the engine work: the four whose requests are ranked, which are "
+            f"{', '.join(map(code, sorted(DESCRIBED)))}, and all others that compute with the model, such as `/v1/embeddings`, "
+            "`/pooling`, `/score` and `/v1/audio/transcriptions`. The routes that only tokenize, such as `/tokenize`, and those that "
+            "administer the server, such as `/v1/load_lora_adapter`, do not generate, and neither does any GET, such as `/v1/models`. A "
+            "POST route that alise does not know counts as one that generates, so that none gets around admission."
+        ),
         [
             "## Paths",
             "",
