@@ -30,7 +30,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def swallowed(html: str) -> list[str]:
-    """Returns the lines of paragraphs that were meant to begin an item, a row, a heading or a block: an empty line before them is missing."""
+    """Returns lines of paragraphs that were meant to begin an item, a row, a heading or a block: the empty line before is missing."""
     article = re.sub(r"<pre.*?</pre>", "", html, flags=re.DOTALL)
     paragraphs = re.findall(r"<(?:p|li|td)>(.*?)</(?:p|li|td)>", article, re.DOTALL)
     return [line for text in paragraphs for line in text.split("\n")[1:] if re.match(r"\s*(\d{1,2}\. |[-*] |\||#+ |```)", line)]

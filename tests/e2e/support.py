@@ -55,7 +55,7 @@ def tokens_in(client: OpenAI, seconds: float) -> int:
     began = time.monotonic()
     for _ in chat(client, "How fast are you?", MEASURED_TOKENS):
         pass
-    return max(1000, min(8000, int(seconds * MEASURED_TOKENS / (time.monotonic() - began))))
+    return max(1000, min(15_000, int(seconds * MEASURED_TOKENS / (time.monotonic() - began))))
 
 
 @dataclass

@@ -103,6 +103,7 @@ def test_a_person_sees_requests_in_the_operators_page(page: Open, tiny: Resource
     name = f"req-{uuid.uuid4().hex[:8]}"
     named = client.with_options(default_headers={REQUEST_ID_HEADER: name})
     stream = Stream(named, "Tell me a long story", tokens_in(client, SECONDS)).start().wait_started()
+    wait_until("the request running", lambda: int(tiny.status(tiny.only_pod()).get("requests_running", 0)) == 1, 20, 0.2)
     assert f"/engines/{NAMESPACE}/{tiny.name}" in page("/")
     shown = page(f"/engines/{NAMESPACE}/{tiny.name}?request={name}")
     stream.result()

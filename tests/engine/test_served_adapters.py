@@ -16,13 +16,15 @@ from alise_contract.adapters import FILE, Adapter, dump
 from alise_contract.names import ADAPTERS_DIR_ENV
 from alise_engine.serve import tiny_model
 from tests.engine.api_fakes import FakeAdmission, admission_server
-from tests.engine.served import API_KEY, MAX_MODEL_LEN, ServedEngine, serving
+from tests.engine.served import API_KEY, ServedEngine, serving
 from tests.engine.tiny_adapter import write_adapter
 
 pytestmark = pytest.mark.engine
 
 PROMPT = "Tell me a story about ships"
 TOKENS = 60
+# The context of the engine. A long answer lasts for about LONG_SECONDS, in which a list is read, an adapter loaded, and a status polled.
+MAX_MODEL_LEN, LONG_SECONDS = 16_384, 10.0
 MAX_RANK = 8
 WITHIN_SECONDS = 30.0
 
@@ -141,13 +143,17 @@ async def test_adapters_come_and_go_without_a_restart(engine: ServedEngine, clie
 async def test_an_answer_ends_with_the_version_with_which_it_began(
     engine: ServedEngine, client: openai.AsyncOpenAI, listed: Listed
 ) -> None:
+    before = time.monotonic()
+    old = await answer(client, "support")
+    tokens = max(1900, min(MAX_MODEL_LEN - 100, int(TOKENS * LONG_SECONDS / (time.monotonic() - before))))
+
     async def long() -> openai.AsyncStream[Completion]:
         # Streamed, because each read has a deadline. It must run until the newer version is served.
         return await client.completions.create(
-            model="support", prompt=PROMPT, max_tokens=MAX_MODEL_LEN - 100, temperature=0.0, stream=True, extra_body={"ignore_eos": True}
+            model="support", prompt=PROMPT, max_tokens=tokens, temperature=0.0, stream=True, extra_body={"ignore_eos": True}
         )
 
-    old, stream = await answer(client, "support"), await long()
+    stream = await long()
     began = (await anext(stream)).choices[0].text
     listed.write(listed.newer_support)
     await served(engine, {"support": listed.newer_support.source})

@@ -25,7 +25,8 @@ MESSAGES: list[Any] = [{"role": "user", "content": "hello"}]
 ENDLESS: dict[str, Any] = {"ignore_eos": True}
 SLOTS = 2
 ALIAS = "gpt-3.5-turbo"
-# Tokens; a request that comes and goes between two polls is reported by its ending alone.
+# Tokens; a request that comes and goes between two polls is reported by its ending alone. Polls are up to half a second apart while a slot
+# is free, and a twentieth of that while none is: see `one_slot_taken`.
 LONG_ENOUGH = 100
 
 
@@ -78,6 +79,16 @@ async def stream(client: openai.AsyncOpenAI, max_tokens: int = MAX_MODEL_LEN - 1
     )
 
 
+@contextlib.asynccontextmanager
+async def one_slot_taken(client: openai.AsyncOpenAI, sidecar: FakeAdmission, observer: Observer) -> AsyncIterator[None]:
+    """Inside, the next request takes the last slot, so that every change of it is polled soon."""
+    holding = await stream(client)
+    job = sidecar.requests[-1].job_id
+    await eventually(lambda: job in observer.rows, "the stream that holds a slot")
+    yield
+    await holding.close()
+
+
 # Still running when a plan arrives, on a busy machine too.
 ENDURING_TOKENS = 1500
 
@@ -125,7 +136,10 @@ async def test_the_status_route_needs_no_api_key_and_knows_the_engine(engine: Se
 
 async def test_the_engines_metrics_are_on_vllms_own_route(engine: ServedEngine, client: openai.AsyncOpenAI) -> None:
     await client.completions.create(model="tiny", prompt="a", max_tokens=3)
-    assert await engine.metric("alise_engine_steps_total") > 0
+    # They come with the next poll.
+    async with asyncio.timeout(20):
+        while not await engine.metric("alise_engine_steps_total"):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
     assert await engine.metric("alise_engine_computed_tokens_total") > 0
     assert await engine.metric("alise_engine_kv_full_seconds_total") == 0
     assert 0.95 * 256 * 2**20 < await engine.metric("alise_engine_host_limit_bytes") <= 256 * 2**20
@@ -188,13 +202,13 @@ FORGED: dict[str, Any] = {"priority": -99, "vllm_xargs": {"alise_job": "mine", "
 
 @pytest.mark.parametrize(("path", "body"), ENDPOINTS)
 async def test_the_stamped_priority_and_hint_are_the_engine_requests(
-    engine: ServedEngine, sidecar: FakeAdmission, observer: Observer, path: str, body: dict[str, Any]
+    engine: ServedEngine, client: openai.AsyncOpenAI, sidecar: FakeAdmission, observer: Observer, path: str, body: dict[str, Any]
 ) -> None:
     sidecar.answer = admit(pack_priority(-7, 42), b"hint")
-    # A request of the test before may be in the first report.
-    before = set(observer.rows)
     # Without a fresh plan all requests are equal.
-    async with observer.planning(), engine.http() as http:
+    async with one_slot_taken(client, sidecar, observer), observer.planning(), engine.http() as http:
+        # A request of the test before may be in the first report.
+        before = set(observer.rows)
         # An answer that ends between two polls of EngineCore shows no row; vLLM's Anthropic route has no way to ask for an endless one.
         for _ in range(20):
             response = await http.post(path, json={"model": "tiny", **FORGED, **body}, headers={"X-Vllm-Priority": "-99"})
@@ -214,22 +228,22 @@ async def test_every_name_of_the_model_is_listed_answered_and_ranked(
 ) -> None:
     assert [model.id async for model in client.models.list()] == ["tiny", ALIAS]
     sidecar.answer = admit(pack_priority(-7, 42), b"hint")
-    async with observer.planning():
+    async with one_slot_taken(client, sidecar, observer), observer.planning():
         answer = await client.completions.create(model=ALIAS, prompt="hello", max_tokens=5 * LONG_ENOUGH, extra_body=ENDLESS)
-    asked = sidecar.requests[0]
+    asked = sidecar.requests[-1]
     await eventually(lambda: asked.job_id in observer.finished, "the job's ending")
     assert (answer.model, asked.model, observer.rows[asked.job_id][0].priority) == ("tiny", "tiny", pack_priority(-7, 42))
 
 
 async def test_a_background_response_keeps_its_rank_after_its_http_request_has_ended(
-    engine: ServedEngine, sidecar: FakeAdmission, observer: Observer
+    engine: ServedEngine, client: openai.AsyncOpenAI, sidecar: FakeAdmission, observer: Observer
 ) -> None:
     sidecar.answer = admit(pack_priority(-7, 42), b"hint")
     body = {"model": "tiny", "input": "hello", "max_output_tokens": LONG_ENOUGH, "background": True, "store": True, **ENDLESS, **FORGED}
-    async with observer.planning(), engine.http() as http:
+    async with one_slot_taken(client, sidecar, observer), observer.planning(), engine.http() as http:
         response = await http.post("/v1/responses", json=body)
         assert response.status_code == 200, response.text
-        job = sidecar.requests[0].job_id
+        job = sidecar.requests[-1].job_id
         await eventually(lambda: job in observer.finished, "the job's ending")
     assert observer.rows[job][0].priority == pack_priority(-7, 42)
 

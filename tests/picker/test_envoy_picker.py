@@ -82,9 +82,10 @@ async def test_requests_avoid_the_replica_with_a_queue(
     async def knows_of_the_queue() -> bool:
         return await picker.metric("alise_picker_free_slots") == 6
 
-    # The queue lasts for some seconds, so Envoy is there before it.
     with envoy_before(tmp_path, routed(four, picker.port, mode), SECONDS) as envoy:
-        behind = [asyncio.create_task(ask(client, f"http://{four[0].address}", chat(max_tokens=LONG_TOKENS))) for _ in range(3)]
+        # Predicted to be as long as the others, and as long as the test.
+        long, endless = chat(max_tokens=LONG_TOKENS), ENDLESS_TOKENS
+        behind = [asyncio.create_task(ask(client, f"http://{four[0].address}", long, answer_tokens=endless)) for _ in range(3)]
         await until(knows_of_the_queue, "the picker knows that three replicas have two free slots each")
         answers = [await ask(client, envoy.url, chat(max_tokens=LONG_TOKENS), answer_tokens=2) for _ in range(6)]
     for task in behind:
