@@ -1,7 +1,7 @@
 """Names and numbers that cross a process boundary.
 
-Anything here is an interface: a sidecar and an engine of different images read it from their own copy, so a change of meaning is a new
-`CONTRACT_VERSION`.
+Anything here is an interface: the operator, the picker, the plugin, a sidecar and an engine of different images read it from their own
+copy, so a change of meaning is a new `CONTRACT_VERSION`.
 """
 
 from typing import Final

@@ -1,6 +1,7 @@
-"""Which release of alise a process belongs to, for `--version` and for the metric that all processes have.
+"""Which release of alise a process belongs to, for `--version` and for the metric `alise_build_info`.
 
-The `metrics.py` of each room and the programs' command lines call it; it reads the metadata of the installed package.
+The `metrics.py` of the operator, of the engine and of the scheduler call it, and so do the command lines of `alise-operator` and `kubectl
+alise`, the operator's page and the engine's traces. It reads the metadata of the installed package.
 """
 
 from importlib.metadata import PackageNotFoundError, version

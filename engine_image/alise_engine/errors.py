@@ -1,4 +1,4 @@
-"""The engine's errors, as one tree. Files of `api`, `compat`, `enginecore`, `kv` and `serve` raise or handle them.
+"""The engine's errors, as one tree. Files of `api`, `compat`, `enginecore`, `kv`, `serve` and `wire` raise or handle them.
 
 AliseEngineError
 ├── ConfigError            the engine cannot start like this; the message names the setting, its value and what to do

@@ -1,8 +1,9 @@
-"""Scales AliseEngines by predicted work: observes their pods, asks autoscaling.py, and sets the replicas through the scale subresource.
+"""Scales AliseEngines by predicted work: takes what reconcile.py observed, asks autoscaling.py, and sets spec.replicas through kube.py.
 
 reconcile.py calls `follow()` once in each reconcile, after it has observed the pods. It remembers what was recommended lately, which does
 not outlive the process. It sets spec.replicas as `kubectl scale` does, so the number of pods is where users expect it, and the children
-follow from the spec alone.
+follow from the spec alone. It posts an event for each step. While this operator acts, reconcile.py also runs `wake()`, which asks pickers
+through held_requests.py whether a request waits for a pod.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Decides how many pods an AliseEngine should have, from the predicted work of its pods. Pure; autoscaler.py observes and acts.
+"""Decides how many pods an AliseEngine should have, from the predicted work of its pods. Pure; autoscaler.py acts.
 
     needed = offered load + backlog / target
 

@@ -1,4 +1,7 @@
-"""A condition of the status of an AliseEngine, as a value. status.py, route_ready.py and kv_cache.py create them; events.py posts some."""
+"""A condition of the status of an AliseEngine, as a value.
+
+status.py, route_ready.py, kv_cache.py and scaling_condition.py create them; events.py posts some.
+"""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,6 @@
-"""Writes logs as JSON lines on stderr. Only __main__.py calls it, once; every other module uses `logging.getLogger(__name__)`.
+"""Writes logs as JSON lines on stderr.
+
+The `__main__.py` of the operator and that of the picker call `configure()` once; every other module uses `logging.getLogger(__name__)`.
 
 The schema of a line, with the fields of `extra` beside it:
 

@@ -1,7 +1,7 @@
 """Fetches the cluster's report on one AliseEngine: its Deployment, its pods, the status report of each pod, and its endpoint picker.
 
 It reads the cluster through kube.py and polls pods through poller.py, and writes nothing. reconcile.py calls `observe()` after it has
-applied the children.
+applied the children, and page/read.py for the page of `kubectl alise ui`.
 """
 
 from datetime import datetime

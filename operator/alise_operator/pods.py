@@ -1,8 +1,9 @@
 """Finds the pods of one AliseEngine, and adds what only their events tell: in pages, up to a cap, and only pods that it owns.
 
-It reads the cluster through kube.py; observe.py calls it. Anyone who may create pods in a namespace can set our labels, so labels only find
-candidates: a pod belongs to an AliseEngine if its controller is a ReplicaSet whose controller is the Deployment that the AliseEngine owns.
-The operator can reach more addresses than the author of a pod, so addresses that are not a pod's own are not polled.
+It reads the cluster through kube.py; observe.py and leaving.py call it, and the picker asks it which addresses it may use. Anyone who may
+create pods in a namespace can set our labels, so labels only find candidates: a pod belongs to an AliseEngine if its controller is a
+ReplicaSet whose controller is the Deployment that the AliseEngine owns. The operator can reach more addresses than the author of a pod, so
+addresses that are not a pod's own are not polled.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

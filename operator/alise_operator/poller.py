@@ -1,8 +1,8 @@
 """Polls the status of each ready pod over HTTP, and remembers the answer for a few seconds.
 
-It opens connections to pods and nothing else; observe.py calls `Poller.poll()`, pod_answer.py validates the answers and polls.py combines
-them. Pods are not trusted: the whole exchange has one deadline, headers and body have bounds, redirects are not followed, nothing is
-decompressed and cookies are dropped.
+It opens connections to pods and nothing else; observe.py, leaving.py and reconcile.py call `Poller.poll()`, pod_answer.py validates the
+answers and polls.py combines them. Pods are not trusted: the whole exchange has one deadline, headers and body have bounds, redirects are
+not followed, nothing is decompressed and cookies are dropped.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """The number of pods: what an AliseEngine requests even if the rest of its spec is invalid, and which other writer has changed it.
 
-Pure: apply.py writes the number, and reconcile.py compares it with the Deployment and posts the event that `reset_message()` words.
+Pure: apply.py writes the number. restores.py finds with `reset_by()` who else has changed it, and words the event with `reset_message()`;
+reconcile.py posts it.
 """
 
 from collections.abc import Mapping

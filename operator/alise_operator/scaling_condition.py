@@ -1,7 +1,7 @@
 """The condition AutoscalingActive: whether the operator sets the replicas, what holds it back, and why it last changed them. Pure.
 
-autoscaler.py calls it. The message has no number that changes with the work: those are metrics. The last step is part of the message. It
-is carried over from the present condition, so that it survives a restart of the operator.
+autoscaler.py and reconcile.py call it. The message has no number that changes with the work: those are metrics. The last step is part of
+the message. It is carried over from the present condition, so that it survives a restart of the operator.
 """
 
 from collections.abc import Mapping

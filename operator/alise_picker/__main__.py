@@ -1,4 +1,8 @@
-"""`alise-picker`: the endpoint picker of one resource."""
+"""`alise-picker`: the endpoint picker of one AliseEngine, which tells Envoy to which replica each request goes.
+
+It listens for Envoy's gRPC and for HTTP, and watches EndpointSlices through the operator's kube.py. It is the command of the Deployment
+that the operator's `children/picker.py` builds.
+"""
 
 import argparse
 import asyncio

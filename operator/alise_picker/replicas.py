@@ -1,7 +1,7 @@
 """Each replica's load, which it streams, and its predictions, for which it is asked: gRPC to the replicas' sidecars.
 
-`endpoints.py` says which replicas there are. One task per replica keeps its stream; a replica whose stream ends or falls silent is asked
-again after a second, and until then its figures grow old.
+`__main__.py` creates it and hands in the replicas that `endpoints.py` finds; `picker.py` asks it about each request. One task per replica
+keeps its stream; a replica whose stream ends or falls silent is asked again after a second, and until then its figures grow old.
 """
 
 import asyncio

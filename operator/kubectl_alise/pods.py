@@ -1,4 +1,4 @@
-"""Asks the pods of a resource by running the commands of their own images in them. `cli.py` prints the answers."""
+"""Asks the pods of a resource by running the commands of their own images in them. `cli.py` and `ui.py` show the answers."""
 
 import json
 from collections.abc import Callable, Sequence

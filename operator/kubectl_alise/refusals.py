@@ -1,4 +1,4 @@
-"""Turns what kubectl prints when it fails into an error that says what to do; pure. `kubectl.py` calls it."""
+"""Turns what kubectl prints when it fails into an error that says what to do; pure. `kubectl.py` and `forward.py` call it."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""The texts of `kubectl alise top` and `kubectl alise explain`, from the JSON of the schedulers; pure."""
+"""The texts of `kubectl alise top` and `kubectl alise explain`, from the JSON of the schedulers; pure.
+
+`cli.py` prints them, `pods.py` tries each pod's answer with them, and `page_parts.py` makes HTML of the same answers.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

@@ -1,6 +1,6 @@
 """Tables and durations as kubectl prints them, and texts that any terminal can show; pure.
 
-`cli.py`, `status_text.py` and `requests_text.py` call it.
+`cli.py`, `status_text.py` and `requests_text.py` call it, and `__main__.py` for its errors.
 """
 
 from collections.abc import Sequence

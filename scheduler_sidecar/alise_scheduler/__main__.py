@@ -1,4 +1,6 @@
-"""The command line: `alise-scheduler run | supervise | top | explain | wait-for-engine-exit`. The only module that reads the environment.
+"""The command line: `alise-scheduler run | supervise | top | explain | wait-for-engine-exit`.
+
+It is the only module that reads settings from the environment.
 
 Each command imports what it needs itself, so that the supervisor, which runs as long as the pod, stays small.
 """

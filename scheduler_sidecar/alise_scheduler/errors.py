@@ -1,4 +1,5 @@
-"""The errors of the sidecar. `config.py`, `dispatcher.py` and files of `core`, `engine`, `predictor` and `rpc` raise or handle them.
+"""The errors of the sidecar. `__main__.py`, `config.py`, `dispatcher.py` and files of `core`, `engine`, `predictor` and `rpc` raise or
+handle them.
 
     SchedulerError
     ├── ConfigError            a setting is invalid; the process does not start

@@ -1,8 +1,8 @@
 """All scheduling state, and what each event does to it: admissions, the engine's reports, plans.
 
-`dispatcher.py` is its only caller, except that `run.py` hands in the predictor once it is loaded. It is synchronous, and time is an
-argument. Everything here can be rebuilt from Watch's snapshot, except for what the predictor and the step model have learned.
-Both survive an engine restart on purpose, because they describe the model and the machine and not a process.
+`dispatcher.py` alone changes it, except that `run.py` hands in the predictor once it is loaded; `explain.py` reads it. It is synchronous,
+and time is an argument. Everything here can be rebuilt from Watch's snapshot, except for what the predictor and the step model have
+learned. Both survive an engine restart on purpose, because they describe the model and the machine and not a process.
 """
 
 import logging

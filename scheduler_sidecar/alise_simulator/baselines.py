@@ -1,9 +1,11 @@
 """What the core is compared with. All of them run on the same simulated engine.
 
-fcfs      order of arrival, as stock vLLM does by default; preempted for memory only, and recomputed priority  stock vLLM with
-`--scheduling-policy priority` and the predicted length as priority: a waiting request never preempts mlfq      skip-join multi-level
-feedback queue: the prompt's size chooses the first queue, tokens served move it down; preempts, parks KV srpt      shortest true remaining
-first, never aged: what perfect knowledge gains in the mean, and costs in the tail `systems.py` gives them by name.
+    fcfs      order of arrival, as stock vLLM does by default; preempted for memory only, and recomputed
+    priority  stock vLLM with `--scheduling-policy priority` and the predicted length as priority: a waiting request never preempts
+    mlfq      skip-join multi-level feedback queue: the prompt's size chooses the first queue, tokens move it down; preempts, parks KV
+    srpt      shortest true remaining first, never aged: what perfect knowledge gains in the mean, and costs in the tail
+
+`systems.py` gives them by name.
 """
 
 import math

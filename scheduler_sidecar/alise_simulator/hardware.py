@@ -2,7 +2,8 @@
 
 The numbers are in `hardware.json` beside this file, which `make hardware` makes from NVIDIA's measured tables. Each profile says where its
 numbers come from and how far the linear step model is from them. One profile stands for the whole engine: with several devices, bytes per
-token, host memory and links are the sums over them. `__main__.py` and the benchmarks of `tests/bench` read them.
+token, host memory and links are the sums over them. `__main__.py`, the benchmarks of `tests/bench` and the emulated device of
+`tests/emulated` read them.
 """
 
 import json

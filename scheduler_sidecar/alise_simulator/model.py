@@ -1,6 +1,6 @@
 """What is simulated: an engine's shape, what its steps cost, and what moving KV costs. The numbers are inputs, measured elsewhere.
 
-`hardware.py` has those of real devices.
+`hardware.py` makes one of each real device; `run.py`, `replica.py` and other files of this package read it. Pure.
 """
 
 from dataclasses import dataclass, field

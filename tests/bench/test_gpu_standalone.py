@@ -1,4 +1,4 @@
-"""What the parts without vLLM make of their rows, and of what fails."""
+"""What the benchmark `gpu_standalone`, of a GPU without vLLM, makes of the rows that it measured, and of a part that fails. No GPU."""
 
 import sys
 from collections.abc import Iterator

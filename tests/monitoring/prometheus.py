@@ -1,6 +1,6 @@
 """Debian's Prometheus in a folder of its own, scraping real endpoints with the rules of manifests/monitoring.
 
-`test_alerts.py`, `test_on_engine.py` and `test_adapter_rule.py` start it.
+`test_alerts.py`, `test_on_engine.py` and `test_adapter_rule.py` start it, and tests/operator/test_alerts_on_control_plane.py.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""An encoder for tests, which needs neither weights nor onnxruntime. `predictor_builders.py` and `test_learned.py` use it."""
+"""An encoder for tests, which needs neither weights nor onnxruntime. `predictor_builders.py` and tests of the predictor use it."""
 
 from collections.abc import Sequence
 
