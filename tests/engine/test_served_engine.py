@@ -199,11 +199,12 @@ async def test_every_name_of_the_model_is_listed_answered_and_ranked(
 
 
 async def test_a_background_response_keeps_its_rank_after_its_http_request_has_ended(
-    engine: ServedEngine, client: openai.AsyncOpenAI, sidecar: FakeAdmission, observer: Observer
+    engine: ServedEngine, sidecar: FakeAdmission, observer: Observer
 ) -> None:
     sidecar.answer = admit(pack_priority(-7, 42), b"hint")
     body = {"model": "tiny", "input": "hello", "max_output_tokens": LONG_ENOUGH, "background": True, "store": True, **ENDLESS, **FORGED}
-    async with one_slot_taken(client, sidecar, observer), observer.planning(), engine.http() as http:
+    # EngineCore is polled soon after the last HTTP request has ended, which is at once.
+    async with observer.planning(), engine.http() as http:
         response = await http.post("/v1/responses", json=body)
         assert response.status_code == 200, response.text
         job = sidecar.requests[-1].job_id

@@ -235,7 +235,7 @@ def one_request(state: State, number: int, size: int) -> None:
     job = f"j{number}"
     state.admit(make_ask(job), 1.0)
     state.update(EngineUpdate(requests=(make_request(job, Phase.RUNNING, generated_tokens=size),)), 2.0)
-    done = Finished(f"r-{job}", job, FinishReason.STOP, **dict.fromkeys(MEASURED, size))  # type: ignore[arg-type]
+    done = Finished(f"r-{job}", job, FinishReason.STOP, **dict.fromkeys(MEASURED, size))
     state.update(EngineUpdate(finished=(done,)), 3.0)
     state.metrics.admit_seconds.observe(size / 1000)
 
