@@ -8,11 +8,14 @@ unexport PYTHONDONTWRITEBYTECODE
 # One OpenMP thread: with other load on the machine, two of them collapse on the engine's CPU kernels.
 export OMP_NUM_THREADS ?= 1
 
+# The parts of make check that failed, a line each.
+FAILED := .venv/failed-parts
+
 # Targets beside one another.
 BESIDE = $(MAKE) --no-print-directory --jobs
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-engine test-processes test-e2e check lint types unit serve cluster-up cluster-down images sbom docs proto crd chart reference dashboard flags hardware lock bench picture release clean
+.PHONY: help install run test test-engine test-processes test-e2e check lint format types unit serve cluster-up cluster-down images sbom docs proto crd chart reference dashboard flags hardware lock bench picture release clean
 
 help: ## What there is
 	@grep -hE '^[a-z0-9%-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -38,16 +41,19 @@ test-e2e: install ## The tests of the whole node, end to end
 	@$(PYTHON) -m pytest tests --durations=15 -m "e2e"
 
 check: install ## Lint, types, import contracts, unit and contract tests, in about a minute
-	@$(BESIDE) lint types unit
+	@rm -f $(FAILED); $(BESIDE) --keep-going lint types unit || { printf '\nmake check failed in: %s. The lines above that begin with [lint] or [types], or the tests after "short test summary", say why;\nmake lint, make types and make unit run one part alone.\n' "$$(paste -sd ' ' $(FAILED))"; exit 1; }
 
 lint: install ## Style, formatting and import contracts alone
-	@{ $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && .venv/bin/lint-imports; } | sed -u "s/^/[lint] /"
+	@{ $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && .venv/bin/lint-imports; } | sed -u "s/^/[lint] /" || { echo lint >> $(FAILED); exit 1; }
+
+format: install ## Formats the code and mends what the linter can mend
+	@$(PYTHON) -m ruff check --fix-only . && $(PYTHON) -m ruff format .
 
 types: install ## Type checks alone
-	@$(PYTHON) -m mypy operator scheduler_sidecar engine_image tests | sed -u "s/^/[types] /"
+	@$(PYTHON) -m mypy operator scheduler_sidecar engine_image tests | sed -u "s/^/[types] /" || { echo types >> $(FAILED); exit 1; }
 
 unit: install ## The fast tests alone; TESTS=tests/operator/test_spec.py: those of a file or folder
-	@$(PYTHON) -m pytest $(or $(TESTS),tests) -q -m "not engine and not controlplane and not e2e and not database and not process and not node"
+	@$(PYTHON) -m pytest $(or $(TESTS),tests) -q -m "not engine and not controlplane and not e2e and not database and not process and not node" || { echo unit >> $(FAILED); exit 1; }
 
 serve: install ## Engine and sidecar on this machine without Kubernetes; OpenAI API on localhost (PORT=8000 MODEL=..., or DEVICE=h100-qwen3-32b: emulated)
 	@$(PYTHON) -m tests.tools.serve

@@ -53,9 +53,11 @@ def test_a_test_that_is_named_exists(test: str) -> None:
     assert found, f"not a path and a test: {test}"
     path, name, row = found.groups()
     nodes = list(ast.walk(tree(path)))
-    assert any(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name for node in nodes), f"no {name} in {path}"
+    assert any(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name for node in nodes), (
+        f"no {name} in {path}, which a row of tests/CASES.md names"
+    )
     texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    assert row is None or row in texts, f"nothing in {path} is called {row!r}"
+    assert row is None or row in texts, f"nothing in {path} is called {row!r}, which a row of tests/CASES.md names"
 
 
 def test_every_case_has_a_test() -> None:

@@ -117,10 +117,11 @@ def test_the_engine_understands_its_settings(changes: dict[str, Any], tmp_path: 
 
 def test_defaults_of_the_resource_are_those_of_an_engine_and_a_scheduler_without_kubernetes(tmp_path: Path) -> None:
     spec, sockets = make_spec(), {"ALISE_SOCKET_DIR": str(tmp_path)}
-    assert engine_settings(admission_env(spec) | sockets) == engine_settings(sockets)
+    where = "a default of operator/alise_operator/spec.py differs from that of the process: names.py and variables.py, or config.py"
+    assert engine_settings(admission_env(spec) | sockets) == engine_settings(sockets), where
     given, own = (scheduler_config.load(environ, {}) for environ in (scheduler_env(spec), {}))
     of_the_pod = {"history_dir", "encoder", "history_key", "history_dsn"}
-    assert given.model_dump(exclude=of_the_pod) == own.model_dump(exclude=of_the_pod)
+    assert given.model_dump(exclude=of_the_pod) == own.model_dump(exclude=of_the_pod), where
 
 
 def test_a_class_of_requests_reaches_the_scheduler_with_its_weight() -> None:

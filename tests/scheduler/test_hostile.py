@@ -267,7 +267,8 @@ def test_l6_between_two_scrapes_no_metric_shows_what_one_request_was() -> None:
     for name in telling:
         own = [{key: value for key, value in scrape.items() if key[0] == name} for scrape in small]
         changed = [number for number in range(1, 64) if own[number] != own[number - 1]]
-        assert all(later - sooner >= BATCH for sooner, later in itertools.pairwise([-1, *changed])), name
+        at_once = f"{name} shows what a single request was: publish it {BATCH} requests at a time, as BatchedHistogram and answered() do"
+        assert all(later - sooner >= BATCH for sooner, later in itertools.pairwise([-1, *changed])), at_once
     assert small[-1][("alise_scheduler_answer_tokens_total", ("kind", "real"))] == sum(range(10, 74))
 
 

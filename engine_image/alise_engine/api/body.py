@@ -2,15 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from alise_contract.names import DEFAULT_BODY_SECONDS, DEFAULT_MAX_BODY_BYTES
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
+from .asgi import Receive
 
 # Commas, colons and brackets of a JSON body. vLLM's server parses it on the event loop that serves every request, some 10 million of them a
 # second. Room for prompts of token ids comes on top, see `max_marks`.

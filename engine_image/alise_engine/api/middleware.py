@@ -10,9 +10,8 @@ scheduler that is dead, slow or of another version costs the order of requests, 
 same. `endpoint.py` adds this before vLLM adds its own middleware, so that it runs inside vLLM's own API-key check, if there is one.
 """
 
-import json
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
@@ -22,24 +21,31 @@ from alise_contract.names import CLASS_RESPONSE_HEADER, DEFAULT_CLASS, OUTCOME_R
 
 from ..wire.stamp import NEUTRAL_PRIORITY, Stamp
 from .admission import Admitted, Ask, Decision, FailedOpen, Rejected, RejectReason
-from .body import MAX_PARSE_SECONDS, BodyLimits, Disconnected, Receive, Refused, max_marks, max_text_bytes, read
+from .asgi import (
+    App,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    close_web_socket,
+    declared_bytes,
+    headers_of,
+    path_of,
+    replayed,
+    send_error,
+    without_header,
+)
+from .body import MAX_PARSE_SECONDS, BodyLimits, Disconnected, Refused, max_marks, max_text_bytes, read
 from .identity import Caller, request_id, slo_ttft_ms
-from .outcomes import ADMISSION_REFUSALS, ADMITTED, BODY_REFUSALS, DISCONNECTED, FAILED_OPEN, NEUTRAL, UNAUTHORIZED, Outcome, Refusal
+from .outcomes import ADMISSION_REFUSALS, ADMITTED, BODY_REFUSALS, DISCONNECTED, FAILED_OPEN, NEUTRAL, UNAUTHORIZED, Outcome
 from .parsing import Busy, Parsed
 from .routes import FORMS, Route, endpoint_of, needs_key, route_of
 from .stamping import CURRENT, Ticket
 from .traces.record import Trace
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 # Another pod, if there is one, answers at once.
 DRAINING: Final = Rejected(RejectReason.DRAINING, "this replica is draining; try again", 1)
 _WRONG_KEY: Final = "this request needs an API key: send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`"
-# What fits into a WebSocket's close frame beside its code (RFC 6455).
-_MAX_REASON_BYTES: Final = 123
 
 
 class Gate(Protocol):
@@ -141,7 +147,7 @@ class AliseMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        path, headers = _path(scope), _headers(scope)
+        path, headers = path_of(scope), headers_of(scope)
         method = scope.get("method", "GET")
         # 1. May this client ask at all?
         guarded = needs_key(method, path, self._gate.guards_metrics)
@@ -152,7 +158,7 @@ class AliseMiddleware:
             return
         client_id = request_id(headers)
         # vLLM builds its ids from the client's, which the engine then reports with every change: one that is refused must not get there.
-        scope = scope if client_id else _without_header(scope, REQUEST_ID_HEADER)
+        scope = scope if client_id else without_header(scope, REQUEST_ID_HEADER)
         request = _Request(scope, receive, send, path, headers, caller, client_id=client_id)
         route = Route.GENERATES if scope["type"] == "websocket" else route_of(method, path)
         if route is Route.GENERATES and (trace := self._gate.begin_trace(request.job_id, client_id, path, headers, caller)) is not None:
@@ -182,7 +188,7 @@ class AliseMiddleware:
                 self._gate.seen("", BODY_REFUSALS[body.status].name)
                 await _refuse_body(request.send, body)
                 return
-            await self._app(request.scope, _replay(body, request.receive), request.send)
+            await self._app(request.scope, replayed(body, request.receive), request.send)
 
     async def _web_socket(self, request: _Request) -> None:
         """Speech comes in and text goes out while it does; the connection counts as one request and has the neutral rank."""
@@ -192,7 +198,7 @@ class AliseMiddleware:
             decision = DRAINING if self._gate.refusing else await self._gate.decide(ask)
             if isinstance(decision, Rejected):
                 fate.what = refusal = ADMISSION_REFUSALS[decision.reason]
-                await _close(request.send, refusal, decision.message)
+                await close_web_socket(request.send, refusal, decision.message)
                 return
             fate.what = _outcome_of(decision, Endpoint.OTHER)
             with self._gate.open():
@@ -240,8 +246,8 @@ class AliseMiddleware:
             return
         fate.what = _outcome_of(decision, description.endpoint if description is not None else Endpoint.OTHER)
         # 6. Let it through as it came.
-        scope = _without_header(request.scope, PRIORITY_HEADER)
-        await self._carry_out(request, decision, scope, _replay(body, request.receive))
+        scope = without_header(request.scope, PRIORITY_HEADER)
+        await self._carry_out(request, decision, scope, replayed(body, request.receive))
 
     async def _carry_out(self, request: _Request, decision: Admitted | FailedOpen | None, scope: Scope, receive: Receive) -> None:
         """Runs vLLM's handler under a ticket."""
@@ -264,7 +270,7 @@ class AliseMiddleware:
             limits = BodyLimits(min(limits.max_bytes, most_json), limits.seconds)
             most_marks = max_marks(self._gate.max_model_len)
         with self._gate.upload(request.caller) as has_room:
-            return await read(request.receive, _declared_bytes(request.headers), limits, has_room, most_marks)
+            return await read(request.receive, declared_bytes(request.headers), limits, has_room, most_marks)
 
     async def _described(self, path: str, body: bytes) -> Description | Refused | Rejected | None:
         """Returns the body's description, or why it is refused; None if it is no JSON, which vLLM refuses."""
@@ -309,46 +315,18 @@ async def _refuse(send: Send, refusal: Refused | Rejected, fate: _Fate) -> None:
         await _refuse_body(send, refusal)
         return
     fate.what = refused = ADMISSION_REFUSALS[refusal.reason]
-    await _error(send, refused, refusal.message, ((b"retry-after", b"%d" % refusal.retry_after_seconds),))
+    await send_error(send, refused, refusal.message, ((b"retry-after", b"%d" % refusal.retry_after_seconds),))
 
 
 async def _refuse_body(send: Send, refused: Refused) -> None:
-    await _error(send, BODY_REFUSALS[refused.status], refused.message)
+    await send_error(send, BODY_REFUSALS[refused.status], refused.message)
 
 
 async def _unauthorized(scope: Scope, send: Send) -> None:
     if scope["type"] == "websocket":
-        await _close(send, UNAUTHORIZED, _WRONG_KEY)
+        await close_web_socket(send, UNAUTHORIZED, _WRONG_KEY)
         return
-    await _error(send, UNAUTHORIZED, _WRONG_KEY)
-
-
-async def _close(send: Send, refusal: Refusal, message: str) -> None:
-    """Ends a WebSocket."""
-    await send({"type": "websocket.close", "code": refusal.close_code, "reason": message[:_MAX_REASON_BYTES]})
-
-
-async def _error(send: Send, refusal: Refusal, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    """Sends an error in the format of OpenAI's API."""
-    error = {"message": message, "type": refusal.error_type, "param": None, "code": refusal.status}
-    data = json.dumps({"error": error}).encode("ascii")
-    base = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(data)))
-    await send({"type": "http.response.start", "status": refusal.status, "headers": [*base, *refusal.headers, *headers]})
-    await send({"type": "http.response.body", "body": data})
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Returns a `receive` that yields the body, then the client's messages: vLLM waits for `http.disconnect` to cancel the request."""
-    delivered = False
-
-    async def replayed() -> Message:
-        nonlocal delivered
-        if delivered:
-            return await receive()
-        delivered = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replayed
+    await send_error(send, UNAUTHORIZED, _WRONG_KEY)
 
 
 def _telling(send: Send, fate: _Fate, gate: Gate) -> Send:
@@ -371,30 +349,3 @@ def _telling(send: Send, fate: _Fate, gate: Gate) -> Send:
         return send(message)
 
     return telling
-
-
-def _path(scope: Scope) -> str:
-    """Returns the path as the router sees it."""
-    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
-    return path[len(root) :] if root and path.startswith(root + "/") else path
-
-
-def _headers(scope: Scope) -> dict[str, str]:
-    """Returns header values as text: UTF-8 where possible, else Latin-1. The first of two equal headers counts, as in vLLM."""
-    return {name.decode("latin-1").lower(): _text(value) for name, value in reversed(scope["headers"])}
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
-
-
-def _declared_bytes(headers: dict[str, str]) -> int | None:
-    value = headers.get("content-length", "")
-    return int(value) if value.isascii() and value.isdigit() and len(value) <= 18 else None
-
-
-def _without_header(scope: Scope, name: str) -> Scope:
-    return {**scope, "headers": [pair for pair in scope["headers"] if pair[0].lower() != name.encode()]}

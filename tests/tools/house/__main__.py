@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.tools.house.figures import FINDINGS
+from tests.tools.house.figures import FINDINGS, REMEDIES
 
 
 def main(names: list[str]) -> int:
@@ -15,6 +15,8 @@ def main(names: list[str]) -> int:
         print(f"{name}: {len(found)}")
         for one in found:
             print(f"  {one}")
+        if found:
+            print(f"  {REMEDIES[name]}")
     return 0
 
 

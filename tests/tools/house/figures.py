@@ -22,6 +22,17 @@ def settings_undocumented() -> list[Finding]:
     return [Finding("docs/reference/settings.md", 1, name) for name in undocumented.settings()]
 
 
+# What to do about a finding, where the finding does not say it.
+REMEDIES: Final[Mapping[str, str]] = {
+    "import_circles": "move what both sides need into a module that imports neither",
+    "files_over_400_lines": f"a file has at most {MOST_LINES} lines: move what is a job of its own into a file beside it",
+    "prose_lines_over_100": "a line of prose has at most 100 columns, tables and code aside: break it",
+    "lexicon_hits": "LEXICON in tests/tools/house/prose.py has the words to use instead",
+    "metrics_undocumented": "describe it where it is declared, and run `make reference`",
+    "settings_undocumented": "describe it where it is declared, and run `make reference`",
+    "docs_broken_links": "name a page and a heading that exist",
+    "dead_names": "delete it, or add it to EXCEPTIONS in tests/tools/house/dead.py with the reason",
+}
 # Figures that count findings; all of them should be 0.
 FINDINGS: Final[Mapping[str, Callable[[], list[Finding]]]] = {
     "import_circles": imports.circles,
