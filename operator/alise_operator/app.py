@@ -7,12 +7,14 @@ through the reconciler.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 from alise_operator import metrics
+from alise_operator.children.meta import Manifest
 from alise_operator.errors import ApplyError, ClusterError, OperatorError, SpecError
+from alise_operator.reads import Edition, Need
 from alise_operator.reconcile import Key, Reconciler
 from alise_operator.workqueue import SPACING_SECONDS, WorkQueue
 
@@ -44,8 +46,9 @@ class App:
         )
         self._resync_seconds = resync_seconds
         self._started: dict[Key, float] = {}
-        # As the watch last reported them.
-        self._generations: dict[Key, int] = {}
+        # As the watch last reported them; of those that existed before, as they were first listed.
+        self._editions: dict[Key, Edition] = {}
+        self._has_listed = False
         self._last_resync = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -69,11 +72,24 @@ class App:
         self.reconciler.changed(key)
         self.queue.add(key)
 
-    def edited(self, key: Key, generation: int) -> None:
-        """Requests a reconcile of an AliseEngine that a watch reported; before others if its spec is new, and not only its status."""
-        self.reconciler.changed(key)
-        self.queue.add(key, first=self._generations.get(key) != generation)
-        self._generations[key] = generation
+    def needs(self, key: Key, need: Need) -> None:
+        """Requests the reconcile that an AliseEngine needs after an event of one of its children."""
+        match need:
+            case Need.READ:
+                self.changed(key)
+            case Need.LOOK:
+                self.queue.add(key)
+
+    def edited(self, key: Key, meta: Manifest) -> None:
+        """Requests a reconcile of an AliseEngine that a watch reported, with this metadata, unless it is as it was read.
+
+        It goes before others if its spec is new, and not only its status.
+        """
+        edition, version = Edition.of(meta), str(meta.get("resourceVersion") or "")
+        is_new = self._editions.get(key) != edition
+        self._editions[key] = edition
+        if self.reconciler.engine_changed(key, version) or is_new:
+            self.queue.add(key, first=is_new)
 
     def awaited(self, key: Key) -> None:
         """Requests a reconcile for which a client waits."""
@@ -90,13 +106,21 @@ class App:
         dead = [task.get_name() for task in self._tasks if task.done()]
         return f"task {dead[0]} has ended" if dead else None
 
+    def listed(self, found: Mapping[Key, Edition]) -> None:
+        """Notes which AliseEngines there are. One that is new goes before others; at the start, none is."""
+        new = found.keys() - self._editions.keys()
+        self._editions = {key: self._editions.get(key, edition) for key, edition in found.items()}
+        for key in new if self._has_listed else ():
+            self.queue.add(key, first=True)
+        self._has_listed = True
+
     async def _resync(self) -> None:
         """Lists every AliseEngine and adds it to the queue. The watches only make the operator react sooner."""
         while True:
-            began, keys = time.monotonic(), list[Key]()
+            began, keys = time.monotonic(), dict[Key, Edition]()
             try:
                 keys = await self.reconciler.all_keys()
-                self._generations = {key: self._generations[key] for key in keys if key in self._generations}
+                self.listed(keys)
             except (ClusterError, ApplyError) as error:
                 log.warning("the AliseEngines could not be listed", extra={"error": str(error)})
             try:

@@ -47,9 +47,9 @@ def register(registry: kopf.OperatorRegistry, app: App) -> None:
 
     async def child_seen(event: Any, namespace: str, labels: Any, **_: Any) -> None:
         child = event["object"]
-        needed = app.reconciler.child_changed(child["kind"], child, deleted=event["type"] == "DELETED")
-        if needed and labels.get(ENGINE_LABEL):
-            app.changed(Key(namespace, labels[ENGINE_LABEL]))
+        need = app.reconciler.child_changed(child["kind"], child, deleted=event["type"] == "DELETED")
+        if labels.get(ENGINE_LABEL):
+            app.needs(Key(namespace, labels[ENGINE_LABEL]), need)
 
     kopf.on.login(registry=registry)(login)
     for group, version, plural in WATCHED:

@@ -105,8 +105,8 @@ class Kube(Protocol):
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
         """Deletes the object with that uid; it being gone already is fine. Raises ApplyError, ClusterError."""
 
-    async def patch_status(self, resource: Resource, namespace: str, name: str, status: Manifest) -> None:
-        """Raises Gone, ApplyError, ClusterError."""
+    async def patch_status(self, resource: Resource, namespace: str, name: str, status: Manifest) -> Manifest:
+        """Returns the object as it is then. Raises Gone, ApplyError, ClusterError."""
 
     async def scale(self, resource: Resource, namespace: str, name: str, replicas: int, version: str) -> None:
         """Sets the replicas through the scale subresource, if the object still has this version. Raises Gone, ApplyError, ClusterError
@@ -248,10 +248,10 @@ class HttpKube:
         except Gone:
             return
 
-    async def patch_status(self, resource: Resource, namespace: str, name: str, status: Manifest) -> None:
+    async def patch_status(self, resource: Resource, namespace: str, name: str, status: Manifest) -> Manifest:
         path = resource.path(namespace, name, "status")
         query = {"fieldManager": MANAGER}
-        await self._call("PATCH", path, query, {"status": status}, content_type="application/merge-patch+json")
+        return await self._call("PATCH", path, query, {"status": status}, content_type="application/merge-patch+json")
 
     async def scale(self, resource: Resource, namespace: str, name: str, replicas: int, version: str) -> None:
         path, query = resource.path(namespace, name, "scale"), {"fieldManager": MANAGER}

@@ -7,7 +7,7 @@ missed event, a restart or two changes at once need no extra code. One AliseEngi
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -31,9 +31,9 @@ from alise_operator.observation import Observation
 from alise_operator.observe import observe
 from alise_operator.observe_route import RouteObserver
 from alise_operator.poller import Poller
-from alise_operator.reads import READ_KINDS, Memory, Reads, is_at_rest
+from alise_operator.reads import READ_KINDS, Edition, Memory, Need, Reads, after_write, is_at_rest
 from alise_operator.replicas import is_suspended, wanted_replicas
-from alise_operator.restores import Meanwhile, News, Restores
+from alise_operator.restores import Meanwhile, Restores
 from alise_operator.route_ready import Way, gateway_limits
 from alise_operator.rules import check
 from alise_operator.spec import Spec, parse
@@ -105,27 +105,34 @@ class Reconciler:
         # Those that metrics report.
         self._reported: set[Key] = set()
 
-    async def all_keys(self) -> list[Key]:
+    async def all_keys(self) -> dict[Key, Edition]:
         """Returns every AliseEngine of the cluster, and forgets those that are gone. Raises ClusterError, ApplyError (not allowed)."""
-        keys: list[Key] = []
-        uids: set[str] = set()
+        keys: dict[Key, Edition] = {}
         async for page in self._kube.pages(ENGINES, self._namespace, slim=True):
-            keys += [Key(one["metadata"]["namespace"], one["metadata"]["name"]) for one in page]
-            uids |= {one["metadata"]["uid"] for one in page}
-            for one in page:
-                self._memory.listed((one["metadata"]["namespace"], one["metadata"]["name"]), str(one["metadata"]["resourceVersion"]))
+            for meta in (one["metadata"] for one in page):
+                key = Key(meta["namespace"], meta["name"])
+                keys[key] = Edition.of(meta)
+                self._memory.listed(key.place, str(meta["resourceVersion"]))
+        uids = {edition.uid for edition in keys.values()}
         self._memory.keep(frozenset(key.place for key in keys))
         # Those that are created after this have only the children that this process gives them, because it holds the lease.
         self._may_have_children = uids if self._may_have_children is None else self._may_have_children & uids
         self._applied = {uid: applied for uid, applied in self._applied.items() if uid in uids}
         self._restores.keep(uids)
-        for key in self._reported - set(keys):
+        for key in self._reported - keys.keys():
             self._forget(key)
         return keys
 
     def changed(self, key: Key) -> None:
-        """Notes that the AliseEngine, a pod or a child of it has changed, so that the next reconcile reads all of it."""
+        """Notes that a pod or a child of the AliseEngine has changed, so that the next reconcile reads all of it."""
         self._memory.drop(key.place)
+
+    def engine_changed(self, key: Key, version: str) -> bool:
+        """Notes a version of the AliseEngine that a watch reported, and returns whether it needs a reconcile.
+
+        It needs none if it was read, or is what was read with a status that the operator itself has written.
+        """
+        return self._memory.saw(key.place, version)
 
     def missed(self) -> None:
         """Notes that changes may not have been reported."""
@@ -157,16 +164,18 @@ class Reconciler:
 
         Raises ClusterError if the API server could not be asked, and re-raises an unexpected exception (a bug) after reporting it.
         """
-        reads, error, began = self._memory.recall(key.place, self._monotonic()), None, self._monotonic()
-        if reads is not None and reads.owner.uid in self._applied and await self._is_unchanged(reads):
-            # Only the pods' own reports can be others than before.
-            seen = replace(reads.seen, pods=await self._poller.poll(reads.seen.pods))
-            await self._conclude(key, reads.resource, reads.owner, reads.spec, None, seen, reads.way)
-            return None
-        self._memory.begin(key.place)
-        reads = None
+        began = self._monotonic()
+        reads, error = self._memory.recall(key.place, began), None
+        self._memory.begin(key.place, again=False)
         try:
-            reads, error = await self._from_the_cluster(key, began)
+            if reads is not None and reads.owner.uid in self._applied and await self._is_unchanged(reads):
+                # Only the pods' own reports can be others than before.
+                seen = replace(reads.seen, pods=await self._poller.poll(reads.seen.pods))
+                reads = reads.reported(await self._conclude(key, reads.resource, reads.owner, reads.spec, None, seen, reads.way))
+            else:
+                reads = None
+                self._memory.begin(key.place)
+                reads, error = await self._from_the_cluster(key, began)
         finally:
             self._memory.end(key.place, reads)
         return error
@@ -218,13 +227,13 @@ class Reconciler:
         has_picker = spec is not None and spec.routing.endpoint_picker is not None
         picker_at = self._now() if has_picker else None
         seen = await observe(self._kube, self._poller, owner, tls_secret=tls_secret, picker_at=picker_at, created=created)
-        await self._conclude(key, resource, owner, spec, error, seen, way)
+        known = await self._conclude(key, resource, owner, spec, error, seen, way)
         if bug is not None:
             raise bug
         is_done = error is None and created is None and owner.uid in self._applied and is_at_rest(seen) and not has_picker
         if spec is None or way is None or not is_done:
             return None, error
-        return Reads.of(resource, spec, owner, cluster, way, seen, began), None
+        return Reads.of(resource, spec, owner, cluster, way, seen, began).reported(known), None
 
     async def _conclude(
         self,
@@ -235,8 +244,8 @@ class Reconciler:
         error: OperatorError | None,
         seen: Observation,
         way: Way | None,
-    ) -> None:
-        """Scales the AliseEngine and reports on it."""
+    ) -> Manifest | None:
+        """Scales the AliseEngine and reports on it. Returns it as it is then; None if another writer was faster."""
         # 6. Does the predicted work need another number of pods? If so, the change of the spec brings the next reconcile.
         previous = resource.get("status", {})
         # A child that the cluster refuses says nothing against the spec, and the number of pods is applied all the same.
@@ -260,7 +269,7 @@ class Reconciler:
         self._reported.add(key)
         self._loads.set(key.namespace, key.name, load_of(seen.pods))
         metrics.RESOURCES.report(key.namespace, key.name, status, seen.workload.pods() if seen.workload is not None else {})
-        await self._report(key, owner, previous, status)
+        return await self._report(key, owner, resource, status)
 
     async def _is_unchanged(self, reads: Reads) -> bool:
         """Returns whether what no watch reports is as it was read: APIs, classes, Gateways, the hosts of others, the certificate."""
@@ -275,10 +284,10 @@ class Reconciler:
                 raise
             return False
 
-    def child_changed(self, kind: str, child: Mapping[str, Any], *, deleted: bool) -> bool:
-        """Notes a child that a watch reported, and returns whether it needs a reconcile."""
+    def child_changed(self, kind: str, child: Mapping[str, Any], *, deleted: bool) -> Need:
+        """Notes a child that a watch reported, and returns what its AliseEngine needs."""
         meta = child["metadata"]
-        seen, key, is_known = None if deleted else version_of(child), (kind, meta["name"]), False
+        seen, key, need = None if deleted else version_of(child), (kind, meta["name"]), Need.READ
         for reference in meta.get("ownerReferences", ()):
             owner = Owner(reference["name"], meta["namespace"], reference.get("uid", ""))
             if owner.uid in self._applying:
@@ -287,15 +296,15 @@ class Reconciler:
             # The first of several changed children ends that all of them count as applied, so that the restores know them, too.
             applied = self._applied.get(owner.uid) or self._restores.applied(owner.uid)
             known = applied.versions.get(key) if applied is not None else None
-            version = str(meta.get("resourceVersion", ""))
-            is_read = kind not in READ_KINDS or self._memory.is_known((owner.namespace, owner.name), key, version)
-            is_known |= owner.uid in self._applied and known == seen and is_read
+            if owner.uid in self._applied and known is not None and known == seen:
+                of_status = self._memory.saw_child((owner.namespace, owner.name), kind, child) if kind in READ_KINDS else Need.NOTHING
+                need = min(need, of_status)
             # While children are applied, the watch also shows the operator's own writes.
             if applied is not None and known is not None and known != seen and owner.uid not in self._applying:
                 log.info("a child was changed by another writer and is applied again", extra={"child": f"{kind}/{meta['name']}"})
                 self._applied.pop(owner.uid, None)
                 self._restores.note(owner, kind, child, applied, deleted=deleted)
-        return deleted or not is_known
+        return need
 
     async def _mark_leaving(self, spec: Spec, owner: Owner) -> None:
         """Marks the pods that should leave, if the number of pods falls."""
@@ -339,7 +348,7 @@ class Reconciler:
         # A child that was meanwhile deleted or changed is applied again; the watch has requested that reconcile.
         if self._restores.note_meanwhile(owner, meanwhile, applied):
             self._applied[owner.uid] = applied
-        await self._post_restores(owner, news)
+        await events.warn_of(self._kube, [(one.reason, one.message) for one in news], owner, now=self._now())
         if changed:
             log.info("children applied", extra={"engine": f"{owner.namespace}/{owner.name}", "children": len(manifests)})
         return answers.get(owner.name)
@@ -357,41 +366,23 @@ class Reconciler:
         except (ApplyError, ClusterError) as failure:
             log.warning("replicas could not be applied", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(failure)})
 
-    async def _post_restores(self, owner: Owner, news: Sequence[News]) -> None:
-        """Posts an event for each child that another writer had changed, which says what to change instead."""
-        try:
-            for one in news:
-                await events.warn(self._kube, one.reason, one.message, owner, now=self._now())
-        except (ApplyError, ClusterError) as error:
-            log.warning("an event could not be posted", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(error)})
-
     def _by_keda(self, before: Mapping[str, Any] | None) -> bool:
         """Returns whether KEDA scales; by the present condition while the cluster could not be discovered."""
         return scaling_condition.is_by_keda(before) if self._discovery.known is None else self._discovery.known.keda is not None
 
-    async def _report(self, key: Key, owner: Owner, previous: Mapping[str, Any], status: dict[str, Any]) -> None:
-        if dict(previous) == status:
-            return
+    async def _report(self, key: Key, owner: Owner, resource: Manifest, status: dict[str, Any]) -> Manifest | None:
+        previous = resource.get("status", {})
+        if previous == status:
+            return resource
         # A merge patch keeps absent fields, so removed fields are written as null.
         removed = {name: None for name in previous if name not in status}
         try:
-            await self._kube.patch_status(ENGINES, owner.namespace, owner.name, status | removed)
+            answer = await self._kube.patch_status(ENGINES, owner.namespace, owner.name, status | removed)
         except Gone:
-            return
-        # The status that was read is an older one now, also before the watch says so.
-        self._memory.drop(key.place)
+            return None
         metrics.STATUS_WRITES.inc()
-        changed = changes(previous, status)
-        for condition in changed:
-            log.info(
-                condition.message,
-                extra={"engine": str(key), "condition": condition.type, "status": condition.status, "reason": condition.reason},
-            )
-        try:
-            await events.post(self._kube, changed, owner, now=self._now())
-        except (ApplyError, ClusterError) as error:
-            # The status has the same information, so a missing event is not worth another reconcile.
-            log.warning("an event could not be posted", extra={"engine": str(key), "error": str(error)})
+        await events.announce(self._kube, changes(previous, status), owner, now=self._now())
+        return after_write(resource, status, answer)
 
     def _forget(self, key: Key) -> None:
         self._reported.discard(key)

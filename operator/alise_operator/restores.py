@@ -12,6 +12,7 @@ from alise_contract.names import ENGINE_LABEL, KIND
 from alise_operator.apply import Applied, generation_of, resource_version_of
 from alise_operator.children.meta import Manifest, Owner
 from alise_operator.drift import edited_fields, writer_of
+from alise_operator.reads import is_newer
 from alise_operator.refusals import source_of
 from alise_operator.replicas import REASON as REPLICAS_RESET
 from alise_operator.replicas import REPEAT_SECONDS, Reset, reset_by, reset_message
@@ -92,7 +93,7 @@ class Restores:
         """
         others = {key: seen for key, seen in meanwhile.items() if key in applied.versions and applied.versions[key] != seen.version}
         for key, seen in others.items():
-            if seen.version is None or _is_newer(resource_version_of(seen.child), applied.written.get(key, "")):
+            if seen.version is None or is_newer(resource_version_of(seen.child), applied.written.get(key, "")):
                 self.note(owner, key[0], seen.child, applied, deleted=seen.version is None)
         return not others
 
@@ -170,8 +171,3 @@ def _without(key: Child, owner: Owner) -> str:
     if key == ("Deployment", owner.name):
         return "; to stop all pods, set spec.suspend to true"
     return f"; to do without it, change {source}" if source is not None else ""
-
-
-def _is_newer(version: str, than: str) -> bool:
-    """Returns whether one resource version is after the other. The API server counts them up; others may not be numbers."""
-    return version.isdecimal() and than.isdecimal() and int(version) > int(than)

@@ -28,8 +28,8 @@ LEAST_SECONDS: Final = 1.0
 GONE: Final = 410
 # It has not come to the version: its store was set back to an earlier state.
 TOO_NEW: Final = 504
-# Also gets the generation, which only edits of the spec change.
-EngineSeen = Callable[[Key, int], None]
+# Also gets the metadata.
+EngineSeen = Callable[[Key, Manifest], None]
 Seen = Callable[[Key], None]
 
 
@@ -76,7 +76,7 @@ async def _watch(
                 since = meta.get("resourceVersion") or since
                 name = name_of(meta) if meta.get("name") else None
                 if name:
-                    seen(Key(meta["namespace"], name), int(meta.get("generation") or 0))
+                    seen(Key(meta["namespace"], name), meta)
             # A proxy may end each watch at once.
             await asyncio.sleep(max(0.0, opened + min(pause_seconds, LEAST_SECONDS) - loop.time()))
         except (ClusterError, ApplyError) as error:

@@ -81,8 +81,9 @@ class WorkQueue(Generic[K]):
         # Keys that may be taken: those that go first, and the others.
         self._lanes = _Lane[K](), _Lane[K]()
         self._in_a_row = 0
-        # Waiting keys that go first.
+        # Waiting keys that go first, and those that were taken first and have not succeeded since.
         self._first: set[K] = set()
+        self._unfinished: set[K] = set()
         self._changed = asyncio.Event()
         self._taken = asyncio.Event()
         self._waiting: set[K] = set()
@@ -95,6 +96,7 @@ class WorkQueue(Generic[K]):
         # Keys that wait for their rate; and the time at which each recent key has its full burst again.
         self._held: dict[K, Timer] = {}
         self._full_at: dict[K, float] = {}
+        self._is_closed = False
 
     @property
     def waiting(self) -> int:
@@ -103,6 +105,8 @@ class WorkQueue(Generic[K]):
 
     def add(self, key: K, *, first: bool = False) -> None:
         """Queues the key, now or as soon as its rate allows. A key that goes `first` is taken before those that do not."""
+        if self._is_closed:
+            return
         if key in self._working:
             self._again[key] = first or self._again.get(key, False)
         elif key in self._waiting:
@@ -129,7 +133,9 @@ class WorkQueue(Generic[K]):
             self._changed.clear()
             await self._changed.wait()
         self._waiting.discard(key)
-        self._first.discard(key)
+        if key in self._first:
+            self._first.discard(key)
+            self._unfinished.add(key)
         self._taken.set()
         self._working.add(key)
         self._busy[self._group_of(key)] += 1
@@ -154,28 +160,42 @@ class WorkQueue(Generic[K]):
             self.add(key, first=self._again.pop(key))
 
     def retry(self, key: K) -> float:
-        """Queues the key after a pause that doubles with every consecutive failure, and returns the pause in seconds."""
+        """Queues the key after a pause that doubles with every consecutive failure, and returns the pause in seconds.
+
+        A key that went first does so again until its pauses are the longest: what fails for good must not be in the way of later edits.
+        """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         pause_seconds = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * float(1 << min(failures, 16)))
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
-        self._timers[key] = self._call_later(pause_seconds, lambda: self.add(key))
+        if self._is_closed:
+            return pause_seconds
+        if pause_seconds >= LAST_RETRY_SECONDS:
+            self._unfinished.discard(key)
+        first = key in self._unfinished
+        self._timers[key] = self._call_later(pause_seconds, lambda: self.add(key, first=first))
         return pause_seconds
 
     def succeeded(self, key: K) -> None:
         """Forgets the failures of the key, and cancels its retry."""
         self._failures.pop(key, None)
+        self._unfinished.discard(key)
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
 
     def close(self) -> None:
+        """Forgets all keys but those that are processed, lets those go that wait in `fewer_than`, and takes no more keys."""
+        self._is_closed = True
         for timer in (*self._timers.values(), *self._held.values()):
             timer.cancel()
-        self._timers.clear()
-        self._held.clear()
+        self._lanes = _Lane[K](), _Lane[K]()
+        for kept in (self._timers, self._held, self._waiting, self._first, self._unfinished, self._again, self._failures):
+            kept.clear()
+        metrics.QUEUE_LENGTH.set(self.waiting)
+        self._taken.set()
 
     def _release(self, key: K) -> None:
         self._held.pop(key, None)

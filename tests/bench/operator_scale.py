@@ -2,7 +2,8 @@
 
 Each size has a control plane of its own: etcd, the API server and the controller manager on the cores on which the operator runs, too. The
 children are first applied without an operator, by as many workers as it has, with its client and its field manager, without owners and with
-nothing read or tried before. Then the same AliseEngines are created, and the operator makes the children.
+nothing read or tried before. Then the same AliseEngines are created, and the operator makes the children. The benchmark sees by the same
+watches that the children are there, so both have these beside them.
 
 Counted are the operator's requests in the API server's audit log, those of its watches included. The AliseEngines have no pods, because a
 control plane has no node: what pods add is polls of the pods, which the API server does not see, and an event for each change of a pod.
@@ -41,8 +42,10 @@ PLAIN, SCALED = "plain", "scaled"
 # Two of the operator's verifications of all children, and eight rounds of its clock.
 WATCHED_SECONDS: Final = 120.0
 CONVERGE_SECONDS: Final = 900.0
-# If no status is written for three rounds of the clock, all work of a burst is done: each AliseEngine is read once more after the last.
+# If no status is written for three rounds of the clock and no AliseEngine waits, all work of a burst is done.
 QUIET_SECONDS: Final = 45.0
+# Some wait for a moment in each round.
+AGAIN_SECONDS: Final = 4.0
 EDITS: Final = 100
 EDIT_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 0.005
@@ -84,7 +87,7 @@ def _one_size(folder: Path, size: int) -> Iterator[Row]:
             cpu, seconds = _cpu_seconds(operator), asyncio.run(_converged(cp.kubeconfig, size))
             yield {"what": "converge", "seconds": seconds, "cpu_seconds": _cpu_seconds(operator) - cpu}
             yield {"what": "requests", "when": "converging", "by": Counter(requests(log)[before:])}
-            asyncio.run(_settled(cp.kubeconfig))
+            asyncio.run(_settled(cp.kubeconfig, operator))
             before, cpu = len(requests(log)), _cpu_seconds(operator)
             time.sleep(WATCHED_SECONDS)
             found = requests(log)[before:]
@@ -112,16 +115,14 @@ async def _plain(kubeconfig: Path, size: int) -> float:
                 # The garbage collector would delete the children of an owner that does not exist.
                 del child["metadata"]["ownerReferences"]
                 # The operator, which is started later, would take them for its own.
-                del child["metadata"]["labels"][MANAGED_BY]
+                child["metadata"]["labels"][MANAGED_BY] = PLAIN
             given.append(made)
 
         async def apply(made: Sequence[dict[str, Any]]) -> None:
             for child in made:
                 await kube.apply(_kind(child), child)
 
-        began = time.monotonic()
-        await _in_turns([lambda made=made: apply(made) for made in given])  # type: ignore[misc]
-        return time.monotonic() - began
+        return await _until_seen(kube, PLAIN, f"{MANAGED_BY}={PLAIN}", [lambda made=made: apply(made) for made in given])  # type: ignore[misc]
 
 
 def _kind(child: dict[str, Any]) -> Resource:
@@ -140,59 +141,83 @@ async def _in_turns(work: Sequence[Callable[[], Awaitable[None]]]) -> None:
 
 
 async def _converged(kubeconfig: Path, size: int) -> float:
-    """Seconds from the first `create` until the children of all AliseEngines exist.
+    """Seconds from the first `create` until the children of all AliseEngines exist."""
+    async with HttpKube(kubeconfig) as kube:
+        work = [lambda number=number: kube.create(ENGINES, _resource(number, SCALED)) for number in range(size)]
+        return await _until_seen(kube, SCALED, OURS, work)
+
+
+async def _until_seen(kube: HttpKube, namespace: str, labels: str, work: Sequence[Callable[[], Awaitable[None]]]) -> float:
+    """Seconds from the first of the work until there is a child of each kind for each piece of it.
 
     Watches look on, because each look at a thousand objects, or at the operator's metrics, would take time from the operator.
     """
-    async with HttpKube(kubeconfig) as kube:
-        watching = [asyncio.create_task(_until_there(kube, OWNED_KINDS[kind][0], size)) for kind in KINDS]
-        # The watches begin before the first child.
-        await asyncio.sleep(1.0)
-        began = time.monotonic()
-        await _in_turns([lambda number=number: kube.create(ENGINES, _resource(number, SCALED)) for number in range(size)])  # type: ignore[misc]
-        async with asyncio.timeout(CONVERGE_SECONDS):
-            await asyncio.gather(*watching)
-        return time.monotonic() - began
+    watching = [asyncio.create_task(_until_there(kube, OWNED_KINDS[kind][0], namespace, labels, len(work))) for kind in KINDS]
+    # The watches begin before the first child.
+    await asyncio.sleep(1.0)
+    began = time.monotonic()
+    await _in_turns(work)
+    async with asyncio.timeout(CONVERGE_SECONDS):
+        await asyncio.gather(*watching)
+    return time.monotonic() - began
 
 
-async def _until_there(kube: HttpKube, resource: Resource, size: int) -> None:
-    """Until the operator has created that many objects of the kind."""
+async def _until_there(kube: HttpKube, resource: Resource, namespace: str, labels: str, size: int) -> None:
+    """Until that many objects of the kind have been created."""
     names = set[str]()
-    async for thing in _changes(kube, resource, OURS):
+    async for thing in _changes(kube, resource, namespace, labels):
         names.add(thing["metadata"]["name"])
         if len(names) == size:
             return
 
 
-async def _changes(kube: HttpKube, resource: Resource, labels: str = "") -> AsyncIterator[dict[str, Any]]:
+async def _changes(kube: HttpKube, resource: Resource, namespace: str, labels: str = "") -> AsyncIterator[dict[str, Any]]:
     """Each change of an object of the kind from now on."""
-    since = await kube.version(resource, SCALED, labels=labels)
+    since = await kube.version(resource, namespace, labels=labels)
     while True:
         # The API server ends each watch after some minutes.
-        async for thing in kube.watch(resource, SCALED, labels=labels, since=since):
+        async for thing in kube.watch(resource, namespace, labels=labels, since=since):
             since = thing["metadata"]["resourceVersion"]
             if "name" in thing["metadata"]:
                 yield thing
 
 
-async def _settled(kubeconfig: Path) -> None:
-    """Until no AliseEngine has changed for a while."""
+async def _settled(kubeconfig: Path, operator: OperatorProcess) -> None:
+    """Until no AliseEngine has changed for a while and none waits in the operator's queue."""
     async with HttpKube(kubeconfig) as kube, asyncio.timeout(CONVERGE_SECONDS):
         changes = asyncio.Queue[str]()
 
         async def watch() -> None:
-            async for thing in _changes(kube, ENGINES):
+            async for thing in _changes(kube, ENGINES, SCALED):
                 changes.put_nowait(thing["metadata"]["name"])
 
-        watching = asyncio.create_task(watch())
-        try:
-            while True:
-                await asyncio.wait_for(changes.get(), QUIET_SECONDS)
-        except TimeoutError:
+        async def waiting() -> float:
             if watching.done():
                 # With the error that ended it.
                 watching.result()
-            watching.cancel()
+            return queue_length(await asyncio.to_thread(operator.get, "/metrics"))
+
+        watching = asyncio.create_task(watch())
+        await quiet(changes, waiting, QUIET_SECONDS, AGAIN_SECONDS)
+        watching.cancel()
+
+
+async def quiet(changes: asyncio.Queue[str], waiting: Callable[[], Awaitable[float]], quiet_seconds: float, again_seconds: float) -> None:
+    """Until nothing has changed for the first time and nothing waits; that is asked only then, and again after the second time."""
+    seconds = quiet_seconds
+    while True:
+        try:
+            await asyncio.wait_for(changes.get(), seconds)
+            seconds = quiet_seconds
+        except TimeoutError:
+            if not await waiting():
+                return
+            seconds = again_seconds
+
+
+def queue_length(metrics: str) -> float:
+    """How many AliseEngines wait in the operator's queue, in the text of its metrics."""
+    return next(float(line.split()[1]) for line in metrics.splitlines() if line.startswith("alise_operator_queue_length "))
 
 
 def requests(log: Path) -> list[str]:

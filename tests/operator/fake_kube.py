@@ -6,16 +6,34 @@
 import copy
 from asyncio import Queue
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from alise_operator.children.meta import Manifest
+from alise_operator.apply import OWNED_KINDS
+from alise_operator.children.meta import MANAGER, Manifest
 from alise_operator.cluster import Cluster, Images
 from alise_operator.errors import ApplyError, ClusterError, Gone
 from alise_operator.kube import PAGE, Resource
 from alise_operator.reconcile import ENGINES
 from tests.operator.builders import CURRENT
+from tests.operator.managed_fields import after_write
 
 Place = tuple[str, str, str]
+
+CHILDREN = frozenset(resource.plural for resources in OWNED_KINDS.values() for resource in resources)
+# Kinds whose spec has generations.
+COUNTED = CHILDREN & {
+    "deployments",
+    "ingresses",
+    "httproutes",
+    "networkpolicies",
+    "poddisruptionbudgets",
+    "scaledobjects",
+    "inferencepools",
+}
+# What an apply does not change by itself.
+OF_THE_SERVER = frozenset({"uid", "generation", "managedFields"})
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class FakeKube:
@@ -40,17 +58,33 @@ class FakeKube:
         self.away = False
         # How many requests came while it was away.
         self.refusals = 0
+        # Whether it says who owns which field, as every API server since 1.18 does.
+        self.records_owners = True
         self._version = 0
 
-    def put(self, resource: Resource, manifest: Manifest) -> Manifest:
+    def put(self, resource: Resource, manifest: Manifest, *, writer: str = "kubectl-edit") -> Manifest:
         """As another writer would write it."""
+        return self._write(resource, manifest, writer, "Update")
+
+    def _write(self, resource: Resource, manifest: Manifest, manager: str, operation: str) -> Manifest:
         self._version += 1
         stored = copy.deepcopy(manifest)
         meta = stored["metadata"]
         meta.setdefault("namespace", "default")
         meta.setdefault("uid", f"uid-{self._version}")
         meta["resourceVersion"] = str(self._version)
-        self.objects[(resource.plural, meta["namespace"], meta["name"])] = stored
+        place = (resource.plural, meta["namespace"], meta["name"])
+        before = self.objects.get(place, {})
+        known = before.get("metadata", {}).get("managedFields")
+        if resource.plural in COUNTED and meta.get("generation", 0) == (
+            known_generation := before.get("metadata", {}).get("generation", 0)
+        ):
+            meta["generation"] = known_generation + (before.get("spec") != stored.get("spec") or not before)
+        if self.records_owners and resource.plural in CHILDREN and meta.get("managedFields", known) == known:
+            # Each write is a second after the one before it.
+            time = (START + timedelta(seconds=self._version)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            meta["managedFields"] = after_write(before, stored, manager, operation, time)
+        self.objects[place] = stored
         return stored
 
     def put_engine(self, raw: Any, *, generation: int = 1, name: str = "tiny") -> None:
@@ -113,7 +147,8 @@ class FakeKube:
             known = {key: before["metadata"][key] for key in ("uid", "resourceVersion")} if before else {}
             return manifest | {"metadata": manifest["metadata"] | known}
         self.writes.append(("apply", resource.plural, name))
-        stored = self.put(resource, manifest | {"status": before.get("status", {})})
+        meta = {key: value for key, value in before.get("metadata", {}).items() if key in OF_THE_SERVER} | manifest["metadata"]
+        stored = self._write(resource, manifest | {"metadata": meta, "status": before.get("status", {})}, MANAGER, "Apply")
         self.on_apply(stored)
         return stored
 
@@ -123,11 +158,13 @@ class FakeKube:
         if self.objects.get((resource.plural, namespace, name), {}).get("metadata", {}).get("uid") == uid:
             del self.objects[(resource.plural, namespace, name)]
 
-    async def patch_status(self, resource: Resource, namespace: str, name: str, status: Manifest) -> None:
+    async def patch_status(self, resource: Resource, namespace: str, name: str, status: Manifest) -> Manifest:
         self._check()
         self.status_patches.append(copy.deepcopy(status))
-        kept = {key: value for key, value in status.items() if value is not None}
-        self.objects[(resource.plural, namespace, name)]["status"] = kept
+        before = await FakeKube.get(self, resource, namespace, name)
+        merged = before.get("status", {}) | status
+        written = {"status": {key: value for key, value in merged.items() if value is not None}}
+        return copy.deepcopy(self._write(resource, before | written, MANAGER, "Update"))
 
     async def patch(self, resource: Resource, namespace: str, name: str, changes: Manifest, *, dry_run: bool = False) -> Manifest:
         self._check()
@@ -135,10 +172,12 @@ class FakeKube:
             raise ApplyError(self.refused[resource.plural])
         self.writes.append(("patch", resource.plural, name))
         before = await self.get(resource, namespace, name)
-        if "metadata" in changes:
-            annotations = before["metadata"].get("annotations", {}) | changes["metadata"]["annotations"]
-            before["metadata"]["annotations"] = {key: value for key, value in annotations.items() if value is not None}
-        return self.put(resource, before | {"spec": before.get("spec", {}) | changes.get("spec", {})})
+        meta = before["metadata"]
+        if "annotations" in changes.get("metadata", {}):
+            annotations = meta.get("annotations", {}) | changes["metadata"]["annotations"]
+            meta["annotations"] = {key: value for key, value in annotations.items() if value is not None}
+        meta |= {key: value for key, value in changes.get("metadata", {}).items() if key == "managedFields"}
+        return self._write(resource, before | {"spec": before.get("spec", {}) | changes.get("spec", {})}, MANAGER, "Update")
 
     async def scale(self, resource: Resource, namespace: str, name: str, replicas: int, version: str) -> None:
         self._check()

@@ -205,26 +205,12 @@ async def test_pods_are_watched_by_the_label_that_a_template_cannot_change() -> 
 
 
 async def test_a_resource_that_changes_is_asked_for() -> None:
-    kube, seen = FakeKube(), asyncio.Queue[tuple[Key, int]]()
+    kube, seen = FakeKube(), asyncio.Queue[tuple[Key, Manifest]]()
     watching = asyncio.create_task(watch_engines(kube, "", lambda *found: seen.put_nowait(found), lambda: None))
-    kube.changes.put_nowait({"metadata": {"namespace": "default", "name": "tiny", "generation": 3}})
-    assert await asyncio.wait_for(seen.get(), 10) == (Key("default", "tiny"), 3)
+    meta = {"namespace": "default", "name": "tiny", "generation": 3}
+    kube.changes.put_nowait({"metadata": meta})
+    assert await asyncio.wait_for(seen.get(), 10) == (Key("default", "tiny"), meta)
     watching.cancel()
-
-
-async def test_an_edit_goes_before_a_round_of_all_resources_and_a_status_does_not() -> None:
-    edited, written = Key("default", "edited"), Key("default", "written")
-    async with Poller() as poller:
-        app = make_app(FakeKube(), poller)
-        for key in (edited, written):
-            app.edited(key, 1)
-            app.queue.done(await app.queue.take())
-        for number in range(100):
-            app.queue.add(Key("default", f"other-{number}"))
-        app.edited(written, 1)
-        app.edited(edited, 2)
-        assert await app.queue.take() == edited
-        assert await app.queue.take() == Key("default", "other-0")
 
 
 async def test_a_watch_goes_on_where_it_ended_and_says_when_it_cannot() -> None:

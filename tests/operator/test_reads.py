@@ -1,10 +1,11 @@
 """An AliseEngine at rest is not read again at each round, and each kind of change ends the rest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from alise_operator.app import App
 from alise_operator.children.meta import Manifest
 from alise_operator.cluster import Cluster
 from alise_operator.discovery import DISCOVERY_SECONDS
@@ -12,67 +13,12 @@ from alise_operator.errors import ClusterError
 from alise_operator.kube import Resource
 from alise_operator.observe import SECRETS
 from alise_operator.observe_route import CLAIMS_SECONDS, INGRESS_CLASSES, SECRET_SECONDS, RouteObserver
-from alise_operator.reads import MAX_AGE_SECONDS, VERIFY_SECONDS
+from alise_operator.pods import PODS
+from alise_operator.reads import MAX_AGE_SECONDS, VERIFY_SECONDS, Need
 from alise_operator.reconcile import ENGINES
-from tests.operator.builders import CURRENT, raw_spec
-from tests.operator.fake_kube import FakeKube
+from tests.operator.builders import raw_spec
+from tests.operator.resting import DEPLOYMENTS, INGRESSES, CountingKube, at_rest, edited, kube_of, reads, void
 from tests.operator.world import KEY, World
-
-DEPLOYMENTS = Resource("apps/v1", "deployments")
-INGRESSES = Resource("networking.k8s.io/v1", "ingresses")
-
-
-class CountingKube(FakeKube):
-    """Notes which AliseEngines are read."""
-
-    def __init__(self, cluster: Cluster = CURRENT) -> None:
-        super().__init__(cluster)
-        self.gets: list[str] = []
-        self.while_reading: Callable[[], None] = lambda: None
-
-    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
-        self.gets.append(resource.plural)
-        found = await super().get(resource, namespace, name)
-        if resource.plural == ENGINES.plural:
-            self.while_reading()
-        return found
-
-    async def list(
-        self, resource: Resource, namespace: str, *, labels: str = "", fields: str = "", slim: bool = False
-    ) -> Sequence[Manifest]:
-        self.gets.append(resource.plural)
-        return await super().list(resource, namespace, labels=labels, fields=fields, slim=slim)
-
-
-def kube_of(world: World) -> CountingKube:
-    assert isinstance(world.kube, CountingKube)
-    return world.kube
-
-
-def edited(**changes: Any) -> dict[str, Any]:
-    """The spec of an AliseEngine with a route and a certificate."""
-    return raw_spec(route={"type": "Ingress", "hosts": ["a.test"], "className": "nginx", "tlsSecret": "cert"}, **changes)
-
-
-async def at_rest(kube: CountingKube | None = None, **spec: Any) -> World:
-    """An AliseEngine whose children are applied, which has been read since, and the lists that say so."""
-    world = World(kube=kube or CountingKube())
-    world.kube.put(INGRESS_CLASSES, {"metadata": {"name": "nginx", "namespace": ""}})
-    world.kube.put(SECRETS, {"metadata": {"name": "cert"}})
-    world.kube.put_engine(edited(**spec))
-    await world.reconciler.verify()
-    await world.reconciler.all_keys()
-    # Two of them write the status, the third one reads what they wrote, and the last one looks at what no watch reports.
-    for _ in range(4):
-        await world.reconcile()
-    kube_of(world).gets.clear()
-    return world
-
-
-async def reads(world: World) -> list[str]:
-    kube_of(world).gets.clear()
-    await world.reconcile()
-    return kube_of(world).gets
 
 
 async def test_an_engine_at_rest_is_not_read_again() -> None:
@@ -100,10 +46,6 @@ def edit_engine(world: World) -> None:
 
 def touch(resource: Resource) -> Callable[[World], None]:
     return lambda world: void(world.kube.put(resource, world.kube.objects[(resource.plural, "default", "tiny")]))
-
-
-def void(_: object) -> None:
-    return None
 
 
 @pytest.mark.parametrize(
@@ -155,16 +97,6 @@ async def test_a_failure_of_the_server_is_reported_although_the_engine_is_at_res
     assert (await world.reconcile())["Degraded"]["reason"] == "ClusterUnavailable"
 
 
-async def test_the_engine_is_read_again_after_its_status_was_written() -> None:
-    world = await at_rest()
-    world.set_ready(1)
-    world.reconciler.changed(KEY)
-    written = len(world.kube.status_patches)
-    assert (await world.reconcile())["Ready"]["status"] == "True"
-    assert len(world.kube.status_patches) == written + 1
-    assert ENGINES.plural in await reads(world)
-
-
 async def test_a_route_that_was_not_there_when_it_was_read_is_found_by_the_list_of_children() -> None:
     world = World(kube=CountingKube())
     world.kube.put(INGRESS_CLASSES, {"metadata": {"name": "nginx", "namespace": ""}})
@@ -175,7 +107,7 @@ async def test_a_route_that_was_not_there_when_it_was_read_is_found_by_the_list_
         await world.reconcile()
     route = world.kube.objects.pop(("ingresses", "default", "tiny"))
     world.reconciler.changed(KEY)
-    for _ in range(3):
+    for _ in range(2):
         await world.reconcile()
     assert await reads(world) == []
     world.kube.put(INGRESSES, route)
@@ -238,7 +170,76 @@ async def test_a_child_that_is_as_it_was_read_needs_no_reconcile() -> None:
     deployment = world.deployment() | {"kind": "Deployment"}
     assert not world.reconciler.child_changed("Deployment", deployment, deleted=False)
     newer = world.kube.put(DEPLOYMENTS, deployment | {"status": {"readyReplicas": 1}})
-    assert world.reconciler.child_changed("Deployment", newer, deleted=False)
+    assert world.reconciler.child_changed("Deployment", newer, deleted=False) is Need.READ
+    world.reconciler.changed(KEY)
+    assert ENGINES.plural in await reads(world)
+
+
+def reported(world: World, **status: object) -> Manifest:
+    """The Deployment as its controller reports on it."""
+    return world.kube.put(DEPLOYMENTS, world.deployment() | {"kind": "Deployment", "status": world.deployment()["status"] | status})
+
+
+async def test_what_the_deployments_controller_reports_is_taken_from_the_event_and_nothing_is_read() -> None:
+    world = await at_rest()
+    refused = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: small"}
+    for status, degraded in (({"conditions": [refused]}, "PodsRefused"), ({"conditions": [], "observedGeneration": 1}, "AsExpected")):
+        need = world.reconciler.child_changed("Deployment", newest := reported(world, **status), deleted=False)
+        assert need is Need.LOOK
+        assert await reads(world) == []
+        assert {one["type"]: one["reason"] for one in world.status()["conditions"]}["Degraded"] == degraded
+        assert world.reconciler.child_changed("Deployment", newest, deleted=False) is Need.NOTHING
+    world.seconds += VERIFY_SECONDS
+    await world.reconciler.verify()
+    assert set(await reads(world)).isdisjoint({ENGINES.plural, PODS.plural})
+
+
+@pytest.mark.parametrize("field", ["replicas", "updatedReplicas", "readyReplicas"])
+async def test_pods_are_read_again_when_the_deployment_counts_other_ones(field: str) -> None:
+    world = await at_rest()
+    assert world.reconciler.child_changed("Deployment", reported(world, **{field: 3}), deleted=False) is Need.READ
+
+
+async def test_an_older_report_of_the_deployments_controller_and_one_of_an_edited_deployment_are_not_taken() -> None:
+    world = await at_rest()
+    older = reported(world, conditions=[])
+    older["metadata"]["resourceVersion"] = "1"
+    assert world.reconciler.child_changed("Deployment", older, deleted=False) is Need.READ
+    edited_too = world.kube.put(DEPLOYMENTS, reported(world) | {"spec": world.deployment()["spec"] | {"paused": True}})
+    assert world.reconciler.child_changed("Deployment", edited_too, deleted=False) is Need.READ
+
+
+async def test_a_report_of_the_deployments_controller_while_everything_is_read_is_read() -> None:
+    world, needs = await at_rest(), list[Need]()
+    kube_of(world).while_reading = lambda: needs.append(
+        world.reconciler.child_changed("Deployment", reported(world, conditions=[]), deleted=False)
+    )
+    world.reconciler.changed(KEY)
+    await world.reconcile()
+    assert needs == [Need.READ]
+
+
+async def test_a_report_of_the_deployments_controller_while_a_status_is_written_without_reading_is_read() -> None:
+    world, needs = await at_rest(), list[Need]()
+    report = reported(world, conditions=[{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}])
+    kube_of(world).before_answer = lambda: needs.append(
+        world.reconciler.child_changed("Deployment", reported(world, conditions=[]), deleted=False)
+    )
+    assert world.reconciler.child_changed("Deployment", report, deleted=False) is Need.LOOK
+    assert await reads(world) == []
+    assert needs == [Need.READ]
+
+
+async def test_a_look_reads_nothing_and_a_need_to_read_forgets_what_was_read() -> None:
+    world = await at_rest()
+    app = App(world.reconciler, resync_seconds=3600.0)
+    app.needs(KEY, Need.NOTHING)
+    assert app.queue.waiting == 0
+    app.needs(KEY, Need.LOOK)
+    assert app.queue.waiting == 1
+    assert await reads(world) == []
+    app.needs(KEY, Need.READ)
+    assert ENGINES.plural in await reads(world)
 
 
 async def test_no_children_are_searched_for_where_there_can_be_none() -> None:

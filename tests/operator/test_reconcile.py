@@ -113,8 +113,10 @@ async def test_a_child_that_changes_while_the_others_are_applied_is_applied_agai
     def change_the_service(written: dict[str, Any]) -> None:
         if written["kind"] == "Deployment":
             world.kube.on_apply = lambda _: None
-            service = world.kube.objects.pop(("services", "default", "tiny"))
-            if not deleted:
+            service = world.kube.objects[("services", "default", "tiny")]
+            if deleted:
+                del world.kube.objects[("services", "default", "tiny")]
+            else:
                 service = world.kube.put(SERVICES, service | {"spec": {}})
             world.reconciler.child_changed("Service", service, deleted=deleted)
 
@@ -332,9 +334,9 @@ async def test_metrics_have_each_resources_conditions_and_pods_until_it_is_gone(
     await world.reconcile()
     assert metrics.REGISTRY.get_sample_value("alise_operator_resource_condition", ready) == 1
     assert metrics.REGISTRY.get_sample_value("alise_operator_resource_pods", labels | {"state": "desired"}) == 1
-    assert await world.reconciler.all_keys() == [KEY]
+    assert list(await world.reconciler.all_keys()) == [KEY]
     del world.kube.objects[(ENGINES.plural, "default", "tiny")]
-    assert await world.reconciler.all_keys() == []
+    assert await world.reconciler.all_keys() == {}
     assert metrics.REGISTRY.get_sample_value("alise_operator_resource_condition", ready) is None
 
 

@@ -11,9 +11,9 @@ DEPLOYMENTS = OWNED_KINDS["Deployment"][0]
 
 def scaled(world: World, replicas: int, *, generation: int) -> dict[str, Any]:
     """The Deployment as a watch shows it after another writer has scaled it."""
-    managed = [{"manager": "kubectl", "fieldsV1": {"f:spec": {"f:replicas": {}}}, "time": "2026-01-01T00:00:00Z"}]
-    meta = world.deployment()["metadata"] | {"generation": generation, "managedFields": managed}
-    return world.kube.put(DEPLOYMENTS, world.deployment() | {"metadata": meta, "spec": world.deployment()["spec"] | {"replicas": replicas}})
+    before = world.deployment()
+    changed = {"metadata": before["metadata"] | {"generation": generation}, "spec": before["spec"] | {"replicas": replicas}}
+    return world.kube.put(DEPLOYMENTS, before | changed, writer="kubectl")
 
 
 async def test_a_deployment_scaled_by_hand_is_set_back_and_an_event_names_the_right_way(world: World) -> None:
@@ -49,12 +49,8 @@ async def test_a_picker_that_is_scaled_by_hand_is_set_back_and_no_event_tells_to
     world.kube.put_engine(raw_spec(routing={"endpointPicker": {}}), generation=2)
     await world.reconcile()
     picker = world.kube.objects["deployments", "default", "tiny-picker"]
-    managed = [{"manager": "kubectl", "fieldsV1": {"f:spec": {"f:replicas": {}}}, "time": "2026-01-01T00:00:00Z"}]
-    changed = picker | {
-        "metadata": picker["metadata"] | {"generation": 9, "managedFields": managed},
-        "spec": picker["spec"] | {"replicas": 5},
-    }
-    world.reconciler.child_changed("Deployment", world.kube.put(DEPLOYMENTS, changed), deleted=False)
+    changed = picker | {"metadata": picker["metadata"] | {"generation": 9}, "spec": picker["spec"] | {"replicas": 5}}
+    world.reconciler.child_changed("Deployment", world.kube.put(DEPLOYMENTS, changed, writer="kubectl"), deleted=False)
     await world.reconcile()
     assert world.kube.objects["deployments", "default", "tiny-picker"]["spec"]["replicas"] == 1
     assert ("Warning", "ReplicasReset") not in world.events()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from alise_operator import metrics
 from alise_operator.workqueue import BURST, LAST_RETRY_SECONDS, MOST_IN_A_ROW, SPACING_SECONDS, WorkQueue
 
 
@@ -112,6 +113,82 @@ async def test_closing_calls_off_all_retries() -> None:
     queue.close()
     clock.fire()
     assert queue.waiting == 0
+
+
+async def test_closing_lets_go_of_keys_that_wait_and_of_those_who_wait_for_them() -> None:
+    clock = ManualClock()
+    queue = hasty(clock)
+    await worked(queue, "held", BURST)
+    for key in ("held", "a", "b"):
+        queue.add(key, first=key == "a")
+    assert queue.waiting == 3
+    patient = asyncio.create_task(queue.fewer_than(1))
+    await asyncio.sleep(0)
+    queue.close()
+    await asyncio.wait_for(patient, 10)
+    clock.pass_seconds(BURST * SPACING_SECONDS)
+    assert (queue.waiting, queue._next(), metrics.REGISTRY.get_sample_value("alise_operator_queue_length")) == (0, None, 0)
+
+
+async def test_a_closed_queue_takes_no_more_keys() -> None:
+    clock = ManualClock()
+    queue: WorkQueue[str] = WorkQueue(clock.call_later)
+    queue.add("a")
+    key = await queue.take()
+    queue.add("a")
+    queue.close()
+    queue.retry(key)
+    queue.done(key)
+    queue.add("b")
+    assert (queue.waiting, queue._next(), clock.pending) == (0, None, [])
+
+
+async def test_a_failed_edit_goes_first_again() -> None:
+    clock = ManualClock()
+    queue: WorkQueue[str] = WorkQueue(clock.call_later)
+    queue.add("edited", first=True)
+    key = await queue.take()
+    queue.retry(key)
+    queue.done(key)
+    for number in range(100):
+        queue.add(f"resync-{number}")
+    clock.fire()
+    assert await queue.take() == "edited"
+
+
+async def test_a_round_that_fails_as_well_does_not_end_that_an_edit_goes_first() -> None:
+    clock = ManualClock()
+    queue: WorkQueue[str] = WorkQueue(clock.call_later)
+    for first in (True, False):
+        queue.add("edited", first=first)
+        queue.retry(await queue.take())
+        queue.done("edited")
+    queue.add("a")
+    clock.fire()
+    assert await drained(queue) == ["edited", "a"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "order"),
+    [
+        pytest.param(lambda queue: [queue.retry("edited") for _ in range(10)], ["a", "edited"], id="it fails for minutes"),
+        pytest.param(lambda queue: queue.succeeded("edited"), ["a", "edited"], id="it succeeded"),
+        pytest.param(lambda queue: [queue.retry("edited") for _ in range(3)], ["edited", "a"], id="it fails for seconds"),
+    ],
+)
+async def test_an_edit_goes_first_until_it_succeeds_or_fails_for_minutes(
+    ending: Callable[[WorkQueue[str]], object], order: list[str]
+) -> None:
+    clock = ManualClock()
+    queue: WorkQueue[str] = WorkQueue(clock.call_later)
+    queue.add("edited", first=True)
+    key = await queue.take()
+    ending(queue)
+    queue.done(key)
+    queue.retry(key)
+    queue.add("a")
+    clock.fire()
+    assert await drained(queue) == order
 
 
 def hasty(clock: ManualClock) -> WorkQueue[str]:

@@ -43,7 +43,13 @@ class World:
     def set_ready(self, replicas: int) -> None:
         """The Deployment's controller reports."""
         deployment = self.kube.objects[("deployments", "default", "tiny")]
-        deployment["status"] = {"replicas": replicas, "updatedReplicas": replicas, "readyReplicas": replicas, "observedGeneration": 0}
+        observed = deployment["metadata"]["generation"]
+        deployment["status"] = {
+            "replicas": replicas,
+            "updatedReplicas": replicas,
+            "readyReplicas": replicas,
+            "observedGeneration": observed,
+        }
 
     def events(self) -> list[tuple[str, str]]:
         return [(one["type"], one["reason"]) for (plural, _, _), one in self.kube.objects.items() if plural == "events"]
