@@ -1,4 +1,4 @@
-"""Keeps the fast tier fast.
+"""Keeps the fast tier fast, and timings out of its verdicts: the machine may be busy.
 
 Test modules that a tier leaves out whole are not imported: some import vLLM, which takes longer than many tests. And what the collection
 has created, all modules and tests, is left out of the searches for garbage, which would go through it again and again.
@@ -9,6 +9,10 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Nothing of the collection is garbage. `pytest_collection_finish` ends this.
 gc.disable()

@@ -21,12 +21,12 @@ from alise_operator import metrics
 from alise_operator.children.meta import Manifest
 from alise_operator.errors import ApplyError, ClusterError, Gone, LeaseLost
 from alise_operator.kube import Kube, Resource
+from alise_operator.settings import LEASE_SECONDS
 
 log = logging.getLogger(__name__)
 
 LEASES: Final = Resource("coordination.k8s.io/v1", "leases")
 LEASE_NAME: Final = "alise-operator"
-LEASE_SECONDS: Final = 15.0
 
 
 class Step(Enum):

@@ -15,7 +15,7 @@ from alise_operator.children.annotations import CLASS_ANNOTATION
 from alise_operator.children.meta import MANAGER, Manifest, Owner
 from alise_operator.children.route import API_PATH, TIMEOUTS, TIMEOUTS_REFUSED_BY, GatewayLimits, url
 from alise_operator.conditions import Condition
-from alise_operator.errors import InvalidSpec, OperatorError
+from alise_operator.errors import InvalidSpec, OperatorError, SpecError
 from alise_operator.hosts import Claim
 from alise_operator.sentences import clause, gist, quote
 from alise_operator.spec import ParentRef, Spec
@@ -111,7 +111,8 @@ def route_ready(
             verdict = _ingress(spec, owner, way)
     if error is None or way.route is not None or verdict.status == "False":
         return verdict
-    if isinstance(error, InvalidSpec):
+    # The children of the last spec that was applied stay, and the route is one of them.
+    if isinstance(error, InvalidSpec) or (isinstance(error, SpecError) and previous is not None and previous["status"] == "True"):
         return _as_before(previous, error)
     if spec.route.type == "None":
         return verdict

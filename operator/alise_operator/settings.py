@@ -13,8 +13,8 @@ from alise_contract.names import OPERATOR_HTTP_PORT, OPERATOR_SCALER_PORT
 from alise_operator.allowed import Allowed, read_allowed
 from alise_operator.cluster import Images, KedaScaler
 from alise_operator.errors import OperatorError
-from alise_operator.lease import LEASE_SECONDS
 
+LEASE_SECONDS: Final = 15.0
 # The Service of components/keda.
 SCALER_SERVICE: Final = "alise-operator-scaler"
 

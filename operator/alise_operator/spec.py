@@ -33,7 +33,8 @@ from alise_operator.spec_words import HOST, KUBERNETES_NAME, PATH, TENANT_NAME, 
 class RequestClass(SpecModel):
     name: ClassName
     """Name of the class. spec.auth.tenants assigns classes to API keys. A request can also name its class in the header
-    x-llm-d-inference-objective, which is used only if spec.admission.trustHeaders is true."""
+    x-llm-d-inference-objective, which is used only if spec.admission.trustHeaders is true. A class with the name default is that of
+    requests without a class."""
     weight: Quantity = "1"
     """Scheduling weight, from 62.5m (1/16) to 16. A request of weight 2 is ranked as if it were half as long, and one of weight 250m as if
     it were four times as long."""

@@ -102,7 +102,8 @@ def fold(
     listed = previous.get("adapters") if spec is None else adapters.statuses(adapters.view(spec, observation.pods))
     if listed:
         status["adapters"] = listed
-    address = previous.get("url") if spec is None else url(spec.route, owner)
+    # A spec that was not applied changes no route.
+    address = previous.get("url") if spec is None or (isinstance(error, SpecError) and workload is not None) else url(spec.route, owner)
     # If nothing was ever applied, no Service has the address.
     is_absent = isinstance(error, SpecError) and workload is None
     return status | ({"url": address} if address and route.status != "False" and not is_absent else {})

@@ -49,6 +49,23 @@ def _names(context: click.Context, kind: str, incomplete: str) -> list[Completio
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
+def _name_of(*kinds: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """Returns what takes a name of these kinds as kubectl prints and takes it, too: KIND/NAME."""
+
+    def bare(_: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
+        kind, slash, name = (given or "").rpartition("/")
+        if not slash:
+            return given
+        if kind not in kinds:
+            raise PluginError(f"{given} is not a name: give NAME or {kinds[0]}/NAME")
+        return name
+
+    return bare
+
+
+_engine_name, _pod_name = _name_of("alise", PLURAL, KIND.lower(), _KIND, f"{KIND.lower()}.{API_GROUP}"), _name_of("pod", "pods", "po")
+
+
 def _with_cluster(command: F) -> F:
     """Adds the options of kubectl that say which cluster and namespace."""
     for option in (
@@ -67,7 +84,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("name", required=False, shell_complete=_of_engines)
+@click.argument("name", required=False, shell_complete=_of_engines, callback=_engine_name)
 @click.option("--all-namespaces", "-A", is_flag=True, help="List the resources of all namespaces.")
 @_with_cluster
 def status(name: str | None, all_namespaces: bool, namespace: str | None, context: str | None, kubeconfig: str | None) -> None:
@@ -84,7 +101,7 @@ def status(name: str | None, all_namespaces: bool, namespace: str | None, contex
 
 
 @cli.command()
-@click.argument("name", required=False, shell_complete=_of_engines)
+@click.argument("name", required=False, shell_complete=_of_engines, callback=_engine_name)
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="Show at most this many requests of each pod.")
 @_with_cluster
 def top(name: str | None, limit: int, namespace: str | None, context: str | None, kubeconfig: str | None) -> None:
@@ -94,7 +111,7 @@ def top(name: str | None, limit: int, namespace: str | None, context: str | None
 
 
 @cli.command()
-@click.argument("name", shell_complete=_of_engines)
+@click.argument("name", shell_complete=_of_engines, callback=_engine_name)
 @click.argument("request")
 @_with_cluster
 def explain(name: str, request: str, namespace: str | None, context: str | None, kubeconfig: str | None) -> None:
@@ -110,7 +127,7 @@ def explain(name: str, request: str, namespace: str | None, context: str | None,
 
 
 @cli.command(name="drain")
-@click.argument("pod", shell_complete=_of_pods)
+@click.argument("pod", shell_complete=_of_pods, callback=_pod_name)
 @click.option("--force", is_flag=True, help="Drain the pod also if no other pod of the resource is ready.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the pod has ended.")
 @_with_cluster
@@ -132,7 +149,7 @@ def drain_pod(pod: str, force: bool, no_wait: bool, namespace: str | None, conte
 
 
 @cli.command(name="support-bundle")
-@click.argument("name", shell_complete=_of_engines)
+@click.argument("name", shell_complete=_of_engines, callback=_engine_name)
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File to write; by default alise-NAME.tar.gz.")
 @_with_cluster
 def support_bundle(name: str, output: Path | None, namespace: str | None, context: str | None, kubeconfig: str | None) -> None:

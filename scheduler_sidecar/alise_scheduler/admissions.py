@@ -1,6 +1,9 @@
 """What an admission asks and what it is answered, as frozen data. `rpc/convert.py` makes questions of messages, and `state.py` decides."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from alise_contract.names import DEFAULT_CLASS
 
 from .core.account import Facts
 from .core.job import Job
@@ -13,6 +16,11 @@ class ClassRule:
 
     weight: float = 1.0
     slo_ttft_ms: int = 0
+
+
+def rule_of(klass: str, classes: Mapping[str, ClassRule]) -> ClassRule:
+    """Returns the settings of a class. Those of the class `default` count for requests without a class, and with an unknown one."""
+    return classes.get(klass) or classes.get(DEFAULT_CLASS) or ClassRule()
 
 
 @dataclass(frozen=True, slots=True)

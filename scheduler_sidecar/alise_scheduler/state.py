@@ -17,7 +17,7 @@ import numpy as np
 
 from alise_contract.names import ADMITTED_EXPIRES_SECONDS, MAX_LEVEL, MIN_LEVEL, NEUTRAL_LEVEL, owner_of, pack_priority, unpack_priority
 
-from .admissions import Admitted, Ask, ClassRule, facts_of
+from .admissions import Admitted, Ask, ClassRule, facts_of, rule_of
 from .core import exec_time
 from .core.account import Facts
 from .core.admission_queue import AdmissionQueue, ArrivingRequest
@@ -28,15 +28,16 @@ from .core.estimate import Estimate, estimate
 from .core.exec_time import CostModel
 from .core.fairness import behind
 from .core.job import Job, Snapshot, columns
-from .core.lengths import PRIOR, Lengths, sane
+from .core.lengths import PRIOR, Lengths
 from .core.load_report import LoadReport, load_report
 from .core.plan import Limits, Plan, PredictedWork, Rank
 from .core.rank import Policy, neutral_after, order_of
 from .core.reports import Counters, EngineLost, EngineRequest, EngineShape, EngineSnapshot, EngineUpdate, Phase
 from .core.standing import waits
+from .guarded_predictor import GuardedPredictor
 from .journal import Journal
 from .metrics import Metrics
-from .predictor.features.request import CHARS_PER_TOKEN, extract
+from .predictor.features.request import CHARS_PER_TOKEN
 from .predictor.features.row import ModelInput
 from .predictor.hint import Hint, decode, encode
 from .predictor.interface import Predictor, observation
@@ -76,7 +77,7 @@ class State:
         self.policy = policy
         self.admit_limits = limits
         self.classes = classes
-        self.predictor = predictor
+        self.lengths = GuardedPredictor(predictor, salt, metrics)
         self.metrics = metrics
         self.session: Session | None = None
         self.shape = EngineShape()
@@ -86,10 +87,8 @@ class State:
         self.load = Load()
         # The typical job's work in decoding steps, so that its seconds follow the step model while that is being fitted.
         self._neutral_steps = PRIOR.mean
-        self._salt = salt
         self._hint_key = hint_key
         self._boot_id = ""
-        self._predictor_failures = 0
         # What each admitted job added to the load and to the admission queue.
         self._added: dict[str, tuple[int, ArrivingRequest]] = {}
         self._queue, self._arrivals = AdmissionQueue(), 0
@@ -119,13 +118,13 @@ class State:
 
     def predict_with(self, predictor: Predictor) -> None:
         """Uses this predictor from now on."""
-        self.predictor = predictor
+        self.lengths.predictor = predictor
 
     # --- admission --------------------------------------------------------------------------------------------------------------------
 
     def admit(self, ask: Ask, at: float) -> Admitted | Rejected:
         """Admits a request with a priority and a hint, or rejects it with a reason."""
-        rule = self.classes.get(ask.objective, ClassRule())
+        rule = rule_of(ask.objective, self.classes)
         known = ask.job_id in self.book.jobs
         self._arrivals += not known
         asked, probe, new = self._estimated(ask, at)
@@ -133,14 +132,14 @@ class State:
         arrival = ArrivingRequest(new, probe.samples, weight, probe.tenant, by_length=not ask.neutral)
         if not known and (rejected := self._rejected(arrival, ask.slo_ttft_ms or rule.slo_ttft_ms, at)) is not None:
             self.journal.refused(facts_of(ask, probe), rejected.reason.value, rejected.message, at)
-            self.predictor.forget(asked)
+            self.lengths.forget(asked)
             return rejected
         level = int(behind(np.array(new.level))) if owner_of(probe.tenant) in self.load.crowding else new.level
         prior = Prior(lengths, weight, ask.question.tenant)
         job = self.book.admit(ask.job_id, prior, ask.question.max_tokens, ask.samples, prompt_tokens, at)
         hint = Hint(lengths, weight, ask.objective, ask.question.tenant, described=not ask.neutral)
         self._details[job.id] = hint
-        self.predictor.forget(self._asked.pop(job.id, None))
+        self.lengths.forget(self._asked.pop(job.id, None))
         if asked is not None:
             self._asked[job.id] = asked
         self.journal.admitted(facts_of(ask, probe), at)
@@ -168,13 +167,13 @@ class State:
 
     def _estimated(self, ask: Ask, at: float, remember: bool = True) -> tuple[ModelInput | None, Job, Estimate]:
         """What the predictor is given about a request, the job that it would be, and its estimate."""
-        rule = self.classes.get(ask.objective, ClassRule())
+        rule = rule_of(ask.objective, self.classes)
         # Never above the class's weight, so that such a route is no way around a class with a low weight.
         weight = min(1.0, rule.weight) if ask.neutral else rule.weight
         # The engine will refuse a prompt that does not fit; until then it must not count as hours of work.
         longest = self.shape.max_model_len if self._boot_id else _LONGEST_PROMPT
         prompt_tokens = max(1, min(ask.question.prompt_chars // CHARS_PER_TOKEN, longest))
-        asked, lengths = self._predict(ask, max(1, longest - prompt_tokens), remember)
+        asked, lengths = self.lengths.of(ask.question, max(1, longest - prompt_tokens), ask.neutral, remember)
         probe = Job(
             id=ask.job_id, order=0, lengths=lengths, weight=weight, tenant=ask.question.tenant, max_tokens=ask.question.max_tokens,
             samples=max(1, ask.samples), prompt_tokens=prompt_tokens, arrived_at=at, phase_at=at,
@@ -220,24 +219,6 @@ class State:
         work = np.zeros(256) if self.load.work_seconds is None else self.load.work_seconds.copy()
         work[level - MIN_LEVEL] = max(0.0, work[level - MIN_LEVEL] + work_seconds)
         self.load = replace(self.load, live=max(0, self.load.live + jobs), work_seconds=work)
-
-    def _predict(self, ask: Ask, room: int, remember: bool) -> tuple[ModelInput | None, Lengths]:
-        """What the predictor is given about a request, and the predicted length of its answer; the prior if the predictor fails."""
-        longest = min(ask.question.max_tokens or room, room) if ask.question.min_tokens else ask.question.max_tokens
-        try:
-            asked = None if ask.neutral else extract(ask.question, self._salt)
-            asked = asked if remember or asked is None else asked.without_tenant()
-            return asked, self.predictor.predict(asked, longest, remember)
-        except Exception:
-            self._predictor_failed("a length could not be predicted")
-            return None, sane(PRIOR.tokens, longest)
-
-    def _predictor_failed(self, event: str) -> None:
-        self.metrics.background_failures.labels("predictor").inc()
-        self._predictor_failures += 1
-        # A client can repeat the request that caused the failure, so only the 1st, 2nd, 4th, 8th, … failure is logged.
-        if self._predictor_failures & (self._predictor_failures - 1) == 0:
-            log.exception(event, extra={"failures": self._predictor_failures})
 
     # --- the engine's reports ---------------------------------------------------------------------------------------------------------
 
@@ -354,14 +335,10 @@ class State:
         """What is assumed about a request that this process did not admit: its signed hint, or else an average job."""
         hint = decode(request.hint, self._hint_key, request.job_id) if request.job_id else None
         if hint is None:
-            try:
-                return Prior(self.predictor.predict(None, request.max_tokens))
-            except Exception:
-                self._predictor_failed("a length could not be predicted")
-                return Prior(sane(PRIOR.tokens, request.max_tokens))
+            return Prior(self.lengths.of_unknown(request.max_tokens))
         self._details[request.job_id] = hint
         # The settings may have changed since the hint was signed, so its weight is at most the class's present one.
-        rule = self.classes.get(hint.klass, ClassRule())
+        rule = rule_of(hint.klass, self.classes)
         return Prior(hint.lengths, min(hint.weight, rule.weight), hint.tenant)
 
     def _counted(self, jobs: Sequence[Job]) -> Counter[tuple[Phase, str]]:
@@ -374,10 +351,7 @@ class State:
         asked = self._asked.get(finished.job_id)
         seen = observation(finished, asked.min_tokens if asked is not None else 0)
         if ended.last and asked is not None and seen is not None:
-            try:
-                self.predictor.learn(asked, seen)
-            except Exception:
-                self._predictor_failed("a length could not be learned")
+            self.lengths.learn(asked, seen)
         self._ends.publish(ended, hint.klass if hint else "", self.cost, forced=asked is not None and seen is None)
         self.journal.ended(ended, at)
         if ended.last:
@@ -394,7 +368,7 @@ class State:
         self.journal.forgotten(jobs, outcome)
         for job in jobs:
             self._details.pop(job, None)
-            self.predictor.forget(self._asked.pop(job, None))
+            self.lengths.forget(self._asked.pop(job, None))
             self._added.pop(job, None)
             self._sent.pop(job, None)
             self._missing.discard(job)

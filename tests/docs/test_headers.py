@@ -1,19 +1,37 @@
 """Each module's docstring names what calls it, so that a file opened alone says what a change of it concerns."""
 
 import ast
+import re
+import tomllib
 
 import pytest
 
-from tests.tools.house import headers
+from tests.tools.house import headers, tree
 
 CALLERS = ["engine_image/alise_engine/api/server.py", "operator/alise_operator/app.py", "tests/operator/test_app.py", "Makefile"]
 PATH = "engine_image/alise_engine/api/control.py"
+# The import contract of the operator's plain functions.
+PLAIN = "What the operator wants and says is decided in plain functions"
 
 
 # It parses the whole tree.
 @pytest.mark.process
 def test_every_module_names_what_calls_it() -> None:
     assert [str(one) for one in headers.uncalled()] == []
+
+
+def test_what_calls_itself_pure_in_the_operator_is_held_to_it_by_the_import_contract() -> None:
+    contracts = tomllib.loads(tree.text("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    (listed,) = [
+        one["source_modules"] for one in contracts if one["name"] == "What the operator wants and says is decided in plain functions"
+    ]
+    pure = [path for path in tree.files(".py") if path.startswith("operator/alise_operator/") and is_pure(path)]
+    names = [headers.module_of(path) for path in pure]
+    assert [name for name in names if not f"{name}.".startswith(tuple(f"{one}." for one in listed))] == [], "list them in pyproject.toml"
+
+
+def is_pure(path: str) -> bool:
+    return re.search(r"\bpure\b", ast.get_docstring(tree.parsed(path)) or "", re.IGNORECASE) is not None
 
 
 @pytest.mark.process

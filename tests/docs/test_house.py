@@ -72,7 +72,7 @@ def test_an_exception_of_the_dead_names_is_still_one() -> None:
 @pytest.mark.parametrize("figure", ["lexicon_hits", "prose_lines_over_100", "docs_broken_links", "import_circles", "files_over_400_lines"])
 def test_what_the_figure_counts_is_not_there(figure: str) -> None:
     found = [str(one) for one in FINDINGS[figure]()]
-    assert found == [], f"{REMEDIES[figure]}; python -m tests.tools.house {figure} lists them"
+    assert found == [], f"{REMEDIES[figure]}; .venv/bin/python -m tests.tools.house {figure} lists them"
 
 
 def test_the_figures_are_those_of_the_house_and_each_row_is_one() -> None:

@@ -160,13 +160,15 @@ def quoted(page: Path) -> Iterator[str]:
 def test_every_message_that_troubleshooting_quotes_is_one_of_ours() -> None:
     said = sentences()
     parts = {part.strip() for message in quoted(DOCS / "troubleshooting.md") for part in message.split("…")}
-    assert sorted(part for part in parts if len(part) >= _SHORT and part not in said) == []
+    unknown = sorted(part for part in parts if len(part) >= _SHORT and part not in said)
+    assert unknown == [], "no string of the product has them: write … for what changes, and where the code joins two strings"
 
 
 def test_troubleshooting_has_every_reason_of_degraded() -> None:
     text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
     names = [reason.name for reason in (*UNAPPLIED, *ROUTE, *TROUBLES)]
-    assert [name for name in names if f"`{name}`" not in text and f" {name}`" not in text] == []
+    missing = [name for name in names if f"`{name}`" not in text and f" {name}`" not in text]
+    assert missing == [], "describe them in docs/troubleshooting.md"
 
 
 def test_the_readme_is_one_screen_and_a_half() -> None:

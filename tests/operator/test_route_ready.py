@@ -164,6 +164,12 @@ def test_a_route_that_cannot_be_created_is_not_ready(error: OperatorError) -> No
     assert (condition.status, condition.reason) == ("False", "MissingApi")
 
 
+def test_a_route_of_the_last_applied_spec_stays_as_it_was_if_the_new_one_cannot_be_created() -> None:
+    before = {"status": "True", "reason": "Applied", "message": "the Ingress is there"}
+    condition = route_ready(make_spec(route=HTTP_ROUTE), OWNER, Way(), MissingApi("install it"), before, LATE)
+    assert (condition.status, condition.reason, condition.message) == ("True", "Applied", "the Ingress is there")
+
+
 def test_a_gateway_that_cannot_be_read_limits_nothing() -> None:
     limits = gateway_limits(make_spec(route=HTTP_ROUTE), OWNER, Way())
     assert limits.allows_namespace

@@ -6,6 +6,7 @@ import pytest
 
 from alise_operator.errors import ApplyError, MissingApi, NameTaken, OperatorError
 from alise_operator.observation import Observation, Trouble
+from alise_operator.route_ready import Way
 from alise_operator.status import BLOCKING, degraded, fold, progressing, ready
 from tests.operator.builders import OWNER, make_pod, make_spec
 from tests.operator.statuses import BAD, GOOD, LATER, MIB, NOON, NOTHING, condition_of, reported, rolling, seen, status_of, troubled
@@ -149,6 +150,13 @@ def test_a_transition_is_dated_when_the_truth_changes_and_not_when_only_its_reas
     assert condition_of(other_reason, "Degraded")["lastTransitionTime"] == "2026-01-01T12:00:00Z"
     assert condition_of(other_reason, "Degraded")["reason"] == "Unschedulable"
     assert condition_of(recovered, "Degraded")["lastTransitionTime"] == "2026-01-01T13:00:00Z"
+
+
+def test_the_url_is_kept_while_the_cluster_lacks_what_the_new_route_needs() -> None:
+    route = {"type": "RouteReady", "status": "True", "reason": "Applied", "message": "", "lastTransitionTime": "2026-01-01T12:00:00Z"}
+    new = make_spec(route={"type": "HTTPRoute", "hosts": ["new.test"], "parentRef": {"name": "g"}})
+    old = {"url": "http://old.test/v1", "conditions": [route]}
+    assert status_of(GOOD, old, spec=new, way=Way(), error=MissingApi("install it"))["url"] == "http://old.test/v1"
 
 
 def test_the_url_is_kept_while_the_spec_cannot_be_read() -> None:

@@ -1,15 +1,11 @@
-"""Timings never fail a test: the machine may be busy. And the running dispatcher that many tests use."""
+"""The running dispatcher that many tests use."""
 
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import settings
 
 from tests.scheduler.builders import make_state
 from tests.scheduler.running_dispatcher import Bench, running
-
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 
 @pytest.fixture

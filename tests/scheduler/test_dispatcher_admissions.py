@@ -119,6 +119,17 @@ async def test_a_class_has_its_weight_and_its_objective() -> None:
         assert isinstance(await bench.dispatcher.admit(make_ask("strict", objective="strict")), Rejected)
 
 
+@pytest.mark.parametrize("named", ["", "unknown", "default"])
+async def test_a_class_called_default_is_that_of_requests_without_a_class(named: str) -> None:
+    async with running(make_state(classes={"default": ClassRule(weight=0.25), "usual": ClassRule()})) as bench:
+        bench.engine.boot()
+        await bench.clock.advance(0.1)
+        usual = await bench.admit("usual", objective="usual")
+        light = await bench.admit("light", objective=named)
+        # Two doublings, of which the boost's curve takes a little.
+        assert light.level == pytest.approx(usual.level + 8, abs=1)
+
+
 async def test_it_learns_from_what_ends(bench: Bench) -> None:
     count = 3 * BATCH
     for number in range(count):

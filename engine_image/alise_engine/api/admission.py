@@ -99,7 +99,7 @@ class Ask:
     traced: bool = False
 
 
-_REJECTIONS: Final = {
+REJECTIONS: Final = {
     admission_pb2.Rejected.REASON_OVERLOADED: RejectReason.OVERLOADED,
     admission_pb2.Rejected.REASON_WAIT_TOO_LONG: RejectReason.WAIT_TOO_LONG,
     admission_pb2.Rejected.REASON_DRAINING: RejectReason.DRAINING,
@@ -225,7 +225,7 @@ def _decision(response: admission_pb2.AdmitResponse) -> Decision:
             return Admitted(priority, base64.b64encode(hint).decode("ascii"), prediction)
         case "rejected":
             rejected = response.rejected
-            reason = _REJECTIONS.get(rejected.reason, RejectReason.OVERLOADED)
+            reason = REJECTIONS.get(rejected.reason, RejectReason.OVERLOADED)
             return Rejected(reason, rejected.message, max(1, rejected.retry_after_seconds))
         case other:
             raise ValueError(f"the sidecar's answer has no decision ({other})")

@@ -47,6 +47,30 @@ def test_control_characters_of_the_cluster_do_not_reach_the_terminal(
     assert "\x1b" not in printed
 
 
+ASKED = [
+    pytest.param(["drain", "pod/chat-1"], "get pod chat-1", id="a pod"),
+    pytest.param(["status", "alise/chat"], "get aliseengines.alise.dev chat", id="a resource by its short name"),
+    pytest.param(["explain", "aliseengine.alise.dev/chat", "a/b"], "get aliseengines.alise.dev chat", id="one as kubectl -o name has it"),
+]
+
+
+@pytest.mark.parametrize(("command", "asked"), ASKED)
+def test_a_name_may_have_its_kind_before_it_as_kubectl_prints_names(
+    command: list[str], asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "kubectl"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked; exit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert main(command) == 1
+    assert asked in (tmp_path / "asked").read_text()
+
+
+def test_a_name_of_another_kind_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drain", "node/one"]) == 1
+    assert capsys.readouterr().err == "kubectl alise: node/one is not a name: give NAME or pod/NAME\n"
+
+
 def test_commands_and_flags_are_completed_as_kubectl_asks_for_it(capsys: pytest.CaptureFixture[str]) -> None:
     complete(["st"])
     *found, directive = capsys.readouterr().out.splitlines()
