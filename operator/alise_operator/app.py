@@ -86,7 +86,8 @@ class App:
         It goes before others if its spec is new, and not only its status.
         """
         edition, version = Edition.of(meta), str(meta.get("resourceVersion") or "")
-        is_new = self._editions.get(key) != edition
+        # Before the first list, what exists already is not known.
+        is_new = self._has_listed and self._editions.get(key) != edition
         self._editions[key] = edition
         if self.reconciler.engine_changed(key, version) or is_new:
             self.queue.add(key, first=is_new)
@@ -107,12 +108,16 @@ class App:
         return f"task {dead[0]} has ended" if dead else None
 
     def listed(self, found: Mapping[Key, Edition]) -> None:
-        """Notes which AliseEngines there are. One that is new goes before others; at the start, none is."""
-        new = found.keys() - self._editions.keys()
-        self._editions = {key: self._editions.get(key, edition) for key, edition in found.items()}
-        for key in new if self._has_listed else ():
-            self.queue.add(key, first=True)
-        self._has_listed = True
+        """Notes which AliseEngines there are. One that no watch has reported goes before others; at the start, none does.
+
+        The list may be older than what a watch reported since.
+        """
+        before, self._editions = self._editions, {key: edition.or_later(self._editions.get(key)) for key, edition in found.items()}
+        for key, edition in self._editions.items() if self._has_listed else ():
+            if before.get(key) != edition:
+                self.queue.add(key, first=True)
+        # An empty list may also be one of an API that was not served for a moment; then all of the next one would be new.
+        self._has_listed = bool(found) or not before
 
     async def _resync(self) -> None:
         """Lists every AliseEngine and adds it to the queue. The watches only make the operator react sooner."""

@@ -2,8 +2,9 @@
 
 reconcile.py keeps one `Reads` per AliseEngine that is at rest. A watch that reports a change drops it, and so do the lists of all
 AliseEngines (every round) and of all children (`VERIFY_SECONDS`), when they show another version. So a change that no watch reported costs
-two minutes at most, and no round reads what has not changed. A status that the operator itself has written is no change, if the API
-server's answer shows that nothing else had changed since the AliseEngine was read.
+two minutes at most, but for a pod that its Deployment counts as before, and no round reads what has not changed. A status that the operator
+itself has written is no change, if the API server's answer shows that nothing else had changed since the AliseEngine was read. A Deployment
+of whose pods an event counts as many as before is taken from the event.
 """
 
 from collections.abc import Mapping
@@ -53,6 +54,10 @@ class Edition:
     def of(cls, meta: Mapping[str, Any]) -> "Edition":
         return cls(str(meta.get("uid") or ""), int(meta.get("generation") or 0))
 
+    def or_later(self, known: "Edition | None") -> "Edition":
+        """Returns the known one if it is a later spec of the same AliseEngine, else this one."""
+        return known if known is not None and known.uid == self.uid and known.generation > self.generation else self
+
 
 @dataclass(frozen=True, slots=True)
 class Reads:
@@ -64,7 +69,7 @@ class Reads:
     cluster: Cluster
     way: Way
     seen: Observation
-    # Resource versions of the children whose status counts: the Deployment and the route.
+    # Resource versions of the children whose status counts, the Deployment and the route.
     versions: Mapping[Child, str]
     at_seconds: float
     # Versions of the AliseEngine: the one that was read, and the one that is this with a status that the operator has written since.
@@ -197,9 +202,8 @@ class Memory:
 
     def listed(self, place: tuple[str, str], version: str) -> None:
         """Compares an AliseEngine with its version in a list, which may be as old as what was read before the status was written."""
-        found = self._reads.get(place)
-        if found is not None and version not in found.known_versions:
-            self.drop(place)
+        if place in self._reads:
+            self.saw(place, version)
 
     def keep(self, places: frozenset[tuple[str, str]]) -> None:
         """Forgets all others."""

@@ -170,8 +170,10 @@ class Reconciler:
         try:
             if reads is not None and reads.owner.uid in self._applied and await self._is_unchanged(reads):
                 # Only the pods' own reports can be others than before.
-                seen = replace(reads.seen, pods=await self._poller.poll(reads.seen.pods))
-                reads = reads.reported(await self._conclude(key, reads.resource, reads.owner, reads.spec, None, seen, reads.way))
+                # Known again once the status is written: if this ends on the way there, what was read may be older than it.
+                known, reads = reads, None
+                seen = replace(known.seen, pods=await self._poller.poll(known.seen.pods))
+                reads = known.reported(await self._conclude(key, known.resource, known.owner, known.spec, None, seen, known.way))
             else:
                 reads = None
                 self._memory.begin(key.place)

@@ -11,6 +11,7 @@ from alise_operator.cluster import Images
 from alise_operator.errors import ClusterError
 from alise_operator.kube import Resource
 from alise_operator.poller import Poller
+from alise_operator.reads import Edition
 from alise_operator.reconcile import Key, Reconciler
 from tests.operator.builders import raw_spec
 from tests.operator.fake_kube import FakeKube
@@ -37,6 +38,7 @@ async def test_an_edit_goes_before_a_round_of_all_resources_and_a_status_does_no
     edited, written = Key("default", "edited"), Key("default", "written")
     async with Poller() as poller:
         app = make_app(FakeKube(), poller)
+        app.listed({})
         for key in (edited, written):
             app.edited(key, meta_of(key))
             app.queue.done(await app.queue.take())
@@ -51,6 +53,7 @@ async def test_a_resource_that_is_created_anew_goes_before_a_round_although_its_
     key = Key("default", "tiny")
     async with Poller() as poller:
         app = make_app(FakeKube(), poller)
+        app.listed({})
         app.edited(key, meta_of(key))
         app.queue.done(await app.queue.take())
         a_round(app)
@@ -81,6 +84,48 @@ async def test_a_resource_that_a_list_shows_before_the_watch_does_goes_first() -
         assert await app.queue.take() == key
 
 
+async def test_before_the_first_list_nothing_goes_first() -> None:
+    key = Key("default", "tiny")
+    async with Poller() as poller:
+        app = make_app(FakeKube(), poller)
+        a_round(app)
+        app.edited(key, meta_of(key))
+        assert await app.queue.take() == ANY
+
+
+async def test_a_resource_that_a_list_shows_created_anew_goes_first() -> None:
+    key = Key("default", "tiny")
+    async with Poller() as poller:
+        app = make_app(FakeKube(), poller)
+        app.listed({key: Edition("first", 3)})
+        a_round(app)
+        app.listed({key: Edition("second", 1)})
+        assert await app.queue.take() == key
+
+
+async def test_a_list_that_is_older_than_what_the_watch_reported_changes_nothing() -> None:
+    key = Key("default", "tiny")
+    async with Poller() as poller:
+        app = make_app(FakeKube(), poller)
+        app.listed({key: Edition("first", 1)})
+        app.edited(key, meta_of(key, generation=2, version="2"))
+        app.queue.done(await app.queue.take())
+        a_round(app)
+        app.listed({key: Edition("first", 1)})
+        app.edited(key, meta_of(key, generation=2, version="3"))
+        assert await app.queue.take() == ANY
+
+
+async def test_after_an_empty_list_the_next_one_floods_nothing() -> None:
+    there = {Key("default", f"tiny-{number}"): Edition(str(number), 1) for number in range(5)}
+    async with Poller() as poller:
+        app = make_app(FakeKube(), poller)
+        for found in (there, {}, there):
+            app.listed(found)
+        a_round(app)
+        assert await app.queue.take() == ANY
+
+
 async def test_a_failed_edit_goes_before_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(FakeKube):
         async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
@@ -93,6 +138,7 @@ async def test_a_failed_edit_goes_before_a_round(monkeypatch: pytest.MonkeyPatch
     retries, key = list[Callable[[], None]](), Key("default", "tiny")
     async with Poller() as poller:
         app = make_app(Failing(), poller)
+        app.listed({})
         monkeypatch.setattr(app.queue, "_call_later", call_later)
         app.edited(key, meta_of(key))
         await app._one(await app.queue.take())
