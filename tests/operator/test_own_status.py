@@ -1,10 +1,12 @@
 """A status that the operator writes itself is not read again, and nothing that another writer changes meanwhile is missed."""
 
+import asyncio
 import copy
 from collections.abc import Callable
 
 import pytest
 
+from alise_operator import events
 from alise_operator.children.meta import Manifest
 from alise_operator.errors import ClusterError
 from alise_operator.observation import Pod
@@ -88,6 +90,23 @@ async def test_a_status_that_is_written_without_reading_is_not_read_either(monke
     assert (len(world.kube.status_patches), conditions(world)["Degraded"]) == (before + 1, "StatusUnavailable")
     assert await reads(world) == []
     assert not world.reconciler.engine_changed(KEY, version(world))
+
+
+async def test_a_reconcile_that_ends_before_its_status_is_reported_leaves_nothing_that_is_older(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(pods: object) -> tuple[Pod, ...]:
+        return (make_pod(report=None, report_error="no answer"),)
+
+    async def cancelled(*_: object, **__: object) -> None:
+        raise asyncio.CancelledError
+
+    world = await at_rest()
+    await written(world)
+    with monkeypatch.context() as patched:
+        patched.setattr(world.poller, "poll", silent)
+        patched.setattr(events, "announce", cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await world.reconcile()
+    assert ENGINES.plural in await reads(world)
 
 
 @pytest.mark.parametrize("is_watched", [True, False])
