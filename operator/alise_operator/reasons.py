@@ -134,7 +134,7 @@ TROUBLES: Final = (
     Reason(
         "HostMemoryFull",
         "The host store for KV is full, so preempted requests are recomputed.",
-        "Raise `spec.kvOffload.hostMemory`, or set `spec.kvOffload.quantization: int8`.",
+        "Raise `spec.kvOffload.hostMemory`, or, without an 8-bit KV cache, set `spec.kvOffload.quantization: int8`.",
     ),
     Reason(
         "PredictorWithoutEncoder",

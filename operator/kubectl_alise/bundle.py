@@ -25,7 +25,7 @@ _CHILDREN: Final = (
 OPERATOR_NAMESPACE: Final = "alise-system"
 
 
-def files(cluster: Cluster, name: str) -> Iterator[tuple[str, str]]:
+def files(cluster: Cluster, name: str, operator_namespace: str = OPERATOR_NAMESPACE) -> Iterator[tuple[str, str]]:
     """Yields (path, text) for each file of the bundle. Raises PluginError if the resource itself cannot be read."""
     resource = cluster.get(f"{PLURAL}.{API_GROUP}", name)
     yield "resource.json", _json(redacted_object(resource))
@@ -44,7 +44,7 @@ def files(cluster: Cluster, name: str) -> Iterator[tuple[str, str]]:
     yield "pods.json", _json(redacted_object(pods)) if isinstance(pods, list) else pods
     for pod in pods if isinstance(pods, list) else ():
         yield from _of_pod(cluster, pod["metadata"]["name"])
-    operator = ("logs", f"--namespace={OPERATOR_NAMESPACE}", "deployment/alise-operator", f"--tail={LOG_LINES}")
+    operator = ("logs", f"--namespace={operator_namespace}", "deployment/alise-operator", f"--tail={LOG_LINES}")
     yield "operator.log", _tried(lambda: redacted_log(cluster.text(*operator)))
 
 

@@ -151,12 +151,15 @@ def drain_pod(pod: str, force: bool, no_wait: bool, namespace: str | None, conte
 @cli.command(name="support-bundle")
 @click.argument("name", shell_complete=_of_engines, callback=_engine_name)
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="File to write; by default alise-NAME.tar.gz.")
+@click.option("--operator-namespace", metavar="NAME", default=bundle.OPERATOR_NAMESPACE, show_default=True, help="Where the operator runs.")
 @_with_cluster
-def support_bundle(name: str, output: Path | None, namespace: str | None, context: str | None, kubeconfig: str | None) -> None:
+def support_bundle(
+    name: str, output: Path | None, operator_namespace: str, namespace: str | None, context: str | None, kubeconfig: str | None
+) -> None:
     """Write what a report of a bug needs to a tar.gz: the resource, its children, events, pods and logs. No prompts, no Secrets."""
     cluster = Kubectl(Target(namespace, context, kubeconfig))
     path = output or Path(f"alise-{name}.tar.gz")
-    packed = bundle.packed(name, bundle.files(cluster, name))
+    packed = bundle.packed(name, bundle.files(cluster, name, operator_namespace))
     try:
         path.write_bytes(packed)
     except OSError as error:

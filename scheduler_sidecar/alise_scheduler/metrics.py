@@ -1,8 +1,9 @@
 """All metrics of the sidecar. Labels are bounded: outcomes, phases, terms and tasks are listed here, and classes in the settings.
 
-Any client that may scrape sees these metrics, so no series changes with the value of a single request: values are held back until there are
-BATCH of them, and then published together. Counts of events (admissions, ends) are not held back. `run.py` makes them, `rpc/http.py` serves
-them, and docs/reference/metrics.md is generated from them.
+Any client that may scrape sees these metrics, so what a single request was at its admission and its end is held back until there are BATCH
+of them, and then published together. Counts of events (admissions, ends) are not held back, nor are the gauges of the queue, which are sums
+over all requests that have not ended. `run.py` creates them, `rpc/http.py` serves them, and docs/reference/metrics.md is generated from
+them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

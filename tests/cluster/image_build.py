@@ -217,6 +217,7 @@ def how_to_load(built: Sequence[Built]) -> str:
             lines += [f"  {command} {archive}" for archive in archives]
     else:
         lines = ["To load them:", f"  kind load docker-image {references}", "  (or minikube image load, k3d image import)"]
+        lines += ["With Podman and no program called docker, for each of them: podman save -o FILE IMAGE, kind load image-archive FILE"]
     lines.append("To push them to a registry that your cluster can reach: make images IMAGE_REGISTRY=host/name")
     lines += how_to_build_cuda(CUDA.reference)
     return "\n".join(lines)

@@ -114,6 +114,10 @@ SPECS: dict[str, dict[str, Any]] = {
         "observability": {"traces": {"endpoint": "http://collector.observability:4317", "protocol": "grpc", "samplingRatio": "50m"}},
         "networkPolicy": {"egress": []},
     },
+    "traces over HTTP, and no network policy": {
+        "observability": {"traces": {"endpoint": "http://collector.observability:4318/v1/traces", "protocol": "http/protobuf"}},
+        "networkPolicy": {"enabled": False},
+    },
     "suspended": {"suspend": True, "replicas": 2},
     "a patched pod": {"podTemplate": {"spec": {"nodeSelector": {"a": "b"}, "tolerations": [{"operator": "Exists"}]}}},
 }

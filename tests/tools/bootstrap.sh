@@ -35,6 +35,9 @@ if [ -z "$python" ]; then
   done
 fi
 if [ -z "$python" ]; then apt_get python3 python3-venv; python=python3; fi
+if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
+  say "needs Python 3.11, and $python is $("$python" --version): install it, and name it with PYTHON=PATH"; exit 1
+fi
 # libgomp1: LightGBM does not load without it. libnuma1: vLLM's CPU kernels do not load without it. A compiler and Python's headers: torch.compile and small helpers want them.
 missing=()
 "$python" -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)

@@ -62,7 +62,7 @@ class Metrics:
         )
         self._requests = Counter(
             "alise_engine_http_requests",
-            "Requests that generate, by class and by their outcome before the engine; admitted ones count when their answer begins",
+            "Requests that generate, by class and by their outcome before the engine; admitted ones count when their answer has ended",
             ["class", "outcome"],
             registry=registry,
         )
