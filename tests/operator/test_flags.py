@@ -25,6 +25,7 @@ from alise_operator.flags import (
     given_flags,
 )
 from alise_operator.rules import check
+from alise_operator.spec_engine import Engine
 from tests.operator.builders import make_spec
 from tests.operator.built import SPECS
 
@@ -309,3 +310,8 @@ def test_a_flag_that_a_field_becomes_is_known_so_that_it_is_not_given_twice(name
     own = engine_args(spec)[: -len(spec.engine.args) or None]
     flags = {arg.removeprefix("--") for arg in own if arg.startswith("--")}
     assert flags - {*OWNED_FLAGS, *RESERVED_FLAGS, *FIELD_FLAGS, *LORA_FLAGS} == set()
+
+
+@pytest.mark.parametrize("field", sorted(FIELD_FLAGS.values()))
+def test_a_field_that_is_not_given_leaves_its_flag_to_the_arguments(field: str) -> None:
+    assert Engine.model_fields[field].default in (None, "auto"), "the default of a field in FIELD_FLAGS stands for one that is not given"
