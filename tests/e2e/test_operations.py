@@ -59,12 +59,12 @@ def test_draining_a_node_moves_one_pod_after_the_other_and_cuts_no_stream(tiny: 
     busy, log = Busy(tiny, client), tmp_path / "drain.log"
     busy.keep()
     with Asker(client, tokens=5) as asker, kubectl_drain(tiny.access, node, log) as drain:
-        first = leaving_pod(tiny, before, while_waiting=busy.keep)
+        first = leaving_pod(tiny, before, while_waiting=busy.keep_one)
         wait_until("the budget protects the other pod", lambda: "violate the pod's disruption budget" in log.read_text(), 60)
         assert tiny.ready_pods() == [pod for pod in before if pod != first]
         # There is one node in this cluster. It takes pods again, as another one would.
         tiny.access.kubectl("uncordon", node)
-        second = leaving_pod(tiny, tiny.ready_pods(), while_waiting=busy.keep)
+        second = leaving_pod(tiny, tiny.ready_pods(), while_waiting=busy.keep_one)
         assert {first, second} == set(before)
         assert len(tiny.ready_pods()) == 1, "the replacement of the first pod was not ready when the second was evicted"
         for stream in busy.streams:

@@ -32,7 +32,7 @@ def test_scaling_up_serves_from_both_and_scaling_down_cuts_no_stream(tiny: Resou
     with Asker(client, tokens=5) as asker:
         before = tiny.ready_pods()
         tiny.kubectl("scale", "alise/tiny", "--replicas=1")
-        leaving_pod(tiny, before, while_waiting=busy.keep)
+        leaving_pod(tiny, before, while_waiting=busy.keep_one)
         for stream in busy.streams:
             stream.result()
         wait_alone(tiny)

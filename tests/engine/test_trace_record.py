@@ -40,12 +40,12 @@ PARKED = story(
 STORIES = [
     pytest.param(PARKED, ["started", "first token", "preempted", "parked", "restoring", "restored", "ended"], id="parked and restored"),
     pytest.param(
-        story(("running", 10), ("preempted", 20, 128, "memory"), ("running", 30), ("ended", 40)),
+        story(("running", 10), ("preempted", 20, 128, "memory"), ("running", 30, 0, "lost"), ("ended", 40)),
         ["started", "preempted", "recomputed", "ended"],
         id="preempted without a copy",
     ),
     pytest.param(
-        story(("running", 10), ("offloaded", 20, 128, "rank"), ("preempted", 25), ("running", 30), ("ended", 40)),
+        story(("running", 10), ("offloaded", 20, 128, "rank"), ("preempted", 25), ("running", 30, 0, "lost"), ("ended", 40)),
         ["started", "preempted", "parked", "copy lost", "recomputed", "ended"],
         id="the copy left the store",
     ),
@@ -53,6 +53,11 @@ STORIES = [
         story(("running", 10), ("offloaded", 20, 9, "rank"), ("restoring", 25), ("offloaded", 30), ("running", 35, 9), ("ended", 40)),
         ["started", "preempted", "parked", "restoring", "parked", "restored", "ended"],
         id="the way back was cut short",
+    ),
+    pytest.param(
+        story(("running", 10), ("offloaded", 20, 128, "rank"), ("running", 30), ("ended", 40)),
+        ["started", "preempted", "parked", "resumed", "ended"],
+        id="the device still had all of it",
     ),
     pytest.param(story(("ended", 40), reason="abort"), ["ended"], id="ended while it waited"),
 ]

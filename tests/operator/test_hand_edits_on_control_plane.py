@@ -156,6 +156,11 @@ def test_an_annotation_of_the_operators_is_restored(settled: Engine) -> None:
     eventually("the annotations are restored", lambda: settled.one(kind)["metadata"]["annotations"] == before)
 
 
+def written_over(operator: OperatorProcess, since: int) -> list[str]:
+    """The children that the operator's log says are applied again, since this number of lines."""
+    return [line["child"] for line in operator.lines()[since:] if line["message"] == CHANGED_BY_OTHERS]
+
+
 def test_what_another_wrote_under_the_operators_name_is_written_over(settled: Engine, operator: OperatorProcess) -> None:
     """As a request that timed out and is carried out after the next one: the operator owns the same fields as before."""
     before = settled.one("service")
@@ -172,22 +177,28 @@ def test_what_another_wrote_under_the_operators_name_is_written_over(settled: En
     tried = json.loads(settled.kubectl(*arguments, "--dry-run=server", "-o", "jsonpath={$}", text_in=json.dumps(late)))
     assert applied_metadata(tried) == applied_metadata(before)
     assert [entry["fields"] for entry in applied_fields(tried)] == [entry["fields"] for entry in applied_fields(before)]
-    # The API server notes the second of a write.
-    time.sleep(1.1)
-    settled.kubectl(*arguments, text_in=json.dumps(late))
-    eventually("it is written over", lambda: settled.one("service")["spec"]["selector"] == before["spec"]["selector"])
-    assert "Service/tiny" in [line["child"] for line in operator.lines()[lines:] if line["message"] == CHANGED_BY_OTHERS]
+    # One that comes while the operator is just writing the child is written over without a line.
+    for _ in range(MOST_TRIES):
+        # The API server notes the second of a write.
+        time.sleep(1.1)
+        settled.kubectl(*arguments, text_in=json.dumps(late))
+        eventually("it is written over", lambda: settled.one("service")["spec"]["selector"] == before["spec"]["selector"])
+        if "Service/tiny" in written_over(operator, lines):
+            break
+    assert "Service/tiny" in written_over(operator, lines)
 
 
 def test_what_a_controller_adds_to_a_child_does_not_apply_it_again(settled: Engine, operator: OperatorProcess) -> None:
     """As the registry of OpenShift and the token controller of old clusters add to every ServiceAccount."""
     lines = len(operator.lines())
     settled.kubectl("patch", "serviceaccount", "tiny", "--type=merge", "-p", '{"imagePullSecrets": [{"name": "registry"}]}')
-    # A later edit of the operator's field: once it is restored, the watch has shown both.
-    settled.kubectl("patch", "serviceaccount", "tiny", "--type=merge", "-p", '{"automountServiceAccountToken": true}')
-    eventually("the field is restored", lambda: settled.one("serviceaccount")["automountServiceAccountToken"] is False)
-    written = [line["child"] for line in operator.lines()[lines:] if line["message"] == CHANGED_BY_OTHERS]
-    assert written == ["ServiceAccount/tiny"]
+    for _ in range(MOST_TRIES):
+        # A later edit of the operator's field: once it is restored, the watch has shown both.
+        settled.kubectl("patch", "serviceaccount", "tiny", "--type=merge", "-p", '{"automountServiceAccountToken": true}')
+        eventually("the field is restored", lambda: settled.one("serviceaccount")["automountServiceAccountToken"] is False)
+        if written_over(operator, lines):
+            break
+    assert written_over(operator, lines) == ["ServiceAccount/tiny"]
     assert settled.one("serviceaccount")["imagePullSecrets"] == [{"name": "registry"}]
 
 

@@ -207,11 +207,11 @@ class AliseMixin(Base):
             if tracked.phase == PHASE_RUNNING:
                 continue
             tracked.admitted_step = self.current_step
-            restored = 0
+            restored = lost = 0
             if request.num_preemptions:
                 restored = self.connector.take_loaded(request_id) if self.connector is not None else 0
-                self.steps.resumed(tracked, restored, output.num_scheduled_tokens[request_id])
-            self.tracker.enter(request.request_id, PHASE_RUNNING, now, restored)
+                lost = self.steps.resumed(tracked, restored, output.num_scheduled_tokens[request_id])
+            self.tracker.enter(request.request_id, PHASE_RUNNING, now, restored, Cause.LOST.value if lost and not restored else "")
 
     # --- the life of a request ------------------------------------------------------------------------------------------------------
     def add_request(self, request: Request) -> None:

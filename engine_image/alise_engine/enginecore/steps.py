@@ -42,11 +42,14 @@ class Steps:
         # A moving average.
         self.step_seconds = 0.0
 
-    def resumed(self, tracked: Tracked, restored_tokens: int, scheduled_tokens: int) -> None:
-        """Counts the readmission of a preempted request: its tokens restored from the host, and those scheduled in this step."""
+    def resumed(self, tracked: Tracked, restored_tokens: int, scheduled_tokens: int) -> int:
+        """Counts the readmission of a preempted request: its tokens restored from the host, and those scheduled in this step.
+
+        Returns the tokens that it had and that are computed again.
+        """
         request = tracked.request
         had = min(tracked.preempted_tokens, request.num_tokens - 1)
-        lost = had - (request.num_computed_tokens - scheduled_tokens)
+        lost: int = had - (request.num_computed_tokens - scheduled_tokens)
         if lost > 0:
             self._recomputing[request.request_id] = had
         self._tally["restores"] += restored_tokens > 0
@@ -54,6 +57,7 @@ class Steps:
         self._tally["recomputes"] += lost > 0
         self._tally["recomputed_tokens"] += max(0, lost)
         self._tally["exact_resumes"] += scheduled_tokens == 1
+        return max(0, lost)
 
     def stopped(self, request_id: str) -> None:
         """Forgets a request that was preempted or has finished."""

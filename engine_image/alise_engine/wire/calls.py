@@ -71,7 +71,7 @@ class Mark(Struct, frozen=True, array_like=True, gc=False):
     at_us: int
     # Of a preemption: the tokens that the request had. Of a return: those whose KV came back from the host.
     tokens: Count = 0
-    # Of a preemption: by rank, for memory, or because the KV was lost.
+    # Of a preemption: by rank, for memory, or because the KV was lost. Of a return: "lost" if KV is computed again and none came back.
     cause: str = ""
 
 

@@ -245,8 +245,11 @@ def _named(mark: Mark, before: str, story: TraceRow) -> Iterable[tuple[str, Attr
             return [("started", {})]
         case _, terms.PHASE_RUNNING if mark.tokens:
             return [("restored", {"alise.tokens": mark.tokens})]
-        case _, terms.PHASE_RUNNING:
+        case _, terms.PHASE_RUNNING if mark.cause:
             return [("recomputed", {})]
+        case _, terms.PHASE_RUNNING:
+            # The device still had all of its KV.
+            return [("resumed", {})]
         case terms.PHASE_RUNNING, terms.PHASE_OFFLOADED:
             return [preempted, ("parked", {})]
         case terms.PHASE_RUNNING, terms.PHASE_PREEMPTED:
