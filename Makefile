@@ -41,7 +41,7 @@ test-e2e: install ## The tests of the whole node, end to end
 	@$(PYTHON) -m pytest tests --durations=15 -m "e2e"
 
 check: install ## Lint, types, import contracts, unit and contract tests, in about a minute
-	@rm -f $(FAILED); $(BESIDE) --keep-going lint types unit || { printf '\nmake check failed in: %s. The lines above that begin with [lint] or [types], or the tests after "short test summary", say why;\nmake lint, make types and make unit run one part alone.\n' "$$(paste -sd ' ' $(FAILED))"; exit 1; }
+	@rm -f $(FAILED); $(BESIDE) --keep-going lint types unit || { printf '\nmake check failed in: %s. The lines above that begin with [lint] or [types], or the tests after "short test summary", say why;\nmake lint, make types and make unit run one part alone.\n' "$$(paste -sd ' ' $(FAILED) 2>/dev/null)"; exit 1; }
 
 lint: install ## Style, formatting and import contracts alone
 	@{ $(PYTHON) -m ruff check . && $(PYTHON) -m ruff format --check . && .venv/bin/lint-imports; } | sed -u "s/^/[lint] /" || { echo lint >> $(FAILED); exit 1; }

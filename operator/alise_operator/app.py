@@ -89,7 +89,7 @@ class App:
         # Before the first list, what exists already is not known.
         is_new = self._has_listed and self._editions.get(key) != edition
         self._editions[key] = edition
-        if self.reconciler.engine_changed(key, version) or is_new:
+        if self.reconciler.engine_changed(key, version):
             self.queue.add(key, first=is_new)
 
     def awaited(self, key: Key) -> None:

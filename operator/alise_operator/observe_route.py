@@ -57,6 +57,8 @@ class RouteObserver:
                 return await self._ingress(spec, owner, known)
             case "HTTPRoute" if cluster.http_route:
                 return await self._http_route(spec, owner, known)
+            case "HTTPRoute":
+                return Way(older=(await self._get(OWNED_KINDS["Ingress"][0], owner.namespace, owner.name)).found)
         return Way()
 
     async def has_secret(self, namespace: str, name: str) -> bool:

@@ -15,7 +15,7 @@ from alise_operator.children.annotations import CLASS_ANNOTATION
 from alise_operator.children.meta import MANAGER, Manifest, Owner
 from alise_operator.children.route import API_PATH, TIMEOUTS, TIMEOUTS_REFUSED_BY, GatewayLimits, url
 from alise_operator.conditions import Condition
-from alise_operator.errors import InvalidSpec, OperatorError, SpecError
+from alise_operator.errors import InvalidSpec, OperatorError
 from alise_operator.hosts import Claim
 from alise_operator.sentences import clause, gist, quote
 from alise_operator.spec import ParentRef, Spec
@@ -57,6 +57,8 @@ class Way:
     ingress_class: Lookup = NOT_ASKED
     # Names of all Ingress classes; None if unknown.
     ingress_classes: tuple[str, ...] | None = None
+    # The Ingress of an earlier spec, where the cluster does not serve what the present one needs.
+    older: Manifest | None = None
 
 
 def gateway_name(parent: ParentRef, owner: Owner) -> str:
@@ -111,12 +113,17 @@ def route_ready(
             verdict = _ingress(spec, owner, way)
     if error is None or way.route is not None or verdict.status == "False":
         return verdict
-    # The children of the last spec that was applied stay, and the route is one of them.
-    if isinstance(error, InvalidSpec) or (isinstance(error, SpecError) and previous is not None and previous["status"] == "True"):
+    if isinstance(error, InvalidSpec) or _serves_the_older_way(way, owner, previous):
         return _as_before(previous, error)
     if spec.route.type == "None":
         return verdict
     return _refused(error.reason, f"there is no {_object(spec, owner)} yet: {gist([str(error)], 'see the condition Degraded')}")
+
+
+def _serves_the_older_way(way: Way, owner: Owner, previous: Mapping[str, Any] | None) -> bool:
+    """Whether the route of the last spec that was applied is still there, and was ready."""
+    owners = way.older["metadata"].get("ownerReferences", ()) if way.older is not None else ()
+    return previous is not None and previous["status"] == "True" and any(one["uid"] == owner.uid for one in owners)
 
 
 def _as_before(previous: Mapping[str, Any] | None, error: OperatorError | None) -> Condition:

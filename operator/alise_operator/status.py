@@ -103,7 +103,7 @@ def fold(
     if listed:
         status["adapters"] = listed
     # A spec that was not applied changes no route.
-    address = previous.get("url") if spec is None or (isinstance(error, SpecError) and workload is not None) else url(spec.route, owner)
+    address = previous.get("url") if spec is None or isinstance(error, MissingApi) else url(spec.route, owner)
     # If nothing was ever applied, no Service has the address.
     is_absent = isinstance(error, SpecError) and workload is None
     return status | ({"url": address} if address and route.status != "False" and not is_absent else {})

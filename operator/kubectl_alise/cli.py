@@ -50,14 +50,14 @@ def _names(context: click.Context, kind: str, incomplete: str) -> list[Completio
 
 
 def _name_of(*kinds: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    """Returns what takes a name of these kinds as kubectl prints and takes it, too: KIND/NAME."""
+    """Returns what takes a name of these kinds with its kind as well, as `kubectl get -o name` prints it: KIND/NAME."""
 
     def bare(_: click.Context, parameter: click.Parameter, given: str | None) -> str | None:
         kind, slash, name = (given or "").rpartition("/")
         if not slash:
             return given
-        if kind not in kinds:
-            raise PluginError(f"{given} is not a name: give NAME or {kinds[0]}/NAME")
+        if kind.lower() not in kinds or not name:
+            raise click.BadParameter(f"{given} is not a name: give NAME or {kinds[0]}/NAME", param=parameter)
         return name
 
     return bare

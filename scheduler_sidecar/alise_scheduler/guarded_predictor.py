@@ -53,7 +53,10 @@ class GuardedPredictor:
 
     def forget(self, asked: ModelInput | None) -> None:
         """Drops what is remembered of a request that will not be learned from."""
-        self.predictor.forget(asked)
+        try:
+            self.predictor.forget(asked)
+        except Exception:
+            self._failed("a request could not be forgotten")
 
     def _failed(self, event: str) -> None:
         self._metrics.background_failures.labels("predictor").inc()

@@ -64,7 +64,7 @@ class Busy:
         self._tokens = tokens_in(client, LONG_SECONDS)
 
     def keep_one(self) -> None:
-        """Start one stream if some ready pod has less than two. It takes seconds, so a pod that goes meanwhile is seen in time."""
+        """Start one stream if some ready pod has fewer than two. It takes seconds, so a pod that goes meanwhile is seen in time."""
         self.keep(at_most=1)
 
     def keep(self, at_most: int = MOST_STREAMS_AT_ONCE) -> None:

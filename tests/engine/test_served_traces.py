@@ -113,14 +113,15 @@ async def preempted_and_restored(engine: ServedEngine, observer: Observer) -> st
 async def test_a_request_that_is_preempted_and_restored_is_one_trace_from_client_to_engine(
     engine: ServedEngine, collector: Collector, sidecar: FakeAdmission, observer: Observer
 ) -> None:
-    names = ["resumed"]
-    # Preempted when its last block was full, it needs nothing from the host: the device still has its blocks, and gives them up last.
-    while "resumed" in names:
+    # Preempted when its last block was full, it needs nothing from the host: the device still has its blocks. Then it is tried again.
+    for _ in range(5):
         trace_id = await preempted_and_restored(engine, observer)
         await eventually(lambda wanted=trace_id: len(collector.of(wanted)) == 3, "the three spans", EXPORTED_SECONDS)  # type: ignore[misc]
         [ours] = collector.of(trace_id, "chat tiny")
         # What happened, in order; it may have been on its way back before its turn.
         names = [event.name for event in ours.events if event.name != "restoring"]
+        if "resumed" not in names:
+            break
     [admit], [vllms] = collector.of(trace_id, "admit"), collector.of(trace_id, "llm_request")
     # The client's context is the parent of our span, and ours of the others.
     assert (admit.parent_span_id, vllms.parent_span_id) == (ours.span_id, ours.span_id)

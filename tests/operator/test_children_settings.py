@@ -1,6 +1,7 @@
 """Fields of the resource become flags and variables that the engine and the scheduler understand: classes, limits, API keys, history."""
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from alise_scheduler import config as scheduler_config
 from alise_scheduler.__main__ import parser as scheduler_parser
 from tests.operator.builders import make_spec
 from tests.operator.built import SPECS, container, environment, pod
+from tests.operator.test_crd import schema
 
 KEYS = {"secretRef": {"name": "keys"}}
 
@@ -122,6 +124,20 @@ def test_defaults_of_the_resource_are_those_of_an_engine_and_a_scheduler_without
     given, own = (scheduler_config.load(environ, {}) for environ in (scheduler_env(spec), {}))
     of_the_pod = {"history_dir", "encoder", "history_key", "history_dsn"}
     assert given.model_dump(exclude=of_the_pod) == own.model_dump(exclude=of_the_pod), where
+
+
+def bounds() -> Iterator[tuple[str, str, int]]:
+    """Each bound of a number in spec.scheduling and spec.admission."""
+    for section in ("scheduling", "admission"):
+        for name, node in schema()["properties"]["spec"]["properties"][section]["properties"].items():
+            yield from ((section, name, node[bound]) for bound in ("minimum", "maximum") if node.get("type") == "integer" and bound in node)
+
+
+@pytest.mark.parametrize(("section", "name", "value"), list(bounds()))
+def test_what_the_resource_allows_the_processes_allow_too(section: str, name: str, value: int, tmp_path: Path) -> None:
+    spec = make_spec(**{section: {name: value}})
+    scheduler_config.load(scheduler_env(spec), {})
+    engine_settings(admission_env(spec) | {"ALISE_SOCKET_DIR": str(tmp_path)})
 
 
 def test_a_class_of_requests_reaches_the_scheduler_with_its_weight() -> None:

@@ -164,10 +164,22 @@ def test_a_route_that_cannot_be_created_is_not_ready(error: OperatorError) -> No
     assert (condition.status, condition.reason) == ("False", "MissingApi")
 
 
-def test_a_route_of_the_last_applied_spec_stays_as_it_was_if_the_new_one_cannot_be_created() -> None:
+def older(uid: str) -> Way:
+    return Way(older={"metadata": {"name": "tiny", "ownerReferences": [{"uid": uid}]}})
+
+
+@pytest.mark.parametrize(
+    ("way", "status", "reason"),
+    [
+        pytest.param(older(OWNER.uid), "True", "Applied", id="the Ingress of the last spec serves"),
+        pytest.param(older("another"), "False", "MissingApi", id="an Ingress of another owner"),
+        pytest.param(Way(), "False", "MissingApi", id="it is gone, or there was none"),
+    ],
+)
+def test_a_route_that_cannot_be_created_leaves_that_of_the_last_spec_as_it_was(way: Way, status: str, reason: str) -> None:
     before = {"status": "True", "reason": "Applied", "message": "the Ingress is there"}
-    condition = route_ready(make_spec(route=HTTP_ROUTE), OWNER, Way(), MissingApi("install it"), before, LATE)
-    assert (condition.status, condition.reason, condition.message) == ("True", "Applied", "the Ingress is there")
+    condition = route_ready(make_spec(route=HTTP_ROUTE), OWNER, way, MissingApi("install it"), before, LATE)
+    assert (condition.status, condition.reason) == (status, reason)
 
 
 def test_a_gateway_that_cannot_be_read_limits_nothing() -> None:

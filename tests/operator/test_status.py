@@ -156,7 +156,8 @@ def test_the_url_is_kept_while_the_cluster_lacks_what_the_new_route_needs() -> N
     route = {"type": "RouteReady", "status": "True", "reason": "Applied", "message": "", "lastTransitionTime": "2026-01-01T12:00:00Z"}
     new = make_spec(route={"type": "HTTPRoute", "hosts": ["new.test"], "parentRef": {"name": "g"}})
     old = {"url": "http://old.test/v1", "conditions": [route]}
-    assert status_of(GOOD, old, spec=new, way=Way(), error=MissingApi("install it"))["url"] == "http://old.test/v1"
+    way = Way(older={"metadata": {"name": "tiny", "ownerReferences": [{"uid": OWNER.uid}]}})
+    assert status_of(GOOD, old, spec=new, way=way, error=MissingApi("install it"))["url"] == "http://old.test/v1"
 
 
 def test_the_url_is_kept_while_the_spec_cannot_be_read() -> None:

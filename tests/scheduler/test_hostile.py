@@ -225,9 +225,7 @@ async def test_a_plan_that_cannot_be_sent_is_not_the_last_one(monkeypatch: pytes
 # --- L6: metrics ----------------------------------------------------------------------------------------------------------------------
 
 
-# A count of events, which is published at once.
-EVENTS = ("preemptions",)
-MEASURED = tuple(one.name for one in dataclasses.fields(Finished) if one.type in (int, float) and one.name not in EVENTS)
+MEASURED = tuple(one.name for one in dataclasses.fields(Finished) if one.type in (int, float))
 
 
 def one_request(state: State, number: int, size: int) -> None:

@@ -28,15 +28,19 @@ apt_get() {
   fi
 }
 
-python=${PYTHON:-}
+# Not PYTHON, which make sets to the one in .venv.
+python=${ALISE_PYTHON:-}
 if [ -z "$python" ]; then
-  for candidate in python3.11 python3; do
+  for candidate in .venv/bin/python python3.11 python3; do
     if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then python=$candidate; break; fi
   done
 fi
-if [ -z "$python" ]; then apt_get python3 python3-venv; python=python3; fi
+if [ -z "$python" ]; then
+  command -v python3 >/dev/null || apt_get python3 python3-venv
+  python=python3
+fi
 if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
-  say "needs Python 3.11, and $python is $("$python" --version): install it, and name it with PYTHON=PATH"; exit 1
+  say "needs Python 3.11, and $python is $("$python" --version): install it, and name it with ALISE_PYTHON=PATH"; exit 1
 fi
 # libgomp1: LightGBM does not load without it. libnuma1: vLLM's CPU kernels do not load without it. A compiler and Python's headers: torch.compile and small helpers want them.
 missing=()
