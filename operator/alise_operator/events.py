@@ -1,6 +1,7 @@
 """Posts events on an AliseEngine, which `kubectl describe` shows: one for each condition that changed, and warnings.
 
-It writes to the cluster through kube.py. reconcile.py calls it after it has written the status; status.py decides what is worth an event.
+It writes to the cluster through kube.py. reconcile.py warns of restored children as soon as they are applied, and announces the changes
+that status.py names once the status is written; autoscaler.py calls `note()` after each scaling.
 """
 
 import logging

@@ -247,7 +247,7 @@ class Reconciler:
         seen: Observation,
         way: Way | None,
     ) -> Manifest | None:
-        """Scales the AliseEngine and reports on it. Returns it as it is then; None if another writer was faster."""
+        """Scales the AliseEngine and reports on it. Returns it as it is then; None if it is gone or another writer was faster."""
         # 6. Does the predicted work need another number of pods? If so, the change of the spec brings the next reconcile.
         previous = resource.get("status", {})
         # A child that the cluster refuses says nothing against the spec, and the number of pods is applied all the same.
