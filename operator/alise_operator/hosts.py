@@ -3,13 +3,16 @@
 Pure: observe_route.py passes the routes of the cluster, and the rival becomes the reason HostTaken in route_ready.py.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from alise_contract.names import ENGINE_LABEL, KIND
 from alise_operator.children.annotations import CLASS_ANNOTATION
 from alise_operator.children.meta import MANAGED_BY, MANAGER, Manifest
 from alise_operator.children.route import API_PATH
+
+# Kind, entry and host.
+Address = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,6 +29,10 @@ class Claim:
     # The AliseEngine that the object belongs to; empty if it belongs to none.
     engine: str = ""
 
+    @property
+    def address(self) -> Address:
+        return self.kind, self.entry, self.host
+
     def __str__(self) -> str:
         whose = f" of {KIND} {self.namespace}/{self.engine}" if self.engine else ""
         return f"{self.kind} {self.namespace}/{self.name}{whose}"
@@ -41,19 +48,26 @@ def claims(kind: str, item: Manifest) -> Iterator[Claim]:
         yield Claim(meta.get("creationTimestamp") or "", meta["namespace"], meta["name"], kind, host, entry, engine)
 
 
-def taken_by(own: Iterable[Claim], others: Iterable[Claim]) -> Claim | None:
+def by_address(found: Iterable[Claim]) -> dict[Address, list[Claim]]:
+    """Returns the claims on each address, the oldest first. With it, `taken_by` takes as long for one claim as for a thousand."""
+    addresses: dict[Address, list[Claim]] = {}
+    for claim in sorted(found):
+        addresses.setdefault(claim.address, []).append(claim)
+    return addresses
+
+
+def taken_by(own: Iterable[Claim], found: Mapping[Address, Sequence[Claim]]) -> Claim | None:
     """Returns the oldest claim of another object on one of our hosts; None if our claims are the oldest."""
-    ours = {(claim.kind, claim.entry, claim.host): claim for claim in own}
-    found = None
-    for other in others:
-        claim = ours.get((other.kind, other.entry, other.host))
-        if claim is not None and _key(other) != _key(claim) and other < claim and (found is None or other < found):
-            found = other
-    return found
+    return min(filter(None, (_older(claim, found.get(claim.address, ())) for claim in own)), default=None)
 
 
-def _key(claim: Claim) -> tuple[str, str]:
-    return claim.namespace, claim.name
+def _older(claim: Claim, found: Sequence[Claim]) -> Claim | None:
+    for other in found:
+        if other >= claim:
+            break
+        if (other.namespace, other.name) != (claim.namespace, claim.name):
+            return other
+    return None
 
 
 def _of_ingress(item: Manifest) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from alise_operator.apply import OWNED_KINDS
 from alise_operator.children.meta import Owner
 from alise_operator.cluster import Cluster
 from alise_operator.errors import ApplyError, ClusterError, Gone
-from alise_operator.hosts import Claim, claims, taken_by
+from alise_operator.hosts import Address, Claim, by_address, claims, taken_by
 from alise_operator.kube import Kube, Resource
 from alise_operator.observe import SECRETS
 from alise_operator.route_ready import NOT_ASKED, Lookup, Way
@@ -43,8 +43,8 @@ class RouteObserver:
         self._namespace = namespace
         self._monotonic = monotonic
         self._listing = asyncio.Lock()
-        # By kind: until when the list is recent enough, and the claims.
-        self._claims: dict[str, tuple[float, tuple[Claim, ...]]] = {}
+        # By kind: until when the list is recent enough, and the claims by address, the oldest first.
+        self._claims: dict[str, tuple[float, dict[Address, list[Claim]]]] = {}
         # Until when they are recent enough, and what was found.
         self._lookups: dict[tuple[str, str, str], tuple[float, Lookup]] = {}
         self._names: tuple[float, tuple[str, ...] | None] = (float("-inf"), None)
@@ -128,14 +128,14 @@ class RouteObserver:
             return None
         return taken_by(claims(kind, route), await self._all_claims(kind))
 
-    async def _all_claims(self, kind: str) -> tuple[Claim, ...]:
+    async def _all_claims(self, kind: str) -> dict[Address, list[Claim]]:
         async with self._listing:
-            until, found = self._claims.get(kind, (float("-inf"), ()))
+            until, found = self._claims.get(kind, (float("-inf"), {}))
             began = self._monotonic()
             if began < until:
                 return found
             try:
-                found = await self._list_claims(kind)
+                found = by_address(await self._list_claims(kind))
             except (ApplyError, ClusterError):
                 # Not allowed, or the server failed: the previous list is better than no reconcile.
                 pass
@@ -144,7 +144,7 @@ class RouteObserver:
             self._claims[kind] = (now + max(CLAIMS_SECONDS, _LISTING_SHARE * (now - began)), found)
             return found
 
-    async def _list_claims(self, kind: str) -> tuple[Claim, ...]:
+    async def _list_claims(self, kind: str) -> list[Claim]:
         found: list[Claim] = []
         looked_at = 0
         async for page in self._kube.pages(OWNED_KINDS[kind][0], self._namespace):
@@ -152,4 +152,4 @@ class RouteObserver:
             looked_at += len(page)
             if looked_at >= MAX_ROUTES or len(found) >= MAX_CLAIMS:
                 break
-        return tuple(found)
+        return found

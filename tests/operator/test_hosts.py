@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from alise_operator.hosts import Claim, claims, taken_by
+from alise_operator.hosts import Claim, by_address, claims, taken_by
 from tests.operator.built import HTTP_ROUTE, INGRESS, build
 
 OLD, NEW = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
@@ -26,7 +26,7 @@ def ingress(*, host: str = "llm.example.com", path: str = "/v1", kind: str = "Pr
 
 
 def rival(kind: str, own: dict[str, Any], other: dict[str, Any]) -> Claim | None:
-    return taken_by(claims(kind, own), [*claims(kind, own), *claims(kind, other)])
+    return taken_by(claims(kind, own), by_address([*claims(kind, own), *claims(kind, other)]))
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,12 @@ def test_a_route_that_its_gateway_refuses_has_no_host() -> None:
     own = ours("HTTPRoute")
     parent = {"parentRef": {"name": "public", "namespace": "edge"}, "conditions": [{"type": "Accepted", "status": "False"}]}
     assert rival("HTTPRoute", own, foreign(own, status={"parents": [parent]})) is None
+
+
+def test_of_three_that_claim_one_host_the_oldest_is_named_and_keeps_it() -> None:
+    found = {name: foreign(ours(), created=f"2026-01-0{day}T00:00:00Z") for day, name in enumerate(("a", "b", "c"), start=1)}
+    for name, item in found.items():
+        item["metadata"]["name"] = name
+    addresses = by_address(claim for name in ("c", "a", "b") for claim in claims("Ingress", found[name]))
+    rivals = {name: taken_by(claims("Ingress", item), addresses) for name, item in found.items()}
+    assert {name: claim and claim.name for name, claim in rivals.items()} == {"a": None, "b": "a", "c": "a"}
