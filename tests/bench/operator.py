@@ -52,7 +52,7 @@ PARTS: Final[Mapping[str, Callable[[Settings], Iterator[Row]]]] = {
     "hostile": operator_hostile.measure,
     "node": operator_node.measure,
     "manifests": lambda settings: manifests.measure(),
-    "fuzz": lambda settings: fuzz.fuzz_operator(fuzz.QUICK_SPECS),
+    "fuzz": lambda settings: fuzz.fuzz_operator(fuzz.QUICK_SPECS if settings.quick else fuzz.SPECS),
 }
 
 

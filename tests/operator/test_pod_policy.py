@@ -257,6 +257,14 @@ def test_a_variable_of_a_secret_moves_to_the_field_that_may_name_one() -> None:
     assert any(variable in container["env"] for container in made)
 
 
+def test_a_value_that_would_make_a_long_sentence_is_not_suggested() -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        template({"spec": {"nodeName": "n" * 253}})
+    (problem,) = caught.value.problems
+    assert len(problem.text) <= 600
+    assert "add nodeName to the comma-separated list" in problem.text
+
+
 def test_a_privileged_container_is_refused_in_a_sentence() -> None:
     with pytest.raises(
         InvalidSpec,

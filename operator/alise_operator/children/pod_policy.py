@@ -53,7 +53,8 @@ _PROFILE_ANNOTATIONS: Final[Mapping[str, str]] = {
 }
 # The field where a Secret for a variable of the engine is allowed, and where a reader of the spec sees which Secrets its pods get.
 _AS_VARIABLE: Final = "Move the variable to spec.engine.env ({{name: {name}, valueFrom: {{secretKeyRef: …}}}})"
-_MAX_VALUE: Final = 253
+# A condition shows the refusal, so a value that would make it longer is not repeated as a suggestion.
+_MAX_TEXT: Final = 600
 _VALUE_TERMS: Final = (
     "hostPath",
     "csi",
@@ -77,13 +78,16 @@ class _Refusal:
     value: str | None = None
 
     def problem(self) -> Problem:
-        # A single value is the smaller permission, so it is suggested if a setting can contain it.
-        is_plain = self.value is not None and 0 < len(self.value) <= _MAX_VALUE and self.value.isprintable() and "," not in self.value
-        term = f"{self.term}={self.value}" if is_plain and self.term in _VALUE_TERMS else self.term
-        return Problem(
-            self.field,
+        # A single value is the smaller permission, so it is suggested if a setting can contain it and a condition can show it.
+        value = self.value or ""
+        with_value = self._text(f"{self.term}={value}")
+        fits = value and value.isprintable() and "," not in value and len(with_value) <= _MAX_TEXT
+        return Problem(self.field, with_value if fits and self.term in _VALUE_TERMS else self._text(self.term))
+
+    def _text(self, term: str) -> str:
+        return (
             f"{self.text}. Otherwise ask the operator's administrator to allow it: add {term} to the comma-separated list {SETTING} in the "
-            "environment of the operator's Deployment",
+            "environment of the operator's Deployment"
         )
 
 
