@@ -1,6 +1,7 @@
 """What was last observed of each AliseEngine that KEDA scales: the metric, its target, and whether there is work; and when KEDA asked.
 
-autoscaler.py writes it and scaler.py reads it, in the same event loop. Nothing of it outlives the process.
+autoscaler.py writes the demand, which scaler.py reads; scaler.py notes that KEDA asked, and autoscaler.py reads when. Both run in one event
+loop, and nothing of it outlives the process.
 """
 
 import asyncio

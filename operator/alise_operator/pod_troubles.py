@@ -46,7 +46,7 @@ def _of_report(pod: Pod, report: PodReport) -> Iterator[Trouble]:
         yield Trouble(
             "SidecarDown",
             f"pod {name}: the scheduler container {'sends no plans' if report.sidecar_connected else 'is not connected'}; requests run "
-            f"first come, first served; see kubectl logs {name} -c scheduler",
+            f"first come, first served; kubectl logs {name} -c scheduler says why, for example that memory is short",
         )
     if _is_failing_open(report):
         yield Trouble("FailingOpen", f"pod {name}: many requests of the last minute were admitted without a rank: {_why_failed_open(pod)}")

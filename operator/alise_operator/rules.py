@@ -1,11 +1,10 @@
 """Rules that join several fields of a spec, the sizes that follow from a spec, and what this version of alise does not support.
 
-Pure: reconcile.py calls `check()` after `parse()`; the builders in children/ use the sizes. The CRD has the simple rules as CEL, so that a
-current API server refuses the AliseEngine at `kubectl apply`. All of them are checked here, because older servers prune CEL and some rules
-need arithmetic.
+Pure: reconcile.py calls `check()` after `parse()`; the builders in children/ use the sizes, and pod_needs.py there some rules. The CRD has
+the simple rules as CEL, so that a current API server refuses the AliseEngine at `kubectl apply`. All of them are checked here, because
+older servers prune CEL and some rules need arithmetic.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Final
@@ -29,23 +28,20 @@ from alise_operator.errors import InvalidSpec, Problem
 from alise_operator.flag_values import short, shown
 from alise_operator.flags import bad_dtype, flag_problems, given_flags, kv_cache_dtypes
 from alise_operator.kv_cache import WIDE_DTYPES
+from alise_operator.memory_rules import (
+    GIB,
+    KV_SPACE_ENV,
+    WHOLE_GIB,
+    memory_problems,
+    most_host_memory_bytes,
+    scheduler_memory_problems,
+)
 from alise_operator.scaling_rules import autoscaling_problems
 from alise_operator.spec import Spec
 from alise_operator.spec_engine import Engine, Resources
 from alise_operator.trace_rules import TRACE_ENV, trace_problems
 
 KIB: Final = 1 << 10
-MIB: Final = 1 << 20
-GIB: Final = 1 << 30
-
-KV_SPACE_ENV: Final = "VLLM_CPU_KVCACHE_SPACE"
-DEFAULT_CPU_KV_SPACE_GIB: Final = 1
-# No machine has more, and Python refuses to convert texts of thousands of digits.
-_WHOLE_GIB: Final = re.compile(r"[0-9]{1,6}")
-# The in-memory volume of the sockets. They take no space, but a file written there by mistake must not fill the node's memory.
-SOCKET_VOLUME_BYTES: Final = 16 * MIB
-# Python, PyTorch and vLLM's processes, measured with the quickstart's model on a CPU: 2.2 GB together with a 1 GiB KV cache.
-ENGINE_BASE_BYTES: Final = 1 * GIB
 # The weights of a request class that the scheduler accepts.
 MIN_CLASS_WEIGHT: Final = Decimal("0.0625")
 MAX_CLASS_WEIGHT: Final = Decimal(16)
@@ -74,13 +70,6 @@ RESERVED_ENV: Final[Mapping[str, str]] = {
 ENV_FIELDS: Final[Mapping[str, str]] = {**RESERVED_ENV, KV_SPACE_ENV: "spec.engine.env", "HF_TOKEN": "spec.model.tokenSecretRef"}
 # Values that turn a variable off. None comes from another source, and the engine checks it itself.
 HARMLESS_VALUES: Final = (None, "", "0")
-# Memory for the weights and for loading them, per device, if no memory limit is given.
-_LOADING_BYTES: Final = 64 * GIB
-# The host store per GPU if the engine chooses its size: the KV cache of a 32B model on one H100 (7.3 GiB) or of an 8B model on a GPU of
-# 24 GB fits, and the pod still fits on small GPU nodes of 16 GiB.
-_HOST_STORE_BYTES: Final = 8 * GIB
-# The part of it that a memory limit must cover: a smaller container gets a smaller store.
-_LEAST_HOST_STORE_BYTES: Final = GIB
 _DOWNLOADS_BYTES: Final = 256 * GIB
 _SCRATCH_BYTES: Final = 32 * GIB
 
@@ -93,63 +82,6 @@ def check(spec: Spec, name: str) -> None:
     problems += [*_sizes(spec), *_quantities(spec), *_memory(spec), *autoscaling_problems(spec), *trace_problems(spec)]
     if problems:
         raise InvalidSpec(problems)
-
-
-def shared_memory_bytes(engine: Engine) -> int:
-    """Returns the size of the in-memory /dev/shm, through which NCCL and vLLM's workers pass tensors."""
-    return 256 * MIB if engine.device == "cpu" else engine.tensor_parallel_size * GIB
-
-
-def needed_memory_bytes(spec: Spec) -> int:
-    """Returns the least memory in which the engine's container works, without the weights."""
-    return sum(count for _, count in memory_parts(spec))
-
-
-def requested_memory_bytes(spec: Spec) -> int:
-    """Returns the memory request if the user sets none: what the container needs, with the whole host store."""
-    return needed_memory_bytes(spec) + most_host_memory_bytes(spec) - _least_host_memory_bytes(spec)
-
-
-def most_host_memory_bytes(spec: Spec) -> int:
-    """Returns the size of the host store. If the engine chooses it, this is the largest size, which the pod's memory request includes.
-
-    The engine chooses the size of the KV cache on the device, which is known here for a CPU.
-    """
-    if spec.kv_offload.host_memory is not None:
-        return quantity_bytes(spec.kv_offload.host_memory)
-    return cpu_kv_space_gib(spec.engine) * GIB if spec.engine.device == "cpu" else spec.engine.tensor_parallel_size * _HOST_STORE_BYTES
-
-
-def _least_host_memory_bytes(spec: Spec) -> int:
-    most = most_host_memory_bytes(spec)
-    return most if spec.kv_offload.host_memory is not None else min(most, _LEAST_HOST_STORE_BYTES)
-
-
-def memory_parts(spec: Spec) -> list[tuple[str, int]]:
-    """Returns the known parts of the memory of the engine's container, with names that the user knows."""
-    parts = [("the engine itself", ENGINE_BASE_BYTES), ("spec.kvOffload.hostMemory", _least_host_memory_bytes(spec))]
-    if spec.engine.device == "cpu":
-        parts.append((f"the KV cache ({KV_SPACE_ENV})", cpu_kv_space_gib(spec.engine) * GIB))
-    if offloaded := _offloaded_bytes(spec.engine):
-        parts.append(("weights in host memory (--cpu-offload-gb)", offloaded))
-    return [*parts, ("/dev/shm", shared_memory_bytes(spec.engine)), ("the socket volume", SOCKET_VOLUME_BYTES)]
-
-
-def _offloaded_bytes(engine: Engine) -> int:
-    """Returns the host memory of all devices that vLLM's flag sets. An invalid number is refused elsewhere."""
-    values = [value for _, name, value in given_flags(engine.args) if name == "cpu-offload-gb"]
-    if not values or re.fullmatch(r"\d{1,6}(\.\d+)?", values[-1] or "") is None:
-        return 0
-    return int(Decimal(str(values[-1])) * GIB) * engine.tensor_parallel_size
-
-
-def default_memory_limit_bytes(spec: Spec) -> int:
-    """Returns the memory limit of the engine's container if the user sets none.
-
-    It is far above the use of a healthy engine, so that a faulty one is stopped before it exhausts the node. The size of the weights is not
-    known here.
-    """
-    return requested_memory_bytes(spec) + _LOADING_BYTES * spec.engine.tensor_parallel_size
 
 
 def scratch_bytes(spec: Spec) -> int:
@@ -174,12 +106,6 @@ def only_as_limit(resource: str) -> bool:
 def counts_bytes(resource: str) -> bool:
     """Returns whether an amount of the resource is a number of bytes."""
     return resource in ("memory", "ephemeral-storage", "storage") or resource.startswith("hugepages-")
-
-
-def cpu_kv_space_gib(engine: Engine) -> int:
-    """Returns the GiB of the KV cache on a CPU: from the engine's environment, or the default if that is missing or invalid."""
-    value = next((variable.value for variable in engine.env if variable.name == KV_SPACE_ENV), None)
-    return int(value) if value and _WHOLE_GIB.fullmatch(value) else DEFAULT_CPU_KV_SPACE_GIB
 
 
 def _name(name: str) -> Iterator[Problem]:
@@ -286,7 +212,7 @@ def _env(spec: Spec) -> Iterator[Problem]:
             yield Problem(field, "HF_TOKEN is set here and by spec.model.tokenSecretRef; keep one of them")
         if (variable.value is not None) == (variable.value_from is not None):
             yield Problem(field, f"{variable.name} needs exactly one of value and valueFrom")
-        if variable.name == KV_SPACE_ENV and not _WHOLE_GIB.fullmatch(variable.value or ""):
+        if variable.name == KV_SPACE_ENV and not WHOLE_GIB.fullmatch(variable.value or ""):
             yield Problem(field, f"{KV_SPACE_ENV}={shown(variable.value or '')} is not a whole number of GiB")
 
 
@@ -377,19 +303,5 @@ def _requests_above_limits(field: str, resources: Resources) -> Iterator[Problem
 
 def _memory(spec: Spec) -> Iterator[Problem]:
     yield from memory_problems("spec.engine.resources.limits.memory", spec.engine.resources.limits.get("memory"), spec)
-
-
-def memory_problems(field: str, limit: object, spec: Spec) -> Iterator[Problem]:
-    """Yields a problem if the engine's container cannot work with the memory limit. The API server refuses invalid quantities."""
-    needed = needed_memory_bytes(spec)
-    try:
-        given = quantity_bytes(str(limit))
-    except ValueError:
-        return
-    if given < needed:
-        parts = " + ".join(f"{format_bytes(count)} ({what})" for what, count in memory_parts(spec) if count)
-        yield Problem(
-            field,
-            f"{shown(str(limit))} is below {format_bytes(needed)} = {parts}; raise the limit or lower spec.kvOffload.hostMemory; the "
-            "model's weights need memory in addition to this",
-        )
+    if (scheduler := spec.scheduling.resources) is not None:
+        yield from scheduler_memory_problems("spec.scheduling.resources.limits.memory", scheduler.limits.get("memory"))

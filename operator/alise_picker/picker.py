@@ -1,7 +1,7 @@
 """One request: which replicas are there, how long is its answer, which one gets it. Holds requests while there is no replica.
 
-`server.py` calls `decide()` for every request. What takes time here has a deadline, and what fails costs the quality of the choice, never
-the request.
+`server.py` calls `decide()` for every request, and `web.py` reads what is counted. It reaches replicas through `replicas.py` alone. What
+takes time here has a deadline, and what fails costs the quality of the choice, never the request.
 """
 
 import asyncio

@@ -97,10 +97,9 @@ def _summary(engine: Engine) -> str:
         return "suspended, so it has no pods. `spec.suspend: false` starts them."
     ready = engine.condition("Ready")
     if ready is None:
-        return "the operator has not reported on it. See `kubectl -n alise-system get pods`."
+        return "the operator has not reported on it."
     serves = "serves requests" if ready.status == "True" else f"does not serve requests ({ready.reason})"
-    late = "" if engine.observed_generation >= engine.generation else " The operator has not seen the newest spec yet."
-    return f"{serves}, {engine.ready} of {engine.wanted} pods are ready.{late}"
+    return f"{serves}, {engine.ready} of {engine.wanted} pods are ready."
 
 
 def _route(engine: Engine) -> str:
@@ -114,16 +113,23 @@ def _route(engine: Engine) -> str:
 
 def _trouble(engine: Engine) -> Iterator[str]:
     bad = [one for one in engine.conditions if _is_bad(one)]
-    if not bad:
+    if not bad and _is_seen(engine):
         yield "Nothing is wrong."
         return
     yield "What is wrong, and what to do:"
+    if not _is_seen(engine):
+        yield "  The operator has not seen the newest spec. If this lasts for more than some seconds, it does not run, or does not manage"
+        yield "  this namespace: `kubectl -n alise-system get pods`"
     said: set[str] = set()
     # Degraded has the whole message, the others its beginning.
     for one in sorted(bad, key=lambda condition: condition.type != "Degraded"):
         if one.message not in said and not any(message.startswith(one.message.rstrip(".… ")) for message in said):
             said.add(one.message)
             yield f"  {one.type} ({one.reason}): {one.message}"
+
+
+def _is_seen(engine: Engine) -> bool:
+    return bool(engine.conditions) and engine.observed_generation >= engine.generation
 
 
 def _is_bad(condition: Condition) -> bool:
@@ -160,6 +166,8 @@ def _reason(engine: Engine) -> str:
     degraded, ready = engine.condition("Degraded"), engine.condition("Ready")
     if degraded is not None and degraded.status == "True":
         return degraded.reason
+    if not _is_seen(engine):
+        return "not seen by the operator"
     return ready.reason if ready is not None and ready.status != "True" else ""
 
 

@@ -34,6 +34,7 @@ HEALTHY_SECONDS: Final = 10.0
 # Time allowed for imports and sockets before the first heartbeat.
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0
+_OUT_OF_MEMORY: Final = "killed by the kernel, probably for memory; raise the container's limit (spec.scheduling.resources.limits.memory)"
 _POLL_SECONDS: Final = 0.5
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 _FORWARDED: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -135,11 +136,13 @@ class Supervisor:
         self._restarts += 1
         self._pause = next_pause(self._pause, now - child.started_at, self._longest_pause)
         self._start_at = now + self._pause
+        # The container itself does not end, so that no status of the pod says OOMKilled.
+        cause = {"cause": _OUT_OF_MEMORY} if code == -signal.SIGKILL and not child.killed else {}
         log.error(
             "scheduler died, starting it again",
             extra={
                 "exit": code, "hung": child.killed, "lived_seconds": round(now - child.started_at, 3),
-                "pause_seconds": self._pause, "restarts": self._restarts,
+                "pause_seconds": self._pause, "restarts": self._restarts, **cause,
             },
         )  # fmt: skip
 

@@ -5,7 +5,7 @@
     mlfq      skip-join multi-level feedback queue: the prompt's size chooses the first queue, tokens move it down; preempts, parks KV
     srpt      shortest true remaining first, never aged: what perfect knowledge gains in the mean, and costs in the tail
 
-`systems.py` gives them by name.
+They touch nothing but the simulated requests. `systems.py` gives them by name.
 """
 
 import math

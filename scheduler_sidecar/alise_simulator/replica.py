@@ -28,6 +28,7 @@ from typing import Final
 from alise_scheduler.core.plan import Limits
 from alise_scheduler.core.reports import Phase
 
+from . import preemption
 from .device_memory import DeviceMemory
 from .driver import PolicyDriver
 from .host import HostStore
@@ -118,7 +119,7 @@ class Replica(DeviceMemory):
     # --- who runs ---------------------------------------------------------------------------------------------------------------------
 
     def _preempt_by_rank(self, limits: Limits) -> None:
-        """As the engine: for each of the best that wait, the worst that run go until it fits; it stops at the first that does not."""
+        """Looks first whether any request is outranked, which is cheap, and false most of the time."""
         self._recheck_step = 0
         if limits.preempt_levels <= 0 or not self.waiting or not self.running:
             return
@@ -126,29 +127,20 @@ class Replica(DeviceMemory):
         outranked = [request for request in self.running if request.level >= bar]
         if not outranked:
             return
-        shape, ripe = self.model.shape, self.step - limits.min_quantum_steps
-        victims = sorted((r for r in outranked if r.start_step <= ripe), key=lambda r: (-r.level, -r.order))
-        free_slots = self._free_slots()
-        free_blocks = shape.num_device_blocks - self._used_blocks(1)
-        chosen: list[Request] = []
-        for level, _, candidate in self.waiting[:_CANDIDATES]:
-            needs, taken = self._needed_blocks(candidate), 0
-            while (
-                (free_slots < 1 or free_blocks < needs) and taken < len(victims) and victims[taken].level - level >= limits.preempt_levels
-            ):
-                free_slots += 1
-                victim = victims[taken]
-                free_blocks += self._blocks(victim.prompt_tokens + victim.tokens(self.step)) - victim.shared_blocks
-                taken += 1
-            if free_slots < 1 or free_blocks < needs:
-                unripe = [r.start_step for r in outranked if r.start_step > ripe]
-                self._recheck_step = min(unripe) + limits.min_quantum_steps if unripe else 0
-                break
-            chosen += victims[:taken]
-            victims = victims[taken:]
-            free_slots -= 1
-            free_blocks -= needs
-        for victim in chosen:
+        ripe = self.step - limits.min_quantum_steps
+        choice = preemption.choose(
+            [request for request in outranked if request.start_step <= ripe],
+            self.waiting[:_CANDIDATES],
+            self._free_slots(),
+            self.model.shape.num_device_blocks - self._used_blocks(1),
+            levels=limits.preempt_levels,
+            needed_blocks=self._needed_blocks,
+            own_blocks=lambda one: self._blocks(one.prompt_tokens + one.tokens(self.step)) - one.shared_blocks,
+        )
+        if choice.is_short:
+            unripe = [request.start_step for request in outranked if request.start_step > ripe]
+            self._recheck_step = min(unripe) + limits.min_quantum_steps if unripe else 0
+        for victim in choice.victims:
             self._preempt(victim, limits)
 
     def _preempt(self, request: Request, limits: Limits) -> None:

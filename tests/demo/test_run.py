@@ -68,8 +68,8 @@ def test_the_table_of_answers() -> None:
     assert run_report.answers_table(answers) == (
         "  requests   n   TTFT median   TTFT worst   tokens/s each\n"
         "  --------   -   -----------   ----------   -------------\n"
-        "  long       2        200 ms       300 ms             150\n"
-        "  short      1         50 ms        50 ms               -"
+        "  long       2        200 ms       300 ms             135\n"
+        "  short      1         50 ms        50 ms              20"
     )
 
 

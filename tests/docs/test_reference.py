@@ -21,7 +21,9 @@ def test_every_metric_is_described_and_in_the_reference() -> None:
 
 
 def test_every_setting_is_described_and_in_the_reference() -> None:
-    assert undocumented.settings() == []
+    assert undocumented.settings() == [], (
+        "describe it in config.py or variables.py and run `make reference`; if it is described, its name is misspelt where it is set"
+    )
 
 
 def test_a_metric_of_the_engine_has_its_type_and_its_labels_with_their_values() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from alise_operator.errors import InvalidSpec
-from alise_operator.rules import GIB, default_memory_limit_bytes, needed_memory_bytes, requested_memory_bytes
+from alise_operator.memory_rules import GIB, default_memory_limit_bytes, needed_memory_bytes, requested_memory_bytes
 from tests.operator.builders import make_spec
 from tests.operator.built import container
 

@@ -110,6 +110,11 @@ def test_a_patch_names_the_secrets_that_images_are_pulled_with() -> None:
             id="less memory than is needed",
         ),
         pytest.param(
+            {"spec": {"initContainers": [{"name": "scheduler", "resources": {"limits": {"memory": "100Mi"}}}]}},
+            "initContainers[scheduler].resources.limits.memory: '100Mi' is below 192Mi, which the scheduler needs to start",
+            id="less memory than the scheduler needs",
+        ),
+        pytest.param(
             engine(resources={"limits": {"memory": "1Gi"}}),
             "lower spec.kvOffload.hostMemory; the model's weights need memory in addition to this",
             id="weights are not in the sum",

@@ -113,7 +113,9 @@ def test_a_killed_child_is_started_again(supervise: Callable[..., Supervised]) -
     os.kill(supervised.pids()[0], signal.SIGKILL)
     until(lambda: len(supervised.pids()) == 2)
     assert supervised.process.poll() is None
-    assert supervised.lines("scheduler died, starting it again")[0]["exit"] == -signal.SIGKILL
+    death = supervised.lines("scheduler died, starting it again")[0]
+    assert death["exit"] == -signal.SIGKILL
+    assert "spec.scheduling.resources.limits.memory" in death["cause"]
 
 
 def test_a_crash_loop_goes_on_with_longer_pauses(supervise: Callable[..., Supervised]) -> None:
@@ -122,13 +124,16 @@ def test_a_crash_loop_goes_on_with_longer_pauses(supervise: Callable[..., Superv
     deaths = supervised.lines("scheduler died, starting it again")[:4]
     assert [row["pause_seconds"] for row in deaths] == [0.1, 0.2, 0.4, 0.5]
     assert [row["restarts"] for row in deaths] == [1, 2, 3, 4]
+    assert not any("cause" in row for row in deaths)
     assert supervised.process.poll() is None
 
 
 def test_a_hanging_child_is_killed_and_started_again(supervise: Callable[..., Supervised]) -> None:
     supervised = supervise(HANGS_STUBBORNLY, hang_seconds=1.0)
     until(lambda: len(supervised.pids()) == 2)
-    assert supervised.lines("scheduler died, starting it again")[0]["hung"] is True
+    death = supervised.lines("scheduler died, starting it again")[0]
+    assert death["hung"] is True
+    assert "cause" not in death
 
 
 def test_sigterm_ends_both(supervise: Callable[..., Supervised]) -> None:

@@ -91,7 +91,7 @@ def demonstrate(target: Target, began: float) -> None:
     run_cluster.wait_ready(target, 1)
     resource = Resource(target.access, NAME)
     with ingress(target, resource) as way_in:
-        say(f"\nA chat completion, streamed through {way_in.urls[0]} (Host: {HOST}). The weights are random, so the text is noise:\n")
+        say(f"\nA chat completion, streamed through the ingress (Host: {HOST}). The weights are random, so the text is noise:\n")
         client = wait_routed(way_in)
         answers = [ask(client, "first", "Hello! Who are you?", 60, show=True)]
         first = time.monotonic() - began - answers[0].seconds + answers[0].first_token_seconds

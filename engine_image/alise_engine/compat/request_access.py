@@ -1,6 +1,6 @@
 """What alise reads of one vLLM request, and how its blocks are kept out of the shared prefix cache.
 
-`scheduler.py`, `prefetch.py` and `kv/connector.py` call it.
+`enginecore/scheduler.py`, `enginecore/prefetch.py` and `kv/connector.py` call it.
 """
 
 import hashlib

@@ -1,7 +1,8 @@
 """Decides how the engine carries out the plan: pure functions over frozen data.
 
 The scheduler mixin (`scheduler.py`) passes the queues as they are between two steps and carries out the answers. Lower priority runs first;
-priority is `level * 2^32 + order` as in `alise_contract.names`, and ties go to the earlier arrival.
+priority is `level * 2^32 + order` as in `alise_contract.names`, and ties go to the earlier arrival. `alise_simulator/preemption.py` decides
+what `choose_preemptions()` does; a test compares the two.
 """
 
 from collections import Counter

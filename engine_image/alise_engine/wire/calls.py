@@ -8,7 +8,9 @@ Values are msgspec structs. They travel as msgpack arrays and are validated when
 it becomes in `alise_contract/v1/engine_control.proto`, under the same names, so that `api/control/convert.py` copies them without a list
 of its own. Durations are in milliseconds; phases, endings and codecs are the words of `terms.py`.
 
-To add a field to a row: add it to the message in the .proto file, to the struct here, and where `enginecore/tracker.py` makes the row.
+To add a field to a row that the engine reports: add it to the message in the .proto file, to the struct here, and where
+`enginecore/tracker.py` makes the row. To add one to `RankRow` or `LimitsRow`, which the scheduler sends: to the message, to the struct
+here, and to `Rank` or `Limits` of the sidecar's `core/plan.py`; `tests/contract/test_plans.py` follows all fields from there to here.
 """
 
 from typing import Annotated, Any, Final, TypeVar

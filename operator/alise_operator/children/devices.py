@@ -13,7 +13,8 @@ from alise_operator.children.meta import Manifest
 from alise_operator.children.pod_lists import CONTAINER_LISTS
 from alise_operator.children.pod_shape import FIELD, patch_problems
 from alise_operator.errors import Problem
-from alise_operator.rules import default_memory_limit_bytes, is_extended, only_as_limit, requested_memory_bytes
+from alise_operator.memory_rules import default_memory_limit_bytes, requested_memory_bytes
+from alise_operator.rules import is_extended, only_as_limit
 from alise_operator.sentences import quote
 from alise_operator.spec import Spec
 from alise_operator.spec_engine import Resources

@@ -40,14 +40,14 @@ from alise_operator.children.network_policy import serves_lengths
 from alise_operator.children.pod_needs import ADAPTERS_VOLUME, AUTH_VOLUME
 from alise_operator.children.traces import trace_args, trace_env
 from alise_operator.cluster import Cluster
-from alise_operator.rules import (
+from alise_operator.memory_rules import (
     KV_SPACE_ENV,
     SOCKET_VOLUME_BYTES,
     cpu_kv_space_gib,
     most_host_memory_bytes,
-    scratch_bytes,
     shared_memory_bytes,
 )
+from alise_operator.rules import scratch_bytes
 from alise_operator.spec import Spec
 from alise_operator.spec_engine import Engine, Resources, served_names
 from alise_operator.spec_types import SecretKey

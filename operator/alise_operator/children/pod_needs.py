@@ -14,7 +14,8 @@ from alise_operator.children.pod_lists import CONTAINER_LISTS
 from alise_operator.children.pod_shape import FIELD
 from alise_operator.errors import Problem
 from alise_operator.flag_values import short as cut
-from alise_operator.rules import ENV_FIELDS, HARMLESS_VALUES, memory_problems, unsupported_env
+from alise_operator.memory_rules import memory_problems, scheduler_memory_problems
+from alise_operator.rules import ENV_FIELDS, HARMLESS_VALUES, unsupported_env
 from alise_operator.sentences import quote
 from alise_operator.spec import Spec
 
@@ -86,9 +87,9 @@ def _container(field: str, theirs: Manifest, ours: Manifest, spec: Spec) -> Iter
             value = variable.get("value")
             if value not in HARMLESS_VALUES and (why := unsupported_env(spec.engine).get(variable["name"])) is not None:
                 yield Problem(f"{field}.env", f"{variable['name']}={cut(str(value))}: {why}; leave it out")
-        limit = ((theirs.get("resources") or {}).get("limits") or {}).get("memory")
-        if limit != (ours["resources"].get("limits") or {}).get("memory"):
-            yield from memory_problems(f"{field}.resources.limits.memory", limit, spec)
+    limit, at = ((theirs.get("resources") or {}).get("limits") or {}).get("memory"), f"{field}.resources.limits.memory"
+    if limit != (ours["resources"].get("limits") or {}).get("memory"):
+        yield from memory_problems(at, limit, spec) if name == ENGINE_CONTAINER else scheduler_memory_problems(at, limit)
 
 
 def _mounts(field: str, theirs: Manifest, ours: Manifest) -> Iterator[Problem]:

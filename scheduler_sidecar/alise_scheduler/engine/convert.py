@@ -6,6 +6,7 @@ calls it.
 """
 
 import hashlib
+from dataclasses import asdict
 from typing import Final
 
 from alise_contract.names import CONTRACT_VERSION, MAX_HINT_BYTES, MAX_JOB_ID_CHARS
@@ -157,14 +158,8 @@ def to_apply(session_id: str, sequence: int, plan: Plan, has_encoder: bool | Non
 
 
 def to_work(work: PredictedWork) -> pb.PredictedWork:
-    return pb.PredictedWork(backlog_seconds=work.backlog_seconds, offered_load=work.offered_load)
+    return pb.PredictedWork(**asdict(work))
 
 
 def to_limits(limits: Limits) -> pb.Limits:
-    return pb.Limits(
-        preempt_levels=limits.preempt_levels,
-        min_quantum_steps=limits.min_quantum_steps,
-        int8_ewt_ms=limits.int8_ewt_ms,
-        int8_host_fraction=limits.int8_host_fraction,
-        host_budget_bytes=limits.host_budget_bytes,
-    )
+    return pb.Limits(**asdict(limits))

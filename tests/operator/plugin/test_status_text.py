@@ -25,6 +25,19 @@ def test_a_resource_that_serves_says_so_and_that_nothing_is_wrong() -> None:
     assert "Nothing is wrong." in text
 
 
+@pytest.mark.parametrize("observed", [None, 1])
+def test_a_resource_that_the_operator_has_not_seen_is_not_called_fine(observed: int | None) -> None:
+    resource = engine("chat", *(() if observed is None else FINE))
+    resource["metadata"]["generation"] = 2
+    if observed is not None:
+        resource["status"]["observedGeneration"] = observed
+    text = status(resource, pod())
+    assert "Nothing is wrong." not in text
+    assert "The operator has not seen the newest spec." in text
+    assert "kubectl -n alise-system get pods" in text
+    assert "not seen by the operator" in "\n".join(list_text([engine_of(resource)], NOW, with_namespace=False))
+
+
 def test_each_adapter_is_a_line_with_the_pods_that_serve_it() -> None:
     resource = engine("chat", *FINE)
     assert "Adapter" not in status(resource, pod())
@@ -76,7 +89,9 @@ def test_a_pod_has_one_word_for_its_state(one: dict[str, Any], state: str) -> No
 
 
 def test_a_resource_that_the_operator_has_not_seen_says_where_to_look() -> None:
-    assert "the operator has not reported on it. See `kubectl -n alise-system get pods`" in status(engine("chat"))
+    text = status(engine("chat"))
+    assert "the operator has not reported on it." in text
+    assert "`kubectl -n alise-system get pods`" in text
 
 
 def test_a_suspended_resource_says_how_to_start_it() -> None:

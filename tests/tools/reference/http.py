@@ -36,7 +36,7 @@ RESPONSE_HEADERS: Final[Mapping[str, str]] = {
     names.OUTCOME_RESPONSE_HEADER: "What admission decided, one of the [outcomes](#outcomes).",
     names.CLASS_RESPONSE_HEADER: f"The class of the request, `{names.DEFAULT_CLASS}` without one.",
     "retry-after": "With 429 and 503: the number of seconds after which a new attempt makes sense.",
-    "connection": "`close` on routes that generate while the pod drains, and after a body that was not read to its end.",
+    "connection": "`close` on routes that generate while the pod drains, after a body that was not read to its end, and with 401.",
     "www-authenticate": "`Bearer`, with 401.",
 }
 

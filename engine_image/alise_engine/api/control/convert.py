@@ -6,6 +6,7 @@
 import base64
 import math
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Final
 
 from msgspec.structs import asdict
@@ -35,6 +36,10 @@ _REASONS: Final = {
     terms.FINISH_ABORT: pb.FINISH_REASON_ABORT,
     terms.FINISH_ERROR: pb.FINISH_REASON_ERROR,
 }
+
+# The fields of a message that a row has, in the row's order.
+_RANK_FIELDS: Final = attrgetter(*core.RankRow.__struct_fields__)
+_LIMITS_FIELDS: Final = attrgetter(*core.LimitsRow.__struct_fields__)
 
 
 def opening_messages(opening: Opening, boot_id: str) -> Iterator[pb.WatchResponse]:
@@ -89,20 +94,14 @@ def _rank(rank: pb.Rank) -> core.RankRow:
     if not MIN_LEVEL <= rank.level <= MAX_LEVEL:
         raise InvalidCall(f"rank of job {rank.job_id!r}: level {rank.level} is outside [{MIN_LEVEL}, {MAX_LEVEL}]")
     # order is a sint32: the wire cannot carry one outside [-2^31, 2^31).
-    return core.RankRow(rank.job_id, rank.level, rank.order, rank.ewt_ms)
+    return core.RankRow(*_RANK_FIELDS(rank))
 
 
 def _limits(limits: pb.Limits) -> core.LimitsRow:
     fraction = limits.int8_host_fraction
     if math.isnan(fraction) or not 0 <= fraction <= 1:
         raise InvalidCall(f"limits: int8_host_fraction {fraction} is outside [0, 1]")
-    return core.LimitsRow(
-        preempt_levels=limits.preempt_levels,
-        min_quantum_steps=limits.min_quantum_steps,
-        int8_ewt_ms=limits.int8_ewt_ms,
-        int8_host_fraction=fraction,
-        host_budget_bytes=limits.host_budget_bytes,
-    )
+    return core.LimitsRow(*_LIMITS_FIELDS(limits))
 
 
 def _request(row: core.RequestRow) -> pb.EngineRequest:

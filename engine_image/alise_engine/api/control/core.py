@@ -1,4 +1,4 @@
-"""Calls EngineCore: the only way there is a utility call to our scheduler, and each has a deadline.
+"""Calls our scheduler in EngineCore. Its only way there is a utility call, and each call has a deadline.
 
 `progress.py` and `server.py` call it.
 """

@@ -6,7 +6,7 @@ their owner alone, and `embeddings=False` keeps none, nor heads, which hold some
 SQLite writes ahead (WAL) and does not wait for the disk at every commit: killing the process loses what was not committed yet and never
 the file; a power cut may lose the last commits. A file that cannot be read is moved aside and a new one begun.
 
-`start.py` opens the store and reads it once. After that, only the thread of `writer.py` uses it.
+`start.py` opens the store and reads it once. After that, only the thread of `writer.py` uses it. `postgres.py` keeps rows as it does.
 """
 
 import contextlib
