@@ -7,7 +7,7 @@ result.
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, assert_never
 
 from alise_operator.apply import OWNED_KINDS
 from alise_operator.children.meta import Owner
@@ -59,7 +59,10 @@ class RouteObserver:
                 return await self._http_route(spec, owner, known)
             case "HTTPRoute":
                 return Way(older=(await self._get(OWNED_KINDS["Ingress"][0], owner.namespace, owner.name)).found)
-        return Way()
+            case "None":
+                return Way()
+            case other:
+                assert_never(other)
 
     async def has_secret(self, namespace: str, name: str) -> bool:
         """Returns whether the Secret exists, or may not be read, as of the last minute. Raises ClusterError."""

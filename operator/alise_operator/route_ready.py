@@ -8,7 +8,7 @@ class exists and whether an older Ingress uses the host.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from alise_operator import gateways, reasons
 from alise_operator.children.annotations import CLASS_ANNOTATION
@@ -111,6 +111,8 @@ def route_ready(
             verdict = _http_route(spec, owner, way, now)
         case "Ingress":
             verdict = _ingress(spec, owner, way)
+        case other:
+            assert_never(other)
     if error is None or way.route is not None or verdict.status == "False":
         return verdict
     if isinstance(error, InvalidSpec) or _serves_the_older_way(way, owner, previous):

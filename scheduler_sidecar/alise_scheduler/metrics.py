@@ -6,6 +6,7 @@ over all requests that have not ended. `run.py` creates them, `rpc/http.py` serv
 them.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -39,38 +40,39 @@ COST_TERMS: Final = ("step", "prefill_token", "decode_request", "context_token")
 class BatchedHistogram:
     """A histogram that publishes its observations BATCH at a time. A scrape in another thread sees either all of a batch or none of it.
 
-    With `classes` it has the label `class`, and each class its own batches: a class of one client would otherwise show what that one got.
+    `labels` are its labels with all values of each. Every series has its own batches: a class of one client would otherwise show what that
+    one got.
     """
 
     def __init__(
-        self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry, classes: Iterable[str] = ()
+        self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry, **labels: Iterable[str]
     ) -> None:
         self._name, self._documentation = name, documentation
         self._bounds = (*map(float, buckets), float("inf"))
-        self._labels = ["class"] if classes else []
-        keys = sorted(classes) or [""]
-        self._waiting: dict[str, list[float]] = {key: [] for key in keys}
-        # By class: cumulative counts by bucket, and the sum. Replaced as a whole, never changed in place.
-        self._published: dict[str, tuple[tuple[int, ...], float]] = dict.fromkeys(keys, ((0,) * len(self._bounds), 0.0))
+        self._labels = list(labels)
+        series = list(itertools.product(*(sorted(values) for values in labels.values())))
+        self._waiting: dict[tuple[str, ...], list[float]] = {one: [] for one in series}
+        # By the values of the labels: cumulative counts by bucket, and the sum. Replaced as a whole, never changed in place.
+        self._published: dict[tuple[str, ...], tuple[tuple[int, ...], float]] = dict.fromkeys(series, ((0,) * len(self._bounds), 0.0))
         registry.register(self)
 
-    def observe(self, value: float, klass: str = "") -> None:
-        """Adds a value. `klass` is one of `classes` if there are any."""
-        waiting = self._waiting[klass]
+    def observe(self, value: float, *labels: str) -> None:
+        """Adds a value to the series with these values of the labels, in their order."""
+        waiting = self._waiting[labels]
         waiting.append(value)
         if len(waiting) >= BATCH:
-            counts, total = self._published[klass]
+            counts, total = self._published[labels]
             added = (sum(value <= bound for value in waiting) for bound in self._bounds)
-            self._published[klass] = tuple(count + more for count, more in zip(counts, added, strict=True)), total + sum(waiting)
+            self._published[labels] = tuple(count + more for count, more in zip(counts, added, strict=True)), total + sum(waiting)
             waiting.clear()
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The published values. The registry calls it at a scrape."""
         names = [("+Inf" if bound == float("inf") else str(bound)) for bound in self._bounds]
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
-        for klass, (counts, total) in self._published.items():
+        for labels, (counts, total) in self._published.items():
             buckets = [(name, float(count)) for name, count in zip(names, counts, strict=True)]
-            family.add_metric([klass] if self._labels else [], buckets, total)
+            family.add_metric(list(labels), buckets, total)
         yield family
 
 
@@ -93,6 +95,7 @@ class Metrics:
     def __init__(self, classes: Iterable[str] = ()) -> None:
         self.registry = registry = CollectorRegistry()
         self._classes = frozenset(classes) | {DEFAULT_CLASS}
+        by_class = {"class": self._classes}
         # (predicted, real) tokens of answers that have not been published yet.
         self._answers: list[tuple[float, int]] = []
         self._admitted = 0
@@ -129,21 +132,21 @@ class Metrics:
             registry=registry,
         )
         self.ttft_seconds = BatchedHistogram(
-            "alise_scheduler_ttft_seconds", "Time to first token, as reported by the engine", _WAITS, registry, self._classes
+            "alise_scheduler_ttft_seconds", "Time to first token, as reported by the engine", _WAITS, registry, **by_class
         )
         self.wait_seconds = BatchedHistogram(
             "alise_scheduler_wait_seconds",
             "Time that a finished request did not run: before its first token and while it was preempted",
             _WAITS,
             registry,
-            self._classes,
+            **by_class,
         )
         self.slowdown = BatchedHistogram(
             "alise_scheduler_slowdown",
             "Time of a complete answer divided by the time that the step-time model predicts for it on an idle engine",
             _SLOWDOWNS,
             registry,
-            self._classes,
+            **by_class,
         )
         self.jobs = Gauge("alise_scheduler_jobs", "Active jobs by phase", ["phase", "class"], registry=registry)
         self.expired = Counter(

@@ -97,15 +97,21 @@ def test_the_manifest_is_valid_for_a_current_cluster(document: dict[str, Any]) -
     assert validate(document)
 
 
+DIFFERS = (
+    "left are the rights of the manifest, right those that the code uses, by OWNED_KINDS of apply.py and used() of this file: change both "
+    "manifests/operator/rbac.yaml and that of overlays/namespaced, then `make chart`"
+)
+
+
 def test_the_operator_may_do_exactly_what_it_does() -> None:
-    assert granted(one("ClusterRole")) == used()
+    assert granted(one("ClusterRole")) == used(), DIFFERS
 
 
 def test_in_one_namespace_it_may_do_the_same_but_for_what_is_the_clusters() -> None:
     role = one("Role", OPTIONAL)
     there = {key: verbs for key, verbs in used().items() if key not in OF_THE_CLUSTER}
     there[("rbac.authorization.k8s.io", "roles")] = there.pop(("rbac.authorization.k8s.io", "clusterroles"))
-    assert granted(role) == there
+    assert granted(role) == there, DIFFERS
 
 
 @pytest.mark.parametrize(

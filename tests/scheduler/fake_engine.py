@@ -39,6 +39,10 @@ class FakeEngine:
         self._boots = self._sessions = 0
         self._events: asyncio.Queue[EngineEvent | None] = asyncio.Queue()
 
+    @property
+    def booted(self) -> bool:
+        return self._boots > 0
+
     def boot(self) -> None:
         """A fresh engine process: new boot id, no requests."""
         self._boots += 1

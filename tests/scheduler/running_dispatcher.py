@@ -31,6 +31,7 @@ class Bench:
 
     async def enter(self, job_id: str, phase: Phase = Phase.WAITING, **fields: object) -> Admitted:
         """Admits a job and lets it show up in the engine. `fields` are those of the admission request, as in `make_ask`."""
+        assert self.engine.booted, "no report arrives before a session: call bench.engine.boot() and await bench.clock.advance(0.1)"
         answer = await self.admit(job_id, **fields)
         self.engine.report(make_request(job_id, phase, hint=answer.hint))
         await self.clock.advance(0.05)

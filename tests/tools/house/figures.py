@@ -27,7 +27,7 @@ REMEDIES: Final[Mapping[str, str]] = {
     "import_circles": "move what both sides need into a module that imports neither",
     "files_over_400_lines": f"a file has at most {MOST_LINES} lines: move what is a job of its own into a file beside it",
     "prose_lines_over_100": "a line of prose has at most 100 columns, tables and code aside: break it",
-    "lexicon_hits": "LEXICON in tests/tools/house/prose.py has the words to use instead",
+    "lexicon_hits": "LEXICON in tests/tools/house/prose.py has the words to use instead; no sentence begins with 'Of …,'",
     "metrics_undocumented": "describe it where it is declared, and run `make reference`",
     "settings_undocumented": "describe it where it is declared, and run `make reference`",
     "docs_broken_links": "name a page and a heading that exist",
