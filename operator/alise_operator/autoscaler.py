@@ -20,6 +20,7 @@ from alise_operator.autoscaling import (
     SILENT_PICKER_SECONDS,
     Decision,
     Memory,
+    begin,
     decide,
     is_active,
     metric_seconds,
@@ -85,10 +86,12 @@ class Autoscaler:
         before: Mapping[str, Any] | None,
         *,
         by_keda: bool = False,
+        at_first: int = 0,
     ) -> Condition | None:
         """Scales the AliseEngine if the work of its pods asks for it, and returns its condition; None without spec.autoscaling.
 
         `spec` is None if it is not valid. `before` is the present condition of the resource. `by_keda`: only note what KEDA asks for.
+        `at_first` is the number of pods before their work is known; it is larger where autoscaling begins.
         """
         self._publish(owner, seen)
         self._asleep.discard(owner)
@@ -108,16 +111,19 @@ class Autoscaler:
             self._memory[owner] = Memory(held_unknown_since=unknown_since)
             demand = Demand(metric_seconds(pool, rule), rule.target_seconds, is_active(pool, unknown_since, at_seconds))
             self._demands.set(owner.namespace, owner.name, demand)
+            if at_first > max(spec.replicas, rule.least) and spec.replicas > 0:
+                first = begin(decide(pool, rule, memory, at_seconds), at_first)
+                if (error := await self._scale(resource, owner, spec.replicas, first)) is not None:
+                    return failed(at_first, error, before)
             return by_another(owner.name, is_silent=self._demands.unasked_seconds(owner.namespace, owner.name) >= KEDA_SECONDS)
         decision = decide(pool, rule, memory, self._monotonic())
+        if max(spec.replicas, rule.least) < at_first and 0 < decision.replicas < at_first:
+            decision = begin(decision, at_first)
         # If the replicas cannot be set, the number in the memory is theirs, and the next reconcile decides anew.
         self._memory[owner] = replace(decision.memory, replicas=spec.replicas)
         step = ""
         if decision.replicas != spec.replicas:
-            try:
-                await self._scale(resource, owner, spec.replicas, decision)
-            except (ApplyError, ClusterError) as error:
-                log.warning("the replicas could not be set", extra={"engine": f"{owner.namespace}/{owner.name}", "error": str(error)})
+            if (error := await self._scale(resource, owner, spec.replicas, decision)) is not None:
                 return failed(decision.replicas, error, before)
             step = f"from {spec.replicas} to {decision.replicas} at {self._now():%H:%M:%S} UTC, because {decision.cause}"
         self._memory[owner] = decision.memory
@@ -159,18 +165,23 @@ class Autoscaler:
             self._unanswered_since.pop(owner, None)
             self._asleep.discard(owner)
 
-    async def _scale(self, resource: Manifest, owner: Owner, before: int, decision: Decision) -> None:
-        version = str(resource["metadata"]["resourceVersion"])
-        await self._kube.scale(_ENGINES, owner.namespace, owner.name, decision.replicas, version)
+    async def _scale(self, resource: Manifest, owner: Owner, before: int, decision: Decision) -> ApplyError | ClusterError | None:
+        """Sets the replicas and posts the event about it. Returns the error if they could not be set."""
+        version, engine = str(resource["metadata"]["resourceVersion"]), f"{owner.namespace}/{owner.name}"
+        try:
+            await self._kube.scale(_ENGINES, owner.namespace, owner.name, decision.replicas, version)
+        except (ApplyError, ClusterError) as error:
+            log.warning("the replicas could not be set", extra={"engine": engine, "error": str(error)})
+            return error
         direction, reason = ("up", UP) if decision.replicas > before else ("down", DOWN)
         metrics.SCALINGS.labels(direction).inc()
         message = f"from {before} to {decision.replicas} replicas: {decision.cause}"
-        engine = f"{owner.namespace}/{owner.name}"
         log.info("scaled %s", message, extra={"engine": engine})
         try:
             await events.note(self._kube, reason, message, owner, now=self._now())
         except (ApplyError, ClusterError) as error:
             log.warning("an event could not be posted", extra={"engine": engine, "error": str(error)})
+        return None
 
     def _publish(self, owner: Owner, seen: Observation) -> None:
         """Publishes the work, or nothing if it is not known: another autoscaler would remove busy pods for a zero."""

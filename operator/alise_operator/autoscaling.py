@@ -140,6 +140,12 @@ def decide(pool: Pool, rule: Rule, memory: Memory, at_seconds: float) -> Decisio
     return Decision(replicas, reason, cause, replace(known, replicas=replicas, idle_since=idle_since, held_unknown_since=unknown_since))
 
 
+def begin(decision: Decision, serving: int) -> Decision:
+    """Returns the decision with which autoscaling begins, while more pods serve requests than it would request."""
+    cause = f"autoscaling begins with the {serving} pods that serve requests"
+    return replace(decision, replicas=serving, cause=cause, memory=replace(decision.memory, replicas=serving))
+
+
 def recommended(pool: Pool, rule: Rule, start_seconds: float = 0.0) -> int:
     """Returns the number of pods for the work of this moment; one more than allowed stands for any larger number."""
     load, needed, most = pool.work.offered_load, pool.work.needed_pods(rule.target_seconds), rule.most + 1

@@ -244,7 +244,7 @@ def _status_schema() -> Schema:
             "replicas": _integer("Number of pods.", "int32"),
             "readyReplicas": _integer("Number of pods that serve requests.", "int32"),
             "selector": _text("Label selector that matches the pods. Autoscalers read it."),
-            "url": _text("Base URL of the OpenAI API. It is absent while the route does not lead to the pods."),
+            "url": _text("Base URL of the OpenAI API. It is absent while RouteReady is not True."),
             "observedGeneration": _integer("Generation of the AliseEngine that the operator last reconciled.", "int64"),
         },
     }

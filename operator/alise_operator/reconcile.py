@@ -196,6 +196,7 @@ class Reconciler:
             return None, None
         owner = Owner(key.name, key.namespace, meta["uid"])
         spec: Spec | None = None
+        wanted: Spec | None = None
         way: Way | None = None
         error: OperatorError | None = None
         bug: Exception | None = None
@@ -207,8 +208,9 @@ class Reconciler:
             # 3. Which children should exist? 4. Apply them. An invalid spec leaves the children of the last valid one unchanged.
             cluster = await self._discovery.cluster()
             way = await self._routes.look(spec, owner, cluster, Way() if self._is_new(owner) else None)
-            await self._mark_leaving(spec, owner)
-            created = await self._apply(spec, owner, cluster, way)
+            wanted = scaling_condition.at_first(spec, resource.get("status", {}))
+            await self._mark_leaving(wanted, owner)
+            created = await self._apply(wanted, owner, cluster, way)
         except (SpecError, ApplyError) as caught:
             error = caught
             self._discovery.note(caught)
@@ -223,7 +225,7 @@ class Reconciler:
             )
         if error is not None:
             # Only the number of pods is applied, whatever else is wrong.
-            await self._apply_replicas(resource.get("spec"), owner)
+            await self._apply_replicas(resource.get("spec") if wanted is None else wanted.model_dump(by_alias=True), owner)
         # 5. What does the cluster report?
         tls_secret = spec.route.tls_secret if spec is not None else None
         has_picker = spec is not None and spec.routing.endpoint_picker is not None
@@ -253,7 +255,8 @@ class Reconciler:
         # A child that the cluster refuses says nothing against the spec, and the number of pods is applied all the same.
         valid = spec if error is None or isinstance(error, (ApplyError, ClusterError)) else None
         before = scaling_condition.of(previous)
-        scaling = await self._autoscaler.follow(resource, valid, owner, seen, before, by_keda=self._by_keda(before))
+        first = scaling_condition.at_first(valid, previous).replicas if valid is not None else 0
+        scaling = await self._autoscaler.follow(resource, valid, owner, seen, before, by_keda=self._by_keda(before), at_first=first)
         seen = replace(seen, troubles=(*seen.troubles, *self._autoscaler.troubles(owner, seen)))
         # 7. Report it.
         status = fold(

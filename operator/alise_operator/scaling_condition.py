@@ -33,6 +33,19 @@ def is_paused(spec: Spec) -> bool:
     return spec.replicas == 0 and spec.autoscaling is not None and spec.autoscaling.min_replicas > 0
 
 
+def at_first(spec: Spec, status: Mapping[str, Any]) -> Spec:
+    """Returns the spec with the number of pods that it has before their work is known, so that none is stopped too early.
+
+    Pods that serve requests stay, up to the minimum, and where autoscaling begins up to the maximum, because `kubectl apply` of a manifest
+    that no longer has replicas sets the default of the resource, 1.
+    """
+    rule = spec.autoscaling
+    if rule is None or spec.suspend or spec.replicas == 0:
+        return spec
+    least = min(int(status.get("readyReplicas", 0)), rule.max_replicas if of(status) is None else rule.min_replicas)
+    return spec if spec.replicas >= least else spec.model_copy(update={"replicas": least})
+
+
 def stands_by(spec: Spec | None, before: Mapping[str, Any] | None) -> Condition | None:
     """Returns the condition while the operator does not scale; None if there is nothing to report about autoscaling."""
     if spec is None:

@@ -134,12 +134,9 @@ def ready(spec: Spec | None, error: OperatorError | None, seen: Observation) -> 
         reason = "ServingOldSpec" if serves else error.reason if error else InvalidSpec.reason
         return Condition("Ready", "True" if serves else "False", reason, _with_state(error, workload))
     if spec.suspend:
-        return Condition(
-            "Ready",
-            "False",
-            "Suspended",
-            f"all pods are stopped because spec.suspend is true; set it to false to run {_pods(spec.replicas)}",
-        )
+        pods = "pods finish their open answers and stop" if workload is not None and workload.replicas else "all pods are stopped"
+        again = f"set it to false to run {_pods(spec.replicas)}"
+        return Condition("Ready", "False", "Suspended", f"{pods} because spec.suspend is true; {again}")
     if spec.replicas == 0:
         return Condition("Ready", "False", "ScaledToZero", f"no pods run because {_why_no_pods(spec)}; {_to_serve(spec)}")
     if workload is None:
@@ -261,17 +258,29 @@ def is_warning(condition: Condition) -> bool:
 
 
 def _troubles(seen: Observation) -> list[Trouble]:
-    """Returns what keeps pods from working. A pod that has ended no longer counts once enough other pods are ready."""
+    """Returns what keeps pods from working. A pod that has ended no longer counts once enough other pods are ready, and that an older one
+    finds no room does not count once there are newer ones."""
     workload = seen.workload
     replaced = workload is not None and workload.ready >= workload.desired
+    newest = {pod.uid for pod in seen.pods if workload is not None and pod.template == workload.template}
     return [
         *(workload.troubles if workload else ()),
-        *(_with_hint(trouble, seen) for pod in seen.pods if not (pod.ended and replaced) for trouble in pod.troubles),
+        *(
+            _with_hint(trouble, seen)
+            for pod in seen.pods
+            if not (pod.ended and replaced)
+            for trouble in pod.troubles
+            if trouble.reason != "Unschedulable" or not newest or pod.uid in newest
+        ),
     ]
 
 
 def _with_hint(trouble: Trouble, seen: Observation) -> Trouble:
-    if trouble.reason != "Unschedulable" or seen.workload is None or not seen.workload.surges or not _serves_old_spec(seen):
+    workload = seen.workload
+    if trouble.reason != "Unschedulable" or workload is None or not workload.surges or not _serves_old_spec(seen):
+        return trouble
+    # While a pod is missing anyway, no ready one is stopped for another.
+    if workload.ready < workload.desired:
         return trouble
     hint = "an older pod still uses the capacity; spec.engine.rollout: replace stops the older pod first"
     return Trouble(trouble.reason, f"{trouble.message}; {hint}")

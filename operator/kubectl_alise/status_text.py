@@ -74,7 +74,7 @@ def _status(
     now: datetime,
     not_understood: Mapping[str, str],
 ) -> Iterator[str]:
-    yield f"{engine.namespace}/{engine.name}: {_summary(engine)}"
+    yield f"{engine.namespace}/{engine.name}: {_summary(engine, pods)}"
     yield f"Model {engine.model}. {_route(engine)}"
     yield from (f"Adapter {name}: {message}." for name, message in engine.adapters)
     yield ""
@@ -92,14 +92,16 @@ def _status(
         yield from table(("EVENT", "AGE", "MESSAGE"), [(one.reason, age(one.at, now), one.message) for one in events[-_EVENTS_SHOWN:]])
 
 
-def _summary(engine: Engine) -> str:
+def _summary(engine: Engine, pods: Sequence[Pod]) -> str:
     if engine.suspended:
-        return "suspended, so it has no pods. `spec.suspend: false` starts them."
+        state = f"suspended; pods that finish their open answers and stop: {len(pods)}." if pods else "suspended, so it has no pods."
+        return f"{state} `spec.suspend: false` starts them."
     ready = engine.condition("Ready")
     if ready is None:
         return "the operator has not reported on it."
     serves = "serves requests" if ready.status == "True" else f"does not serve requests ({ready.reason})"
-    return f"{serves}, {engine.ready} of {engine.wanted} pods are ready."
+    last = "" if _is_seen(engine) else "as last reported by the operator, it "
+    return f"{last}{serves}, {engine.ready} of {engine.wanted} pods are ready."
 
 
 def _route(engine: Engine) -> str:

@@ -55,11 +55,13 @@ class Scene:
     def replicas(self) -> int:
         return int(self.resource["spec"]["replicas"])
 
-    async def look(self, *works: Work | None, valid: bool = True, by_keda: bool = False) -> Condition | None:
+    async def look(self, *works: Work | None, valid: bool = True, by_keda: bool = False, at_first: int = 0) -> Condition | None:
         """One reconcile with ready pods that have this work."""
         pods = tuple(make_pod(name=f"p{n}", uid=f"u{n}", report=make_report(work=work)) for n, work in enumerate(works))
         spec = parse(self.resource["spec"]) if valid else None
-        found = await self.autoscaler.follow(self.resource, spec, OWNER, Observation(None, pods), self.before, by_keda=by_keda)
+        found = await self.autoscaler.follow(
+            self.resource, spec, OWNER, Observation(None, pods), self.before, by_keda=by_keda, at_first=at_first
+        )
         self.before = None if found is None else {"type": found.type, "status": found.status, "message": found.message}
         self.seconds += 15
         return found
@@ -82,6 +84,25 @@ async def test_work_for_three_pods_sets_the_replicas_of_the_resource_and_says_wh
     assert condition is not None
     assert (condition.status, condition.reason) == ("True", "PodsStarting")
     assert condition.message.endswith(f"; last step: from 1 to 3 at 00:00:00 UTC, because {why}")
+
+
+@pytest.mark.parametrize("by_keda", [False, True])
+async def test_autoscaling_begins_with_the_pods_that_serve(by_keda: bool) -> None:
+    scene = Scene()
+    await scene.look(IDLE, IDLE, IDLE, by_keda=by_keda, at_first=3)
+    assert scene.replicas == 3
+    assert scene.events() == [("Normal", "ScaledUp", "from 1 to 3 replicas: autoscaling begins with the 3 pods that serve requests")]
+    for _ in range(3):
+        await scene.look(IDLE, IDLE, IDLE, by_keda=by_keda, at_first=1)
+    assert scene.replicas == 3
+
+
+async def test_pods_that_were_there_leave_once_their_work_was_little_for_the_stabilization_time() -> None:
+    scene = Scene()
+    await scene.look(IDLE, IDLE, IDLE, at_first=3)
+    for _ in range(5):
+        await scene.look(IDLE, IDLE, IDLE, at_first=1)
+    assert scene.replicas == 1
 
 
 async def test_the_last_step_stays_in_the_condition_also_after_a_restart() -> None:

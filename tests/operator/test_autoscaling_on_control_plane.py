@@ -33,6 +33,19 @@ def test_too_few_pods_are_raised_through_the_scale_subresource_and_an_event_says
     assert "; last step: from 1 to 2 at " in condition["message"]
 
 
+def test_a_manifest_that_has_autoscaling_instead_of_replicas_stops_no_pod(engine: Engine) -> None:
+    engine.apply(replicas=3)
+    pods = engine.wait_for_pods(3)
+    for pod in pods:
+        engine.make_ready(pod)
+    eventually("the status has them", lambda: engine.get()["status"].get("readyReplicas") == 3)
+    engine.apply(autoscaling=SCALING)  # kubectl removes the field, and the API server sets its default, 1.
+    eventually("autoscaling has begun", lambda: engine.condition("AutoscalingActive"))
+    assert engine.get()["spec"]["replicas"] == 3
+    assert {pod["metadata"]["uid"] for pod in engine.pods()} == {pod["metadata"]["uid"] for pod in pods}
+    assert steps(engine) == [("ScaledUp", "from 1 to 3 replicas: autoscaling begins with the 3 pods that serve requests")]
+
+
 def test_a_number_above_the_maximum_is_lowered_and_one_within_the_bounds_is_kept(engine: Engine) -> None:
     engine.apply(autoscaling=SCALING)
     engine.wait_for_pods(2)

@@ -101,7 +101,18 @@ def test_a_new_pod_without_room_names_the_rollout_that_needs_none() -> None:
     assert hint in ready(make_spec(), None, rolling(waiting)).message
     assert hint in progressing(make_spec(), None, rolling(waiting)).message
     assert hint not in degraded(None, rolling(waiting, surges=False)).message
+    # Another pod is missing as well, so Kubernetes would stop no ready one.
+    assert hint not in degraded(None, rolling(waiting, desired=2)).message
     assert hint not in degraded(None, seen(waiting, ready=0, template="new")).message
+
+
+def test_that_an_older_pod_has_no_room_is_no_trouble_once_there_is_a_newer_one() -> None:
+    older = make_pod(name="tiny-3", uid="uid-3", ready=False, template="old", troubles=(Trouble("Unschedulable", "its old request"),))
+    newer = make_pod(name="tiny-2", uid="uid-2", ready=False, template="new", troubles=(Trouble("Unschedulable", "its new request"),))
+    assert "its old request" in degraded(None, seen(older, template="new")).message
+    message = degraded(None, seen(older, newer, template="new")).message
+    assert "its new request" in message
+    assert "its old request" not in message
 
 
 @pytest.mark.parametrize("reason", sorted(BLOCKING))
@@ -199,6 +210,11 @@ def test_a_suspended_engine_says_that_it_is_stopped_and_how_many_pods_there_will
         "nothing is wrong; the AliseEngine is suspended, and 10000 pods will run when spec.suspend is false"
     )
     assert condition_of(status, "RouteReady")["message"].endswith("once spec.suspend is false and a pod is ready")
+
+
+def test_a_suspended_engine_whose_pods_are_still_there_says_that_they_finish_their_answers() -> None:
+    message = ready(make_spec(suspend=True), None, seen(desired=0, replicas=2, ready=2)).message
+    assert message == "pods finish their open answers and stop because spec.suspend is true; set it to false to run 1 pod"
 
 
 def test_an_engine_scaled_to_zero_says_that_its_pods_are_stopped() -> None:

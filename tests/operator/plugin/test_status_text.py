@@ -33,6 +33,7 @@ def test_a_resource_that_the_operator_has_not_seen_is_not_called_fine(observed: 
         resource["status"]["observedGeneration"] = observed
     text = status(resource, pod())
     assert "Nothing is wrong." not in text
+    assert observed is None or "team/chat: as last reported by the operator, it serves requests, 1 of 2 pods are ready." in text
     assert "The operator has not seen the newest spec." in text
     assert "kubectl -n alise-system get pods" in text
     assert "not seen by the operator" in "\n".join(list_text([engine_of(resource)], NOW, with_namespace=False))
@@ -95,7 +96,9 @@ def test_a_resource_that_the_operator_has_not_seen_says_where_to_look() -> None:
 
 
 def test_a_suspended_resource_says_how_to_start_it() -> None:
-    assert "`spec.suspend: false` starts them" in status(engine("chat", READY, suspend=True))
+    suspended = engine("chat", READY, suspend=True)
+    assert "suspended, so it has no pods. `spec.suspend: false` starts them." in status(suspended)
+    assert "suspended; pods that finish their open answers and stop: 1. `spec.suspend" in status(suspended, pod())
 
 
 def test_the_newest_events_are_shown_the_oldest_first() -> None:
