@@ -1,10 +1,10 @@
-"""The errors of the operator. Pure; every module may raise them, and reconcile.py and app.py handle them.
+"""The errors of the operator. Pure. Any module may raise them; what none handles on the way, reconcile.py reports or app.py retries.
 
     OperatorError
-    ├── SpecError            the spec requests something that cannot be done; nothing was applied
+    ├── SpecError            the spec requests something that cannot be done; only replicas and suspend were applied
     │   ├── InvalidSpec        a field has a value that is not allowed
     │   └── MissingApi         the cluster does not serve an API that the spec requires
-    ├── ApplyError           the cluster refused a child
+    ├── ApplyError           the cluster refused a call: a child that is not valid, or a right that is missing
     │   └── NameTaken          an object with that name exists and belongs to another owner
     ├── ClusterError         the API server failed or could not be reached; retried with backoff
     │   ├── Gone               the object does not exist (any more)

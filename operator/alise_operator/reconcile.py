@@ -1,8 +1,10 @@
 """Reconciles one AliseEngine in numbered steps: read, parse, build, apply, observe, scale, report.
 
-app.py calls `Reconciler.reconcile()` from its workers. All reads and writes go through kube.py, apply.py, observe.py, observe_route.py and
-events.py. It is level-triggered: a reconcile compares the AliseEngine with the cluster as they are now and never depends on events, so a
-missed event, a restart or two changes at once need no extra code. One AliseEngine is reconciled by one worker at a time (workqueue.py).
+app.py calls `Reconciler.reconcile()` from its workers; one AliseEngine is reconciled by one worker at a time (workqueue.py). It touches
+the cluster through kube.py, which apply.py, leaving.py, discovery.py, observe.py, observe_route.py, autoscaler.py and events.py use as
+well, and asks pods through poller.py. A reconcile compares the AliseEngine with the cluster as they are now, whatever caused it. Only for
+an AliseEngine at rest it relies on watches, and reads nothing again that they cover (reads.py); `all_keys()` and `verify()`, which app.py
+calls at intervals, find the changes that no watch reported.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """`alise-picker`: the endpoint picker of one AliseEngine, which tells Envoy to which replica each request goes.
 
-It listens for Envoy's gRPC and for HTTP, and watches EndpointSlices through the operator's kube.py. It is the command of the Deployment
-that the operator's `children/picker.py` builds.
+It listens for Envoy's gRPC and for HTTP, watches EndpointSlices through the operator's kube.py, and connects to the sidecars of the
+replicas (replicas.py). It is the command of the Deployment that the operator's `children/picker.py` builds.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""One request as Envoy sends it over external processing, and the messages that answer it; pure.
+"""One request as Envoy sends it over external processing, and the messages that answer it. Mutable, without I/O and clocks.
 
 `server.py` passes each message in. When a request is complete, or as much of it as is read, `receive()` returns the `Asked`; the decision
 goes to `answer()`, and what it returns goes to Envoy. The body mode is Envoy's configuration:

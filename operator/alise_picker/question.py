@@ -1,4 +1,4 @@
-"""From a request's path and body to the question about its length; pure.
+"""From a request's path and body to the question how long its answer will be; pure.
 
 Bodies are described as in the engine itself (`alise_contract/describe.py`). The picker knows no API keys, so it asks without a tenant: the
 replica decides about shares and classes when the request arrives. `picker.py` calls it.

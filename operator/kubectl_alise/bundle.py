@@ -1,7 +1,8 @@
-"""What a support bundle is made of: the objects and logs of one resource, read, cleaned (`redact.py`) and packed.
+"""What a support bundle is made of: objects and logs of one resource, nodes and versions, and the operator's log; read, cleaned, packed.
 
-A part that cannot be read is a file that says why: a bundle of a broken cluster is what a bundle is for. `cli.py` calls it and writes the
-file.
+It reads through the `Cluster` of `kubectl.py` alone, which also runs `alise-engine status` and `alise-scheduler top` in the pods.
+`redact.py` cleans objects, logs and what these commands print. A part that cannot be read is a file that says why: a bundle of a broken
+cluster is what a bundle is for. `cli.py` calls it and writes the file.
 """
 
 import io

@@ -1,6 +1,7 @@
 """HTML of what the plugin fills into the operator's page: requests by rank, and the account of one; pure.
 
-An id is chosen by a client, and a pod may answer anything: every value is escaped, and only numbers become attributes. `ui.py` calls it.
+An id is chosen by a client, and a pod may answer anything: every value is escaped, in texts and in attributes, and an id in a link is
+also URL-encoded. `ui.py` calls it.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The text of `kubectl alise status`; pure. `cli.py` reads the objects and prints the lines."""
+"""The text of `kubectl alise status`; pure. `cli.py` reads the objects and prints the lines, `pods.py` reads a pod's report with it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

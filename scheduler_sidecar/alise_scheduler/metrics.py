@@ -1,4 +1,4 @@
-"""All metrics of the sidecar. Labels are bounded: outcomes, phases, terms and tasks are listed here, and classes in the settings.
+"""All metrics of the sidecar. Labels are bounded: most values are listed here, the phases in core/reports.py, and classes in the settings.
 
 Any client that may scrape sees these metrics, so what a single request was at its admission and its end is held back until there are BATCH
 of them, and then published together. Counts of events (admissions, ends) are not held back, nor are the gauges of the queue, which are sums

@@ -1,7 +1,8 @@
 """The engine's figures in five parts: what alise costs per step, how fast KV is written down, what a save costs its step, how long a
 resume takes, what INT8 changes.
 
-Each part is a module with `measure` and `figures` of its own; its rows say which part they are of. `make bench-engine` runs it.
+Each part is a module with `measure` and `figures` of its own; its rows say which part they are of. They run one after another in this
+process, some with a real engine, and `plot()` writes pictures to bench-results/. `make bench-engine` runs it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -3,7 +3,8 @@
 A real engine, bf16, on a model with a realistic KV cache (25 million parameters, 8 layers, 2 KV heads of 128 channels). One request
 decodes, is preempted, and readmitted; what is timed is the time from there to its next token. Recompute is the same with its copy taken
 away. Gaps are given by the clock and as the process's CPU time, which other load on the machine does not stretch (one thread computes);
-ratios are of CPU time. `engine.py` runs it.
+ratios are of CPU time. `engine.py` runs it. It sets variables of vLLM in
+this process, and keeps its model on disk (models.py).
 """
 
 import os

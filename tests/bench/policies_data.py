@@ -1,5 +1,6 @@
 """What the policy sweep replays: requests, and what the sidecar's predictor predicted for each before its answer was known.
 
+It reads the data sets, has the encoder built where it is missing (tests/tools/encoder.py), and keeps predictions in bench-results/.
 `policies.py`, `gain.py`, `ablation.py` and `shedding.py` call it.
 """
 

@@ -2,8 +2,8 @@
 
 A `Question` is a prompt with the answer that the engine gives it alone. Greedy answers of a model with random weights come close to a tie
 now and then, and there the batch around a request decides, preempted or not (matrix products of other shapes round otherwise); questions
-with a near tie in them are not asked, so that a difference means that KV was lost or mixed up. `test_exactness.py` and
-`tests/bench/soak.py` run it.
+with a near tie in them are not asked, so that a difference means that KV was lost or mixed up. `test_exactness.py`,
+`tests/bench/soak.py` and `tests/bench/gpu_vllm.py` run it.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""A dispatcher that runs against the engine in memory, in fake time. `conftest.py` and `test_dispatcher.py` start it."""
+"""A dispatcher that runs against the engine in memory, in fake time. `conftest.py` and tests of this folder start it."""
 
 import asyncio
 import contextlib

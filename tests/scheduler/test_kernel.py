@@ -1,4 +1,4 @@
-"""The kernel regression of the predictor's head, on points for which it is known what it should find."""
+"""The kernel regression of the predictor's head: it finds the rule behind its points, and a fit of the most rows takes bounded memory."""
 
 import tracemalloc
 

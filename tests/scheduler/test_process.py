@@ -1,4 +1,4 @@
-"""The sidecar as a process: its threads, and what it reports to the engine."""
+"""The sidecar as a process: its threads, what it reports to the engine, and what its commands `top` and `explain` print beside it."""
 
 import asyncio
 import os

@@ -1,6 +1,7 @@
 """The sentence encoder for this machine: `python -m tests.tools.encoder` builds it once, below $ALISE_CACHE, and prints its folder.
 
-The image's build does the same (scheduler_sidecar/Dockerfile), with the same files: they fetch the weights, check them and export them.
+The image's build does the same (scheduler_sidecar/Dockerfile), with the same files: they fetch the weights, check them and export them,
+in processes that are started here. Benchmarks and `serve.py` call `wanted()`: the folder that ALISE_ENCODER names, else this one.
 """
 
 import os

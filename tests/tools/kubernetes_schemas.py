@@ -1,7 +1,7 @@
 """Checks objects by Kubernetes' own schemas, which kubernetes-validate brings.
 
-The library reads a version's definitions, megabytes of JSON, again for each object. Here they are read once, which takes an eighth of the
-time. `manifests.py` and tests of `tests/operator` call it.
+The library reads a version's definitions, megabytes of JSON, again for each object. Importing this module makes it keep them, for the
+whole process, which takes an eighth of the time. `manifests.py` and tests of `tests/operator` call it.
 """
 
 from functools import lru_cache

@@ -1,7 +1,8 @@
 """Puts the API-server process' half of alise together: one `EngineApi` per server.
 
 The endpoint plugin (`endpoint.py`) creates it before the application is built, because the middleware and the status route need it. It is
-connected to the engine once there is one, and stopped with the application.
+connected to the engine once there is one, and stopped with the application. Through its parts it serves control.sock, asks the sidecar on
+admission.sock, and reads the folders of API keys and adapters; it reads the monotonic clock itself.
 """
 
 import asyncio

@@ -1,4 +1,6 @@
-"""The environment variables of the API-server process, which the operator writes from the resource; pure.
+"""The environment variables of the API-server process; pure.
+
+The operator writes most of them from the resource, `alise-engine serve` the deadline on a CPU, and users VLLM_API_KEY.
 
 Each variable says what it means, what is allowed and its default; `endpoint.py` reads an environment with them.
 """

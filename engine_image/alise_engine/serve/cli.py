@@ -1,6 +1,7 @@
-"""`alise-engine serve | drain | status`. Reads the environment and the command line; decides nothing (`compose` does).
+"""`alise-engine serve | drain | status`: the container's command, the preStop hook, and what `kubectl alise` runs in a pod.
 
-It is the container's command and the preStop hook.
+`serve` reads the command line, the environment, the cgroup and the plugins that are installed, writes the environment and runs vLLM in
+this process; `compose` decides with which flags. `drain` and `status` call the engine on control.sock and print what it answers.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Builds the endpoint picker of a resource: Deployment, Service, ServiceAccount, RoleBinding and NetworkPolicy, all named NAME-picker.
 
-One per resource (docs/adr/0060), so that one resource's prompts and floods stay with it. It may list EndpointSlices in its namespace and
-nothing else. Without it, gateways balance by themselves, so one pod is enough. Pure; `children()` in __init__.py calls it.
+One per resource (docs/adr/0060), so that one resource's prompts and floods stay with it. The picker's account may list and watch
+EndpointSlices in its namespace, and nothing else. Without a picker, gateways balance by themselves, so one pod is enough. Pure;
+`children()` in __init__.py calls it.
 """
 
 from typing import Final

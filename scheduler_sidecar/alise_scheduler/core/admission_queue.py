@@ -1,7 +1,7 @@
 """The queue that an arriving request meets: the jobs of the last decision, those admitted since, and the rate at which work arrives.
 
 `state.py` owns it and the simulator has one of its own. It is mutable, and time is an argument. Tenants are noted by name and numbered only
-when a wait has to be predicted, so without a limit on the wait it costs nearly nothing.
+when a wait is predicted or the load is reported to an endpoint picker; without either it costs nearly nothing.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,7 @@
-"""Translate the messages of `Admission` to plain values and back. Protobuf messages stop here, and all their values are bounded here.
+"""Translate the messages of `Admission` to plain values and back. Protobuf messages stop here. Texts and the number of samples are bounded
+here; the other numbers are as large as their types allow.
 
-`admission.py` calls it for every request. It decides nothing and reads no clock.
+`admission.py` calls it for every request, and `lengths.py` for every prediction. It decides nothing, reads no clock and touches nothing.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """A Kubernetes object as the text of a Helm template. Pure: knows no files and no Helm.
 
-An object holds `Inline`, `Field` and `Item` where the template has more than YAML. Each becomes a marker in the YAML, and then the
-marker's line becomes the template's own lines, at the indentation that the marker has. `chart.py` calls it.
+An object holds `Inline` for a scalar and `Lines` for keys or items where the template has more than YAML. Each becomes a marker in the
+YAML. Then an `Inline` replaces its marker, and `Lines` the line of theirs, at its indentation. `chart.py` calls it.
 """
 
 import re

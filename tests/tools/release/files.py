@@ -1,6 +1,7 @@
-"""The files of a release that need no built image.
+"""The files of a release that need no built image: manifests, chart, CRD and notes (plugin.py and krew.py make the plugin's), and the sums.
 
-The same sources give the same bytes: no clock and no order of a folder shows in them. `__main__.py` writes them.
+It reads the repository and writes into the folder that it is given. The same sources give the same bytes: no clock and no order of a
+folder shows in them. `__main__.py` calls it.
 """
 
 import gzip
