@@ -111,13 +111,13 @@ class Autoscaler:
             self._memory[owner] = Memory(held_unknown_since=unknown_since)
             demand = Demand(metric_seconds(pool, rule), rule.target_seconds, is_active(pool, unknown_since, at_seconds))
             self._demands.set(owner.namespace, owner.name, demand)
-            if at_first > max(spec.replicas, rule.least) and spec.replicas > 0:
+            if spec.replicas < at_first and rule.least < at_first:
                 first = begin(decide(pool, rule, memory, at_seconds), at_first)
                 if (error := await self._scale(resource, owner, spec.replicas, first)) is not None:
                     return failed(at_first, error, before)
             return by_another(owner.name, is_silent=self._demands.unasked_seconds(owner.namespace, owner.name) >= KEDA_SECONDS)
         decision = decide(pool, rule, memory, self._monotonic())
-        if max(spec.replicas, rule.least) < at_first and 0 < decision.replicas < at_first:
+        if spec.replicas < at_first and decision.replicas < at_first:
             decision = begin(decision, at_first)
         # If the replicas cannot be set, the number in the memory is theirs, and the next reconcile decides anew.
         self._memory[owner] = replace(decision.memory, replicas=spec.replicas)

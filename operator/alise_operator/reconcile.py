@@ -206,11 +206,11 @@ class Reconciler:
         try:
             # 2. Is the spec valid?
             spec = parse(resource.get("spec"))
+            wanted = scaling_condition.at_first(spec, resource.get("status", {}))
             check(spec, key.name)
             # 3. Which children should exist? 4. Apply them. An invalid spec leaves the children of the last valid one unchanged.
             cluster = await self._discovery.cluster()
             way = await self._routes.look(spec, owner, cluster, Way() if self._is_new(owner) else None)
-            wanted = scaling_condition.at_first(spec, resource.get("status", {}))
             await self._mark_leaving(wanted, owner)
             created = await self._apply(wanted, owner, cluster, way)
         except (SpecError, ApplyError) as caught:
@@ -227,7 +227,7 @@ class Reconciler:
             )
         if error is not None:
             # Only the number of pods is applied, whatever else is wrong.
-            await self._apply_replicas(resource.get("spec") if wanted is None else wanted.model_dump(by_alias=True), owner)
+            await self._apply_replicas(resource, wanted, owner)
         # 5. What does the cluster report?
         tls_secret = spec.route.tls_secret if spec is not None else None
         has_picker = spec is not None and spec.routing.endpoint_picker is not None
@@ -360,9 +360,11 @@ class Reconciler:
             log.info("children applied", extra={"engine": f"{owner.namespace}/{owner.name}", "children": len(manifests)})
         return answers.get(owner.name)
 
-    async def _apply_replicas(self, raw: object, owner: Owner) -> None:
+    async def _apply_replicas(self, resource: Manifest, spec: Spec | None, owner: Owner) -> None:
         """Scales the Deployment of the last valid spec. A failure is only logged: the error that led here is reported and retried."""
-        replicas = wanted_replicas(raw)
+        raw = resource.get("spec")
+        is_default = spec is None and scaling_condition.begins_unread(raw, resource.get("status", {}))
+        replicas = None if is_default else wanted_replicas(raw if spec is None else spec.model_dump(by_alias=True))
         # The Deployment now differs from what was applied, so all of it is applied once the spec is valid.
         self._applied.pop(owner.uid, None)
         if replicas is None:

@@ -36,14 +36,25 @@ def is_paused(spec: Spec) -> bool:
 def at_first(spec: Spec, status: Mapping[str, Any]) -> Spec:
     """Returns the spec with the number of pods that it has before their work is known, so that none is stopped too early.
 
-    Pods that serve requests stay, up to the minimum, and where autoscaling begins up to the maximum, because `kubectl apply` of a manifest
-    that no longer has replicas sets the default of the resource, 1.
+    Pods that serve requests, by the last status, stay up to the minimum, and where autoscaling begins up to the maximum, because `kubectl
+    apply` of a manifest that no longer has replicas sets the default of the resource, 1.
     """
     rule = spec.autoscaling
     if rule is None or spec.suspend or spec.replicas == 0:
         return spec
-    least = min(int(status.get("readyReplicas", 0)), rule.max_replicas if of(status) is None else rule.min_replicas)
+    least = min(int(status.get("readyReplicas", 0)), rule.min_replicas if _has_begun(status) else rule.max_replicas)
     return spec if spec.replicas >= least else spec.model_copy(update={"replicas": least})
+
+
+def begins_unread(raw: object, status: Mapping[str, Any]) -> bool:
+    """Returns whether autoscaling begins with a spec that cannot be read, so that its replicas may be the default and no choice."""
+    return isinstance(raw, dict) and raw.get("autoscaling") is not None and not _has_begun(status)
+
+
+def _has_begun(status: Mapping[str, Any]) -> bool:
+    """Returns whether a reconcile has set the replicas since spec.autoscaling is there."""
+    before = of(status)
+    return before is not None and before.get("reason") != "ScaleFailed"
 
 
 def stands_by(spec: Spec | None, before: Mapping[str, Any] | None) -> Condition | None:

@@ -134,7 +134,8 @@ def ready(spec: Spec | None, error: OperatorError | None, seen: Observation) -> 
         reason = "ServingOldSpec" if serves else error.reason if error else InvalidSpec.reason
         return Condition("Ready", "True" if serves else "False", reason, _with_state(error, workload))
     if spec.suspend:
-        pods = "pods finish their open answers and stop" if workload is not None and workload.replicas else "all pods are stopped"
+        are_there = (workload is not None and workload.replicas) or any(not pod.ended for pod in seen.pods)
+        pods = "pods finish their open answers and stop" if are_there else "all pods are stopped"
         again = f"set it to false to run {_pods(spec.replicas)}"
         return Condition("Ready", "False", "Suspended", f"{pods} because spec.suspend is true; {again}")
     if spec.replicas == 0:
@@ -279,7 +280,7 @@ def _with_hint(trouble: Trouble, seen: Observation) -> Trouble:
     workload = seen.workload
     if trouble.reason != "Unschedulable" or workload is None or not workload.surges or not _serves_old_spec(seen):
         return trouble
-    # While a pod is missing anyway, no ready one is stopped for another.
+    # While another pod finds no room anyway, no ready one is stopped for the new one.
     if workload.ready < workload.desired:
         return trouble
     hint = "an older pod still uses the capacity; spec.engine.rollout: replace stops the older pod first"

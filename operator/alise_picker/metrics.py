@@ -1,4 +1,4 @@
-"""The metrics of the picker, in memory. `__main__.py` creates them, picker.py counts, web.py serves them at /metrics. Labels are bounded."""
+"""The metrics of the picker, in memory. `__main__.py` creates them, picker.py counts, web.py serves them at /metrics. Bounded labels."""
 
 from typing import Final
 

@@ -93,8 +93,11 @@ def _status(
 
 
 def _summary(engine: Engine, pods: Sequence[Pod]) -> str:
+    if engine.suspended and not _is_seen(engine):
+        return "is to be suspended."
     if engine.suspended:
-        state = f"suspended; pods that finish their open answers and stop: {len(pods)}." if pods else "suspended, so it has no pods."
+        left = sum(1 for pod in pods if pod.phase not in ("Succeeded", "Failed"))
+        state = f"suspended; pods that finish their open answers and stop: {left}." if left else "suspended, so it has no pods."
         return f"{state} `spec.suspend: false` starts them."
     ready = engine.condition("Ready")
     if ready is None:

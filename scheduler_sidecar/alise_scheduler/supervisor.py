@@ -136,7 +136,7 @@ class Supervisor:
         self._restarts += 1
         self._pause = next_pause(self._pause, now - child.started_at, self._longest_pause)
         self._start_at = now + self._pause
-        # The container itself does not end, so that no status of the pod says OOMKilled.
+        # Where the kernel kills single processes, the container does not end, and no status of the pod says OOMKilled.
         cause = {"cause": _OUT_OF_MEMORY} if code == -signal.SIGKILL and not child.killed else {}
         log.error(
             "scheduler died, starting it again",

@@ -119,27 +119,21 @@ class Replica(DeviceMemory):
     # --- who runs ---------------------------------------------------------------------------------------------------------------------
 
     def _preempt_by_rank(self, limits: Limits) -> None:
-        """Looks first whether any request is outranked, which is cheap, and false most of the time."""
         self._recheck_step = 0
-        if limits.preempt_levels <= 0 or not self.waiting or not self.running:
-            return
-        bar = self.waiting[0][0] + limits.preempt_levels
-        outranked = [request for request in self.running if request.level >= bar]
+        outranked = preemption.outranked(self.running, self.waiting, limits)
         if not outranked:
             return
-        ripe = self.step - limits.min_quantum_steps
         choice = preemption.choose(
-            [request for request in outranked if request.start_step <= ripe],
+            outranked,
             self.waiting[:_CANDIDATES],
             self._free_slots(),
             self.model.shape.num_device_blocks - self._used_blocks(1),
-            levels=limits.preempt_levels,
+            step=self.step,
+            limits=limits,
             needed_blocks=self._needed_blocks,
             own_blocks=lambda one: self._blocks(one.prompt_tokens + one.tokens(self.step)) - one.shared_blocks,
         )
-        if choice.is_short:
-            unripe = [request.start_step for request in outranked if request.start_step > ripe]
-            self._recheck_step = min(unripe) + limits.min_quantum_steps if unripe else 0
+        self._recheck_step = choice.recheck_step
         for victim in choice.victims:
             self._preempt(victim, limits)
 

@@ -91,8 +91,9 @@ def up(at: State, tier: Tier) -> Access:
         running: dict[str, subprocess.Popen[bytes]] = {}
         try:
             return _start(at, programs, binaries, running)
-        except BaseException:
-            _keep_logs(at)
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt):
+                _keep_logs(at)
             _clean(at)
             raise
 

@@ -44,7 +44,8 @@ def step(title: str) -> Iterator[None]:
     _write(f"  {title} … ", begins=title)
     try:
         yield
-    except BaseException:
-        _finish(title, f"failed after {time.monotonic() - began:.1f} s")
+    except BaseException as error:
+        how = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        _finish(title, f"{how} after {time.monotonic() - began:.1f} s")
         raise
     _finish(title, f"{time.monotonic() - began:.1f} s")

@@ -1,4 +1,4 @@
-"""Every field of a plan arrives in EngineCore: from the scheduler's frozen data through the message to the rows of the engine's wire."""
+"""Every field of a plan's ranks and limits arrives in EngineCore, from the scheduler's data through the message to the engine's rows."""
 
 from dataclasses import fields
 from typing import Any

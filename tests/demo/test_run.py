@@ -40,6 +40,13 @@ def test_a_step_without_lines_between_is_one_line(capsys: pytest.CaptureFixture[
     assert re.fullmatch(r"  start the node … [0-9.]+ s\n", capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(("error", "how"), [(KeyboardInterrupt(), "interrupted"), (RuntimeError("no room"), "failed")])
+def test_a_step_says_whether_it_failed_or_was_interrupted(capsys: pytest.CaptureFixture[str], error: BaseException, how: str) -> None:
+    with pytest.raises(type(error)), step("start the node"):
+        raise error
+    assert re.fullmatch(rf"  start the node … {how} after [0-9.]+ s\n", capsys.readouterr().err)
+
+
 def test_a_pods_numbers_come_from_its_status_and_its_sidecars_metrics() -> None:
     assert run_report.pod_numbers(STATUS, METRICS) == PodNumbers(12, 1, 4, 4, 0, 10, 300.0, 250.0)
 

@@ -10,6 +10,7 @@ from alise_operator import metrics
 from alise_operator.autoscaler import Autoscaler
 from alise_operator.conditions import Condition
 from alise_operator.demand import Demands
+from alise_operator.errors import ApplyError
 from alise_operator.observation import Observation
 from alise_operator.predicted_work import Work
 from alise_operator.reconcile import ENGINES
@@ -95,6 +96,19 @@ async def test_autoscaling_begins_with_the_pods_that_serve(by_keda: bool) -> Non
     for _ in range(3):
         await scene.look(IDLE, IDLE, IDLE, by_keda=by_keda, at_first=1)
     assert scene.replicas == 3
+
+
+@pytest.mark.parametrize("by_keda", [False, True])
+async def test_a_number_that_cannot_be_set_at_first_is_in_the_condition(monkeypatch: pytest.MonkeyPatch, by_keda: bool) -> None:
+    scene = Scene()
+
+    async def fail(*_: object) -> None:
+        raise ApplyError("forbidden")
+
+    monkeypatch.setattr(scene.kube, "scale", fail)
+    condition = await scene.look(IDLE, IDLE, IDLE, by_keda=by_keda, at_first=3)
+    assert condition is not None
+    assert (condition.reason, "could not be set to 3: forbidden" in condition.message) == ("ScaleFailed", True)
 
 
 async def test_pods_that_were_there_leave_once_their_work_was_little_for_the_stabilization_time() -> None:

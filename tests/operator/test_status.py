@@ -1,5 +1,6 @@
 """The conditions Ready and Progressing, and the status as a whole."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -201,7 +202,8 @@ def test_a_suspended_engine_says_so_too_where_the_spec_cannot_be_parsed() -> Non
 
 
 def test_a_suspended_engine_says_that_it_is_stopped_and_how_many_pods_there_will_be() -> None:
-    status = status_of(seen(desired=0, updated=0, replicas=0, ready=0), {}, spec=make_spec(suspend=True, replicas=10000))
+    stopped = replace(seen(desired=0, updated=0, replicas=0, ready=0), pods=())
+    status = status_of(stopped, {}, spec=make_spec(suspend=True, replicas=10000))
     assert (
         condition_of(status, "Ready")["message"] == "all pods are stopped because spec.suspend is true; set it to false to run 10000 pods"
     )
@@ -213,8 +215,11 @@ def test_a_suspended_engine_says_that_it_is_stopped_and_how_many_pods_there_will
 
 
 def test_a_suspended_engine_whose_pods_are_still_there_says_that_they_finish_their_answers() -> None:
-    message = ready(make_spec(suspend=True), None, seen(desired=0, replicas=2, ready=2)).message
-    assert message == "pods finish their open answers and stop because spec.suspend is true; set it to false to run 1 pod"
+    said = "pods finish their open answers and stop because spec.suspend is true; set it to false to run 1 pod"
+    assert ready(make_spec(suspend=True), None, seen(desired=0, replicas=2, ready=2)).message == said
+    # A Deployment does not count pods that are being deleted.
+    leaving = make_pod(terminating=True, served=True)
+    assert ready(make_spec(suspend=True), None, seen(leaving, desired=0, updated=0, replicas=0, ready=0)).message == said
 
 
 def test_an_engine_scaled_to_zero_says_that_its_pods_are_stopped() -> None:

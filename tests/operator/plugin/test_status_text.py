@@ -99,6 +99,8 @@ def test_a_suspended_resource_says_how_to_start_it() -> None:
     suspended = engine("chat", READY, suspend=True)
     assert "suspended, so it has no pods. `spec.suspend: false` starts them." in status(suspended)
     assert "suspended; pods that finish their open answers and stop: 1. `spec.suspend" in status(suspended, pod())
+    suspended["metadata"]["generation"], suspended["status"]["observedGeneration"] = 2, 1
+    assert "team/chat: is to be suspended." in status(suspended, pod())
 
 
 def test_the_newest_events_are_shown_the_oldest_first() -> None:
