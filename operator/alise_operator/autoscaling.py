@@ -1,8 +1,8 @@
-"""Decides how many pods an AliseEngine should have, from the predicted work of its pods. Pure; autoscaler.py acts.
+"""Decides how many pods an AliseEngine should have, from the predicted work of its pods. Pure; autoscaler.py calls `decide()` and acts.
 
     needed = offered load + backlog / target
 
-This many pods serve what arrives, and the backlog within the target besides. `decide()` follows the number under these rules:
+So many pods serve what arrives, and the backlog within the target time. `decide()` follows the number under these rules:
 - It adds pods at once, if more than 110% of the present ones are needed: the load of a minute fluctuates by some percent. While pods are
   starting, the backlog grows although they will serve it, so then only the offered load adds pods. Otherwise the part of the backlog
   counts that remains when a new pod is ready: the present pods serve the rest sooner.

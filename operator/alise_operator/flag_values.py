@@ -1,7 +1,7 @@
-"""Checks the values of flags of `vllm serve` as vLLM's own types do.
+"""Checks the values of flags of `vllm serve` as vLLM's parser does.
 
-Pure: flags.py calls `value_problem()` and `key_problem()`. Of a JSON object only the keys are checked; the engine checks the rest at its
-start.
+Pure: flags.py calls `value_problem()` and `key_problem()`; `shown()` and `short()` cut values in messages of several files. Of a JSON
+object only the keys are checked; the engine checks the rest at its start.
 """
 
 import json

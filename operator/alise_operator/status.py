@@ -3,7 +3,7 @@
 Pure: the time and the previous status are arguments. reconcile.py calls `fold()` in its last step, then `changes()`. There are six
 conditions; each has a one-word reason and a message that states the state, the cause and what to do:
 - Ready: at least one pod serves requests inside the cluster, even if the newest spec or the route is wrong. Gateways drop a resource that
-  is not Ready, so a mistake in a spec must not cause an outage. The reason ServingOldSpec says that only older pods serve.
+  is not Ready, so a mistake in a spec does not make it False. The reason ServingOldSpec says that only older pods serve.
 - Progressing: a change is under way that will finish without help.
 - RouteReady: requests from outside the cluster can arrive (route_ready.py).
 - Degraded: something is wrong, whether or not requests are served. Its message is the complete one: where the same trouble keeps Ready,

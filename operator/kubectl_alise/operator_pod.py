@@ -1,4 +1,4 @@
-"""Which pod has the operator's page: that of the operator which acts; pure. `forward.py` reads the objects."""
+"""Which pod has the operator's page: the one that holds the lease, else the newest that is ready; pure. `forward.py` reads the objects."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

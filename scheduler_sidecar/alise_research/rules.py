@@ -1,4 +1,4 @@
-"""The rules by which benchmarks let lengths be learned: the product's own, and the paper's. `tests/bench/predictor.py` reads them."""
+"""How benchmarks train a predictor of lengths: as the product does, and as the paper does. `tests/bench/predictor.py` reads them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

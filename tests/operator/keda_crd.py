@@ -1,7 +1,7 @@
 """The CRD of KEDA's ScaledObject, with the fields that the operator sets, and closed against others, as a strict client would see it.
 
-KEDA itself is not installed in the tests: what it does with a ScaledObject, its scaler client does in test_scaler.py.
-`test_autoscaling_on_control_plane.py` and `test_several_operators.py` install it.
+KEDA itself is not installed in the tests; a gRPC client plays its part in test_scaler.py.
+`test_autoscaling_on_control_plane.py` and `test_several_operators.py` install this CRD.
 """
 
 from typing import Any

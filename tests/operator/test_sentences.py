@@ -1,4 +1,4 @@
-"""Texts that another condition has in full: repeated whole when they are short, else their first clause and where the rest is."""
+"""A text that another condition has in full is repeated if it is short; else its first clause and where the rest is."""
 
 import pytest
 

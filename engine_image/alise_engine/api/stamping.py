@@ -1,4 +1,4 @@
-"""Writes job id, priority and hint into every engine request, where the API server hands it to the engine.
+"""Writes job id, priority, hint, cache salt and trace context into every engine request, where the API server hands it to the engine.
 
 The middleware knows the HTTP request, and vLLM's handlers make engine requests of it. The stamp travels between the two in a context
 variable, which tasks inherit. It is written in `AsyncLLM.add_request`, the only way into the engine, over whatever a client wrote into a

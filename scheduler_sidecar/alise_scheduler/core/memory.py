@@ -1,6 +1,6 @@
 """Plan the host memory for KV caches that leave the device. `decide.py` calls it for every plan.
 
-The engine moves the blocks. It gets from here what no single step can know: the byte budget, and the expected wait or host usage from
+The engine moves the blocks. It gets from here what no single step can know: the byte budget, and the expected wait or host usage above
 which blocks are stored as INT8. With `auto`, blocks stay raw while waits are short and the host store has room.
 """
 

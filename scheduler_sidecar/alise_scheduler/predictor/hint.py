@@ -1,9 +1,9 @@
 """The hint: what the sidecar knows of a job, stamped into the request and echoed by the engine, so that a restarted sidecar knows it again.
 
-Layout, little endian: magic `AL`, version byte, QUANTILES × float32 tokens, float32 weight, a byte that is 1 where the route's text is
-known, two length-prefixed strings (class, tenant; each at most 255 bytes), then a MAC over the job id and everything before it. The key is
-derived from the pod's key, so a hint is valid for one job of one pod. Everything else reads as no hint, because clients can write hints
-too. `state.py` writes and reads hints with it.
+Layout, little endian: magic `AL`, version byte, QUANTILES × float32 tokens, float32 weight, a byte that is 1 if the text was described, two
+length-prefixed strings (class, tenant; each at most 255 bytes), then a MAC over the job id and everything before it. The key is derived
+from the pod's key, so a hint is valid for one job of one pod. Everything else reads as no hint, because clients can write hints too.
+`state.py` writes and reads hints with it.
 """
 
 import math
