@@ -2,7 +2,7 @@
 
     needed = offered load + backlog / target
 
-So many pods serve what arrives, and the backlog within the target time. `decide()` follows the number under these rules:
+That number of pods serves what arrives, and the backlog within the target time. `decide()` follows the number under these rules:
 - It adds pods at once, if more than 110% of the present ones are needed: the load of a minute fluctuates by some percent. While pods are
   starting, the backlog grows although they will serve it, so then only the offered load adds pods. Otherwise the part of the backlog
   counts that remains when a new pod is ready: the present pods serve the rest sooner.
