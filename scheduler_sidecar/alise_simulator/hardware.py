@@ -21,6 +21,8 @@ from .model import EngineModel
 KV_BITS: Final = (16, 8)
 DEFAULT_HARDWARE: Final = "h100-qwen3-32b"
 _INT8_SHARE: Final = EngineModel().int8_share
+# Of `spec.kvOffload.hostMemory`, for each device.
+_MOST_HOST_BYTES: Final = 8 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,15 @@ class Hardware:
     max_model_len: int
     to_host_bytes_per_second: float
     from_host_bytes_per_second: float
-    # Host memory for parked KV.
-    host_memory_bytes: int
     source: str
     version: str
     # How the KV room was derived.
     room: str
+
+    @property
+    def host_memory_bytes(self) -> int:
+        """Host memory for parked KV by the resource's default: as much as the KV cache takes, at most 8 GiB for each device."""
+        return min(self.kv16.room_tokens * self.kv16.token_bytes, self.devices * _MOST_HOST_BYTES)
 
     def kv(self, bits: int = 16) -> Kv:
         """The KV cache at 16 or 8 bits. Raises ValueError for others."""
@@ -131,7 +136,8 @@ def hardware_table() -> str:
             f"    a step takes {step.step_seconds * 1e3:.1f} ms, and {step.prefill_seconds * 1e6:.0f} us per prefill token, "
             f"{step.decode_seconds * 1e6:.0f} us per decoding request, {step.context_seconds * 1e9:.0f} ns per context token",
             f"    KV for {kv.room_tokens:,} tokens in 16 bits, {hardware.kv8.room_tokens:,} in 8; {hardware.slots} slots, "
-            f"{hardware.max_num_batched_tokens:,} tokens a step; host memory at {hardware.to_host_bytes_per_second / 1e9:.0f} GB/s",
+            f"{hardware.max_num_batched_tokens:,} tokens a step; {hardware.host_memory_bytes / 2**30:.1f} GiB of host memory at "
+            f"{hardware.to_host_bytes_per_second / 1e9:.0f} GB/s",
             f"    from: {hardware.source} ({hardware.version}){errors if kv.fit_error else ''}",
         ]
     return "\n".join(lines)

@@ -78,7 +78,6 @@ class Wanted:
     model: Model
     device: Device
     devices: int
-    host_memory_bytes: int
     system: str
     # The model's name in the tables, where it is another one.
     table_model: str = ""
@@ -98,22 +97,20 @@ RTX_4090: Final = Device("RTX 4090 24 GB", 25_250_627_584, 32e9)
 V100: Final = Device("V100 SXM2 32 GB", 32_510 * 2**20, 16e9)
 
 TABLES: Final = {
-    "h100-qwen3-32b": Wanted("Qwen3-32B on one H100 80 GB: KV memory is what is short", QWEN_32B, H100, 1, 64 * _GIB, "h100_sxm"),
+    "h100-qwen3-32b": Wanted("Qwen3-32B on one H100 80 GB: KV memory is what is short", QWEN_32B, H100, 1, "h100_sxm"),
     "a100-qwen3-8b": Wanted(
-        "Qwen3-8B on one A100 40 GB", QWEN_8B, A100, 1, 64 * _GIB, "a100_sxm",
+        "Qwen3-8B on one A100 40 GB", QWEN_8B, A100, 1, "a100_sxm",
         note="; the tables name the device A100 SXM with the 80 GB model's bandwidth, so steps of a 40 GB device may take longer",
     ),
-    "h200-qwen3-8b": Wanted("Qwen3-8B on one H200: KV memory to spare", QWEN_8B, H200, 1, 64 * _GIB, "h200_sxm"),
+    "h200-qwen3-8b": Wanted("Qwen3-8B on one H200: KV memory to spare", QWEN_8B, H200, 1, "h200_sxm"),
     "h100x4-llama-70b": Wanted(
-        "Llama-3.1-70B on four H100 80 GB", LLAMA_70B, H100, 4, 256 * _GIB, "h100_sxm", "meta-llama/Meta-Llama-3.1-70B"
+        "Llama-3.1-70B on four H100 80 GB", LLAMA_70B, H100, 4, "h100_sxm", "meta-llama/Meta-Llama-3.1-70B"
     ),
-    "l40s-llama-8b": Wanted("Llama-3.1-8B on one L40S 48 GB", LLAMA_8B, L40S, 1, 64 * _GIB, "l40s", "meta-llama/Meta-Llama-3.1-8B"),
+    "l40s-llama-8b": Wanted("Llama-3.1-8B on one L40S 48 GB", LLAMA_8B, L40S, 1, "l40s", "meta-llama/Meta-Llama-3.1-8B"),
 }  # fmt: skip
 RTX_4090_NAME: Final = "rtx4090-llama-8b"
-_RTX_4090: Final = Wanted("Llama-3.1-8B on one RTX 4090 24 GB", LLAMA_8B, RTX_4090, 1, 32 * _GIB, "")
-_V100: Final = Wanted(
-    "OPT-13B on one V100 32 GB, the paper's engine: derived from the data sheet, not measured", OPT_13B, V100, 1, 64 * _GIB, ""
-)
+_RTX_4090: Final = Wanted("Llama-3.1-8B on one RTX 4090 24 GB", LLAMA_8B, RTX_4090, 1, "")
+_V100: Final = Wanted("OPT-13B on one V100 32 GB, the paper's engine: derived from the data sheet, not measured", OPT_13B, V100, 1, "")
 
 
 # --- vLLM's defaults and the KV room ------------------------------------------------------------------------------------------------------
@@ -200,7 +197,6 @@ def profile(wanted: Wanted, kv16: dict[str, Any], kv8: dict[str, Any], source: s
         "max_model_len": min(wanted.model.max_len, kv16["room_tokens"] - _BLOCK),
         "to_host_bytes_per_second": link,
         "from_host_bytes_per_second": link,
-        "host_memory_bytes": wanted.host_memory_bytes,
         "source": source,
         "version": version,
         "room": room,
