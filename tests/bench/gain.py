@@ -5,8 +5,9 @@ there with its KV cache in 16 bits, and every one of them is counted until it ha
 at the same moments. Predictions are the sidecar's own, learned online from a cold start, on rows that nothing was tuned on (the last 5,000
 of Alpaca, the last half of ShareGPT). Where a request does not fit a device at all, it is left out for all systems.
 
-Runs are kept in bench-results/gain.kept.jsonl and not repeated as long as a small probe of their system comes to the same times, so a
-benchmark that was broken off goes on where it was. JOBS says how many run at once (all cores otherwise). `make bench-gain` runs it.
+Runs are kept in bench-results/gain.kept.jsonl and not repeated as long as their engine is the same and a small probe of their system comes
+to the same times, so a benchmark that was broken off goes on where it was. JOBS says how many run at once (all cores otherwise). `make
+bench-gain` runs it.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ from alise_simulator.model import DEFAULT_SHAPE, EngineModel
 from alise_simulator.run import Outcome, simulate
 from alise_simulator.trace import Trace, at_load, capacity_per_second, heavy_tail, poisson
 from tests.bench import gain_figures
-from tests.bench.gain_systems import ABLATIONS, ALISE, FCFS, MAIN, RULES, Predicted, system
+from tests.bench.gain_systems import ABLATIONS, MAIN, RULES, UNBOUNDED, Predicted, system
 from tests.bench.harness import RESULTS, Figure, Row, Settings, present
 from tests.bench.policies_data import Data, answered, shipped
 
@@ -51,7 +52,10 @@ GOAL_LOADS: Final = (0.7, 0.8, 0.9, 1.0, 1.1)
 # Loads between which the rate is looked for at which nine of ten requests are within 5x.
 RATE_LOADS: Final = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3)
 RATE8_LOADS: Final = (0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.1)
-FRONTIER_LOADS: Final = (0.9, 1.1)
+# Every rule and ablation, where one of these requests takes two cores a while: around the rates of FCFS, of alise, and of what is better.
+ALPACA_LOADS: Final = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
+ALPACA_RULE_LOADS: Final = (0.9, 1.0, 1.1)
+EQUAL_LOADS: Final = (0.9, 1.1)
 OTHER_LOADS: Final = (0.7, 0.9, 1.1)
 # ShareGPT's prompts with answers of one length, which every system knows: nothing can be gained by order.
 EQUAL: Final = "equal"
@@ -79,19 +83,25 @@ def plan(settings: Settings) -> list[Cell]:
     seeds = range(1 if settings.quick else max(LEAST_SEEDS, settings.seeds))
     if settings.quick:
         return _cells(SETS["h100_sharegpt"], 16, (0.9, 1.1), MAIN, seeds)
-    sharegpt, slots32, alpaca = SETS["h100_sharegpt"], SETS["slots32_alpaca"], SETS["h100_alpaca"]
-    cells = _cells(sharegpt, 16, (*GOAL_LOADS, 1.3), MAIN, seeds)
-    cells += _cells(sharegpt, 8, RATE8_LOADS, MAIN, seeds)
-    cells += _cells(sharegpt, 16, RATE_LOADS, (FCFS, ALISE), seeds)
-    cells += _cells(sharegpt, 16, FRONTIER_LOADS, (*ABLATIONS, *RULES), seeds)
-    cells += _cells(("h100-qwen3-32b", EQUAL), 16, FRONTIER_LOADS, MAIN, seeds)
+    sharegpt, slots32, alpaca, equal = SETS["h100_sharegpt"], SETS["slots32_alpaca"], SETS["h100_alpaca"], ("h100-qwen3-32b", EQUAL)
+    cells = (
+        _cells(sharegpt, 16, RATE_LOADS, MAIN, seeds)
+        + _cells(sharegpt, 8, RATE8_LOADS, MAIN, seeds)
+        + _cells(equal, 16, EQUAL_LOADS, MAIN, seeds)
+    )
     for profile in OTHERS:
         cells += _cells((profile, "sharegpt"), 16, OTHER_LOADS, MAIN, seeds)
-    for pair in (slots32, alpaca):
+    for pair in (slots32, ("slots32", "sharegpt")):
         cells += _cells(pair, 16, GOAL_LOADS, MAIN, seeds)
-    cells += _cells(slots32, 16, FRONTIER_LOADS, (*ABLATIONS, *RULES), seeds)
-    cells += _cells(alpaca, 16, RATE_LOADS, (FCFS, ALISE), seeds)
-    cells += _cells(alpaca, 16, FRONTIER_LOADS[-1:], (*ABLATIONS, *RULES), seeds)
+    cells += _cells(alpaca, 16, RATE_LOADS, MAIN, seeds)
+    cells += _cells(sharegpt, 16, RATE_LOADS, (*ABLATIONS, *RULES), seeds) + _cells(
+        sharegpt, 8, RATE8_LOADS, (*ABLATIONS, UNBOUNDED), seeds
+    )
+    for pair in (slots32, ("slots32", "sharegpt")):
+        cells += _cells(pair, 16, GOAL_LOADS, (*ABLATIONS, *RULES), seeds)
+    for profile in OTHERS:
+        cells += _cells((profile, "sharegpt"), 16, OTHER_LOADS, (*ABLATIONS, *RULES), seeds)
+    cells += _cells(alpaca, 16, ALPACA_RULE_LOADS, RULES, seeds) + _cells(alpaca, 16, ALPACA_LOADS, (*ABLATIONS, UNBOUNDED), seeds)
     return list(dict.fromkeys(cells))
 
 
@@ -111,12 +121,15 @@ def measure(settings: Settings) -> Iterator[Row]:
     digests = {name: _digest(_data(settings.dataset, name)[1].learned) for name in dict.fromkeys(cell.data for cell in wanted)}
     probes = {name: probe(name) for name in dict.fromkeys(cell.system for cell in wanted)}
     path = RESULTS / "gain.kept.jsonl"
-    held = kept(path, window, probes, digests)
+    engines = {pair: engine_digest(*pair) for pair in dict.fromkeys((cell.profile, cell.kv_bits) for cell in wanted)}
+    held = kept(path, window, probes, digests, engines)
     yield from (held[cell] for cell in wanted if cell in held)
     missing = [cell for cell in wanted if cell not in held]
     with path.open("a") as out, get_context("fork").Pool(int(os.environ.get("JOBS") or os.cpu_count() or 1)) as pool:
         for row in pool.imap(_run, [(settings.dataset, cell, window) for cell in missing]):
-            made = {**row, "probe": probes[row["system"]], "predictions": digests[row["data"]], "window_seconds": window}
+            engine = engines[row["profile"], row["kv_bits"]]
+            of = {"probe": probes[row["system"]], "predictions": digests[row["data"]], "engine": engine, "window_seconds": window}
+            made = {**row, **of}
             out.write(json.dumps(made) + "\n")
             out.flush()
             yield made
@@ -127,12 +140,15 @@ def figures(rows: Sequence[Row], settings: Settings) -> list[Figure]:
     return gain_figures.figures(rows, SETS)
 
 
-def kept(path: Path, window: float, probes: Mapping[str, str], digests: Mapping[str, str]) -> dict[Cell, Row]:
-    """The kept runs of these probes, predictions and window."""
+def kept(
+    path: Path, window: float, probes: Mapping[str, str], digests: Mapping[str, str], engines: Mapping[tuple[str, int], str]
+) -> dict[Cell, Row]:
+    """The kept runs of these probes, predictions, engines and window."""
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     own = [
         row for row in rows
         if (row["window_seconds"], row["probe"], row["predictions"]) == (window, probes.get(row["system"]), digests.get(row["data"]))
+        and row.get("engine") == engines.get((row["profile"], row["kv_bits"]))
     ]  # fmt: skip
     return {Cell(*(row[name] for name in Cell.__slots__)): row for row in own}
 
@@ -153,6 +169,11 @@ def probe(name: str) -> str:
         outcome = simulate(busy, model, driver)
         times += [outcome.ttft_seconds, outcome.e2e_seconds]
     return _digest(np.concatenate(times))
+
+
+def engine_digest(profile: str, kv_bits: int) -> str:
+    """Changes with the simulated engine: its step times, KV room, slots, host memory and links."""
+    return hashlib.sha256(repr(engine_model(profile, kv_bits)).encode()).hexdigest()[:12]
 
 
 def _digest(values: Floats) -> str:

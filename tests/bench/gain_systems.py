@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from alise_scheduler.core.admit import AdmitLimits
 from alise_scheduler.core.job import Ints, Snapshot
 from alise_scheduler.core.lengths import Floats
 from alise_scheduler.core.level import LEVELS_PER_DOUBLING
@@ -26,13 +27,15 @@ FCFS: Final = "stock-fcfs"
 PRIORITY: Final = "stock-priority"
 ALISE: Final = "alise"
 MAIN: Final = (FCFS, PRIORITY, ALISE)
+# The rule with the same index as alise's and no bound on the wait: what the bound costs.
+UNBOUNDED: Final = "alise:gittins"
 ABLATIONS: Final = (
     "stock-priority-true", "alise-true", "alise-no-prediction", "alise-no-history", "alise-no-preemption", "alise-no-host-store",
-    "alise-no-int8",
+    "alise-no-int8", "alise-full-host",
 )  # fmt: skip
 RULES: Final = (
-    "alise:before", "alise:alise", "alise:gittins", "alise:gittins-ageing", "alise:sjf", "alise:oldest-12", "alise:oldest-25",
-    "alise:size-ageing", "alise:deadline", "mlfq", "srpt",
+    "alise:before", "alise:boost", "alise:refusing", "alise:alise", "alise:gittins", "alise:gittins-ageing", "alise:sjf",
+    "alise:oldest-12", "alise:oldest-25", "alise:size-ageing", "alise:deadline", "mlfq", "srpt",
 )  # fmt: skip
 DESCRIPTIONS: Final[Mapping[str, str]] = MappingProxyType({
     FCFS: "stock vLLM, first come, first served",
@@ -45,7 +48,10 @@ DESCRIPTIONS: Final[Mapping[str, str]] = MappingProxyType({
     "alise-no-preemption": "alise that does not preempt by rank",
     "alise-no-host-store": "alise that recomputes what it preempted",
     "alise-no-int8": "alise whose host store keeps 16 bits",
+    "alise-full-host": "alise with as much host memory as the devices have for KV, without the default's limit of 8 GiB for each",
     "alise:before": "boost with ageing that is capped at 60 s, without lateness: the default before ADR 55",
+    "alise:boost": "boost with ageing that follows the backlog, without lateness: γ-Boost",
+    "alise:refusing": "alise that refuses requests whose predicted wait is longer than a minute",
     "alise:alise": "the paper's rule: shortest expected remaining work, ageing",
     "alise:gittins": "Gittins index without ageing or lateness",
     "alise:gittins-ageing": "Gittins index with ageing and lateness",
@@ -74,6 +80,8 @@ def system(name: str, trace: Trace, predicted: Predicted, model: EngineModel) ->
     """The engine as the system has it, and its driver. Raises ValueError for an unknown name."""
     if name == "alise-no-host-store":
         model = replace(model, shape=replace(model.shape, host_limit_bytes=0))
+    if name == "alise-full-host":
+        model = replace(model, shape=replace(model.shape, host_limit_bytes=model.shape.num_device_blocks * model.shape.block_bytes))
     if name == "alise-no-int8":
         model = replace(model, int8_share=1.0)
     lengths = predicted.learned
@@ -88,9 +96,12 @@ def system(name: str, trace: Trace, predicted: Predicted, model: EngineModel) ->
         return model, driver_named(_STOCK[name], setup)
     if name == "alise:size-ageing":
         return model, _sized(setup)
-    return model, core_driver(setup, policy_of(name))
+    limits = AdmitLimits(_REFUSED_SECONDS) if name == "alise:refusing" else None
+    return model, core_driver(setup, policy_of(name), admit_limits=limits)
 
 
+# `admission.maxWaitSeconds` of the rule that refuses.
+_REFUSED_SECONDS: Final = 60.0
 _STOCK: Final = {
     FCFS: "vllm-fcfs", PRIORITY: "vllm-priority", "stock-priority-true": "vllm-priority", "mlfq": "mlfq", "srpt": "srpt"
 }  # fmt: skip
@@ -101,12 +112,16 @@ def policy_of(name: str) -> Policy:
     default, gittins = Policy(), policy_named("gittins")
     lateness = LatenessRule()
     match name:
-        case "alise" | "alise-true" | "alise-no-prediction" | "alise-no-history" | "alise-no-host-store" | "alise-no-int8":
+        case "alise" | "alise:refusing":
+            return default
+        case "alise-true" | "alise-no-prediction" | "alise-no-history" | "alise-no-host-store" | "alise-no-int8" | "alise-full-host":
             return default
         case "alise-no-preemption":
             return replace(default, preemption=replace(default.preemption, levels=0))
         case "alise:before":
             return replace(default, ageing=AgeingRule(max_seconds=60.0), lateness=None)
+        case "alise:boost":
+            return replace(default, lateness=None)
         case "alise:alise" | "alise:sjf":
             return policy_named(name.partition(":")[2])
         case "alise:gittins":

@@ -65,7 +65,8 @@ def kept_runs() -> list[Row]:
     from tests.bench import gain
 
     kept = read(kept_path("gain"))
-    found = current(kept, {system: gain.probe(system) for system in dict.fromkeys(row["system"] for row in kept)})
+    own = [row for row in kept if row.get("engine") == gain.engine_digest(row["profile"], row["kv_bits"])]
+    found = current(own, {system: gain.probe(system) for system in dict.fromkeys(row["system"] for row in own)})
     if len(found) < len(kept):
         print(
             f"\r\033[Kgain: {len(found)} runs; {len(kept) - len(found)} of earlier versions or shorter windows are left out",

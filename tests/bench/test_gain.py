@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alise_simulator import predictions
-from alise_simulator.hardware import engine_model
+from alise_simulator.hardware import HARDWARE, engine_model
 from alise_simulator.model import DEFAULT_SHAPE, EngineModel
 from alise_simulator.run import simulate
 from alise_simulator.trace import at_load, heavy_tail
@@ -81,7 +81,18 @@ def test_every_system_serves_all_requests(name: str) -> None:
     trace = at_load(heavy_tail(40, 3), 1.2, model)
     predicted = Predicted(predictions.noisy(trace.output_tokens, 0.8, 1), predictions.blind(trace.output_tokens))
     outcome = simulate(trace, *system(name, trace, predicted, model))
-    assert (outcome.e2e_seconds > 0).all()
+    assert outcome.served.all() or name == "alise:refusing"
+    assert (outcome.e2e_seconds[outcome.served] > 0).all()
+
+
+def test_a_store_without_the_default_limit_holds_all_that_the_device_does() -> None:
+    engine = engine_model("h200-qwen3-8b")
+    trace = heavy_tail(10, 1)
+    predicted = Predicted(predictions.oracle(trace.output_tokens), predictions.blind(trace.output_tokens))
+    full, _ = system("alise-full-host", trace, predicted, engine)
+    assert (
+        engine.shape.host_limit_bytes == 8 << 30 < full.shape.host_limit_bytes == engine.shape.num_device_blocks * engine.shape.block_bytes
+    )
 
 
 def test_only_requests_that_fit_the_device_are_sent() -> None:
@@ -100,12 +111,18 @@ def test_no_run_is_planned_twice_and_all_have_five_seeds() -> None:
     assert set(MAIN) < {cell.system for cell in cells} == set(DESCRIPTIONS)
 
 
-def test_a_kept_run_counts_only_for_the_same_code_predictions_and_window(tmp_path: Path) -> None:
+def test_a_kept_run_counts_only_for_the_same_code_predictions_engine_and_window(tmp_path: Path) -> None:
     path = tmp_path / "kept.jsonl"
-    own = {**row("alise", 0), "probe": "a", "predictions": "p", "window_seconds": 600.0}
-    others = [{**own, "seed": 1, "probe": "b"}, {**own, "seed": 2, "predictions": "q"}, {**own, "seed": 3, "window_seconds": 60.0}]
+    own = {**row("alise", 0), "probe": "a", "predictions": "p", "engine": "e", "window_seconds": 600.0}
+    changes: list[Row] = [{"probe": "b"}, {"predictions": "q"}, {"engine": "f"}, {"window_seconds": 60.0}]
+    others = [{**own, "seed": seed, **changed} for seed, changed in enumerate(changes, 1)]
     path.write_text("".join(json.dumps(one) + "\n" for one in (own, *others)))
-    assert list(gain.kept(path, 600.0, {"alise": "a"}, {"sharegpt": "p"}).values()) == [own]
+    assert list(gain.kept(path, 600.0, {"alise": "a"}, {"sharegpt": "p"}, {("h100-qwen3-32b", 16): "e"}).values()) == [own]
+
+
+def test_an_engine_is_told_from_another_by_what_it_holds() -> None:
+    pairs = [(profile, bits) for profile in HARDWARE for bits in (16, 8)]
+    assert len({gain.engine_digest(*pair) for pair in pairs}) == len(pairs)
 
 
 # It simulates.
