@@ -44,16 +44,19 @@ class RequestClass(SpecModel):
 
 class Scheduling(SpecModel):
     policy: Literal["boost", "alise", "gittins", "sjf", "fcfs"] = "boost"
-    """Order in which requests run. boost: Gittins index with bounded delay for long requests. gittins: Gittins index. alise: least
-    remaining time first. sjf: shortest predicted request first. fcfs: order of arrival."""
+    """Order in which requests run. boost: requests that are likely to end soon run first, and among long ones the oldest. gittins: the same
+    (the Gittins index), but long ones are ordered by length too. alise: least remaining time first. sjf: shortest predicted request first.
+    fcfs: order of arrival."""
     ageing: bool = True
-    """Whether waiting requests are promoted. If false, long requests can starve."""
+    """Whether requests gain rank as they get older. If false, slowdownTarget and overdueSeconds have no effect, and long requests can wait
+    for as long as shorter ones come."""
     slowdown_target: Annotated[int, Field(ge=2, le=1000)] = 6
     """Behaviour in overload. A request that can no longer finish within this multiple of the time that it would take on an idle engine
-    waits behind the requests that still can. The larger the number, the closer the order is to the order of arrival. Requires ageing."""
+    waits behind the requests that still can. With a larger number more requests count as in time, and the order is closer to the order of
+    arrival. Requires ageing and the policy boost, gittins or alise."""
     overdue_seconds: Annotated[int, Field(ge=1, le=36000)] = 165
     """Longest time, in seconds, for which a request gives way to others. Requests that are older run before all others, oldest first, on up
-    to half of the engine's slots. Requires ageing."""
+    to half of the engine's slots. Requires ageing and the policy boost, gittins or alise."""
     preemption: bool = True
     """Whether a request that ranks higher preempts a running one. Used by the policies boost, gittins and alise."""
     classes: list[RequestClass] = Field(
@@ -97,9 +100,10 @@ class Admission(SpecModel):
     Retry-After. While one tenant fills the limit, tenants with less than an even share of it may still wait, up to twice the limit in
     total. 0 means no limit."""
     max_wait_seconds: Annotated[int, Field(ge=0)] = 0
-    """Longest predicted wait of a request, in seconds. In overload, a request that would wait longer is rejected at once, with 429,
-    Retry-After and a message that states the predicted wait, the number of requests ahead and what to do. The wait is all the time during
-    which a request does not run, predicted for its own rank, so long answers are rejected before short ones. 0 means no limit."""
+    """Longest predicted wait of a request, in seconds. By default every request waits, for as long as it takes. In overload, a request
+    that would wait longer is rejected at once, with 429, Retry-After and a message that states the predicted wait, the number of requests
+    ahead and what to do. The wait is all the time during which a request does not run, predicted for its own rank, so long answers are
+    rejected before short ones. 0 means no limit."""
     trust_headers: bool = False
     """Whether the headers that name a request's class and tenant are used. Set this to true only if a gateway sets these headers and
     clients cannot."""

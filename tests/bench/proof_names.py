@@ -39,11 +39,14 @@ SYSTEMS: Final = {
     "alise-no-int8": System("alise with 16 bits in the host store", "#0060a8", "#56b4e9", "X"),
     "srpt": System("shortest remaining time first, true lengths, waits unbounded", "#7a6a00", "#e0cc40", "P", (2, 1)),
     "mlfq": System("feedback queues without predictions", "#7a6a00", "#e0cc40", "P", (2, 1)),
+    "alise-full-host": System("alise with as much host memory as there is KV memory", "#0060a8", "#56b4e9", "X"),
+    "alise:boost": System("boost without lateness: γ-Boost with ageing that follows the backlog", "#0060a8", "#56b4e9", "X"),
+    "alise:refusing": System("alise that refuses predicted waits of more than a minute", "#0060a8", "#56b4e9", "X"),
     "alise:before": System("boost without lateness, the earlier default", "#0060a8", "#56b4e9", "X"),
     "alise:alise": System("the paper's rule: shortest remaining work, with ageing", "#0060a8", "#56b4e9", "X"),
     "alise:gittins": System("Gittins index, waits unbounded", "#0060a8", "#56b4e9", "X"),
     "alise:gittins-ageing": System("Gittins index with ageing and lateness", "#0060a8", "#56b4e9", "X"),
-    "alise:sjf": System("shortest predicted job first, waits unbounded", "#0060a8", "#56b4e9", "X"),
+    "alise:sjf": System("shortest predicted job first, blind to progress", "#0060a8", "#56b4e9", "X"),
     "alise:oldest-12": System("Gittins index, 12% of the slots for the oldest requests", "#0060a8", "#56b4e9", "X"),
     "alise:oldest-25": System("Gittins index, 25% of the slots for the oldest requests", "#0060a8", "#56b4e9", "X"),
     "alise:size-ageing": System("Gittins index, ageing in proportion to the request's size", "#0060a8", "#56b4e9", "X"),
@@ -53,7 +56,7 @@ SHORT: Final = {FCFS: "stock", PRIORITY: "stock priority", ALISE: "alise"}
 # The systems that take a part of alise away, or give it what it cannot know.
 ABLATIONS: Final = (
     FCFS, PRIORITY, "stock-priority-true", ALISE, "alise-true", "alise-no-prediction", "alise-no-history", "alise-no-preemption",
-    "alise-no-host-store", "alise-no-int8",
+    "alise-no-host-store", "alise-no-int8", "alise-full-host",
 )  # fmt: skip
 PROFILES: Final = {
     "h100-qwen3-32b": "Qwen3-32B on one H100 80 GB", "a100-qwen3-8b": "Qwen3-8B on one A100 40 GB", "h200-qwen3-8b": "Qwen3-8B on one H200",
