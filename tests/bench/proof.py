@@ -99,7 +99,7 @@ def _tables(rows: Sequence[Row]) -> dict[str, Any]:
     own = [data for data in names.MAIN_DATA if proof_tables.main_rows(grid, data)]
     return {
         "parts": proof_tables.parts(grid), "ablations": [proof_tables.ablations(grid, data) for data in own],
-        "frontier": [proof_tables.frontier(grid, data) for data in own],
+        "frontier": [proof_tables.frontier(grid, data) for data in own], "frontiers": proof_tables.frontiers(grid),
         "overview": [proof_tables.overview(grid, load) for load in (0.9, 1.1)], "by_profile": proof_tables.by_profile(grid),
         "null": proof_tables.null_cases(grid), "lengths": [proof_tables.by_length(grid, data, load) for data in own for load in (0.9, 1.1)],
         "worse": proof_tables.worse(grid), "cpu": proof_served.cpu(cells), "emulated": proof_served.over_http(cells),

@@ -1,7 +1,7 @@
 """The table of figures: what each means, its goal, what was measured with the spread over seeds, and the command.
 
 `proof_figures.toml` lists them. A figure is computed by the suite that owns it; the spread is the same computation on the rows of each seed
-alone, and an ablation is the same computation with the rows of another system in the place of alise's. `proof.py` calls it.
+alone, and an ablation or another rule is the same computation with its rows in the place of alise's. `proof.py` calls it.
 """
 
 import re
@@ -37,7 +37,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A figure with its lowest and highest value over seeds, and the value of each ablation by the system's key."""
+    """A figure with its lowest and highest value over seeds, and the value of each ablation and other rule by the system's key."""
 
     value: float
     unit: str = ""
@@ -95,13 +95,13 @@ def stated(found: Measured) -> str:
 
 
 def ablated(rows: Sequence[Row], compute: Compute) -> dict[str, dict[str, float]]:
-    """Returns, by ablation, the figures of the grid with the ablation's rows in the place of alise's.
+    """Returns, by ablation or other rule, the figures of the grid with its rows in the place of alise's.
 
-    An ablation has fewer loads than alise. A figure that comes out different for alise itself at these loads is left out.
+    They have fewer loads than alise. A figure that comes out different for alise itself at these loads is left out.
     """
     found = {}
     whole = _values(rows, compute)
-    for system in names.in_order(row["system"] for row in rows if row["system"].startswith("alise-")):
+    for system in names.in_order(row["system"] for row in rows if row["system"] in names.BESIDE_MISSES):
         own = {_cell(row): {**row, "system": names.ALISE} for row in rows if row["system"] == system}
         same = [row for row in rows if _cell(row) in own]
         comparable = {name for name, value in _values(same, compute).items() if value == whole[name]}
@@ -111,7 +111,7 @@ def ablated(rows: Sequence[Row], compute: Compute) -> dict[str, dict[str, float]
 
 
 def with_ablations(figures: Mapping[str, Measured], by_system: Mapping[str, Mapping[str, float]]) -> dict[str, Measured]:
-    """Returns the figures with what each ablation made of them."""
+    """Returns the figures with what each ablation or other rule made of them."""
     found = {}
     for name, figure in figures.items():
         own = tuple((system, values[name]) for system, values in by_system.items() if name in values)
@@ -136,7 +136,7 @@ def table(listed: Sequence[Wanted], found: Mapping[str, Measured]) -> Table:
 
 
 def misses(listed: Sequence[Wanted], found: Mapping[str, Measured]) -> Table:
-    """Returns why each missed figure missed its goal, and what the ablations make of it."""
+    """Returns why each missed figure missed its goal, and what the ablations and other rules make of it."""
     rows = []
     for figure in listed:
         own = found.get(figure.name)
@@ -144,7 +144,11 @@ def misses(listed: Sequence[Wanted], found: Mapping[str, Measured]) -> Table:
             said = "; ".join(f"{names.system(system).title}: {number(value)}" for system, value in own.ablations)
             values = f"{number(own.value)}, goal {number(figure.goal)}"
             rows.append((figure.title, values, figure.missed or "Not explained yet.", said or "–"))
-    return Table("Figures that missed their goal", ("figure", "measured", "reason", "the same figure of each ablation"), tuple(rows))
+    return Table(
+        "Figures that missed their goal",
+        ("figure", "measured", "reason", "the same figure of each ablation, and of orders without a bound on the wait"),
+        tuple(rows),
+    )
 
 
 def _shown(found: Measured | None, goal: float) -> tuple[str, str, str, str]:

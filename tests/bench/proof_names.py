@@ -58,6 +58,8 @@ ABLATIONS: Final = (
     FCFS, PRIORITY, "stock-priority-true", ALISE, "alise-true", "alise-no-prediction", "alise-no-history", "alise-no-preemption",
     "alise-no-host-store", "alise-no-int8", "alise-full-host",
 )  # fmt: skip
+# The systems that a missed figure is computed for again: what each part costs or gives, and what orders without a bound reach.
+BESIDE_MISSES: Final = (*ABLATIONS[1:3], *ABLATIONS[4:], "alise:gittins", "alise:deadline")
 PROFILES: Final = {
     "h100-qwen3-32b": "Qwen3-32B on one H100 80 GB", "a100-qwen3-8b": "Qwen3-8B on one A100 40 GB", "h200-qwen3-8b": "Qwen3-8B on one H200",
     "h100x4-llama-70b": "Llama-3.1-70B on four H100 80 GB", "l40s-llama-8b": "Llama-3.1-8B on one L40S 48 GB",

@@ -150,6 +150,26 @@ def frontier(rows: Sequence[Row], data: str, load: float = 1.1) -> Table:
     return Table(f"Every rule at load {load:g}: {names.profile(names.MAIN_PROFILE)}, {names.data(data)}", head, found, 2)
 
 
+def frontiers(rows: Sequence[Row]) -> list[Table]:
+    """Returns a table per profile and data set: of every rule the share within ten times and the worst wait, at each load."""
+    made = []
+    for profile, data in ordered_sets(rows):
+        own = where(rows, profile=profile, data=data, kv_bits=16)
+        ruled = loads(row for row in own if row["system"] not in MAIN_SYSTEMS)
+        found = []
+        for name in names.in_order(row["system"] for row in own) if ruled else ():
+            mine = where(own, system=name)
+            cells = [
+                f"{number(spread(row['in10'] for row in at).mean)}, {number(spread(row['e2e_worst'] for row in at).mean)} s" if at else "–"
+                for at in (where(mine, load=load) for load in ruled)
+            ]
+            found.append((names.system(name).title, *cells))
+        if found:
+            head = ("rule", *(f"load {load:g}" for load in ruled))
+            made.append(Table(f"{names.profile(profile)}, {names.data(data)}", head, tuple(found)))
+    return made
+
+
 def null_cases(rows: Sequence[Row]) -> Table:
     """Returns the ratios to first come, first served where no gain is expected: low load, and answers of equal length."""
     found = []
