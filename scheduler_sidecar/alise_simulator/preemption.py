@@ -25,7 +25,7 @@ class Choice:
 
 def outranked(running: Iterable[Request], waiting: Sequence[Queued], limits: Limits) -> list[Request]:
     """Returns the running requests that are enough levels worse than the best that waits. It is cheap, and most of the time empty."""
-    if limits.preempt_levels <= 0 or not waiting:
+    if limits.preempt_levels <= 0 or limits.adapters_only or not waiting:
         return []
     bar = waiting[0][0] + limits.preempt_levels
     return [request for request in running if request.level >= bar]

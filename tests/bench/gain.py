@@ -34,7 +34,7 @@ from alise_simulator.model import DEFAULT_SHAPE, EngineModel
 from alise_simulator.run import Outcome, simulate
 from alise_simulator.trace import Trace, at_load, capacity_per_second, heavy_tail, poisson
 from tests.bench import gain_figures
-from tests.bench.gain_systems import ABLATIONS, MAIN, RULES, UNBOUNDED, Predicted, system
+from tests.bench.gain_systems import ABLATIONS, BESIDE_RATE, MAIN, RULES, UNBOUNDED, Predicted, system
 from tests.bench.harness import RESULTS, Figure, Row, Settings, present
 from tests.bench.policies_data import Data, answered, shipped
 
@@ -55,9 +55,9 @@ RATE_LOADS: Final = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1
 RATE8_LOADS: Final = (0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.1)
 # Every rule and ablation, where one of these requests takes two cores a while: around the rates of FCFS, of alise, and of what is better.
 ALPACA_LOADS: Final = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
-ALPACA_RULE_LOADS: Final = (0.9, 1.0, 1.1)
+ALPACA_RULE_LOADS: Final = (1.1,)
 EQUAL_LOADS: Final = (0.9, 1.1)
-OTHER_LOADS: Final = (0.7, 0.9, 1.1)
+OTHER_LOADS: Final = (0.7, 0.9, 1.0, 1.1)
 # ShareGPT's prompts with answers of one length, which every system knows: nothing can be gained by order.
 EQUAL: Final = "equal"
 EQUAL_TOKENS: Final = 256
@@ -85,24 +85,22 @@ def plan(settings: Settings) -> list[Cell]:
     if settings.quick:
         return _cells(SETS["h100_sharegpt"], 16, (0.9, 1.1), MAIN, seeds)
     sharegpt, slots32, alpaca, equal = SETS["h100_sharegpt"], SETS["slots32_alpaca"], SETS["h100_alpaca"], ("h100-qwen3-32b", EQUAL)
-    cells = (
-        _cells(sharegpt, 16, RATE_LOADS, MAIN, seeds)
-        + _cells(sharegpt, 8, RATE8_LOADS, MAIN, seeds)
-        + _cells(equal, 16, EQUAL_LOADS, MAIN, seeds)
-    )
+    cells = _cells(sharegpt, 16, RATE_LOADS, MAIN, seeds)
+    cells += _cells(sharegpt, 8, RATE8_LOADS, MAIN, seeds)
+    cells += _cells(equal, 16, EQUAL_LOADS, MAIN, seeds)
     for profile in OTHERS:
         cells += _cells((profile, "sharegpt"), 16, OTHER_LOADS, MAIN, seeds)
     for pair in (slots32, ("slots32", "sharegpt")):
         cells += _cells(pair, 16, GOAL_LOADS, MAIN, seeds)
     cells += _cells(alpaca, 16, RATE_LOADS, MAIN, seeds)
-    cells += _cells(sharegpt, 16, RATE_LOADS, (*ABLATIONS, *RULES), seeds) + _cells(
-        sharegpt, 8, RATE8_LOADS, (*ABLATIONS, UNBOUNDED), seeds
-    )
+    cells += _cells(sharegpt, 16, RATE_LOADS, (*ABLATIONS, *RULES), seeds)
+    cells += _cells(sharegpt, 8, RATE8_LOADS, (*ABLATIONS, UNBOUNDED), seeds)
     for pair in (slots32, ("slots32", "sharegpt")):
         cells += _cells(pair, 16, GOAL_LOADS, (*ABLATIONS, *RULES), seeds)
     for profile in OTHERS:
         cells += _cells((profile, "sharegpt"), 16, OTHER_LOADS, (*ABLATIONS, *RULES), seeds)
-    cells += _cells(alpaca, 16, ALPACA_RULE_LOADS, RULES, seeds) + _cells(alpaca, 16, ALPACA_LOADS, (*ABLATIONS, UNBOUNDED), seeds)
+    cells += _cells(alpaca, 16, ALPACA_RULE_LOADS, (*ABLATIONS, *RULES), seeds)
+    cells += _cells(alpaca, 16, ALPACA_LOADS, BESIDE_RATE, seeds)
     return list(dict.fromkeys(cells))
 
 
@@ -155,15 +153,16 @@ def kept(
 
 
 def probe(name: str) -> str:
-    """Changes with what the code makes of a system: the times of a few requests on a small engine that is overloaded for minutes."""
+    """Changes with what the code makes of a system: the times of a few requests on engines that are overloaded for minutes."""
     shape = replace(DEFAULT_SHAPE, max_num_seqs=12, num_device_blocks=160, max_model_len=4096, host_limit_bytes=1 << 30)
     trace = heavy_tail(_PROBED, 5)
     trace = trace.rows((trace.input_tokens + trace.output_tokens < shape.max_model_len).nonzero()[0])
     lengths = predictions.noisy(trace.output_tokens, 0.8, 5)
     times = []
-    # In the second one a full batch is many times slower than a request alone.
-    for cost, asynchronous, count in ((Coefficients(), False, _PROBED), (Coefficients(decode_seconds=0.01), True, _PROBED // 8)):
-        model = EngineModel(shape, cost, async_scheduling=asynchronous)
+    # In the second engine a full batch is many times slower than a request alone, and in the third one a slot is soon free.
+    slow, large = Coefficients(decode_seconds=0.01), replace(shape, max_num_seqs=150, num_device_blocks=2000)
+    engines = (EngineModel(shape), EngineModel(shape, slow, async_scheduling=True), EngineModel(large))
+    for model, count in zip(engines, (_PROBED, _PROBED // 8, _PROBED), strict=True):
         part = trace.rows(np.arange(min(count, len(trace))))
         busy = at_load(replace(part, arrival_seconds=poisson(len(part), np.random.default_rng(5))), 3.0, model)
         model, driver = system(name, busy, Predicted(lengths[: len(part)], lengths[: len(part)]), model)

@@ -202,7 +202,12 @@ class Loop:
         if plan.limits is not None:
             said = plan.limits
             limits = LimitsRow(
-                said.preempt_levels, said.min_quantum_steps, said.int8_ewt_ms, said.int8_host_fraction, said.host_budget_bytes
+                said.preempt_levels,
+                said.min_quantum_steps,
+                said.int8_ewt_ms,
+                said.int8_host_fraction,
+                said.host_budget_bytes,
+                said.adapters_only,
             )
         unknown = self.engine.apply(*ranks, limits=limits).unknown
         self.state.applied("session", plan, tuple(unknown))

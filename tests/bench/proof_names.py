@@ -39,6 +39,7 @@ SYSTEMS: Final = {
     "alise-no-int8": System("alise with 16 bits in the host store", "#0060a8", "#56b4e9", "X"),
     "srpt": System("shortest remaining time first, true lengths, waits unbounded", "#7a6a00", "#e0cc40", "P", (2, 1)),
     "mlfq": System("feedback queues without predictions", "#7a6a00", "#e0cc40", "P", (2, 1)),
+    "alise-always-preempts": System("alise that always preempts by rank", "#0060a8", "#56b4e9", "X"),
     "alise-full-host": System("alise with as much host memory as there is KV memory", "#0060a8", "#56b4e9", "X"),
     "alise:boost": System("boost without lateness: γ-Boost with ageing that follows the backlog", "#0060a8", "#56b4e9", "X"),
     "alise:refusing": System("alise that refuses predicted waits of more than a minute", "#0060a8", "#56b4e9", "X"),
@@ -56,7 +57,7 @@ SHORT: Final = {FCFS: "stock", PRIORITY: "stock priority", ALISE: "alise"}
 # The systems that take a part of alise away, or give it what it cannot know.
 ABLATIONS: Final = (
     FCFS, PRIORITY, "stock-priority-true", ALISE, "alise-true", "alise-no-prediction", "alise-no-history", "alise-no-preemption",
-    "alise-no-host-store", "alise-no-int8", "alise-full-host",
+    "alise-no-host-store", "alise-no-int8", "alise-full-host", "alise-always-preempts",
 )  # fmt: skip
 # The systems that a missed figure is computed for again: what each part costs or gives, and what orders without a bound reach.
 BESIDE_MISSES: Final = (*ABLATIONS[1:3], *ABLATIONS[4:], "alise:gittins", "alise:deadline")

@@ -106,7 +106,7 @@ def choose_preemptions(
 
     `waiting` is in the order of admission. Like the scheduler, this stops at the first request that does not fit. No request is preempted
     for one that would not fit even then. `max_adapters` LoRA adapters run at the same time; a request of another one is skipped, unless all
-    requests of one that runs can make room for it.
+    requests of one that runs can make room for it. With `limits.adapters_only`, no request is preempted for anything else.
     """
     if limits.preempt_levels == 0:
         return ()
@@ -123,6 +123,8 @@ def choose_preemptions(
         taken, slots, blocks = 0, free_slots, free_blocks
         while taken < len(leaving) or slots < 1 or blocks < candidate.needs_blocks:
             if taken == len(victims) or not outranks(candidate.priority, victims[taken].priority, limits):
+                return tuple(chosen)
+            if limits.adapters_only and not leaving:
                 return tuple(chosen)
             slots += 1
             blocks += victims[taken].own_blocks

@@ -136,21 +136,24 @@ class AliseMixin(Base):
             self._prefetcher.start(self._ranked.best(CANDIDATES), self.plan, self.steps.step_seconds, now)
 
     def _preempt_by_rank(self) -> None:
-        if not self._fresh or not self._ranked or not self.running or self.plan.limits.preempt_levels == 0:
+        limits = self.plan.limits
+        if not self._fresh or not self._ranked or not self.running or limits.preempt_levels == 0:
+            return
+        if limits.adapters_only and not scheduler_access.max_adapters(self):
             return
         # Cheap, and true in most steps: the worst that runs is not bad enough for the best that waits.
         worst = max(map(_PRIORITY, self.running))
-        if not decide.outranks(self._ranked.peek_request().priority, worst, self.plan.limits):
+        if not decide.outranks(self._ranked.peek_request().priority, worst, limits):
             return
         waiting = [request for request in self._ranked.best(CANDIDATES) if request_access.can_be_admitted(request)]
-        if not waiting or not decide.outranks(waiting[0].priority, worst, self.plan.limits):
+        if not waiting or not decide.outranks(waiting[0].priority, worst, limits):
             return
         chosen = decide.choose_preemptions(
             [self._running_view(request) for request in self.running],
             [self._waiting_view(request) for request in waiting],
             scheduler_access.free_slots(self),
             kv_blocks.free_blocks(self),
-            self.plan.limits,
+            limits,
             scheduler_access.max_adapters(self),
         )
         for request_id in chosen:

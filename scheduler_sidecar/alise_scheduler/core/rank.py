@@ -97,6 +97,8 @@ class PreemptionRule:
     # How many levels better a job must be to preempt. 0 disables preemption by rank.
     levels: int = 6
     min_quantum_steps: int = 4
+    # Jobs preempt for slots and KV memory only where a slot takes longer than this share of a typical job's time to come free (ADR 67).
+    turn_share: float = 0.015
 
 
 @dataclass(frozen=True, slots=True)
