@@ -185,6 +185,12 @@ class Metrics:
         self.host_bytes = Gauge(
             "alise_scheduler_host_bytes", "Bytes of KV in host memory: planned, used, and the budget", ["kind"], registry=registry
         )
+        self.rank_preemption = Gauge(
+            "alise_scheduler_rank_preemption",
+            "1 while better-ranked requests preempt for slots and KV memory; 0 while slots come free soon without that, and with "
+            "scheduling.preemption: false",
+            registry=registry,
+        )
         self.neutral_seconds = Gauge("alise_scheduler_neutral_seconds", "Work of the typical job, which has level 0", registry=registry)
         self.draining = Gauge("alise_scheduler_draining", "1 while the engine drains", registry=registry)
         self.restarts = Counter("alise_scheduler_restarts_total", "Restarts of this process by the supervisor", registry=registry)

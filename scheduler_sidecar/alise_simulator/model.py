@@ -19,7 +19,7 @@ DEFAULT_SHAPE: Final = EngineShape(
     block_size=_BLOCK,
     num_device_blocks=15_000,
     block_bytes=_BLOCK * _TOKEN_BYTES,
-    host_limit_bytes=32 << 30,
+    host_limit_bytes=8 << 30,
 )
 
 

@@ -7,6 +7,7 @@ so both are changed together; `tests/simulation/test_preemption.py` compares the
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from alise_contract.names import MIN_LEVEL
 from alise_scheduler.core.plan import Limits
 
 from .request import Request
@@ -24,10 +25,10 @@ class Choice:
 
 
 def outranked(running: Iterable[Request], waiting: Sequence[Queued], limits: Limits) -> list[Request]:
-    """Returns the running requests that are enough levels worse than the best that waits. It is cheap, and most of the time empty."""
-    if limits.preempt_levels <= 0 or limits.adapters_only or not waiting:
+    """Returns the running requests that are not spared and are enough levels worse than the best that waits. Mostly there are none."""
+    if limits.preempt_levels <= 0 or not waiting:
         return []
-    bar = waiting[0][0] + limits.preempt_levels
+    bar = max(waiting[0][0] + limits.preempt_levels, MIN_LEVEL + limits.spared_levels)
     return [request for request in running if request.level >= bar]
 
 

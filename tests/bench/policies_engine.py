@@ -207,7 +207,7 @@ class Loop:
                 said.int8_ewt_ms,
                 said.int8_host_fraction,
                 said.host_budget_bytes,
-                said.adapters_only,
+                said.spared_levels,
             )
         unknown = self.engine.apply(*ranks, limits=limits).unknown
         self.state.applied("session", plan, tuple(unknown))

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_contract.names import PLAN_EXPIRES_SECONDS, pack_priority, unpack_priority
+from alise_contract.names import MIN_LEVEL, PLAN_EXPIRES_SECONDS, pack_priority, unpack_priority
 from alise_engine.enginecore import decide
 from alise_engine.enginecore.decide import EMPTY_PLAN, Pace, Parked, Running, Waiting, choose_codec, choose_preemptions, choose_prefetches
 from alise_engine.wire.calls import LimitsRow, RankRow
@@ -18,6 +19,11 @@ LIMITS = LimitsRow(preempt_levels=1, min_quantum_steps=4)
 
 def running(name: str, level: int = 0, arrival: float = 0.0, blocks: int = 4, steps: int = 100) -> Running:
     return Running(name, pack_priority(level, 0), arrival, blocks, steps)
+
+
+def sparing(level: int) -> LimitsRow:
+    """Requests of levels below this one are spared."""
+    return msgspec.structs.replace(LIMITS, spared_levels=level - MIN_LEVEL)
 
 
 def waiting(name: str, level: int = 0, blocks: int = 4) -> Waiting:
@@ -37,6 +43,14 @@ def waiting(name: str, level: int = 0, blocks: int = 4) -> Waiting:
             [running("a", 2)], [waiting("b", 0)], 0, 99, LimitsRow(2, 4), ("a",), id="two levels are enough when two are asked for"
         ),
         pytest.param([running("a", 99)], [waiting("b", 0)], 0, 99, LimitsRow(0, 4), (), id="zero levels switch preemption by rank off"),
+        pytest.param(
+            [running("a", 99)], [waiting("b", 0)], 0, 99, sparing(100), (), id="a request of the worst spared level keeps its slot"
+        ),
+        pytest.param([running("a", 99)], [waiting("b", 0)], 0, 99, sparing(99), ("a",), id="one that is a level worse gives it up"),
+        pytest.param([running("a", 99)], [waiting("b", 0)], 1, 2, sparing(100), (), id="a spared request keeps its blocks"),
+        pytest.param(
+            [running("a", 99), running("b", 3)], [waiting("c", 0, 8)], 0, 0, sparing(5), (), id="none goes if a spared one had to go too"
+        ),
         pytest.param([running("a", 5, steps=3)], [waiting("b", 0)], 0, 99, LIMITS, (), id="who was just admitted keeps its quantum"),
         pytest.param(
             [running("a", 5), running("b", 9)], [waiting("c", 0)], 0, 99, LIMITS, ("b",), id="the worst goes, not the first that is worse"
@@ -128,6 +142,13 @@ def of(adapter: int, one: Any) -> Any:
 def test_preemptions_for_the_place_of_an_adapter(runs: list[Running], waits: list[Waiting], expected: tuple[str, ...]) -> None:
     """Two adapters run at a time, and there are free slots and 20 free blocks."""
     assert choose_preemptions(runs, waits, 4, 20, LIMITS, max_adapters=2) == expected
+
+
+def test_a_spared_request_gives_up_the_place_of_its_adapter() -> None:
+    runs = [of(1, running("a", 5)), of(2, running("b", 9))]
+    assert choose_preemptions(runs, [of(3, waiting("c"))], 4, 20, sparing(100), max_adapters=2) == ("b",)
+    # Without a free slot one more would have to go.
+    assert choose_preemptions([*runs, running("d", 8)], [of(3, waiting("c", 0, 30))], 4, 20, sparing(100), max_adapters=2) == ()
 
 
 levels = st.integers(-3, 3)

@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 from msgspec.structs import replace
 
-from alise_contract.names import PLAN_EXPIRES_SECONDS, pack_priority
+from alise_contract.names import MIN_LEVEL, PLAN_EXPIRES_SECONDS, pack_priority
 from alise_engine.serve import tiny_model
 from alise_engine.wire.calls import LimitsRow, RankRow
 from alise_engine.wire.terms import PHASE_OFFLOADED, PHASE_PREEMPTED
@@ -172,6 +172,21 @@ def test_who_was_just_admitted_keeps_its_quantum(engine: Engine) -> None:
     engine.step()
     assert "quick" in engine.running_jobs()
     engine.finish(*slow)
+
+
+def test_who_is_spared_keeps_its_slot_until_it_ends(engine: Engine) -> None:
+    slow = [engine.ask(STORY, 12, job="slow1"), engine.ask(POEM, 12, job="slow2")]
+    engine.step()
+    quick = engine.ask(SHORT, 5, job="quick")
+    spared = replace(LIMITS, spared_levels=5 - MIN_LEVEL)
+    engine.apply(rank("slow1", 4), rank("slow2", 4), rank("quick", 0), limits=spared)
+    engine.step(6)
+    assert "quick" not in engine.running_jobs()
+    engine.apply(rank("slow2", 5))
+    engine.step(2)
+    assert set(engine.running_jobs()) == {"slow1", "quick"}
+    engine.finish(quick, *slow)
+    assert engine.counters().preemptions_rank == 1
 
 
 def test_the_best_stamped_request_is_admitted_first_while_a_plan_is_fresh(engine: Engine) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alise_contract.names import pack_priority
+from alise_contract.names import MIN_LEVEL, pack_priority
 from alise_engine.enginecore import decide
 from alise_engine.wire.calls import LimitsRow
 from alise_scheduler.core.plan import Limits
@@ -26,10 +26,12 @@ def requests(rows: list[Row], first: int) -> list[Request]:
     return made
 
 
-def simulated(running: list[Row], waiting: list[Row], slots: int, blocks: int, levels: int, quantum: int, *, step: int = STEP) -> Choice:
+def simulated(
+    running: list[Row], waiting: list[Row], slots: int, blocks: int, levels: int, quantum: int, *, spared: int = 0, step: int = STEP
+) -> Choice:
     """What the simulator chooses. Running requests count from 0, waiting ones from 100."""
     queue: list[Queued] = sorted((one.level, one.order, one) for one in requests(waiting, 100))
-    limits = Limits(levels, quantum, 0, 0.0, 0)
+    limits = Limits(levels, quantum, 0, 0.0, 0, spared)
     return choose(
         outranked(requests(running, 0), queue, limits),
         queue,
@@ -42,9 +44,13 @@ def simulated(running: list[Row], waiting: list[Row], slots: int, blocks: int, l
     )
 
 
-@given(ROWS, ROWS, st.integers(0, 3), st.integers(0, 6), st.integers(0, 6), st.integers(0, 6))
+# Mostly around the levels of the rows, and none or all.
+SPARED = st.one_of(st.just(0), st.integers(-9, 9).map(lambda level: level - MIN_LEVEL), st.just(256))
+
+
+@given(ROWS, ROWS, st.integers(0, 3), st.integers(0, 6), st.integers(0, 6), st.integers(0, 6), SPARED)
 def test_the_simulator_and_the_engine_choose_the_same_requests(
-    running: list[Row], waiting: list[Row], slots: int, blocks: int, levels: int, quantum: int
+    running: list[Row], waiting: list[Row], slots: int, blocks: int, levels: int, quantum: int, spared: int
 ) -> None:
     queue = sorted((level, index, needs) for index, (level, needs, _) in enumerate(waiting, start=100))
     expected = decide.choose_preemptions(
@@ -52,9 +58,9 @@ def test_the_simulator_and_the_engine_choose_the_same_requests(
         [decide.Waiting(str(index), pack_priority(level, index), float(index), needs) for level, index, needs in queue],
         slots,
         blocks,
-        LimitsRow(preempt_levels=levels, min_quantum_steps=quantum),
+        LimitsRow(preempt_levels=levels, min_quantum_steps=quantum, spared_levels=spared),
     )
-    chosen = simulated(running, waiting, slots, blocks, levels, quantum)
+    chosen = simulated(running, waiting, slots, blocks, levels, quantum, spared=spared)
     assert tuple(str(one.index) for one in chosen.victims) == expected, "change preemption.py and enginecore/decide.py together"
 
 

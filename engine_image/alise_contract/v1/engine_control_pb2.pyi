@@ -280,20 +280,20 @@ class Rank(_message.Message):
     def __init__(self, job_id: _Optional[str] = ..., level: _Optional[int] = ..., order: _Optional[int] = ..., ewt_ms: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("preempt_levels", "min_quantum_steps", "int8_ewt_ms", "int8_host_fraction", "host_budget_bytes", "adapters_only")
+    __slots__ = ("preempt_levels", "min_quantum_steps", "int8_ewt_ms", "int8_host_fraction", "host_budget_bytes", "spared_levels")
     PREEMPT_LEVELS_FIELD_NUMBER: _ClassVar[int]
     MIN_QUANTUM_STEPS_FIELD_NUMBER: _ClassVar[int]
     INT8_EWT_MS_FIELD_NUMBER: _ClassVar[int]
     INT8_HOST_FRACTION_FIELD_NUMBER: _ClassVar[int]
     HOST_BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
-    ADAPTERS_ONLY_FIELD_NUMBER: _ClassVar[int]
+    SPARED_LEVELS_FIELD_NUMBER: _ClassVar[int]
     preempt_levels: int
     min_quantum_steps: int
     int8_ewt_ms: int
     int8_host_fraction: float
     host_budget_bytes: int
-    adapters_only: bool
-    def __init__(self, preempt_levels: _Optional[int] = ..., min_quantum_steps: _Optional[int] = ..., int8_ewt_ms: _Optional[int] = ..., int8_host_fraction: _Optional[float] = ..., host_budget_bytes: _Optional[int] = ..., adapters_only: bool = ...) -> None: ...
+    spared_levels: int
+    def __init__(self, preempt_levels: _Optional[int] = ..., min_quantum_steps: _Optional[int] = ..., int8_ewt_ms: _Optional[int] = ..., int8_host_fraction: _Optional[float] = ..., host_budget_bytes: _Optional[int] = ..., spared_levels: _Optional[int] = ...) -> None: ...
 
 class ApplyResponse(_message.Message):
     __slots__ = ("sequence", "unknown_jobs")

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from alise_contract.names import NEUTRAL_LEVEL, PLAN_EXPIRES_SECONDS, pack_priority, unpack_priority
+from alise_contract.names import MIN_LEVEL, NEUTRAL_LEVEL, PLAN_EXPIRES_SECONDS, pack_priority, unpack_priority
 
 from ..wire.calls import LimitsRow, RankRow
 from ..wire.terms import CODEC_AUTO, CODEC_INT8, CODEC_RAW
@@ -106,7 +106,7 @@ def choose_preemptions(
 
     `waiting` is in the order of admission. Like the scheduler, this stops at the first request that does not fit. No request is preempted
     for one that would not fit even then. `max_adapters` LoRA adapters run at the same time; a request of another one is skipped, unless all
-    requests of one that runs can make room for it. With `limits.adapters_only`, no request is preempted for anything else.
+    requests of one that runs can make room for it. Requests of the spared levels are preempted for nothing else.
     """
     if limits.preempt_levels == 0:
         return ()
@@ -124,7 +124,7 @@ def choose_preemptions(
         while taken < len(leaving) or slots < 1 or blocks < candidate.needs_blocks:
             if taken == len(victims) or not outranks(candidate.priority, victims[taken].priority, limits):
                 return tuple(chosen)
-            if limits.adapters_only and not leaving:
+            if taken >= len(leaving) and is_spared(victims[taken].priority, limits):
                 return tuple(chosen)
             slots += 1
             blocks += victims[taken].own_blocks
@@ -209,6 +209,11 @@ def choose_prefetches(waiting: Sequence[Parked], spare_blocks: int, pace: Pace, 
 def outranks(priority: int, other: int, limits: LimitsRow) -> bool:
     """Returns whether the first priority is enough levels better to take the other's place."""
     return unpack_priority(other)[0] - unpack_priority(priority)[0] >= limits.preempt_levels
+
+
+def is_spared(priority: int, limits: LimitsRow) -> bool:
+    """Returns whether a running request of this priority keeps its slot and KV memory whatever waits."""
+    return unpack_priority(priority)[0] - MIN_LEVEL < limits.spared_levels
 
 
 def choose_codec(codec: str, ewt_ms: int, host_used_bytes: int, host_budget_bytes: int, limits: LimitsRow) -> str:

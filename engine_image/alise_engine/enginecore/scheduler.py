@@ -136,14 +136,14 @@ class AliseMixin(Base):
             self._prefetcher.start(self._ranked.best(CANDIDATES), self.plan, self.steps.step_seconds, now)
 
     def _preempt_by_rank(self) -> None:
-        limits = self.plan.limits
+        limits, max_adapters = self.plan.limits, scheduler_access.max_adapters(self)
         if not self._fresh or not self._ranked or not self.running or limits.preempt_levels == 0:
-            return
-        if limits.adapters_only and not scheduler_access.max_adapters(self):
             return
         # Cheap, and true in most steps: the worst that runs is not bad enough for the best that waits.
         worst = max(map(_PRIORITY, self.running))
         if not decide.outranks(self._ranked.peek_request().priority, worst, limits):
+            return
+        if decide.is_spared(worst, limits) and not max_adapters:
             return
         waiting = [request for request in self._ranked.best(CANDIDATES) if request_access.can_be_admitted(request)]
         if not waiting or not decide.outranks(waiting[0].priority, worst, limits):
@@ -154,7 +154,7 @@ class AliseMixin(Base):
             scheduler_access.free_slots(self),
             kv_blocks.free_blocks(self),
             limits,
-            scheduler_access.max_adapters(self),
+            max_adapters,
         )
         for request_id in chosen:
             self._evict(self.requests[request_id], Cause.RANK)

@@ -155,8 +155,8 @@ class LimitsRow(Struct, frozen=True, array_like=True, gc=False):
     int8_host_fraction: Fraction = 0.5
     # 0: unchanged, and at first the whole store.
     host_budget_bytes: Count = 0
-    # Rank preempts only for a place for a LoRA adapter, not for slots or KV memory.
-    adapters_only: bool = False
+    # Running requests of this many of the best levels keep their slot and KV memory; they still give up the place of a LoRA adapter.
+    spared_levels: Count = 0
 
 
 class SnapshotCall(Struct, frozen=True, array_like=True, tag="snapshot"):

@@ -21,7 +21,7 @@ from .plan import Limits, Plan, Ranks, coarse_ms, diff
 from .predicted_work import pod_seconds
 from .rank import Policy, late, lateness_of, levels, order_of, prefill_tokens, view_of
 from .reports import Phase
-from .turnover import frees_soon
+from .turnover import spared_levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
         int8_ewt_ms=host_memory.int8_ewt_ms,
         int8_host_fraction=host_memory.int8_host_fraction,
         host_budget_bytes=host_memory.host_budget_bytes,
-        adapters_only=over is None and frees_soon(snapshot, view.remaining_seconds, slots, policy.preemption),
+        spared_levels=spared_levels(snapshot, view.remaining_seconds, slots, policy.preemption, over is not None),
     )
     arrived = snapshot.phase != Phase.ADMITTED
     ranks = Ranks(snapshot.jobs, level, order_of(snapshot.order), coarse_ms(waits), snapshot.rankable & arrived)

@@ -35,8 +35,8 @@ class Limits:
     int8_ewt_ms: int
     int8_host_fraction: float
     host_budget_bytes: int
-    # Rank preempts only for a place for a LoRA adapter (core/turnover.py).
-    adapters_only: bool = False
+    # Running jobs of this many of the best levels keep their slot and KV memory (core/turnover.py).
+    spared_levels: int = 0
 
 
 @dataclass(frozen=True, slots=True)

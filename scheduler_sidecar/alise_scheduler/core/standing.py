@@ -41,8 +41,8 @@ class Rule(Enum):
     LENGTH = "length"
     # Jobs of the same level that arrived earlier go first.
     ARRIVAL = "arrival"
-    # It is among the first, but running jobs that rank behind it are not worse enough to be preempted for it; or it has more samples than
-    # there are slots.
+    # It is among the first, but running jobs that rank behind it are not worse enough to be preempted for it or are spared; or it has more
+    # samples than there are slots.
     SLOTS = "slots"
     # A slot is free, but there is no KV memory for it.
     KV_MEMORY = "kv_memory"
