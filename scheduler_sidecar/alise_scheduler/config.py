@@ -67,6 +67,10 @@ class Settings(BaseModel):
     min_quantum_steps: int = Field(
         4, ge=0, le=100_000, description="How many engine steps a job runs before a better-ranked job may preempt it."
     )
+    preempt_turn_share: float = Field(
+        0.015, ge=0, le=1,
+        description="Running jobs keep their slots while one comes free within this share of a typical job's time. 0: never.",
+    )  # fmt: skip
     max_wait_seconds: float = Field(0.0, ge=0, description="Refuse requests with a longer predicted wait. 0 refuses none.")
     classes: tuple[RequestClass, ...] = Field((), description='JSON list, e.g. [{"name": "batch", "weight": 0.25, "sloTtftMs": 0}].')
     quantization: Literal["auto", "int8", "none"] = Field(
@@ -135,7 +139,7 @@ class Settings(BaseModel):
             name=self.policy,
             ageing=ageing if self.policy != "fcfs" else None,
             lateness=late,
-            preemption=PreemptionRule(self.preempt_levels if preempts else 0, self.min_quantum_steps),
+            preemption=PreemptionRule(self.preempt_levels if preempts else 0, self.min_quantum_steps, self.preempt_turn_share),
             memory=MemoryLimits(self.quantization, self.host_memory, self.int8_ewt_ms, self.int8_host_fraction),
         )
 

@@ -187,8 +187,8 @@ class Metrics:
         )
         self.rank_preemption = Gauge(
             "alise_scheduler_rank_preemption",
-            "1 while better-ranked requests preempt for slots and KV memory; 0 while slots come free soon without that, and with "
-            "scheduling.preemption: false",
+            "1 while better-ranked requests preempt for slots and KV memory; 0 while slots come free soon without that (only requests over "
+            "their tenant's share give way then), and with scheduling.preemption: false",
             registry=registry,
         )
         self.neutral_seconds = Gauge("alise_scheduler_neutral_seconds", "Work of the typical job, which has level 0", registry=registry)

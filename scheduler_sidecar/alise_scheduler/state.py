@@ -92,7 +92,7 @@ class State:
         # What each admitted job added to the load and to the admission queue.
         self._added: dict[str, tuple[int, ArrivingRequest]] = {}
         self._queue, self._arrivals = AdmissionQueue(), 0
-        self._began_at, self._decided_at = math.inf, -math.inf
+        self._began_at, self._decided_at, self._ended_at = math.inf, -math.inf, -math.inf
         # What the predictor needs of each active job when it ends.
         self._details: dict[str, Hint] = {}
         # What the predictor was given about each job that this process admitted, so that it learns from the answer.
@@ -259,6 +259,7 @@ class State:
                 if MIN_LEVEL <= level <= MAX_LEVEL:
                     self._sent[request.job_id] = Rank(level, order)
         for ended in changes.ended:
+            self._ended_at = at
             self._learn(ended, at)
         self.cost = exec_time.observe(self.cost, event.steps)
         self.counters = event.counters or self.counters
@@ -329,7 +330,7 @@ class State:
     # --- inside -----------------------------------------------------------------------------------------------------------------------
 
     def _columns(self, jobs: tuple[Job, ...], at: float) -> Snapshot:
-        return columns(jobs, at, self.shape, self.cost, self.neutral_seconds, self._sent)
+        return columns(jobs, at, self.shape, self.cost, self.neutral_seconds, self._sent, self._ended_at)
 
     def _describe(self, request: EngineRequest) -> Prior:
         """What is assumed about a request that this process did not admit: its signed hint, or else an average job."""

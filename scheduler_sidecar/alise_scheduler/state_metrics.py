@@ -13,7 +13,6 @@ from .core.exec_time import LEAST_WORK_SECONDS, CostModel
 from .core.job import Job
 from .core.plan import PredictedWork
 from .core.reports import Finished, FinishReason, Phase
-from .core.turnover import ALL_LEVELS
 from .metrics import COST_TERMS, Metrics
 
 # The least share of the newest answer in the smoothed error.
@@ -37,7 +36,7 @@ def publish_decision(
     metrics.ewt_seconds.labels("max").set(float(waits.max()) if len(waits) else 0.0)
     metrics.backlog_seconds.set(work.backlog_seconds)
     metrics.offered_load.set(work.offered_load)
-    metrics.rank_preemption.set(int(decision.limits.preempt_levels > 0 and decision.limits.spared_levels < ALL_LEVELS))
+    metrics.rank_preemption.set(int(decision.limits.preempt_levels > 0 and not decision.limits.spared_levels))
     metrics.host_bytes.labels("planned").set(decision.host_memory.host_bytes)
     metrics.host_bytes.labels("used").set(host_bytes)
     metrics.host_bytes.labels("budget").set(decision.host_memory.host_budget_bytes)

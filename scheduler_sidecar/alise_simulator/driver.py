@@ -105,6 +105,8 @@ class CoreDriver:
         self._quantiles = np.ones((_FIRST_ROWS, QUANTILES))
         self._sent = np.full((3, _FIRST_ROWS), NEVER_SENT, dtype=np.int64)
         self._dirty = False
+        # Requests ended since the last plan, and when one last did as plans saw it.
+        self._ended, self._ended_at = False, -math.inf
         self._last_plan = -math.inf
         self._crowding: frozenset[float] = frozenset()
         self.load = Load()
@@ -163,6 +165,7 @@ class CoreDriver:
         column[_WAITED], column[_PHASE_AT], column[_PHASE] = request.waited_seconds, request.phase_at, request.phase
 
     def left(self, request: Request) -> None:
+        self._ended = True
         hole, last = request.row, self._rows.pop()
         if last is not request:
             self._rows[hole], last.row = last, hole
@@ -177,6 +180,8 @@ class CoreDriver:
         return self._last_plan + REFRESH_SECONDS
 
     def plan(self, now: float, step: int) -> None:
+        if self._ended:
+            self._ended, self._ended_at = False, now
         snapshot = self._snapshot(now, step)
         decision = decide(snapshot, self._policy, self.limits)
         ranks, count = decision.ranks, len(self._rows)
@@ -226,4 +231,5 @@ class CoreDriver:
             cost=self._cost,
             neutral_seconds=self._neutral_seconds,
             sent=self._sent[:, :count],
+            ended_seconds=now - self._ended_at,
         )

@@ -143,10 +143,13 @@ class AliseMixin(Base):
         worst = max(map(_PRIORITY, self.running))
         if not decide.outranks(self._ranked.peek_request().priority, worst, limits):
             return
-        if decide.is_spared(worst, limits) and not max_adapters:
+        spared = decide.is_spared(worst, limits)
+        if spared and not max_adapters:
             return
         waiting = [request for request in self._ranked.best(CANDIDATES) if request_access.can_be_admitted(request)]
         if not waiting or not decide.outranks(waiting[0].priority, worst, limits):
+            return
+        if spared and not any(request_access.adapter(request) for request in waiting):
             return
         chosen = decide.choose_preemptions(
             [self._running_view(request) for request in self.running],

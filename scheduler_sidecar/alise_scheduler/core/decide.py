@@ -21,7 +21,7 @@ from .plan import Limits, Plan, Ranks, coarse_ms, diff
 from .predicted_work import pod_seconds
 from .rank import Policy, late, lateness_of, levels, order_of, prefill_tokens, view_of
 from .reports import Phase
-from .turnover import spared_levels
+from .turnover import frees_soon, running_first, spared_levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,8 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
     is_late = late(view, lateness_of(policy))
     level = levels(view, policy, backlog, slots, is_late)
     backlog_of_all = partial(backlog_of, snapshot, level, work, slots)
-    over = over_share(level, snapshot, slots)
+    soon = frees_soon(snapshot, view.remaining_seconds, policy.preemption)
+    over = over_share(running_first(level, snapshot) if soon else level, snapshot, slots)
     if over is not None:
         level = np.where(over, behind(level), within(level))
     rows = ranked(level, snapshot.order)
@@ -74,7 +75,7 @@ def decide(snapshot: Snapshot, policy: Policy, sent_limits: Limits | None = None
         int8_ewt_ms=host_memory.int8_ewt_ms,
         int8_host_fraction=host_memory.int8_host_fraction,
         host_budget_bytes=host_memory.host_budget_bytes,
-        spared_levels=spared_levels(snapshot, view.remaining_seconds, slots, policy.preemption, over is not None),
+        spared_levels=spared_levels(soon, over is not None),
     )
     arrived = snapshot.phase != Phase.ADMITTED
     ranks = Ranks(snapshot.jobs, level, order_of(snapshot.order), coarse_ms(waits), snapshot.rankable & arrived)

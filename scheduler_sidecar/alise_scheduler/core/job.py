@@ -3,6 +3,7 @@
 A job is one HTTP request, which is one or more engine requests. `book.py` keeps the active jobs and `state.py` turns them into a Snapshot.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -137,14 +138,17 @@ class Snapshot:
     sent: Ints
     # Number of the part of the job's tenant; None if no tenant has parts.
     part: Ints | None = None
+    # Time since a job of the engine last ended; inf if none has.
+    ended_seconds: float = math.inf
 
     def __len__(self) -> int:
         return len(self.jobs)
 
 
 def columns(
-    jobs: tuple[Job, ...], at: float, engine: EngineShape, cost: CostModel, neutral_seconds: float, sent: Mapping[str, Rank]
-) -> Snapshot:
+    jobs: tuple[Job, ...], at: float, engine: EngineShape, cost: CostModel, neutral_seconds: float, sent: Mapping[str, Rank],
+    ended_at: float = -math.inf,
+) -> Snapshot:  # fmt: skip
     """Jobs as columns. If a job has several requests, lengths are the longest and memory is the sum."""
 
     def column(values: list[float]) -> Floats:
@@ -180,6 +184,7 @@ def columns(
         neutral_seconds=neutral_seconds,
         sent=sent_columns(names, sent),
         part=whole([tenants.setdefault(job.tenant, len(tenants)) for job in jobs]) if any(map(_has_part, jobs)) else None,
+        ended_seconds=at - ended_at,
     )
 
 

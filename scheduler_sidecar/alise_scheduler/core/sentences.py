@@ -137,7 +137,7 @@ def _rule(standing: Standing, policy: Policy) -> str:
             return (
                 f"All slots are taken. The {standing.running_behind} running that rank behind it give way only to a request that is "
                 f"{policy.preemption.levels} levels better (ALISE_PREEMPT_LEVELS), and only after "
-                f"{policy.preemption.min_quantum_steps} steps (ALISE_MIN_QUANTUM_STEPS)."
+                f"{policy.preemption.min_quantum_steps} steps (ALISE_MIN_QUANTUM_STEPS); none does while slots come free soon anyway."
             )
         case Rule.KV_MEMORY:
             return "A slot is free, but there is not enough KV memory for it: see the condition KVCacheShort."
