@@ -58,8 +58,8 @@ class Scheduling(SpecModel):
     """Longest time, in seconds, for which a request gives way to others. Requests that are older run before all others, oldest first, on up
     to half of the engine's slots. Requires ageing and the policy boost, gittins or alise."""
     preemption: bool = True
-    """Whether a request that ranks higher preempts a running one for its slot or KV memory, where those do not come free soon anyway. Used by
-    the policies boost, gittins and alise."""
+    """Whether a request that ranks higher preempts a running one for its slot or KV memory, where these do not come free soon anyway.
+    Used by the policies boost, gittins and alise."""
     classes: list[RequestClass] = Field(
         default_factory=list, max_length=32, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from alise_engine.compat import patches
 from alise_engine.serve import tiny_model
@@ -112,15 +113,17 @@ def test_two_versions_of_an_adapter_answer_side_by_side_while_others_take_their_
     assert (engine.tokens(old), engine.tokens(new)) == (alone[0], alone[1])
 
 
+@pytest.mark.parametrize("spared", [pytest.param(0, id="none is spared"), pytest.param(256, id="all keep their slots")])
 def test_a_request_of_an_adapter_without_a_place_takes_the_place_of_worse_ones(
-    engine: Engine, adapters: list[Any], alone: list[list[int]]
+    engine: Engine, adapters: list[Any], alone: list[list[int]], spared: int
 ) -> None:
     """A slot is free, and two adapters run, which is as many as may: vLLM alone would let the third wait until one has no request."""
     first = engine.ask(STORY, TOKENS, job="first", adapter=adapters[0])
     second = engine.ask(STORY, TOKENS, job="second", adapter=adapters[2])
     engine.step(8)
     third = engine.ask(STORY, TOKENS, job="third", adapter=adapters[3])
-    engine.apply(RankRow("first", 5, 0, 0), RankRow("second", 9, 0, 0), RankRow("third", 0, 0, 0), limits=LIMITS)
+    limits = replace(LIMITS, spared_levels=spared)
+    engine.apply(RankRow("first", 5, 0, 0), RankRow("second", 9, 0, 0), RankRow("third", 0, 0, 0), limits=limits)
     engine.step(2)
     assert sorted(engine.running_jobs()) == ["first", "third"]
     engine.finish(first, second, third)
