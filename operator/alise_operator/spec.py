@@ -51,12 +51,12 @@ class Scheduling(SpecModel):
     """Whether requests gain rank as they get older. If false, slowdownTarget and overdueSeconds have no effect, and long requests can wait
     for as long as shorter ones come."""
     slowdown_target: Annotated[int, Field(ge=2, le=1000)] = 6
-    """Behaviour in overload. A request that can no longer finish within this multiple of the time that it would take on an idle engine
-    waits behind the requests that still can. With a larger number more requests count as in time, and the order is closer to the order of
-    arrival. Requires ageing and the policy boost, gittins or alise."""
+    """Behaviour in overload. A request that can no longer finish within this multiple of the time that it would take on an idle engine (at
+    least twice what it takes in a batch of the usual size) waits behind the requests that still can. With a larger number more requests
+    count as in time, and the order is closer to the order of arrival. Requires ageing and the policy boost, gittins or alise."""
     overdue_seconds: Annotated[int, Field(ge=1, le=36000)] = 165
-    """Longest time, in seconds, for which a request gives way to others. Requests that are older run before all others, oldest first, on up
-    to half of the engine's slots. Requires ageing and the policy boost, gittins or alise."""
+    """Age, in seconds, from which a request no longer gives way to younger ones: older requests run before all others, oldest first, on up
+    to half of the engine's slots. It does not limit the wait. Requires ageing and the policy boost, gittins or alise."""
     preemption: bool = True
     """Whether a request that ranks higher preempts a running one for its slot or KV memory, where these do not come free soon anyway.
     Used by the policies boost, gittins and alise."""

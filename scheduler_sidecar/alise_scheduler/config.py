@@ -69,7 +69,7 @@ class Settings(BaseModel):
     )
     preempt_turn_share: float = Field(
         0.015, ge=0, le=1,
-        description="Running jobs keep their slots while one comes free within this share of a typical job's time. 0: never.",
+        description="Running jobs keep their slots while one is free within this share of a typical job's time. 0: ranks always preempt.",
     )  # fmt: skip
     max_wait_seconds: float = Field(0.0, ge=0, description="Refuse requests with a longer predicted wait. 0 refuses none.")
     classes: tuple[RequestClass, ...] = Field((), description='JSON list, e.g. [{"name": "batch", "weight": 0.25, "sloTtftMs": 0}].')
