@@ -8,6 +8,7 @@ import argparse
 import importlib
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -87,6 +88,8 @@ def main() -> None:
     unknown = [name for name in arguments.names if name not in SUITES | ON_REQUEST]
     if unknown:
         parser.error(f"no suite {', '.join(unknown)}; there are {', '.join([*SUITES, *ON_REQUEST])}")
+    # As after Ctrl-C, the engines and schedulers that a suite has started end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     failed: list[str] = []
     for name in arguments.names or SUITES:
         settings = settings_from(dict(os.environ))

@@ -151,10 +151,17 @@ def _complete(name: str) -> bool:
 
 
 def _run(name: str) -> None:
-    """Runs a suite in a process of its own."""
+    """Runs a suite in a process of its own, which ends with this one. Raises SystemExit with its status where that is not 0."""
     environment = {key: value for key, value in os.environ.items() if key not in ("DEVICE", "PARTS")}
     print(f"\r\033[K{name}", file=sys.stderr, flush=True)
-    subprocess.run([sys.executable, "-m", "tests.bench", name], env=environment, check=True)
+    with subprocess.Popen([sys.executable, "-m", "tests.bench", name], env=environment) as child:
+        try:
+            status = child.wait()
+        except BaseException:
+            child.terminate()
+            raise
+    if status:
+        raise SystemExit(status)
 
 
 def _figures(name: str) -> Iterator[Row]:
