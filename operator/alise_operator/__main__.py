@@ -23,7 +23,7 @@ from alise_contract.release import release
 from alise_operator import handlers, logs
 from alise_operator.app import App
 from alise_operator.demand import Demands
-from alise_operator.errors import LeaseLost
+from alise_operator.errors import LeaseLost, OperatorError
 from alise_operator.held_requests import HeldRequests
 from alise_operator.kube import HttpKube, own_namespace
 from alise_operator.lease import Lease
@@ -112,10 +112,19 @@ async def act(settings: Settings, kube: HttpKube, lease: Lease, app: App) -> Non
     lost = holding.done()
     for task in (holding, watching):
         task.cancel()
-    with suppress(asyncio.CancelledError, TimeoutError):
-        await asyncio.wait_for(watching, KOPF_SECONDS)
+    await ended(watching)
     if lost:
         holding.result()
+
+
+async def ended(watching: asyncio.Task[None]) -> None:
+    """Waits until kopf has ended, which first ends the tasks that are under way. What they raise then is logged: it is tried again."""
+    try:
+        await asyncio.wait_for(watching, KOPF_SECONDS)
+    except (asyncio.CancelledError, TimeoutError):
+        pass
+    except OperatorError as error:
+        log.info("a reconcile was interrupted by the end of this operator", extra={"detail": str(error)})
 
 
 async def until_stopped(settings: Settings) -> None:

@@ -7,8 +7,8 @@ was designed (the last 5,000 of Alpaca, the last half of ShareGPT); `overdue_sec
 device at all, it is left out for all systems.
 
 Runs are kept in bench-results/gain.kept.jsonl and not repeated as long as their engine is the same and a small probe of their system comes
-to the same times, so a benchmark that was broken off goes on where it was. JOBS says how many run at once (all cores otherwise). `make
-bench-gain` runs it.
+to the same times, so a benchmark that was broken off goes on where it was. JOBS says how many run at once (all cores otherwise).
+`make bench-gain` runs it.
 """
 
 import hashlib

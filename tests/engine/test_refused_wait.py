@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from alise_engine.wire import calls as core
 from alise_engine.wire import terms
 from tests.engine.api_fakes import Exchange, eventually, make_row
 from tests.engine.middleware_server import Server, chat, serving
@@ -50,10 +51,20 @@ async def overloaded(directory: Path) -> AsyncIterator[tuple[Server, asyncio.sub
                 assert request.stamp is not None
                 phase = terms.PHASE_RUNNING if number < SLOTS else terms.PHASE_WAITING
                 server.core.put(make_row(f"r{number}", job_id=request.stamp.job_id, phase=phase, max_tokens=1500))
+            await eventually(lambda: ranked(server) >= jobs(server), "the sidecar knows the queue", PATIENCE_SECONDS)
             yield server, process
         finally:
             server.may_answer.set()
             await asyncio.gather(*held)
+
+
+def jobs(server: Server) -> set[str]:
+    return {row.job_id for row in server.core.live.values()}
+
+
+def ranked(server: Server) -> set[str]:
+    """The jobs that plans have named so far."""
+    return {rank.job_id for call in server.core.calls if isinstance(call, core.ApplyCall) for rank in call.ranks}
 
 
 async def answered(server: Server, max_tokens: int) -> Exchange:
