@@ -3,8 +3,8 @@
 Each run is open loop: requests arrive as a Poisson process for ten minutes of the engine's time at a share of what stock vLLM can serve
 there with its KV cache in 16 bits, and every one of them is counted until it has ended. Seeds are paired: all systems see the same requests
 at the same moments. Predictions are the sidecar's own, learned online from the rows before, on rows that were held out when the predictor
-was designed (the last 5,000 of Alpaca, the last half of ShareGPT); `overdue_seconds` was chosen on them. Where a request does not fit a
-device at all, it is left out for all systems.
+was designed (the last 5,000 of Alpaca, the last half of ShareGPT); `overdue_seconds` and `turn_share` were chosen on them. Where a request
+does not fit a device at all, it is left out for all systems.
 
 Runs are kept in bench-results/gain.kept.jsonl and not repeated as long as their engine is the same and a small probe of their system comes
 to the same times, so a benchmark that was broken off goes on where it was. JOBS says how many run at once (all cores otherwise).
